@@ -1,0 +1,1 @@
+"""The arguments of a run: one plain dataclass per group, composed into TrainingArguments."""

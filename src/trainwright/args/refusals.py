@@ -1,0 +1,54 @@
+"""Arguments of transformers that this engine does not honour, each with what to do instead.
+
+Switching one on is an error at construction: never a silent fallback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+_LATER = "is not supported yet"
+
+REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "fsdp": (bool, f"{_LATER}; start the script under torchrun, which trains with DistributedDataParallel"),
+    "fsdp_config": (
+        bool,
+        f"{_LATER}; start the script under torchrun, which trains with DistributedDataParallel",
+    ),
+    "deepspeed": (
+        bool,
+        f"{_LATER}; start the script under torchrun, which trains with DistributedDataParallel",
+    ),
+    "parallelism_config": (bool, f"{_LATER}; data parallel under torchrun needs no configuration"),
+    "accelerator_config": (
+        bool,
+        "is not read, as accelerate is not part of the training step; use the dataloader_*, ddp_* and "
+        "gradient_accumulation_steps arguments",
+    ),
+    "use_liger_kernel": (bool, f"{_LATER}; load the model with the kernels you want before passing it"),
+    "liger_kernel_config": (bool, f"{_LATER}; load the model with the kernels you want before passing it"),
+    "auto_find_batch_size": (
+        bool,
+        f"{_LATER}; lower per_device_train_batch_size and raise gradient_accumulation_steps by the same factor: "
+        "the parameters stay the same to rounding",
+    ),
+    "enable_jit_checkpoint": (bool, f"{_LATER}; lower save_steps, so that a kill loses less"),
+    "average_tokens_across_devices": (
+        lambda value: not value,
+        "cannot be False: every token weighs the same on every device; leave it out",
+    ),
+    "skip_memory_metrics": (
+        lambda value: not value,
+        "cannot be False; measure memory with torch.cuda.max_memory_allocated() or a callback",
+    ),
+}
+
+
+def refusals(args: Any) -> list[str]:
+    """Return one sentence for every argument that is set to something this engine does not honour."""
+    return [
+        f"{name}={getattr(args, name)!r} {advice}."
+        for name, (is_set, advice) in REFUSED.items()
+        if is_set(getattr(args, name))
+    ]

@@ -1,0 +1,174 @@
+"""Checks arguments before any work starts; all faults are reported together, each with what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from enum import Enum
+from typing import Any
+
+from trainwright.args import names
+from trainwright.args.refusals import refusals
+from trainwright.errors import ConfigError, did_you_mean
+
+_POSITIVE_INTEGERS = (
+    "per_device_train_batch_size",
+    "per_device_eval_batch_size",
+    "gradient_accumulation_steps",
+)
+_OPTIONAL_POSITIVE_INTEGERS = ("save_total_limit", "torch_empty_cache_steps", "dataloader_prefetch_factor")
+_NOT_NEGATIVE = (
+    "learning_rate", "warmup_steps", "weight_decay", "max_grad_norm", "adam_epsilon", "num_train_epochs",
+    "dataloader_num_workers", "eval_delay",
+)  # fmt: skip
+_SHARES = ("adam_beta1", "adam_beta2", "label_smoothing_factor")
+
+
+def validate(args: Any) -> None:
+    """Raise one ConfigError that lists every fault of the arguments."""
+    faults = [
+        *_numbers(args),
+        *_shares(args),
+        *_choices(args),
+        *_intervals(args),
+        *_best_model(args),
+        *_precision(args),
+    ]
+    faults += [*_loading(args), *refusals(args)]
+    if len(faults) == 1:
+        raise ConfigError(faults[0])
+    if faults:
+        raise ConfigError("\n  - ".join([f"{len(faults)} arguments cannot work:", *faults]))
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a number, and not a truth value."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _numbers(args: Any) -> Iterator[str]:
+    for name in _POSITIVE_INTEGERS:
+        value = getattr(args, name)
+        if not isinstance(value, int) or value < 1:
+            yield f"{name}={value!r} must be a whole number of at least 1."
+    for name in _OPTIONAL_POSITIVE_INTEGERS:
+        value = getattr(args, name)
+        if value is not None and (not isinstance(value, int) or value < 1):
+            yield f"{name}={value!r} must be a whole number of at least 1, or be left out."
+    for name in _NOT_NEGATIVE:
+        value = getattr(args, name)
+        if not is_number(value):
+            yield _not_a_number(name, value)
+        elif value < 0:
+            yield f"{name}={value!r} is negative; it must be 0 or more."
+    if is_number(args.warmup_steps) and 0 < args.max_steps < args.warmup_steps:
+        yield (
+            f"warmup_steps={args.warmup_steps} is longer than the run (max_steps={args.max_steps}), so the "
+            "learning rate would never be reached; lower it, or give a share below 1."
+        )
+
+
+def _shares(args: Any) -> Iterator[str]:
+    for name in _SHARES:
+        value = getattr(args, name)
+        if not is_number(value) or not 0 <= value < 1:
+            yield f"{name}={value!r} must be a number from 0 to below 1."
+
+
+def _not_a_number(name: str, value: Any) -> str:
+    hint = ""
+    if isinstance(value, str):
+        try:
+            hint = f" Write it without quotes: {name}={float(value):g}."
+        except ValueError:
+            hint = " Give a number."
+    return f"{name}={value!r} is {type(value).__name__}, not a number.{hint}"
+
+
+def _choice(name: str, value: Any, allowed: Iterable[str]) -> Iterator[str]:
+    text = value.value if isinstance(value, Enum) else value
+    allowed = list(allowed)
+    if text not in allowed:
+        hint = did_you_mean(str(text), allowed)
+        yield f"{name}={text!r} is not known.{hint} Known: {', '.join(allowed)}."
+
+
+def _choices(args: Any) -> Iterator[str]:
+    for name in ("eval_strategy", "logging_strategy"):
+        yield from _choice(name, getattr(args, name), names.IntervalStrategy)
+    yield from _choice("save_strategy", args.save_strategy, names.SaveStrategy)
+    yield from _choice("hub_strategy", args.hub_strategy, names.HubStrategy)
+    yield from _choice("lr_scheduler_type", args.lr_scheduler_type, names.SCHEDULERS)
+    yield from _choice("log_level", args.log_level, names.LOG_LEVELS)
+    yield from _choice(
+        "include_num_input_tokens_seen", args.include_num_input_tokens_seen, ("no", "all", "non_padding")
+    )
+    if args.optim in names.REFUSED_OPTIMIZERS:
+        yield f"optim='{args.optim}' {names.REFUSED_OPTIMIZERS[args.optim]}."
+    else:
+        yield from _choice("optim", args.optim, names.OPTIMIZERS)
+    for tracker in args.report_to:
+        yield from _choice("report_to", tracker, (*names.TRACKERS, "all", "none"))
+    for feature in args.debug:
+        yield from _choice("debug", feature, ("underflow_overflow",))
+    if args.train_sampling_strategy == "batch_rebalance":
+        yield "train_sampling_strategy='batch_rebalance' is not supported; use 'group_by_length'."
+    else:
+        yield from _choice("train_sampling_strategy", args.train_sampling_strategy, names.SAMPLING)
+
+
+def _intervals(args: Any) -> Iterator[str]:
+    for kind in ("logging", "eval", "save"):
+        if getattr(args, f"{kind}_strategy") != "steps":
+            continue
+        steps = getattr(args, f"{kind}_steps")
+        if not is_number(steps):
+            yield _not_a_number(f"{kind}_steps", steps)
+        elif steps <= 0:
+            yield f"{kind}_steps={steps!r} must be above 0; use {kind}_strategy='no' to switch it off."
+        elif steps > 1 and steps != int(steps):
+            yield f"{kind}_steps={steps!r} must be a whole number, or a share of all steps below 1."
+
+
+def _best_model(args: Any) -> Iterator[str]:
+    needs_eval = args.load_best_model_at_end or args.save_strategy == "best"
+    if args.lr_scheduler_type in names.METRIC_SCHEDULERS and args.eval_strategy == "no":
+        yield f"lr_scheduler_type='{args.lr_scheduler_type}' follows a metric, so it needs eval_strategy."
+    if needs_eval and args.eval_strategy == "no":
+        yield "The best model is chosen by evaluation, so it needs eval_strategy='steps' or 'epoch'."
+        return
+    if not args.load_best_model_at_end or args.save_strategy == "best":
+        return
+    if args.save_strategy != args.eval_strategy:
+        yield (
+            f"load_best_model_at_end needs a checkpoint at an evaluation, but eval_strategy='{args.eval_strategy}' "
+            f"and save_strategy='{args.save_strategy}' differ; set both alike, or save_strategy='best'."
+        )
+    elif args.eval_strategy == "steps" and not _is_multiple(args.save_steps, args.eval_steps):
+        yield (
+            f"load_best_model_at_end needs save_steps={args.save_steps} to be a multiple of "
+            f"eval_steps={args.eval_steps}."
+        )
+
+
+def _is_multiple(save_steps: Any, eval_steps: Any) -> bool:
+    if not (is_number(save_steps) and is_number(eval_steps)) or eval_steps <= 0:
+        return True  # reported as an interval already
+    if (save_steps < 1) != (eval_steps < 1):
+        return False
+    ratio = save_steps / eval_steps
+    return abs(ratio - round(ratio)) < 1e-6
+
+
+def _precision(args: Any) -> Iterator[str]:
+    if args.fp16 and args.bf16:
+        yield "fp16 and bf16 are both set; choose one (bf16 where the GPU has it)."
+    if args.fp16_full_eval and args.bf16_full_eval:
+        yield "fp16_full_eval and bf16_full_eval are both set; choose one."
+
+
+def _loading(args: Any) -> Iterator[str]:
+    if args.dataloader_num_workers == 0 and args.dataloader_prefetch_factor is not None:
+        yield (
+            f"dataloader_prefetch_factor={args.dataloader_prefetch_factor} needs worker processes; set "
+            "dataloader_num_workers above 0, or leave it out."
+        )

@@ -1,0 +1,54 @@
+"""Stops a run whose best metric no longer improves."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from trainwright.callbacks.base import TrainerCallback
+from trainwright.errors import ConfigError
+from trainwright.state import TrainerControl, TrainerState
+
+logger = logging.getLogger(__name__)
+
+
+class EarlyStoppingCallback(TrainerCallback):
+    """Stops after `early_stopping_patience` evaluations without an improvement above the threshold."""
+
+    def __init__(self, early_stopping_patience: int = 1, early_stopping_threshold: float | None = 0.0) -> None:
+        self.early_stopping_patience = early_stopping_patience
+        self.early_stopping_threshold = early_stopping_threshold or 0.0
+        self.early_stopping_patience_counter = 0
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Check that there is something to watch."""
+        if args.metric_for_best_model is None or args.eval_strategy == "no":
+            raise ConfigError(
+                "EarlyStoppingCallback watches a metric of the evaluation: set metric_for_best_model (such as "
+                "'loss') and eval_strategy='steps' or 'epoch'."
+            )
+
+    def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Count evaluations without improvement, before the state learns of this one's metric."""
+        name = args.metric_for_best_model
+        value = kwargs["metrics"].get(name if name.startswith("eval_") else f"eval_{name}")
+        if value is None:
+            logger.warning("EarlyStoppingCallback found no '%s' among the metrics, so it does nothing.", name)
+            return
+        gain = None if state.best_metric is None else value - state.best_metric
+        if gain is None or (gain if args.greater_is_better else -gain) > self.early_stopping_threshold:
+            self.early_stopping_patience_counter = 0
+        else:
+            self.early_stopping_patience_counter += 1
+        if self.early_stopping_patience_counter >= self.early_stopping_patience:
+            control.should_training_stop = True
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps of this callback."""
+        return {
+            "args": {
+                "early_stopping_patience": self.early_stopping_patience,
+                "early_stopping_threshold": self.early_stopping_threshold,
+            },
+            "attributes": {"early_stopping_patience_counter": self.early_stopping_patience_counter},
+        }

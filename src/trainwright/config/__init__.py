@@ -1,0 +1,1 @@
+"""YAML and dotted overrides become dataclasses, and dataclasses become a run."""

@@ -1,0 +1,56 @@
+"""The collator used when the user gives none and there is no tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def default_data_collator(features: list[Any], return_tensors: str = "pt") -> dict[str, Any]:
+    """Stack the fields of rows that all have the same shapes.
+
+    `label` becomes `labels` (int64 for whole numbers, else float32), `label_ids` too; texts and None are left out.
+
+    Args:
+        features: rows as mappings, dataclasses or objects with attributes.
+        return_tensors: only "pt".
+
+    Returns:
+        One tensor for each field, shape (rows, *field shape).
+    """
+    if return_tensors != "pt":
+        raise ValueError(f"return_tensors={return_tensors!r} is not supported; the engine takes 'pt' (torch).")
+    rows = [_as_mapping(feature) for feature in features]
+    first = rows[0]
+    batch: dict[str, Any] = {}
+    if first.get("label") is not None:
+        label = first["label"].item() if isinstance(first["label"], torch.Tensor) else first["label"]
+        batch["labels"] = torch.tensor([row["label"] for row in rows], dtype=_label_type(label))
+    elif first.get("label_ids") is not None:
+        batch["labels"] = _stack([row["label_ids"] for row in rows])
+    for name, value in first.items():
+        if name not in ("label", "label_ids") and value is not None and not isinstance(value, str):
+            batch[name] = _stack([row[name] for row in rows])
+    return batch
+
+
+def _as_mapping(feature: Any) -> Mapping[str, Any]:
+    if isinstance(feature, Mapping):
+        return feature
+    return asdict(feature) if is_dataclass(feature) and not isinstance(feature, type) else vars(feature)
+
+
+def _label_type(label: Any) -> torch.dtype:
+    return torch.long if isinstance(label, int | np.integer) else torch.float
+
+
+def _stack(values: list[Any]) -> torch.Tensor:
+    if isinstance(values[0], torch.Tensor):
+        return torch.stack(values)
+    if isinstance(values[0], np.ndarray):
+        return torch.from_numpy(np.stack(values))
+    return torch.tensor(values)

@@ -1,0 +1,33 @@
+"""The length of every row, for batches of similar lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from trainwright.data.columns import column_names
+from trainwright.errors import DataError
+
+
+def row_lengths(dataset: Any, args: Any, processing_class: Any) -> Sequence[int] | None:
+    """Return the length of every row where the arguments group by length, else None.
+
+    Lengths come from the column `length_column_name`, or from one pass over the model's main input.
+
+    Raises:
+        DataError: the rows have neither.
+    """
+    if args.train_sampling_strategy != "group_by_length":
+        return None
+    if args.length_column_name in (getattr(dataset, "column_names", None) or ()):
+        return list(dataset[args.length_column_name])
+    name = processing_class.model_input_names[0] if processing_class is not None else "input_ids"
+    if not isinstance(dataset[0], Mapping) or name not in dataset[0]:
+        raise DataError(
+            f"train_sampling_strategy='group_by_length' needs the length of every row, but there is neither a column "
+            f"'{args.length_column_name}' nor '{name}' (columns: {column_names(dataset)}). Add one, or set "
+            "length_column_name."
+        )
+    columns = getattr(dataset, "column_names", None)
+    rows = dataset[name] if columns else (dataset[index][name] for index in range(len(dataset)))
+    return [len(row) for row in rows]

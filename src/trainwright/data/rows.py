@@ -1,0 +1,145 @@
+"""Fetching rows and turning them into a batch; a fault is reported with the row where it happens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from trainwright.errors import DataError
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """A batch that only keeps this rank in step with the others: its rows weigh nothing."""
+
+    batch: Any
+
+    def pin_memory(self) -> Repeat:
+        """Pin the batch; torch's DataLoader calls this."""
+        return Repeat(torch.utils.data._utils.pin_memory.pin_memory(self.batch))
+
+
+class Fetched(list):
+    """Rows of one micro-batch, with their indices for error messages and whether they weigh nothing."""
+
+    indices: Sequence[int] | None = None
+    weightless: bool = False
+
+
+class RowFetcher(torch.utils.data.Dataset):
+    """A map-style dataset that is asked for whole micro-batches, so that a fault can name the row."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+        self.fetch_many = getattr(dataset, "__getitems__", None)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.dataset[index]
+
+    def __getitems__(self, indices: Sequence[int]) -> Fetched:
+        try:
+            rows = self.fetch_many(indices) if self.fetch_many else [self.dataset[i] for i in indices]
+        except (IndexError, KeyError) as error:
+            raise DataError(
+                f"The dataset failed on one of its rows {_some(indices)}: {type(error).__name__}: {error}. "
+                f"Its length says {len(self.dataset)} rows; check its __len__ and __getitem__."
+            ) from error
+        fetched = Fetched(rows)
+        fetched.indices, fetched.weightless = indices, isinstance(indices, Weightless)
+        return fetched
+
+
+class Weightless(list):
+    """Row indices whose batch weighs nothing."""
+
+
+@dataclass
+class Collate:
+    """Calls a collator on the columns the model takes.
+
+    Attributes:
+        collator: the user's or the default collator.
+        columns: names to keep of rows that are mappings; None keeps all.
+    """
+
+    collator: Callable[[list[Any]], Any]
+    columns: Collection[str] | None = None
+
+    def __call__(self, rows: list[Any]) -> Any:
+        try:
+            batch = self.collator(self.keep_columns(rows))
+        except Exception as error:
+            raise explain_collation(rows, self.columns, error) from error
+        return Repeat(batch) if isinstance(rows, Fetched) and rows.weightless else batch
+
+    def keep_columns(self, rows: list[Any]) -> list[Any]:
+        """Return the rows with the wanted columns only."""
+        columns = self.columns
+        if columns is None or not rows or not isinstance(rows[0], Mapping):
+            return list(rows)
+        return [{name: value for name, value in row.items() if name in columns} for row in rows]
+
+
+def explain_collation(rows: list[Any], columns: Collection[str] | None, error: Exception) -> Exception:
+    """Return a DataError that names the row and field at fault, or the collator's own error."""
+    indices = rows.indices if isinstance(rows, Fetched) and rows.indices is not None else range(len(rows))
+    named = [(f"row {index}", row) for index, row in zip(indices, rows, strict=True)]
+    for where, row in named:
+        if row is None:
+            return DataError(f"The dataset's {where} is None; every row must be a dict of fields. Drop or repair it.")
+        if not isinstance(row, Mapping):
+            return error
+        empty = [name for name, value in row.items() if value is None and (columns is None or name in columns)]
+        if empty:
+            return DataError(f"The dataset's {where} has None in field '{empty[0]}'. Drop the row or fill it in.")
+    return _explain_fields(named, columns) or error
+
+
+def _explain_fields(named: list[tuple[str, Any]], columns: Collection[str] | None) -> DataError | None:
+    start, first = named[0]
+    for where, row in named:
+        if set(row) != set(first):
+            return DataError(
+                f"The fields of {where} are {sorted(row)}, but {start} has {sorted(first)}. All rows need the same."
+            )
+        for name in row if columns is None else [name for name in row if name in columns]:
+            shape, expected = _shape(row[name]), _shape(first[name])
+            if shape != expected:
+                return DataError(
+                    f"Field '{name}' has shape {shape} in {where} but {expected} in {start}, so they cannot be "
+                    "stacked. Pass a collator that pads, such as data_collator=DataCollatorWithPadding(tokenizer) "
+                    "(DataCollatorForSeq2Seq or DataCollatorForTokenClassification where labels have lengths too)."
+                )
+    return None
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    if hasattr(value, "shape"):
+        return tuple(value.shape)
+    if isinstance(value, list | tuple):
+        return (len(value), *(_shape(value[0]) if value else ()))
+    return ()
+
+
+def _some(indices: Sequence[int]) -> str:
+    shown = ", ".join(str(i) for i in list(indices)[:8])
+    return f"{shown}, ..." if len(indices) > 8 else shown
+
+
+def row_count(batch: Any) -> int:
+    """Return the number of rows of a batch: the first dimension of its first tensor; 1 where there is none."""
+    if isinstance(batch, torch.Tensor):
+        return batch.shape[0] if batch.ndim else 1
+    parts = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, list | tuple) else ()
+    for part in parts:
+        if isinstance(part, torch.Tensor) and part.ndim:
+            return part.shape[0]
+        if isinstance(part, Mapping | list | tuple):
+            return row_count(part)
+    return 1

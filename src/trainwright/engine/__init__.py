@@ -1,0 +1,1 @@
+"""The loop, the Trainer around it, and what the Trainer delegates to."""

@@ -1,0 +1,83 @@
+"""`trainer.accelerator`, for code written for accelerate. The engine never uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from trainwright.engine.collecting import interleave, to_arrays
+from trainwright.errors import ConfigError
+
+if TYPE_CHECKING:
+    from trainwright.engine.trainer import Trainer
+
+
+class Accelerator:
+    """The calls that touch the run go to its own strategy and scaler; all others to a real `accelerate.Accelerator`."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+        self._real: Any = None
+
+    @property
+    def device(self) -> torch.device:
+        """The device of this process."""
+        return self._trainer.strategy.device
+
+    @property
+    def num_processes(self) -> int:
+        """Number of processes of the run."""
+        return self._trainer.strategy.world.size
+
+    @property
+    def process_index(self) -> int:
+        """Rank of this process."""
+        return self._trainer.strategy.world.rank
+
+    @property
+    def is_main_process(self) -> bool:
+        """Whether this is the main process."""
+        return self._trainer.strategy.world.is_main
+
+    def backward(self, loss: torch.Tensor, **kwargs: Any) -> None:
+        """Add the gradients of a loss, scaled where float16 needs it."""
+        self._trainer.precision.backward(loss)
+
+    def clip_grad_norm_(self, parameters: Iterable[nn.Parameter], max_norm: float, norm_type: int = 2) -> torch.Tensor:
+        """Clip gradients and return their norm before."""
+        return self._trainer.precision.clip(self._trainer.optimizer, list(parameters), max_norm)
+
+    def gather_for_metrics(self, value: Any) -> Any:
+        """Return a value of all processes, joined along the first dimension."""
+        ranks = self._trainer.strategy.gather({"value": [to_arrays(value)]})
+        joined = interleave(ranks, join=True)["value"]
+        return torch.from_numpy(joined) if isinstance(value, torch.Tensor) else joined
+
+    def unwrap_model(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return the model inside of what strategy and compiler wrapped around it."""
+        return self._trainer.model if model is self._trainer.model_wrapped else model
+
+    def wait_for_everyone(self) -> None:
+        """Wait until every process is here."""
+        self._trainer.strategy.barrier()
+
+    def __getattr__(self, name: str) -> Any:
+        if self._real is None:
+            try:
+                import accelerate
+            except ImportError:
+                raise ConfigError(
+                    f"trainer.accelerator.{name} needs the package accelerate: pip install accelerate."
+                ) from None
+            self._real = accelerate.Accelerator(cpu=self.device.type == "cpu")
+        return getattr(self._real, name)
+
+
+def of(trainer: Trainer) -> Accelerator:
+    """Return the trainer's accelerator, made on first use."""
+    if trainer._accelerator is None:
+        trainer._accelerator = Accelerator(trainer)
+    return trainer._accelerator

@@ -1,0 +1,100 @@
+"""When a model fails on a batch, look at the batch on the host and say which row is at fault.
+
+This costs nothing as long as nothing fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from trainwright.errors import DataError, TrainwrightError
+from trainwright.models.inspect import limits
+from trainwright.objectives.targets import IGNORED
+
+if TYPE_CHECKING:
+    from trainwright.engine.trainer import Trainer
+
+
+@contextmanager
+def explained(trainer: Trainer, batch: Any) -> Iterator[None]:
+    """Replace an error of the model by a DataError, where the batch explains it."""
+    try:
+        yield
+    except TrainwrightError:
+        raise
+    except (IndexError, RuntimeError, TypeError, ValueError) as error:
+        reason = fault(trainer, batch, error)
+        if reason is None:
+            raise
+        where = f"At step {trainer.state.global_step + 1}, " if trainer.is_in_train else ""
+        raise DataError(f"{where}{reason}") from error
+
+
+def fault(trainer: Trainer, batch: Any, error: Exception) -> str | None:
+    """Return what is wrong with a batch for this model, or None when nothing is seen."""
+    if not isinstance(batch, Mapping):
+        return None
+    sizes = limits(trainer.model)
+    return (
+        _wrong_keywords(trainer, batch, error)
+        or _tokens_out_of_range(batch, sizes)
+        or _too_long(batch, sizes)
+        or _labels_out_of_range(trainer, batch, sizes)
+    )
+
+
+def _wrong_keywords(trainer: Trainer, batch: Mapping[str, Any], error: Exception) -> str | None:
+    if not isinstance(error, TypeError) or "argument" not in str(error) or trainer.signature_columns is None:
+        return None
+    accepted = sorted(set(trainer.signature_columns) - {"label", "label_ids"})
+    return f"the batch has {sorted(batch)}, but the model's forward takes {accepted}: {error}."
+
+
+def _tokens_out_of_range(batch: Mapping[str, Any], sizes: dict[str, int]) -> str | None:
+    for name in ("input_ids", "decoder_input_ids"):
+        tokens = batch.get(name)
+        if "vocabulary" in sizes and isinstance(tokens, torch.Tensor) and tokens.numel():
+            wrong = (tokens < 0) | (tokens >= sizes["vocabulary"])
+            if wrong.any():
+                row = int(wrong.flatten(1).any(dim=1).nonzero()[0])
+                value = int(tokens[row][wrong[row]].flatten()[0])
+                return (
+                    f"row {row} of the batch has token {value} in '{name}', but the model's vocabulary has "
+                    f"{sizes['vocabulary']} tokens (0 to {sizes['vocabulary'] - 1}). Use the model's own tokenizer, or "
+                    "model.resize_token_embeddings(len(tokenizer))."
+                )
+    return None
+
+
+def _too_long(batch: Mapping[str, Any], sizes: dict[str, int]) -> str | None:
+    tokens = batch.get("input_ids")
+    if "positions" in sizes and isinstance(tokens, torch.Tensor) and tokens.ndim > 1:
+        length = tokens.shape[1]
+        if length > sizes["positions"]:
+            return (
+                f"the sequences have {length} tokens, but the model has {sizes['positions']} positions. Truncate them: "
+                f"tokenizer(..., truncation=True, max_length={sizes['positions']})."
+            )
+    return None
+
+
+def _labels_out_of_range(trainer: Trainer, batch: Mapping[str, Any], sizes: dict[str, int]) -> str | None:
+    labels = next((batch[name] for name in trainer.label_names if name in batch), None)
+    if not isinstance(labels, torch.Tensor) or labels.is_floating_point() or labels.ndim == 0:
+        return None
+    tokens = batch.get("input_ids")
+    like_tokens = isinstance(tokens, torch.Tensor) and labels.ndim > 1 and trainer.objective.shifted
+    what, size = ("vocabulary", sizes.get("vocabulary")) if like_tokens else ("labels", sizes.get("labels"))
+    if size is None:
+        return None
+    wrong = (labels != IGNORED) & ((labels < 0) | (labels >= size))
+    if not wrong.any():
+        return None
+    row = int(wrong.reshape(len(labels), -1).any(dim=1).nonzero()[0])
+    value = int(labels[row][wrong[row]].flatten()[0])
+    fix = "Use the model's own tokenizer." if like_tokens else f"Build the model with num_labels={value + 1} or more."
+    return f"row {row} of the batch has label {value}, but the model's {what} go from 0 to {size - 1}. {fix}"

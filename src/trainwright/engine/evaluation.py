@@ -1,0 +1,286 @@
+"""Evaluation and prediction: one pass over the rows, time linear in them, memory bounded by what is returned."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from trainwright.data.loader import RankStream, length_of
+from trainwright.data.rows import Repeat, row_count
+from trainwright.engine import reports
+from trainwright.engine.collecting import Collector, interleave, to_host
+from trainwright.engine.modes import full_evaluation_type, train_mode
+from trainwright.errors import ConfigError, DataError
+from trainwright.objectives.model_loss import labels_of
+from trainwright.state import EvalLoopOutput, EvalPrediction, PredictionOutput
+
+if TYPE_CHECKING:
+    from trainwright.engine.trainer import Trainer
+
+
+def evaluate(trainer: Trainer, dataset: Any, ignore_keys: list[str] | None, prefix: str) -> dict[str, float]:
+    """Evaluate one set or several, log the metrics and tell the callbacks once; see `Trainer.evaluate`."""
+    sets = trainer.eval_dataset if dataset is None else dataset
+    if isinstance(sets, dict) and trainer.eval_loader is None:
+        metrics: dict[str, float] = {}
+        each = []
+        for name, rows in sets.items():
+            one = evaluate_set(trainer, rows if dataset is not None else name, ignore_keys, f"{prefix}_{name}")
+            each.append({key.removeprefix(f"{prefix}_{name}_"): value for key, value in one.items()})
+            metrics |= one
+        metrics |= means(each, prefix)
+    else:
+        metrics = evaluate_set(trainer, dataset, ignore_keys, prefix)
+    trainer.control = trainer.callback_handler.fire(
+        "evaluate", trainer.args, trainer.state, trainer.control, metrics=metrics
+    )
+    return metrics
+
+
+def means(each: list[dict[str, float]], prefix: str) -> dict[str, float]:
+    """Return the mean over several sets of every metric that all of them have, as `<prefix>_mean_<metric>`."""
+    shared = [n for n in each[0] if all(n in one for one in each) and not n.endswith(("runtime", "per_second"))]
+    return {f"{prefix}_mean_{name}": float(np.mean([one[name] for one in each])) for name in shared}
+
+
+def evaluate_set(trainer: Trainer, dataset: Any, ignore_keys: list[str] | None, prefix: str) -> dict[str, float]:
+    """Evaluate one set and log its metrics."""
+    loader = trainer.get_eval_dataloader(dataset)
+    trainer.callback_handler.shared["eval_dataloader"] = loader
+    started = time.time()
+    name = dataset if isinstance(dataset, str) else None
+    output = trainer.evaluation_loop(
+        loader,
+        description="Evaluation",
+        prediction_loss_only=True if metrics_function(trainer, name) is None else None,
+        ignore_keys=ignore_keys,
+        metric_key_prefix=prefix,
+    )
+    metrics = dict(output.metrics or {})
+    rows = output.num_samples or 0
+    steps = -(-rows // (trainer.args.eval_batch_size * trainer.strategy.world.size))
+    metrics |= reports.speed(prefix, started, rows, steps)
+    trainer.log(dict(metrics))
+    return {**metrics, "epoch": trainer.state.epoch} if trainer.is_in_train else metrics
+
+
+def metrics_function(trainer: Trainer, name: str | None) -> Any:
+    """Return the metrics function: the one for all sets, or this set's own."""
+    given = trainer.compute_metrics
+    if not isinstance(given, dict):
+        return given
+    if name is None:
+        return next(iter(given.values())) if len(given) == 1 else None
+    return given.get(name)
+
+
+@dataclass
+class Totals:
+    """Sums of an evaluation on this rank."""
+
+    loss: float = 0.0
+    weight: float = 0.0
+    rows: int = 0
+    batches: list[tuple[torch.Tensor, float]] = field(default_factory=list)
+
+    def add(self, loss: torch.Tensor | None, weight: float, rows: int) -> None:
+        """Add a batch; its loss stays on the device until the end."""
+        self.rows += rows
+        if loss is not None and weight:
+            self.batches.append((loss.detach().float().mean(), weight))
+
+    def sums(self) -> tuple[float, float, int]:
+        """Return (sum of loss × weight, sum of weights, rows)."""
+        if not self.batches:
+            return 0.0, 0.0, self.rows
+        losses = torch.stack([loss for loss, _ in self.batches]).double().cpu()
+        weights = torch.tensor([weight for _, weight in self.batches], dtype=torch.float64)
+        return float((losses * weights).sum()), float(weights.sum()), self.rows
+
+
+def evaluation_loop(
+    trainer: Trainer, loader: Any, loss_only: bool | None, ignore_keys: list[str] | None, prefix: str
+) -> EvalLoopOutput:
+    """Run the model over a loader; return predictions, labels and metrics of all ranks, each row once."""
+    args = trainer.args
+    loss_only = args.prediction_loss_only if loss_only is None else loss_only
+    function = metrics_function(trainer, prefix.partition("_")[2] or None)
+    collector = Collector("inputs" in args.include_for_metrics, "loss" in args.include_for_metrics)
+    totals, live = Totals(), LiveMetrics(trainer, function) if args.batch_eval_metrics and function else None
+    with evaluating(trainer) as model:
+        for batch in batches_of(trainer, loader):
+            weightless = isinstance(batch, Repeat)
+            batch = batch.batch if isinstance(batch, Repeat) else batch
+            loss, logits, labels = trainer.prediction_step(model, batch, loss_only, ignore_keys=ignore_keys)
+            rows = 0 if weightless else row_count(batch)
+            totals.add(loss, 0 if weightless else trainer.count_eval_items(batch), rows)
+            if logits is not None and trainer.preprocess_logits_for_metrics is not None:
+                logits = trainer.preprocess_logits_for_metrics(logits, labels)
+            if not loss_only and live is not None:
+                live.add(None if weightless else (loss, logits, labels, batch))
+            elif not loss_only:
+                collector.add(weightless, loss, logits, labels, main_input(trainer, batch), rows)
+            trainer.control = trainer.callback_handler.fire("prediction_step", args, trainer.state, trainer.control)
+    if live is not None:
+        live.finish()
+    return results(trainer, collector, totals, live, function, prefix)
+
+
+def results(
+    trainer: Trainer,
+    collector: Collector,
+    totals: Totals,
+    live: LiveMetrics | None,
+    function: Any,
+    prefix: str,
+) -> EvalLoopOutput:
+    """Bring the ranks' sums and predictions together and compute the metrics."""
+    sums = trainer.strategy.agree(*totals.sums())
+    loss, weight, rows = (sum(column) for column in zip(*sums, strict=True))
+    parts = interleave(trainer.strategy.gather(collector.parts()), trainer.args.eval_do_concat_batches)
+    metrics: dict[str, float] = {}
+    if live is not None:
+        metrics = live.metrics
+    elif function is not None and parts.get("predictions") is not None and parts.get("labels") is not None:
+        optional = {"inputs": parts.get("inputs"), "losses": parts.get("losses")}
+        metrics = function(EvalPrediction(parts["predictions"], parts["labels"], **optional))
+    if not isinstance(metrics, dict):
+        raise ConfigError(
+            f"compute_metrics returned {type(metrics).__name__}; it must return a dict of name and number."
+        )
+    named = {k if k.startswith(f"{prefix}_") else f"{prefix}_{k}": _number(v) for k, v in metrics.items()}
+    if weight:
+        named = {f"{prefix}_loss": loss / weight, **named}
+    return EvalLoopOutput(parts.get("predictions"), parts.get("labels"), named, int(rows))
+
+
+class LiveMetrics:
+    """Metrics computed batch by batch (`batch_eval_metrics`), so that no predictions are kept."""
+
+    def __init__(self, trainer: Trainer, function: Any) -> None:
+        self.trainer = trainer
+        self.function = function
+        self.waiting: Any = None
+        self.metrics: dict[str, float] = {}
+
+    def add(self, batch: Any) -> None:
+        """Give the batch before this one to the metrics function, of every rank in turn."""
+        self._flush(last=False)
+        self.waiting = self.trainer.strategy.gather(to_host(batch))
+
+    def finish(self) -> None:
+        """Give the last batch, and keep what the function returns for it."""
+        self._flush(last=True)
+
+    def _flush(self, last: bool) -> None:
+        present = [one for one in self.waiting or [] if one is not None]
+        for number, (loss, logits, labels, batch) in enumerate(present):
+            final = last and number == len(present) - 1
+            wanted = self.trainer.args.include_for_metrics
+            prediction = EvalPrediction(
+                logits, labels, batch if "inputs" in wanted else None, loss if "loss" in wanted else None
+            )
+            self.metrics = self.function(prediction, compute_result=final)
+        self.waiting = None
+
+
+def batches_of(trainer: Trainer, loader: Any) -> Iterator[Any]:
+    """Yield this rank's batches of a loader.
+
+    Raises:
+        DataError: the loader is empty.
+    """
+    world, ours = trainer.strategy.world, isinstance(getattr(loader, "dataset", None), RankStream)
+    ours = ours or type(getattr(loader, "batch_sampler", None)).__name__ == "PlannedBatches"
+    if length_of(loader) == 0:
+        raise DataError("The evaluation data is empty (its length is 0). Give a set with rows.")
+    number = -1
+    for number, batch in enumerate(loader):
+        if ours or number % world.size == world.rank:
+            yield batch
+    if number < 0:
+        raise DataError("The evaluation data gave no batch: the set or loader is empty.")
+
+
+@contextmanager
+def evaluating(trainer: Trainer) -> Iterator[nn.Module]:
+    """Give the model in evaluation mode, in the number format asked for; training goes on afterwards as before."""
+    model = trainer.model
+    model.to(trainer.strategy.device)
+    kind = None if trainer.is_in_train else full_evaluation_type(trainer.args)
+    if kind is not None:
+        model.to(kind)
+    train_mode(trainer, False)
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield model
+    finally:
+        if trainer.is_in_train:
+            train_mode(trainer, True)
+
+
+def prediction_step(
+    trainer: Trainer, model: nn.Module, inputs: Any, loss_only: bool, ignore_keys: list[str] | None
+) -> tuple[Any, Any, Any]:
+    """Return (loss, logits, labels) of a batch, detached; see `Trainer.prediction_step`."""
+    labels, items = labels_of(inputs, trainer.label_names), trainer.objective.count(inputs)
+    has_loss = labels is not None or trainer.can_return_loss or trainer.has_own_loss
+    inputs = trainer._prepare_inputs(inputs)
+    loss = None
+    with torch.no_grad(), trainer.compute_loss_context_manager():
+        if has_loss:
+            share = {"num_items_in_batch": max(items, 1)} if trainer.takes_num_items else {}
+            loss, outputs = trainer.compute_loss(model, inputs, return_outputs=True, **share)
+            loss = trainer.one_loss(loss).detach().mean()
+        else:
+            outputs = model(**inputs)
+    if loss_only:
+        return loss, None, None
+    ignored = ["loss", *(ignore_keys or trainer.keys_to_ignore)]
+    return loss, predictions_of(outputs, ignored, has_loss), labels_of(inputs, trainer.label_names)
+
+
+def predict(trainer: Trainer, dataset: Any, ignore_keys: list[str] | None, prefix: str) -> PredictionOutput:
+    """Predict a set, and tell the callbacks; see `Trainer.predict`."""
+    started = time.time()
+    loader = trainer.get_test_dataloader(dataset)
+    output = trainer.evaluation_loop(
+        loader, description="Prediction", ignore_keys=ignore_keys, metric_key_prefix=prefix
+    )
+    rows = output.num_samples or 0
+    steps = -(-rows // (trainer.args.eval_batch_size * trainer.strategy.world.size))
+    metrics = {**(output.metrics or {}), **reports.speed(prefix, started, rows, steps)}
+    trainer.control = trainer.callback_handler.fire(
+        "predict", trainer.args, trainer.state, trainer.control, metrics=metrics
+    )
+    return PredictionOutput(output.predictions, output.label_ids, metrics)
+
+
+def predictions_of(outputs: Any, ignored: list[str], has_loss: bool) -> Any:
+    """Return what is left of a model's outputs without the loss: a tensor, or a tuple of several."""
+    if isinstance(outputs, dict):
+        left = tuple(value for name, value in outputs.items() if name not in ignored)
+    elif isinstance(outputs, list | tuple):
+        left = tuple(outputs[1:] if has_loss else outputs)
+    else:
+        left = (outputs,)
+    return left[0] if len(left) == 1 else left
+
+
+def main_input(trainer: Trainer, batch: Any) -> Any:
+    """Return the model's main input of a batch, where the metrics ask for it."""
+    if "inputs" not in trainer.args.include_for_metrics or not isinstance(batch, dict):
+        return None
+    return batch.get(getattr(trainer.model, "main_input_name", "input_ids"))
+
+
+def _number(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") and getattr(value, "size", 1) == 1 else value

@@ -1,0 +1,144 @@
+"""Where a loss comes from decides how it is weighed. The rules:
+
+    SHARE   the model's own loss, `compute_loss_func`, or a `compute_loss` that takes `num_items_in_batch`: the result
+            is this micro-batch's share of one sum over one count, and is added as it is.
+    MEAN    a `compute_loss` without `num_items_in_batch`: the mean over micro-batches and ranks.
+
+An overridden `training_step` needs no rule: it does its own backward pass, and its result is only logged.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from trainwright.data.rows import row_count
+from trainwright.engine.diagnose import explained
+from trainwright.errors import DataError
+from trainwright.models.inspect import base_model, is_pretrained
+
+if TYPE_CHECKING:
+    from trainwright.engine.trainer import Trainer
+
+
+class Rule(Enum):
+    """How a micro-batch's loss becomes part of its step's."""
+
+    SHARE = auto()
+    MEAN = auto()
+
+
+def rule_of(trainer: Trainer) -> Rule:
+    """Return the rule for this trainer's `compute_loss`; `loss_is_scaled_for_ga` overrides what its signature says."""
+    shares = trainer.takes_num_items if trainer.loss_is_scaled_for_ga is None else trainer.loss_is_scaled_for_ga
+    return Rule.SHARE if shares else Rule.MEAN
+
+
+def takes_num_items(trainer: Trainer) -> bool:
+    """Whether `compute_loss` has the argument `num_items_in_batch`."""
+    parameters = inspect.signature(trainer.compute_loss).parameters.values()
+    return any(p.name == "num_items_in_batch" or p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def has_own_loss(trainer: Trainer) -> bool:
+    """Whether the loss is computed by the user's code, which may need no labels."""
+    from trainwright.engine.trainer import Trainer as Base
+
+    return trainer.compute_loss_func is not None or type(trainer).compute_loss is not Base.compute_loss
+
+
+def count_items(trainer: Trainer, batch: Any) -> int:
+    """Return what a training micro-batch is weighed by; tokens and operations are counted here too, on the host."""
+    count_work(trainer, batch)
+    if trainer.rule is Rule.MEAN:
+        return 1
+    return trainer.objective.count(batch)
+
+
+def count_eval_items(trainer: Trainer, batch: Any) -> int:
+    """Return what an evaluation batch's mean loss is weighed by: targets where training counts them, else rows."""
+    return trainer.objective.count(batch) if trainer.rule is Rule.SHARE else row_count(batch)
+
+
+def count_work(trainer: Trainer, batch: Any) -> None:
+    """Add a batch's floating point operations, and its tokens where they are asked for."""
+    trainer.state.total_flos += trainer.floating_point_ops(batch)
+    kind = trainer.args.include_num_input_tokens_seen
+    if kind == "no" or not isinstance(batch, Mapping):
+        return
+    main = batch.get(getattr(trainer.model, "main_input_name", "input_ids"))
+    if kind == "non_padding" and "attention_mask" in batch:
+        tokens = int(batch["attention_mask"].sum())
+    else:
+        tokens = main.numel() if isinstance(main, torch.Tensor) else 0
+    trainer.state.num_input_tokens_seen += tokens * trainer.strategy.world.size
+
+
+def floating_point_ops(trainer: Trainer, inputs: Any) -> int:
+    """Return the operations of forward and backward: 6 × tokens × parameters without embeddings; 0 if unknown.
+
+    Kaplan et al. 2020, arXiv:2001.08361, section 2.1.
+    """
+    if not isinstance(inputs, Mapping):
+        return 0
+    main = inputs.get(getattr(trainer.model, "main_input_name", "input_ids"))
+    if not isinstance(main, torch.Tensor) or trainer.computing_parameters == 0:
+        return 0
+    return 6 * main.numel() * trainer.computing_parameters
+
+
+def computing_parameters(model: nn.Module) -> int:
+    """Return the number of parameters that take part in computation: all but embeddings; 0 where that is unknown."""
+    inner = base_model(model)
+    return inner.num_parameters(exclude_embeddings=True) if is_pretrained(inner) else 0  # type: ignore[operator]
+
+
+def training_step(trainer: Trainer, model: nn.Module, inputs: Any, num_items: float | None) -> torch.Tensor:
+    """Run forward and backward of a micro-batch; return its share of the step's loss, detached."""
+    args, ranks = trainer.args, trainer.strategy.world.size
+    moved = trainer._prepare_inputs(inputs)
+    with trainer.compute_loss_context_manager(), explained(trainer, inputs):
+        if trainer.takes_num_items:
+            loss = trainer.compute_loss(model, moved, num_items_in_batch=num_items)
+        else:
+            loss = trainer.compute_loss(model, moved)
+        loss = one_loss(trainer, loss)
+    if trainer.rule is Rule.MEAN and num_items is not None:
+        loss = loss / num_items
+    del moved
+    if args.torch_empty_cache_steps and trainer.state.global_step % args.torch_empty_cache_steps == 0:
+        torch.cuda.empty_cache()
+    # gradients of several ranks are averaged, but shares add up
+    trainer.precision.backward(loss * ranks if ranks > 1 else loss)
+    return loss.detach()
+
+
+def idle_step(trainer: Trainer, model: nn.Module, inputs: Any) -> None:
+    """Run forward and a backward of zero, so that the other ranks do not wait for this one's gradients."""
+    moved = trainer._prepare_inputs(inputs)
+    with trainer.compute_loss_context_manager():
+        trainer.compute_loss(model, moved)
+    zero = sum(p.sum() * 0.0 for p in model.parameters() if p.requires_grad)
+    trainer.precision.backward(zero)  # type: ignore[arg-type]
+
+
+def one_loss(trainer: Trainer, loss: Any) -> torch.Tensor:
+    """Return the loss to minimise: a dict's `loss`, or its sum; every entry of a dict is logged.
+
+    Raises:
+        DataError: it is not a scalar tensor.
+    """
+    if isinstance(loss, Mapping):
+        for name, value in loss.items():
+            if trainer.is_in_train and name != "loss":
+                trainer.record(name, value)
+        loss = loss["loss"] if "loss" in loss else sum(loss.values())
+    if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
+        shape = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__
+        raise DataError(f"compute_loss returned {shape}; it must return a scalar tensor, or a dict of them.")
+    return loss

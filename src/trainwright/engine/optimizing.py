@@ -1,0 +1,94 @@
+"""The Trainer's optimizer and schedule: given by the user, or made from the arguments."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from trainwright.args.names import METRIC_SCHEDULERS
+from trainwright.models.inspect import parameter_count
+from trainwright.optim.optimizers import build_optimizer
+from trainwright.optim.parameters import decay_parameter_names, parameter_groups
+from trainwright.optim.schedules import build_scheduler
+
+if TYPE_CHECKING:
+    from trainwright.engine.trainer import Trainer
+
+
+def renew(trainer: Trainer) -> None:
+    """Forget what an earlier call of `train` made; what the user gave stays."""
+    for name in trainer._created:
+        setattr(trainer, name, None)
+    trainer._created.clear()
+
+
+def create_optimizer(trainer: Trainer, model: nn.Module | None) -> torch.optim.Optimizer:
+    """Make the optimizer over the trainable parameters, unless there is one."""
+    if trainer.optimizer is None:
+        model = trainer.model if model is None else model
+        groups = parameter_groups(model, trainer.get_decay_parameter_names(model), trainer.args.weight_decay)
+        given = trainer.optimizer_cls_and_kwargs
+        choice = given if given is not None else trainer.get_optimizer_cls_and_kwargs(trainer.args, model)
+        trainer.optimizer = build_optimizer(choice, model, groups)
+        trainer._created.add("optimizer")
+    return trainer.optimizer
+
+
+def create_scheduler(trainer: Trainer, num_training_steps: int, optimizer: torch.optim.Optimizer | None) -> Any:
+    """Make the schedule over the optimizer, unless there is one."""
+    if trainer.lr_scheduler is None:
+        args = trainer.args
+        trainer.lr_scheduler = build_scheduler(
+            args.lr_scheduler_type,
+            trainer.optimizer if optimizer is None else optimizer,
+            args.get_warmup_steps(num_training_steps),
+            num_training_steps,
+            plateau_settings(args),
+        )
+        trainer._created.add("lr_scheduler")
+    return trainer.lr_scheduler
+
+
+def plateau_settings(args: Any) -> dict[str, Any] | None:
+    """Return the schedule's settings; one that follows a metric also learns in which direction it improves."""
+    given = dict(args.lr_scheduler_kwargs or {})
+    if args.lr_scheduler_type in METRIC_SCHEDULERS:
+        given.setdefault("mode", "max" if args.greater_is_better else "min")
+    return given or None
+
+
+def follows_metric(trainer: Trainer) -> bool:
+    """Whether the schedule moves at evaluations, by their metric, and not at every step."""
+    scheduler = trainer.lr_scheduler
+    return isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau) or type(scheduler).__name__ == "GreedyLR"
+
+
+def get_decay_parameter_names(trainer: Trainer, model: nn.Module) -> list[str]:
+    """Return the names of the parameters that weight decay applies to: all but biases and norms."""
+    return decay_parameter_names(model)
+
+
+def get_learning_rates(trainer: Trainer) -> list[float]:
+    """Return the present learning rate of every parameter group."""
+    return [float(group["lr"]) for group in _optimizer(trainer).param_groups]
+
+
+def get_num_trainable_parameters(trainer: Trainer) -> int:
+    """Return the number of parameters that are trained."""
+    return parameter_count(trainer.model, trainable_only=True)
+
+
+def get_optimizer_group(trainer: Trainer, param: nn.Parameter | None = None) -> Any:
+    """Return the optimizer's group of a parameter; all groups without one."""
+    groups = _optimizer(trainer).param_groups
+    if param is None:
+        return [group["params"] for group in groups]
+    return next((group for group in groups if any(p is param for p in group["params"])), None)
+
+
+def _optimizer(trainer: Trainer) -> torch.optim.Optimizer:
+    if trainer.optimizer is None:
+        raise ValueError("There is no optimizer yet; call train() or create_optimizer() first.")
+    return trainer.optimizer

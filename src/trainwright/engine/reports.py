@@ -1,0 +1,118 @@
+"""What a run says of itself: logs, evaluations during training, the best model, the numbers at the end."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+from trainwright.engine.meters import averages
+from trainwright.engine.run import Run
+from trainwright.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from trainwright.engine.trainer import Trainer
+
+logger = logging.getLogger("trainwright")
+
+
+def log_step(run: Run) -> None:
+    """Log the mean loss since the last log, the gradient norm and the learning rate; the only place that waits for
+    the device."""
+    trainer = run.trainer
+    steps = trainer.state.global_step - trainer._last_logged_step
+    if steps <= 0:
+        return
+    logs: dict[str, Any] = {"loss": run.meter.read(trainer.strategy.sum_tensor, trainer.strategy.device) / steps}
+    if run.grad_norm is not None:
+        logs["grad_norm"] = float(run.grad_norm)
+    if run.learning_rate is not None:
+        logs["learning_rate"] = float(run.learning_rate)
+    logs |= averages(trainer.strategy.gather(trainer.records.take()))
+    trainer._last_logged_step = trainer.state.global_step
+    trainer.store_flos()
+    trainer.log(logs, run.started)
+
+
+def note(trainer: Trainer, message: str) -> None:
+    """Write one sentence to the log, on the main process; on a bare script it is printed."""
+    if trainer.strategy.world.is_main:
+        logger.warning(message)
+
+
+def write_log(trainer: Trainer, logs: dict[str, Any]) -> None:
+    """Add epoch and step to numbers, keep them in the history and tell the callbacks."""
+    state = trainer.state
+    logs["epoch"] = state.epoch
+    if trainer.args.include_num_input_tokens_seen != "no":
+        logs["num_input_tokens_seen"] = state.num_input_tokens_seen
+    state.log_history.append({**logs, "step": state.global_step})
+    trainer.control = trainer.callback_handler.fire("log", trainer.args, state, trainer.control, logs=logs)
+
+
+def evaluate(run: Run, schedule: bool = True) -> None:
+    """Evaluate during training: tell a schedule that follows a metric, and note whether this is the best model."""
+    trainer = run.trainer
+    metrics = trainer.evaluate(ignore_keys=run.ignore_keys_for_eval)
+    if trainer.trial_report is not None:
+        trainer.trial_report(trainer.state.global_step, metrics)
+    if schedule and trainer.follows_metric:
+        trainer.lr_scheduler.step(chosen_metric(trainer.args, metrics))
+    best = note_best(trainer, metrics)
+    if trainer.args.save_strategy == "best":
+        trainer.control.should_save = best
+
+
+def chosen_metric(args: Any, metrics: dict[str, float]) -> float:
+    """Return the metric that decides which model is best.
+
+    Raises:
+        ConfigError: the evaluation does not give it.
+    """
+    name = args.metric_for_best_model
+    name = name if name.startswith("eval_") else f"eval_{name}"
+    if name not in metrics:
+        raise ConfigError(
+            f"metric_for_best_model='{args.metric_for_best_model}' is not among the metrics of the evaluation."
+            f"{did_you_mean(name, metrics)} They are: {', '.join(sorted(metrics))}."
+        )
+    return metrics[name]
+
+
+def note_best(trainer: Trainer, metrics: dict[str, float]) -> bool:
+    """Note the best metric so far; return whether this one is it."""
+    args, state = trainer.args, trainer.state
+    if args.metric_for_best_model is None:
+        return False
+    value = chosen_metric(args, metrics)
+    if state.best_metric is not None:
+        better = value > state.best_metric if args.greater_is_better else value < state.best_metric
+        if not better:
+            return False
+    state.best_metric = value
+    if args.save_strategy != "no":
+        state.best_global_step = state.global_step
+    return True
+
+
+def speed(split: str, started: float, samples: float, steps: float) -> dict[str, float]:
+    """Return the run time in seconds and the samples and steps per second."""
+    seconds = max(time.time() - started, 1e-9)
+    return {
+        f"{split}_runtime": round(seconds, 4),
+        f"{split}_samples_per_second": round(samples / seconds, 3),
+        f"{split}_steps_per_second": round(steps / seconds, 3),
+    }
+
+
+def training_metrics(run: Run) -> dict[str, float]:
+    """Return the numbers of the whole call of `train`."""
+    trainer = run.trainer
+    run.meter.read(trainer.strategy.sum_tensor, trainer.strategy.device)
+    steps = trainer.state.global_step - run.first_step
+    rows = trainer.args.per_device_train_batch_size * trainer.args.gradient_accumulation_steps
+    metrics = speed("train", run.started, steps * rows * trainer.strategy.world.size, steps)
+    trainer.store_flos()
+    loss = run.meter.logged / steps if steps else math.nan
+    return {**metrics, "total_flos": trainer.state.total_flos, "train_loss": loss}

@@ -1,0 +1,212 @@
+"""Going on from a checkpoint: which one, whether it fits this run, and putting everything back."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from trainwright.args.training import saved_arguments
+from trainwright.checkpoint import folder, randomness, weights
+from trainwright.data.loader import PlannedLoader, TrainLoader
+from trainwright.engine.run import Run
+from trainwright.engine.saving import RUN_FILE
+from trainwright.errors import CheckpointError
+from trainwright.state import TrainerState
+
+if TYPE_CHECKING:
+    from trainwright.engine.trainer import Trainer
+
+_ORDER_KEYS = {
+    "num_rows": "rows of the dataset",
+    "sampling": "train_sampling_strategy",
+    "seed": "seed or data_seed",
+    "batch_size": "per_device_train_batch_size",
+    "accumulation": "gradient_accumulation_steps",
+    "drop_last": "dataloader_drop_last",
+    "kind": "kind of training data",
+}
+_CADENCE = ("output_dir", "gradient_accumulation_steps", "resume_from_checkpoint")
+
+
+@dataclass
+class Saved:
+    """A checkpoint to go on from: its folder, its progress, and what else it tells (empty for transformers' own)."""
+
+    folder: Path
+    state: TrainerState
+    about: dict[str, Any]
+
+
+def find(trainer: Trainer, wanted: bool | str | Path | None) -> Saved | None:
+    """Return the checkpoint to go on from: the newest whole one for True, the one named for a path.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    if wanted is None or wanted is False:
+        return None
+    chosen = _newest(trainer) if wanted is True else _named(Path(wanted))
+    about = chosen / RUN_FILE
+    return Saved(
+        chosen,
+        TrainerState.load_from_json(chosen / "trainer_state.json"),
+        json.loads(about.read_text(encoding="utf-8")) if about.exists() else {},
+    )
+
+
+def _newest(trainer: Trainer) -> Path:
+    output = trainer.run_folder
+    chosen, passed_over = folder.newest_valid(output)
+    for fault in passed_over:
+        trainer.note(f"Passed over {fault}.")
+    if chosen is None:
+        what = f"all are damaged ({'; '.join(map(str, passed_over))})" if passed_over else "there is none"
+        raise CheckpointError(
+            f"No checkpoint to resume from in '{output}': {what}. Start anew with train(), or give another output_dir."
+        )
+    return chosen
+
+
+def _named(chosen: Path) -> Path:
+    if not chosen.is_dir():
+        raise CheckpointError(f"resume_from_checkpoint='{chosen}' is not a folder; give a checkpoint-<step> folder.")
+    fault = folder.damage(chosen)
+    if fault is not None:
+        inside = folder.checkpoints(chosen)
+        hint = f" Did you mean '{inside[-1]}'?" if inside else " Give another one, or True for the newest whole one."
+        raise CheckpointError(f"Cannot resume from '{chosen}': {fault.reason}.{hint}")
+    return chosen
+
+
+def keep_step_rows(trainer: Trainer, saved: Saved) -> None:
+    """Keep the rows of a step on another number of ranks, by changing the accumulation.
+
+    Raises:
+        CheckpointError: they do not divide, and `allow_batch_change` is off.
+    """
+    data, args = saved.about.get("data", {}), trainer.args
+    ranks = trainer.strategy.world.size
+    if data.get("kind") != "planned" or data["ranks"] == ranks or _batch_was_changed(args, data):
+        return
+    step_rows = data["batch_size"] * data["accumulation"] * data["ranks"]
+    if step_rows % (args.per_device_train_batch_size * ranks) == 0:
+        args.gradient_accumulation_steps = step_rows // (args.per_device_train_batch_size * ranks)
+        trainer.note(
+            f"Resuming on {ranks} process(es) instead of {data['ranks']}: gradient_accumulation_steps is now "
+            f"{args.gradient_accumulation_steps}, so that a step keeps its {step_rows} rows."
+        )
+    elif not args.allow_batch_change:
+        raise CheckpointError(
+            f"The checkpoint's steps have {step_rows} rows, which do not divide among {ranks} process(es) of "
+            f"per_device_train_batch_size={args.per_device_train_batch_size}. Change that, or consent to other "
+            "steps with allow_batch_change=True."
+        )
+
+
+def _batch_was_changed(args: Any, data: dict[str, Any]) -> bool:
+    now = (args.per_device_train_batch_size, args.gradient_accumulation_steps)
+    return now != (data["batch_size"], data["accumulation"])
+
+
+def check_order(trainer: Trainer, saved: Saved, loader: TrainLoader) -> None:
+    """Compare what defines the data order with the checkpoint's; a change needs consent.
+
+    Raises:
+        CheckpointError: it changed, and `allow_batch_change` is off.
+    """
+    before, now = saved.about.get("data", {}), loader.describe()
+    kept = now.get("ranks") != before.get("ranks") and _step_rows(now) == _step_rows(before)
+    changed = [
+        f"{meaning} {before[key]} -> {now.get(key)}"
+        for key, meaning in _ORDER_KEYS.items()
+        if key in before and before[key] != now.get(key) and not (kept and key in ("accumulation", "batch_size"))
+    ]
+    if not changed:
+        return
+    if not trainer.args.allow_batch_change:
+        raise CheckpointError(
+            f"The data order is not the checkpoint's: {'; '.join(changed)}. Put it back, or consent with "
+            "allow_batch_change=True: the run then goes on after the same number of rows, in the new order."
+        )
+    trainer.note(f"The data order changes from here: {'; '.join(changed)}.")
+
+
+def _step_rows(data: dict[str, Any]) -> int:
+    return data.get("batch_size", 0) * data.get("accumulation", 0) * data.get("ranks", 0)
+
+
+def position(saved: Saved, loader: TrainLoader, accumulation: int) -> tuple[int, int]:
+    """Return (passes completed, position in the pass) of a checkpoint; for transformers' own, from its step."""
+    if "position" in saved.about:
+        epoch, place = saved.about["epoch"], saved.about["position"]
+        return (epoch + 1, 0) if loader.steps_left(place) == 0 else (epoch, place)
+    epoch, steps = divmod(saved.state.global_step, loader.steps_per_epoch or math.inf)
+    unit = loader.plan.batching.step_rows if isinstance(loader, PlannedLoader) else accumulation
+    return int(epoch), int(steps) * unit
+
+
+def restore_model(trainer: Trainer, saved: Saved) -> None:
+    """Put the weights back, and say which arguments differ from the checkpoint's."""
+    weights.load_model(trainer.model, saved.folder)
+    before, now = saved.about.get("arguments", {}), saved_arguments(trainer.args)
+    changed = [
+        f"{k}: {before[k]} -> {v}" for k, v in now.items() if k in before and before[k] != v and k not in _CADENCE
+    ]
+    if changed:
+        trainer.note(f"Arguments changed since the checkpoint: {'; '.join(changed)}.")
+
+
+def restore_rest(run: Run, saved: Saved) -> None:
+    """Put optimizer, schedule, scaler and randomness back.
+
+    Raises:
+        CheckpointError: the checkpoint has no optimizer, or one that does not fit.
+    """
+    trainer, place = run.trainer, saved.folder
+    if not (place / "optimizer.pt").exists():
+        raise CheckpointError(
+            f"'{place}' holds the model alone (save_only_model), so the run cannot go on from it. Load the model "
+            "from there and start a new run."
+        )
+    try:
+        trainer.optimizer.load_state_dict(torch.load(place / "optimizer.pt", map_location="cpu", weights_only=True))
+    except ValueError as error:
+        raise CheckpointError(f"The optimizer of '{place}' is not this run's: {error}.") from error
+    restore_schedule(trainer, torch.load(place / "scheduler.pt", map_location="cpu", weights_only=True))
+    if (place / "scaler.pt").exists():
+        trainer.precision.load_state_dict(torch.load(place / "scaler.pt", weights_only=True))
+    world = trainer.strategy.world
+    streams = place / randomness.file_name(world.rank, world.size)
+    if streams.exists():
+        randomness.restore(randomness.load(streams))
+    else:
+        trainer.note(f"The checkpoint has no {streams.name}: dropout and other randomness go on from the seed.")
+
+
+def restore_schedule(trainer: Trainer, state: dict[str, Any]) -> None:
+    """Put the schedule's progress back; peak rates and functions stay those of today's arguments."""
+    mine = {k: v for k, v in state.items() if k not in ("base_lrs", "lr_lambdas", "_last_lr")}
+    scheduler = trainer.lr_scheduler
+    kept = scheduler.state_dict()
+    scheduler.load_state_dict({**kept, **mine})
+    lambdas, base = getattr(scheduler, "lr_lambdas", None), getattr(scheduler, "base_lrs", None)
+    if lambdas is not None and base is not None:
+        rates = [rate * scale(scheduler.last_epoch) for rate, scale in zip(base, lambdas, strict=True)]
+        for group, rate, peak in zip(trainer.optimizer.param_groups, rates, base, strict=True):
+            group["lr"], group["initial_lr"] = rate, peak
+        scheduler._last_lr = rates
+
+
+def restore_callbacks(trainer: Trainer, saved: Saved) -> None:
+    """Replace callbacks that keep a state by those of the checkpoint."""
+    for callback in trainer.callback_handler.callbacks:
+        state = saved.state.stateful_callbacks.get(type(callback).__name__)
+        if state is not None and callable(getattr(callback, "state", None)):
+            first = state[0] if isinstance(state, list) else state
+            for name, value in {**first["args"], **first["attributes"]}.items():
+                setattr(callback, name, value)

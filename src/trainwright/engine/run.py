@@ -1,0 +1,75 @@
+"""One call of `train`: the parts that the loop works with, and where it stands."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from trainwright.data.loader import TrainLoader
+from trainwright.engine.meters import LossMeter
+
+if TYPE_CHECKING:
+    from trainwright.engine.trainer import Trainer
+
+
+@dataclass
+class Run:
+    """The parts of a training run.
+
+    Attributes:
+        trainer: holds model, optimizer, schedule, state and the user's override points.
+        loader: gives the micro-batches of one optimizer step at a time.
+        model: the module whose `forward` is called: the trainer's model, or what the strategy wrapped around it.
+        parameters: those that are trained.
+        count: items of a micro-batch, by which its loss is weighed.
+        max_steps: optimizer steps of the whole run.
+        num_epochs: passes over the data after which the run ends.
+        epoch: passes completed.
+        position: how far into this pass, in the loader's unit.
+    """
+
+    trainer: Trainer
+    loader: TrainLoader
+    model: nn.Module
+    parameters: list[nn.Parameter]
+    count: Callable[[Any], int]
+    max_steps: int
+    num_epochs: float
+    epoch: int = 0
+    position: int = 0
+    grad_norm: torch.Tensor | None = None
+    learning_rate: Any = None
+    ignore_keys_for_eval: list[str] | None = None
+    targets_seen: bool = False
+    started: float = field(default_factory=time.time)
+    first_step: int = 0
+    meter: LossMeter = field(default_factory=LossMeter)
+
+    @property
+    def done(self) -> bool:
+        """Whether the last step is done or someone asked to stop."""
+        state, control = self.trainer.state, self.trainer.control
+        return control.should_training_stop or state.global_step >= self.max_steps or self.epoch >= self.num_epochs
+
+    def fire(self, event: str, **details: Any) -> None:
+        """Tell the callbacks of an event."""
+        trainer = self.trainer
+        trainer.control = trainer.callback_handler.fire(event, trainer.args, trainer.state, trainer.control, **details)
+
+    def advance(self, position: int) -> None:
+        """Note that the step which ends at `position` is done."""
+        state = self.trainer.state
+        self.position = position
+        state.global_step += 1
+        share = self.loader.share(position)
+        state.epoch = self.epoch + share if share is not None else state.global_step / self.max_steps
+
+    def next_epoch(self) -> None:
+        """Note that this pass over the data is over."""
+        self.epoch += 1
+        self.position = 0

@@ -1,0 +1,142 @@
+"""Hyperparameter search with optuna; the study is stored in the output folder, so that a search can go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainwright.errors import ConfigError, did_you_mean, missing_package
+from trainwright.state import BestRun
+
+if TYPE_CHECKING:
+    from trainwright.engine.trainer import Trainer
+
+STUDY = "hyperparameter_search.db"
+_SPEED = ("_runtime", "_per_second", "_compilation_time")
+
+
+def default_space(trial: Any) -> dict[str, Any]:
+    """Return the search space used when none is given: learning rate, epochs, seed and batch size."""
+    return {
+        "learning_rate": trial.suggest_float("learning_rate", 1e-6, 1e-4, log=True),
+        "num_train_epochs": trial.suggest_int("num_train_epochs", 1, 5),
+        "seed": trial.suggest_int("seed", 1, 40),
+        "per_device_train_batch_size": trial.suggest_categorical("per_device_train_batch_size", [4, 8, 16, 32, 64]),
+    }
+
+
+def default_objective(metrics: dict[str, float]) -> float:
+    """Return the evaluation loss if it is all there is, else the sum of the other metrics."""
+    others = {k: v for k, v in metrics.items() if k not in ("eval_loss", "epoch") and not k.endswith(_SPEED)}
+    return sum(others.values()) if others else metrics["eval_loss"]
+
+
+def hyperparameter_search(
+    trainer: Trainer,
+    hp_space: Callable[[Any], dict[str, Any]] | None = None,
+    compute_objective: Callable[[dict[str, float]], Any] | None = None,
+    n_trials: int = 20,
+    direction: str | list[str] = "minimize",
+    backend: Any = "optuna",
+    hp_name: Callable[[Any], str] | None = None,
+    **kwargs: Any,
+) -> BestRun | list[BestRun]:
+    """Train with different arguments and return the best.
+
+    The trials are kept in `hyperparameter_search.db` in the output folder: a search that was stopped goes on with
+    the trials that are left of `n_trials`.
+
+    Args:
+        hp_space: a trial to argument names and values.
+        compute_objective: metrics of an evaluation to what is optimised: a number, or several.
+        n_trials: trials in all.
+        direction: "minimize" or "maximize", or one for each objective.
+        backend: only "optuna".
+        hp_name: a trial to its name.
+        kwargs: passed to optuna's `create_study` (storage, study_name, sampler, pruner) and `optimize`.
+
+    Raises:
+        ConfigError: no model_init, another backend, or optuna is not installed.
+    """
+    if trainer.model_init is None:
+        raise ConfigError("A hyperparameter search starts every trial with a new model: give model_init=, not model=.")
+    if str(getattr(backend, "value", backend)) != "optuna":
+        raise ConfigError(f"backend='{backend}' is not supported; use backend='optuna'.")
+    try:
+        import optuna
+    except ImportError:
+        raise missing_package("optuna", "hpo", "A hyperparameter search") from None
+    study = _study(optuna, trainer, direction, kwargs)
+    search = _Search(trainer, hp_space or default_space, compute_objective or default_objective, hp_name)
+    done = len([t for t in study.trials if t.state.is_finished()])
+    try:
+        study.optimize(search.objective, n_trials=max(0, n_trials - done), **kwargs)
+    finally:
+        search.restore()
+    if isinstance(direction, str):
+        return _best(study.best_trial)
+    return [_best(trial) for trial in study.best_trials]
+
+
+def _study(optuna: Any, trainer: Trainer, direction: str | list[str], kwargs: dict[str, Any]) -> Any:
+    folder = Path(trainer.args.output_dir or ".")
+    folder.mkdir(parents=True, exist_ok=True)
+    given = {name: kwargs.pop(name) for name in ("storage", "study_name", "sampler", "pruner") if name in kwargs}
+    given.setdefault("storage", f"sqlite:///{(folder / STUDY).resolve()}")
+    given.setdefault("study_name", "search")
+    given.setdefault("sampler", optuna.samplers.TPESampler(seed=trainer.args.seed))
+    goal = {"direction": direction} if isinstance(direction, str) else {"directions": direction}
+    return optuna.create_study(load_if_exists=True, **goal, **given)
+
+
+class _Search:
+    """One trial after another on the same trainer, which gets its own arguments back afterwards."""
+
+    def __init__(self, trainer: Trainer, space: Any, objective: Any, name: Any) -> None:
+        self.trainer = trainer
+        self.space = space
+        self.compute = objective
+        self.name = name
+        self.args = trainer.args
+
+    def objective(self, trial: Any) -> Any:
+        """Train one trial and return what is optimised."""
+        trainer = self.trainer
+        values = self.space(trial)
+        known = [f.name for f in fields(self.args)]
+        for name in values:
+            if name not in known:
+                raise ConfigError(f"hp_space gives '{name}', which is no argument.{did_you_mean(name, known)}")
+        trainer.args = replace(self.args, **values)
+        folder = self.name(trial) if self.name is not None else f"run-{trial.number}"
+        trainer.run_folder = Path(self.args.output_dir or ".") / folder
+        trainer.trial = trial
+        reported: dict[str, Any] = {}
+
+        def report(step: int, metrics: dict[str, float]) -> None:
+            reported["objective"] = self.compute(dict(metrics))
+            if isinstance(reported["objective"], int | float):
+                trial.report(reported["objective"], step)
+                if trial.should_prune():
+                    import optuna
+
+                    raise optuna.TrialPruned()
+
+        trainer.trial_report = report
+        trainer.train(trial=trial)
+        if "objective" not in reported:
+            reported["objective"] = self.compute(dict(trainer.evaluate()))
+        return reported["objective"]
+
+    def restore(self) -> None:
+        """Give the trainer its own arguments back."""
+        self.trainer.args = self.args
+        self.trainer.run_folder = Path(self.args.output_dir or ".")
+        self.trainer.trial = self.trainer.trial_report = None
+
+
+def _best(trial: Any) -> BestRun:
+    objective = trial.value if len(trial.values) == 1 else list(trial.values)
+    return BestRun(str(trial.number), objective, dict(trial.params))

@@ -1,0 +1,322 @@
+"""`Trainer`: the face that Hugging Face's users know, on our own loop.
+
+It holds the parts of a run and offers the override points; what a method does is a function of the module that its
+body names. Nothing here is inherited from transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from trainwright.args.training import TrainingArguments
+from trainwright.callbacks.base import CallbackHandler
+from trainwright.engine import (
+    accelerator,
+    evaluation,
+    hub,
+    loading,
+    losses,
+    optimizing,
+    reports,
+    saving,
+    search,
+)
+from trainwright.engine import results as files
+from trainwright.engine import training as runs
+from trainwright.engine.meters import Records
+from trainwright.engine.wiring import assemble, old_names, own_arguments
+from trainwright.objectives.model_loss import ModelLoss
+from trainwright.optim.optimizers import optimizer_class
+from trainwright.parallel.precision import Precision
+from trainwright.parallel.strategy import Strategy
+from trainwright.state import EvalLoopOutput, PredictionOutput, TrainerControl, TrainerState, TrainOutput
+
+
+class Trainer:
+    """Trains, evaluates and predicts with a PyTorch model.
+
+    Override in a subclass: `compute_loss`, `training_step`, `prediction_step`, `evaluation_loop`, `evaluate`, `log`,
+    `get_train_dataloader`, `get_eval_dataloader`, `get_test_dataloader`, `create_optimizer`, `create_scheduler`,
+    `get_decay_parameter_names`, `floating_point_ops`, `save_model`.
+
+    Args:
+        model: a PreTrainedModel, a PEFT model or any module whose forward returns a dict, a tuple or a bare loss.
+        args: the settings; `TrainingArguments("tmp_trainer")` when not given. transformers' own are accepted.
+        data_collator: rows to batch; pads with `processing_class` if that is a tokenizer, else stacks.
+        train_dataset: rows by number, or a stream.
+        eval_dataset: the same, or a dict of several.
+        processing_class: tokenizer or processor, saved with the model.
+        model_init: makes the model anew for every call of `train`; instead of `model`.
+        compute_loss_func: `f(outputs, labels, num_items_in_batch=n)`, the sum of losses divided by n.
+        compute_metrics: `f(EvalPrediction)` to a dict; or a dict of such functions, by name of the evaluation set.
+        callbacks: besides those that the arguments bring.
+        optimizers: an optimizer and a schedule, either may be None.
+        optimizer_cls_and_kwargs: an optimizer class and its keywords, in place of `args.optim`.
+        preprocess_logits_for_metrics: `f(logits, labels)`, before logits are kept for metrics.
+        train_loader: a ready loader of training batches, in place of `train_dataset`.
+        eval_loader: a ready loader of evaluation batches, in place of `eval_dataset`.
+
+    Raises:
+        ConfigError: arguments that cannot work, before anything is started.
+    """
+
+    loss_is_scaled_for_ga: bool | None = None
+    strategy: Strategy
+    precision: Precision
+    objective: ModelLoss
+    callback_handler: CallbackHandler
+    state: TrainerState
+    control: TrainerControl
+    label_names: list[str]
+    signature_columns: list[str] | None
+    keys_to_ignore: list[str]
+    can_return_loss: bool
+    run_folder: Path
+
+    def __init__(
+        self,
+        model: nn.Module | None = None,
+        args: TrainingArguments | None = None,
+        data_collator: Callable[[list[Any]], Any] | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        model_init: Callable[..., nn.Module] | None = None,
+        compute_loss_func: Callable[..., Any] | None = None,
+        compute_metrics: Any = None,
+        callbacks: list[Any] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        optimizer_cls_and_kwargs: tuple[type[torch.optim.Optimizer], dict[str, Any]] | None = None,
+        preprocess_logits_for_metrics: Callable[[Any, Any], Any] | None = None,
+        train_loader: Any = None,
+        eval_loader: Any = None,
+        **old: Any,
+    ) -> None:
+        self.model: Any = model
+        self.model_given = model is not None
+        self.model_wrapped: Any = model
+        self.debug_overflow: Any = None
+        self.args = own_arguments(args)
+        self.data_collator: Any = data_collator
+        self.train_dataset = train_dataset
+        self.eval_dataset = eval_dataset
+        self.processing_class = processing_class
+        self.model_init = model_init
+        self.compute_loss_func = compute_loss_func
+        self.compute_metrics = compute_metrics
+        self.optimizer, self.lr_scheduler = optimizers
+        self.optimizer_cls_and_kwargs = optimizer_cls_and_kwargs
+        self.preprocess_logits_for_metrics = preprocess_logits_for_metrics
+        self.train_loader = train_loader
+        self.eval_loader = eval_loader
+        for name, value in old_names(old, list(Trainer.__init__.__annotations__)).items():
+            setattr(self, name, value)
+        self.records = Records()
+        self.noise: Any = None
+        self.trial: Any = None
+        self.trial_report: Any = None
+        self.hp_name: Any = None
+        self.hp_space: Any = None
+        self.is_in_train = False
+        self.is_model_parallel = False
+        self._created: set[str] = set()
+        self._last_logged_step = 0
+        self._accelerator: Any = None
+        assemble(self, callbacks)
+        self.takes_num_items = losses.takes_num_items(self)
+        self.rule = losses.rule_of(self)
+        self.computing_parameters = 0
+        self.control = self.callback_handler.fire("init_end", self.args, self.state, self.control)
+
+    # ---- training
+
+    def train(
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> TrainOutput:
+        """Train, from the start or from a checkpoint.
+
+        Args:
+            resume_from_checkpoint: True for the newest whole checkpoint of the output folder, or a folder.
+            trial: the trial of a hyperparameter search.
+            ignore_keys_for_eval: outputs of the model that evaluation leaves out.
+        """
+        if self.model_init is not None:
+            runs.fresh_model(self, trial)
+        return runs.train(self, resume_from_checkpoint, ignore_keys_for_eval)
+
+    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: float | None = None) -> torch.Tensor:
+        """Run forward and backward of a micro-batch; return its share of the step's loss, detached."""
+        return losses.training_step(self, model, inputs, num_items_in_batch)
+
+    def idle_step(self, model: nn.Module, inputs: Any) -> None:
+        """Take part in the exchange of gradients with a micro-batch that weighs nothing."""
+        losses.idle_step(self, model, inputs)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Any,
+        return_outputs: bool = False,
+        num_items_in_batch: float | None = None,
+    ) -> Any:
+        """Return the loss of a batch, a scalar; with `return_outputs`, also what the model returned.
+
+        With `num_items_in_batch`, the loss is this batch's share: its sum divided by that number. An override that
+        takes `num_items_in_batch` must do the same; one that does not returns the mean over its batch. A dict of
+        losses counts by its `loss`, or by its sum, and every entry is logged.
+        """
+        loss, outputs = self.objective.loss(model, inputs, num_items_in_batch)
+        return (loss, outputs) if return_outputs else loss
+
+    def compute_loss_context_manager(self) -> AbstractContextManager[Any]:
+        """Return the context in which losses are computed: autocast, where a lower precision is asked for."""
+        return self.precision.autocast()
+
+    def autocast_smart_context_manager(self, cache_enabled: bool | None = True) -> AbstractContextManager[Any]:
+        """Return the context of lower precision; the older name of `compute_loss_context_manager`."""
+        return self.precision.autocast()
+
+    def record(self, name: str, value: torch.Tensor | float) -> None:
+        """Log a number besides the loss: its mean over the logging window and all processes."""
+        self.records.add(name, value)
+
+    def one_loss(self, loss: Any) -> torch.Tensor:
+        """Return the loss to minimise of what `compute_loss` returned; log every entry of a dict."""
+        return losses.one_loss(self, loss)
+
+    def count_items(self, batch: Any) -> int:
+        """Return what a training micro-batch is weighed by."""
+        return losses.count_items(self, batch)
+
+    def count_eval_items(self, batch: Any) -> int:
+        """Return what an evaluation batch's mean loss is weighed by."""
+        return losses.count_eval_items(self, batch)
+
+    def create_optimizer_and_scheduler(self, num_training_steps: int) -> None:
+        """Make optimizer and schedule, unless they were given."""
+        optimizing.renew(self)
+        self.create_optimizer()
+        self.create_scheduler(num_training_steps=num_training_steps, optimizer=self.optimizer)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Make the optimizer, unless it was given; return it."""
+        return optimizing.create_optimizer(self, model)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """Make the schedule of the learning rate, unless it was given; return it."""
+        return optimizing.create_scheduler(self, num_training_steps, optimizer)
+
+    # ---- data
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Return the loader of training batches."""
+        return loading.train_dataloader(self)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """Return the loader of evaluation batches: of the set given, or named, or of the Trainer's own."""
+        return loading.eval_dataloader(self, eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
+        """Return the loader of the batches to predict."""
+        return loading.evaluation_dataloader(self, test_dataset, "test data")
+
+    def num_examples(self, dataloader: Any) -> int:
+        """Return the number of rows behind a loader."""
+        return loading.num_examples(self, dataloader)
+
+    # ---- evaluation
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Return the loss and metrics over an evaluation set; of several sets, also the means `eval_mean_...`."""
+        return evaluation.evaluate(self, eval_dataset, ignore_keys, metric_key_prefix)
+
+    def predict(
+        self, test_dataset: Any, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
+    ) -> PredictionOutput:
+        """Return predictions, labels and metrics over a set."""
+        return evaluation.predict(self, test_dataset, ignore_keys, metric_key_prefix)
+
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Run the model over a loader, for `evaluate` and `predict`."""
+        return evaluation.evaluation_loop(self, dataloader, prediction_loss_only, ignore_keys, metric_key_prefix)
+
+    def prediction_step(
+        self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None = None
+    ) -> tuple[Any, Any, Any]:
+        """Return (loss, logits, labels) of a batch, each None where there is none."""
+        return evaluation.prediction_step(self, model, inputs, prediction_loss_only, ignore_keys)
+
+    # ---- logging and saving
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Write numbers into the history and tell the callbacks."""
+        reports.write_log(self, logs)
+
+    def note(self, message: str) -> None:
+        """Tell the user one thing about the run, on the main process."""
+        reports.note(self, message)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write weights, configuration and tokenizer into a folder."""
+        saving.save_model(self, output_dir)
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save")
+
+    # ---- what accelerate would do
+
+    @property
+    def accelerator(self) -> Any:
+        """What code written for accelerate expects; made on demand, never used by the engine."""
+        return accelerator.of(self)
+
+    def _prepare_input(self, data: Any) -> Any:
+        return self.strategy.to_device(data)
+
+    def _prepare_inputs(self, inputs: Any) -> Any:
+        return self.strategy.to_device(inputs)
+
+    # ---- families that are rarely overridden
+
+    get_optimizer_cls_and_kwargs = staticmethod(optimizer_class)
+    get_decay_parameter_names = optimizing.get_decay_parameter_names
+    get_learning_rates = optimizing.get_learning_rates
+    get_num_trainable_parameters = optimizing.get_num_trainable_parameters
+    get_optimizer_group = optimizing.get_optimizer_group
+    floating_point_ops = losses.floating_point_ops
+    call_model_init = runs.call_model_init
+    follows_metric = property(optimizing.follows_metric)
+    has_own_loss = property(losses.has_own_loss)
+    store_flos = files.store_flos
+    log_metrics = files.log_metrics
+    metrics_format = staticmethod(files.metrics_format)
+    save_metrics = files.save_metrics
+    save_state = files.save_state
+    is_world_process_zero = files.is_world_process_zero
+    is_local_process_zero = files.is_local_process_zero
+    get_total_train_batch_size = files.get_total_train_batch_size
+    add_callback = files.add_callback
+    pop_callback = files.pop_callback
+    remove_callback = files.remove_callback
+    hyperparameter_search = search.hyperparameter_search
+    init_hf_repo = hub.init_hf_repo
+    create_model_card = hub.create_model_card
+    push_to_hub = hub.push_to_hub

@@ -1,0 +1,167 @@
+"""One call of `Trainer.train`: build the run, restore it, loop, and finish."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainwright.args.names import SCHEDULERS_WITHOUT_TOTAL
+from trainwright.checkpoint import folder, weights
+from trainwright.checkpoint.randomness import set_seed
+from trainwright.data.loader import TrainLoader
+from trainwright.engine import loading, loop, reports, resume
+from trainwright.engine.losses import computing_parameters
+from trainwright.engine.modes import train_mode, training_model
+from trainwright.engine.run import Run
+from trainwright.errors import ConfigError
+from trainwright.state import TrainerState, TrainOutput
+
+if TYPE_CHECKING:
+    from trainwright.engine.trainer import Trainer
+
+
+def call_model_init(trainer: Trainer, trial: Any = None) -> Any:
+    """Return a new model from `model_init`, which takes the trial or nothing.
+
+    Raises:
+        ConfigError: it returns none.
+    """
+    takes = len(inspect.signature(trainer.model_init).parameters)  # type: ignore[arg-type]
+    model = trainer.model_init(trial) if takes else trainer.model_init()  # type: ignore[misc]
+    if model is None:
+        raise ConfigError("model_init returned None; it must return the model.")
+    return model
+
+
+def fresh_model(trainer: Trainer, trial: Any) -> None:
+    """Begin with a new model, from the seed; forget the optimizer and schedule of the one before."""
+    set_seed(trainer.args.seed, trainer.args.full_determinism)
+    trainer.model = trainer.model_wrapped = trainer.call_model_init(trial)
+    trainer.callback_handler.shared["model"] = trainer.model
+    trainer.optimizer = trainer.lr_scheduler = None
+
+
+def train(trainer: Trainer, wanted: bool | str | Path | None, ignore_keys: list[str] | None) -> TrainOutput:
+    """Train from the start or from a checkpoint; see `Trainer.train`."""
+    trainer.is_in_train = True
+    writable(trainer.run_folder)
+    saved = resume.find(trainer, wanted)
+    if saved is not None:
+        resume.keep_step_rows(trainer, saved)
+    loader = loading.train_loader(trainer)
+    if saved is not None:
+        resume.check_order(trainer, saved, loader)
+    run = build(trainer, loader, saved)
+    run.ignore_keys_for_eval = ignore_keys
+    try:
+        loop.train(run)
+        return finish(run)
+    finally:
+        trainer.is_in_train = False
+
+
+def build(trainer: Trainer, loader: TrainLoader, saved: resume.Saved | None) -> Run:
+    """Return the run: model on its device and wrapped, optimizer, schedule, and the checkpoint's state put back."""
+    args = trainer.args
+    epoch, place = resume.position(saved, loader, args.gradient_accumulation_steps) if saved else (0, 0)
+    done = saved.state.global_step if saved else 0
+    max_steps, num_epochs = lengths(args, loader, done, epoch, place)
+    prepare_state(trainer, saved, max_steps, num_epochs, loader)
+    trainer.model.to(trainer.strategy.device)
+    if saved is not None:
+        resume.restore_model(trainer, saved)
+    model = training_model(trainer)
+    trainer.model_wrapped = model
+    trainer.computing_parameters = computing_parameters(trainer.model)
+    trainer.create_optimizer_and_scheduler(num_training_steps=max_steps)
+    parameters = [p for p in trainer.model.parameters() if p.requires_grad]
+    run = Run(trainer, loader, model, parameters, trainer.count_items, max_steps, num_epochs, epoch, place)
+    run.first_step = trainer._last_logged_step = done
+    run.targets_seen = done > 0
+    if saved is not None:
+        resume.restore_rest(run, saved)
+        trainer.note(f"Resuming from '{saved.folder}' at step {done} of {max_steps}.")
+    trainer.callback_handler.shared |= {
+        "optimizer": trainer.optimizer,
+        "lr_scheduler": trainer.lr_scheduler,
+        "train_dataloader": loader.loader,
+    }
+    train_mode(trainer, True)
+    return run
+
+
+def lengths(args: Any, loader: TrainLoader, done: int, epoch: int, place: int) -> tuple[int, float]:
+    """Return (optimizer steps, passes over the data) of the whole run.
+
+    Raises:
+        ConfigError: the data has no length, and neither max_steps nor a schedule without an end is given.
+    """
+    per_epoch = loader.steps_per_epoch
+    if args.max_steps > 0:
+        return args.max_steps, math.inf
+    if per_epoch is not None:
+        behind = per_epoch - (loader.steps_left(place) or 0)
+        left = math.ceil((args.num_train_epochs - epoch) * per_epoch) - behind
+        return done + max(0, left), math.ceil(args.num_train_epochs)
+    if args.lr_scheduler_type not in SCHEDULERS_WITHOUT_TOTAL:
+        raise ConfigError(
+            f"The training data has no length, so lr_scheduler_type='{args.lr_scheduler_type}' cannot know the end of "
+            "the run. Set max_steps, or use lr_scheduler_type='constant_with_warmup' to run num_train_epochs passes."
+        )
+    return sys.maxsize, args.num_train_epochs
+
+
+def prepare_state(
+    trainer: Trainer, saved: resume.Saved | None, max_steps: int, num_epochs: float, loader: TrainLoader
+) -> None:
+    """Set the trainer's state for this run: fresh, or as the checkpoint has it."""
+    state = saved.state if saved is not None else TrainerState()
+    if saved is not None and trainer.args.restore_callback_states_from_checkpoint:
+        resume.restore_callbacks(trainer, saved)
+    state.max_steps = max_steps
+    passes = num_epochs if math.isfinite(num_epochs) else math.ceil(max_steps / (loader.steps_per_epoch or max_steps))
+    state.num_train_epochs = int(passes)
+    state.train_batch_size = trainer.args.per_device_train_batch_size
+    state.is_world_process_zero = trainer.strategy.world.is_main
+    state.is_local_process_zero = trainer.strategy.world.is_local_main
+    state.is_hyper_param_search = trainer.trial is not None
+    if trainer.trial is not None:
+        state.trial_name, state.trial_params = f"run-{trainer.trial.number}", dict(trainer.trial.params)
+    state.compute_steps(trainer.args, max_steps)
+    trainer.state = state
+
+
+def finish(run: Run) -> TrainOutput:
+    """Log the numbers of the run, load the best model if asked for, and close."""
+    trainer = run.trainer
+    metrics = reports.training_metrics(run)
+    trainer.log(metrics, run.started)
+    best = trainer.state.best_model_checkpoint
+    if trainer.args.load_best_model_at_end and best is not None:
+        weights.load_model(trainer.model, Path(best))
+        trainer.note(
+            f"Loaded the best model, '{best}', with {trainer.args.metric_for_best_model} {trainer.state.best_metric}."
+        )
+    run.fire("train_end")
+    return TrainOutput(trainer.state.global_step, metrics["train_loss"], metrics)
+
+
+def writable(output_dir: Path) -> None:
+    """Make the run's folder, and sweep what dead saves have left in it.
+
+    Raises:
+        ConfigError: the folder cannot be made or written.
+    """
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        probe = output_dir / ".writable"
+        probe.touch()
+        probe.unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"output_dir='{output_dir}' cannot be written ({error.strerror}); give another folder or its rights."
+        ) from error
+    folder.sweep(output_dir)

@@ -1,0 +1,185 @@
+"""What the Trainer's constructor assembles from its arguments."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainwright.args.training import TrainingArguments, adopt
+from trainwright.callbacks.base import CallbackHandler
+from trainwright.callbacks.flow import DefaultFlowCallback
+from trainwright.callbacks.progress import PrinterCallback, ProgressCallback
+from trainwright.callbacks.trackers import tracker_callbacks
+from trainwright.checkpoint.randomness import set_seed
+from trainwright.data.collate import default_data_collator
+from trainwright.errors import ConfigError, DataError, did_you_mean
+from trainwright.models import inspect as models
+from trainwright.objectives.model_loss import ModelLoss
+from trainwright.parallel import ddp
+from trainwright.parallel.precision import choose_precision
+from trainwright.state import TrainerControl, TrainerState
+from trainwright.world import choose_device, current_world
+
+if TYPE_CHECKING:
+    from trainwright.engine.trainer import Trainer
+
+logger = logging.getLogger("trainwright")
+_OLD_NAMES = {"tokenizer": "processing_class"}
+_KEPT_OUT = ("past_key_values",)
+
+
+def old_names(given: dict[str, Any], known: list[str]) -> dict[str, Any]:
+    """Return constructor keywords of the past by today's names.
+
+    Raises:
+        ConfigError: a keyword that nobody knows.
+    """
+    for name in given:
+        if name not in _OLD_NAMES:
+            raise ConfigError(f"Trainer has no argument '{name}'.{did_you_mean(name, known)}")
+        warnings.warn(f"Trainer: '{name}' is an old name; use '{_OLD_NAMES[name]}'.", FutureWarning, stacklevel=3)
+    return {_OLD_NAMES[name]: value for name, value in given.items()}
+
+
+def own_arguments(args: Any) -> TrainingArguments:
+    """Return the arguments as ours: defaults for none, and transformers' own translated field by field."""
+    if args is None:
+        return TrainingArguments(output_dir="tmp_trainer")
+    return args if isinstance(args, TrainingArguments) else adopt(args)
+
+
+def assemble(trainer: Trainer, callbacks: list[Any] | None) -> None:
+    """Build the parts that the loop works with, from what the constructor was given."""
+    args = trainer.args
+    set_log_level(args)
+    world = current_world()
+    device = choose_device(world, args.use_cpu)
+    trainer.strategy = ddp.start(world, device, process_options(args))
+    fp16 = args.fp16 and device.type != "cpu"
+    if args.fp16 and not fp16:
+        trainer.note("fp16=True needs a GPU; this run computes in float32 on the CPU.")
+    trainer.precision = choose_precision(device, args.bf16, fp16)
+    if args.tf32 is not None:
+        allow_tf32(args.tf32)
+    set_seed(args.seed, args.full_determinism)
+    if trainer.model_init is not None:
+        trainer.model = trainer.call_model_init()
+    trainer.model_wrapped = trainer.model
+    check(trainer)
+    describe_model(trainer)
+    trainer.data_collator = trainer.data_collator or default_collator(trainer.processing_class)
+    trainer.state = TrainerState(is_local_process_zero=world.is_local_main, is_world_process_zero=world.is_main)
+    trainer.control = TrainerControl()
+    last = PrinterCallback if args.disable_tqdm else ProgressCallback
+    trainer.callback_handler = CallbackHandler(
+        [DefaultFlowCallback, *tracker_callbacks(list(args.report_to or [])), *(callbacks or []), last],
+        shared_objects(trainer),
+    )
+    if "underflow_overflow" in args.debug:
+        from transformers.debug_utils import DebugUnderflowOverflow
+
+        trainer.debug_overflow = DebugUnderflowOverflow(trainer.model)
+    trainer.run_folder = Path(args.output_dir or ".")
+
+
+def process_options(args: TrainingArguments) -> dict[str, Any]:
+    """Return the settings of several processes: those of DistributedDataParallel that are set, backend, time-out."""
+    given = {
+        "find_unused_parameters": args.ddp_find_unused_parameters,
+        "bucket_cap_mb": args.ddp_bucket_cap_mb,
+        "broadcast_buffers": args.ddp_broadcast_buffers,
+        "static_graph": args.ddp_static_graph,
+        "backend": args.ddp_backend,
+    }
+    return {
+        "timeout": args.ddp_timeout,
+        **{name: value for name, value in given.items() if value is not None},
+    }
+
+
+def check(trainer: Trainer) -> None:
+    """Check the constructor's arguments against each other.
+
+    Raises:
+        ConfigError, DataError: what cannot work together, and what to do.
+    """
+    args, (optimizer, scheduler) = trainer.args, (trainer.optimizer, trainer.lr_scheduler)
+    if (trainer.model is None) or (trainer.model_init is not None and trainer.model_given):
+        raise ConfigError("Trainer needs either model= or model_init=, and not both.")
+    if trainer.model_init is not None and (optimizer is not None or scheduler is not None):
+        raise ConfigError(
+            "optimizers= belong to one model, but model_init makes a new one for every run; override create_optimizer "
+            "and create_scheduler in a subclass."
+        )
+    if trainer.optimizer_cls_and_kwargs is not None and optimizer is not None:
+        raise ConfigError("Give optimizers= or optimizer_cls_and_kwargs=, not both.")
+    if args.eval_strategy != "no" and trainer.eval_dataset is None and trainer.eval_loader is None:
+        raise ConfigError(
+            f"eval_strategy='{args.eval_strategy}' needs eval_dataset= (or eval_loader=); give one, or use 'no'."
+        )
+    if isinstance(trainer.eval_dataset, dict) and not trainer.eval_dataset:
+        raise DataError("eval_dataset={} holds no set. Give at least one, or None.")
+    if trainer.train_loader is not None and trainer.train_dataset is not None:
+        raise ConfigError("Give train_dataset= or train_loader=, not both.")
+
+
+def describe_model(trainer: Trainer) -> None:
+    """Note what the engine needs to know of the model: its labels, its inputs, how its loss counts."""
+    model, args = trainer.model, trainer.args
+    trainer.label_names = args.label_names if args.label_names is not None else models.label_names(model)
+    trainer.can_return_loss = models.can_return_loss(model)
+    columns = models.forward_columns(model)
+    trainer.signature_columns = None if columns is None else [*columns, "label", "label_ids", *trainer.label_names]
+    smoothing = args.label_smoothing_factor
+    config = getattr(models.base_model(model), "config", None)
+    if smoothing and getattr(config, "problem_type", None) == "multi_label_classification":
+        trainer.note("label_smoothing_factor is ignored: it does not fit multi-label classification.")
+        smoothing = 0.0
+    trainer.keys_to_ignore = list(getattr(config, "keys_to_ignore_at_inference", _KEPT_OUT))
+    trainer.objective = ModelLoss(
+        trainer.label_names, models.shifts_labels(model), trainer.compute_loss_func, smoothing
+    )
+
+
+def default_collator(processing_class: Any) -> Any:
+    """Return the collator that pads with a tokenizer or feature extractor, or the one that stacks equal shapes."""
+    if processing_class is not None:
+        from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase, SequenceFeatureExtractor
+
+        if isinstance(processing_class, PreTrainedTokenizerBase | SequenceFeatureExtractor):
+            return DataCollatorWithPadding(processing_class)
+    return default_data_collator
+
+
+def shared_objects(trainer: Trainer) -> dict[str, Any]:
+    """Return what every callback gets by keyword."""
+    return {
+        "model": trainer.model,
+        "processing_class": trainer.processing_class,
+        "optimizer": trainer.optimizer,
+        "lr_scheduler": trainer.lr_scheduler,
+        "train_dataloader": None,
+        "eval_dataloader": None,
+    }
+
+
+def set_log_level(args: TrainingArguments) -> None:
+    """Set the level of our logger, and of transformers' where it is loaded."""
+    level = args.log_level if args.should_log else args.log_level_replica
+    if level == "passive":
+        return
+    number = logging.DEBUG if level == "detail" else getattr(logging, level.upper())
+    logger.setLevel(number)
+    if "transformers" in sys.modules:
+        logging.getLogger("transformers").setLevel(number)
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Allow or forbid TensorFloat-32 in matrix products."""
+    import torch
+
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed

@@ -1,0 +1,39 @@
+"""Every error a user can cause is one of these: what was wrong, what was expected, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class TrainwrightError(Exception):
+    """Base of the errors below; the command line prints them without a traceback and exits 2."""
+
+
+class ConfigError(TrainwrightError, ValueError):
+    """An argument, a configuration file or a combination of arguments cannot work."""
+
+
+class DataError(TrainwrightError, ValueError):
+    """A dataset, a row, a column or a collator cannot work; the message names which."""
+
+
+class CheckpointError(TrainwrightError, RuntimeError, ValueError):
+    """A checkpoint cannot be written, found, read or used for this run."""
+
+
+class JobError(TrainwrightError, RuntimeError):
+    """A tracked job cannot be started, found or changed."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ` Did you mean 'x'?` for the nearest known name, or an empty string."""
+    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" Did you mean '{nearest[0]}'?" if nearest else ""
+
+
+def missing_package(package: str, extra: str, purpose: str) -> ConfigError:
+    """Return the one-line error for an optional package that is not installed."""
+    return ConfigError(
+        f"{purpose} needs the package '{package}', which is not installed: pip install 'trainwright[{extra}]'."
+    )

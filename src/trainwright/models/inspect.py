@@ -1,0 +1,90 @@
+"""What the engine needs to know of a model. transformers is consulted only when the model already comes from it."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from typing import Any
+
+from torch import nn
+
+_CAUSAL_LOSS = "ForCausalLM"
+
+
+def is_pretrained(model: Any) -> bool:
+    """Whether a model is one of transformers' (or of a user's built on them)."""
+    modeling = sys.modules.get("transformers.modeling_utils")
+    return modeling is not None and isinstance(model, modeling.PreTrainedModel)
+
+
+def is_adapter(model: Any) -> bool:
+    """Whether a model is wrapped by PEFT, so that its adapters are what is trained and saved."""
+    peft = sys.modules.get("peft")
+    return peft is not None and isinstance(model, peft.PeftModel | peft.PeftMixedModel)
+
+
+def base_model(model: nn.Module) -> nn.Module:
+    """Return the model inside PEFT's wrapper, or the model itself."""
+    if not is_adapter(model):
+        return model
+    unwrap = getattr(model, "get_base_model", None)
+    return unwrap() if unwrap else model.base_model.model  # type: ignore[union-attr, return-value]
+
+
+def forward_columns(model: nn.Module) -> list[str] | None:
+    """Return the names of the inputs that `forward` takes; None when it takes anything."""
+    parameters = inspect.signature(base_model(model).forward).parameters.values()
+    named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    return None if takes_any and not named else named
+
+
+def label_names(model: nn.Module) -> list[str]:
+    """Return the inputs that are labels: arguments of `forward` with label in their name, or the two of question
+    answering models; `labels` where there are none."""
+    inner = base_model(model)
+    names = list(inspect.signature(inner.forward).parameters)
+    answers = ("start_positions", "end_positions")
+    wanted = [name for name in names if "label" in name]
+    if "QuestionAnswering" in type(inner).__name__:
+        wanted += [name for name in names if name in answers]
+    return wanted or ["labels"]
+
+
+def can_return_loss(model: nn.Module) -> bool:
+    """Whether `forward` has an argument `return_loss` that is true by default."""
+    parameter = inspect.signature(base_model(model).forward).parameters.get("return_loss")
+    return parameter is not None and parameter.default is True
+
+
+def shifts_labels(model: nn.Module) -> bool:
+    """Whether the model's own loss predicts each label from the positions before it."""
+    inner = base_model(model)
+    if not is_pretrained(inner):
+        return False
+    from transformers.loss.loss_utils import LOSS_MAPPING
+
+    causal = LOSS_MAPPING.get(getattr(inner, "loss_type", None)) is LOSS_MAPPING[_CAUSAL_LOSS]
+    return causal and not getattr(inner.config, "is_encoder_decoder", False)
+
+
+def limits(model: nn.Module) -> dict[str, int]:
+    """Return what the model's configuration says of sizes: vocabulary, positions, labels; what it does not say is
+    left out."""
+    config: Any = getattr(base_model(model), "config", None)
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    found = {}
+    for limit, names in {
+        "vocabulary": ("vocab_size",),
+        "positions": ("max_position_embeddings", "n_positions"),
+        "labels": ("num_labels",),
+    }.items():
+        value = next((getattr(text, name) for name in names if isinstance(getattr(text, name, None), int)), None)
+        if value is not None:
+            found[limit] = value
+    return found
+
+
+def parameter_count(model: nn.Module, trainable_only: bool = False) -> int:
+    """Return the number of parameters."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable_only)

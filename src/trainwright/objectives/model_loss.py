@@ -1,0 +1,139 @@
+"""The default objective: the loss that the model itself returns, or a function of its outputs.
+
+Every loss is handed on as a share: the sum over this micro-batch's items, divided by the items of the whole
+optimizer step (all micro-batches and ranks). The shares of a step add up to its loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from trainwright.errors import ConfigError, DataError
+from trainwright.objectives.targets import IGNORED, count_targets, targets_of
+
+LossFunction = Callable[..., torch.Tensor]
+
+
+@dataclass
+class ModelLoss:
+    """Loss of a model's outputs, and the count of its items.
+
+    Attributes:
+        label_names: the inputs that are labels.
+        shifted: whether the model shifts the labels by one position.
+        loss_function: `compute_loss_func(outputs, labels, num_items_in_batch=...)`, whose result is a share already.
+        label_smoothing: share of the target probability spread over all classes.
+    """
+
+    label_names: Sequence[str] = ("labels",)
+    shifted: bool = False
+    loss_function: LossFunction | None = None
+    label_smoothing: float = 0.0
+
+    def count(self, batch: Any) -> int:
+        """Return the number of items that this batch's loss is a mean over."""
+        return count_targets(batch, self.label_names, self.shifted)
+
+    def loss(self, model: nn.Module, inputs: Any, num_items: float | None) -> tuple[torch.Tensor, Any]:
+        """Return this batch's share of the loss, a scalar, and the model's outputs.
+
+        Args:
+            model: the model, or what the strategy wrapped around it.
+            inputs: a batch on the model's device.
+            num_items: items of the whole step; None for the plain mean over this batch.
+        """
+        outside = self.loss_function is not None or self.label_smoothing > 0
+        outputs = call_model(model, inputs)
+        labels = labels_of(inputs, self.label_names) if outside else None
+        if self.loss_function is not None:
+            return self.loss_function(outputs, labels, num_items_in_batch=num_items), outputs
+        if self.label_smoothing > 0 and labels is not None:
+            mean = smoothed_cross_entropy(logits_of(outputs), labels, self.label_smoothing, self.shifted)
+        else:
+            mean = loss_of(outputs, inputs)
+        if num_items is None:
+            return mean, outputs
+        return mean * (self._items(inputs) / num_items), outputs
+
+    def _items(self, inputs: Any) -> torch.Tensor | int:
+        targets = targets_of(inputs, self.label_names, self.shifted)
+        return self.count(inputs) if targets is None else targets.sum()
+
+
+def call_model(model: nn.Module, inputs: Any) -> Any:
+    """Call a model with a batch: mappings by name, sequences by position, anything else as the one argument."""
+    if isinstance(inputs, Mapping):
+        return model(**inputs)
+    if isinstance(inputs, list | tuple):
+        return model(*inputs)
+    return model(inputs)
+
+
+def loss_of(outputs: Any, inputs: Any = None) -> torch.Tensor:
+    """Return the loss among a model's outputs: a dict's `loss`, a tuple's first element, or a bare scalar.
+
+    Raises:
+        DataError: the outputs hold no scalar loss.
+    """
+    loss = outputs
+    if isinstance(outputs, Mapping):
+        loss = outputs.get("loss")
+    elif isinstance(outputs, list | tuple):
+        loss = outputs[0] if outputs else None
+    elif not isinstance(outputs, torch.Tensor):
+        loss = getattr(outputs, "loss", None)
+    if isinstance(loss, torch.Tensor) and loss.numel() == 1:
+        return loss.reshape(())
+    got = f"keys {sorted(outputs)}" if isinstance(outputs, Mapping) else type(outputs).__name__
+    given = f" The batch had {sorted(inputs)}." if isinstance(inputs, Mapping) else ""
+    if isinstance(loss, torch.Tensor):
+        raise DataError(f"The model's loss has shape {tuple(loss.shape)}; reduce it to a scalar (loss.mean()).")
+    raise DataError(
+        f"The model returned no loss ({got}).{given} Most models need the column 'labels'; a model without its own "
+        "loss needs compute_loss_func= or a Trainer subclass with compute_loss."
+    )
+
+
+def logits_of(outputs: Any) -> torch.Tensor:
+    """Return the logits among a model's outputs; shape (..., classes)."""
+    if isinstance(outputs, Mapping):
+        if "logits" in outputs:
+            return outputs["logits"]
+    elif isinstance(outputs, list | tuple):
+        return outputs[1] if isinstance(outputs[0], torch.Tensor) and outputs[0].ndim == 0 else outputs[0]
+    elif isinstance(outputs, torch.Tensor):
+        return outputs
+    raise ConfigError("label_smoothing_factor needs a model that returns logits; set it to 0.")
+
+
+def labels_of(inputs: Any, label_names: Sequence[str]) -> Any:
+    """Return the labels of a batch: the one, a tuple of several, or None."""
+    if not isinstance(inputs, Mapping):
+        return None
+    found = [inputs[name] for name in label_names if name in inputs]
+    return None if not found else found[0] if len(found) == 1 else tuple(found)
+
+
+def smoothed_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, smoothing: float, shifted: bool) -> torch.Tensor:
+    """Return the mean label-smoothed cross-entropy (Szegedy et al. 2016, arXiv:1512.00567, section 7).
+
+    Args:
+        logits: shape (..., classes).
+        labels: class indices, shape (...); -100 is no target.
+        smoothing: share of the target probability spread evenly over all classes.
+        shifted: whether logits at t predict the label at t + 1.
+    """
+    if shifted:
+        logits, labels = logits[..., :-1, :], labels[..., 1:]
+    return functional.cross_entropy(
+        logits.reshape(-1, logits.shape[-1]).float(),
+        labels.reshape(-1),
+        ignore_index=IGNORED,
+        label_smoothing=smoothing,
+    )

@@ -1,0 +1,81 @@
+"""Optimizers by transformers' names: torch's own directly, all others through transformers' factories."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainwright.errors import ConfigError
+
+OptimizerChoice = tuple[Any, dict[str, Any]]
+
+
+def optimizer_class(args: Any, model: nn.Module | None = None) -> OptimizerChoice:
+    """Return the optimizer class that `args.optim` names and its keyword arguments."""
+    settings = parse_settings(args.optim_args)
+    adam = {"lr": args.learning_rate, "betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon}
+    if args.optim in ("adamw_torch", "adamw_torch_fused") and not settings:
+        return torch.optim.AdamW, {**adam, "fused": True} if args.optim == "adamw_torch_fused" else adam
+    if args.optim in ("sgd", "adagrad", "rmsprop") and not settings:
+        kinds = {"sgd": torch.optim.SGD, "adagrad": torch.optim.Adagrad, "rmsprop": torch.optim.RMSprop}
+        return kinds[args.optim], {"lr": args.learning_rate}
+    return _from_transformers(args, model, settings)
+
+
+def parse_settings(text: str | None) -> dict[str, str]:
+    """Return `key=value,key=value` as a dict.
+
+    Raises:
+        ConfigError: a part without `=`.
+    """
+    parts = [part for part in (text or "").replace(" ", "").split(",") if part]
+    wrong = [part for part in parts if "=" not in part]
+    if wrong:
+        raise ConfigError(f"optim_args={text!r}: '{wrong[0]}' has no '='; write key=value,key=value.")
+    return dict(part.split("=", 1) for part in parts)
+
+
+def _from_transformers(args: Any, model: nn.Module | None, settings: dict[str, str]) -> OptimizerChoice:
+    from transformers.trainer_optimizer import _OPTIMIZER_HANDLERS, OptimizerContext
+    from transformers.training_args import OptimizerNames
+
+    adam = {"betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon}
+    given = {
+        "args": _Named(args, OptimizerNames(args.optim)),
+        "model": model,
+        "optimizer_kwargs": {"lr": args.learning_rate},
+        "adam_kwargs": adam,
+        "optim_args": settings,
+    }
+    wanted = inspect.signature(OptimizerContext).parameters
+    context = OptimizerContext(**{name: value for name, value in given.items() if name in wanted})
+    try:
+        chosen, kwargs = _OPTIMIZER_HANDLERS[OptimizerNames(args.optim)](context)
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"optim='{args.optim}': {error}") from error
+    return chosen, kwargs
+
+
+class _Named:
+    """The arguments with the optimizer's name as transformers' enum, which its factories compare."""
+
+    def __init__(self, args: Any, optim: Any) -> None:
+        self._args = args
+        self.optim = optim
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._args, name)
+
+
+def build_optimizer(choice: OptimizerChoice, model: nn.Module, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """Return the optimizer over the parameter groups, or over those that the choice brings itself."""
+    chosen, given = choice
+    kwargs = dict(given)
+    if not (isinstance(chosen, type) and issubclass(chosen, torch.optim.Optimizer)):
+        return chosen()(model, **kwargs)
+    for name in ("params", "model", "optimizer_dict"):
+        groups = kwargs.pop(name, groups)
+    return chosen(groups, **kwargs)

@@ -1,0 +1,1 @@
+"""Ways of running: one process or several, and the number formats."""

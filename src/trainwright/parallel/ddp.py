@@ -1,0 +1,80 @@
+"""Data parallel training: every process holds the model, sees its own rows, and gradients are averaged."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from trainwright.parallel.strategy import Strategy
+from trainwright.world import World
+
+
+class DataParallel(Strategy):
+    """Several processes under torchrun, each with the whole model on its own device."""
+
+    def __init__(self, world: World, device: torch.device, options: dict[str, Any]) -> None:
+        super().__init__(world, device)
+        self.options = options
+        self.hosts = start_processes(device, options.pop("backend", None), options.pop("timeout", 1800))
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """Return the model wrapped in DistributedDataParallel, where it has anything to train."""
+        if isinstance(model, DistributedDataParallel) or not any(p.requires_grad for p in model.parameters()):
+            return model
+        devices = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(model, device_ids=devices, **self.options)
+
+    def accumulate(self, model: nn.Module, last: bool) -> AbstractContextManager[Any]:
+        """Keep gradients to this process until the last micro-batch of a step."""
+        return model.no_sync() if isinstance(model, DistributedDataParallel) and not last else nullcontext()
+
+    def agree(self, *values: float) -> list[list[float]]:
+        """Return the values of every process, through the hosts' own group."""
+        mine = torch.tensor(values, dtype=torch.float64)
+        everyone = [torch.empty_like(mine) for _ in range(self.world.size)]
+        distributed.all_gather(everyone, mine, group=self.hosts)
+        return [row.tolist() for row in everyone]
+
+    def sum_tensor(self, value: torch.Tensor) -> torch.Tensor:
+        """Return the sum of a tensor over all processes."""
+        total = value.clone()
+        distributed.all_reduce(total)
+        return total
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return an object of every process, rank by rank."""
+        everyone: list[Any] = [None] * self.world.size
+        distributed.all_gather_object(everyone, value, group=self.hosts)
+        return everyone
+
+    def from_main(self, value: Any) -> Any:
+        """Return rank 0's object on every process."""
+        carried = [value]
+        distributed.broadcast_object_list(carried, src=0, group=self.hosts)
+        return carried[0]
+
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+        distributed.barrier(group=self.hosts)
+
+
+def start_processes(device: torch.device, backend: str | None, timeout: float) -> Any:
+    """Join torchrun's process group, once, and return the group for talk between hosts (gloo)."""
+    limit = timedelta(seconds=timeout)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if not distributed.is_initialized():
+        distributed.init_process_group(backend or ("nccl" if device.type == "cuda" else "gloo"), timeout=limit)
+    if distributed.get_backend() == "gloo":
+        return distributed.group.WORLD
+    return distributed.new_group(backend="gloo", timeout=limit)
+
+
+def start(world: World, device: torch.device, options: dict[str, Any]) -> Strategy:
+    """Return the strategy for this world: one process, or data parallel under torchrun."""
+    return Strategy(world, device) if world.size == 1 else DataParallel(world, device, options)

@@ -1,0 +1,60 @@
+"""How a run is spread over processes: what the loop asks of it, with one process as the plain case."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainwright.world import World
+
+
+class Strategy:
+    """One process on one device. Subclasses override what differs with several."""
+
+    def __init__(self, world: World, device: torch.device) -> None:
+        self.world = world
+        self.device = device
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """Return the module whose `forward` the loop calls."""
+        return model
+
+    def accumulate(self, model: nn.Module, last: bool) -> AbstractContextManager[Any]:
+        """Return the context of one micro-batch: gradients are shared between processes only in the last."""
+        return nullcontext()
+
+    def agree(self, *values: float) -> list[list[float]]:
+        """Return the values of every process, rank by rank; one small exchange between hosts, never the devices."""
+        return [list(values)]
+
+    def sum_tensor(self, value: torch.Tensor) -> torch.Tensor:
+        """Return the sum of a tensor over all processes."""
+        return value
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return an object of every process, rank by rank."""
+        return [value]
+
+    def from_main(self, value: Any) -> Any:
+        """Return rank 0's object on every process."""
+        return value
+
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+
+    def to_device(self, batch: Any) -> Any:
+        """Return the batch with every tensor on the device; containers keep their kind."""
+        if isinstance(batch, torch.Tensor):
+            return batch.to(self.device, non_blocking=True)
+        if isinstance(batch, Mapping):
+            moved = {name: self.to_device(value) for name, value in batch.items()}
+            return moved if type(batch) is dict else type(batch)(moved)  # type: ignore[call-arg]
+        if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+            return type(batch)(*(self.to_device(value) for value in batch))
+        if isinstance(batch, list | tuple):
+            return type(batch)(self.to_device(value) for value in batch)
+        return batch

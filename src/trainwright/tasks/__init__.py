@@ -1,0 +1,1 @@
+"""Complete applications on the ordinary front doors."""
