@@ -79,6 +79,8 @@ class PlannedLoader:
 
     def steps(self, epoch: int, position: int) -> Iterator[tuple[int, list[Any]]]:
         """Yield (position afterwards, micro-batches), fetching only rows after `position`."""
+        if position == 0:
+            draw_once()
         self.batches.epoch, self.batches.position = epoch, position
         end, step_rows = self.plan.epoch_rows, self.plan.batching.step_rows
         micro_batches = iter(self.loader)
@@ -115,6 +117,8 @@ class SequentialLoader:
 
     def steps(self, epoch: int, position: int) -> Iterator[tuple[int, list[Any]]]:
         """Yield (position afterwards, micro-batches); what was seen before `position` is read again and left out."""
+        if position == 0:
+            draw_once()
         set_epoch(self.loader, epoch)
         micro_batches = iter(self.loader)
         for _ in islice(micro_batches, position):
@@ -228,6 +232,15 @@ def length_of(data: Any) -> int | None:
 def is_stream(dataset: Any) -> bool:
     """Whether a dataset is read in its own order: an IterableDataset, or an iterable without `__getitem__`."""
     return isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__")
+
+
+def draw_once() -> None:
+    """Draw one number from the global stream, as torch's DataLoader does when a pass begins.
+
+    Ours draw from a generator of their own, so that resuming in the middle of a pass draws nothing. This one keeps the
+    dropout of a run equal to what the same script gives with transformers.
+    """
+    torch.empty((), dtype=torch.int64).random_()
 
 
 def new_generator(seed: int) -> torch.Generator:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 _CAUSAL_LOSS = "ForCausalLM"
+_HEAD = "LMHead"  # such classes (GPT2LMHeadModel) name no loss, and fall back to the causal one
 
 
 def is_pretrained(model: Any) -> bool:
@@ -64,7 +65,8 @@ def shifts_labels(model: nn.Module) -> bool:
         return False
     from transformers.loss.loss_utils import LOSS_MAPPING
 
-    causal = LOSS_MAPPING.get(getattr(inner, "loss_type", None)) is LOSS_MAPPING[_CAUSAL_LOSS]
+    kind = getattr(inner, "loss_type", None)
+    causal = LOSS_MAPPING.get(kind) is LOSS_MAPPING[_CAUSAL_LOSS] or (kind is None and _HEAD in type(inner).__name__)
     return causal and not getattr(inner.config, "is_encoder_decoder", False)
 
 
