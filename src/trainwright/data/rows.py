@@ -130,16 +130,3 @@ def _shape(value: Any) -> tuple[int, ...]:
 def _some(indices: Sequence[int]) -> str:
     shown = ", ".join(str(i) for i in list(indices)[:8])
     return f"{shown}, ..." if len(indices) > 8 else shown
-
-
-def row_count(batch: Any) -> int:
-    """Return the number of rows of a batch: the first dimension of its first tensor; 1 where there is none."""
-    if isinstance(batch, torch.Tensor):
-        return batch.shape[0] if batch.ndim else 1
-    parts = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, list | tuple) else ()
-    for part in parts:
-        if isinstance(part, torch.Tensor) and part.ndim:
-            return part.shape[0]
-        if isinstance(part, Mapping | list | tuple):
-            return row_count(part)
-    return 1

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from trainwright.batch import map_tensors
+
 _PADDING = -100
 Tree = Any
 """An array, or a tuple, list or dict of trees."""
@@ -39,22 +41,18 @@ class Collector:
 
 def to_host(value: Tree) -> Tree:
     """Return tensors in host memory."""
-    return _map(value, lambda tensor: tensor.detach().cpu())
+    return map_tensors(value, lambda tensor: tensor.detach().cpu())
 
 
 def to_arrays(value: Tree) -> Tree:
-    """Return tensors as numpy arrays; numpy has no bfloat16, so that becomes float32."""
-    return _map(value, lambda t: (t.float() if t.dtype == torch.bfloat16 else t).detach().cpu().numpy())
-
-
-def _map(value: Tree, change: Any) -> Tree:
-    if isinstance(value, torch.Tensor):
-        return change(value)
+    """Return tensors as numpy arrays in tuples and dicts; numpy has no bfloat16, so that becomes float32."""
     if isinstance(value, Mapping):
-        return {name: _map(part, change) for name, part in value.items()}
+        return {name: to_arrays(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
-        return tuple(_map(part, change) for part in value)
-    return None if value is None or not isinstance(value, np.ndarray | int | float) else value
+        return tuple(to_arrays(part) for part in value)
+    if not isinstance(value, torch.Tensor):
+        return value if isinstance(value, np.ndarray | int | float) else None
+    return (value.float() if value.dtype == torch.bfloat16 else value).detach().cpu().numpy()
 
 
 def interleave(ranks: list[dict[str, list[Tree]]], join: bool) -> dict[str, Tree]:

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from trainwright.batch import row_count
 from trainwright.data.loader import RankStream, length_of
-from trainwright.data.rows import Repeat, row_count
+from trainwright.data.rows import Repeat
 from trainwright.engine import reports
 from trainwright.engine.collecting import Collector, interleave, to_host
 from trainwright.engine.modes import full_evaluation_type, train_mode

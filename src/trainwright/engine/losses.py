@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from trainwright.data.rows import row_count
+from trainwright.batch import row_count
 from trainwright.engine.diagnose import explained
 from trainwright.errors import DataError
 from trainwright.models.inspect import base_model, is_pretrained
@@ -47,9 +47,8 @@ def takes_num_items(trainer: Trainer) -> bool:
 
 def has_own_loss(trainer: Trainer) -> bool:
     """Whether the loss is computed by the user's code, which may need no labels."""
-    from trainwright.engine.trainer import Trainer as Base
-
-    return trainer.compute_loss_func is not None or type(trainer).compute_loss is not Base.compute_loss
+    overridden = type(trainer).compute_loss.__module__ != "trainwright.engine.trainer"
+    return overridden or trainer.compute_loss_func is not None
 
 
 def count_items(trainer: Trainer, batch: Any) -> int:

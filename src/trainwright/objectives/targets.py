@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from trainwright.data.rows import row_count
+from trainwright.batch import row_count
 
 IGNORED = -100
 """The label value that is no target, as torch's cross-entropy and every collator have it."""

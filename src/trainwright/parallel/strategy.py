@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import nn
 
+from trainwright.batch import map_tensors
 from trainwright.world import World
 
 
@@ -48,13 +48,4 @@ class Strategy:
 
     def to_device(self, batch: Any) -> Any:
         """Return the batch with every tensor on the device; containers keep their kind."""
-        if isinstance(batch, torch.Tensor):
-            return batch.to(self.device, non_blocking=True)
-        if isinstance(batch, Mapping):
-            moved = {name: self.to_device(value) for name, value in batch.items()}
-            return moved if type(batch) is dict else type(batch)(moved)  # type: ignore[call-arg]
-        if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-            return type(batch)(*(self.to_device(value) for value in batch))
-        if isinstance(batch, list | tuple):
-            return type(batch)(self.to_device(value) for value in batch)
-        return batch
+        return map_tensors(batch, lambda tensor: tensor.to(self.device, non_blocking=True))

@@ -1,0 +1,213 @@
+"""One sum over one count: the same rows give the same parameters, however they are cut into micro-batches."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from torch.nn import functional
+
+from tests import tiny
+from trainwright import Trainer, TrainingArguments
+
+ROWS = 12
+CLOSE = 1e-9  # float64: only the order of additions differs
+
+
+def arguments(folder, micro, steps=20, **changes):
+    return TrainingArguments(
+        str(folder),
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=ROWS // micro,
+        max_steps=steps,
+        learning_rate=1e-3,
+        save_strategy="no",
+        logging_steps=1,
+        use_cpu=True,
+        disable_tqdm=True,
+        **changes,
+    )
+
+
+def ragged():
+    return tiny.tokens(ROWS, ragged=True)
+
+
+def parameters(trainer):
+    trainer.train()
+    return torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+
+
+@pytest.fixture(scope="module")
+def whole_batch(tmp_path_factory):
+    trainer = Trainer(tiny.llama().double(), arguments(tmp_path_factory.mktemp("whole"), 12), train_dataset=ragged())
+    return parameters(trainer)
+
+
+@pytest.mark.parametrize("micro", [1, 3, 4])
+def test_micro_batches_of_any_size_give_the_same_parameters(tmp_path, micro, whole_batch):
+    trainer = Trainer(tiny.llama().double(), arguments(tmp_path, micro), train_dataset=ragged())
+    assert (parameters(trainer) - whole_batch).abs().max() < CLOSE
+
+
+def test_the_mean_of_means_would_be_wrong(tmp_path, whole_batch):
+    class MeanOfMeans(Trainer):
+        def compute_loss(self, model, inputs, return_outputs=False):
+            return model(**inputs).loss
+
+    trainer = MeanOfMeans(tiny.llama().double(), arguments(tmp_path, 3), train_dataset=ragged())
+    assert (parameters(trainer) - whole_batch).abs().max() > 1e-4  # so that the test above can fail
+
+
+def summed(logits, labels, num_items):
+    return functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), reduction="sum") / num_items
+
+
+def test_compute_loss_func_gets_the_global_count(tmp_path, whole_batch):
+    def loss(outputs, labels, num_items_in_batch):
+        return summed(outputs.logits, labels, num_items_in_batch)
+
+    args = arguments(tmp_path, 4)
+    trainer = Trainer(tiny.llama().double(), args, train_dataset=ragged(), compute_loss_func=loss)
+    assert (parameters(trainer) - whole_batch).abs().max() < CLOSE
+
+
+def test_compute_loss_with_the_count_returns_a_share(tmp_path, whole_batch):
+    class Own(Trainer):
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            outputs = model(**inputs)
+            loss = summed(outputs.logits, inputs["labels"], num_items_in_batch)
+            return (loss, outputs) if return_outputs else loss
+
+    trainer = Own(tiny.llama().double(), arguments(tmp_path, 3), train_dataset=ragged())
+    assert (parameters(trainer) - whole_batch).abs().max() < CLOSE
+
+
+def test_compute_loss_that_calls_the_base_class(tmp_path, whole_batch):
+    class Own(Trainer):
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+    trainer = Own(tiny.llama().double(), arguments(tmp_path, 3), train_dataset=ragged())
+    assert (parameters(trainer) - whole_batch).abs().max() < CLOSE
+
+
+def reference_mean(micro, model, rows, steps, lr=1e-3):
+    """A hand-written loop: the mean over micro-batches of each one's mean loss."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.0)
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = lr * (steps - step) / steps
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(42 + step)).tolist()
+        for start in range(0, len(rows), micro):
+            chosen = [rows[i] for i in order[start : start + micro]]
+            batch = {name: torch.stack([row[name] for row in chosen]) for name in rows[0]}
+            (model(**batch).loss * micro / len(rows)).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def test_compute_loss_without_the_count_is_a_mean_over_micro_batches(tmp_path):
+    class Old(Trainer):
+        def compute_loss(self, model, inputs, return_outputs=False):
+            outputs = model(**inputs)
+            return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    expected = reference_mean(3, tiny.llama().double(), ragged(), 8)
+    trainer = Old(tiny.llama().double(), arguments(tmp_path, 3, steps=8), train_dataset=ragged())
+    assert (parameters(trainer) - expected).abs().max() < CLOSE
+
+
+def test_loss_is_scaled_for_ga_says_that_a_result_is_a_mean(tmp_path):
+    class Mean(Trainer):
+        loss_is_scaled_for_ga = False
+
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            return model(**inputs).loss
+
+    expected = reference_mean(4, tiny.llama().double(), ragged(), 8)
+    trainer = Mean(tiny.llama().double(), arguments(tmp_path, 4, steps=8), train_dataset=ragged())
+    assert (parameters(trainer) - expected).abs().max() < CLOSE
+
+
+def test_an_overridden_training_step_does_its_own_backward(tmp_path):
+    class OwnStep(Trainer):
+        def training_step(self, model, inputs, num_items_in_batch=None):
+            loss = model(**self._prepare_inputs(inputs)).loss / self.args.gradient_accumulation_steps
+            self.accelerator.backward(loss)
+            return loss.detach()
+
+    expected = reference_mean(4, tiny.llama().double(), ragged(), 8)
+    trainer = OwnStep(tiny.llama().double(), arguments(tmp_path, 4, steps=8), train_dataset=ragged())
+    assert (parameters(trainer) - expected).abs().max() < CLOSE
+
+
+def test_a_micro_batch_without_targets_is_skipped_before_forward(tmp_path):
+    rows = ragged()
+    for row in rows[:5]:
+        row["labels"] = torch.full_like(row["labels"], -100)
+    seen = []
+
+    class Watching(Trainer):
+        def training_step(self, model, inputs, num_items_in_batch=None):
+            seen.append(int((inputs["labels"] != -100).sum()))
+            return super().training_step(model, inputs, num_items_in_batch)
+
+    trainer = Watching(tiny.llama(), arguments(tmp_path, 1, steps=1), train_dataset=rows)
+    trainer.train()
+    assert len(seen) == 7
+    assert all(seen)
+    assert all(p.isfinite().all() for p in trainer.model.parameters())
+
+
+def test_a_dict_of_losses_is_minimised_by_its_loss_and_logged(tmp_path):
+    class Losses(Trainer):
+        def compute_loss(self, model, inputs, return_outputs=False):
+            outputs = model(**inputs)
+            terms = {"loss": outputs["loss"], "half": outputs["loss"] / 2}
+            return (terms, outputs) if return_outputs else terms
+
+    args = arguments(tmp_path, 6, steps=4)
+    trainer = Losses(tiny.new_line(), args, train_dataset=tiny.line_rows(24), eval_dataset=tiny.line_rows(8))
+    trainer.train()
+    entries = [entry for entry in trainer.state.log_history if "half" in entry]
+    assert len(entries) == 4
+    for entry in entries:
+        assert entry["half"] == pytest.approx(entry["loss"] / 2, rel=1e-5)
+    assert trainer.evaluate()["eval_loss"] > 0
+
+
+def test_record_averages_over_the_window(tmp_path):
+    class Recording(Trainer):
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            self.record("step", float(self.state.global_step))
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+    args = arguments(tmp_path, 12, steps=4, logging_strategy="steps")
+    args.logging_steps = 2
+    trainer = Recording(tiny.new_line(), args, train_dataset=tiny.line_rows(24))
+    trainer.train()
+    assert [entry["step"] for entry in trainer.state.log_history if "grad_norm" in entry] == [2, 4]
+    assert [entry["epoch"] for entry in trainer.state.log_history if "grad_norm" in entry] == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("kind", ["dict", "tuple", "bare"])
+def test_models_may_return_a_dict_a_tuple_or_a_bare_loss(tmp_path, kind):
+    class Model(tiny.Line):
+        def forward(self, x, labels=None):
+            outputs = super().forward(x, labels)
+            return {"dict": outputs, "tuple": (outputs["loss"], outputs["logits"]), "bare": outputs["loss"]}[kind]
+
+    torch.manual_seed(0)
+    trainer = Trainer(Model(), arguments(tmp_path, 6, steps=4), train_dataset=tiny.line_rows(24))
+    expected = Trainer(tiny.new_line(), arguments(tmp_path, 6, steps=4), train_dataset=tiny.line_rows(24))
+    assert torch.equal(parameters(trainer), parameters(expected))
+
+
+def test_no_warning_is_raised_by_a_plain_run(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Trainer(tiny.new_line(), arguments(tmp_path, 6, steps=2), train_dataset=tiny.line_rows(24)).train()
