@@ -1,0 +1,44 @@
+"""The command line. Commands are imported when they are called, so that `--help` answers at once.
+
+Exit codes: 0 done, 2 the user's mistake (one sentence, no traceback), 1 ours (with traceback), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from trainwright import __version__
+from trainwright.errors import TrainwrightError
+
+COMMANDS = {
+    "demo": "train a small model of Python code in three minutes",
+    "train": "train what a YAML file describes",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="trainwright", description="One training engine, and runs that never lose a step."
+    )
+    parser.add_argument("--version", action="version", version=f"trainwright {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, text in COMMANDS.items():
+        commands.add_parser(name, help=text, description=text, add_help=False)
+    given = list(sys.argv[1:] if argv is None else argv)
+    chosen = parser.parse_args(given[:1]).command
+    command = importlib.import_module(f"trainwright.cli.{chosen}")
+    try:
+        return command.run(given[1:])
+    except TrainwrightError as error:
+        print(f"trainwright {chosen}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,261 @@
+"""Every mistake gets one sentence: what was wrong, what was expected, what to do."""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+from tests import tiny
+from trainwright import CheckpointError, ConfigError, DataError, EarlyStoppingCallback, Trainer, TrainingArguments
+
+ARGUMENTS = [
+    ({"learning_rate": "1e-3"}, r"learning_rate='1e-3' is str, not a number\. Write it without quotes"),
+    ({"learning_rate": -1e-3}, "learning_rate=-0.001 is negative"),
+    ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps=0 must be a whole number of at least 1"),
+    ({"per_device_train_batch_size": 0}, "per_device_train_batch_size=0 must be a whole number"),
+    ({"max_grad_norm": -1.0}, "max_grad_norm=-1.0 is negative"),
+    ({"warmup_steps": 20, "max_steps": 10}, "warmup_steps=20 is longer than the run"),
+    ({"lr_scheduler_type": "cosin"}, "lr_scheduler_type='cosin' is not known. Did you mean 'cosine'"),
+    ({"optim": "adamw_torh"}, "optim='adamw_torh' is not known. Did you mean 'adamw_torch'"),
+    ({"optim": "lomo"}, "optim='lomo' takes over the backward pass"),
+    ({"eval_strategy": "step"}, "eval_strategy='step' is not known. Did you mean 'steps'"),
+    ({"save_strategy": "epochs"}, "save_strategy='epochs' is not known. Did you mean 'epoch'"),
+    ({"report_to": "tensorbord"}, "report_to='tensorbord' is not known. Did you mean 'tensorboard'"),
+    ({"learning_rat": 1e-3}, "no argument 'learning_rat'.*Did you mean 'learning_rate'"),
+    ({"load_best_model_at_end": True}, "chosen by evaluation, so it needs eval_strategy"),
+    (
+        {"load_best_model_at_end": True, "eval_strategy": "epoch", "save_strategy": "steps"},
+        "needs a checkpoint at an evaluation",
+    ),
+    (
+        {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 3, "save_steps": 5},
+        "needs save_steps=5 to be a multiple of eval_steps=3",
+    ),
+    ({"bf16": True, "fp16": True}, "fp16 and bf16 are both set"),
+    ({"dataloader_prefetch_factor": 2}, "dataloader_prefetch_factor=2 needs worker processes"),
+    ({"logging_steps": 0}, "logging_steps=0 must be above 0"),
+    ({"lr_scheduler_type": "reduce_lr_on_plateau"}, "follows a metric, so it needs eval_strategy"),
+    ({"train_sampling_strategy": "batch_rebalance"}, "'batch_rebalance' is not supported; use 'group_by_length'"),
+    ({"save_total_limit": 0}, "save_total_limit=0 must be a whole number of at least 1, or be left out"),
+]
+
+
+@pytest.mark.parametrize(("given", "message"), ARGUMENTS, ids=lambda value: str(value)[:40])
+def test_arguments(given, message):
+    with pytest.raises(ConfigError, match=message):
+        TrainingArguments("out", **given)
+
+
+def test_all_faults_are_reported_together():
+    with pytest.raises(ConfigError) as caught:
+        TrainingArguments("out", learning_rate=-1, optim="adamm", per_device_train_batch_size=0)
+    assert str(caught.value).startswith("3 arguments cannot work:")
+
+
+class Stream(IterableDataset):
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __iter__(self):
+        return iter(self.rows)
+
+
+def tokens_with(row, **changes):
+    rows = tiny.tokens(16)
+    rows[row] = {**rows[row], **changes}
+    return rows
+
+
+def frozen():
+    model = tiny.new_line()
+    model.requires_grad_(False)
+    return model
+
+
+ids = torch.arange(3, 15)
+RUNS = {
+    "no data": (lambda: {"train_dataset": None}, ConfigError, "Training needs data"),
+    "empty dataset": (lambda: {"train_dataset": []}, DataError, "training dataset is empty"),
+    "empty stream": (lambda: {"train_dataset": Stream([]), "steps": 4}, DataError, "gave no batch in pass 1"),
+    "empty loader": (
+        lambda: {"train_loader": DataLoader([], batch_size=2), "train_dataset": None},
+        DataError,
+        "training loader is empty",
+    ),
+    "all rows dropped": (
+        lambda: {"train_dataset": tiny.line_rows(3), "dataloader_drop_last": True},
+        DataError,
+        "has 3 rows, fewer than one batch of 8",
+    ),
+    "no column fits": (
+        lambda: {"train_dataset": [{"xx": torch.ones(4), "label": 1.0}]},
+        DataError,
+        r"No column of the training data is an input of the model. It has 'xx', 'label'; the model's forward takes .*x",
+    ),
+    "nearest column": (
+        lambda: {"model": tiny.llama(), "train_dataset": [{"input_id": ids, "labels": ids}]},
+        DataError,
+        "Did you mean 'input_ids'",
+    ),
+    "raw text": (
+        lambda: {"model": tiny.llama(), "train_dataset": [{"text": "some words"}]},
+        DataError,
+        r"'text'.*tokenise it first: dataset = dataset.map\(lambda rows: tokenizer\(rows\['text'\]",
+    ),
+    "row is None": (
+        lambda: {"train_dataset": [None if i == 5 else row for i, row in enumerate(tiny.line_rows(8))]},
+        DataError,
+        "row 5 is None",
+    ),
+    "field is None": (
+        lambda: {"train_dataset": [{**row, "x": None} if i == 3 else row for i, row in enumerate(tiny.line_rows(8))]},
+        DataError,
+        "row 3 has None in field 'x'",
+    ),
+    "ragged rows": (
+        lambda: {"model": tiny.bert_classifier(), "train_dataset": tiny.sentences(8)},
+        DataError,
+        r"Field 'input_ids' has shape .* in row \d+ .*DataCollatorWithPadding",
+    ),
+    "token too large": (
+        lambda: {"model": tiny.llama(), "train_dataset": tokens_with(3, input_ids=ids.clone().fill_(61)), "batch": 16},
+        DataError,
+        r"At step 1, row \d+ of the batch has token 61 in 'input_ids', but the model's vocabulary has 61 tokens",
+    ),
+    "sequence too long": (
+        lambda: {"model": tiny.gpt2(), "train_dataset": tiny.tokens(8, length=80)},
+        DataError,
+        "the sequences have 80 tokens, but the model has 64 positions",
+    ),
+    "label too large": (
+        lambda: {"model": tiny.bert_classifier(), "train_dataset": [{"input_ids": ids, "label": 7}]},
+        DataError,
+        r"row 0 of the batch has label 7, but the model's labels go from 0 to 2. Build the model with num_labels=8",
+    ),
+    "all labels ignored": (
+        lambda: {
+            "model": tiny.llama(),
+            "train_dataset": [{**row, "labels": torch.full((12,), -100)} for row in tiny.tokens(16)],
+        },
+        DataError,
+        "All labels up to step 2 are -100",
+    ),
+    "all frozen": (lambda: {"model": frozen()}, ConfigError, "None of the model's 2 parameters is trainable"),
+    "no loss": (
+        lambda: {"train_dataset": [{"x": row["x"]} for row in tiny.line_rows(8)]},
+        DataError,
+        "model returned no loss",
+    ),
+    "eval without a set": (lambda: {"eval_strategy": "steps"}, ConfigError, "eval_strategy='steps' needs eval_dataset"),
+    "empty evaluation": (
+        lambda: {"eval_strategy": "steps", "eval_steps": 1, "eval_dataset": []},
+        DataError,
+        "evaluation data is empty",
+    ),
+    "unknown metric": (
+        lambda: {
+            "eval_strategy": "steps",
+            "eval_steps": 1,
+            "eval_dataset": tiny.line_rows(8),
+            "metric_for_best_model": "accurcy",
+            "compute_metrics": lambda prediction: {"accuracy": 1.0},
+        },
+        ConfigError,
+        "metric_for_best_model='accurcy' is not among the metrics.*Did you mean 'eval_accuracy'",
+    ),
+    "early stopping without a metric": (
+        lambda: {"callbacks": [EarlyStoppingCallback()]},
+        ConfigError,
+        "EarlyStoppingCallback watches a metric",
+    ),
+    "stream without an end": (
+        lambda: {"train_dataset": Stream(tiny.line_rows(8)), "steps": -1},
+        ConfigError,
+        "has no length, so lr_scheduler_type='linear' cannot know the end",
+    ),
+    "no lengths to group by": (
+        lambda: {"train_sampling_strategy": "group_by_length"},
+        DataError,
+        "needs the length of every row",
+    ),
+    "optimizer settings": (
+        lambda: {"optim": "sgd", "optim_args": "momentum"},
+        ConfigError,
+        "optim_args='momentum': 'momentum' has no '='",
+    ),
+    "resume without a checkpoint": (lambda: {"resume": True}, CheckpointError, "No checkpoint to resume from.*none"),
+    "resume from nowhere": (lambda: {"resume": "nowhere"}, CheckpointError, "'nowhere' is not a folder"),
+    "wrong loss": (
+        lambda: {"compute_loss_func": lambda outputs, labels, num_items_in_batch: 1.0},
+        DataError,
+        "compute_loss returned float; it must return a scalar tensor",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_runs(tmp_path, name):
+    make, kind, message = RUNS[name]
+    given = {"model": None, "train_dataset": tiny.line_rows(8), "steps": 4, "batch": 8, "resume": None, **make()}
+    steps, batch, resume = given.pop("steps"), given.pop("batch"), given.pop("resume")
+    known = TrainingArguments.__dataclass_fields__
+    settings = {key: given.pop(key) for key in list(given) if key in known}
+    given["model"] = given["model"] or tiny.new_line()
+    with pytest.raises(kind, match=message) as caught, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        args = TrainingArguments(
+            str(tmp_path),
+            max_steps=steps,
+            per_device_train_batch_size=batch,
+            use_cpu=True,
+            disable_tqdm=True,
+            **settings,
+        )
+        Trainer(args=args, **given).train(resume_from_checkpoint=resume)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_constructor_argument():
+    with pytest.raises(ConfigError, match="Trainer has no argument 'train_datset'. Did you mean 'train_dataset'"):
+        Trainer(tiny.new_line(), train_datset=[])
+
+
+def test_tokenizer_is_the_old_name_of_processing_class(tmp_path):
+    tokenizer = tiny.tokenizer()
+    with pytest.warns(FutureWarning, match="use 'processing_class'"):
+        trainer = Trainer(tiny.bert_classifier(), TrainingArguments(str(tmp_path)), tokenizer=tokenizer)
+    assert trainer.processing_class is tokenizer
+
+
+def test_model_and_model_init():
+    with pytest.raises(ConfigError, match="either model= or model_init="):
+        Trainer()
+    with pytest.raises(ConfigError, match="either model= or model_init="):
+        Trainer(tiny.new_line(), model_init=tiny.new_line)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere; see the test below")
+def test_read_only_folder(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(ConfigError, match="cannot be written"):
+        Trainer(tiny.new_line(), TrainingArguments(str(tmp_path / "x")), train_dataset=tiny.line_rows()).train()
+
+
+def test_output_dir_that_is_a_file(tmp_path):
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(ConfigError, match="output_dir='.*taken' cannot be written"):
+        Trainer(tiny.new_line(), TrainingArguments(str(tmp_path / "taken")), train_dataset=tiny.line_rows()).train()
+
+
+def test_checkpoint_of_another_architecture(tmp_path):
+    settings = {"max_steps": 2, "save_steps": 1, "use_cpu": True, "disable_tqdm": True}
+    Trainer(tiny.new_line(), TrainingArguments(str(tmp_path), **settings), train_dataset=tiny.line_rows()).train()
+    other = Trainer(tiny.Line(7), TrainingArguments(str(tmp_path), **settings), train_dataset=tiny.line_rows(40, 7))
+    before = other.model.layer.weight.clone()
+    with pytest.raises(CheckpointError, match=r"of another architecture .*layer.weight \(1, 4\) against \(1, 7\)"):
+        other.train(resume_from_checkpoint=True)
+    assert torch.equal(other.model.layer.weight, before)

@@ -1,0 +1,230 @@
+"""Checkpoints: whole or not at all, resumed exactly, and exchanged with transformers in both directions."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+import transformers
+from torch.utils.data import DataLoader, IterableDataset
+
+import trainwright
+from tests import tiny
+from trainwright import CheckpointError, Trainer, TrainingArguments
+from trainwright.checkpoint import folder
+from trainwright.data.plan import Batching, Order, Plan
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(tiny.tokens(30, ragged=True))
+
+
+def made(place, data, seed=0, library=trainwright, steps=16, **changes):
+    settings = {
+        "per_device_train_batch_size": 4,
+        "learning_rate": 1e-3,
+        "max_steps": steps,
+        "save_steps": 5,
+        "logging_steps": 1,
+        "use_cpu": True,
+        "disable_tqdm": True,
+    }
+    args = library.TrainingArguments(str(place), **{**settings, **changes})
+    given = {"train_loader": data} if isinstance(data, DataLoader) else {"train_dataset": data}
+    return library.Trainer(tiny.llama(seed, dropout=0.1), args, **given)
+
+
+def losses(trainer):
+    return {entry["step"]: entry["loss"] for entry in trainer.state.log_history if "loss" in entry}
+
+
+def weights(trainer):
+    return torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+
+
+def drop_after(place, step):
+    for path in folder.checkpoints(place):
+        if folder.step_of(path) > step:
+            for file in path.iterdir():
+                file.unlink()
+            path.rmdir()
+
+
+CASES = {
+    "first epoch": ({}, 5),
+    "second epoch": ({}, 10),
+    "end of an epoch": ({"save_steps": 8}, 8),
+    "accumulation with a remainder": ({"gradient_accumulation_steps": 3, "per_device_train_batch_size": 2}, 10),
+    "by epochs": ({"max_steps": -1, "num_train_epochs": 2.0}, 10),
+    "saved by epochs": ({"save_strategy": "epoch"}, 8),
+    "two workers": ({"dataloader_num_workers": 2}, 5),
+    "group by length": ({"train_sampling_strategy": "group_by_length"}, 5),
+    "logged every 3": ({"logging_steps": 1, "lr_scheduler_type": "cosine", "warmup_steps": 3}, 5),
+    "bf16": ({"bf16": True}, 5),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_resuming_is_bitwise_the_uninterrupted_run(tmp_path, name):
+    changes, step = CASES[name]
+    data = tiny.tokens(30, ragged=True)
+    straight = made(tmp_path, data, **changes)
+    straight.train()
+    drop_after(tmp_path, step)
+    resumed = made(tmp_path, data, seed=99, **changes)
+    torch.manual_seed(1234)
+    resumed.train(resume_from_checkpoint=True)
+    assert folder.step_of(folder.checkpoints(tmp_path)[0]) <= step
+    assert torch.equal(weights(resumed), weights(straight))
+    assert losses(resumed) == losses(straight)
+
+
+@pytest.mark.parametrize("kind", ["stream", "ready loader"])
+def test_streams_and_ready_loaders_go_on_where_they_stopped(tmp_path, kind):
+    def data():
+        return Stream() if kind == "stream" else DataLoader(tiny.tokens(30, ragged=True), batch_size=4)
+
+    straight = made(tmp_path, data())
+    straight.train()
+    drop_after(tmp_path, 10)  # in the second pass
+    resumed = made(tmp_path, data(), seed=99)
+    resumed.train(resume_from_checkpoint=True)
+    assert torch.equal(weights(resumed), weights(straight))
+
+
+def test_resuming_fetches_no_row_that_was_seen(tmp_path):
+    class Counting(torch.utils.data.Dataset):
+        def __init__(self):
+            self.rows, self.fetched = tiny.tokens(30), []
+
+        def __len__(self):
+            return len(self.rows)
+
+        def __getitem__(self, index):
+            self.fetched.append(index)
+            return self.rows[index]
+
+    made(tmp_path, tiny.tokens(30)).train()
+    drop_after(tmp_path, 5)
+    data = Counting()
+    made(tmp_path, data, steps=7, save_strategy="no", lr_scheduler_type="constant").train(resume_from_checkpoint=True)
+    plan = Plan(Order(30), Batching(4))
+    assert data.fetched == [int(i) for step in (5, 6) for i in plan.step(0, step * 4)[0][0]]
+
+
+def test_layout_and_manifest(tmp_path):
+    made(tmp_path, tiny.tokens(30)).train()
+    newest = folder.checkpoints(tmp_path)[-1]
+    names = {path.name for path in newest.iterdir()}
+    assert {"config.json", "model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json"} <= names
+    assert {"rng_state.pth", "trainwright.json", "manifest.json"} <= names
+    assert set(json.loads((newest / "manifest.json").read_text())["files"]) == names - {"manifest.json"}
+    assert folder.damage(newest) is None
+    assert not list(tmp_path.glob(".checkpoint-*"))
+
+
+@pytest.mark.parametrize("kind", ["missing", "cut", "flipped"])
+def test_a_damaged_checkpoint_is_named_and_passed_over(tmp_path, kind, caplog):
+    data = tiny.tokens(30)
+    straight = made(tmp_path, data)
+    straight.train()
+    drop_after(tmp_path, 10)
+    path = tmp_path / "checkpoint-10" / "optimizer.pt"
+    content = path.read_bytes()
+    if kind == "missing":
+        path.unlink()
+    else:
+        half = len(content) // 2
+        path.write_bytes(content[:half] if kind == "cut" else content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :])
+    resumed = made(tmp_path, data, seed=99)
+    resumed.train(resume_from_checkpoint=True)
+    assert "Passed over checkpoint-10: optimizer.pt" in caplog.text
+    assert torch.equal(weights(resumed), weights(straight))
+    with pytest.raises(CheckpointError, match="Cannot resume from .*checkpoint-10"):
+        bad = tmp_path / "checkpoint-10" / "manifest.json"
+        bad.write_text("{")
+        made(tmp_path, data).train(resume_from_checkpoint=str(tmp_path / "checkpoint-10"))
+
+
+def test_a_save_that_fails_leaves_nothing_behind(tmp_path):
+    class Failing(Trainer):
+        def save_model(self, output_dir=None, _internal_call=False):
+            super().save_model(output_dir, _internal_call)
+            if self.state.global_step == 10:
+                raise OSError(28, "No space left on device")
+
+    args = TrainingArguments(str(tmp_path), max_steps=16, save_steps=5, use_cpu=True, disable_tqdm=True)
+    trainer = Failing(tiny.new_line(), args, train_dataset=tiny.line_rows())
+    with pytest.raises(CheckpointError, match="could not be written: No space left on device.*Earlier checkpoints"):
+        trainer.train()
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["checkpoint-5"]
+
+
+def test_rotation_keeps_the_newest_and_the_best(tmp_path):
+    for step in (1, 2, 3, 4):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    folder.rotate(tmp_path, 2, str(tmp_path / "checkpoint-1"))
+    assert [path.name for path in folder.checkpoints(tmp_path)] == ["checkpoint-1", "checkpoint-4"]
+
+
+def test_ours_resumes_a_run_of_transformers_and_the_reverse(tmp_path):
+    data = tiny.tokens(30, ragged=True)
+
+    def run(first, second, place):
+        made(place, data, library=first, steps=16).train()
+        for path in folder.checkpoints(place)[1:]:
+            drop_after(place, 5)
+        resumed = made(place, data, seed=99, library=second)
+        resumed.train(resume_from_checkpoint=str(place / "checkpoint-5"))
+        return weights(resumed)
+
+    straight = made(tmp_path / "straight", data)
+    straight.train()
+    for first, second in ((transformers, trainwright), (trainwright, transformers)):
+        both = run(first, second, tmp_path / first.__name__)
+        torch.testing.assert_close(both, weights(straight), rtol=1e-5, atol=1e-6)
+
+
+def test_changed_arguments_win_and_are_named(tmp_path, caplog):
+    data = tiny.tokens(30)
+    made(tmp_path, data).train()
+    drop_after(tmp_path, 5)
+    resumed = made(tmp_path, data, learning_rate=5e-4, save_steps=2, logging_steps=2)
+    resumed.train(resume_from_checkpoint=True)
+    assert "learning_rate: 0.001 -> 0.0005" in caplog.text
+    logged = [entry for entry in resumed.state.log_history if "loss" in entry and entry["step"] > 5]
+    assert [entry["step"] for entry in logged] == [6, 8, 10, 12, 14, 16]
+    assert logged[0]["learning_rate"] == pytest.approx(5e-4 * 11 / 16)
+    assert (tmp_path / "checkpoint-6").is_dir()
+
+
+def test_another_data_order_needs_consent(tmp_path, caplog):
+    data = tiny.tokens(30)
+    made(tmp_path, data).train()
+    drop_after(tmp_path, 5)
+    with pytest.raises(CheckpointError, match="per_device_train_batch_size 4 -> 2"):
+        made(tmp_path, data, per_device_train_batch_size=2).train(resume_from_checkpoint=True)
+    with pytest.raises(CheckpointError, match="seed or data_seed 42 -> 7"):
+        made(tmp_path, data, data_seed=7).train(resume_from_checkpoint=True)
+    with pytest.raises(CheckpointError, match="rows of the dataset 30 -> 28"):
+        made(tmp_path, data[:28]).train(resume_from_checkpoint=True)
+    resumed = made(tmp_path, data, per_device_train_batch_size=2, allow_batch_change=True, max_steps=-1, num_train_epochs=1.0)
+    result = resumed.train(resume_from_checkpoint=True)
+    assert "The data order changes from here" in caplog.text
+    assert result.global_step == 5 + 5  # 20 rows are done; the 10 that are left make 5 steps of 2
+
+
+def test_model_alone_cannot_be_resumed(tmp_path):
+    made(tmp_path, tiny.tokens(30), save_only_model=True).train()
+    with pytest.raises(CheckpointError, match="holds the model alone"):
+        made(tmp_path, tiny.tokens(30)).train(resume_from_checkpoint=True)
+
+
+def test_saved_model_loads_in_transformers(tmp_path):
+    trainer = made(tmp_path, tiny.tokens(30), steps=2)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "final"))
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "final")
+    assert torch.equal(loaded.lm_head.weight, trainer.model.lm_head.weight)

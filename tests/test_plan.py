@@ -1,0 +1,71 @@
+"""The data order as a pure function."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from trainwright.data.loader import PlannedBatches
+from trainwright.data.plan import Batching, Order, Plan
+
+
+def rows(plan, epoch=0):
+    """All rows of an epoch, step by step."""
+    steps, position = [], 0
+    while position < plan.epoch_rows:
+        steps.append([row for micro in plan.step(epoch, position) for rank in micro for row in rank.tolist()])
+        position += plan.batching.step_rows
+    return steps
+
+
+@pytest.mark.parametrize("count", [1, 7, 24, 25, 47])
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+def test_every_row_once_and_the_same_steps_on_any_number_of_ranks(count, ranks):
+    reference = rows(Plan(Order(count), Batching(2, 12)))
+    plan = Plan(Order(count), Batching(2, 12 // ranks, ranks))
+    assert rows(plan) == reference
+    assert sorted(row for step in reference for row in step) == list(range(count))
+    assert plan.steps_left(0) == len(reference)
+
+
+def test_order_is_transformers_permutation():
+    expected = torch.randperm(20, generator=torch.Generator().manual_seed(42 + 3)).tolist()
+    assert [row for step in rows(Plan(Order(20), Batching(4)), epoch=3) for row in step] == expected
+
+
+def test_a_step_is_the_same_whatever_was_asked_before():
+    plan = Plan(Order(100), Batching(4, 2))
+    late = [micro[0].tolist() for micro in plan.step(5, 40)]
+    plan.step(0, 0)
+    assert [micro[0].tolist() for micro in plan.step(5, 40)] == late
+    assert [micro[0].tolist() for micro in Plan(Order(100), Batching(4, 2)).step(5, 40)] == late
+
+
+def test_grouped_order_is_transformers(monkeypatch):
+    from transformers.trainer_pt_utils import get_length_grouped_indices
+
+    lengths = np.random.default_rng(0).integers(1, 90, 213).tolist()
+    generator = torch.Generator().manual_seed(11)
+    torch.empty((), dtype=torch.int64).random_(generator=generator)
+    expected = get_length_grouped_indices(lengths, 8, generator=generator)
+    ours = Order(213, "group_by_length", 11, lengths, 8).rows(0).tolist()
+    assert [lengths[i] for i in ours] == [lengths[i] for i in expected]
+    assert sorted(ours) == list(range(213))
+
+
+def test_drop_last():
+    plan = Plan(Order(23), Batching(4, 2, 1, drop_last=True))
+    assert [len(step) for step in rows(plan)] == [8, 8, 4]
+    assert plan.micro_batches_per_epoch == 5
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_from_a_position_are_the_rest_of_the_epoch(workers):
+    plan = Plan(Order(23), Batching(3))
+    batches = PlannedBatches(plan, 0)
+    whole = list(DataLoader(range(23), batch_sampler=batches, num_workers=workers, collate_fn=list))
+    batches.position = 9
+    assert list(DataLoader(range(23), batch_sampler=batches, num_workers=workers, collate_fn=list)) == whole[3:]
+    assert len(batches) == len(whole)

@@ -1,0 +1,70 @@
+"""Two real processes under torchrun give what one process gives."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests import two_ranks
+
+pytestmark = pytest.mark.ranks
+SCRIPT = Path(__file__).parent / "two_ranks.py"
+CLOSE = 1e-9  # float64: only the order of additions differs
+
+
+def torchrun(kind, folder, ranks=2):
+    folder.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, str(SCRIPT), kind, str(folder)], capture_output=True, text=True, timeout=120, env=environment
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(ranks)]
+
+
+def flat(result):
+    return torch.tensor([value for part in result["parameters"] for value in part], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("kind", ["map", "stream"])
+def test_two_ranks_are_one_process(tmp_path, kind):
+    one = two_ranks.run(kind, tmp_path / "one", 1)
+    first, second = torchrun(kind, tmp_path / "two")
+    assert torch.equal(flat(first), flat(second))
+    assert (flat(first) - flat(one)).abs().max() < CLOSE
+    assert first["losses"] == pytest.approx(one["losses"], abs=1e-6)  # logged as float32
+    assert first["metrics"] == pytest.approx(one["metrics"], rel=1e-6)
+    assert first["labels"] == one["labels"] == second["labels"]
+    assert first["first_logit"] == pytest.approx(one["first_logit"], abs=1e-8)
+    rows = [sorted(value for entry in result["seen"] for value in entry[1:]) for result in (one, first, second)]
+    if kind == "map":
+        assert rows[0] == sorted(rows[1] + rows[2])
+
+
+def test_a_ready_loader_is_divided_between_the_ranks(tmp_path):
+    first, second = torchrun("loader", tmp_path / "two")
+    assert torch.equal(flat(first), flat(second))
+    data = sorted(int(row["input_ids"][0]) for row in two_ranks.tiny.tokens(two_ranks.ROWS, ragged=True))
+    epoch = [entry for result in (first, second) for entry in result["seen"] if entry[0] < 2]
+    assert sorted(value for entry in epoch for value in entry[1:]) == data
+
+
+def test_two_ranks_resume_bitwise_and_on_one_rank_with_the_same_rows(tmp_path):
+    straight = torchrun("resume", tmp_path / "run")[0]
+    shutil.rmtree(tmp_path / "run" / "checkpoint-10")
+    shutil.copytree(tmp_path / "run", tmp_path / "alone")
+    resumed = torchrun("resume", tmp_path / "run")[0]
+    assert torch.equal(flat(resumed), flat(straight))
+    assert resumed["losses"] == straight["losses"]
+    alone = two_ranks.run("resume", tmp_path / "alone", 1)
+    assert alone["accumulation"] == 4
+    late = [entry for entry in straight["seen"] if entry[0] >= 5]
+    assert [entry[1:] for entry in alone["seen"] if entry[0] >= 5][::2] == [entry[1:] for entry in late]

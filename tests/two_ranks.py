@@ -1,0 +1,81 @@
+"""What a rank does in the two-process tests: `torchrun --nproc-per-node 2 tests/two_ranks.py KIND FOLDER`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from tests import tiny
+from trainwright import Trainer, TrainingArguments
+from trainwright.world import current_world
+
+torch.set_num_threads(1)
+ROWS = 21  # neither a whole number of steps nor the same for both ranks
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(tiny.tokens(ROWS, ragged=True))
+
+
+def run(kind: str, folder: Path, ranks: int) -> dict:
+    """Train, evaluate and predict; the rows of a step are the same for any number of ranks."""
+    data = tiny.tokens(ROWS, ragged=True)
+    seen: list[list[int]] = []
+
+    class Watching(Trainer):
+        def training_step(self, model, inputs, num_items_in_batch=None):
+            seen.append([self.state.global_step, *inputs["input_ids"][:, 0].tolist()])
+            return super().training_step(model, inputs, num_items_in_batch)
+
+    batch = 3
+    given = {
+        "map": {"train_dataset": data},
+        "stream": {"train_dataset": Stream()},
+        "loader": {"train_loader": DataLoader(data, batch_size=batch, shuffle=True)},
+        "resume": {"train_dataset": data},
+    }[kind]
+    args = TrainingArguments(
+        str(folder),
+        per_device_train_batch_size=batch,
+        gradient_accumulation_steps=4 // ranks if kind != "resume" else 2,
+        per_device_eval_batch_size=4,
+        max_steps=10,
+        save_strategy="steps" if kind == "resume" else "no",
+        save_steps=5,
+        learning_rate=1e-3,
+        logging_steps=1,
+        use_cpu=True,
+        disable_tqdm=True,
+    )
+    trainer = Watching(
+        tiny.llama(dropout=0.1 if kind == "resume" else 0.0).double(),
+        args,
+        eval_dataset=tiny.tokens(13, ragged=True, seed=8),
+        compute_metrics=lambda p: {"rows": float(len(p.label_ids)), "sum": float(p.label_ids.clip(0).sum())},
+        **given,
+    )
+    trainer.train(resume_from_checkpoint=(folder / "checkpoint-5").is_dir() and kind == "resume")
+    metrics = trainer.evaluate()
+    prediction = trainer.predict(tiny.tokens(13, ragged=True, seed=8))
+    return {
+        "parameters": [p.detach().flatten().tolist() for p in trainer.model.parameters()],
+        "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
+        "metrics": {name: metrics[name] for name in ("eval_loss", "eval_rows", "eval_sum")},
+        "labels": prediction.label_ids.tolist(),
+        "first_logit": prediction.predictions[:, 0, 0].tolist(),
+        "seen": seen,
+        "accumulation": trainer.args.gradient_accumulation_steps,
+    }
+
+
+if __name__ == "__main__":
+    place = Path(sys.argv[2])
+    result = run(sys.argv[1], place, current_world().size)
+    (place / f"rank{current_world().rank}.json").write_text(json.dumps(result))
