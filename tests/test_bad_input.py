@@ -235,7 +235,7 @@ def test_model_and_model_init():
     with pytest.raises(ConfigError, match="either model= or model_init="):
         Trainer()
     with pytest.raises(ConfigError, match="either model= or model_init="):
-        Trainer(tiny.new_line(), model_init=tiny.new_line)
+        Trainer(tiny.new_line(), model_init=lambda: tiny.new_line())
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere; see the test below")

@@ -137,7 +137,9 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(tmp_path, kind, caplog):
         path.unlink()
     else:
         half = len(content) // 2
-        path.write_bytes(content[:half] if kind == "cut" else content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :])
+        path.write_bytes(
+            content[:half] if kind == "cut" else content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :]
+        )
     resumed = made(tmp_path, data, seed=99)
     resumed.train(resume_from_checkpoint=True)
     assert "Passed over checkpoint-10: optimizer.pt" in caplog.text
@@ -210,7 +212,9 @@ def test_another_data_order_needs_consent(tmp_path, caplog):
         made(tmp_path, data, data_seed=7).train(resume_from_checkpoint=True)
     with pytest.raises(CheckpointError, match="rows of the dataset 30 -> 28"):
         made(tmp_path, data[:28]).train(resume_from_checkpoint=True)
-    resumed = made(tmp_path, data, per_device_train_batch_size=2, allow_batch_change=True, max_steps=-1, num_train_epochs=1.0)
+    resumed = made(
+        tmp_path, data, per_device_train_batch_size=2, allow_batch_change=True, max_steps=-1, num_train_epochs=1.0
+    )
     result = resumed.train(resume_from_checkpoint=True)
     assert "The data order changes from here" in caplog.text
     assert result.global_step == 5 + 5  # 20 rows are done; the 10 that are left make 5 steps of 2

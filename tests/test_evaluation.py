@@ -169,7 +169,9 @@ def test_best_model_is_loaded_at_the_end(tmp_path):
             return {"eval_score": -float(self.state.global_step)}
 
     settings = {"max_steps": 4, "eval_strategy": "steps", "eval_steps": 1, "save_steps": 1, "save_total_limit": 1}
-    args = arguments(tmp_path, **settings, load_best_model_at_end=True, metric_for_best_model="score", learning_rate=0.1)
+    args = arguments(
+        tmp_path, **settings, load_best_model_at_end=True, metric_for_best_model="score", learning_rate=0.1
+    )
     trainer = Worse(tiny.new_line(), args, train_dataset=tiny.line_rows(), eval_dataset=tiny.line_rows(4))
     weights = {}
 
@@ -190,9 +192,7 @@ def test_early_stopping(tmp_path):
     class Flat(Trainer):
         def evaluate(self, *args, **kwargs):
             metrics = {"eval_score": 1.0}
-            self.control = self.callback_handler.fire(
-                "evaluate", self.args, self.state, self.control, metrics=metrics
-            )
+            self.control = self.callback_handler.fire("evaluate", self.args, self.state, self.control, metrics=metrics)
             return metrics
 
     args = arguments(
@@ -241,7 +241,12 @@ def test_seq2seq_generates(tmp_path):
     import trainwright
 
     rows = [{"input_ids": r["input_ids"], "labels": r["labels"]} for r in tiny.tokens(6)]
-    settings = {"predict_with_generate": True, "generation_max_length": 9, "use_cpu": True, "per_device_eval_batch_size": 4}
+    settings = {
+        "predict_with_generate": True,
+        "generation_max_length": 9,
+        "use_cpu": True,
+        "per_device_eval_batch_size": 4,
+    }
 
     def made(library):
         args = library.Seq2SeqTrainingArguments(str(tmp_path), **settings)

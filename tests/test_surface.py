@@ -16,19 +16,67 @@ import trainwright
 from tests import tiny
 from trainwright import Trainer, TrainerCallback, TrainingArguments
 
-NAMED = (
-    "train evaluate predict save_model save_state log log_metrics save_metrics hyperparameter_search add_callback "
-    "pop_callback remove_callback create_optimizer create_scheduler create_optimizer_and_scheduler "
-    "get_train_dataloader get_eval_dataloader get_test_dataloader compute_loss training_step prediction_step "
-    "evaluation_loop num_examples floating_point_ops is_world_process_zero is_local_process_zero create_model_card "
-    "push_to_hub get_decay_parameter_names get_learning_rates get_num_trainable_parameters get_optimizer_group "
-    "call_model_init store_flos init_hf_repo compute_loss_context_manager autocast_smart_context_manager "
-    "get_optimizer_cls_and_kwargs get_total_train_batch_size metrics_format"
-).split()
-ATTRIBUTES = (
-    "model model_wrapped args state control callback_handler optimizer lr_scheduler accelerator train_dataset "
-    "eval_dataset data_collator processing_class label_names is_in_train is_model_parallel compute_metrics"
-).split()
+NAMED = [
+    "train",
+    "evaluate",
+    "predict",
+    "save_model",
+    "save_state",
+    "log",
+    "log_metrics",
+    "save_metrics",
+    "hyperparameter_search",
+    "add_callback",
+    "pop_callback",
+    "remove_callback",
+    "create_optimizer",
+    "create_scheduler",
+    "create_optimizer_and_scheduler",
+    "get_train_dataloader",
+    "get_eval_dataloader",
+    "get_test_dataloader",
+    "compute_loss",
+    "training_step",
+    "prediction_step",
+    "evaluation_loop",
+    "num_examples",
+    "floating_point_ops",
+    "is_world_process_zero",
+    "is_local_process_zero",
+    "create_model_card",
+    "push_to_hub",
+    "get_decay_parameter_names",
+    "get_learning_rates",
+    "get_num_trainable_parameters",
+    "get_optimizer_group",
+    "call_model_init",
+    "store_flos",
+    "init_hf_repo",
+    "compute_loss_context_manager",
+    "autocast_smart_context_manager",
+    "get_optimizer_cls_and_kwargs",
+    "get_total_train_batch_size",
+    "metrics_format",
+]
+ATTRIBUTES = [
+    "model",
+    "model_wrapped",
+    "args",
+    "state",
+    "control",
+    "callback_handler",
+    "optimizer",
+    "lr_scheduler",
+    "accelerator",
+    "train_dataset",
+    "eval_dataset",
+    "data_collator",
+    "processing_class",
+    "label_names",
+    "is_in_train",
+    "is_model_parallel",
+    "compute_metrics",
+]
 
 
 def arguments(folder, **changes):
@@ -79,10 +127,22 @@ def test_every_name_that_the_examples_import_from_transformers_is_there():
     assert set(names.split()) <= set(trainwright.__all__)
 
 
-EVENTS = (
-    "init_end train_begin epoch_begin step_begin substep_end pre_optimizer_step optimizer_step step_end log "
-    "prediction_step evaluate save epoch_end train_end"
-).split()
+EVENTS = [
+    "init_end",
+    "train_begin",
+    "epoch_begin",
+    "step_begin",
+    "substep_end",
+    "pre_optimizer_step",
+    "optimizer_step",
+    "step_end",
+    "log",
+    "prediction_step",
+    "evaluate",
+    "save",
+    "epoch_end",
+    "train_end",
+]
 
 
 def recorder(base, calls):
@@ -336,7 +396,7 @@ def test_peft_models_train_and_save_adapters(tmp_path):
 
 
 def test_model_init_starts_every_run_anew(tmp_path):
-    trainer = Trainer(model_init=tiny.new_line, args=arguments(tmp_path), train_dataset=tiny.line_rows())
+    trainer = Trainer(model_init=lambda: tiny.new_line(), args=arguments(tmp_path), train_dataset=tiny.line_rows())
     first = trainer.train().training_loss
     assert trainer.train().training_loss == first
 

@@ -25,6 +25,26 @@ class Line(nn.Module):
         return outputs
 
 
+class Words(nn.Module):
+    """A plain language model, exact in float64: it predicts each label from the token at its own position."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(VOCABULARY, 16)
+        self.hidden = nn.Linear(16, 16)
+        self.head = nn.Linear(16, VOCABULARY)
+
+    def forward(self, input_ids: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        logits = self.head(torch.tanh(self.hidden(self.embedding(input_ids))))
+        loss = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
+        return {"loss": loss, "logits": logits}
+
+
+def words(seed: int = 0) -> Words:
+    torch.manual_seed(seed)
+    return Words().double()
+
+
 def line_rows(count: int = 40, width: int = 4) -> list[dict[str, torch.Tensor]]:
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(count, width, generator=generator)

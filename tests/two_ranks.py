@@ -26,7 +26,7 @@ class Stream(IterableDataset):
 
 def run(kind: str, folder: Path, ranks: int) -> dict:
     """Train, evaluate and predict; the rows of a step are the same for any number of ranks."""
-    data = tiny.tokens(ROWS, ragged=True)
+    data = [{name: row[name] for name in ("input_ids", "labels")} for row in tiny.tokens(ROWS, ragged=True)]
     seen: list[list[int]] = []
 
     class Watching(Trainer):
@@ -55,7 +55,7 @@ def run(kind: str, folder: Path, ranks: int) -> dict:
         disable_tqdm=True,
     )
     trainer = Watching(
-        tiny.llama(dropout=0.1 if kind == "resume" else 0.0).double(),
+        tiny.llama(dropout=0.1) if kind == "resume" else tiny.words(),
         args,
         eval_dataset=tiny.tokens(13, ragged=True, seed=8),
         compute_metrics=lambda p: {"rows": float(len(p.label_ids)), "sum": float(p.label_ids.clip(0).sum())},

@@ -31,7 +31,7 @@ _OURS = {
     "PredictionOutput": "state",
     "TrainOutput": "state",
     "BestRun": "state",
-    "set_seed": "checkpoint.randomness",
+    "set_seed": "randomness",
     "default_data_collator": "data.collate",
     "ConfigError": "errors",
     "DataError": "errors",

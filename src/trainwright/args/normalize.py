@@ -41,8 +41,7 @@ def normalize(args: Any) -> None:
         args.disable_tqdm = logging.getLogger("trainwright").getEffectiveLevel() > logging.WARNING
     if args.torch_compile_backend or args.torch_compile_mode:
         args.torch_compile = True
-    if isinstance(args.debug, str):
-        args.debug = args.debug.split()
+    args.debug = args.debug.split() if isinstance(args.debug, str) else list(args.debug or [])
     args.report_to = _trackers(args.report_to)
 
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch.utils.data import DataLoader, IterableDataset, Sampler
 
+from trainwright import randomness
 from trainwright.data.plan import Plan
 from trainwright.data.rows import Fetched, Repeat, Weightless
 from trainwright.world import World
@@ -36,6 +37,12 @@ class TrainLoader(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """Return what defines the order of the data, as a checkpoint keeps it."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what this rank's checkpoint must keep besides the position."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
 
 
 class PlannedBatches(Sampler[list[int]]):
@@ -101,6 +108,13 @@ class PlannedLoader:
         """Return what defines the order of the data."""
         return {"kind": "planned", **self.plan.describe()}
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing: the order follows from the plan."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore nothing."""
+
 
 @dataclass
 class SequentialLoader:
@@ -109,6 +123,7 @@ class SequentialLoader:
     loader: Any
     accumulation: int
     length: int | None
+    pass_began: dict[str, Any] | None = None
 
     @property
     def steps_per_epoch(self) -> int | None:
@@ -116,13 +131,24 @@ class SequentialLoader:
         return self.steps_left(0)
 
     def steps(self, epoch: int, position: int) -> Iterator[tuple[int, list[Any]]]:
-        """Yield (position afterwards, micro-batches); what was seen before `position` is read again and left out."""
+        """Yield (position afterwards, micro-batches); what was seen before `position` is read again and left out.
+
+        A loader that shuffles draws its order from the global random streams when a pass begins. To go on within a
+        pass, they are set to what they were then, and put back once the order is drawn.
+        """
+        now = randomness.states()
         if position == 0:
-            draw_once()
+            self.pass_began = now
+        else:
+            randomness.restore(self.pass_began or now)
         set_epoch(self.loader, epoch)
         micro_batches = iter(self.loader)
         for _ in islice(micro_batches, position):
             pass
+        if position > 0:
+            randomness.restore(now)
+        elif isinstance(getattr(self.loader, "dataset", None), RankStream):
+            draw_once()
         while group := list(islice(micro_batches, self.accumulation)):
             position += len(group)
             yield position, group
@@ -138,6 +164,14 @@ class SequentialLoader:
     def describe(self) -> dict[str, Any]:
         """Return what is known of the order of the data."""
         return {"kind": "sequential", "accumulation": self.accumulation}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the random streams as they were when this pass began."""
+        return {} if self.pass_began is None else {"pass_began": self.pass_began}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.pass_began = state.get("pass_began")
 
 
 class RankStream(IterableDataset):

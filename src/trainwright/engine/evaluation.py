@@ -69,7 +69,7 @@ def evaluate_set(trainer: Trainer, dataset: Any, ignore_keys: list[str] | None, 
     steps = -(-rows // (trainer.args.eval_batch_size * trainer.strategy.world.size))
     metrics |= reports.speed(prefix, started, rows, steps)
     trainer.log(dict(metrics))
-    return {**metrics, "epoch": trainer.state.epoch} if trainer.is_in_train else metrics
+    return {**metrics, "epoch": trainer.state.epoch}
 
 
 def metrics_function(trainer: Trainer, name: str | None) -> Any:

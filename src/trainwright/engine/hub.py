@@ -9,14 +9,14 @@ if TYPE_CHECKING:
     from trainwright.engine.trainer import Trainer
 
 
-def init_hf_repo(trainer: Trainer, token: str | None = None) -> None:
+def init_hf_repo(trainer: Trainer, token: str | None = None, private: bool | None = None) -> None:
     """Make the repository that the arguments name, if it is not there."""
     if trainer.is_world_process_zero():
         from huggingface_hub import create_repo
 
         args = trainer.args
         name = args.hub_model_id or Path(args.output_dir or ".").resolve().name
-        made = create_repo(name, token=token or args.hub_token, private=args.hub_private_repo, exist_ok=True)
+        made = create_repo(name, token=token or args.hub_token, private=private or args.hub_private_repo, exist_ok=True)
         trainer.hub_model_id = made.repo_id  # type: ignore[attr-defined]
 
 

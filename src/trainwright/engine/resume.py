@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from trainwright import randomness
 from trainwright.args.training import saved_arguments
-from trainwright.checkpoint import folder, randomness, weights
+from trainwright.checkpoint import folder, weights
 from trainwright.data.loader import PlannedLoader, TrainLoader
 from trainwright.engine.run import Run
 from trainwright.engine.saving import RUN_FILE
@@ -183,7 +184,9 @@ def restore_rest(run: Run, saved: Saved) -> None:
     world = trainer.strategy.world
     streams = place / randomness.file_name(world.rank, world.size)
     if streams.exists():
-        randomness.restore(randomness.load(streams))
+        states = randomness.load(streams)
+        randomness.restore(states)
+        run.loader.load_state_dict(states)
     else:
         trainer.note(f"The checkpoint has no {streams.name}: dropout and other randomness go on from the seed.")
 

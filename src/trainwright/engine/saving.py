@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from trainwright import randomness
 from trainwright.args.training import saved_arguments
-from trainwright.checkpoint import folder, randomness, weights
+from trainwright.checkpoint import folder, weights
 from trainwright.engine.run import Run
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def save_checkpoint(run: Run) -> None:
     trainer = run.trainer
     args, state, output = trainer.args, trainer.state, trainer.run_folder
     place = output / f"{folder.PREFIX}-{state.global_step}"
-    streams = trainer.strategy.gather(randomness.states())
+    streams = trainer.strategy.gather({**randomness.states(), **run.loader.state_dict()})
     trainer.store_flos()
     if state.best_global_step == state.global_step:
         state.best_model_checkpoint = str(place)

@@ -13,7 +13,8 @@ from trainwright.engine.trainer import Trainer
 from trainwright.errors import ConfigError
 from trainwright.state import PredictionOutput
 
-_LABEL_KEYS = ("labels", "decoder_input_ids", "decoder_attention_mask")
+_DEFAULT_LENGTH = 20
+"""What transformers' `generate` fills up to where nothing says how long."""
 
 
 class Seq2SeqTrainer(Trainer):
@@ -75,11 +76,12 @@ class Seq2SeqTrainer(Trainer):
         if "labels" in inputs:
             loss = super().prediction_step(model, inputs, True, ignore_keys)[0]
         moved = self._prepare_inputs(inputs)
-        kept = {name: value for name, value in moved.items() if name not in _LABEL_KEYS}
+        kept = prompts_of(moved)
         with torch.no_grad(), self.compute_loss_context_manager():
             tokens = model.generate(**kept, **{**self._generation, **gen_kwargs})  # type: ignore[operator]
         labels = moved.get("labels")
-        width = self._generation.get("max_length") or (labels.shape[-1] if labels is not None else 0)
+        config = model.generation_config
+        width: Any = config.max_length or _DEFAULT_LENGTH  # type: ignore[union-attr]
         return loss, self._padded(tokens, width), None if labels is None else self._padded(labels, width)
 
     def _settings(self, given: dict[str, Any]) -> dict[str, Any]:
@@ -101,3 +103,12 @@ class Seq2SeqTrainer(Trainer):
             if isinstance(found, int):
                 return found
         raise ConfigError("Generated sequences differ in length, so a pad token is needed: set config.pad_token_id.")
+
+
+def prompts_of(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Return the inputs of `generate`: without the labels, and without decoder inputs that were made of them."""
+    kept = {name: value for name, value in inputs.items() if name != "labels"}
+    started, labels = inputs.get("decoder_input_ids"), inputs.get("labels")
+    if started is not None and labels is not None and started.shape == labels.shape:
+        kept = {name: value for name, value in kept.items() if not name.startswith("decoder_")}
+    return kept

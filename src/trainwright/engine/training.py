@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from trainwright.args.names import SCHEDULERS_WITHOUT_TOTAL
 from trainwright.checkpoint import folder, weights
-from trainwright.checkpoint.randomness import set_seed
 from trainwright.data.loader import TrainLoader
 from trainwright.engine import loading, loop, reports, resume
 from trainwright.engine.losses import computing_parameters
 from trainwright.engine.modes import train_mode, training_model
 from trainwright.engine.run import Run
 from trainwright.errors import ConfigError
+from trainwright.randomness import set_seed
 from trainwright.state import TrainerState, TrainOutput
 
 if TYPE_CHECKING:

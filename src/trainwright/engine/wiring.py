@@ -13,13 +13,13 @@ from trainwright.callbacks.base import CallbackHandler
 from trainwright.callbacks.flow import DefaultFlowCallback
 from trainwright.callbacks.progress import PrinterCallback, ProgressCallback
 from trainwright.callbacks.trackers import tracker_callbacks
-from trainwright.checkpoint.randomness import set_seed
 from trainwright.data.collate import default_data_collator
 from trainwright.errors import ConfigError, DataError, did_you_mean
 from trainwright.models import inspect as models
 from trainwright.objectives.model_loss import ModelLoss
 from trainwright.parallel import ddp
 from trainwright.parallel.precision import choose_precision
+from trainwright.randomness import set_seed
 from trainwright.state import TrainerControl, TrainerState
 from trainwright.world import choose_device, current_world
 

@@ -59,7 +59,7 @@ class ModelLoss:
             mean = loss_of(outputs, inputs)
         if num_items is None:
             return mean, outputs
-        return mean * (self._items(inputs) / num_items), outputs
+        return mean * self._items(inputs) / num_items, outputs
 
     def _items(self, inputs: Any) -> torch.Tensor | int:
         targets = targets_of(inputs, self.label_names, self.shifted)

@@ -53,7 +53,8 @@ def python_source(root: Path | None = None) -> Corpus:
 
 
 def _read(root: Path) -> Corpus:
-    train, held_out = [], []
+    train: list[str] = []
+    held_out: list[str] = []
     for path in sorted(root.rglob("*.py")):
         name = path.relative_to(root).as_posix()
         if _LEFT_OUT.search(name):

@@ -89,8 +89,8 @@ class CodeReport(TrainerCallback):
         picture = draw(folder / "curve.png", state.log_history, final, self.yardsticks)
         verdict = "fewer than xz" if final < self.yardsticks["xz"] else "more than xz"
         print(
-            f"{final:.3f} bits per byte over all held-out files, {verdict} ({self._targets()}; the compressors see only "
-            f"the held-out text, the model has seen other files).\n"
+            f"{final:.3f} bits per byte over all held-out files, {verdict} ({self._targets()}; the compressors see "
+            f"only the held-out text, the model has seen other files).\n"
             f"{accepted} of {SAMPLES} samples are accepted by ast.parse: {folder}/samples.py.txt\n"
             f"Curve: {picture}. Model, tokenizer and checkpoints: {folder}/\n"
             "Next: change one number, such as trainwright demo training.output_dir=runs/demo-2 "

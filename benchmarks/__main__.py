@@ -1,0 +1,9 @@
+"""Run all benchmarks one after another: `python -m benchmarks`."""
+
+from __future__ import annotations
+
+from benchmarks import evaluation, loop_overhead, start_up
+
+for benchmark in (loop_overhead, start_up, evaluation):
+    print(f"\n## {(benchmark.__doc__ or '').splitlines()[0]}\n", flush=True)
+    benchmark.main()

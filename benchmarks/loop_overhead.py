@@ -1,0 +1,156 @@
+"""Loop overhead: CPU ms per update, against a hand-written loop and transformers.Trainer.
+
+`python -m benchmarks.loop_overhead [ROUNDS]`. One thread; the three take turns in every round; medians of the rounds.
+"""
+
+from __future__ import annotations
+
+import logging
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+import trainwright
+
+WARM_UP = 50
+
+
+class OneParameter(nn.Module):
+    """A model whose forward is nearly nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the mean of weight × x."""
+        return {"loss": (self.weight * x).mean()}
+
+
+class Numbers(Dataset):
+    """Rows of one number."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = torch.ones(rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return {"x": self.rows[index]}
+
+
+class Tokens(Dataset):
+    """Rows of 64 tokens."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = torch.randint(0, 1000, (rows, 64), generator=torch.Generator().manual_seed(0))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return {"input_ids": self.rows[index], "labels": self.rows[index]}
+
+
+def tiny_llama() -> nn.Module:
+    """Return a Llama of hidden size 128 and 2 layers."""
+    return transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            vocab_size=1000,
+            hidden_size=128,
+            intermediate_size=256,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            use_cache=False,
+        )
+    )
+
+
+def by_hand(model: nn.Module, data: Dataset, steps: int) -> float:
+    """Train with a plain loop of the same parts; return CPU ms per update after the warm-up."""
+    loader = DataLoader(data, batch_size=8, shuffle=True, collate_fn=trainwright.default_data_collator)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, weight_decay=0.0, fused=True)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: max(0.0, (steps - step) / steps))
+    model.train()
+    done, start, total = 0, 0.0, torch.zeros(())
+    while done < steps:
+        for batch in loader:
+            loss = model(**batch)["loss"]
+            loss.backward()
+            total += loss.detach()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            scheduler.step()
+            optimizer.zero_grad()
+            done += 1
+            if done == WARM_UP:
+                start = time.process_time()
+            if done == steps:
+                break
+    return (time.process_time() - start) / (steps - WARM_UP) * 1e3
+
+
+def by(library: Any) -> Callable[[nn.Module, Dataset, int], float]:
+    """Return a function that trains with a library's Trainer and measures the same."""
+
+    class Clock(library.TrainerCallback):  # type: ignore[misc, name-defined]
+        start = end = 0.0
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == WARM_UP:
+                self.start = time.process_time()
+            elif state.global_step == state.max_steps:
+                self.end = time.process_time()
+
+    def run(model: nn.Module, data: Dataset, steps: int) -> float:
+        clock = Clock()
+        with tempfile.TemporaryDirectory() as folder:
+            args = library.TrainingArguments(
+                folder,
+                max_steps=steps,
+                logging_strategy="no",
+                save_strategy="no",
+                report_to="none",
+                use_cpu=True,
+                disable_tqdm=True,
+            )
+            trainer = library.Trainer(model, args, train_dataset=data, callbacks=[clock])
+            trainer.remove_callback(library.PrinterCallback)
+            trainer.train()
+        return (clock.end - clock.start) / (steps - WARM_UP) * 1e3
+
+    return run
+
+
+def main(rounds: int = 7) -> None:
+    """Print a table."""
+    torch.set_num_threads(1)
+    logging.disable(logging.WARNING)
+    engines = {"hand-written": by_hand, "trainwright": by(trainwright), "transformers": by(transformers)}
+    print("| model | engine | CPU ms per update | of the hand-written loop |\n|---|---|---|---|")
+    for name, model, data, steps in (
+        ("one parameter", OneParameter, Numbers(4000), 1000),
+        ("Llama, hidden 128, 2 layers, 8 × 64", tiny_llama, Tokens(4000), 130),
+    ):
+        times: dict[str, list[float]] = {engine: [] for engine in engines}
+        for _ in range(rounds):
+            for engine, run in engines.items():
+                torch.manual_seed(0)
+                times[engine].append(run(model(), data, steps))
+        for engine, values in times.items():
+            ratios = [value / base for value, base in zip(values, times["hand-written"], strict=True)]
+            spread = f"{statistics.median(ratios):.2f} [{min(ratios):.2f} to {max(ratios):.2f}]"
+            print(f"| {name} | {engine} | {statistics.median(values):.3f} | {spread} |", flush=True)
+
+
+if __name__ == "__main__":
+    main(*(int(argument) for argument in sys.argv[1:]))
