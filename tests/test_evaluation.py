@@ -245,7 +245,7 @@ def test_seq2seq_generates(tmp_path):
         "predict_with_generate": True,
         "generation_max_length": 9,
         "use_cpu": True,
-        "per_device_eval_batch_size": 4,
+        "per_device_eval_batch_size": 6,
     }
 
     def made(library):

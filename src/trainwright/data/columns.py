@@ -14,6 +14,8 @@ _TOKENIZE = "dataset = dataset.map(lambda rows: tokenizer(rows['{column}'], trun
 
 def column_names(dataset: Any) -> list[str] | None:
     """Return the columns of a dataset: from the dataset itself, or from its first row if it has rows by number."""
+    if (getattr(dataset, "format", None) or {}).get("type") == "custom":
+        return None  # a transform of datasets.Dataset makes other columns when rows are fetched
     names = getattr(dataset, "column_names", None)
     if names:
         return list(names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -278,7 +278,7 @@ def predictions_of(outputs: Any, ignored: list[str], has_loss: bool) -> Any:
 
 def main_input(trainer: Trainer, batch: Any) -> Any:
     """Return the model's main input of a batch, where the metrics ask for it."""
-    if "inputs" not in trainer.args.include_for_metrics or not isinstance(batch, dict):
+    if "inputs" not in trainer.args.include_for_metrics or not isinstance(batch, Mapping):
         return None
     return batch.get(getattr(trainer.model, "main_input_name", "input_ids"))
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trainwright.engine.trainer import Trainer
 
+_STATE_FILES = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*", "trainer_state.json", "trainwright.json")
+
 
 def init_hf_repo(trainer: Trainer, token: str | None = None, private: bool | None = None) -> None:
     """Make the repository that the arguments name, if it is not there."""
@@ -17,7 +19,7 @@ def init_hf_repo(trainer: Trainer, token: str | None = None, private: bool | Non
         args = trainer.args
         name = args.hub_model_id or Path(args.output_dir or ".").resolve().name
         made = create_repo(name, token=token or args.hub_token, private=private or args.hub_private_repo, exist_ok=True)
-        trainer.hub_model_id = made.repo_id  # type: ignore[attr-defined]
+        trainer.hub_model_id = made.repo_id
 
 
 def create_model_card(trainer: Trainer, model_name: str | None = None, **details: Any) -> None:
@@ -76,7 +78,7 @@ def push_to_hub(
     trainer.init_hf_repo(token=token)
     trainer.control = trainer.callback_handler.fire("push_begin", trainer.args, trainer.state, trainer.control)
     return upload_folder(
-        repo_id=trainer.hub_model_id,  # type: ignore[attr-defined]
+        repo_id=trainer.hub_model_id,
         folder_path=trainer.args.output_dir,
         commit_message=commit_message,
         token=token or trainer.args.hub_token,
@@ -84,6 +86,35 @@ def push_to_hub(
         ignore_patterns=[".*", "checkpoint-*/**"],
         revision=revision or trainer.args.hub_revision,
     )
+
+
+def push_checkpoint(trainer: Trainer, checkpoint: Path) -> None:
+    """Upload what `hub_strategy` says after a save, in the background; left out while the last upload goes on.
+
+    The model's files go to the top of the repository; with `checkpoint` the whole checkpoint also becomes
+    `last-checkpoint`, with `all_checkpoints` every checkpoint keeps its name.
+    """
+    args, strategy = trainer.args, trainer.args.hub_strategy
+    busy = trainer.push_in_progress is not None and not trainer.push_in_progress.done()
+    if strategy == "end" or not trainer.is_world_process_zero() or (busy and not args.hub_always_push):
+        return
+    from huggingface_hub import upload_folder
+
+    trainer.init_hf_repo()
+    folders: dict[str | None, list[str]] = {None: [*_STATE_FILES]}
+    if strategy != "every_save":
+        folders["last-checkpoint" if strategy == "checkpoint" else checkpoint.name] = []
+    for path_in_repo, left_out in folders.items():
+        trainer.push_in_progress = upload_folder(
+            repo_id=trainer.hub_model_id,
+            folder_path=checkpoint,
+            path_in_repo=path_in_repo,
+            commit_message=f"Training in progress, step {trainer.state.global_step}",
+            token=args.hub_token,
+            revision=args.hub_revision,
+            ignore_patterns=left_out,
+            run_as_future=True,
+        )
 
 
 def _yaml(value: Any) -> str:

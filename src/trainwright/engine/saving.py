@@ -11,6 +11,7 @@ import torch
 from trainwright import randomness
 from trainwright.args.training import saved_arguments
 from trainwright.checkpoint import folder, weights
+from trainwright.engine import hub
 from trainwright.engine.run import Run
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ def save_checkpoint(run: Run) -> None:
         for old in folder.rotate(output, args.save_total_limit, state.best_model_checkpoint):
             trainer.note(f"Deleted {old.name} (save_total_limit={args.save_total_limit}).")
     trainer.strategy.barrier()
+    if args.push_to_hub:
+        hub.push_checkpoint(trainer, place)
     run.fire("save")
 
 

@@ -120,6 +120,8 @@ class Trainer:
             setattr(self, name, value)
         self.records = Records()
         self.noise: Any = None
+        self.hub_model_id: str | None = None
+        self.push_in_progress: Any = None
         self.trial: Any = None
         self.trial_report: Any = None
         self.hp_name: Any = None

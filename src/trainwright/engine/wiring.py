@@ -140,7 +140,11 @@ def describe_model(trainer: Trainer) -> None:
         smoothing = 0.0
     trainer.keys_to_ignore = list(getattr(config, "keys_to_ignore_at_inference", _KEPT_OUT))
     trainer.objective = ModelLoss(
-        trainer.label_names, models.shifts_labels(model), trainer.compute_loss_func, smoothing
+        trainer.label_names,
+        models.shifts_labels(model),
+        trainer.compute_loss_func,
+        smoothing,
+        needs_labels=bool(getattr(config, "is_encoder_decoder", False)),
     )
 
 

@@ -29,12 +29,14 @@ class ModelLoss:
         shifted: whether the model shifts the labels by one position.
         loss_function: `compute_loss_func(outputs, labels, num_items_in_batch=...)`, whose result is a share already.
         label_smoothing: share of the target probability spread over all classes.
+        needs_labels: whether the model makes its decoder's inputs from the labels.
     """
 
     label_names: Sequence[str] = ("labels",)
     shifted: bool = False
     loss_function: LossFunction | None = None
     label_smoothing: float = 0.0
+    needs_labels: bool = False
 
     def count(self, batch: Any) -> int:
         """Return the number of items that this batch's loss is a mean over."""
@@ -48,11 +50,11 @@ class ModelLoss:
             inputs: a batch on the model's device.
             num_items: items of the whole step; None for the plain mean over this batch.
         """
-        outside = self.loss_function is not None or self.label_smoothing > 0
-        outputs = call_model(model, inputs)
-        labels = labels_of(inputs, self.label_names) if outside else None
+        labels = labels_of(inputs, self.label_names)
         if self.loss_function is not None:
+            outputs = call_model(model, inputs if self.needs_labels else without(inputs, self.label_names))
             return self.loss_function(outputs, labels, num_items_in_batch=num_items), outputs
+        outputs = call_model(model, inputs)
         if self.label_smoothing > 0 and labels is not None:
             mean = smoothed_cross_entropy(logits_of(outputs), labels, self.label_smoothing, self.shifted)
         else:
@@ -73,6 +75,11 @@ def call_model(model: nn.Module, inputs: Any) -> Any:
     if isinstance(inputs, list | tuple):
         return model(*inputs)
     return model(inputs)
+
+
+def without(inputs: Any, names: Sequence[str]) -> Any:
+    """Return a batch without some of its inputs."""
+    return {k: v for k, v in inputs.items() if k not in names} if isinstance(inputs, Mapping) else inputs
 
 
 def loss_of(outputs: Any, inputs: Any = None) -> torch.Tensor:

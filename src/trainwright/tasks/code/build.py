@@ -13,7 +13,7 @@ from trainwright.tasks.code.corpus import python_source, yardsticks
 from trainwright.tasks.code.report import CodeReport
 from trainwright.tasks.code.tokens import Blocks, encode, train_tokenizer
 
-DEFAULTS = {"root": None, "vocab_size": 2048, "block_size": 256, "eval_blocks": 256}
+DEFAULTS = {"root": None, "vocab_size": 512, "block_size": 256, "eval_blocks": 256}
 
 
 def build(model: Any, dataset: dict[str, Any], training: dict[str, Any]) -> Trainer:
@@ -28,6 +28,8 @@ def build(model: Any, dataset: dict[str, Any], training: dict[str, Any]) -> Trai
         ConfigError: an unknown key, or weights that would have to be loaded.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
+
+    import trainwright.tasks.code.model  # noqa: F401  makes ngram_llama known
 
     unknown = sorted(set(dataset) - set(DEFAULTS))
     if unknown:

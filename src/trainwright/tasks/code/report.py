@@ -78,8 +78,9 @@ class CodeReport(TrainerCallback):
         if state.global_step < state.max_steps or not state.is_world_process_zero:
             return
         model, tokenizer, folder = kwargs["model"], self.trainer.processing_class, Path(args.output_dir)
-        loss = self.trainer.evaluate_quietly(self.held_out)
-        final = bits_per_byte(loss, self.tokens, self.text_bytes)
+        loader = self.trainer.get_eval_dataloader(self.held_out)
+        output = self.trainer.evaluation_loop(loader, "all held-out files", prediction_loss_only=True)
+        final = bits_per_byte(output.metrics["eval_loss"], self.tokens, self.text_bytes)
         prompts = [PROMPTS[number % len(PROMPTS)] for number in range(SAMPLES)]
         samples = generate(model, tokenizer, prompts, args.seed)
         accepted = sum(map(parses, samples))
