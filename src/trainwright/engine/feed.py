@@ -60,14 +60,14 @@ def _together(run: Run) -> Iterator[tuple[int, list[Any]]]:
     position, last = run.position, None
     while True:
         position, batches = next(steps, (position, []))
-        most = int(max(row[0] for row in run.trainer.strategy.agree(len(batches))))
+        last = batches[-1] if batches else last
+        agreed = run.trainer.strategy.agree(len(batches), last is not None)
+        most = int(max(count for count, _ in agreed))
         if most == 0:
             return
-        if not batches and last is None:
-            raise DataError(
-                f"Rank {run.trainer.strategy.world.rank} got no data while others did; shard the data evenly."
-            )
-        last = batches[-1] if batches else last
+        without = [rank for rank, (_, has_any) in enumerate(agreed) if not has_any]
+        if without:
+            raise DataError(f"Rank {without[0]} got no data while others did; divide the data evenly among the ranks.")
         spare = last if isinstance(last, Repeat) else Repeat(last)
         yield position, batches + [spare] * (most - len(batches))
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from trainwright.errors import ConfigError
 from trainwright.models.inspect import base_model, is_pretrained
 
 if TYPE_CHECKING:
@@ -18,11 +19,7 @@ def training_model(trainer: Trainer) -> nn.Module:
     args, model = trainer.args, trainer.model
     inner = base_model(model)
     if args.activation_checkpointing:
-        inner.gradient_checkpointing_enable(  # type: ignore[operator]
-            gradient_checkpointing_kwargs=args.activation_checkpointing_kwargs or {"use_reentrant": False}
-        )
-        if hasattr(model, "enable_input_require_grads"):
-            model.enable_input_require_grads()
+        checkpoint_activations(inner, args.activation_checkpointing_kwargs or {"use_reentrant": False})
     if is_pretrained(inner) and hasattr(inner.config, "use_cache"):
         inner.config.use_cache = args.use_cache
     if args.neftune_noise_alpha is not None:
@@ -33,6 +30,23 @@ def training_model(trainer: Trainer) -> nn.Module:
             wrapped, backend=args.torch_compile_backend or "inductor", mode=args.torch_compile_mode
         )
     return wrapped
+
+
+def checkpoint_activations(model: nn.Module, settings: dict[str, Any]) -> None:
+    """Let a model recompute its activations in the backward pass.
+
+    Raises:
+        ConfigError: the model cannot.
+    """
+    for name in ("activation_checkpointing_enable", "gradient_checkpointing_enable"):
+        enable = getattr(model, name, None)
+        if enable is not None:
+            enable(settings)
+            return
+    raise ConfigError(
+        f"activation_checkpointing needs a model that supports it; {type(model).__name__} has no "
+        "activation_checkpointing_enable. Use torch.utils.checkpoint in its forward instead."
+    )
 
 
 def _add_noise(trainer: Trainer, model: nn.Module) -> None:

@@ -121,6 +121,11 @@ def prepare_state(
     state = saved.state if saved is not None else TrainerState()
     if saved is not None and trainer.args.restore_callback_states_from_checkpoint:
         resume.restore_callbacks(trainer, saved)
+    if state.best_model_checkpoint is not None and not Path(state.best_model_checkpoint).is_dir():
+        trainer.note(
+            f"The best checkpoint so far, '{state.best_model_checkpoint}', is gone; the search for it begins anew."
+        )
+        state.best_model_checkpoint = state.best_metric = state.best_global_step = None
     state.max_steps = max_steps
     passes = num_epochs if math.isfinite(num_epochs) else math.ceil(max_steps / (loader.steps_per_epoch or max_steps))
     state.num_train_epochs = int(passes)

@@ -1,0 +1,73 @@
+"""Every snippet of the README and the docs runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from torch.utils.data import DataLoader
+
+from tests import tiny
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def snippets(language):
+    return [
+        (page.name, code)
+        for page in PAGES
+        for code in re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), flags=re.M | re.S)
+    ]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny.bert_classifier(num_labels=2).save_pretrained("my-model")
+    tiny.tokenizer().save_pretrained("my-model")
+    return tmp_path
+
+
+def test_python_snippets_run_one_after_another(place):
+    rows = [{**row, "label": row["label"] % 2} for row in tiny.sentences(16)]
+    loader = DataLoader(tiny.line_rows(16), batch_size=8)
+    names = {"train": rows, "test": rows[:4], "policy": tiny.new_line(), "loader": loader}
+    for page, code in snippets("python"):
+        exec(compile(code, page, "exec"), names)
+    assert names["trainer"].state.epoch >= 1
+    assert len(snippets("python")) >= 3
+
+
+def test_commands_exist():
+    from trainwright.cli.main import COMMANDS
+
+    makefile = (ROOT / "Makefile").read_text()
+    lines = [line for _, code in snippets("bash") for line in code.splitlines() if line.strip()]
+    for line in lines:
+        words = line.split()
+        if words[0] == "make":
+            assert re.search(rf"^{words[1]}:", makefile, flags=re.M), line
+        elif words[0] == "trainwright":
+            assert words[1] in COMMANDS, line
+        elif words[:2] == ["python", "-m"]:
+            assert (ROOT / (words[2].replace(".", "/") + ".py")).exists() or (ROOT / words[2]).is_dir(), line
+        else:
+            assert words[0] in ("torchrun", "pip"), line
+
+
+def test_links_and_pictures_exist():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_map_of_the_house_names_what_is_there():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    package = ROOT / "src" / "trainwright"
+    for folder in re.findall(r"^  (\w+)/ ", text, flags=re.M):
+        assert (package / folder).is_dir(), folder
+    for file, name in re.findall(r"`([\w/]+\.py): (?:\w+\.)?(\w+)", text):
+        assert f"def {name}" in (package / file).read_text() or f"class {name}" in (package / file).read_text(), file
