@@ -94,6 +94,17 @@ def test_streams_and_ready_loaders_go_on_where_they_stopped(tmp_path, kind):
     assert torch.equal(weights(resumed), weights(straight))
 
 
+def test_a_finished_run_can_be_made_longer(tmp_path):
+    data = tiny.tokens(30, ragged=True)
+    settings = {"lr_scheduler_type": "constant", "save_strategy": "epoch"}
+    straight = made(tmp_path / "a", data, steps=13, **settings)
+    straight.train()
+    made(tmp_path / "b", data, steps=5, **{**settings, "save_strategy": "steps"}).train()  # ends within the first pass
+    longer = made(tmp_path / "b", data, seed=99, steps=13, **settings)
+    longer.train(resume_from_checkpoint=True)
+    assert torch.equal(weights(longer), weights(straight))
+
+
 def test_resuming_fetches_no_row_that_was_seen(tmp_path):
     class Counting(torch.utils.data.Dataset):
         def __init__(self):

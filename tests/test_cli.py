@@ -23,7 +23,10 @@ SMALL = [
     "model.model_kwargs.hidden_size=16",
     "model.model_kwargs.intermediate_size=16",
     "model.model_kwargs.ngram_buckets=64",
-    "data.train.datasets.0.dataset_kwargs={root: ./source, vocab_size: 300, block_size: 32, eval_blocks: 4}",
+    "data.train.datasets.0.dataset_kwargs.root=./source",
+    "data.train.datasets.0.dataset_kwargs.vocab_size=300",
+    "data.train.datasets.0.dataset_kwargs.block_size=32",
+    "data.train.datasets.0.dataset_kwargs.eval_blocks=4",
 ]
 
 
@@ -94,7 +97,9 @@ def test_mistakes_exit_with_2_and_one_sentence(place, capsys):
     assert "modle" in capsys.readouterr().err
     assert main(["train", "-c", "none.yaml"]) == 2
     assert "There is no file 'none.yaml'" in capsys.readouterr().err
-    (place / "run.yaml").write_text("data: {train: {datasets: [{dataset_name: python_sorce}]}}\n")
+    (place / "run.yaml").write_text(
+        "{model: {model_name: llama}, data: {train: {datasets: [{dataset_name: python_sorce}]}}}\n"
+    )
     assert main(["train", "-c", "run.yaml"]) == 2
     assert "Unknown dataset_name 'python_sorce'. Did you mean 'python_source'" in capsys.readouterr().err
     assert main(["demo", "training.learning_rate"]) == 2

@@ -34,10 +34,11 @@ class Words(nn.Module):
         self.hidden = nn.Linear(16, 16)
         self.head = nn.Linear(16, VOCABULARY)
 
-    def forward(self, input_ids: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+    def forward(self, input_ids: torch.Tensor, labels: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
         logits = self.head(torch.tanh(self.hidden(self.embedding(input_ids))))
-        loss = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
-        return {"loss": loss, "logits": logits}
+        if labels is None:
+            return {"logits": logits}
+        return {"loss": nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()), "logits": logits}
 
 
 def words(seed: int = 0) -> Words:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
@@ -29,15 +29,18 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise ConfigError(f"'{wrong[0]}' is no override; write key=value, such as training.max_steps=100.")
     try:
         given = OmegaConf.load(path)
-        merged = OmegaConf.merge(OmegaConf.structured(RunConfig), given, OmegaConf.from_dotlist(list(overrides)))
-        config = cast(RunConfig, OmegaConf.to_object(merged))
+        merged = OmegaConf.merge(OmegaConf.structured(RunConfig), given)
+        for override in overrides:
+            key, _, value = override.partition("=")
+            parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))
+            OmegaConf.update(merged, key, cast(dict, parsed)["value"], merge=True)
+        check_training_keys(merged.training, path)
+        return cast(RunConfig, OmegaConf.to_object(merged))
     except (OmegaConfBaseException, YAMLError) as error:
         raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from None
-    check_training_keys(config.training, path)
-    return config
 
 
-def check_training_keys(training: dict[str, Any], path: Path) -> None:
+def check_training_keys(training: Iterable[Any], path: Path) -> None:
     """Raise a ConfigError for a key under `training` that is no argument."""
     known = [f.name for f in fields(TrainingArguments)]
     for name in training:

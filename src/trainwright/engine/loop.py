@@ -28,7 +28,8 @@ def train(run: Run) -> None:
             if run.done or run.trainer.control.should_epoch_stop:
                 break
         run.fire("epoch_end")
-        run.next_epoch()
+        if not run.done or run.trainer.control.should_epoch_stop:
+            run.next_epoch()
         act_on_flags(run)
 
 
@@ -47,7 +48,7 @@ def step(run: Run, work: Work) -> None:
                 trainer.idle_step(run.model, batch)
         if not last:
             run.fire("substep_end")
-    updated = work.total > 0 and update(run)
+    updated = update(run) if work.total else True
     if updated and not trainer.follows_metric:
         trainer.lr_scheduler.step()
     trainer.optimizer.zero_grad(set_to_none=True)

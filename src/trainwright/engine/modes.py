@@ -32,7 +32,7 @@ def training_model(trainer: Trainer) -> nn.Module:
     return wrapped
 
 
-def checkpoint_activations(model: nn.Module, settings: dict[str, Any]) -> None:
+def checkpoint_activations(model: nn.Module, settings: Any) -> None:
     """Let a model recompute its activations in the backward pass.
 
     Raises:
