@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from tests import tiny
 from trainwright import CheckpointError, ConfigError, DataError, EarlyStoppingCallback, Trainer, TrainingArguments
@@ -64,6 +64,17 @@ class Stream(IterableDataset):
         return iter(self.rows)
 
 
+class Rows(Dataset):
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return self.rows[index]
+
+
 def tokens_with(row, **changes):
     rows = tiny.tokens(16)
     rows[row] = {**rows[row], **changes}
@@ -95,6 +106,11 @@ RUNS = {
         lambda: {"train_dataset": [{"xx": torch.ones(4), "label": 1.0}]},
         DataError,
         r"No column of the training data is an input of the model. It has 'xx', 'label'; the model's forward takes .*x",
+    ),
+    "no column fits a dataset of the user's": (
+        lambda: {"train_dataset": Rows([{"xx": torch.ones(4), "label": 1.0}])},
+        DataError,
+        "No column of the training data is an input of the model. It has 'xx', 'label'",
     ),
     "nearest column": (
         lambda: {"model": tiny.llama(), "train_dataset": [{"input_id": ids, "labels": ids}]},

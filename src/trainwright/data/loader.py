@@ -255,19 +255,6 @@ def set_epoch(part: Any, epoch: int) -> None:
             tell(epoch)
 
 
-def length_of(data: Any) -> int | None:
-    """Return the length of a dataset or loader, or None where it has none."""
-    try:
-        return len(data)
-    except (TypeError, NotImplementedError, AttributeError):
-        return None
-
-
-def is_stream(dataset: Any) -> bool:
-    """Whether a dataset is read in its own order: an IterableDataset, or an iterable without `__getitem__`."""
-    return isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__")
-
-
 def draw_once() -> None:
     """Draw one number from the global stream, as torch's DataLoader does when a pass begins.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from trainwright.data.columns import check_columns
 from trainwright.errors import DataError
 
 
@@ -66,14 +67,19 @@ class Collate:
     Attributes:
         collator: the user's or the default collator.
         columns: names to keep of rows that are mappings; None keeps all.
+        what: which data, for messages.
     """
 
     collator: Callable[[list[Any]], Any]
     columns: Collection[str] | None = None
+    what: str = "data"
+    checked: bool = False
 
     def __call__(self, rows: list[Any]) -> Any:
         try:
             batch = self.collator(self.keep_columns(rows))
+        except DataError:
+            raise
         except Exception as error:
             raise explain_collation(rows, self.columns, error) from error
         return Repeat(batch) if isinstance(rows, Fetched) and rows.weightless else batch
@@ -83,6 +89,9 @@ class Collate:
         columns = self.columns
         if columns is None or not rows or not isinstance(rows[0], Mapping):
             return list(rows)
+        if not self.checked:
+            check_columns(list(rows[0]), columns, self.what)
+            self.checked = True
         return [{name: value for name, value in row.items() if name in columns} for row in rows]
 
 

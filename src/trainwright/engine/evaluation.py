@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from trainwright.batch import row_count
-from trainwright.data.loader import RankStream, length_of
+from trainwright.data.kinds import length_of
+from trainwright.data.loader import RankStream
 from trainwright.data.rows import Repeat
 from trainwright.engine import reports
 from trainwright.engine.collecting import Collector, interleave, to_host

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import DataLoader, DistributedSampler
 
-from trainwright.data.columns import check_columns
+from trainwright.data.columns import check_columns, column_names
+from trainwright.data.kinds import is_stream, length_of
 from trainwright.data.lengths import row_lengths
 from trainwright.data.loader import (
     EveryNth,
@@ -16,8 +17,6 @@ from trainwright.data.loader import (
     RankStream,
     SequentialLoader,
     TrainLoader,
-    is_stream,
-    length_of,
     new_generator,
 )
 from trainwright.data.plan import Batching, Order, Plan
@@ -50,7 +49,7 @@ def train_dataloader(trainer: Trainer) -> Any:
     if dataset is None:
         raise ConfigError("Training needs data: give train_dataset= or a ready train_loader= to the Trainer.")
     columns = wanted_columns(trainer, dataset, "training data")
-    collate = Collate(trainer.data_collator, columns)
+    collate = Collate(trainer.data_collator, columns, "training data")
     if is_stream(dataset):
         stream = RankStream(dataset, args.train_batch_size, trainer.strategy.world, args.dataloader_drop_last)
         return DataLoader(stream, batch_size=None, collate_fn=collate, **settings(trainer))
@@ -112,7 +111,7 @@ def num_examples(trainer: Trainer, dataloader: Any) -> int:
 def evaluation_dataloader(trainer: Trainer, dataset: Any, what: str) -> DataLoader:
     """Return the loader of rows to evaluate, in their order; batch j goes to rank j mod ranks."""
     args, world = trainer.args, trainer.strategy.world
-    collate = Collate(trainer.data_collator, wanted_columns(trainer, dataset, what))
+    collate = Collate(trainer.data_collator, wanted_columns(trainer, dataset, what), what)
     if is_stream(dataset):
         stream = RankStream(dataset, args.eval_batch_size, world, drop_last=False)
         return DataLoader(stream, batch_size=None, collate_fn=collate, **settings(trainer))
@@ -130,7 +129,9 @@ def wanted_columns(trainer: Trainer, dataset: Any, what: str) -> list[str] | Non
     columns = trainer.signature_columns
     if not trainer.args.remove_unused_columns or columns is None:
         return None
-    check_columns(dataset, columns, what)
+    names = column_names(dataset)
+    if names is not None:
+        check_columns(names, columns, what)
     return columns
 
 
