@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from trainwright.batch import row_count
 from trainwright.errors import ConfigError, DataError
 from trainwright.objectives.targets import IGNORED, count_targets, targets_of
 
@@ -59,13 +60,15 @@ class ModelLoss:
             mean = smoothed_cross_entropy(logits_of(outputs), labels, self.label_smoothing, self.shifted)
         else:
             mean = loss_of(outputs, inputs)
-        if num_items is None:
-            return mean, outputs
-        return mean * self._items(inputs) / num_items, outputs
+        return (mean if num_items is None else self._share(mean, inputs, num_items)), outputs
 
-    def _items(self, inputs: Any) -> torch.Tensor | int:
+    def _share(self, mean: torch.Tensor, inputs: Any, num_items: float) -> torch.Tensor:
+        """Return mean × own items / items of the step; counted on the device, which is not waited for."""
         targets = targets_of(inputs, self.label_names, self.shifted)
-        return self.count(inputs) if targets is None else targets.sum()
+        if targets is not None:
+            return mean * targets.sum() / num_items
+        rows = row_count(inputs)
+        return mean if rows == num_items else mean * (rows / num_items)
 
 
 def call_model(model: nn.Module, inputs: Any) -> Any:
