@@ -50,6 +50,7 @@ Trainer(Line(), args, train_dataset=rows).train()
 HELP = "import sys; from trainwright.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: pass"
 PROGRAMS = {
     "import torch": "import torch",
+    "import LlamaForCausalLM": "from transformers import LlamaForCausalLM",
     "plain module, by hand": MODEL + BY_HAND,
     "plain module, trainwright": MODEL + TRAINER.format(library="trainwright"),
     "plain module, transformers": MODEL + TRAINER.format(library="transformers"),

@@ -55,6 +55,8 @@ def test_a_ready_loader_is_divided_between_the_ranks(tmp_path):
     data = sorted(int(row["input_ids"][0]) for row in two_ranks.tiny.tokens(two_ranks.ROWS, ragged=True))
     epoch = [entry for result in (first, second) for entry in result["seen"] if entry[0] < 2]
     assert sorted(value for entry in epoch for value in entry[1:]) == data
+    assert first["metrics"]["eval_rows"] == 13  # three batches of a ready loader, for two ranks
+    assert first["metrics"] == second["metrics"]
 
 
 def test_two_ranks_resume_bitwise_and_on_one_rank_with_the_same_rows(tmp_path):

@@ -35,6 +35,7 @@ def run(kind: str, folder: Path, ranks: int) -> dict:
             return super().training_step(model, inputs, num_items_in_batch)
 
     batch = 3
+    held_out = [{n: row[n] for n in ("input_ids", "labels")} for row in tiny.tokens(13, ragged=True, seed=8)]
     given = {
         "map": {"train_dataset": data},
         "stream": {"train_dataset": Stream()},
@@ -57,7 +58,8 @@ def run(kind: str, folder: Path, ranks: int) -> dict:
     trainer = Watching(
         tiny.llama(dropout=0.1) if kind == "resume" else tiny.words(),
         args,
-        eval_dataset=tiny.tokens(13, ragged=True, seed=8),
+        eval_dataset=None if kind == "loader" else held_out,
+        eval_loader=DataLoader(held_out, batch_size=5) if kind == "loader" else None,
         compute_metrics=lambda p: {"rows": float(len(p.label_ids)), "sum": float(p.label_ids.clip(0).sum())},
         **given,
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from trainwright.engine.collecting import interleave, to_arrays
+from trainwright.engine.collecting import finished, grown, to_arrays
 from trainwright.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -52,8 +52,10 @@ class Accelerator:
 
     def gather_for_metrics(self, value: Any) -> Any:
         """Return a value of all processes, joined along the first dimension."""
-        ranks = self._trainer.strategy.gather({"value": [to_arrays(value)]})
-        joined = interleave(ranks, join=True)["value"]
+        joined: Any = None
+        for one in self._trainer.strategy.gather(to_arrays(value)):
+            joined = grown(joined, one)
+        joined = finished(joined)
         return torch.from_numpy(joined) if isinstance(value, torch.Tensor) else joined
 
     def unwrap_model(self, model: Any, *args: Any, **kwargs: Any) -> Any:

@@ -1,8 +1,9 @@
-"""Collecting the predictions of an evaluation on the host: kept batch by batch, joined once at the end."""
+"""Collecting the predictions of an evaluation on the host, in arrays that grow in place."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -11,32 +12,136 @@ import torch
 from trainwright.batch import map_tensors
 
 _PADDING = -100
+_WIDEN = 1.25
+"""Room left when an array must become wider, so that ever longer rows are not copied again and again."""
 Tree = Any
-"""An array, or a tuple, list or dict of trees."""
+"""An array, or a tuple or dict of trees."""
+
+
+class Rows:
+    """An array that takes batch after batch without a copy of what it holds.
+
+    The memory block is extended where it lies. Only when a batch is wider than all before (in the second dimension)
+    is everything moved; shorter rows are filled with -100.
+    """
+
+    def __init__(self) -> None:
+        self.array: np.ndarray | None = None
+        self.width = 0
+
+    def add(self, batch: np.ndarray) -> None:
+        """Append the rows of a batch; shape (rows, ...)."""
+        batch = np.atleast_1d(batch)
+        wide = batch.ndim > 1
+        if self.array is None:
+            self.array = np.empty((0, *batch.shape[1:]), dtype=batch.dtype)
+        if wide and batch.shape[1] > self.array.shape[1]:
+            room = max(batch.shape[1], int(self.array.shape[1] * _WIDEN))
+            wider = np.full((len(self.array), room, *self.array.shape[2:]), _PADDING, dtype=self.array.dtype)
+            wider[:, : self.array.shape[1]] = self.array
+            self.array = wider
+        start = len(self.array)
+        self.array.resize((start + len(batch), *self.array.shape[1:]), refcheck=False)
+        if wide:
+            self.width = max(self.width, batch.shape[1])
+            self.array[start:, : batch.shape[1]] = batch
+            self.array[start:, batch.shape[1] :] = _PADDING
+        else:
+            self.array[start:] = batch
+
+    def all(self) -> np.ndarray | None:
+        """Return what was added."""
+        return self.array if self.array is None or self.array.ndim == 1 else self.array[:, : self.width]
 
 
 class Collector:
     """Keeps the predictions, labels, inputs and losses of this rank's batches in host memory."""
 
-    def __init__(self, with_inputs: bool, with_losses: bool) -> None:
-        self.kept: dict[str, list[Tree]] = {"predictions": [], "labels": []}
-        if with_inputs:
-            self.kept["inputs"] = []
-        if with_losses:
-            self.kept["losses"] = []
+    def __init__(self, join: bool, with_inputs: bool, with_losses: bool) -> None:
+        optional = [name for name, wanted in (("inputs", with_inputs), ("losses", with_losses)) if wanted]
+        self.join = join
+        self.kept: dict[str, Tree] = dict.fromkeys(["predictions", "labels", *optional])
+        self.batches: dict[str, list[Tree]] = {name: [] for name in self.kept}
+        self.sizes: list[int] = []
 
-    def add(self, weightless: bool, loss: Any, logits: Any, labels: Any, inputs: Any, rows: int) -> None:
-        """Keep one batch; None in place of one that weighs nothing."""
+    def add(self, loss: Any, logits: Any, labels: Any, inputs: Any, rows: int) -> None:
+        """Keep one batch; one without rows (which only keeps this rank in step) is only noted."""
+        self.sizes.append(rows)
+        if rows == 0:
+            return
         values = {"predictions": logits, "labels": labels, "inputs": inputs}
         if loss is not None and "losses" in self.kept:
             values["losses"] = loss.reshape(1).repeat(rows)
-        for name, batches in self.kept.items():
-            batches.append(None if weightless else to_arrays(values.get(name)))
+        for name in self.kept:
+            batch = to_arrays(values.get(name))
+            if self.join:
+                self.kept[name] = grown(self.kept[name], batch)
+            elif batch is not None:
+                self.batches[name].append(batch)
 
-    def parts(self) -> dict[str, list[Tree]]:
-        """Hand over what was kept."""
-        kept, self.kept = self.kept, {}
+    def of_all_ranks(self, gather: Any, ranks: int) -> dict[str, Tree]:
+        """Return everything in the order of the rows; batch j of rank r is batch j × ranks + r of all."""
+        if ranks == 1:
+            return {name: finished(self.kept[name]) if self.join else self.batches[name] for name in self.kept}
+        everyone = gather((self.sizes, {name: finished(tree) for name, tree in self.kept.items()}, self.batches))
+        return {name: in_order(everyone, name, self.join) for name in self.kept}
+
+
+def in_order(everyone: list[Any], name: str, join: bool) -> Tree:
+    """Return one kept value of all ranks, batch by batch in turn."""
+    per_rank = [
+        split(kept[name], sizes) if join else interrupted(batches[name], sizes) for sizes, kept, batches in everyone
+    ]
+    turns = [batch for turn in zip_longest(*per_rank) for batch in turn if batch is not None]
+    if not join:
+        return turns
+    whole: Tree = None
+    for batch in turns:
+        whole = grown(whole, batch)
+    return finished(whole)
+
+
+def split(tree: Tree, sizes: list[int]) -> list[Tree]:
+    """Cut a tree of arrays into batches of the given sizes; None for a batch without rows."""
+    ends = np.cumsum(sizes)
+    return [None if size == 0 else part(tree, end - size, end) for size, end in zip(sizes, ends, strict=True)]
+
+
+def interrupted(batches: list[Tree], sizes: list[int]) -> list[Tree]:
+    """Return batches with None where one had no rows."""
+    left = iter(batches)
+    return [None if size == 0 else next(left, None) for size in sizes]
+
+
+def part(tree: Tree, start: int, end: int) -> Tree:
+    """Return rows of every array of a tree."""
+    if isinstance(tree, dict):
+        return {name: part(branch, start, end) for name, branch in tree.items()}
+    if isinstance(tree, tuple):
+        return tuple(part(branch, start, end) for branch in tree)
+    return None if tree is None else tree[start:end]
+
+
+def grown(kept: Tree, batch: Tree) -> Tree:
+    """Return a tree of Rows with a batch added to each; new ones where there were none."""
+    if isinstance(batch, dict):
+        return {name: grown(kept[name] if kept else None, branch) for name, branch in batch.items()}
+    if isinstance(batch, tuple):
+        return tuple(grown(kept[place] if kept else None, branch) for place, branch in enumerate(batch))
+    if batch is None:
         return kept
+    rows = Rows() if kept is None else kept
+    rows.add(batch)
+    return rows
+
+
+def finished(tree: Tree) -> Tree:
+    """Return a tree of arrays for a tree of Rows."""
+    if isinstance(tree, dict):
+        return {name: finished(branch) for name, branch in tree.items()}
+    if isinstance(tree, tuple):
+        return tuple(finished(branch) for branch in tree)
+    return None if tree is None else tree.all()
 
 
 def to_host(value: Tree) -> Tree:
@@ -47,62 +152,9 @@ def to_host(value: Tree) -> Tree:
 def to_arrays(value: Tree) -> Tree:
     """Return tensors as numpy arrays in tuples and dicts; numpy has no bfloat16, so that becomes float32."""
     if isinstance(value, Mapping):
-        return {name: to_arrays(part) for name, part in value.items()}
+        return {name: to_arrays(branch) for name, branch in value.items()}
     if isinstance(value, list | tuple):
-        return tuple(to_arrays(part) for part in value)
+        return tuple(to_arrays(branch) for branch in value)
     if not isinstance(value, torch.Tensor):
         return value if isinstance(value, np.ndarray | int | float) else None
     return (value.float() if value.dtype == torch.bfloat16 else value).detach().cpu().numpy()
-
-
-def interleave(ranks: list[dict[str, list[Tree]]], join: bool) -> dict[str, Tree]:
-    """Put the ranks' batches back into the order of the rows, and join them.
-
-    Args:
-        ranks: for every rank, its batches by name; batch j of rank r is batch j × ranks + r of all.
-        join: whether to return one array instead of a list of batches.
-    """
-    ordered: dict[str, Tree] = {}
-    for name in ranks[0]:
-        turns = zip(*(rank[name] for rank in ranks), strict=True)
-        batches = [batch for turn in turns for batch in turn if batch is not None]
-        for rank in ranks:
-            rank[name] = []
-        ordered[name] = (join_batches(batches) if join else batches) if batches else None
-    return ordered
-
-
-def join_batches(batches: list[Tree]) -> Tree:
-    """Return batches joined along the first dimension; where the second differs, shorter ones are filled with -100.
-
-    The list is emptied on the way, so that memory holds little more than the result.
-    """
-    first = batches[0]
-    if isinstance(first, dict):
-        return {name: join_batches([batch[name] for batch in batches]) for name in first}
-    if isinstance(first, tuple):
-        return tuple(join_batches([batch[place] for batch in batches]) for place in range(len(first)))
-    if first is None:
-        return None
-    arrays = [np.atleast_1d(batch) for batch in batches]
-    batches.clear()
-    return _joined(arrays)
-
-
-def _joined(arrays: list[np.ndarray]) -> np.ndarray:
-    rows = sum(len(array) for array in arrays)
-    width = max((array.shape[1] for array in arrays if array.ndim > 1), default=None)
-    shape = (rows, *(() if width is None else (width,)), *arrays[0].shape[2:])
-    out = np.empty(shape, dtype=arrays[0].dtype)
-    start = 0
-    arrays.reverse()
-    while arrays:
-        array = arrays.pop()
-        part = out[start : start + len(array)]
-        if width is None:
-            part[...] = array
-        else:
-            part[:, : array.shape[1]] = array
-            part[:, array.shape[1] :] = _PADDING
-        start += len(array)
-    return out

@@ -14,10 +14,10 @@ from torch import nn
 
 from trainwright.batch import row_count
 from trainwright.data.kinds import length_of
-from trainwright.data.loader import RankStream
+from trainwright.data.loader import EveryNth, PlannedBatches, RankStream
 from trainwright.data.rows import Repeat
 from trainwright.engine import reports
-from trainwright.engine.collecting import Collector, interleave, to_host
+from trainwright.engine.collecting import Collector, to_host
 from trainwright.engine.modes import full_evaluation_type, train_mode
 from trainwright.errors import ConfigError, DataError
 from trainwright.objectives.model_loss import labels_of
@@ -114,7 +114,8 @@ def evaluation_loop(
     args = trainer.args
     loss_only = args.prediction_loss_only if loss_only is None else loss_only
     function = metrics_function(trainer, prefix.partition("_")[2] or None)
-    collector = Collector("inputs" in args.include_for_metrics, "loss" in args.include_for_metrics)
+    wanted = args.include_for_metrics
+    collector = Collector(args.eval_do_concat_batches, "inputs" in wanted, "loss" in wanted)
     totals, live = Totals(), LiveMetrics(trainer, function) if args.batch_eval_metrics and function else None
     with evaluating(trainer) as model:
         for batch in batches_of(trainer, loader):
@@ -128,7 +129,7 @@ def evaluation_loop(
             if not loss_only and live is not None:
                 live.add(None if weightless else (loss, logits, labels, batch))
             elif not loss_only:
-                collector.add(weightless, loss, logits, labels, main_input(trainer, batch), rows)
+                collector.add(loss, logits, labels, main_input(trainer, batch), rows)
             trainer.control = trainer.callback_handler.fire("prediction_step", args, trainer.state, trainer.control)
     if live is not None:
         live.finish()
@@ -146,7 +147,7 @@ def results(
     """Bring the ranks' sums and predictions together and compute the metrics."""
     sums = trainer.strategy.agree(*totals.sums())
     loss, weight, rows = (sum(column) for column in zip(*sums, strict=True))
-    parts = interleave(trainer.strategy.gather(collector.parts()), trainer.args.eval_do_concat_batches)
+    parts = collector.of_all_ranks(trainer.strategy.gather, trainer.strategy.world.size)
     metrics: dict[str, float] = {}
     if live is not None:
         metrics = live.metrics
@@ -199,15 +200,15 @@ def batches_of(trainer: Trainer, loader: Any) -> Iterator[Any]:
     Raises:
         DataError: the loader is empty.
     """
-    world, ours = trainer.strategy.world, isinstance(getattr(loader, "dataset", None), RankStream)
-    ours = ours or type(getattr(loader, "batch_sampler", None)).__name__ == "PlannedBatches"
     if length_of(loader) == 0:
         raise DataError("The evaluation data is empty (its length is 0). Give a set with rows.")
-    number = -1
-    for number, batch in enumerate(loader):
-        if ours or number % world.size == world.rank:
-            yield batch
-    if number < 0:
+    divided = isinstance(getattr(loader, "dataset", None), RankStream)
+    divided = divided or isinstance(getattr(loader, "batch_sampler", None), PlannedBatches)
+    world, empty = trainer.strategy.world, True
+    for batch in loader if divided or world.size == 1 else EveryNth(loader, world):
+        empty = False
+        yield batch
+    if empty:
         raise DataError("The evaluation data gave no batch: the set or loader is empty.")
 
 
