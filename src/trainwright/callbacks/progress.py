@@ -53,9 +53,11 @@ class ProgressCallback(TrainerCallback):
 
     def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Write the logged numbers above the bar, or as a line."""
-        if not state.is_world_process_zero:
-            return
-        line = log_line(kwargs["logs"], state)
+        if state.is_world_process_zero:
+            self.say(log_line(kwargs["logs"], state))
+
+    def say(self, line: str) -> None:
+        """Write a line above the bar, or as it is."""
         if self.bar is not None:
             self.bar.console.print(line, highlight=False, markup=False)
         else:

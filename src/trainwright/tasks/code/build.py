@@ -64,9 +64,9 @@ def build(model: Any, dataset: dict[str, Any], training: dict[str, Any]) -> Trai
         train_dataset=Blocks(encode(tokenizer, corpus.train), length, length),
         eval_dataset=Blocks(held_out[: options["eval_blocks"] * length], length, length),
         processing_class=tokenizer,
-        callbacks=[report],
     )
-    trainer.remove_callback(ProgressCallback)
-    trainer.remove_callback(PrinterCallback)
+    for replaced in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(replaced)
+    trainer.add_callback(report)
     report.trainer = trainer
     return trainer

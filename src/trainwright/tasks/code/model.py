@@ -1,7 +1,11 @@
-"""A Llama that also sees which characters stand together: embeddings of the last two and three tokens are added.
+"""A Llama that learns fast on a small budget, by two cheap additions to its embeddings.
 
-On a small budget this teaches common spellings at once, which attention would learn late; it costs a table lookup.
-The tables are indexed by a hash, as in fastText (Bojanowski et al. 2017, arXiv:1607.04606, section 3.2).
+Embeddings of the last two and three tokens teach common spellings at once, which attention would learn late. The tables
+are indexed by a hash, as in fastText (Bojanowski et al. 2017, arXiv:1607.04606, section 3.2).
+
+A mixture with the position before lets one attention layer find "what followed this the last time" (an induction head,
+Olsson et al. 2022, arXiv:2209.11895); without it, two layers must first learn to work together. The mixture is RWKV's
+token shift (Peng et al. 2023, arXiv:2305.13048, section 3.1).
 """
 
 from __future__ import annotations
@@ -30,13 +34,14 @@ class NgramLlamaConfig(LlamaConfig):
 
 
 class NgramLlamaForCausalLM(LlamaForCausalLM):
-    """LlamaForCausalLM on the sum of token and n-gram embeddings. It reads whole sequences, so it keeps no cache."""
+    """LlamaForCausalLM on richer embeddings. It reads whole sequences, so it keeps no cache."""
 
     config_class = NgramLlamaConfig
 
     def __init__(self, config: NgramLlamaConfig) -> None:
         super().__init__(config)
         self.ngrams = nn.ModuleList(nn.Embedding(config.ngram_buckets, config.hidden_size) for _ in config.ngram_orders)
+        self.before = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
         self.post_init()
 
     def forward(self, input_ids: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Any) -> Any:
@@ -44,6 +49,7 @@ class NgramLlamaForCausalLM(LlamaForCausalLM):
         embeds = self.get_input_embeddings()(input_ids)
         for order, table in zip(self.config.ngram_orders, self.ngrams, strict=True):
             embeds = embeds + table(hashed(input_ids, order) % self.config.ngram_buckets)
+        embeds = embeds + self.before(nn.functional.pad(embeds, (0, 0, 1, 0))[:, :-1])
         return super().forward(inputs_embeds=embeds, labels=labels, **{**kwargs, "use_cache": False})
 
 

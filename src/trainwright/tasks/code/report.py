@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import ast
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from trainwright.callbacks.base import TrainerCallback
-from trainwright.callbacks.progress import new_bar
+from trainwright.callbacks.progress import ProgressCallback
 from trainwright.state import TrainerControl, TrainerState
 from trainwright.tasks.code.picture import draw
 from trainwright.tasks.code.tokens import bits_per_byte
@@ -20,61 +18,46 @@ SAMPLES = 40
 _SAMPLE_TOKENS = 64
 
 
-class CodeReport(TrainerCallback):
+class CodeReport(ProgressCallback):
     """Bar, samples and picture of a code model; the numbers are in the run's log history too."""
 
     def __init__(self, yardsticks: dict[str, float], tokens: int, text_bytes: int, held_out: Any) -> None:
+        super().__init__()
         self.yardsticks = yardsticks
         self.tokens = tokens
         self.text_bytes = text_bytes
         self.held_out = held_out
         self.trainer: Any = None
-        self.bar: Any = None
-        self.task: Any = None
-        self.latest: float | None = None
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Say what is to be beaten, and open the bar on a terminal."""
-        print(f"To beat, in bits per byte of files never seen: {self._targets()}.", flush=True)
-        if sys.stdout.isatty() and state.is_world_process_zero:
-            self.bar = new_bar()
-            self.task = self.bar.add_task("learning", total=state.max_steps, completed=state.global_step)
-            self.bar.start()
+        if state.is_world_process_zero:
+            print(f"To beat, in bits per byte of files never seen: {self._targets()}.", flush=True)
+        super().on_train_begin(args, state, control, **kwargs)
 
     def _targets(self) -> str:
         return ", ".join(f"{name} {value:.2f}" for name, value in self.yardsticks.items())
 
-    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Move the bar."""
-        if self.bar is not None:
-            self.bar.update(self.task, completed=state.global_step)
+    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Leave the ordinary numbers to the log history."""
 
     def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Turn the loss into bits per byte, and show a sample of what the model writes."""
+        super().on_evaluate(args, state, control, **kwargs)
         metrics = kwargs["metrics"]
-        if "eval_loss" not in metrics:
-            return
-        self.latest = metrics["eval_bits_per_byte"] = bits_per_byte(metrics["eval_loss"], self.tokens, self.text_bytes)
-        state.log_history[-1]["eval_bits_per_byte"] = self.latest
+        bits = bits_per_byte(metrics["eval_loss"], self.tokens, self.text_bytes)
+        metrics["eval_bits_per_byte"] = state.log_history[-1]["eval_bits_per_byte"] = bits
         if not state.is_world_process_zero:
             return
-        text = f"{self.latest:.2f} bits per byte ({self._targets()})"
+        text = f"{bits:.2f} bits per byte ({self._targets()})"
         sample = generate(kwargs["model"], self.trainer.processing_class, ["def "], args.seed)[0].splitlines()
-        self._say(f"step {state.global_step}/{state.max_steps}  {text}  it writes: {' ⏎ '.join(sample[:3])[:90]}")
+        self.say(f"step {state.global_step}/{state.max_steps}  {text}  it writes: {' ⏎ '.join(sample[:3])[:90]}")
         if self.bar is not None:
-            self.bar.update(self.task, description=text)
-
-    def _say(self, line: str) -> None:
-        if self.bar is not None:
-            self.bar.console.print(line, highlight=False, markup=False)
-        else:
-            print(line, flush=True)
+            self.bar.update(self.training, description=text)
 
     def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """At the end of the run: the final number over all held-out text, samples, picture, and what to try next."""
-        if self.bar is not None:
-            self.bar.stop()
-            self.bar = None
+        super().on_train_end(args, state, control, **kwargs)
         if state.global_step < state.max_steps or not state.is_world_process_zero:
             return
         model, tokenizer, folder = kwargs["model"], self.trainer.processing_class, Path(args.output_dir)
