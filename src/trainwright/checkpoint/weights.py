@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,26 @@ def save_model(model: nn.Module, folder: Path, processing_class: Any = None) -> 
     """Write weights, and configuration and tokenizer where there are any."""
     folder.mkdir(parents=True, exist_ok=True)
     if is_pretrained(model) or is_adapter(model):
-        model.save_pretrained(folder)  # type: ignore[operator]
+        with _without_bars():
+            model.save_pretrained(folder)  # type: ignore[operator]
     else:
         save_file(unique_tensors(model.state_dict()), folder / WEIGHTS, metadata={"format": "pt"})
     if processing_class is not None:
         processing_class.save_pretrained(folder)
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Keep transformers' progress bar of a save out of the terminal and the log."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def unique_tensors(state: dict[str, Any]) -> dict[str, torch.Tensor]:
