@@ -105,6 +105,13 @@ def test_a_finished_run_can_be_made_longer(tmp_path):
     assert torch.equal(weights(longer), weights(straight))
 
 
+def test_a_finished_run_trains_no_further_step(tmp_path, caplog):
+    made(tmp_path, tiny.tokens(30)).train()
+    again = made(tmp_path, tiny.tokens(30), seed=99)
+    assert again.train(resume_from_checkpoint=True).global_step == 16
+    assert "at step 16 of 16: the run is complete" in caplog.text
+
+
 def test_resuming_fetches_no_row_that_was_seen(tmp_path):
     class Counting(torch.utils.data.Dataset):
         def __init__(self):

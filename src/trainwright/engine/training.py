@@ -83,7 +83,8 @@ def build(trainer: Trainer, loader: TrainLoader, saved: resume.Saved | None) -> 
     run.targets_seen = done > 0
     if saved is not None:
         resume.restore_rest(run, saved)
-        trainer.note(f"Resuming from '{saved.folder}' at step {done} of {max_steps}.")
+        rest = "" if done < max_steps else ": the run is complete, and nothing is left to train"
+        trainer.note(f"Resuming from '{saved.folder}' at step {done} of {max_steps}{rest}.")
     trainer.callback_handler.shared |= {
         "optimizer": trainer.optimizer,
         "lr_scheduler": trainer.lr_scheduler,
