@@ -370,10 +370,11 @@ def test_neftune_adds_noise_in_training_only(tmp_path):
         args = arguments(tmp_path, max_steps=1, **changes)
         trainer = Trainer(tiny.llama(), args, train_dataset=tiny.tokens(16), eval_dataset=tiny.tokens(4))
         trainer.train()
-        return trainer.state.log_history[0]["loss"], trainer.evaluate()["eval_loss"]
+        return trainer.state.log_history[0]["loss"], [trainer.evaluate()["eval_loss"] for _ in range(2)]
 
     plain, noisy = loss(), loss(neftune_noise_alpha=50.0)
     assert plain[0] != noisy[0]
+    assert noisy[1][0] == noisy[1][1]
 
 
 def test_peft_models_train_and_save_adapters(tmp_path):

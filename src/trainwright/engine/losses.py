@@ -66,7 +66,8 @@ def count_eval_items(trainer: Trainer, batch: Any) -> int:
 
 def count_work(trainer: Trainer, batch: Any) -> None:
     """Add a batch's floating point operations, and its tokens where they are asked for."""
-    trainer.state.total_flos += trainer.floating_point_ops(batch)
+    ranks = trainer.strategy.world.size
+    trainer.state.total_flos += trainer.floating_point_ops(batch) * ranks
     kind = trainer.args.include_num_input_tokens_seen
     if kind == "no" or not isinstance(batch, Mapping):
         return
@@ -75,7 +76,7 @@ def count_work(trainer: Trainer, batch: Any) -> None:
         tokens = int(batch["attention_mask"].sum())
     else:
         tokens = main.numel() if isinstance(main, torch.Tensor) else 0
-    trainer.state.num_input_tokens_seen += tokens * trainer.strategy.world.size
+    trainer.state.num_input_tokens_seen += tokens * ranks
 
 
 def floating_point_ops(trainer: Trainer, inputs: Any) -> int:

@@ -31,7 +31,6 @@ def log_step(run: Run) -> None:
         logs["learning_rate"] = float(run.learning_rate)
     logs |= averages(trainer.strategy.gather(trainer.records.take()))
     trainer._last_logged_step = trainer.state.global_step
-    trainer.store_flos()
     trainer.log(logs, run.started)
 
 
@@ -113,6 +112,5 @@ def training_metrics(run: Run) -> dict[str, float]:
     steps = trainer.state.global_step - run.first_step
     rows = trainer.args.per_device_train_batch_size * trainer.args.gradient_accumulation_steps
     metrics = speed("train", run.started, steps * rows * trainer.strategy.world.size, steps)
-    trainer.store_flos()
     loss = run.meter.logged / steps if steps else math.nan
     return {**metrics, "total_flos": trainer.state.total_flos, "train_loss": loss}

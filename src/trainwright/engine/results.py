@@ -62,7 +62,7 @@ def save_state(trainer: Trainer) -> None:
 
 
 def store_flos(trainer: Trainer) -> None:
-    """Bring the operations of all processes into the state; they are counted there already."""
+    """Do nothing, for scripts that call it: `state.total_flos` is kept up to date at every micro-batch."""
 
 
 def is_world_process_zero(trainer: Trainer) -> bool:

@@ -26,7 +26,6 @@ def save_checkpoint(run: Run) -> None:
     args, state, output = trainer.args, trainer.state, trainer.run_folder
     place = output / f"{folder.PREFIX}-{state.global_step}"
     streams = trainer.strategy.gather({**randomness.states(), **run.loader.state_dict()})
-    trainer.store_flos()
     if state.best_global_step == state.global_step:
         state.best_model_checkpoint = str(place)
     state.stateful_callbacks = callback_states(trainer)
