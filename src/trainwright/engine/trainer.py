@@ -124,8 +124,6 @@ class Trainer:
         self.push_in_progress: Any = None
         self.trial: Any = None
         self.trial_report: Any = None
-        self.hp_name: Any = None
-        self.hp_space: Any = None
         self.is_in_train = False
         self.is_model_parallel = False
         self._created: set[str] = set()
