@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +28,38 @@ def set_seed(seed: int, deterministic: bool = False) -> None:
         torch.use_deterministic_algorithms(True)
 
 
+@contextmanager
+def seeded(*numbers: int) -> Iterator[None]:
+    """Seed the host's three streams from some numbers, and put them back afterwards.
+
+    What is drawn inside depends on the numbers alone: not on what was drawn before, nor on the process.
+    """
+    before = host_states()
+    words = np.random.SeedSequence(numbers).generate_state(3)
+    random.seed(int(words[0]))
+    np.random.seed(int(words[1]))
+    torch.default_generator.manual_seed(int(words[2]))
+    try:
+        yield
+    finally:
+        restore_host(before)
+
+
+def host_states() -> dict[str, Any]:
+    """Return the states of the streams of the host: python's, numpy's and torch's."""
+    return {"python": random.getstate(), "numpy": np.random.get_state(), "cpu": torch.random.get_rng_state()}
+
+
+def restore_host(streams: dict[str, Any]) -> None:
+    """Put the host's streams back to saved states."""
+    random.setstate(streams["python"])
+    np.random.set_state(streams["numpy"])
+    torch.random.set_rng_state(streams["cpu"])
+
+
 def states() -> dict[str, Any]:
     """Return the states of all streams of this process."""
-    streams: dict[str, Any] = {
-        "python": random.getstate(),
-        "numpy": np.random.get_state(),
-        "cpu": torch.random.get_rng_state(),
-    }
+    streams = host_states()
     if torch.cuda.is_available():
         streams["cuda"] = torch.cuda.random.get_rng_state()
     return streams
@@ -40,12 +67,46 @@ def states() -> dict[str, Any]:
 
 def restore(streams: dict[str, Any]) -> None:
     """Put the streams back to saved states."""
-    random.setstate(streams["python"])
-    np.random.set_state(streams["numpy"])
-    torch.random.set_rng_state(streams["cpu"])
+    restore_host(streams)
     if torch.cuda.is_available() and "cuda" in streams:
         cuda = streams["cuda"]
         torch.cuda.random.set_rng_state(cuda[torch.cuda.current_device()] if isinstance(cuda, list) else cuda)
+
+
+def own_states(*owners: Any) -> list[Any]:
+    """Return the states of the random generators that some objects keep as attributes, in order."""
+    return [_get(generator) for generator in _generators(owners)]
+
+
+def restore_own(saved: list[Any], *owners: Any) -> None:
+    """Put the generators of some objects back to what `own_states` returned."""
+    for generator, state in zip(_generators(owners), saved, strict=False):
+        _set(generator, state)
+
+
+def _generators(owners: tuple[Any, ...]) -> list[Any]:
+    kinds = (torch.Generator, random.Random, np.random.Generator, np.random.RandomState)
+    found: dict[int, Any] = {}
+    for owner in owners:
+        for value in getattr(owner, "__dict__", {}).values():
+            if isinstance(value, kinds):
+                found.setdefault(id(value), value)
+    return list(found.values())
+
+
+def _get(generator: Any) -> Any:
+    if isinstance(generator, np.random.Generator):
+        return generator.bit_generator.state
+    return generator.getstate() if isinstance(generator, random.Random) else generator.get_state()
+
+
+def _set(generator: Any, state: Any) -> None:
+    if isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = state
+    elif isinstance(generator, random.Random):
+        generator.setstate(state)
+    else:
+        generator.set_state(state)
 
 
 def file_name(rank: int, size: int) -> str:

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+_STEADY_COLLATORS = {
+    "default_data_collator", "default_collate", "default_convert", "DefaultDataCollator", "DataCollatorWithPadding",
+    "DataCollatorForSeq2Seq", "DataCollatorForTokenClassification", "DataCollatorForMultipleChoice",
+    "DataCollatorWithFlattening",
+}  # fmt: skip
+_KNOWN_LIBRARIES = ("torch.", "transformers.", "datasets.", "trainwright.")
+
 
 def length_of(data: Any) -> int | None:
     """Return the length of a dataset or loader, or None where it has none."""
@@ -18,3 +25,44 @@ def is_stream(dataset: Any) -> bool:
     from torch.utils.data import IterableDataset
 
     return isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__")
+
+
+def has_state(data: Any) -> bool:
+    """Whether a stream or loader can say where it stands and go on from there."""
+    return hasattr(data, "state_dict") and hasattr(data, "load_state_dict") and not _shuffles_in_a_buffer(data)
+
+
+def _shuffles_in_a_buffer(data: Any) -> bool:
+    """Whether a stream of `datasets` has a shuffle buffer, which its state leaves out."""
+    part = getattr(data, "_ex_iterable", None)
+    while part is not None:
+        if type(part).__name__ == "BufferShuffledExamplesIterable":
+            return True
+        part = getattr(part, "ex_iterable", None)
+    return False
+
+
+def may_draw(dataset: Any, collator: Any) -> bool:
+    """Whether fetching or collating may draw random numbers: wherever one of them is code of the user."""
+    return not (_is_steady_dataset(dataset) and _is_steady_collator(collator))
+
+
+def _is_steady_dataset(dataset: Any) -> bool:
+    kind = type(dataset)
+    if kind in (list, tuple):
+        return True
+    if kind.__module__.startswith("torch.utils.data") and kind.__name__ == "Subset":
+        return _is_steady_dataset(dataset.dataset)
+    if kind.__module__.startswith("torch.utils.data"):
+        return kind.__name__ == "TensorDataset"
+    if kind.__module__.startswith("datasets.") and kind.__name__ == "Dataset":
+        return (dataset.format or {}).get("type") != "custom"  # set_transform
+    return False
+
+
+def _is_steady_collator(collator: Any) -> bool:
+    named = collator if hasattr(collator, "__name__") else type(collator)
+    known = named.__module__.startswith(_KNOWN_LIBRARIES)
+    if known and named.__name__ == "DataCollatorForLanguageModeling":
+        return not collator.mlm
+    return known and named.__name__ in _STEADY_COLLATORS

@@ -9,18 +9,20 @@ from itertools import islice
 from typing import Any, Protocol
 
 import torch
-from torch.utils.data import DataLoader, IterableDataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
-from trainwright import randomness
 from trainwright.data.plan import Plan
-from trainwright.data.rows import Fetched, Repeat, Weightless
-from trainwright.world import World
+from trainwright.data.rows import Indices, new_indices
+
+Note = Callable[[str], None]
 
 
 class TrainLoader(Protocol):
     """What the loop needs of data: the steps of an epoch after a position, whose unit is the loader's own."""
 
-    loader: Any
+    @property
+    def loader(self) -> Any:
+        """The loader that callbacks see."""
 
     @property
     def steps_per_epoch(self) -> int | None:
@@ -57,13 +59,13 @@ class PlannedBatches(Sampler[list[int]]):
     def __len__(self) -> int:
         return self.plan.micro_batches_per_epoch
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[Indices]:
         epoch, position = self.epoch, self.position
         while position < self.plan.epoch_rows:
-            micro_batches = self.plan.step(epoch, position)
-            for ranks in micro_batches:
+            for ranks in self.plan.step(epoch, position):
                 mine = ranks[self.rank]
-                yield mine.tolist() if len(mine) else Weightless(ranks[0][:1].tolist())
+                rows = (mine if len(mine) else ranks[0][:1]).tolist()
+                yield new_indices(rows, epoch, rows[0], weightless=not len(mine))
             position += self.plan.batching.step_rows
 
 
@@ -116,14 +118,36 @@ class PlannedLoader:
         """Restore nothing."""
 
 
-@dataclass
-class SequentialLoader:
-    """A stream or a ready loader, taken as it comes; a position is a number of this rank's micro-batches."""
+class Source(Protocol):
+    """Micro-batches in an order that is not planned: a stream, a ready loader, any iterable."""
 
     loader: Any
+
+    def read(self, epoch: int, position: int) -> Iterator[Any]:
+        """Yield the micro-batches of a pass after the first `position`."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return what defines the order, as far as it is known."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what finds the place again."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+
+
+@dataclass
+class SequentialLoader:
+    """Data taken as it comes from a source; a position is a number of this rank's micro-batches."""
+
+    source: Source
     accumulation: int
     length: int | None
-    pass_began: dict[str, Any] | None = None
+
+    @property
+    def loader(self) -> Any:
+        """The loader that the micro-batches come from."""
+        return self.source.loader
 
     @property
     def steps_per_epoch(self) -> int | None:
@@ -131,24 +155,8 @@ class SequentialLoader:
         return self.steps_left(0)
 
     def steps(self, epoch: int, position: int) -> Iterator[tuple[int, list[Any]]]:
-        """Yield (position afterwards, micro-batches); what was seen before `position` is read again and left out.
-
-        A loader that shuffles draws its order from the global random streams when a pass begins. To go on within a
-        pass, they are set to what they were then, and put back once the order is drawn.
-        """
-        now = randomness.states()
-        if position == 0:
-            self.pass_began = now
-        else:
-            randomness.restore(self.pass_began or now)
-        set_epoch(self.loader, epoch)
-        micro_batches = iter(self.loader)
-        for _ in islice(micro_batches, position):
-            pass
-        if position > 0:
-            randomness.restore(now)
-        elif isinstance(getattr(self.loader, "dataset", None), RankStream):
-            draw_once()
+        """Yield (position afterwards, micro-batches) for every step after `position`."""
+        micro_batches = self.source.read(epoch, position)
         while group := list(islice(micro_batches, self.accumulation)):
             position += len(group)
             yield position, group
@@ -163,88 +171,15 @@ class SequentialLoader:
 
     def describe(self) -> dict[str, Any]:
         """Return what is known of the order of the data."""
-        return {"kind": "sequential", "accumulation": self.accumulation}
+        return {"kind": "sequential", "accumulation": self.accumulation, **self.source.describe()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the random streams as they were when this pass began."""
-        return {} if self.pass_began is None else {"pass_began": self.pass_began}
+        """Return what the source needs to find its place again."""
+        return self.source.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self.pass_began = state.get("pass_began")
-
-
-class RankStream(IterableDataset):
-    """A stream cut into micro-batches, of which this rank collates its share: number j goes to rank j mod ranks.
-
-    All ranks yield the same number; where the stream ends early for some, they repeat a row that weighs nothing.
-    """
-
-    def __init__(self, stream: Any, batch_size: int, world: World, drop_last: bool) -> None:
-        self.stream = stream
-        self.batch_size = batch_size
-        self.world = world
-        self.drop_last = drop_last
-
-    def __iter__(self) -> Iterator[Fetched]:
-        rows, first = iter(self.stream), 0
-        while group := list(islice(rows, self.batch_size * self.world.size)):
-            if self.drop_last and len(group) < self.batch_size * self.world.size:
-                return
-            start = self.world.rank * self.batch_size
-            mine = Fetched(group[start : start + self.batch_size] or group[:1])
-            mine.weightless = start >= len(group)
-            mine.indices = range(first + min(start, len(group) - len(mine)), first + len(group))[: len(mine)]
-            first += len(group)
-            yield mine
-
-    def set_epoch(self, epoch: int) -> None:
-        """Tell the stream the epoch, if it asks for it."""
-        set_epoch(self.stream, epoch)
-
-
-class RankBatches(Sampler[Any]):
-    """This rank's share of another batch sampler: batch j goes to rank j mod ranks.
-
-    The order is drawn once, by rank 0, so that shuffling samplers agree.
-    """
-
-    def __init__(self, batches: Any, world: World, from_main: Callable[[Any], Any]) -> None:
-        self.batches = batches
-        self.world = world
-        self.from_main = from_main
-
-    def __len__(self) -> int:
-        return math.ceil(len(self.batches) / self.world.size)
-
-    def __iter__(self) -> Iterator[Any]:
-        drawn = list(self.batches) if self.world.is_main else None
-        everything = self.from_main(drawn)
-        for start in range(0, len(everything), self.world.size):
-            group = everything[start : start + self.world.size]
-            own = self.world.rank < len(group)
-            yield group[self.world.rank] if own else Weightless(group[0][:1])
-
-    def set_epoch(self, epoch: int) -> None:
-        """Tell the batch sampler the epoch, if it asks for it."""
-        set_epoch(self.batches, epoch)
-
-
-class EveryNth:
-    """This rank's share of an iterable that cannot be divided: all ranks read it, each keeps its own batches."""
-
-    def __init__(self, batches: Any, world: World) -> None:
-        self.batches = batches
-        self.world = world
-
-    def __iter__(self) -> Iterator[Any]:
-        batches = iter(self.batches)
-        while group := list(islice(batches, self.world.size)):
-            yield group[self.world.rank] if self.world.rank < len(group) else Repeat(group[0])
-
-    def set_epoch(self, epoch: int) -> None:
-        """Tell the loader the epoch, if it asks for it."""
-        set_epoch(self.batches, epoch)
+        self.source.load_state_dict(state)
 
 
 def set_epoch(part: Any, epoch: int) -> None:
@@ -255,13 +190,13 @@ def set_epoch(part: Any, epoch: int) -> None:
             tell(epoch)
 
 
-def draw_once() -> None:
+def draw_once(generator: torch.Generator | None = None) -> None:
     """Draw one number from the global stream, as torch's DataLoader does when a pass begins.
 
     Ours draw from a generator of their own, so that resuming in the middle of a pass draws nothing. This one keeps the
     dropout of a run equal to what the same script gives with transformers.
     """
-    torch.empty((), dtype=torch.int64).random_()
+    torch.empty((), dtype=torch.int64).random_(generator=generator)
 
 
 def new_generator(seed: int) -> torch.Generator:

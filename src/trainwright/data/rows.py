@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from trainwright import randomness
 from trainwright.data.columns import check_columns
 from trainwright.errors import DataError
 
@@ -24,17 +26,40 @@ class Repeat:
 
 
 class Fetched(list):
-    """Rows of one micro-batch, with their indices for error messages and whether they weigh nothing."""
+    """Rows of one micro-batch, with their numbers for error messages."""
 
     indices: Sequence[int] | None = None
+
+
+class Indices(list):
+    """Row numbers of one micro-batch, with the pass they belong to and whether they weigh nothing."""
+
+    epoch: int = 0
+    number: int = 0
     weightless: bool = False
 
 
-class RowFetcher(torch.utils.data.Dataset):
-    """A map-style dataset that is asked for whole micro-batches, so that a fault can name the row."""
+def new_indices(rows: Sequence[int], epoch: int, number: int, weightless: bool = False) -> Indices:
+    """Return row numbers as a sampler hands them to a `RowFetcher`; `number` tells the batch from others of the pass."""
+    indices = Indices(rows)
+    indices.epoch, indices.number, indices.weightless = epoch, number, weightless
+    return indices
 
-    def __init__(self, dataset: Any) -> None:
+
+class RowFetcher(torch.utils.data.Dataset):
+    """A map-style dataset that gives whole micro-batches, collated, so that a fault can name the row.
+
+    Args:
+        dataset: the rows.
+        collate: rows to batch.
+        seed: with a seed, what the dataset and the collator draw from torch, numpy and python's random depends on the
+            seed, the pass and the batch alone, in whatever process they run; None where they draw nothing.
+    """
+
+    def __init__(self, dataset: Any, collate: Callable[[list[Any]], Any], seed: int | None) -> None:
         self.dataset = dataset
+        self.collate = collate
+        self.seed = seed
         self.fetch_many = getattr(dataset, "__getitems__", None)
 
     def __len__(self) -> int:
@@ -43,21 +68,31 @@ class RowFetcher(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> Any:
         return self.dataset[index]
 
-    def __getitems__(self, indices: Sequence[int]) -> Fetched:
+    def __getitems__(self, indices: Indices) -> Any:
+        with draws(self.seed, indices.epoch, indices.number):
+            fetched = Fetched(self._fetch(indices))
+            fetched.indices = indices
+            batch = self.collate(fetched)
+        return Repeat(batch) if indices.weightless else batch
+
+    def _fetch(self, indices: Sequence[int]) -> list[Any]:
         try:
-            rows = self.fetch_many(indices) if self.fetch_many else [self.dataset[i] for i in indices]
+            return self.fetch_many(indices) if self.fetch_many else [self.dataset[i] for i in indices]
         except (IndexError, KeyError) as error:
             raise DataError(
                 f"The dataset failed on one of its rows {_some(indices)}: {type(error).__name__}: {error}. "
                 f"Its length says {len(self.dataset)} rows; check its __len__ and __getitem__."
             ) from error
-        fetched = Fetched(rows)
-        fetched.indices, fetched.weightless = indices, isinstance(indices, Weightless)
-        return fetched
 
 
-class Weightless(list):
-    """Row indices whose batch weighs nothing."""
+def draws(seed: int | None, *numbers: int) -> AbstractContextManager[None]:
+    """Return the context in which a micro-batch is made: its own random numbers, where it may draw any."""
+    return nullcontext() if seed is None else randomness.seeded(seed, *numbers)
+
+
+def as_it_is(batch: Any) -> Any:
+    """Return the batch; for torch's DataLoader, where the dataset gives finished batches."""
+    return batch
 
 
 @dataclass
@@ -77,12 +112,11 @@ class Collate:
 
     def __call__(self, rows: list[Any]) -> Any:
         try:
-            batch = self.collator(self.keep_columns(rows))
+            return self.collator(self.keep_columns(rows))
         except DataError:
             raise
         except Exception as error:
             raise explain_collation(rows, self.columns, error) from error
-        return Repeat(batch) if isinstance(rows, Fetched) and rows.weightless else batch
 
     def keep_columns(self, rows: list[Any]) -> list[Any]:
         """Return the rows with the wanted columns only."""

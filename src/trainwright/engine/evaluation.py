@@ -14,8 +14,10 @@ from torch import nn
 
 from trainwright.batch import row_count
 from trainwright.data.kinds import length_of
-from trainwright.data.loader import EveryNth, PlannedBatches, RankStream
+from trainwright.data.loader import PlannedBatches
+from trainwright.data.ready import EveryNth
 from trainwright.data.rows import Repeat
+from trainwright.data.streams import RankStream
 from trainwright.engine import reports
 from trainwright.engine.collecting import Collector, to_host
 from trainwright.engine.modes import full_evaluation_type, train_mode

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import DataLoader, DistributedSampler
 
 from trainwright.data.columns import check_columns, column_names
-from trainwright.data.kinds import is_stream, length_of
+from trainwright.data.kinds import is_stream, length_of, may_draw
 from trainwright.data.lengths import row_lengths
-from trainwright.data.loader import (
-    EveryNth,
-    PlannedBatches,
-    PlannedLoader,
-    RankBatches,
-    RankStream,
-    SequentialLoader,
-    TrainLoader,
-    new_generator,
-)
+from trainwright.data.loader import PlannedBatches, PlannedLoader, SequentialLoader, Source, TrainLoader, new_generator
 from trainwright.data.plan import Batching, Order, Plan
-from trainwright.data.rows import Collate, RowFetcher
+from trainwright.data.ready import DrawnSource, EveryNth, ForeignSource, OneRow
+from trainwright.data.rows import Collate, RowFetcher, as_it_is
+from trainwright.data.streams import RankStream, StreamSource
+from trainwright.data.workers import worker_init
 from trainwright.errors import ConfigError, DataError
+from trainwright.world import World
 
 if TYPE_CHECKING:
     from trainwright.engine.trainer import Trainer
@@ -33,12 +29,64 @@ def train_loader(trainer: Trainer) -> TrainLoader:
     batches = getattr(loader, "batch_sampler", None)
     if isinstance(batches, PlannedBatches):
         return PlannedLoader(loader, batches)
-    if trainer.strategy.world.size > 1 and not isinstance(getattr(loader, "dataset", None), RankStream):
-        loader = share_of_rank(trainer, loader)
+    source = source_of(trainer, loader)
     length = length_of(loader)
     if length == 0:
         raise DataError("The training loader is empty (its length is 0). Give one with batches.")
-    return SequentialLoader(loader, trainer.args.gradient_accumulation_steps, length)
+    ranks = 1 if divides_itself(loader) else trainer.strategy.world.size
+    length = None if length is None else math.ceil(length / ranks)
+    return SequentialLoader(source, trainer.args.gradient_accumulation_steps, length)
+
+
+def source_of(trainer: Trainer, loader: Any) -> Source:
+    """Return how a loader without a plan is read: as a stream, rebuilt around its parts, or as it is."""
+    world, strategy = trainer.strategy.world, trainer.strategy
+    own = World() if divides_itself(loader) else world
+    if type(loader) is DataLoader:
+        if isinstance(loader.dataset, RankStream):
+            return StreamSource(loader, trainer.note)
+        if is_stream(loader.dataset):
+            return StreamSource(divided_stream(trainer, loader), trainer.note)
+        if length_of(loader) is not None:
+            return DrawnSource(
+                loader, trainer.args.seed, own, strategy.from_main if own is world else lambda drawn: drawn
+            )
+    if own is world and world.size > 1:
+        trainer.note(
+            f"The {type(loader).__name__} given cannot be divided among processes, so each reads all of it and keeps "
+            "its share. Give a torch DataLoader, or one that already divides, to avoid that."
+        )
+        return ForeignSource(EveryNth(loader, world), trainer.note)
+    return ForeignSource(loader, trainer.note)
+
+
+def divides_itself(loader: Any) -> bool:
+    """Whether a loader gives every rank its own batches already."""
+    return isinstance(getattr(loader, "sampler", None), DistributedSampler)
+
+
+def divided_stream(trainer: Trainer, loader: DataLoader) -> DataLoader:
+    """Return a ready loader over a stream, rebuilt so that ranks share it and its place can be saved."""
+    convert, size = loader.collate_fn, loader.batch_size
+    stream = RankStream(
+        loader.dataset,
+        Collate(convert if size is not None else OneRow(convert)),
+        size or 1,
+        trainer.strategy.world,
+        loader.drop_last,
+        trainer.args.seed,
+    )
+    return DataLoader(
+        stream,
+        batch_size=None,
+        collate_fn=as_it_is,
+        num_workers=loader.num_workers,
+        pin_memory=loader.pin_memory,
+        prefetch_factor=loader.prefetch_factor,
+        persistent_workers=loader.persistent_workers,
+        worker_init_fn=worker_init(loader.worker_init_fn),
+        generator=new_generator(trainer.args.seed),
+    )
 
 
 def train_dataloader(trainer: Trainer) -> Any:
@@ -51,8 +99,7 @@ def train_dataloader(trainer: Trainer) -> Any:
     columns = wanted_columns(trainer, dataset, "training data")
     collate = Collate(trainer.data_collator, columns, "training data")
     if is_stream(dataset):
-        stream = RankStream(dataset, args.train_batch_size, trainer.strategy.world, args.dataloader_drop_last)
-        return DataLoader(stream, batch_size=None, collate_fn=collate, **settings(trainer))
+        return stream_dataloader(trainer, dataset, collate, args.train_batch_size, args.dataloader_drop_last)
     if len(dataset) == 0:
         raise DataError("The training dataset is empty (its length is 0). Check how it was loaded and filtered.")
     plan = Plan(
@@ -75,8 +122,25 @@ def train_dataloader(trainer: Trainer) -> Any:
             f"The training dataset has {len(dataset)} rows, fewer than one batch of "
             f"{args.train_batch_size * trainer.strategy.world.size}, and dataloader_drop_last=True drops them all."
         )
+    return planned_dataloader(trainer, dataset, collate, plan)
+
+
+def stream_dataloader(trainer: Trainer, dataset: Any, collate: Collate, size: int, drop_last: bool) -> DataLoader:
+    """Return the loader of a stream's micro-batches."""
+    stream = RankStream(dataset, collate, size, trainer.strategy.world, drop_last, drawing(trainer, dataset, collate))
+    return DataLoader(stream, batch_size=None, collate_fn=as_it_is, **settings(trainer))
+
+
+def planned_dataloader(trainer: Trainer, dataset: Any, collate: Collate, plan: Plan) -> DataLoader:
+    """Return the loader of this rank's micro-batches in a plan's order."""
+    rows = RowFetcher(dataset, collate, drawing(trainer, dataset, collate))
     batches = PlannedBatches(plan, trainer.strategy.world.rank)
-    return DataLoader(RowFetcher(dataset), batch_sampler=batches, collate_fn=collate, **settings(trainer))
+    return DataLoader(rows, batch_sampler=batches, collate_fn=as_it_is, **settings(trainer))
+
+
+def drawing(trainer: Trainer, dataset: Any, collate: Collate) -> int | None:
+    """Return the seed of what dataset and collator draw; None where they draw nothing."""
+    return trainer.args.seed if may_draw(dataset, collate.collator) else None
 
 
 def eval_dataloader(trainer: Trainer, dataset: Any) -> Any:
@@ -113,11 +177,9 @@ def evaluation_dataloader(trainer: Trainer, dataset: Any, what: str) -> DataLoad
     args, world = trainer.args, trainer.strategy.world
     collate = Collate(trainer.data_collator, wanted_columns(trainer, dataset, what), what)
     if is_stream(dataset):
-        stream = RankStream(dataset, args.eval_batch_size, world, drop_last=False)
-        return DataLoader(stream, batch_size=None, collate_fn=collate, **settings(trainer))
+        return stream_dataloader(trainer, dataset, collate, args.eval_batch_size, drop_last=False)
     plan = Plan(Order(len(dataset), "sequential"), Batching(args.eval_batch_size, 1, world.size))
-    batches = PlannedBatches(plan, world.rank)
-    return DataLoader(RowFetcher(dataset), batch_sampler=batches, collate_fn=collate, **settings(trainer))
+    return planned_dataloader(trainer, dataset, collate, plan)
 
 
 def wanted_columns(trainer: Trainer, dataset: Any, what: str) -> list[str] | None:
@@ -142,6 +204,7 @@ def settings(trainer: Trainer) -> dict[str, Any]:
         "num_workers": args.dataloader_num_workers,
         "pin_memory": args.dataloader_pin_memory and trainer.strategy.device.type == "cuda",
         "generator": new_generator(args.seed),
+        "worker_init_fn": worker_init(),
     }
     if args.dataloader_num_workers > 0:
         found |= {
@@ -151,26 +214,3 @@ def settings(trainer: Trainer) -> dict[str, Any]:
             "in_order": args.dataloader_in_order,
         }
     return found
-
-
-def share_of_rank(trainer: Trainer, loader: Any) -> Any:
-    """Return this rank's share of a ready loader: rebuilt around its parts if it is torch's, else every n-th batch."""
-    strategy = trainer.strategy
-    if isinstance(getattr(loader, "sampler", None), DistributedSampler):
-        return loader
-    if type(loader) is DataLoader and loader.batch_sampler is not None and not is_stream(loader.dataset):
-        return DataLoader(
-            RowFetcher(loader.dataset),
-            batch_sampler=RankBatches(loader.batch_sampler, strategy.world, strategy.from_main),
-            collate_fn=Collate(loader.collate_fn),
-            num_workers=loader.num_workers,
-            pin_memory=loader.pin_memory,
-            worker_init_fn=loader.worker_init_fn,
-            persistent_workers=loader.persistent_workers,
-            generator=new_generator(trainer.args.seed),
-        )
-    trainer.note(
-        f"The {type(loader).__name__} given cannot be divided among processes, so each reads all of it and keeps its "
-        "share. Give a torch DataLoader over a map-style dataset, or one that already divides, to avoid that."
-    )
-    return EveryNth(loader, strategy.world)

@@ -30,6 +30,7 @@ _ORDER_KEYS = {
     "accumulation": "gradient_accumulation_steps",
     "drop_last": "dataloader_drop_last",
     "kind": "kind of training data",
+    "readers": "dataloader_num_workers, which divide the stream",
 }
 _CADENCE = ("output_dir", "gradient_accumulation_steps", "resume_from_checkpoint")
 

@@ -1,0 +1,178 @@
+"""Ready loaders: torch's own is rebuilt around its parts, so that what was seen is not loaded again; any other iterable
+is taken as it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+from torch.utils.data import DataLoader, Sampler
+
+from trainwright import randomness
+from trainwright.data.kinds import has_state, may_draw
+from trainwright.data.loader import Note, draw_once, new_generator, set_epoch
+from trainwright.data.rows import Collate, Indices, Repeat, RowFetcher, as_it_is, new_indices
+from trainwright.data.workers import worker_init
+from trainwright.world import World
+
+
+class DrawnBatches(Sampler[Any]):
+    """The batches that another sampler drew for this pass, from a position on: number j goes to rank j mod ranks."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.drawn: list[Any] = []
+        self.epoch = 0
+        self.position = 0
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.drawn) / self.world.size)
+
+    def __iter__(self) -> Iterator[Indices]:
+        for start in range(self.position * self.world.size, len(self.drawn), self.world.size):
+            group = self.drawn[start : start + self.world.size]
+            own = self.world.rank < len(group)
+            rows = group[self.world.rank] if own else group[0][:1]
+            yield new_indices(rows, self.epoch, start + self.world.rank, weightless=not own)
+
+
+class OneRow:
+    """A collator for loaders without batching: the only row is the batch."""
+
+    def __init__(self, convert: Callable[[Any], Any]) -> None:
+        self.convert = convert
+
+    def __call__(self, rows: list[Any]) -> Any:
+        return self.convert(rows[0])
+
+
+class DrawnSource:
+    """A ready torch DataLoader over map-style data, rebuilt around its dataset, sampler and collator.
+
+    Its sampler draws the whole pass at once. To go on within a pass, the random streams are set to what they were when
+    the pass began, the sampler draws again, and they are put back; no row is loaded for that.
+    """
+
+    def __init__(self, loader: DataLoader, seed: int, world: World, from_main: Callable[[Any], Any]) -> None:
+        self.loader = loader
+        self.from_main = from_main
+        self.batches = DrawnBatches(world)
+        self.pass_began: dict[str, Any] = {}
+        convert = loader.collate_fn
+        collate = Collate(convert if loader.batch_sampler is not None else OneRow(convert))
+        drawing = seed if may_draw(loader.dataset, convert) else None
+        self.rebuilt: DataLoader = DataLoader(
+            RowFetcher(loader.dataset, collate, drawing),
+            batch_sampler=self.batches,
+            collate_fn=as_it_is,
+            generator=new_generator(seed),
+            worker_init_fn=worker_init(loader.worker_init_fn),
+            **{name: getattr(loader, name) for name in _KEPT if loader.num_workers or name == "pin_memory"},
+        )
+
+    def read(self, epoch: int, position: int) -> Iterator[Any]:
+        """Yield the micro-batches of a pass after the first `position`."""
+        owners = (self.loader, self.loader.sampler, self.loader.batch_sampler)
+        now = randomness.host_states()
+        if position == 0:
+            self.pass_began = {"streams": now, "generators": randomness.own_states(*owners)}
+        elif self.pass_began:
+            randomness.restore_host(self.pass_began["streams"])
+            randomness.restore_own(self.pass_began["generators"], *owners)
+        set_epoch(self.loader, epoch)
+        draw_once(self.loader.generator)
+        self.batches.drawn = self.from_main(self._draw() if self.batches.world.is_main else None)
+        self.batches.epoch, self.batches.position = epoch, position
+        if position > 0:
+            randomness.restore_host(now)
+        yield from self.rebuilt
+
+    def _draw(self) -> list[Any]:
+        if self.loader.batch_sampler is None:
+            return [[index] for index in self.loader.sampler]
+        return list(self.loader.batch_sampler)
+
+    def describe(self) -> dict[str, Any]:
+        """Return nothing: the sampler is the user's."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the random streams as they were when this pass began."""
+        return {"pass_began": self.pass_began}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.pass_began = state.get("pass_began", {})
+
+
+_KEPT = (
+    "pin_memory", "num_workers", "timeout", "prefetch_factor", "persistent_workers", "multiprocessing_context",
+)  # fmt: skip
+
+
+class ForeignSource:
+    """Any other iterable of batches, taken as it is: it goes on by its own state, or is consumed up to the place."""
+
+    def __init__(self, loader: Any, note: Note) -> None:
+        self.loader = loader
+        self.note = note
+        self.pass_began: dict[str, Any] = {}
+        self.saved: Any = None
+
+    def read(self, epoch: int, position: int) -> Iterator[Any]:
+        """Yield the batches of a pass after the first `position`."""
+        set_epoch(self.loader, epoch)
+        if position and self.saved is not None:
+            self.loader.load_state_dict(self.saved)
+            yield from self.loader
+            return
+        now = randomness.host_states()
+        if position == 0:
+            self.pass_began = {"streams": now, "generators": randomness.own_states(self.loader)}
+        elif self.pass_began:
+            randomness.restore_host(self.pass_began["streams"])
+            randomness.restore_own(self.pass_began["generators"], self.loader)
+        batches = iter(self.loader)
+        if position:
+            self.note(
+                f"The first {position} batches of the {type(self.loader).__name__} are read again to find the place "
+                "where the run stopped. A torch DataLoader, or a loader with state_dict() and load_state_dict(), goes "
+                "on at once."
+            )
+            for _ in islice(batches, position):
+                pass
+            randomness.restore_host(now)
+        yield from batches
+
+    def describe(self) -> dict[str, Any]:
+        """Return nothing: the order is the user's."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the loader's own state, or the random streams as they were when this pass began."""
+        if has_state(self.loader):
+            return {"loader": self.loader.state_dict()}
+        return {"pass_began": self.pass_began}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.saved, self.pass_began = state.get("loader"), state.get("pass_began", {})
+
+
+class EveryNth:
+    """This rank's share of an iterable that cannot be divided: all ranks read it, each keeps its own batches."""
+
+    def __init__(self, batches: Any, world: World) -> None:
+        self.batches = batches
+        self.world = world
+
+    def __iter__(self) -> Iterator[Any]:
+        batches = iter(self.batches)
+        while group := list(islice(batches, self.world.size)):
+            yield group[self.world.rank] if self.world.rank < len(group) else Repeat(group[0])
+
+    def set_epoch(self, epoch: int) -> None:
+        """Tell the loader the epoch, if it asks for it."""
+        set_epoch(self.batches, epoch)

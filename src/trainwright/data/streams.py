@@ -1,0 +1,207 @@
+"""Streams: data read in its own order, cut into micro-batches, and found again after a stop.
+
+With worker processes, every worker reads its shard of the stream, and micro-batches come from the shards in turn. So a
+place in a stream is one place per shard, and whose turn it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from trainwright import randomness
+from trainwright.data.kinds import has_state
+from trainwright.data.loader import Note, draw_once, set_epoch
+from trainwright.data.rows import Fetched, Repeat, draws
+from trainwright.errors import DataError
+from trainwright.world import World
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the reader of one shard stands: rows read in this pass, and what the stream says of itself."""
+
+    shard: int
+    rows: int = 0
+    state: Any = None
+
+
+@dataclass(frozen=True)
+class Stamped:
+    """A micro-batch and the place after it."""
+
+    batch: Any
+    place: Place
+
+    def pin_memory(self) -> Stamped:
+        """Pin the batch; torch's DataLoader calls this."""
+        return replace(self, batch=torch.utils.data._utils.pin_memory.pin_memory(self.batch))
+
+
+class RankStream(IterableDataset):
+    """A stream cut into micro-batches, of which this rank collates its share: number j goes to rank j mod ranks.
+
+    All ranks yield the same number; where the stream ends early for some, they repeat a row that weighs nothing.
+
+    Attributes:
+        begin: where the readers begin their next pass, the one whose turn it is first; None for the start.
+        stamped: whether every micro-batch comes with its place.
+        place: where the reader in this process stands.
+    """
+
+    def __init__(
+        self,
+        stream: Any,
+        collate: Callable[[list[Any]], Any],
+        batch_size: int,
+        world: World,
+        drop_last: bool = False,
+        seed: int | None = None,
+    ) -> None:
+        self.stream = stream
+        self.collate = collate
+        self.batch_size = batch_size
+        self.world = world
+        self.drop_last = drop_last
+        self.seed = seed
+        self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # persistent workers see it change
+        self.begin: list[Place] | None = None
+        self.stamped = False
+        self.place = Place(0)
+        self._worker: int | None = None
+
+    def set_epoch(self, epoch: int) -> None:
+        """Note the epoch, which the stream is told when its pass begins."""
+        self.epoch.fill_(epoch)
+
+    def __iter__(self) -> Iterator[Any]:
+        begin, self.begin = self.begin, None
+        set_epoch(self.stream, int(self.epoch))
+        self.place = self._take_shard(begin)
+        for group in self._groups():
+            if self.drop_last and sum(map(len, group)) < self.batch_size * self.world.size:
+                return
+            batch = self._collated(group)
+            self.place = replace(self.place, rows=self.place.rows + sum(map(len, group)), state=None)
+            yield Stamped(batch, self.now() if self._worker is not None else self.place) if self.stamped else batch
+
+    def now(self) -> Place:
+        """Return the place of this process's reader, with the stream's own state if it has one."""
+        return replace(self.place, state=self.stream.state_dict()) if has_state(self.stream) else self.place
+
+    def _take_shard(self, begin: list[Place] | None) -> Place:
+        info = get_worker_info()
+        if info is None:
+            return begin[0] if begin else Place(0)
+        if self._worker is None:
+            self._worker = info.id
+        place = begin[self._worker] if begin else Place(self._worker)
+        object.__setattr__(info, "id", place.shard)  # streams ask torch for the number of their worker
+        return place
+
+    def _groups(self) -> Iterator[list[list[Any]]]:
+        """Yield the rows of every rank's next micro-batch, from the reader's place on."""
+        if self.place.rows and self.place.state is not None:
+            self.stream.load_state_dict(self.place.state)
+        counted = self.place.rows if self.place.state is None else 0
+        row = self.place.rows - counted
+        rows: Iterator[Any] | None = None
+        while True:
+            group = []
+            for _ in range(self.world.size):
+                with draws(self.seed, int(self.epoch), self.place.shard, row):
+                    rows = iter(self.stream) if rows is None else rows
+                    group.append(list(islice(rows, self.batch_size)))
+                row += len(group[-1])
+            if not group[0]:
+                return
+            if row > counted:
+                yield group
+
+    def _collated(self, group: list[list[Any]]) -> Any:
+        mine = group[self.world.rank]
+        first = self.place.rows + sum(map(len, group[: self.world.rank]))
+        rows = Fetched(mine or group[0][:1])
+        rows.indices = range(first, first + len(rows))
+        with draws(self.seed, int(self.epoch), self.place.shard, first, 1):
+            batch = self.collate(rows)
+        return batch if mine else Repeat(batch)
+
+
+class StreamSource:
+    """Reads a stream, and finds its place by the stream's own state, or by counting rows forward."""
+
+    def __init__(self, loader: DataLoader, note: Note) -> None:
+        self.loader = loader
+        self.note = note
+        self.stream: RankStream = loader.dataset  # type: ignore[assignment]
+        self.stream.stamped = True
+        self.places: dict[int, Place] = {}
+        self.last = -1
+        self.generators: list[Any] = []
+
+    @property
+    def readers(self) -> int:
+        """Processes that read a shard each."""
+        return max(1, self.loader.num_workers)
+
+    def read(self, epoch: int, position: int) -> Iterator[Any]:
+        """Yield the micro-batches of a pass after the first `position`."""
+        self.stream.set_epoch(epoch)
+        if position == 0:
+            draw_once()
+            self.places, self.last, self.stream.begin = {}, -1, None
+            self.generators = randomness.own_states(self.stream.stream)
+        else:
+            randomness.restore_own(self.generators, self.stream.stream)
+            self.stream.begin = self._in_turn()
+            self._explain()
+        for stamped in self.loader:
+            self.last = stamped.place.shard
+            self.places[self.last] = stamped.place
+            yield stamped.batch
+
+    def _in_turn(self) -> list[Place]:
+        shards = [(self.last + 1 + turn) % self.readers for turn in range(self.readers)]
+        return [self.places.get(shard, Place(shard)) for shard in shards]
+
+    def _explain(self) -> None:
+        if not self.places:
+            raise DataError(
+                "The checkpoint does not say where the stream stood; it was written by another engine. Start the pass "
+                "anew with ignore_data_skip=True."
+            )
+        rows = sum(place.rows for place in self.places.values() if place.state is None)
+        if rows:
+            self.note(
+                f"{rows} rows of the stream are read again to find the place where the run stopped. A stream with "
+                "state_dict() and load_state_dict() goes on at once (datasets has them, but not for shuffle buffers)."
+            )
+
+    def describe(self) -> dict[str, Any]:
+        """Return what defines the order."""
+        return {"readers": self.readers}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the place of every reader, whose turn was the last, and the stream's own generators."""
+        places = list(self.places.values()) if self.loader.num_workers or not self.places else [self.stream.now()]
+        return {
+            "readers": self.readers,
+            "places": [asdict(place) for place in places],
+            "last": self.last,
+            "generators": self.generators,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned; other numbers of readers share the rows read evenly."""
+        places = [Place(**place) for place in state.get("places", [])]
+        self.last, self.generators = state.get("last", -1), state.get("generators", [])
+        if state.get("readers", self.readers) != self.readers:
+            share = sum(place.rows for place in places) // self.readers
+            places, self.last = [Place(shard, share) for shard in range(self.readers)], -1
+        self.places = {place.shard: place for place in places}
