@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 import trainwright
 from tests import tiny
-from trainwright import CheckpointError, Trainer, TrainingArguments
-from trainwright.checkpoint import folder
+from trainwright import CheckpointError
+from trainwright.checkpoint import check, folder
 from trainwright.data.plan import Batching, Order, Plan
 
 
@@ -139,7 +139,7 @@ def test_layout_and_manifest(tmp_path):
     assert {"config.json", "model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json"} <= names
     assert {"rng_state.pth", "trainwright.json", "manifest.json"} <= names
     assert set(json.loads((newest / "manifest.json").read_text())["files"]) == names - {"manifest.json"}
-    assert folder.damage(newest) is None
+    assert check.damage(newest) is None
     assert not list(tmp_path.glob(".checkpoint-*"))
 
 
@@ -168,24 +168,10 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(tmp_path, kind, caplog):
         made(tmp_path, data).train(resume_from_checkpoint=str(tmp_path / "checkpoint-10"))
 
 
-def test_a_save_that_fails_leaves_nothing_behind(tmp_path):
-    class Failing(Trainer):
-        def save_model(self, output_dir=None, _internal_call=False):
-            super().save_model(output_dir, _internal_call)
-            if self.state.global_step == 10:
-                raise OSError(28, "No space left on device")
-
-    args = TrainingArguments(str(tmp_path), max_steps=16, save_steps=5, use_cpu=True, disable_tqdm=True)
-    trainer = Failing(tiny.new_line(), args, train_dataset=tiny.line_rows())
-    with pytest.raises(CheckpointError, match="could not be written: No space left on device.*Earlier checkpoints"):
-        trainer.train()
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ["checkpoint-5"]
-
-
 def test_rotation_keeps_the_newest_and_the_best(tmp_path):
     for step in (1, 2, 3, 4):
         (tmp_path / f"checkpoint-{step}").mkdir()
-    folder.rotate(tmp_path, 2, str(tmp_path / "checkpoint-1"))
+    folder.delete(folder.surplus(tmp_path, "this run", 2, str(tmp_path / "checkpoint-1")))
     assert [path.name for path in folder.checkpoints(tmp_path)] == ["checkpoint-1", "checkpoint-4"]
 
 

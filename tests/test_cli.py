@@ -70,7 +70,9 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(place):
     long = [*SMALL, "training.max_steps=4000", "training.save_steps=4000", "training.eval_steps=4000"]
     command = [sys.executable, "-m", "trainwright.cli.main", "demo", *long, "training.logging_steps=1"]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("To beat"):
@@ -79,7 +81,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(place):
     process.send_signal(signal.SIGINT)
     out = process.communicate(timeout=60)[0]
     assert process.returncode == 130
-    stopped = re.search(r"Interrupted at step (\d+) of 4000; saved in runs/demo", out)
+    stopped = re.search(r"Interrupted by SIGINT at step (\d+) of 4000; saved in .runs/demo.", out)
     assert stopped
     assert (place / "runs" / "demo" / f"checkpoint-{stopped[1]}" / "manifest.json").exists()
     short = [*long, f"training.max_steps={int(stopped[1]) + 2}"]

@@ -36,6 +36,8 @@ _OURS = {
     "ConfigError": "errors",
     "DataError": "errors",
     "CheckpointError": "errors",
+    "DivergenceError": "errors",
+    "Interrupted": "errors",
     "JobError": "errors",
 }
 _SAME = {"BaseTrainer": ("engine.trainer", "Trainer")}

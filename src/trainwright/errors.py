@@ -22,6 +22,22 @@ class CheckpointError(TrainwrightError, RuntimeError, ValueError):
     """A checkpoint cannot be written, found, read or used for this run."""
 
 
+class DivergenceError(TrainwrightError, RuntimeError):
+    """Training got no finite loss and gradient for so long that it was stopped."""
+
+
+class Interrupted(SystemExit):
+    """A signal asked the run to stop; it has saved its state and leaves with exit code 128 + the signal's number."""
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(128 + number)
+        self.number = number
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
 class JobError(TrainwrightError, RuntimeError):
     """A tracked job cannot be started, found or changed."""
 

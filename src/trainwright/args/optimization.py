@@ -49,6 +49,8 @@ class Stability:
     """Clipping and regularisation."""
 
     max_grad_norm: float = option(1.0, "Gradients are scaled down to this norm; 0 for no clipping.")
+    max_skipped_steps: int = option(10, "Stop when so many steps in a row had no finite loss and gradient.")
+    spike_factor: float | None = option(None, "Report the rows of a step whose loss is so many times the usual.")
     label_smoothing_factor: float = option(0.0, "Share of the target probability spread over all classes.")
     neftune_noise_alpha: float | None = option(None, "Scale of NEFTune's noise on the embeddings.")
     average_tokens_across_devices: bool = option(True, "Always true: the loss is one sum over one count.")
@@ -84,4 +86,4 @@ class Compute:
     liger_kernel_config: dict[str, bool] | None = option(None, "Not supported.")
     use_cache: bool = option(False, "Let the model keep a key-value cache in training.")
     torch_empty_cache_steps: int | None = option(None, "Empty the device's memory cache every so many steps.")
-    auto_find_batch_size: bool = option(False, "Not supported yet.")
+    auto_find_batch_size: bool = option(False, "Compute micro-batches in smaller pieces when memory runs out.")

@@ -28,12 +28,6 @@ REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "use_liger_kernel": (bool, f"{_LATER}; load the model with the kernels you want before passing it"),
     "liger_kernel_config": (bool, f"{_LATER}; load the model with the kernels you want before passing it"),
-    "auto_find_batch_size": (
-        bool,
-        f"{_LATER}; lower per_device_train_batch_size and raise gradient_accumulation_steps by the same factor: "
-        "the parameters stay the same to rounding",
-    ),
-    "enable_jit_checkpoint": (bool, f"{_LATER}; lower save_steps, so that a kill loses less"),
     "average_tokens_across_devices": (
         lambda value: not value,
         "cannot be False: every token weighs the same on every device; leave it out",

@@ -23,7 +23,7 @@ class Saving:
     save_total_limit: int | None = option(None, "Checkpoints to keep; the best one is always kept.")
     save_only_model: bool = option(False, "Save the model without optimizer, schedule and randomness.")
     save_on_each_node: bool = option(False, "Save on every machine, for folders that are not shared.")
-    enable_jit_checkpoint: bool = option(False, "Not supported.")
+    enable_jit_checkpoint: bool = option(False, "Without effect: a signal always saves before the run leaves.")
 
 
 @dataclass

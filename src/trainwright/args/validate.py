@@ -14,6 +14,7 @@ _POSITIVE_INTEGERS = (
     "per_device_train_batch_size",
     "per_device_eval_batch_size",
     "gradient_accumulation_steps",
+    "max_skipped_steps",
 )
 _OPTIONAL_POSITIVE_INTEGERS = ("save_total_limit", "torch_empty_cache_steps", "dataloader_prefetch_factor")
 _NOT_NEGATIVE = (
@@ -72,6 +73,9 @@ def _shares(args: Any) -> Iterator[str]:
         value = getattr(args, name)
         if not is_number(value) or not 0 <= value < 1:
             yield f"{name}={value!r} must be a number from 0 to below 1."
+    factor = args.spike_factor
+    if factor is not None and (not is_number(factor) or factor <= 1):
+        yield f"spike_factor={factor!r} must be a number above 1, or be left out."
 
 
 def _not_a_number(name: str, value: Any) -> str:

@@ -11,13 +11,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import time
 from pathlib import Path
-from typing import Any
-
-from trainwright.errors import CheckpointError
 
 MANIFEST = "manifest.json"
 PREFIX = "checkpoint"
@@ -25,50 +20,23 @@ _NAME = re.compile(rf"^{PREFIX}-(\d+)$")
 _TEMPORARY = f".{PREFIX}-"
 
 
-@dataclass(frozen=True)
-class Damage:
-    """Why a folder cannot be used as a checkpoint."""
-
-    folder: Path
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.folder.name}: {self.reason}"
-
-
-@contextmanager
-def new_checkpoint(place: Path) -> Iterator[Path]:
-    """Give a temporary folder to write into; on leaving without an error it becomes `place`, all at once.
-
-    Raises:
-        CheckpointError: the folder cannot be written; what was there before is untouched.
-    """
+def open_temporary(place: Path) -> Path:
+    """Make and return the empty temporary folder that is to become `place`; the run's folder must exist."""
     temporary = place.parent / f"{_TEMPORARY}{place.name}-{os.getpid()}"
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        yield temporary
-        seal(temporary)
-        publish(temporary, place)
-    except OSError as error:
-        free = shutil.disk_usage(_existing_parent(place)).free
-        raise CheckpointError(
-            f"The checkpoint {place} could not be written: {error.strerror or error} ({free / 1e6:.0f} MB free). "
-            "Earlier checkpoints are untouched."
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    return temporary
 
 
-def seal(folder: Path) -> None:
-    """Flush every file to the disk and write the manifest that says what belongs to the folder."""
+def seal(folder: Path, run_id: str) -> None:
+    """Flush every file to the disk and write the manifest that says what belongs to the folder, and to which run."""
     files = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         _flush(path)
         files[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "sha256": checksum(path)}
     manifest = folder / MANIFEST
-    manifest.write_text(json.dumps({"version": 1, "files": files}, indent=1) + "\n", encoding="utf-8")
+    text = json.dumps({"version": 1, "run": run_id, "files": files}, indent=1) + "\n"
+    manifest.write_text(text, encoding="utf-8")
     _flush(manifest)
     _flush(folder)
 
@@ -100,17 +68,11 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def _existing_parent(path: Path) -> Path:
-    while not path.exists():
-        path = path.parent
-    return path
-
-
 def checkpoints(output_dir: Path) -> list[Path]:
-    """Return the checkpoint folders of a run, oldest step first."""
+    """Return the checkpoint folders in a run's folder, oldest step first."""
     if not output_dir.is_dir():
         return []
-    found = [(int(m[1]), path) for path in output_dir.iterdir() if (m := _NAME.match(path.name)) and path.is_dir()]
+    found = [(step_of(path), path) for path in output_dir.iterdir() if _NAME.match(path.name) and path.is_dir()]
     return [path for _, path in sorted(found)]
 
 
@@ -120,54 +82,62 @@ def step_of(folder: Path) -> int:
     return int(match[1]) if match else -1
 
 
-def damage(folder: Path) -> Damage | None:
-    """Return what is wrong with a checkpoint, or None when every file is as the manifest says.
-
-    A folder without a manifest (transformers' own) is checked for the files that resuming needs.
-    """
-    manifest = folder / MANIFEST
-    if not manifest.exists():
-        return None if (folder / "trainer_state.json").exists() else Damage(folder, "trainer_state.json is missing")
+def run_of(folder: Path) -> str | None:
+    """Return the id of the run that wrote a checkpoint; None where the folder does not tell."""
     try:
-        files: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))["files"]
-    except (ValueError, KeyError, OSError) as error:
-        return Damage(folder, f"{MANIFEST} cannot be read ({error})")
-    for name, expected in files.items():
-        path = folder / name
-        if not path.is_file():
-            return Damage(folder, f"{name} is missing")
-        if path.stat().st_size != expected["size"]:
-            return Damage(folder, f"{name} has {path.stat().st_size} bytes instead of {expected['size']}")
-        if checksum(path) != expected["sha256"]:
-            return Damage(folder, f"{name} has other contents than were written")
-    return None
+        return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["run"]
+    except (OSError, ValueError, KeyError):
+        return None
 
 
-def newest_valid(output_dir: Path) -> tuple[Path | None, list[Damage]]:
-    """Return the newest checkpoint whose files are whole, and what is wrong with those passed over."""
-    passed_over: list[Damage] = []
-    for folder in reversed(checkpoints(output_dir)):
-        fault = damage(folder)
-        if fault is None:
-            return folder, passed_over
-        passed_over.append(fault)
-    return None, passed_over
+def of_run(output_dir: Path, run_id: str | None) -> list[Path]:
+    """Return the checkpoints of one run, oldest step first; those that do not tell their run count too."""
+    return [path for path in checkpoints(output_dir) if run_id is None or run_of(path) in (run_id, None)]
 
 
 def sweep(output_dir: Path) -> None:
-    """Delete what saves that died have left behind."""
+    """Delete what saves that died have left behind; put back a checkpoint that was being replaced."""
+    for path in output_dir.glob(f"{_TEMPORARY}old-*"):
+        place = output_dir / path.name.removeprefix(f"{_TEMPORARY}old-").rpartition("-")[0]
+        if not place.exists() and (path / MANIFEST).exists():
+            path.rename(place)
     for path in output_dir.glob(f"{_TEMPORARY}*"):
         shutil.rmtree(path, ignore_errors=True)
 
 
-def rotate(output_dir: Path, keep: int | None, best: str | None) -> list[Path]:
-    """Delete the oldest checkpoints beyond `keep`, never the best nor the newest; return what was deleted."""
-    present = checkpoints(output_dir)
-    if keep is None or len(present) <= keep:
+def set_aside(output_dir: Path, folders: list[Path]) -> Path | None:
+    """Move checkpoints of an earlier run into `previous-<time>`; return that folder, or None where there are none."""
+    if not folders:
+        return None
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    taken = sum(1 for _ in output_dir.glob(f"previous-{stamp}*"))
+    previous = output_dir / (f"previous-{stamp}-{taken}" if taken else f"previous-{stamp}")
+    previous.mkdir()
+    for folder in folders:
+        folder.rename(previous / folder.name)
+    return previous
+
+
+def surplus(output_dir: Path, run_id: str | None, keep: int | None, best: str | None, coming: int = 0) -> list[Path]:
+    """Return the oldest checkpoints of a run beyond `keep`, never the best nor the newest.
+
+    Args:
+        output_dir: the run's folder.
+        run_id: the run.
+        keep: how many may stay; None for all.
+        best: the best checkpoint so far.
+        coming: checkpoints about to be written, which count too.
+    """
+    present = of_run(output_dir, run_id)
+    if keep is None or len(present) + coming <= keep:
         return []
-    protected = {present[-1]} | ({Path(best).resolve()} if best else set())
-    candidates = [path for path in present if path not in protected and path.resolve() not in protected]
-    surplus = candidates[: len(present) - keep]
-    for path in surplus:
-        shutil.rmtree(path, ignore_errors=True)
-    return surplus
+    protected = {present[-1].resolve()} | ({Path(best).resolve()} if best else set())
+    return [path for path in present if path.resolve() not in protected][: len(present) + coming - keep]
+
+
+def delete(folders: list[Path]) -> None:
+    """Delete checkpoints: each loses its name first, so that a kill leaves no half of one."""
+    for path in folders:
+        gone = path.parent / f"{_TEMPORARY}gone-{path.name}-{os.getpid()}"
+        path.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)

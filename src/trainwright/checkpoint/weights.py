@@ -32,6 +32,42 @@ def save_model(model: nn.Module, folder: Path, processing_class: Any = None) -> 
         processing_class.save_pretrained(folder)
 
 
+def save_all_but_tensors(model: nn.Module, folder: Path, processing_class: Any) -> dict[str, torch.Tensor] | None:
+    """Write configuration and tokenizer, and return the tensors that `model.safetensors` is to hold.
+
+    Returns:
+        The tensors, still the model's own memory; None where the model writes its weights itself (adapters, quantized
+        and offloaded models), and they are written now.
+    """
+    if not is_pretrained(model):
+        tensors = None if is_adapter(model) else unique_tensors(model.state_dict())
+    else:
+        tensors = _as_transformers_saves(model)
+    if tensors is None:
+        save_model(model, folder, processing_class)
+        return None
+    if is_pretrained(model):
+        with _without_bars():
+            model.save_pretrained(folder, state_dict={})  # type: ignore[operator]
+    if processing_class is not None:
+        processing_class.save_pretrained(folder)
+    return tensors
+
+
+def _as_transformers_saves(model: Any) -> dict[str, torch.Tensor] | None:
+    """Return what `save_pretrained` would write: ties once, under the names of the architecture's files."""
+    own_way = ("hf_quantizer", "_tp_size", "_hf_peft_config_loaded", "hf_device_map")
+    if any(getattr(model, name, None) for name in own_way):
+        return None
+    from transformers.core_model_loading import revert_weight_conversion
+    from transformers.modeling_utils import remove_tied_weights_from_state_dict
+
+    left_out = set(getattr(model, "_keys_to_ignore_on_save", None) or ())
+    state = {name: tensor for name, tensor in model.state_dict().items() if name not in left_out}
+    state = revert_weight_conversion(model, remove_tied_weights_from_state_dict(state, model))
+    return {name: tensor.detach().contiguous() for name, tensor in state.items()}
+
+
 @contextmanager
 def _without_bars() -> Iterator[None]:
     """Keep transformers' progress bar of a save out of the terminal and the log."""
@@ -75,6 +111,8 @@ def load_model(model: nn.Module, folder: Path) -> None:
         return
     saved = _read(folder)
     own = model.state_dict()
+    if is_pretrained(model) and saved.keys() - own.keys():
+        saved = _in_memory_form(model, folder, saved)
     _check_fit(saved, own, folder)
     model.load_state_dict(saved, strict=False)
 
@@ -86,6 +124,17 @@ def _read(folder: Path) -> dict[str, torch.Tensor]:
     if (folder / WEIGHTS).exists():
         return load_file(folder / WEIGHTS)
     raise CheckpointError(f"{folder} holds no weights ({WEIGHTS} is missing); give a folder that a save has written.")
+
+
+def _in_memory_form(model: Any, folder: Path, saved: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return weights whose names or shapes on disk are not those in memory (experts, for one) as the model has them."""
+    from transformers.core_model_loading import revert_weight_conversion
+
+    on_disk = revert_weight_conversion(model, dict(model.state_dict()))
+    if saved.keys() - on_disk.keys():
+        return saved  # another architecture
+    with _without_bars():
+        return type(model).from_pretrained(folder, dtype=model.dtype).state_dict()
 
 
 def _check_fit(saved: dict[str, torch.Tensor], own: dict[str, Any], folder: Path) -> None:

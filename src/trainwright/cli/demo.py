@@ -19,8 +19,7 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as training.learning_rate=0.003")
     args = parser.parse_args(argv)
 
-    from trainwright.callbacks.interrupt import InterruptCallback
-    from trainwright.checkpoint.folder import newest_valid
+    from trainwright.checkpoint.check import newest_valid
     from trainwright.config.build import build
     from trainwright.config.load import load
     from trainwright.state import TrainerState
@@ -34,8 +33,5 @@ def run(argv: Sequence[str]) -> int:
         if state.global_step >= state.max_steps:
             print(f"This run is complete: {state.global_step} steps, in {folder}/. {_AGAIN.format(folder=folder)}")
             return 0
-    trainer = build(config)
-    interrupt = InterruptCallback()
-    trainer.add_callback(interrupt)
-    trainer.train(resume_from_checkpoint=newest is not None)
-    return interrupt.exit_code
+    build(config).train(resume_from_checkpoint=newest is not None)
+    return 0

@@ -1,6 +1,6 @@
 """The command line. Commands are imported when they are called, so that `--help` answers at once.
 
-Exit codes: 0 done, 2 the user's mistake (one sentence, no traceback), 1 ours (with traceback), 130 interrupted.
+Exit codes: 0 done, 2 the user's mistake (one sentence, no traceback), 1 ours (with traceback), 128 + n at signal n.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from trainwright import __version__
-from trainwright.errors import TrainwrightError
+from trainwright.errors import Interrupted, TrainwrightError
 
 COMMANDS = {
     "demo": "train a small model of Python code in three minutes",
@@ -36,6 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TrainwrightError as error:
         print(f"trainwright {chosen}: {error}", file=sys.stderr)
         return 2
+    except Interrupted as stop:
+        print("The same command (train: with --resume) goes on from there.", flush=True)
+        return int(stop.code)  # type: ignore[arg-type]
     except KeyboardInterrupt:
         return 130
 

@@ -15,12 +15,8 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as training.max_steps=100")
     args = parser.parse_args(argv)
 
-    from trainwright.callbacks.interrupt import InterruptCallback
     from trainwright.config.build import build
     from trainwright.config.load import load
 
-    trainer = build(load(args.config, args.overrides))
-    interrupt = InterruptCallback()
-    trainer.add_callback(interrupt)
-    trainer.train(resume_from_checkpoint=args.resume)
-    return interrupt.exit_code
+    build(load(args.config, args.overrides)).train(resume_from_checkpoint=args.resume)
+    return 0

@@ -21,8 +21,11 @@ def row_lengths(dataset: Any, args: Any, processing_class: Any) -> Sequence[int]
         return None
     if args.length_column_name in (getattr(dataset, "column_names", None) or ()):
         return list(dataset[args.length_column_name])
+    first = dataset[0] if isinstance(dataset[0], Mapping) else {}
+    if args.length_column_name in first:
+        return [int(row[args.length_column_name]) for row in (dataset[i] for i in range(len(dataset)))]
     name = processing_class.model_input_names[0] if processing_class is not None else "input_ids"
-    if not isinstance(dataset[0], Mapping) or name not in dataset[0]:
+    if name not in first:
         raise DataError(
             f"train_sampling_strategy='group_by_length' needs the length of every row, but there is neither a column "
             f"'{args.length_column_name}' nor '{name}' (columns: {column_names(dataset)}). Add one, or set "

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from trainwright.data.plan import Plan
 from trainwright.data.rows import Indices, new_indices
+from trainwright.data.workers import end_workers, reading
 
 Note = Callable[[str], None]
 
@@ -28,7 +30,7 @@ class TrainLoader(Protocol):
     def steps_per_epoch(self) -> int | None:
         """Optimizer steps of a whole epoch; None where the data has no length."""
 
-    def steps(self, epoch: int, position: int) -> Iterator[tuple[int, list[Any]]]:
+    def steps(self, epoch: int, position: int) -> Generator[tuple[int, list[Any]]]:
         """Yield (position afterwards, micro-batches) for every optimizer step left in the epoch."""
 
     def steps_left(self, position: int) -> int | None:
@@ -45,6 +47,9 @@ class TrainLoader(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
+
+    def close(self) -> None:
+        """End the processes that load data."""
 
 
 class PlannedBatches(Sampler[list[int]]):
@@ -86,17 +91,17 @@ class PlannedLoader:
         """Optimizer steps of a whole epoch."""
         return self.plan.steps_left(0)
 
-    def steps(self, epoch: int, position: int) -> Iterator[tuple[int, list[Any]]]:
+    def steps(self, epoch: int, position: int) -> Generator[tuple[int, list[Any]]]:
         """Yield (position afterwards, micro-batches), fetching only rows after `position`."""
         if position == 0:
             draw_once()
         self.batches.epoch, self.batches.position = epoch, position
         end, step_rows = self.plan.epoch_rows, self.plan.batching.step_rows
-        micro_batches = iter(self.loader)
-        while position < end:
-            rows = min(step_rows, end - position)
-            position += rows
-            yield position, [next(micro_batches) for _ in range(self.plan.micro_batches(rows))]
+        with reading(self.loader) as micro_batches:
+            while position < end:
+                rows = min(step_rows, end - position)
+                position += rows
+                yield position, [next(micro_batches) for _ in range(self.plan.micro_batches(rows))]
 
     def steps_left(self, position: int) -> int:
         """Return the steps of an epoch after `position`."""
@@ -117,13 +122,17 @@ class PlannedLoader:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore nothing."""
 
+    def close(self) -> None:
+        """End the processes that load data."""
+        end_workers(self.loader)
+
 
 class Source(Protocol):
     """Micro-batches in an order that is not planned: a stream, a ready loader, any iterable."""
 
     loader: Any
 
-    def read(self, epoch: int, position: int) -> Iterator[Any]:
+    def read(self, epoch: int, position: int) -> Generator[Any]:
         """Yield the micro-batches of a pass after the first `position`."""
 
     def describe(self) -> dict[str, Any]:
@@ -134,6 +143,9 @@ class Source(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
+
+    def close(self) -> None:
+        """End the processes that load data."""
 
 
 @dataclass
@@ -154,12 +166,12 @@ class SequentialLoader:
         """Optimizer steps of a whole epoch, where the loader has a length."""
         return self.steps_left(0)
 
-    def steps(self, epoch: int, position: int) -> Iterator[tuple[int, list[Any]]]:
+    def steps(self, epoch: int, position: int) -> Generator[tuple[int, list[Any]]]:
         """Yield (position afterwards, micro-batches) for every step after `position`."""
-        micro_batches = self.source.read(epoch, position)
-        while group := list(islice(micro_batches, self.accumulation)):
-            position += len(group)
-            yield position, group
+        with closing(self.source.read(epoch, position)) as micro_batches:
+            while group := list(islice(micro_batches, self.accumulation)):
+                position += len(group)
+                yield position, group
 
     def steps_left(self, position: int) -> int | None:
         """Return the steps of an epoch after `position`; None without a length."""
@@ -180,6 +192,10 @@ class SequentialLoader:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.source.load_state_dict(state)
+
+    def close(self) -> None:
+        """End the processes that load data."""
+        self.source.close()
 
 
 def set_epoch(part: Any, epoch: int) -> None:

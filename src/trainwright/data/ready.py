@@ -4,7 +4,7 @@ is taken as it is."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from itertools import islice
 from typing import Any
 
@@ -14,7 +14,7 @@ from trainwright import randomness
 from trainwright.data.kinds import has_state, may_draw
 from trainwright.data.loader import Note, draw_once, new_generator, set_epoch
 from trainwright.data.rows import Collate, Indices, Repeat, RowFetcher, as_it_is, new_indices
-from trainwright.data.workers import worker_init
+from trainwright.data.workers import end_workers, reading, worker_init
 from trainwright.world import World
 
 
@@ -72,7 +72,7 @@ class DrawnSource:
             **{name: getattr(loader, name) for name in _KEPT if loader.num_workers or name == "pin_memory"},
         )
 
-    def read(self, epoch: int, position: int) -> Iterator[Any]:
+    def read(self, epoch: int, position: int) -> Generator[Any]:
         """Yield the micro-batches of a pass after the first `position`."""
         owners = (self.loader, self.loader.sampler, self.loader.batch_sampler)
         now = randomness.host_states()
@@ -87,7 +87,12 @@ class DrawnSource:
         self.batches.epoch, self.batches.position = epoch, position
         if position > 0:
             randomness.restore_host(now)
-        yield from self.rebuilt
+        with reading(self.rebuilt) as batches:
+            yield from batches
+
+    def close(self) -> None:
+        """End the processes that load data."""
+        end_workers(self.rebuilt)
 
     def _draw(self) -> list[Any]:
         if self.loader.batch_sampler is None:
@@ -121,7 +126,7 @@ class ForeignSource:
         self.pass_began: dict[str, Any] = {}
         self.saved: Any = None
 
-    def read(self, epoch: int, position: int) -> Iterator[Any]:
+    def read(self, epoch: int, position: int) -> Generator[Any]:
         """Yield the batches of a pass after the first `position`."""
         set_epoch(self.loader, epoch)
         if position and self.saved is not None:
@@ -145,6 +150,9 @@ class ForeignSource:
                 pass
             randomness.restore_host(now)
         yield from batches
+
+    def close(self) -> None:
+        """Leave the loader to its owner."""
 
     def describe(self) -> dict[str, Any]:
         """Return nothing: the order is the user's."""

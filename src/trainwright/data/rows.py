@@ -40,7 +40,7 @@ class Indices(list):
 
 
 def new_indices(rows: Sequence[int], epoch: int, number: int, weightless: bool = False) -> Indices:
-    """Return row numbers as a sampler hands them to a `RowFetcher`; `number` tells the batch from others of the pass."""
+    """Return row numbers as a sampler hands them to a `RowFetcher`; `number` tells the batches of a pass apart."""
     indices = Indices(rows)
     indices.epoch, indices.number, indices.weightless = epoch, number, weightless
     return indices

@@ -6,7 +6,7 @@ place in a stream is one place per shard, and whose turn it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any
@@ -18,6 +18,7 @@ from trainwright import randomness
 from trainwright.data.kinds import has_state
 from trainwright.data.loader import Note, draw_once, set_epoch
 from trainwright.data.rows import Fetched, Repeat, draws
+from trainwright.data.workers import end_workers, reading
 from trainwright.errors import DataError
 from trainwright.world import World
 
@@ -150,7 +151,7 @@ class StreamSource:
         """Processes that read a shard each."""
         return max(1, self.loader.num_workers)
 
-    def read(self, epoch: int, position: int) -> Iterator[Any]:
+    def read(self, epoch: int, position: int) -> Generator[Any]:
         """Yield the micro-batches of a pass after the first `position`."""
         self.stream.set_epoch(epoch)
         if position == 0:
@@ -161,10 +162,15 @@ class StreamSource:
             randomness.restore_own(self.generators, self.stream.stream)
             self.stream.begin = self._in_turn()
             self._explain()
-        for stamped in self.loader:
-            self.last = stamped.place.shard
-            self.places[self.last] = stamped.place
-            yield stamped.batch
+        with reading(self.loader) as batches:
+            for stamped in batches:
+                self.last = stamped.place.shard
+                self.places[self.last] = stamped.place
+                yield stamped.batch
+
+    def close(self) -> None:
+        """End the processes that read the shards."""
+        end_workers(self.loader)
 
     def _in_turn(self) -> list[Place]:
         shards = [(self.last + 1 + turn) % self.readers for turn in range(self.readers)]

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import functools
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+_GRACE = 30  # seconds a worker goes on after a SIGTERM
 
 
 def worker_init(given: Callable[[int], None] | None = None) -> Callable[[int], None]:
@@ -12,10 +17,44 @@ def worker_init(given: Callable[[int], None] | None = None) -> Callable[[int], N
     return functools.partial(_begin, given)
 
 
+@contextmanager
+def reading(loader: Any) -> Iterator[Iterator[Any]]:
+    """Give the batches of a torch DataLoader; on leaving, however, its workers end, unless they are kept.
+
+    A worker outlives the first SIGTERM, so one left to the end of the process would hold that up.
+    """
+    batches = iter(loader)
+    try:
+        yield batches
+    finally:
+        if not getattr(loader, "persistent_workers", False):
+            _end(batches)
+
+
+def end_workers(loader: Any) -> None:
+    """End the workers that a loader keeps from pass to pass."""
+    _end(getattr(loader, "_iterator", None))
+    if hasattr(loader, "_iterator"):
+        loader._iterator = None
+
+
+def _end(batches: Any) -> None:
+    if hasattr(batches, "_shutdown_workers"):
+        batches._shutdown_workers()
+
+
 def _begin(given: Callable[[int], None] | None, worker: int) -> None:
     """Leave signals to the main process, which finishes its step and saves; workers end with it."""
-    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _go_on_for_a_while)
+    if hasattr(signal, "SIGUSR1"):
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     if given is not None:
         given(worker)
+
+
+def _go_on_for_a_while(number: int, frame: FrameType | None) -> None:
+    """The first SIGTERM is likely the whole group's; a second one, or no end of the main process, ends the worker."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(_GRACE)

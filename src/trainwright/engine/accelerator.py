@@ -48,7 +48,7 @@ class Accelerator:
 
     def clip_grad_norm_(self, parameters: Iterable[nn.Parameter], max_norm: float, norm_type: int = 2) -> torch.Tensor:
         """Clip gradients and return their norm before."""
-        return self._trainer.precision.clip(self._trainer.optimizer, list(parameters), max_norm)
+        return self._trainer.precision.clip(self._trainer.optimizer, list(parameters), max_norm)[0]
 
     def gather_for_metrics(self, value: Any) -> Any:
         """Return a value of all processes, joined along the first dimension."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +18,11 @@ from trainwright.data.loader import PlannedBatches
 from trainwright.data.ready import EveryNth
 from trainwright.data.rows import Repeat
 from trainwright.data.streams import RankStream
+from trainwright.data.workers import reading
 from trainwright.engine import reports
 from trainwright.engine.collecting import Collector, to_host
 from trainwright.engine.modes import full_evaluation_type, train_mode
+from trainwright.engine.signals import EvaluationInterrupted
 from trainwright.errors import ConfigError, DataError
 from trainwright.objectives.model_loss import labels_of
 from trainwright.state import EvalLoopOutput, EvalPrediction, PredictionOutput
@@ -119,8 +121,8 @@ def evaluation_loop(
     wanted = args.include_for_metrics
     collector = Collector(args.eval_do_concat_batches, "inputs" in wanted, "loss" in wanted)
     totals, live = Totals(), LiveMetrics(trainer, function) if args.batch_eval_metrics and function else None
-    with evaluating(trainer) as model:
-        for batch in batches_of(trainer, loader):
+    with evaluating(trainer) as model, closing(batches_of(trainer, loader)) as batches:
+        for batch in batches:
             weightless = isinstance(batch, Repeat)
             batch = batch.batch if isinstance(batch, Repeat) else batch
             loss, logits, labels = trainer.prediction_step(model, batch, loss_only, ignore_keys=ignore_keys)
@@ -196,7 +198,7 @@ class LiveMetrics:
         self.waiting = None
 
 
-def batches_of(trainer: Trainer, loader: Any) -> Iterator[Any]:
+def batches_of(trainer: Trainer, loader: Any) -> Generator[Any]:
     """Yield this rank's batches of a loader.
 
     Raises:
@@ -207,9 +209,12 @@ def batches_of(trainer: Trainer, loader: Any) -> Iterator[Any]:
     divided = isinstance(getattr(loader, "dataset", None), RankStream)
     divided = divided or isinstance(getattr(loader, "batch_sampler", None), PlannedBatches)
     world, empty = trainer.strategy.world, True
-    for batch in loader if divided or world.size == 1 else EveryNth(loader, world):
-        empty = False
-        yield batch
+    with reading(loader if divided or world.size == 1 else EveryNth(loader, world)) as batches:
+        for batch in batches:
+            empty = False
+            if trainer.run is not None and trainer.run.interruptible and trainer.run.signals.received is not None:
+                raise EvaluationInterrupted
+            yield batch
     if empty:
         raise DataError("The evaluation data gave no batch: the set or loader is empty.")
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
+import torch
+
+from trainwright.batch import row_count
 from trainwright.data.rows import Repeat
+from trainwright.engine import leaving
+from trainwright.engine.losses import count_work
+from trainwright.engine.memory import split
 from trainwright.engine.run import Run
 from trainwright.errors import DataError
 
@@ -30,23 +37,18 @@ class Work:
     total: float
 
 
-def feed(run: Run) -> Iterator[Work]:
+def feed(run: Run) -> Generator[Work]:
     """Yield the work of every step left in this epoch.
 
     Raises:
-        DataError: there is no data, or nothing in it is a target.
+        DataError: there is no data, or nothing in it is a target, or a process that reads it has died.
     """
     yielded = False
-    several = run.trainer.strategy.world.size > 1
-    for position, batches in _together(run) if several else run.loader.steps(run.epoch, run.position):
-        items = [0 if isinstance(batch, Repeat) else run.count(batch) for batch in batches]
-        batches = [batch.batch if isinstance(batch, Repeat) else batch for batch in batches]
-        total = float(sum(items))
-        if several:
-            total = sum(row[0] for row in run.trainer.strategy.agree(total))
-        _check_targets(run, total)
-        yielded = True
-        yield Work(position, batches, items, total)
+    with closing(run.loader.steps(run.epoch, run.position)) as steps:
+        for work in _works(run, steps):
+            _check_targets(run, work.total)
+            yielded = True
+            yield work
     if not yielded and run.position == 0:
         raise DataError(
             f"The training data gave no batch in pass {run.epoch + 1}: the dataset or loader is empty, or is used up "
@@ -54,22 +56,100 @@ def feed(run: Run) -> Iterator[Work]:
         )
 
 
-def _together(run: Run) -> Iterator[tuple[int, list[Any]]]:
-    """Let every rank run the same number of micro-batches; one without rows repeats its last with weight zero."""
-    steps = run.loader.steps(run.epoch, run.position)
-    position, last = run.position, None
+def _works(run: Run, steps: Iterator[tuple[int, list[Any]]]) -> Iterator[Work]:
+    position, spare = run.position, None
     while True:
-        position, batches = next(steps, (position, []))
-        last = batches[-1] if batches else last
-        agreed = run.trainer.strategy.agree(len(batches), last is not None)
-        most = int(max(count for count, _ in agreed))
-        if most == 0:
+        failure: Exception | None = None
+        batches: list[Any] = []
+        try:
+            position, batches = next(steps, (position, []))
+        except Exception as error:
+            failure = error
+        for batch in batches:
+            count_work(run.trainer, batch.batch if isinstance(batch, Repeat) else batch)
+        spare = batches[-1] if batches else spare
+        work = _agreed(run, position, _in_pieces(batches, run.pieces), spare, failure)
+        if work is None:
             return
-        without = [rank for rank, (_, has_any) in enumerate(agreed) if not has_any]
-        if without:
-            raise DataError(f"Rank {without[0]} got no data while others did; divide the data evenly among the ranks.")
-        spare = last if isinstance(last, Repeat) else Repeat(last)
-        yield position, batches + [spare] * (most - len(batches))
+        yield work
+
+
+def halve(run: Run, work: Work) -> Work:
+    """Return the work with every micro-batch cut into two, since memory ran out; later steps are cut too.
+
+    Raises:
+        DataError: a micro-batch is down to one row.
+    """
+    run.trainer.optimizer.zero_grad(set_to_none=True)
+    run.health.restore_buffers()
+    if run.trainer.strategy.device.type == "cuda":
+        torch.cuda.empty_cache()
+    rows = max(row_count(batch) for batch in work.batches)
+    if rows == 1:
+        raise DataError(
+            "Memory ran out with one row per micro-batch, which auto_find_batch_size cannot divide. Shorten the rows, "
+            "set activation_checkpointing=True, or use a smaller model."
+        )
+    run.pieces *= 2
+    run.trainer.note(
+        f"Memory ran out with {rows} rows in a micro-batch; from here on each is computed in {run.pieces} pieces, and "
+        "a step keeps its rows."
+    )
+    batches = [Repeat(batch) if items == 0 else batch for batch, items in zip(work.batches, work.items, strict=True)]
+    smaller = _agreed(run, work.position, _in_pieces(batches, 2), batches[-1], None)
+    assert smaller is not None
+    return smaller
+
+
+def _in_pieces(batches: list[Any], pieces: int) -> list[Any]:
+    if pieces == 1:
+        return batches
+    return [
+        Repeat(part) if isinstance(batch, Repeat) else part
+        for batch in batches
+        for part in split(batch.batch if isinstance(batch, Repeat) else batch, pieces)
+    ]
+
+
+def _agreed(run: Run, position: int, batches: list[Any], spare: Any, failure: Exception | None) -> Work | None:
+    """Return the work that all ranks do together in one step, or None at the end of the data.
+
+    One exchange tells how many micro-batches and items every rank has, whether it has any data, whether it was asked
+    to stop, and whether its data failed. All run the same number of micro-batches; a rank without rows repeats its
+    last, with weight zero.
+    """
+    items = [0 if isinstance(batch, Repeat) else run.count(batch) for batch in batches]
+    stop = run.signals.received or 0
+    agreed = run.trainer.strategy.agree(len(batches), sum(items), spare is not None, stop, failure is not None)
+    counts, totals, present, stops, failures = zip(*agreed, strict=True)
+    if any(failures):
+        _fail(run, failure, failures.index(True))
+    if len(agreed) > 1:
+        run.stop = int(max(stops)) or None
+    most = int(max(counts))
+    if most == 0:
+        return None
+    if not all(present):
+        raise DataError(
+            f"Rank {present.index(False)} got no data while others did; divide the data evenly among the ranks."
+        )
+    added = most - len(batches)
+    idle = spare.batch if isinstance(spare, Repeat) else spare
+    plain = [batch.batch if isinstance(batch, Repeat) else batch for batch in batches]
+    return Work(position, plain + [idle] * added, items + [0] * added, float(sum(totals)))
+
+
+def _fail(run: Run, failure: Exception | None, rank: int) -> NoReturn:
+    """Save what is done, and raise what happened to the data of a rank."""
+    leaving.save_before(run, failure or DataError("on another rank"))
+    if failure is None:
+        raise DataError(f"The data of rank {rank} failed, so all ranks stop; its own message says why.")
+    if "DataLoader worker" in str(failure) and "killed by signal" in str(failure):
+        raise DataError(
+            f"A process that loads data was killed ({failure}). Often memory ran out: use fewer workers "
+            "(dataloader_num_workers) or smaller rows. The run can be resumed."
+        ) from failure
+    raise failure
 
 
 def _check_targets(run: Run, total: float) -> None:

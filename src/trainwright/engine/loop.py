@@ -7,30 +7,41 @@ train:  for every pass over the data, for every optimizer step:
 
 from __future__ import annotations
 
-from trainwright.engine import reports, saving
-from trainwright.engine.feed import Work, feed
+from contextlib import closing
+
+import torch
+
+from trainwright.engine import leaving, reports, saving
+from trainwright.engine.feed import Work, feed, halve
+from trainwright.engine.losses import micro_batch
+from trainwright.engine.memory import is_out_of_memory
 from trainwright.engine.run import Run
 
 
 def train(run: Run) -> None:
     """Run all steps that are left."""
     run.fire("train_begin")
+    if run.due:
+        leaving.raise_due_flags(run)
+        act_on_flags(run)
     if run.trainer.args.eval_on_start and run.trainer.state.global_step == 0:
         reports.evaluate(run, schedule=False)
     while not run.done:
         run.fire("epoch_begin")
-        for work in feed(run):
-            run.fire("step_begin")
-            step(run, work)
-            run.advance(work.position)
-            run.fire("step_end")
-            act_on_flags(run)
-            if run.done or run.trainer.control.should_epoch_stop:
-                break
+        with closing(feed(run)) as works:
+            for work in works:
+                run.fire("step_begin")
+                step(run, work)
+                run.advance(work.position)
+                run.fire("step_end")
+                act_on_flags(run)
+                if run.done or run.trainer.control.should_epoch_stop:
+                    break
         run.fire("epoch_end")
         if not run.done or run.trainer.control.should_epoch_stop:
             run.next_epoch()
         act_on_flags(run)
+    run.health.settle()
 
 
 def step(run: Run, work: Work) -> None:
@@ -38,38 +49,66 @@ def step(run: Run, work: Work) -> None:
 
     The losses of the micro-batches are shares of one mean over `work.total` items, so they add up.
     """
-    trainer, strategy = run.trainer, run.trainer.strategy
-    for number, (batch, items) in enumerate(zip(work.batches, work.items, strict=True)):
-        last = number == len(work.batches) - 1
-        with strategy.accumulate(run.model, last):
-            if items:
-                run.meter.add(trainer.training_step(run.model, batch, num_items_in_batch=work.total))
-            elif last and work.total and strategy.world.size > 1:
-                trainer.idle_step(run.model, batch)
-        if not last:
-            run.fire("substep_end")
-    updated = update(run) if work.total else True
+    trainer = run.trainer
+    run.health.before_step()
+    loss = backward(run, work)
+    while loss is None:
+        work = halve(run, work)
+        loss = backward(run, work)
+    updated = update(run, loss) if work.total else True
     if updated and not trainer.follows_metric:
         trainer.lr_scheduler.step()
     trainer.optimizer.zero_grad(set_to_none=True)
 
 
-def update(run: Run) -> bool:
-    """Clip the gradients and step the optimizer; return whether the update was done."""
-    trainer = run.trainer
-    run.grad_norm = trainer.precision.clip(trainer.optimizer, run.parameters, trainer.args.max_grad_norm)
+def backward(run: Run, work: Work) -> torch.Tensor | None:
+    """Add the gradients of all micro-batches; return the sum of their losses, or None when memory ran out."""
+    strategy, careful = run.trainer.strategy, run.trainer.args.auto_find_batch_size
+    loss, failed = torch.zeros((), device=strategy.device), False
+    for number, (batch, items) in enumerate(zip(work.batches, work.items, strict=True)):
+        last = number == len(work.batches) - 1
+        try:
+            with strategy.accumulate(run.model, last):
+                share = micro_batch(run, batch, items, work.total, last)
+        except (RuntimeError, MemoryError) as error:
+            if not (careful and is_out_of_memory(error)):
+                raise
+            failed = True
+            break
+        loss = loss if share is None else loss + share
+        if not last:
+            run.fire("substep_end")
+    if careful and any(flag for (flag,) in strategy.agree(failed)):
+        return None
+    strategy.finish_gradients(run.parameters)
+    return loss
+
+
+def update(run: Run, loss: torch.Tensor) -> bool:
+    """Clip the gradients and step the optimizer, unless they are not finite; return whether the schedule moves on."""
+    trainer, precision = run.trainer, run.trainer.precision
+    run.grad_norm, norms = precision.clip(trainer.optimizer, run.parameters, trainer.args.max_grad_norm)
     run.fire("pre_optimizer_step")
-    done = trainer.precision.step(trainer.optimizer)
+    bad = precision.is_bad(loss, run.grad_norm, alone=trainer.strategy.world.size == 1)
+    done = precision.step(trainer.optimizer, bad)
     run.fire("optimizer_step")
+    run.health.restore_buffers(bad)
+    run.meter.add(torch.where(bad, 0.0, loss))
+    run.health.after_step(bad, loss, norms)
     run.learning_rate = trainer.optimizer.param_groups[0]["lr"]
     return done
 
 
 def act_on_flags(run: Run) -> None:
-    """Log, evaluate and save, where a callback has raised the flag for it."""
-    if run.trainer.control.should_log:
+    """Log, evaluate and save, where a callback has raised the flag for it; leave, where a signal asked for it."""
+    control = run.trainer.control
+    if control.should_log:
         reports.log_step(run)
-    if run.trainer.control.should_evaluate:
-        reports.evaluate(run)
+    if control.should_evaluate:
+        leaving.evaluate(run)
     if run.trainer.control.should_save:
         saving.save_checkpoint(run)
+    else:
+        saving.collect(run, wait=False)
+    if run.stop is not None:
+        leaving.leave(run)

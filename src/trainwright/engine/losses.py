@@ -23,6 +23,7 @@ from trainwright.errors import DataError
 from trainwright.models.inspect import base_model, is_pretrained
 
 if TYPE_CHECKING:
+    from trainwright.engine.run import Run
     from trainwright.engine.trainer import Trainer
 
 
@@ -52,8 +53,7 @@ def has_own_loss(trainer: Trainer) -> bool:
 
 
 def count_items(trainer: Trainer, batch: Any) -> int:
-    """Return what a training micro-batch is weighed by; tokens and operations are counted here too, on the host."""
-    count_work(trainer, batch)
+    """Return what a training micro-batch is weighed by."""
     if trainer.rule is Rule.MEAN:
         return 1
     return trainer.objective.count(batch)
@@ -96,6 +96,19 @@ def computing_parameters(model: nn.Module) -> int:
     """Return the number of parameters that take part in computation: all but embeddings; 0 where that is unknown."""
     inner = base_model(model)
     return inner.num_parameters(exclude_embeddings=True) if is_pretrained(inner) else 0  # type: ignore[operator]
+
+
+def micro_batch(run: Run, batch: Any, items: int, total: float, last: bool) -> torch.Tensor | None:
+    """Run one micro-batch of a step; return its share of the loss, or None for one without targets.
+
+    Under several ranks one without targets still takes part in the exchange of gradients, in the last micro-batch.
+    """
+    trainer = run.trainer
+    if items:
+        return trainer.training_step(run.model, batch, num_items_in_batch=total).detach().reshape(())
+    if last and total and trainer.strategy.world.size > 1:
+        trainer.idle_step(run.model, batch)
+    return None
 
 
 def training_step(trainer: Trainer, model: nn.Module, inputs: Any, num_items: float | None) -> torch.Tensor:

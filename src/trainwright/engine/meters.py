@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -10,26 +11,45 @@ Total = Callable[[torch.Tensor], torch.Tensor]
 
 
 class LossMeter:
-    """The loss of the steps since the last log, and of the whole run."""
+    """The loss of the steps since the last log, and of the whole run.
+
+    Attributes:
+        logged: sum of the losses of all steps whose window is over.
+        skipped: steps of this window that were skipped and have no loss.
+        skipped_before: steps skipped in the windows before.
+        first_step: the step that the sums begin after: 0, unless the run goes on from another engine's checkpoint.
+        logged_at: the step of the last log.
+    """
 
     def __init__(self) -> None:
         self.window: torch.Tensor | None = None
         self.logged = 0.0
+        self.skipped = 0
+        self.skipped_before = 0
+        self.first_step = 0
+        self.logged_at = 0
 
-    def add(self, share: torch.Tensor) -> None:
-        """Add a micro-batch's share of its step's loss; a scalar, left on its device."""
-        self.window = share.float() if self.window is None else self.window.add_(share)
+    def add(self, loss: torch.Tensor) -> None:
+        """Add a step's loss; a scalar, left on its device."""
+        self.window = loss.float() if self.window is None else self.window + loss
 
-    def read(self, total: Total, device: torch.device) -> float:
-        """Return the sum of the window's losses over all processes, and begin a new window."""
-        value = self._sum(total, device)
-        self.window = None
-        self.logged += value
-        return value
-
-    def _sum(self, total: Total, device: torch.device) -> float:
+    def read(self, total: Total, device: torch.device) -> tuple[float, int]:
+        """Return the sum of the window's losses over all processes and its skipped steps; begin a new window."""
         window = torch.zeros((), device=device) if self.window is None else self.window
-        return total(window).item()
+        value, skipped = total(window).item(), self.skipped
+        self.window, self.skipped = None, 0
+        self.logged += value
+        self.skipped_before += skipped
+        return value, skipped
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint must keep."""
+        return dict(vars(self))
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        """Restore what `state_dict` returned."""
+        for name, value in state.items():
+            setattr(self, name, value.to(device) if isinstance(value, torch.Tensor) else value)
 
 
 class Records:
@@ -50,6 +70,15 @@ class Records:
         taken = {name: (self.sums[name].item(), self.counts[name]) for name in self.sums}
         self.sums, self.counts = {}, {}
         return taken
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint must keep."""
+        return {"sums": dict(self.sums), "counts": dict(self.counts)}
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        """Restore what `state_dict` returned."""
+        self.sums = {name: value.to(device) for name, value in state["sums"].items()}
+        self.counts = dict(state["counts"])
 
 
 def averages(per_rank: list[dict[str, tuple[float, int]]]) -> dict[str, float]:

@@ -21,16 +21,20 @@ def log_step(run: Run) -> None:
     """Log the mean loss since the last log, the gradient norm and the learning rate; the only place that waits for
     the device."""
     trainer = run.trainer
-    steps = trainer.state.global_step - trainer._last_logged_step
+    run.health.settle()
+    steps = trainer.state.global_step - run.meter.logged_at
     if steps <= 0:
         return
-    logs: dict[str, Any] = {"loss": run.meter.read(trainer.strategy.sum_tensor, trainer.strategy.device) / steps}
+    total, skipped = run.meter.read(trainer.strategy.sum_tensor, trainer.strategy.device)
+    logs: dict[str, Any] = {"loss": total / (steps - skipped)} if steps > skipped else {}
+    if skipped:
+        logs["skipped_steps"] = skipped
     if run.grad_norm is not None:
         logs["grad_norm"] = float(run.grad_norm)
     if run.learning_rate is not None:
         logs["learning_rate"] = float(run.learning_rate)
     logs |= averages(trainer.strategy.gather(trainer.records.take()))
-    trainer._last_logged_step = trainer.state.global_step
+    run.meter.logged_at = trainer.state.global_step
     trainer.log(logs, run.started)
 
 
@@ -112,5 +116,6 @@ def training_metrics(run: Run) -> dict[str, float]:
     steps = trainer.state.global_step - run.first_step
     rows = trainer.args.per_device_train_batch_size * trainer.args.gradient_accumulation_steps
     metrics = speed("train", run.started, steps * rows * trainer.strategy.world.size, steps)
-    loss = run.meter.logged / steps if steps else math.nan
+    good = trainer.state.global_step - run.meter.skipped_before - run.meter.first_step
+    loss = run.meter.logged / good if good else math.nan
     return {**metrics, "total_flos": trainer.state.total_flos, "train_loss": loss}

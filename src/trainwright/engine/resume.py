@@ -12,7 +12,7 @@ import torch
 
 from trainwright import randomness
 from trainwright.args.training import saved_arguments
-from trainwright.checkpoint import folder, weights
+from trainwright.checkpoint import check, folder, weights
 from trainwright.data.loader import PlannedLoader, TrainLoader
 from trainwright.engine.run import Run
 from trainwright.engine.saving import RUN_FILE
@@ -52,7 +52,9 @@ def find(trainer: Trainer, wanted: bool | str | Path | None) -> Saved | None:
     """
     if wanted is None or wanted is False:
         return None
-    chosen = _newest(trainer) if wanted is True else _named(Path(wanted))
+    chosen, passed_over = trainer.strategy.on_main(lambda: _choose(trainer.run_folder, wanted))
+    for fault in passed_over:
+        trainer.note(f"Passed over {fault}.")
     about = chosen / RUN_FILE
     return Saved(
         chosen,
@@ -61,23 +63,22 @@ def find(trainer: Trainer, wanted: bool | str | Path | None) -> Saved | None:
     )
 
 
-def _newest(trainer: Trainer) -> Path:
-    output = trainer.run_folder
-    chosen, passed_over = folder.newest_valid(output)
-    for fault in passed_over:
-        trainer.note(f"Passed over {fault}.")
+def _choose(output: Path, wanted: str | Path | bool) -> tuple[Path, list[check.Damage]]:
+    if not isinstance(wanted, bool):
+        return _named(Path(wanted)), []
+    chosen, passed_over = check.newest_valid(output)
     if chosen is None:
         what = f"all are damaged ({'; '.join(map(str, passed_over))})" if passed_over else "there is none"
         raise CheckpointError(
             f"No checkpoint to resume from in '{output}': {what}. Start anew with train(), or give another output_dir."
         )
-    return chosen
+    return chosen, passed_over
 
 
 def _named(chosen: Path) -> Path:
     if not chosen.is_dir():
         raise CheckpointError(f"resume_from_checkpoint='{chosen}' is not a folder; give a checkpoint-<step> folder.")
-    fault = folder.damage(chosen)
+    fault = check.damage(chosen)
     if fault is not None:
         inside = folder.checkpoints(chosen)
         hint = f" Did you mean '{inside[-1]}'?" if inside else " Give another one, or True for the newest whole one."
@@ -145,8 +146,7 @@ def _step_rows(data: dict[str, Any]) -> int:
 def position(saved: Saved, loader: TrainLoader, accumulation: int) -> tuple[int, int]:
     """Return (passes completed, position in the pass) of a checkpoint; for transformers' own, from its step."""
     if "position" in saved.about:
-        epoch, place = saved.about["epoch"], saved.about["position"]
-        return (epoch + 1, 0) if loader.steps_left(place) == 0 else (epoch, place)
+        return saved.about["epoch"], saved.about["position"]
     epoch, steps = divmod(saved.state.global_step, loader.steps_per_epoch or math.inf)
     unit = loader.plan.batching.step_rows if isinstance(loader, PlannedLoader) else accumulation
     return int(epoch), int(steps) * unit
@@ -182,14 +182,25 @@ def restore_rest(run: Run, saved: Saved) -> None:
     restore_schedule(trainer, torch.load(place / "scheduler.pt", map_location="cpu", weights_only=True))
     if (place / "scaler.pt").exists():
         trainer.precision.load_state_dict(torch.load(place / "scaler.pt", weights_only=True))
-    world = trainer.strategy.world
-    streams = place / randomness.file_name(world.rank, world.size)
-    if streams.exists():
-        states = randomness.load(streams)
-        randomness.restore(states)
-        run.loader.load_state_dict(states)
-    else:
-        trainer.note(f"The checkpoint has no {streams.name}: dropout and other randomness go on from the seed.")
+    run.due = list(saved.about.get("due", []))
+    restore_rank(run, place)
+
+
+def restore_rank(run: Run, place: Path) -> None:
+    """Put back what every rank keeps for itself; on another number of ranks, what the first one kept of the data."""
+    trainer, world = run.trainer, run.trainer.strategy.world
+    own = place / randomness.file_name(world.rank, world.size)
+    others = [place / name for name in ("rng_state.pth", "rng_state_0.pth")]
+    found = next((path for path in (own, *others) if path.exists()), None)
+    state = randomness.load(found) if found is not None else {}
+    run.loader.load_state_dict(state)
+    if found != own:
+        trainer.note(f"The checkpoint has no {own.name}: dropout and other randomness go on from the seed.")
+        return
+    randomness.restore(state)
+    if "averages" in state:
+        run.meter.load_state_dict(state["averages"]["loss"], trainer.strategy.device)
+        trainer.records.load_state_dict(state["averages"]["records"], trainer.strategy.device)
 
 
 def restore_schedule(trainer: Trainer, state: dict[str, Any]) -> None:

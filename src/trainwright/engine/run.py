@@ -5,13 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from trainwright.checkpoint.snapshot import HostCopies
+from trainwright.checkpoint.writer import Writer
 from trainwright.data.loader import TrainLoader
+from trainwright.engine.health import Health
 from trainwright.engine.meters import LossMeter
+from trainwright.engine.signals import Signals
+from trainwright.errors import CheckpointError
 
 if TYPE_CHECKING:
     from trainwright.engine.trainer import Trainer
@@ -29,8 +35,13 @@ class Run:
         count: items of a micro-batch, by which its loss is weighed.
         max_steps: optimizer steps of the whole run.
         num_epochs: passes over the data after which the run ends.
+        signals: tells whether someone asked the process to stop.
+        run_id: tells this run's checkpoints from others.
         epoch: passes completed.
         position: how far into this pass, in the loader's unit.
+        pieces: parts into which every micro-batch is cut, since memory ran out.
+        due: flags of this step that are still to be acted on, for a checkpoint written before.
+        stop: the signal at which all ranks leave after this step, or None.
     """
 
     trainer: Trainer
@@ -40,21 +51,42 @@ class Run:
     count: Callable[[Any], int]
     max_steps: int
     num_epochs: float
+    signals: Signals
+    run_id: str
     epoch: int = 0
     position: int = 0
+    pieces: int = 1
+    due: list[str] = field(default_factory=list)
+    stop: int | None = None
     grad_norm: torch.Tensor | None = None
     learning_rate: Any = None
     ignore_keys_for_eval: list[str] | None = None
     targets_seen: bool = False
     started: float = field(default_factory=time.time)
     first_step: int = 0
+    saved_step: int = -1
+    save_error: CheckpointError | None = None
+    best_before: str | None = None
+    interruptible: bool = False
+    randomness_before: dict[str, Any] | None = None
     meter: LossMeter = field(default_factory=LossMeter)
+    writer: Writer = field(default_factory=Writer)
+    copies: HostCopies = field(default_factory=HostCopies)
+    health: Health = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.health = Health(self)
 
     @property
     def done(self) -> bool:
         """Whether the last step is done or someone asked to stop."""
         state, control = self.trainer.state, self.trainer.control
         return control.should_training_stop or state.global_step >= self.max_steps or self.epoch >= self.num_epochs
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.trainer.run_folder
 
     def fire(self, event: str, **details: Any) -> None:
         """Tell the callbacks of an event."""
@@ -68,6 +100,8 @@ class Run:
         state.global_step += 1
         share = self.loader.share(position)
         state.epoch = self.epoch + share if share is not None else state.global_step / self.max_steps
+        if self.trainer.strategy.world.size == 1:
+            self.stop = self.signals.received
 
     def next_epoch(self) -> None:
         """Note that this pass over the data is over."""

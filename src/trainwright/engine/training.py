@@ -7,14 +7,17 @@ import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from trainwright.args.names import SCHEDULERS_WITHOUT_TOTAL
 from trainwright.checkpoint import folder, weights
+from trainwright.checkpoint.lock import RunLock
 from trainwright.data.loader import TrainLoader
-from trainwright.engine import loading, loop, reports, resume
+from trainwright.engine import loading, loop, reports, resume, saving
 from trainwright.engine.losses import computing_parameters
 from trainwright.engine.modes import train_mode, training_model
 from trainwright.engine.run import Run
+from trainwright.engine.signals import Signals, exception_for
 from trainwright.errors import ConfigError
 from trainwright.randomness import set_seed
 from trainwright.state import TrainerState, TrainOutput
@@ -46,24 +49,76 @@ def fresh_model(trainer: Trainer, trial: Any) -> None:
 
 def train(trainer: Trainer, wanted: bool | str | Path | None, ignore_keys: list[str] | None) -> TrainOutput:
     """Train from the start or from a checkpoint; see `Trainer.train`."""
+    lock = RunLock(trainer.run_folder)
+    trainer.strategy.on_main(lambda: claim(trainer.run_folder, lock))
     trainer.is_in_train = True
-    writable(trainer.run_folder)
-    saved = resume.find(trainer, wanted)
-    if saved is not None:
-        resume.keep_step_rows(trainer, saved)
-    loader = loading.train_loader(trainer)
-    if saved is not None:
-        resume.check_order(trainer, saved, loader)
-    run = build(trainer, loader, saved)
-    run.ignore_keys_for_eval = ignore_keys
+    try:
+        with Signals(trainer.note) as signals:
+            saved = resume.find(trainer, wanted)
+            if saved is not None:
+                resume.keep_step_rows(trainer, saved)
+            loader = loading.train_loader(trainer)
+            if saved is not None:
+                resume.check_order(trainer, saved, loader)
+            run = build(trainer, loader, saved, signals)
+            run.ignore_keys_for_eval = ignore_keys
+            set_earlier_aside(run, saved)
+            output = go(run)
+        if signals.received is not None:
+            raise exception_for(signals.received, "A signal came when the run was complete.")
+        return output
+    finally:
+        trainer.is_in_train = False
+        trainer.run = None
+        lock.release()
+
+
+def go(run: Run) -> TrainOutput:
+    """Run the loop to its end; the save in flight is finished whatever happens."""
+    run.trainer.run = run
     try:
         loop.train(run)
         return finish(run)
     finally:
-        trainer.is_in_train = False
+        run.writer.close()
+        run.loader.close()
 
 
-def build(trainer: Trainer, loader: TrainLoader, saved: resume.Saved | None) -> Run:
+def claim(output_dir: Path, lock: RunLock) -> None:
+    """Make the run's folder, refuse it to a second run, and sweep what dead saves have left in it.
+
+    Raises:
+        ConfigError: the folder cannot be made or written, or another run is in it.
+    """
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        probe = output_dir / ".writable"
+        probe.touch()
+        probe.unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"output_dir='{output_dir}' cannot be written ({error.strerror}); give another folder or its rights."
+        ) from error
+    lock.acquire()
+    folder.sweep(output_dir)
+
+
+def set_earlier_aside(run: Run, saved: resume.Saved | None) -> None:
+    """Move checkpoints that are not this run's past into `previous-<time>`, so that none is mixed up or overwritten."""
+
+    def move() -> Path | None:
+        present = folder.checkpoints(run.folder)
+        if saved is not None and saved.folder.resolve().parent == run.folder.resolve():
+            present = [path for path in present if folder.step_of(path) > folder.step_of(saved.folder)]
+        return folder.set_aside(run.folder, present)
+
+    previous = run.trainer.strategy.on_main(move)
+    if previous is not None:
+        how = "Starting anew" if saved is None else f"Going on from {saved.folder.name}"
+        run.trainer.note(f"{how}: other checkpoints in '{run.folder}' were moved to {previous.name}/.")
+
+
+def build(trainer: Trainer, loader: TrainLoader, saved: resume.Saved | None, signals: Signals) -> Run:
     """Return the run: model on its device and wrapped, optimizer, schedule, and the checkpoint's state put back."""
     args = trainer.args
     epoch, place = resume.position(saved, loader, args.gradient_accumulation_steps) if saved else (0, 0)
@@ -78,8 +133,11 @@ def build(trainer: Trainer, loader: TrainLoader, saved: resume.Saved | None) -> 
     trainer.computing_parameters = computing_parameters(trainer.model)
     trainer.create_optimizer_and_scheduler(num_training_steps=max_steps)
     parameters = [p for p in trainer.model.parameters() if p.requires_grad]
-    run = Run(trainer, loader, model, parameters, trainer.count_items, max_steps, num_epochs, epoch, place)
-    run.first_step = trainer._last_logged_step = done
+    run_id = (saved.about.get("run") if saved is not None else None) or trainer.strategy.from_main(uuid4().hex)
+    run = Run(
+        trainer, loader, model, parameters, trainer.count_items, max_steps, num_epochs, signals, run_id, epoch, place
+    )
+    run.first_step = run.meter.first_step = run.meter.logged_at = done
     run.targets_seen = done > 0
     if saved is not None:
         resume.restore_rest(run, saved)
@@ -141,8 +199,14 @@ def prepare_state(
 
 
 def finish(run: Run) -> TrainOutput:
-    """Log the numbers of the run, load the best model if asked for, and close."""
+    """Log the numbers of the run, load the best model if asked for, and close.
+
+    Raises:
+        CheckpointError: the last save failed.
+    """
     trainer = run.trainer
+    saving.collect(run, wait=True)
+    trainer.strategy.barrier()
     metrics = reports.training_metrics(run)
     trainer.log(metrics, run.started)
     best = trainer.state.best_model_checkpoint
@@ -152,22 +216,5 @@ def finish(run: Run) -> TrainOutput:
             f"Loaded the best model, '{best}', with {trainer.args.metric_for_best_model} {trainer.state.best_metric}."
         )
     run.fire("train_end")
+    saving.finish(run)
     return TrainOutput(trainer.state.global_step, metrics["train_loss"], metrics)
-
-
-def writable(output_dir: Path) -> None:
-    """Make the run's folder, and sweep what dead saves have left in it.
-
-    Raises:
-        ConfigError: the folder cannot be made or written.
-    """
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        probe = output_dir / ".writable"
-        probe.touch()
-        probe.unlink(missing_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"output_dir='{output_dir}' cannot be written ({error.strerror}); give another folder or its rights."
-        ) from error
-    folder.sweep(output_dir)

@@ -96,6 +96,7 @@ def process_options(args: TrainingArguments) -> dict[str, Any]:
     }
     return {
         "timeout": args.ddp_timeout,
+        "late": args.auto_find_batch_size,
         **{name: value for name, value in given.items() if value is not None},
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Any
@@ -19,6 +20,7 @@ class DataParallel(Strategy):
 
     def __init__(self, world: World, device: torch.device, options: dict[str, Any]) -> None:
         super().__init__(world, device)
+        self.late = options.pop("late", False)
         self.options = options
         self.hosts = start_processes(device, options.pop("backend", None), options.pop("timeout", 1800))
 
@@ -30,8 +32,23 @@ class DataParallel(Strategy):
         return DistributedDataParallel(model, device_ids=devices, **self.options)
 
     def accumulate(self, model: nn.Module, last: bool) -> AbstractContextManager[Any]:
-        """Keep gradients to this process until the last micro-batch of a step."""
-        return model.no_sync() if isinstance(model, DistributedDataParallel) and not last else nullcontext()
+        """Keep gradients to this process until the last micro-batch of a step, or until `finish_gradients`."""
+        alone = self.late or not last
+        return model.no_sync() if isinstance(model, DistributedDataParallel) and alone else nullcontext()
+
+    def finish_gradients(self, parameters: list[nn.Parameter]) -> None:
+        """Average the gradients now where a process may fail in its backward pass, so that none waits for it there."""
+        if not self.late:
+            return
+        gradients = []
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            gradients.append(parameter.grad)
+        together = torch._utils._flatten_dense_tensors(gradients)
+        distributed.all_reduce(together)
+        together /= self.world.size
+        torch._foreach_copy_(gradients, list(torch._utils._unflatten_dense_tensors(together, gradients)))
 
     def agree(self, *values: float) -> list[list[float]]:
         """Return the values of every process, through the hosts' own group."""
@@ -70,9 +87,15 @@ def start_processes(device: torch.device, backend: str | None, timeout: float) -
         torch.cuda.set_device(device)
     if not distributed.is_initialized():
         distributed.init_process_group(backend or ("nccl" if device.type == "cuda" else "gloo"), timeout=limit)
+        atexit.register(_end_processes)  # its threads must not outlive the interpreter
     if distributed.get_backend() == "gloo":
         return distributed.group.WORLD
     return distributed.new_group(backend="gloo", timeout=limit)
+
+
+def _end_processes() -> None:
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def start(world: World, device: torch.device, options: dict[str, Any]) -> Strategy:

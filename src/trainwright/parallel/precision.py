@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -25,13 +24,44 @@ class Precision:
         """Add the gradients of a loss."""
         loss.backward()
 
-    def clip(self, optimizer: Any, parameters: Iterable[nn.Parameter], max_norm: float) -> torch.Tensor:
-        """Scale the gradients down to a norm, if it is above 0, and return the norm before."""
-        return nn.utils.clip_grad_norm_(parameters, max_norm if max_norm > 0 else float("inf"))
+    def clip(
+        self, optimizer: Any, parameters: list[nn.Parameter], max_norm: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scale the gradients down to a norm, if it is above 0.
 
-    def step(self, optimizer: torch.optim.Optimizer) -> bool:
-        """Update the parameters; return whether it was done, which only a loss scaler may refuse."""
-        optimizer.step()
+        Returns:
+            The norm before, a scalar, and the norm of every parameter's gradient, shape (parameters,); 0 without one.
+        """
+        with_gradient = [p.grad for p in parameters if p.grad is not None]
+        if not with_gradient:
+            return torch.zeros((), device=self.device), torch.zeros(len(parameters), device=self.device)
+        norms = torch.stack([norm.to(self.device) for norm in torch._foreach_norm(with_gradient)])
+        total = torch.linalg.vector_norm(norms)
+        if max_norm > 0:
+            nn.utils.clip_grads_with_norm_(parameters, max_norm, total)
+        if len(with_gradient) < len(parameters):
+            places = torch.tensor([i for i, p in enumerate(parameters) if p.grad is not None], device=self.device)
+            norms = norms.new_zeros(len(parameters)).index_copy_(0, places, norms)
+        return total, norms
+
+    def is_bad(self, loss: torch.Tensor, norm: torch.Tensor, alone: bool) -> torch.Tensor:
+        """Return whether a step must not change the parameters, as a bool scalar on the device.
+
+        Args:
+            loss: the step's loss on this rank.
+            norm: the norm of the gradients, equal on all ranks.
+            alone: whether there is one rank; otherwise the loss, which differs between ranks, does not decide.
+        """
+        return ~torch.isfinite(loss + norm if alone else norm)
+
+    def step(self, optimizer: torch.optim.Optimizer, bad: torch.Tensor) -> bool:
+        """Update the parameters unless the step is bad; return whether the schedule moves on, which it does here."""
+        if is_fused(optimizer):
+            optimizer.grad_scale, optimizer.found_inf = None, bad.float()  # type: ignore[attr-defined]
+            optimizer.step()
+            del optimizer.grad_scale, optimizer.found_inf  # type: ignore[attr-defined]
+        elif not bad:
+            optimizer.step()
         return True
 
     def state_dict(self) -> dict[str, Any]:
@@ -48,22 +78,33 @@ class Float16(Precision):
     def __init__(self, device: torch.device) -> None:
         super().__init__(device, torch.float16)
         self.scaler = torch.amp.GradScaler(device.type)
+        self.scale: float | None = None
 
     def backward(self, loss: torch.Tensor) -> None:
         """Add the gradients of a scaled loss."""
         self.scaler.scale(loss).backward()
 
-    def clip(self, optimizer: Any, parameters: Iterable[nn.Parameter], max_norm: float) -> torch.Tensor:
+    def clip(
+        self, optimizer: Any, parameters: list[nn.Parameter], max_norm: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Undo the scaling, then clip."""
         self.scaler.unscale_(optimizer)
         return super().clip(optimizer, parameters, max_norm)
 
-    def step(self, optimizer: torch.optim.Optimizer) -> bool:
-        """Update the parameters unless the scaled gradients overflowed."""
-        before = self.scaler.get_scale()
+    def is_bad(self, loss: torch.Tensor, norm: torch.Tensor, alone: bool) -> torch.Tensor:
+        """Return whether the loss itself is not finite; gradients that overflow are the scaler's business."""
+        return ~torch.isfinite(loss)
+
+    def step(self, optimizer: torch.optim.Optimizer, bad: torch.Tensor) -> bool:
+        """Update the parameters unless the scaled gradients overflowed; return whether it was done.
+
+        This waits for the device: the schedule must not move at a step that the scaler leaves out.
+        """
+        before = self.scale if self.scale is not None else self.scaler.get_scale()
         self.scaler.step(optimizer)
         self.scaler.update()
-        return self.scaler.get_scale() >= before
+        self.scale = self.scaler.get_scale()
+        return self.scale >= before
 
     def state_dict(self) -> dict[str, Any]:
         """Return the scale and its growth."""
@@ -73,6 +114,13 @@ class Float16(Precision):
         """Restore the scale and its growth."""
         if state:
             self.scaler.load_state_dict(state)
+
+
+def is_fused(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether an optimizer leaves an update out by itself where `found_inf` is set, without a word to the host."""
+    return getattr(optimizer, "_step_supports_amp_scaling", False) and all(
+        group.get("fused") for group in optimizer.param_groups
+    )
 
 
 def choose_precision(device: torch.device, bf16: bool, fp16: bool) -> Precision:

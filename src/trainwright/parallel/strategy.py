@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from trainwright.batch import map_tensors
+from trainwright.errors import TrainwrightError
 from trainwright.world import World
 
 
@@ -27,6 +29,9 @@ class Strategy:
         """Return the context of one micro-batch: gradients are shared between processes only in the last."""
         return nullcontext()
 
+    def finish_gradients(self, parameters: list[nn.Parameter]) -> None:
+        """Share the gradients between processes, where the backward passes have not done it."""
+
     def agree(self, *values: float) -> list[list[float]]:
         """Return the values of every process, rank by rank; one small exchange between hosts, never the devices."""
         return [list(values)]
@@ -42,6 +47,19 @@ class Strategy:
     def from_main(self, value: Any) -> Any:
         """Return rank 0's object on every process."""
         return value
+
+    def on_main(self, call: Callable[[], Any]) -> Any:
+        """Call a function on rank 0 and return its result on every process; its error is raised on all of them."""
+        result, error = None, None
+        if self.world.is_main:
+            try:
+                result = call()
+            except TrainwrightError as raised:
+                error = raised
+        result, error = self.from_main((result, error))
+        if error is not None:
+            raise error
+        return result
 
     def barrier(self) -> None:
         """Wait until every process is here."""

@@ -1,0 +1,85 @@
+"""One run at a time in a folder: a lock that the kernel frees when its holder dies."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from trainwright.errors import ConfigError
+
+NAME = ".trainwright.lock"
+_STALE = 60.0
+_BEAT = 15.0
+
+
+class RunLock:
+    """Holds a run's folder; `flock`, or where the file system has none, a file that is touched every 15 s."""
+
+    def __init__(self, output_dir: Path) -> None:
+        self.path = output_dir / NAME
+        self.file: Any = None
+        self.released = threading.Event()
+
+    def acquire(self) -> None:
+        """Take the lock.
+
+        Raises:
+            ConfigError: another run holds it.
+        """
+        self.file = self.path.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._refuse()
+        except OSError:  # a network folder without flock
+            self._take_by_heartbeat()
+        self.file.seek(0)
+        self.file.truncate()
+        holder = {"pid": os.getpid(), "host": socket.gethostname(), "start": time.ctime()}
+        self.file.write(json.dumps(holder) + "\n")
+        self.file.flush()
+
+    def release(self) -> None:
+        """Give the lock back."""
+        self.released.set()
+        if self.file is not None:
+            self.file.seek(0)
+            self.file.truncate()
+            self.file.close()
+            self.file = None
+
+    def _take_by_heartbeat(self) -> None:
+        age = time.time() - self.path.stat().st_mtime
+        if self._holder() and age < _STALE:
+            self._refuse()
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    def _beat(self) -> None:
+        while not self.released.wait(_BEAT):
+            try:
+                os.utime(self.path)
+            except OSError:
+                return  # the folder is gone; the next save says so
+
+    def _holder(self) -> dict[str, Any]:
+        self.file.seek(0)
+        try:
+            return json.loads(self.file.read())
+        except ValueError:
+            return {}
+
+    def _refuse(self) -> None:
+        holder = self._holder()
+        self.file.close()
+        self.file = None
+        who = f"process {holder['pid']} on {holder['host']}, since {holder['start']}" if holder else "another process"
+        raise ConfigError(
+            f"output_dir='{self.path.parent}' is in use by {who}. Wait for that run, stop it, or give this one another "
+            "output_dir."
+        )

@@ -1,0 +1,143 @@
+"""Whether a step's loss and gradients are finite: a bad step changes nothing, and is reported with its rows.
+
+Nothing here waits for the device. A fused optimizer skips the update itself when its `found_inf` is set; the numbers of
+a step are copied to the host in the background and read when the next step is done.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from trainwright.data.loader import PlannedLoader
+from trainwright.errors import DivergenceError
+
+if TYPE_CHECKING:
+    from trainwright.engine.run import Run
+
+_SPIKE_WINDOW = 101
+_SPIKE_STEPS_BEFORE = 10
+
+
+@dataclass
+class Reading:
+    """The numbers of one step on their way to the host: [is bad, loss, norm of every gradient]."""
+
+    step: int
+    epoch: int
+    position: int
+    values: torch.Tensor
+    arrived: torch.cuda.Event | None
+
+    @classmethod
+    def of(cls, run: Run, values: torch.Tensor) -> Reading:
+        """Begin to copy the numbers of the present step."""
+        event = None
+        if values.is_cuda:
+            host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+            values = host.copy_(values, non_blocking=True)
+            event = torch.cuda.Event()
+            event.record()
+        return cls(run.trainer.state.global_step + 1, run.epoch, run.position, values, event)
+
+    def numbers(self) -> torch.Tensor:
+        """Return the numbers on the host; they have arrived unless the device is more than a step behind."""
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        return self.values
+
+
+class Health:
+    """Watches the steps of a run."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.in_a_row = 0
+        self.names = [name for name, p in run.trainer.model.named_parameters() if p.requires_grad]
+        self.losses: deque[float] = deque(maxlen=_SPIKE_WINDOW)
+        self.buffers = changing_buffers(run.trainer.model)
+        self.copies = [buffer.clone() for buffer in self.buffers]
+        self._reading: Reading | None = None
+
+    def before_step(self) -> None:
+        """Keep the buffers as they are before the forward passes."""
+        if self.buffers:
+            torch._foreach_copy_(self.copies, self.buffers)
+
+    def restore_buffers(self, bad: torch.Tensor | None = None) -> None:
+        """Put the buffers back, where the step was bad; always without a flag."""
+        for buffer, copy in zip(self.buffers, self.copies, strict=True):
+            buffer.copy_(copy if bad is None else torch.where(bad, copy, buffer))
+
+    def after_step(self, bad: torch.Tensor, loss: torch.Tensor, norms: torch.Tensor) -> None:
+        """Take note of a step, and read the one before."""
+        self.settle()
+        self._reading = Reading.of(self.run, torch.cat([torch.stack([bad, loss]).to(norms), norms]))
+
+    def settle(self) -> None:
+        """Read the last step's numbers, and say what is wrong with them.
+
+        Raises:
+            DivergenceError: `max_skipped_steps` in a row were not finite.
+        """
+        reading, self._reading = self._reading, None
+        if reading is None:
+            return
+        numbers = reading.numbers()
+        if not numbers[0]:
+            self.in_a_row = 0
+            factor = self.run.trainer.args.spike_factor
+            if factor is not None:
+                self._look_for_spike(reading, float(numbers[1]), factor)
+            return
+        self.in_a_row += 1
+        self.run.meter.skipped += 1
+        self._report(reading, numbers)
+
+    def _report(self, reading: Reading, numbers: torch.Tensor) -> None:
+        limit = self.run.trainer.args.max_skipped_steps
+        wrong = [name for name, norm in zip(self.names, numbers[2:].tolist(), strict=False) if not abs(norm) < 1e38]
+        loss = f"its loss is {float(numbers[1]):.4g}"
+        where = f"gradients are not finite in {_some(wrong)}" if wrong else "the sum of its gradients is not finite"
+        message = (
+            f"Step {reading.step} was skipped, nothing was changed: {loss} and {where}. It read "
+            f"{rows_of(self.run, reading)}. Skipped in a row: {self.in_a_row} (max_skipped_steps={limit})."
+        )
+        if self.in_a_row >= limit:
+            raise DivergenceError(
+                f"{message} The parameters are those of the last good step. Look at these rows, lower the learning "
+                "rate, or resume from an earlier checkpoint."
+            )
+        self.run.trainer.note(message)
+
+    def _look_for_spike(self, reading: Reading, loss: float, factor: float) -> None:
+        usual = statistics.median(self.losses) if len(self.losses) >= _SPIKE_STEPS_BEFORE else None
+        if usual is not None and loss > factor * usual:
+            self.run.trainer.note(
+                f"The loss of step {reading.step}, {loss:.4g}, is more than {factor} times the usual {usual:.4g} "
+                f"(spike_factor). It read {rows_of(self.run, reading)}."
+            )
+        self.losses.append(loss)
+
+
+def changing_buffers(model: torch.nn.Module) -> list[torch.Tensor]:
+    """Return the floating buffers that a forward pass may change: those saved with the model, like running means."""
+    saved = model.state_dict(keep_vars=True).keys()
+    return [buffer for name, buffer in model.named_buffers() if name in saved and buffer.is_floating_point()]
+
+
+def rows_of(run: Run, reading: Reading) -> str:
+    """Return which rows a step read, in words."""
+    if not isinstance(run.loader, PlannedLoader):
+        return f"micro-batches {reading.position + 1} and on of pass {reading.epoch + 1}"
+    step = run.loader.plan.step(reading.epoch, reading.position)
+    rows = [int(row) for ranks in step for chunk in ranks for row in chunk]
+    return f"rows {_some([str(row) for row in rows], 16)} of the dataset (pass {reading.epoch + 1})"
+
+
+def _some(names: list[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,41 @@
+"""Out of memory: cut micro-batches into smaller pieces, so that the step is the same in parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from trainwright.batch import row_count
+
+_MESSAGES = ("out of memory", "DefaultCPUAllocator: can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on a device or on the host."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(message in str(error) for message in _MESSAGES)
+
+
+def split(batch: Any, pieces: int) -> list[Any]:
+    """Return a batch cut along its rows into up to `pieces` batches; what has no rows goes into each of them."""
+    rows = row_count(batch)
+    size = -(-rows // pieces)
+    return [_rows(batch, start, min(start + size, rows), rows) for start in range(0, rows, size)]
+
+
+def _rows(value: Any, start: int, end: int, rows: int) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value[start:end] if value.ndim and value.shape[0] == rows else value
+    if isinstance(value, Mapping):
+        parts = {name: _rows(item, start, end, rows) for name, item in value.items()}
+        return parts if type(value) is dict else type(value)(parts)  # type: ignore[call-arg]
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_rows(item, start, end, rows) for item in value))
+    if isinstance(value, list | tuple):
+        if len(value) == rows and not any(isinstance(item, torch.Tensor | Mapping) for item in value):
+            return value[start:end]
+        return type(value)(_rows(item, start, end, rows) for item in value)
+    return value

@@ -1,0 +1,95 @@
+"""A run that is resumed in a new process is bitwise the run that was never stopped."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.reliability import cases
+from trainwright.checkpoint import folder
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Every case once to its end and once resumed, all of the latter in one new process."""
+    place = tmp_path_factory.mktemp("runs")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    straight = {}
+    for name, (_, _, where) in cases.CASES.items():
+        made = cases.trainer(name, place / name)
+        made.train()
+        straight[name] = cases.outcome(made)
+        for path in folder.checkpoints(place / name):
+            if folder.step_of(path) > cases.SAVED[where]:
+                shutil.rmtree(path)
+    torch.set_num_threads(threads)
+    command = [sys.executable, "-m", "tests.reliability.cases", str(place), *cases.CASES]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return straight, json.loads((place / "resumed.json").read_text()), done.stderr
+
+
+@pytest.mark.parametrize("name", cases.CASES)
+def test_bitwise(runs, name):
+    straight, resumed = runs[0][name], runs[1][name]
+    stopped = cases.SAVED[cases.CASES[name][2]]
+    assert min(map(int, resumed["seen"])) == stopped
+    assert len(straight["seen"]) == cases.STEPS
+    for step in resumed["seen"]:
+        assert resumed["seen"][step] == straight["seen"][step], f"step {step}"
+    assert resumed["weights"] == straight["weights"]
+    assert resumed["logs"] == straight["logs"]
+
+
+def test_what_is_read_again_is_said(runs):
+    said = runs[2]
+    assert "rows of the stream are read again to find the place where the run stopped" in said
+    assert "batches of the OtherLoader are read again" in said
+
+
+def test_a_stream_with_state_makes_no_row_again(tmp_path):
+    made = cases.trainer("stateful stream", tmp_path)
+    made.train()
+    for path in folder.checkpoints(tmp_path):
+        if folder.step_of(path) > 10:
+            shutil.rmtree(path)
+    resumed = cases.trainer("stateful stream", tmp_path)
+    resumed.train(resume_from_checkpoint=True)
+    read = sum(len(batches) * 4 for batches in resumed.seen.values())
+    assert resumed.train_dataset.made <= read
+
+
+def test_a_ready_loader_loads_no_row_again(tmp_path):
+    class Counting(cases.Augmented):
+        fetched = 0
+
+        def __getitem__(self, index):
+            Counting.fetched += 1
+            return super().__getitem__(index)
+
+    def made():
+        loader = cases.DataLoader(Counting(), batch_size=4, shuffle=True)
+        args = cases.TrainingArguments(str(tmp_path), max_steps=6, save_steps=3, use_cpu=True, disable_tqdm=True)
+        return cases.Trainer(cases.Net(), args, train_loader=loader)
+
+    made().train()
+    shutil.rmtree(tmp_path / "checkpoint-6")
+    Counting.fetched = 0
+    made().train(resume_from_checkpoint=True)
+    assert Counting.fetched == 3 * 4
+
+
+def test_augmentation_is_the_same_with_and_without_workers(runs):
+    alone, with_workers = runs[0]["augmented"], runs[0]["augmented, workers"]
+    assert alone["seen"] == with_workers["seen"]
+    assert alone["weights"] == with_workers["weights"]
