@@ -6,7 +6,6 @@ import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -112,11 +111,3 @@ def _set(generator: Any, state: Any) -> None:
 def file_name(rank: int, size: int) -> str:
     """Return the name of a rank's file in a checkpoint."""
     return "rng_state.pth" if size == 1 else f"rng_state_{rank}.pth"
-
-
-def load(path: Path) -> dict[str, Any]:
-    """Read saved states; nothing but arrays and numbers is unpickled."""
-    rebuild = np.random.get_state()[1].__reduce__()[0]  # type: ignore[index]
-    allowed = [np.ndarray, np.dtype, rebuild, type(np.dtype(np.uint32))]
-    with torch.serialization.safe_globals(allowed):
-        return torch.load(path, weights_only=True)

@@ -31,25 +31,28 @@ def damage(folder: Path) -> Damage | None:
     A folder without a manifest (transformers' own) is looked at file by file: JSON must parse, weights and archives
     must be of the length that their headers give.
     """
-    reason = _against_manifest(folder) if (folder / MANIFEST).exists() else _by_structure(folder)
+    ours = (folder / MANIFEST).exists() or (folder / folders.RUN_FILE).exists()
+    reason = _against_manifest(folder) if ours else _by_structure(folder)
     return None if reason is None else Damage(folder, reason)
 
 
 def _against_manifest(folder: Path) -> str | None:
     try:
-        files: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-        expected = {name: (int(file["size"]), str(file["sha256"])) for name, file in files.items()}
+        content: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        whole = content.pop("sha256") == folders.digest(content)
+    except FileNotFoundError:
+        return f"{MANIFEST} is missing"
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         return f"{MANIFEST} cannot be read ({type(error).__name__}: {error})"
-    if STATE not in expected:
-        return f"{MANIFEST} does not list {STATE}"
-    for name, (size, digest) in expected.items():
+    if not whole:
+        return f"{MANIFEST} has other contents than were written"
+    for name, expected in content["files"].items():
         path = folder / name
         if not path.is_file():
             return f"{name} is missing"
-        if path.stat().st_size != size:
-            return f"{name} has {path.stat().st_size} bytes instead of {size}"
-        if folders.checksum(path) != digest:
+        if path.stat().st_size != expected["size"]:
+            return f"{name} has {path.stat().st_size} bytes instead of {expected['size']}"
+        if folders.checksum(path) != expected["sha256"]:
             return f"{name} has other contents than were written"
     return None
 
@@ -57,6 +60,12 @@ def _against_manifest(folder: Path) -> str | None:
 def _by_structure(folder: Path) -> str | None:
     if not (folder / STATE).is_file():
         return f"{STATE} is missing"
+    names = {path.name for path in folder.iterdir()}
+    if not any(name.endswith(".safetensors") for name in names):
+        return "model.safetensors is missing"
+    resumable = {"optimizer.pt", "scheduler.pt"}
+    if names & resumable and resumable - names:
+        return f"{(resumable - names).pop()} is missing"
     checks = {".json": _json_fault, ".safetensors": _safetensors_fault, ".pt": _archive_fault, ".pth": _archive_fault}
     for path in sorted(folder.iterdir()):
         check = checks.get(path.suffix)

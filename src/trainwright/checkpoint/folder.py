@@ -9,13 +9,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
 import re
 import shutil
 import time
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from trainwright.errors import CheckpointError
 
 MANIFEST = "manifest.json"
 PREFIX = "checkpoint"
+RUN_FILE = "trainwright.json"
 _NAME = re.compile(rf"^{PREFIX}-(\d+)$")
 _TEMPORARY = f".{PREFIX}-"
 
@@ -35,8 +43,8 @@ def seal(folder: Path, run_id: str) -> None:
         _flush(path)
         files[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "sha256": checksum(path)}
     manifest = folder / MANIFEST
-    text = json.dumps({"version": 1, "run": run_id, "files": files}, indent=1) + "\n"
-    manifest.write_text(text, encoding="utf-8")
+    content = {"version": 1, "run": run_id, "files": files}
+    manifest.write_text(json.dumps({**content, "sha256": digest(content)}, indent=1) + "\n", encoding="utf-8")
     _flush(manifest)
     _flush(folder)
 
@@ -60,12 +68,35 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def digest(content: dict[str, Any]) -> str:
+    """Return the SHA-256 of what a manifest says."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def _flush(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def load(path: Path) -> Any:
+    """Read what torch.save wrote, to the host; nothing but tensors, arrays and plain values is unpickled.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    rebuild = np.random.get_state()[1].__reduce__()[0]  # type: ignore[index]
+    allowed = [np.ndarray, np.dtype, rebuild, type(np.dtype(np.uint32))]
+    try:
+        with torch.serialization.safe_globals(allowed):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(
+            f"{path} cannot be read: {reason} Resume from an earlier checkpoint, or start anew."
+        ) from error
 
 
 def checkpoints(output_dir: Path) -> list[Path]:
@@ -86,7 +117,7 @@ def run_of(folder: Path) -> str | None:
     """Return the id of the run that wrote a checkpoint; None where the folder does not tell."""
     try:
         return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["run"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 

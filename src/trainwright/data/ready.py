@@ -131,7 +131,9 @@ class ForeignSource:
         set_epoch(self.loader, epoch)
         if position and self.saved is not None:
             self.loader.load_state_dict(self.saved)
-            yield from self.loader
+            self.saved = None
+            with reading(self.loader) as batches:
+                yield from batches
             return
         now = randomness.host_states()
         if position == 0:
@@ -139,17 +141,20 @@ class ForeignSource:
         elif self.pass_began:
             randomness.restore_host(self.pass_began["streams"])
             randomness.restore_own(self.pass_began["generators"], self.loader)
-        batches = iter(self.loader)
-        if position:
-            self.note(
-                f"The first {position} batches of the {type(self.loader).__name__} are read again to find the place "
-                "where the run stopped. A torch DataLoader, or a loader with state_dict() and load_state_dict(), goes "
-                "on at once."
-            )
-            for _ in islice(batches, position):
-                pass
-            randomness.restore_host(now)
-        yield from batches
+        with reading(self.loader) as batches:
+            if position:
+                self._skip(batches, position)
+                randomness.restore_host(now)
+            yield from batches
+
+    def _skip(self, batches: Iterator[Any], position: int) -> None:
+        self.note(
+            f"The first {position} batches of the {type(self.loader).__name__} are read again to find the place "
+            "where the run stopped. A torch DataLoader, or a loader with state_dict() and load_state_dict(), goes "
+            "on at once."
+        )
+        for _ in islice(batches, position):
+            pass
 
     def close(self) -> None:
         """Leave the loader to its owner."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -21,14 +22,26 @@ def worker_init(given: Callable[[int], None] | None = None) -> Callable[[int], N
 def reading(loader: Any) -> Iterator[Iterator[Any]]:
     """Give the batches of a torch DataLoader; on leaving, however, its workers end, unless they are kept.
 
-    A worker outlives the first SIGTERM, so one left to the end of the process would hold that up.
+    A worker outlives the first SIGTERM, so one left to the end of the process would hold that up. And torch would raise
+    the death of a worker wherever the main thread happens to be, in the middle of an update too; here it is raised
+    where the worker's batch is waited for.
     """
     batches = iter(loader)
+    before = _ignore_deaths() if getattr(loader, "num_workers", 0) else None
     try:
         yield batches
     finally:
         if not getattr(loader, "persistent_workers", False):
             _end(batches)
+        if before is not None:
+            signal.signal(signal.SIGCHLD, before)
+
+
+def _ignore_deaths() -> Any:
+    """Let no death of a child process raise an error by itself; return the handler before, or None if that stays."""
+    if threading.current_thread() is not threading.main_thread() or not callable(signal.getsignal(signal.SIGCHLD)):
+        return None
+    return signal.signal(signal.SIGCHLD, lambda number, frame: None)
 
 
 def end_workers(loader: Any) -> None:

@@ -8,14 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from trainwright import randomness
 from trainwright.args.training import saved_arguments
 from trainwright.checkpoint import check, folder, weights
 from trainwright.data.loader import PlannedLoader, TrainLoader
 from trainwright.engine.run import Run
-from trainwright.engine.saving import RUN_FILE
 from trainwright.errors import CheckpointError
 from trainwright.state import TrainerState
 
@@ -55,7 +52,7 @@ def find(trainer: Trainer, wanted: bool | str | Path | None) -> Saved | None:
     chosen, passed_over = trainer.strategy.on_main(lambda: _choose(trainer.run_folder, wanted))
     for fault in passed_over:
         trainer.note(f"Passed over {fault}.")
-    about = chosen / RUN_FILE
+    about = chosen / folder.RUN_FILE
     return Saved(
         chosen,
         TrainerState.load_from_json(chosen / "trainer_state.json"),
@@ -176,12 +173,12 @@ def restore_rest(run: Run, saved: Saved) -> None:
             "from there and start a new run."
         )
     try:
-        trainer.optimizer.load_state_dict(torch.load(place / "optimizer.pt", map_location="cpu", weights_only=True))
+        trainer.optimizer.load_state_dict(folder.load(place / "optimizer.pt"))
     except ValueError as error:
         raise CheckpointError(f"The optimizer of '{place}' is not this run's: {error}.") from error
-    restore_schedule(trainer, torch.load(place / "scheduler.pt", map_location="cpu", weights_only=True))
+    restore_schedule(trainer, folder.load(place / "scheduler.pt"))
     if (place / "scaler.pt").exists():
-        trainer.precision.load_state_dict(torch.load(place / "scaler.pt", weights_only=True))
+        trainer.precision.load_state_dict(folder.load(place / "scaler.pt"))
     run.due = list(saved.about.get("due", []))
     restore_rank(run, place)
 
@@ -192,7 +189,7 @@ def restore_rank(run: Run, place: Path) -> None:
     own = place / randomness.file_name(world.rank, world.size)
     others = [place / name for name in ("rng_state.pth", "rng_state_0.pth")]
     found = next((path for path in (own, *others) if path.exists()), None)
-    state = randomness.load(found) if found is not None else {}
+    state = folder.load(found) if found is not None else {}
     run.loader.load_state_dict(state)
     if found != own:
         trainer.note(f"The checkpoint has no {own.name}: dropout and other randomness go on from the seed.")

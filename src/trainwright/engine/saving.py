@@ -21,8 +21,6 @@ from trainwright.errors import CheckpointError
 if TYPE_CHECKING:
     from trainwright.engine.trainer import Trainer
 
-RUN_FILE = "trainwright.json"
-
 
 def save_checkpoint(run: Run) -> None:
     """Save `checkpoint-<step>`: in the background, unless someone else's code wants to see the folder."""
@@ -129,7 +127,7 @@ def write_progress(run: Run, place: Path) -> None:
         "arguments": saved_arguments(trainer.args),
         "versions": {"torch": torch.__version__},
     }
-    (place / RUN_FILE).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    (place / folder.RUN_FILE).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
 def collect(run: Run, wait: bool) -> None:
