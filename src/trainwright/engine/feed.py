@@ -124,8 +124,7 @@ def _agreed(run: Run, position: int, batches: list[Any], spare: Any, failure: Ex
     counts, totals, present, stops, failures = zip(*agreed, strict=True)
     if any(failures):
         _fail(run, failure, failures.index(True))
-    if len(agreed) > 1:
-        run.stop = int(max(stops)) or None
+    run.agreed_stop = int(max(stops)) or None
     most = int(max(counts))
     if most == 0:
         return None

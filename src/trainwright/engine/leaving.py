@@ -19,7 +19,6 @@ def evaluate(run: Run) -> None:
         reports.evaluate(run)
     except EvaluationInterrupted:
         run.due = ["evaluate", *(["save"] if run.trainer.control.should_save else [])]
-        run.stop = run.signals.received
         leave(run)
     finally:
         run.interruptible = False

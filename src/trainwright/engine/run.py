@@ -41,7 +41,7 @@ class Run:
         position: how far into this pass, in the loader's unit.
         pieces: parts into which every micro-batch is cut, since memory ran out.
         due: flags of this step that are still to be acted on, for a checkpoint written before.
-        stop: the signal at which all ranks leave after this step, or None.
+        agreed_stop: the signal at which all ranks agreed to leave after this step, or None.
     """
 
     trainer: Trainer
@@ -57,7 +57,7 @@ class Run:
     position: int = 0
     pieces: int = 1
     due: list[str] = field(default_factory=list)
-    stop: int | None = None
+    agreed_stop: int | None = None
     grad_norm: torch.Tensor | None = None
     learning_rate: Any = None
     ignore_keys_for_eval: list[str] | None = None
@@ -84,6 +84,11 @@ class Run:
         return control.should_training_stop or state.global_step >= self.max_steps or self.epoch >= self.num_epochs
 
     @property
+    def stop(self) -> int | None:
+        """The signal at which to leave after this step: one process decides for itself, several agree beforehand."""
+        return self.signals.received if self.trainer.strategy.world.size == 1 else self.agreed_stop
+
+    @property
     def folder(self) -> Path:
         """The run's folder."""
         return self.trainer.run_folder
@@ -100,8 +105,6 @@ class Run:
         state.global_step += 1
         share = self.loader.share(position)
         state.epoch = self.epoch + share if share is not None else state.global_step / self.max_steps
-        if self.trainer.strategy.world.size == 1:
-            self.stop = self.signals.received
 
     def next_epoch(self) -> None:
         """Note that this pass over the data is over."""

@@ -1,0 +1,75 @@
+"""Two real ranks: they stop, shrink and end together, and none hangs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from trainwright.checkpoint import check, folder
+
+pytestmark = pytest.mark.ranks
+SCRIPT = Path(__file__).parent / "ranks.py"
+
+
+def torchrun(kind, place, fails=False):
+    place.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, str(SCRIPT), kind, str(place)], capture_output=True, text=True, timeout=60, env=environment
+    )
+    assert (done.returncode != 0) == fails, done.stderr[-3000:]
+    results = [place / f"rank{rank}.json" for rank in range(2)]
+    return [json.loads(path.read_text()) for path in results if path.exists()], done.stderr
+
+
+def weights(result):
+    return torch.tensor([value for part in result["weights"] for value in part])
+
+
+def test_sigterm_to_one_of_two_ranks(tmp_path):
+    straight, _ = torchrun("logged", tmp_path / "straight")
+    _, said = torchrun("terminate", tmp_path / "run", fails=True)
+    assert "Interrupted by SIGTERM at step 6 of 12" in said or "at step 7 of 12" in said
+    saved, passed_over = check.newest_valid(tmp_path / "run")
+    assert folder.step_of(saved) in (6, 7)
+    assert not passed_over
+    if folder.step_of(saved) == 7:
+        (tmp_path / "run" / "checkpoint-6").mkdir()
+    resumed, _ = torchrun("terminate", tmp_path / "run")
+    for one, other in zip(resumed, straight, strict=True):
+        assert torch.equal(weights(one), weights(other))
+        assert one["seen"] == [entry for entry in other["seen"] if entry[0] >= folder.step_of(saved)]
+    assert resumed[0]["logs"] == straight[0]["logs"]
+
+
+def test_out_of_memory_on_one_of_two_ranks(tmp_path):
+    whole, _ = torchrun("whole", tmp_path / "whole")
+    parts, said = torchrun("memory", tmp_path / "parts")
+    assert "Memory ran out with 4 rows in a micro-batch" in said
+    assert torch.equal(weights(parts[0]), weights(parts[1]))
+    assert torch.allclose(weights(parts[0]), weights(whole[0]), atol=1e-4)  # float32, means of other groups of rows
+    assert parts[0]["step"] == 12
+
+
+def test_a_stream_whose_ranks_end_apart(tmp_path):
+    results, _ = torchrun("uneven", tmp_path / "run")
+    assert torch.equal(weights(results[0]), weights(results[1]))
+    shutil.rmtree(tmp_path / "run" / "checkpoint-12")
+    shutil.rmtree(tmp_path / "run" / "checkpoint-10")
+    (tmp_path / "run" / "resume").touch()
+    resumed, _ = torchrun("uneven", tmp_path / "run")
+    assert torch.equal(weights(results[0]), weights(resumed[0]))
+
+
+def test_data_that_fails_on_one_rank_ends_both_with_a_checkpoint(tmp_path):
+    _, said = torchrun("broken", tmp_path / "run", fails=True)
+    assert "this row is broken" in said
+    assert folder.step_of(check.newest_valid(tmp_path / "run")[0]) == 2

@@ -1,0 +1,187 @@
+"""Signals: the step is finished, everything is saved, and the run goes on bitwise as if nothing had been."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.reliability import cases, kills, victim
+from trainwright import Interrupted, Trainer, TrainerCallback, TrainingArguments
+from trainwright.checkpoint import check, folder
+
+CHANGES = {"max_steps": 14, "eval_strategy": "steps", "eval_steps": 5, "save_strategy": "no", "logging_steps": 1}
+
+
+class Raise(TrainerCallback):
+    """Sends a signal to this process when an event comes for the nth time."""
+
+    def __init__(self, event, nth, number=signal.SIGTERM):
+        self.left, self.number = nth, number
+        setattr(self, f"on_{event}", self.count)
+
+    def count(self, args, state, control, **kwargs):
+        self.left -= 1
+        if self.left == 0:
+            signal.raise_signal(self.number)
+
+
+def made(place, callbacks=(), seed=0, **changes):
+    torch.manual_seed(seed)
+    args = TrainingArguments(
+        str(place), per_device_train_batch_size=4, learning_rate=1e-2, use_cpu=True, disable_tqdm=True,
+        **{**CHANGES, **changes},
+    )  # fmt: skip
+    data = cases.Augmented()
+    return Trainer(cases.Net(), args, train_dataset=data, eval_dataset=cases.rows(40), callbacks=list(callbacks))
+
+
+def history(trainer):
+    return [
+        {name: value for name, value in entry.items() if "per_second" not in name and "runtime" not in name}
+        for entry in trainer.state.log_history
+    ]
+
+
+def same(one, other):
+    pairs = zip(one.model.parameters(), other.model.parameters(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+EVENTS = [("step_begin", 4), ("substep_end", 3), ("step_end", 5), ("optimizer_step", 7), ("prediction_step", 1),
+          ("prediction_step", 7), ("evaluate", 1), ("log", 5), ("epoch_end", 1), ("step_end", 14)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("event", "nth"), EVENTS)
+@pytest.mark.parametrize("saves", ["no", "steps"])
+def test_the_resumed_run_is_the_uninterrupted_one(tmp_path, event, nth, saves):
+    changes = {"save_strategy": saves, "save_steps": 5, "lr_scheduler_type": "reduce_lr_on_plateau",
+               "metric_for_best_model": "loss", "gradient_accumulation_steps": 2}  # fmt: skip
+    straight = made(tmp_path / "straight", **changes)
+    straight.train()
+    stopped = made(tmp_path / "run", [Raise(event, nth)], **changes)
+    with pytest.raises(Interrupted) as caught:
+        stopped.train()
+    assert caught.value.code == 128 + signal.SIGTERM
+    saved = check.newest_valid(tmp_path / "run")[0]
+    assert folder.step_of(saved) == stopped.state.global_step
+    resumed = made(tmp_path / "run", seed=99, **changes)
+    torch.manual_seed(7)
+    resumed.train(resume_from_checkpoint=True)
+    assert same(resumed, straight)
+    assert history(resumed) == history(straight)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_exit_codes_and_handlers(tmp_path, number):
+    heard = []
+    before = signal.signal(number, lambda *got: heard.append(got[0]))
+    try:
+        with pytest.raises(SystemExit) as caught:
+            made(tmp_path, [Raise("step_end", 2, number)]).train()
+        assert caught.value.code == 128 + number
+        assert heard == [number]  # the user's own handler is called too
+        signal.raise_signal(number)
+        assert heard == [number, number]  # and it is back
+    finally:
+        signal.signal(number, before)
+
+
+def test_callbacks_are_closed(tmp_path):
+    closed = []
+
+    class Closing(TrainerCallback):
+        def on_train_end(self, args, state, control, **kwargs):
+            closed.append(state.global_step)
+
+    with pytest.raises(Interrupted, match="Interrupted by SIGTERM at step 2 of 14; saved in"):
+        made(tmp_path, [Raise("step_end", 2), Closing()]).train()
+    assert closed == [2]
+
+
+def test_ctrl_c_at_a_prompt_is_a_keyboard_interrupt(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        made(tmp_path, [Raise("step_end", 2, signal.SIGINT)]).train()
+    assert folder.step_of(check.newest_valid(tmp_path)[0]) == 2
+
+
+def test_a_second_signal_leaves_at_once(tmp_path):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            made(tmp_path, [Raise("step_begin", 2, signal.SIGINT), Raise("optimizer_step", 2, signal.SIGINT)]).train()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert check.newest_valid(tmp_path)[0] is None
+
+
+def test_an_ignored_signal_stays_ignored(tmp_path):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert made(tmp_path, [Raise("step_end", 2, signal.SIGINT)]).train().global_step == 14
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_outside_the_main_thread_it_is_said(tmp_path, caplog):
+    thread = threading.Thread(target=lambda: made(tmp_path).train())
+    thread.start()
+    thread.join()
+    assert caplog.text.count("outside the main thread") == 1
+
+
+def test_workers_outlive_a_signal_to_the_whole_group(tmp_path):
+    given = {"settings": {"max_steps": 4000, "save_strategy": "no", "dataloader_num_workers": 2}, "pause": 0.01}
+    process = kills.start(tmp_path, given)
+    kills.wait_for_steps(tmp_path, process, 0, 5)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for pid in [*map(int, children), process.pid]:
+        os.kill(pid, signal.SIGTERM)
+    began = time.monotonic()
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert time.monotonic() - began < 20
+    assert folder.step_of(check.newest_valid(tmp_path)[0]) == kills.steps_done(tmp_path)
+
+
+@pytest.mark.slow
+def test_an_error_with_workers_does_not_hold_up_the_exit(tmp_path):
+    given = {"settings": {"max_steps": 4000, "save_strategy": "no", "dataloader_num_workers": 2,
+                          "dataloader_persistent_workers": True}}  # fmt: skip
+    (tmp_path / "log").mkdir()  # the callback cannot open its file
+    began = time.monotonic()
+    process = kills.start(tmp_path, given)
+    process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.slow
+def test_sigterm_at_random_instants(tmp_path):
+    """Five times: nothing is lost, and the losses of all steps are those of a run that was never stopped."""
+    chance = random.Random(3)
+    settings = {"max_steps": 10**6, "save_steps": 7, "save_total_limit": 2, "eval_strategy": "steps", "eval_steps": 4}
+    settings["dataloader_num_workers"] = 1
+    for _ in range(5):
+        before = len(kills.lines(tmp_path))
+        process = kills.start(tmp_path, {"settings": settings, "pause": 0.002})
+        kills.wait_for_steps(tmp_path, process, before, chance.randint(1, 9))
+        time.sleep(chance.uniform(0, 0.05))
+        process.terminate()
+        errors = process.communicate(timeout=60)[1]
+        assert process.returncode == 128 + signal.SIGTERM, errors[-2000:]
+        assert folder.step_of(check.newest_valid(tmp_path)[0]) == kills.steps_done(tmp_path)
+    done = [int(words[1]) for words in kills.lines(tmp_path) if words[0] == "step"]
+    assert done == list(range(1, len(done) + 1))  # no step twice, none missing
+    straight = tmp_path / "straight"
+    victim.run(straight, {**settings, "max_steps": len(done), "save_strategy": "no"})
+    losses = [[words for words in kills.lines(place) if words[0] == "loss"] for place in (tmp_path, straight)]
+    assert losses[0] == losses[1]
