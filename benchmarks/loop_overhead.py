@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import transformers
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 import trainwright
 
@@ -35,30 +35,15 @@ class OneParameter(nn.Module):
         return {"loss": (self.weight * x).mean()}
 
 
-class Numbers(Dataset):
-    """Rows of one number."""
-
-    def __init__(self, rows: int) -> None:
-        self.rows = torch.ones(rows)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        return {"x": self.rows[index]}
+def numbers(rows: int) -> list[dict[str, torch.Tensor]]:
+    """Return rows of one number."""
+    return [{"x": torch.ones(())} for _ in range(rows)]
 
 
-class Tokens(Dataset):
-    """Rows of 64 tokens."""
-
-    def __init__(self, rows: int) -> None:
-        self.rows = torch.randint(0, 1000, (rows, 64), generator=torch.Generator().manual_seed(0))
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        return {"input_ids": self.rows[index], "labels": self.rows[index]}
+def tokens(rows: int) -> list[dict[str, torch.Tensor]]:
+    """Return rows of 64 tokens."""
+    drawn = torch.randint(0, 1000, (rows, 64), generator=torch.Generator().manual_seed(0))
+    return [{"input_ids": row, "labels": row} for row in drawn]
 
 
 def tiny_llama() -> nn.Module:
@@ -75,7 +60,7 @@ def tiny_llama() -> nn.Module:
     )
 
 
-def by_hand(model: nn.Module, data: Dataset, steps: int) -> float:
+def by_hand(model: nn.Module, data: Any, steps: int) -> float:
     """Train with a plain loop of the same parts; return CPU ms per update after the warm-up."""
     loader = DataLoader(data, batch_size=8, shuffle=True, collate_fn=trainwright.default_data_collator)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, weight_decay=0.0, fused=True)
@@ -99,7 +84,7 @@ def by_hand(model: nn.Module, data: Dataset, steps: int) -> float:
     return (time.process_time() - start) / (steps - WARM_UP) * 1e3
 
 
-def by(library: Any) -> Callable[[nn.Module, Dataset, int], float]:
+def by(library: Any) -> Callable[[nn.Module, Any, int], float]:
     """Return a function that trains with a library's Trainer and measures the same."""
 
     class Clock(library.TrainerCallback):  # type: ignore[misc, name-defined]
@@ -111,7 +96,7 @@ def by(library: Any) -> Callable[[nn.Module, Dataset, int], float]:
             elif state.global_step == state.max_steps:
                 self.end = time.process_time()
 
-    def run(model: nn.Module, data: Dataset, steps: int) -> float:
+    def run(model: nn.Module, data: Any, steps: int) -> float:
         clock = Clock()
         with tempfile.TemporaryDirectory() as folder:
             args = library.TrainingArguments(
@@ -138,8 +123,8 @@ def main(rounds: int = 7) -> None:
     engines = {"hand-written": by_hand, "trainwright": by(trainwright), "transformers": by(transformers)}
     print("| model | engine | CPU ms per update | of the hand-written loop |\n|---|---|---|---|")
     for name, model, data, steps in (
-        ("one parameter", OneParameter, Numbers(4000), 1000),
-        ("Llama, hidden 128, 2 layers, 8 × 64", tiny_llama, Tokens(4000), 130),
+        ("one parameter", OneParameter, numbers(4000), 1000),
+        ("Llama, hidden 128, 2 layers, 8 × 64", tiny_llama, tokens(4000), 130),
     ):
         times: dict[str, list[float]] = {engine: [] for engine in engines}
         for _ in range(rounds):

@@ -118,15 +118,18 @@ class Collate:
         except Exception as error:
             raise explain_collation(rows, self.columns, error) from error
 
+    def __post_init__(self) -> None:
+        self.wanted = frozenset(self.columns or ())
+
     def keep_columns(self, rows: list[Any]) -> list[Any]:
         """Return the rows with the wanted columns only."""
-        columns = self.columns
-        if columns is None or not rows or not isinstance(rows[0], Mapping):
+        if self.columns is None or not rows or not isinstance(rows[0], Mapping):
             return list(rows)
         if not self.checked:
-            check_columns(list(rows[0]), columns, self.what)
+            check_columns(list(rows[0]), self.columns, self.what)
             self.checked = True
-        return [{name: value for name, value in row.items() if name in columns} for row in rows]
+        wanted = self.wanted
+        return [{name: value for name, value in row.items() if name in wanted} for row in rows]
 
 
 def explain_collation(rows: list[Any], columns: Collection[str] | None, error: Exception) -> Exception:

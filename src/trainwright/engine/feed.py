@@ -81,7 +81,7 @@ def halve(run: Run, work: Work) -> Work:
         DataError: a micro-batch is down to one row.
     """
     run.trainer.optimizer.zero_grad(set_to_none=True)
-    run.health.restore_buffers()
+    run.health.restore_buffers(True)
     if run.trainer.strategy.device.type == "cuda":
         torch.cuda.empty_cache()
     rows = max(row_count(batch) for batch in work.batches)
@@ -119,6 +119,11 @@ def _agreed(run: Run, position: int, batches: list[Any], spare: Any, failure: Ex
     last, with weight zero.
     """
     items = [0 if isinstance(batch, Repeat) else run.count(batch) for batch in batches]
+    plain = [batch.batch if isinstance(batch, Repeat) else batch for batch in batches]
+    if run.trainer.strategy.world.size == 1:
+        if failure is not None:
+            _fail(run, failure, 0)
+        return Work(position, plain, items, float(sum(items))) if batches else None
     stop = run.signals.received or 0
     agreed = run.trainer.strategy.agree(len(batches), sum(items), spare is not None, stop, failure is not None)
     counts, totals, present, stops, failures = zip(*agreed, strict=True)
@@ -132,9 +137,8 @@ def _agreed(run: Run, position: int, batches: list[Any], spare: Any, failure: Ex
         raise DataError(
             f"Rank {present.index(False)} got no data while others did; divide the data evenly among the ranks."
         )
-    added = most - len(batches)
     idle = spare.batch if isinstance(spare, Repeat) else spare
-    plain = [batch.batch if isinstance(batch, Repeat) else batch for batch in batches]
+    added = most - len(batches)
     return Work(position, plain + [idle] * added, items + [0] * added, float(sum(totals)))
 
 

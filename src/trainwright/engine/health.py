@@ -30,25 +30,22 @@ class Reading:
     step: int
     epoch: int
     position: int
-    values: torch.Tensor
-    arrived: torch.cuda.Event | None
+    bad: torch.Tensor | bool
+    loss: torch.Tensor
+    norms: torch.Tensor
+    arrived: torch.cuda.Event | None = None
 
-    @classmethod
-    def of(cls, run: Run, values: torch.Tensor) -> Reading:
-        """Begin to copy the numbers of the present step."""
-        event = None
-        if values.is_cuda:
-            host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
-            values = host.copy_(values, non_blocking=True)
-            event = torch.cuda.Event()
-            event.record()
-        return cls(run.trainer.state.global_step + 1, run.epoch, run.position, values, event)
+    def send(self) -> None:
+        """Begin to copy the numbers from the device; on the host there is nothing to do."""
+        if isinstance(self.bad, torch.Tensor):
+            self.bad, self.loss, self.norms = _sent(self.bad), _sent(self.loss), _sent(self.norms)
+            self.arrived = torch.cuda.Event()
+            self.arrived.record()
 
-    def numbers(self) -> torch.Tensor:
-        """Return the numbers on the host; they have arrived unless the device is more than a step behind."""
+    def wait(self) -> None:
+        """Wait for the numbers, which have arrived unless the device is more than a step behind."""
         if self.arrived is not None:
             self.arrived.synchronize()
-        return self.values
 
 
 class Health:
@@ -68,15 +65,19 @@ class Health:
         if self.buffers:
             torch._foreach_copy_(self.copies, self.buffers)
 
-    def restore_buffers(self, bad: torch.Tensor | None = None) -> None:
-        """Put the buffers back, where the step was bad; always without a flag."""
+    def restore_buffers(self, bad: torch.Tensor | bool) -> None:
+        """Put the buffers back where the step was bad."""
+        if bad is False:
+            return
         for buffer, copy in zip(self.buffers, self.copies, strict=True):
-            buffer.copy_(copy if bad is None else torch.where(bad, copy, buffer))
+            buffer.copy_(copy if bad is True else torch.where(bad, copy, buffer))
 
-    def after_step(self, bad: torch.Tensor, loss: torch.Tensor, norms: torch.Tensor) -> None:
+    def after_step(self, bad: torch.Tensor | bool, loss: torch.Tensor, norms: torch.Tensor) -> None:
         """Take note of a step, and read the one before."""
         self.settle()
-        self._reading = Reading.of(self.run, torch.cat([torch.stack([bad, loss]).to(norms), norms]))
+        run = self.run
+        self._reading = Reading(run.trainer.state.global_step + 1, run.epoch, run.position, bad, loss, norms)
+        self._reading.send()
 
     def settle(self) -> None:
         """Read the last step's numbers, and say what is wrong with them.
@@ -87,21 +88,22 @@ class Health:
         reading, self._reading = self._reading, None
         if reading is None:
             return
-        numbers = reading.numbers()
-        if not numbers[0]:
+        reading.wait()
+        if not reading.bad:
             self.in_a_row = 0
             factor = self.run.trainer.args.spike_factor
             if factor is not None:
-                self._look_for_spike(reading, float(numbers[1]), factor)
+                self._look_for_spike(reading, float(reading.loss), factor)
             return
         self.in_a_row += 1
         self.run.meter.skipped += 1
-        self._report(reading, numbers)
+        self._report(reading)
 
-    def _report(self, reading: Reading, numbers: torch.Tensor) -> None:
+    def _report(self, reading: Reading) -> None:
         limit = self.run.trainer.args.max_skipped_steps
-        wrong = [name for name, norm in zip(self.names, numbers[2:].tolist(), strict=False) if not abs(norm) < 1e38]
-        loss = f"its loss is {float(numbers[1]):.4g}"
+        finite = torch.isfinite(reading.norms).tolist()
+        wrong = [name for name, fine in zip(self.names, finite, strict=True) if not fine]
+        loss = f"its loss is {float(reading.loss):.4g}"
         where = f"gradients are not finite in {_some(wrong)}" if wrong else "the sum of its gradients is not finite"
         message = (
             f"Step {reading.step} was skipped, nothing was changed: {loss} and {where}. It read "
@@ -122,6 +124,10 @@ class Health:
                 f"(spike_factor). It read {rows_of(self.run, reading)}."
             )
         self.losses.append(loss)
+
+
+def _sent(value: torch.Tensor) -> torch.Tensor:
+    return torch.empty(value.shape, dtype=value.dtype, pin_memory=True).copy_(value, non_blocking=True)
 
 
 def changing_buffers(model: torch.nn.Module) -> list[torch.Tensor]:

@@ -64,7 +64,7 @@ def step(run: Run, work: Work) -> None:
 def backward(run: Run, work: Work) -> torch.Tensor | None:
     """Add the gradients of all micro-batches; return the sum of their losses, or None when memory ran out."""
     strategy, careful = run.trainer.strategy, run.trainer.args.auto_find_batch_size
-    loss, failed = torch.zeros((), device=strategy.device), False
+    loss, failed = None, False
     for number, (batch, items) in enumerate(zip(work.batches, work.items, strict=True)):
         last = number == len(work.batches) - 1
         try:
@@ -75,13 +75,14 @@ def backward(run: Run, work: Work) -> torch.Tensor | None:
                 raise
             failed = True
             break
-        loss = loss if share is None else loss + share
+        if share is not None:
+            loss = share if loss is None else loss + share
         if not last:
             run.fire("substep_end")
     if careful and any(flag for (flag,) in strategy.agree(failed)):
         return None
     strategy.finish_gradients(run.parameters)
-    return loss
+    return torch.zeros((), device=strategy.device) if loss is None else loss
 
 
 def update(run: Run, loss: torch.Tensor) -> bool:
@@ -93,7 +94,7 @@ def update(run: Run, loss: torch.Tensor) -> bool:
     done = precision.step(trainer.optimizer, bad)
     run.fire("optimizer_step")
     run.health.restore_buffers(bad)
-    run.meter.add(torch.where(bad, 0.0, loss))
+    run.meter.add(loss, bad)
     run.health.after_step(bad, loss, norms)
     run.learning_rate = trainer.optimizer.param_groups[0]["lr"]
     return done

@@ -84,10 +84,10 @@ def floating_point_ops(trainer: Trainer, inputs: Any) -> int:
 
     Kaplan et al. 2020, arXiv:2001.08361, section 2.1.
     """
-    if not isinstance(inputs, Mapping):
+    if trainer.computing_parameters == 0 or not isinstance(inputs, Mapping):
         return 0
     main = inputs.get(getattr(trainer.model, "main_input_name", "input_ids"))
-    if not isinstance(main, torch.Tensor) or trainer.computing_parameters == 0:
+    if not isinstance(main, torch.Tensor):
         return 0
     return 6 * main.numel() * trainer.computing_parameters
 
@@ -105,7 +105,8 @@ def micro_batch(run: Run, batch: Any, items: int, total: float, last: bool) -> t
     """
     trainer = run.trainer
     if items:
-        return trainer.training_step(run.model, batch, num_items_in_batch=total).detach().reshape(())
+        loss = trainer.training_step(run.model, batch, num_items_in_batch=total).detach()
+        return loss.reshape(()) if loss.ndim else loss
     if last and total and trainer.strategy.world.size > 1:
         trainer.idle_step(run.model, batch)
     return None

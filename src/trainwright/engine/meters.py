@@ -29,8 +29,12 @@ class LossMeter:
         self.first_step = 0
         self.logged_at = 0
 
-    def add(self, loss: torch.Tensor) -> None:
-        """Add a step's loss; a scalar, left on its device."""
+    def add(self, loss: torch.Tensor, bad: torch.Tensor | bool) -> None:
+        """Add a step's loss unless the step was bad; scalars, left on their device."""
+        if isinstance(bad, torch.Tensor):
+            loss = torch.where(bad, 0.0, loss)
+        elif bad:
+            return
         self.window = loss.float() if self.window is None else self.window + loss
 
     def read(self, total: Total, device: torch.device) -> tuple[float, int]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import nn
+
+Flag = torch.Tensor | bool
 
 
 class Precision:
@@ -44,19 +47,19 @@ class Precision:
             norms = norms.new_zeros(len(parameters)).index_copy_(0, places, norms)
         return total, norms
 
-    def is_bad(self, loss: torch.Tensor, norm: torch.Tensor, alone: bool) -> torch.Tensor:
-        """Return whether a step must not change the parameters, as a bool scalar on the device.
+    def is_bad(self, loss: torch.Tensor, norm: torch.Tensor, alone: bool) -> Flag:
+        """Return whether a step must not change the parameters: on a CPU at once, else as a scalar of the device.
 
         Args:
             loss: the step's loss on this rank.
             norm: the norm of the gradients, equal on all ranks.
             alone: whether there is one rank; otherwise the loss, which differs between ranks, does not decide.
         """
-        return ~torch.isfinite(loss + norm if alone else norm)
+        return not_finite(loss, norm) if alone else not_finite(norm)
 
-    def step(self, optimizer: torch.optim.Optimizer, bad: torch.Tensor) -> bool:
+    def step(self, optimizer: torch.optim.Optimizer, bad: Flag) -> bool:
         """Update the parameters unless the step is bad; return whether the schedule moves on, which it does here."""
-        if is_fused(optimizer):
+        if isinstance(bad, torch.Tensor) and is_fused(optimizer):
             optimizer.grad_scale, optimizer.found_inf = None, bad.float()  # type: ignore[attr-defined]
             optimizer.step()
             del optimizer.grad_scale, optimizer.found_inf  # type: ignore[attr-defined]
@@ -91,11 +94,11 @@ class Float16(Precision):
         self.scaler.unscale_(optimizer)
         return super().clip(optimizer, parameters, max_norm)
 
-    def is_bad(self, loss: torch.Tensor, norm: torch.Tensor, alone: bool) -> torch.Tensor:
+    def is_bad(self, loss: torch.Tensor, norm: torch.Tensor, alone: bool) -> Flag:
         """Return whether the loss itself is not finite; gradients that overflow are the scaler's business."""
-        return ~torch.isfinite(loss)
+        return not_finite(loss)
 
-    def step(self, optimizer: torch.optim.Optimizer, bad: torch.Tensor) -> bool:
+    def step(self, optimizer: torch.optim.Optimizer, bad: Flag) -> bool:
         """Update the parameters unless the scaled gradients overflowed; return whether it was done.
 
         This waits for the device: the schedule must not move at a step that the scaler leaves out.
@@ -114,6 +117,13 @@ class Float16(Precision):
         """Restore the scale and its growth."""
         if state:
             self.scaler.load_state_dict(state)
+
+
+def not_finite(*values: torch.Tensor) -> Flag:
+    """Return whether any of some scalars is inf or NaN: on a CPU at once, else as a bool scalar of the device."""
+    if values[0].device.type == "cpu":
+        return not all(math.isfinite(value) for value in values)
+    return ~torch.isfinite(torch.stack(values)).all()
 
 
 def is_fused(optimizer: torch.optim.Optimizer) -> bool:
