@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test check bench format clean
+.PHONY: demo test check bench torture format clean
 
 demo: $(STAMP)
 	$(BIN)/trainwright demo
@@ -19,6 +19,9 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
+
+torture: $(STAMP)
+	$(BIN)/python -m tests.reliability.torture
 
 format: $(STAMP)
 	$(BIN)/ruff format .

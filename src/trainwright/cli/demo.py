@@ -21,7 +21,7 @@ def run(argv: Sequence[str]) -> int:
 
     from trainwright.checkpoint.check import newest_valid
     from trainwright.config.build import build
-    from trainwright.config.load import load
+    from trainwright.config.load import keep, load
     from trainwright.state import TrainerState
 
     with as_file(files("trainwright") / "recipes" / "demo.yaml") as recipe:
@@ -33,5 +33,7 @@ def run(argv: Sequence[str]) -> int:
         if state.global_step >= state.max_steps:
             print(f"This run is complete: {state.global_step} steps, in {folder}/. {_AGAIN.format(folder=folder)}")
             return 0
-    build(config).train(resume_from_checkpoint=newest is not None)
+    trainer = build(config)
+    keep(config, trainer.run_folder)
+    trainer.train(resume_from_checkpoint=newest is not None)
     return 0

@@ -16,6 +16,7 @@ from trainwright.errors import Interrupted, TrainwrightError
 COMMANDS = {
     "demo": "train a small model of Python code in three minutes",
     "train": "train what a YAML file describes",
+    "replay": "show the rows that a past step of a run read",
 }
 
 

@@ -16,7 +16,10 @@ def run(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
 
     from trainwright.config.build import build
-    from trainwright.config.load import load
+    from trainwright.config.load import keep, load
 
-    build(load(args.config, args.overrides)).train(resume_from_checkpoint=args.resume)
+    config = load(args.config, args.overrides)
+    trainer = build(config)
+    keep(config, trainer.run_folder)
+    trainer.train(resume_from_checkpoint=args.resume)
     return 0

@@ -15,6 +15,8 @@ from trainwright.args.training import TrainingArguments
 from trainwright.config.schema import RunConfig
 from trainwright.errors import ConfigError, did_you_mean
 
+RUN_CONFIG = "run.yaml"
+
 
 def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Return the run that a file describes, with overrides such as `training.max_steps=100` on top.
@@ -38,6 +40,12 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         return cast(RunConfig, OmegaConf.to_object(merged))
     except (OmegaConfBaseException, YAMLError) as error:
         raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from None
+
+
+def keep(config: RunConfig, folder: Path) -> None:
+    """Write a run's description into its folder, for commands that look at the run later."""
+    folder.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(OmegaConf.structured(config), folder / RUN_CONFIG)
 
 
 def check_training_keys(training: Iterable[Any], path: Path) -> None:

@@ -28,6 +28,7 @@ from trainwright.engine import (
     saving,
     search,
 )
+from trainwright.engine import replay as replaying
 from trainwright.engine import results as files
 from trainwright.engine import training as runs
 from trainwright.engine.meters import Records
@@ -322,6 +323,7 @@ class Trainer:
     add_callback = files.add_callback
     pop_callback = files.pop_callback
     remove_callback = files.remove_callback
+    replay = replaying.replay
     hyperparameter_search = search.hyperparameter_search
     init_hf_repo = hub.init_hf_repo
     create_model_card = hub.create_model_card

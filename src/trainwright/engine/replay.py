@@ -1,0 +1,145 @@
+"""Any step of the past, shown again: which rows it read, and what their losses were."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from trainwright.checkpoint import folder, weights
+from trainwright.data.loader import PlannedBatches
+from trainwright.data.plan import Batching, Order, Plan
+from trainwright.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from trainwright.engine.trainer import Trainer
+
+_SHOWN = 100  # characters of a row's text
+
+
+@dataclass
+class Row:
+    """A row that a step read.
+
+    Attributes:
+        index: its number in the dataset.
+        shown: its text, or its fields with their shapes; empty where the data is not at hand.
+        loss: its own mean loss under the checkpoint before the step, if that was asked for.
+    """
+
+    index: int
+    shown: str = ""
+    loss: float | None = None
+
+
+@dataclass
+class Step:
+    """A step of the past: the pass it belongs to (from 1), its rows in order, and the checkpoint before it."""
+
+    number: int
+    epoch: int
+    rows: list[Row]
+    checkpoint: Path | None
+
+
+def replay(trainer: Trainer, step: int, loss: bool = False) -> Step:
+    """Return the rows of a past step of this Trainer's run, and their losses before it.
+
+    Args:
+        trainer: as it was built for the run.
+        step: its number, from 1.
+        loss: whether to compute each row's loss under the nearest earlier checkpoint.
+
+    Raises:
+        CheckpointError: the run's folder does not tell the order, or has no earlier checkpoint.
+    """
+    batches = trainer.get_train_dataloader().batch_sampler
+    lengths = batches.plan.order.lengths if isinstance(batches, PlannedBatches) else None
+    found = find_step(trainer.run_folder, step, lengths)
+    for row in found.rows:
+        row.shown = describe(trainer, trainer.train_dataset[row.index])
+    if loss:
+        if found.checkpoint is None:
+            raise CheckpointError(f"There is no whole checkpoint before step {step} in '{trainer.run_folder}'.")
+        weights.load_model(trainer.model, found.checkpoint)
+        for row in found.rows:
+            row.loss = row_loss(trainer, row.index)
+    return found
+
+
+def find_step(output_dir: Path, step: int, lengths: Any = None) -> Step:
+    """Return which rows a step of a run read; the checkpoints tell the order.
+
+    Args:
+        output_dir: the run's folder.
+        step: its number, from 1.
+        lengths: of the rows, for `group_by_length`.
+
+    Raises:
+        CheckpointError: there is no checkpoint, or the data had no planned order.
+    """
+    told = [path for path in folder.checkpoints(output_dir) if (path / folder.RUN_FILE).exists()]
+    if not told:
+        raise CheckpointError(f"'{output_dir}' has no checkpoint of this engine, to tell the order of the data.")
+    before = [path for path in told if folder.step_of(path) < step]
+    about = json.loads(((before or told)[-1 if before else 0] / folder.RUN_FILE).read_text(encoding="utf-8"))
+    if about["data"]["kind"] != "planned":
+        raise CheckpointError(
+            "The run read a stream or a ready loader, whose order is not a plan, so its steps cannot be shown again."
+        )
+    plan = plan_of(about["data"], lengths)
+    start = folder.step_of(before[-1]) if before else 0
+    epoch, position = (about["epoch"], about["position"]) if before else (0, 0)
+    left = step - 1 - start
+    while left >= plan.steps_left(position):
+        left -= plan.steps_left(position)
+        epoch, position = epoch + 1, 0
+    position += left * plan.batching.step_rows
+    rows = [Row(int(index)) for ranks in plan.step(epoch, position) for chunk in ranks for index in chunk]
+    return Step(step, epoch + 1, rows, before[-1] if before else None)
+
+
+def plan_of(data: Mapping[str, Any], lengths: Any) -> Plan:
+    """Return the plan that a checkpoint describes.
+
+    Raises:
+        ConfigError: the order depends on the rows' lengths, which are not at hand.
+    """
+    if data["sampling"] == "group_by_length" and lengths is None:
+        raise ConfigError(
+            "The order of this run depends on the lengths of its rows. Call trainer.replay(step) on the Trainer of its "
+            "script, which has them."
+        )
+    order = Order(data["num_rows"], data["sampling"], data["seed"], lengths, data["group_rows"])
+    return Plan(order, Batching(data["batch_size"], data["accumulation"], data["ranks"], data["drop_last"]))
+
+
+def describe(trainer: Trainer, row: Any) -> str:
+    """Return a row as text where there is a tokenizer, else its fields with their shapes or values."""
+    if not isinstance(row, Mapping):
+        return repr(row)[:_SHOWN]
+    decode = getattr(trainer.processing_class, "decode", None)
+    if decode is not None and "input_ids" in row:
+        return repr(decode(row["input_ids"], skip_special_tokens=False)[:_SHOWN])
+    return ", ".join(f"{name} {_shape(value)}" for name, value in row.items())
+
+
+def _shape(value: Any) -> str:
+    shape = getattr(value, "shape", None)
+    if shape is not None and len(shape):
+        return str(tuple(shape))
+    return f"({len(value)},)" if isinstance(value, list) else repr(value)[:_SHOWN]
+
+
+@torch.no_grad()
+def row_loss(trainer: Trainer, index: int) -> float:
+    """Return the mean loss of one row, without dropout."""
+    rows: Any = trainer.get_train_dataloader().dataset
+    batch = trainer.strategy.to_device(rows.collate([trainer.train_dataset[index]]))
+    model = trainer.model.to(trainer.strategy.device).eval()
+    with trainer.compute_loss_context_manager():
+        return float(trainer.one_loss(trainer.compute_loss(model, batch)))
