@@ -224,6 +224,28 @@ def test_another_data_order_needs_consent(tmp_path, caplog):
     assert result.global_step == 5 + 5  # 20 rows are done; the 10 that are left make 5 steps of 2
 
 
+def test_ignore_data_skip_begins_the_pass_anew(tmp_path):
+    class Seen(Trainer):
+        def training_step(self, model, inputs, num_items_in_batch=None):
+            seen.append(inputs["input_ids"])
+            return super().training_step(model, inputs, num_items_in_batch)
+
+    seen, data = [], tiny.tokens(30)
+    made(tmp_path, data).train()
+    drop_after(tmp_path, 5)
+    args = TrainingArguments(
+        str(tmp_path),
+        per_device_train_batch_size=4,
+        max_steps=7,
+        ignore_data_skip=True,
+        use_cpu=True,
+        disable_tqdm=True,
+    )
+    Seen(tiny.llama(), args, train_dataset=data).train(resume_from_checkpoint=True)
+    rows = Plan(Order(30), Batching(4)).step(0, 0)[0][0]
+    assert torch.equal(seen[0], torch.stack([data[int(row)]["input_ids"] for row in rows]))
+
+
 def test_model_alone_cannot_be_resumed(tmp_path):
     made(tmp_path, tiny.tokens(30), save_only_model=True).train()
     with pytest.raises(CheckpointError, match="holds the model alone"):

@@ -39,6 +39,7 @@ _OURS = {
     "DivergenceError": "errors",
     "Interrupted": "errors",
     "JobError": "errors",
+    "SaveError": "errors",
 }
 _SAME = {"BaseTrainer": ("engine.trainer", "Trainer")}
 _TRANSFORMERS = (

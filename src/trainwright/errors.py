@@ -22,6 +22,10 @@ class CheckpointError(TrainwrightError, RuntimeError, ValueError):
     """A checkpoint cannot be written, found, read or used for this run."""
 
 
+class SaveError(CheckpointError):
+    """A checkpoint could not be written."""
+
+
 class DivergenceError(TrainwrightError, RuntimeError):
     """Training got no finite loss and gradient for so long that it was stopped."""
 

@@ -15,7 +15,7 @@ class Logging:
     logging_steps: float = option(500, "Steps between logs; below 1, a share of all steps.")
     logging_first_step: bool = option(False, "Log the first step too.")
     log_on_each_node: bool = option(True, "One process of every machine logs, not only the first machine's.")
-    logging_nan_inf_filter: bool = option(True, "Without effect: a non-finite loss is always shown.")
+    logging_nan_inf_filter: bool = option(True, "Without effect: steps without a finite loss are left out and counted.")
     include_num_input_tokens_seen: str | bool = option("no", "Count input tokens: no, all, non_padding.")
     log_level: str = option("passive", "Level of trainwright's logger on the main process.")
     log_level_replica: str = option("warning", "Level of trainwright's logger on the other processes.")

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from trainwright.checkpoint import folder
 from trainwright.checkpoint.snapshot import HostCopies
-from trainwright.errors import CheckpointError
+from trainwright.errors import SaveError
 
 _SPARE = 1 << 20  # bytes for the small files and the manifest
 
@@ -73,7 +73,7 @@ class Writer:
         """Return what was written since; None when nothing is, or is not finished and `wait` is off.
 
         Raises:
-            CheckpointError: the write failed.
+            SaveError: the write failed.
         """
         if self._pending is None or not (wait or self._pending.done()):
             return None
@@ -89,7 +89,7 @@ def write(draft: Draft) -> Written:
     """Write a draft, make it a checkpoint, and delete those beyond the limit.
 
     Raises:
-        CheckpointError: it cannot be written; what was there before is untouched.
+        SaveError: it cannot be written; what was there before is untouched.
     """
     place, temporary = draft.place, draft.temporary
     try:
@@ -126,14 +126,14 @@ def _make_room(draft: Draft) -> list[Path]:
     return deleted
 
 
-def not_written(place: Path, error: Exception, needed: int | None) -> CheckpointError:
+def not_written(place: Path, error: Exception, needed: int | None) -> SaveError:
     """Return the sentence for a save that failed: which, why, and how much space it needs."""
     output = place.parent
     if not output.is_dir():
-        return CheckpointError(f"Checkpoint {place} could not be written: its folder {output} is gone.")
+        return SaveError(f"Checkpoint {place} could not be written: its folder {output} is gone.")
     reason = getattr(error, "strerror", None) or str(error)
     space = f"; it needs {needed / 1e6:.1f} MB" if needed is not None else ""
-    return CheckpointError(
+    return SaveError(
         f"Checkpoint {place} could not be written: {reason} ({shutil.disk_usage(output).free / 1e6:.1f} MB "
         f"free{space}). Earlier checkpoints are untouched."
     )

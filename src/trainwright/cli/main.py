@@ -1,6 +1,7 @@
 """The command line. Commands are imported when they are called, so that `--help` answers at once.
 
-Exit codes: 0 done, 2 the user's mistake (one sentence, no traceback), 1 ours (with traceback), 128 + n at signal n.
+Exit codes: 0 done, 2 the user's mistake and 1 a run that could not end well (one sentence), 1 a fault of ours (with
+traceback), 128 + n at signal n.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from trainwright import __version__
-from trainwright.errors import Interrupted, TrainwrightError
+from trainwright.errors import DivergenceError, Interrupted, SaveError, TrainwrightError
 
 COMMANDS = {
     "demo": "train a small model of Python code in three minutes",
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return command.run(given[1:])
     except TrainwrightError as error:
         print(f"trainwright {chosen}: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, SaveError | DivergenceError) else 2
     except Interrupted as stop:
         print("The same command (train: with --resume) goes on from there.", flush=True)
         return int(stop.code)  # type: ignore[arg-type]

@@ -140,8 +140,13 @@ def _step_rows(data: dict[str, Any]) -> int:
     return data.get("batch_size", 0) * data.get("accumulation", 0) * data.get("ranks", 0)
 
 
-def position(saved: Saved, loader: TrainLoader, accumulation: int) -> tuple[int, int]:
+def position(saved: Saved, loader: TrainLoader, args: Any) -> tuple[int, int]:
     """Return (passes completed, position in the pass) of a checkpoint; for transformers' own, from its step."""
+    epoch, place = _position(saved, loader, args.gradient_accumulation_steps)
+    return (epoch, 0) if args.ignore_data_skip else (epoch, place)
+
+
+def _position(saved: Saved, loader: TrainLoader, accumulation: int) -> tuple[int, int]:
     if "position" in saved.about:
         return saved.about["epoch"], saved.about["position"]
     epoch, steps = divmod(saved.state.global_step, loader.steps_per_epoch or math.inf)

@@ -16,7 +16,7 @@ from trainwright.checkpoint import folder, weights
 from trainwright.checkpoint.writer import Draft, Written, not_written, write
 from trainwright.engine import hub
 from trainwright.engine.run import Run
-from trainwright.errors import CheckpointError
+from trainwright.errors import CheckpointError, SaveError
 
 if TYPE_CHECKING:
     from trainwright.engine.trainer import Trainer
@@ -160,12 +160,12 @@ def finish(run: Run) -> None:
     """Wait for the last save.
 
     Raises:
-        CheckpointError: it failed, so the end of the run is not on the disk.
+        SaveError: it failed, so the end of the run is not on the disk.
     """
     collect(run, wait=True)
     problem = run.trainer.strategy.from_main(str(run.save_error) if run.save_error is not None else None)
     if problem is not None:
-        raise CheckpointError(
+        raise SaveError(
             f"{problem} The run is at step {run.trainer.state.global_step}, and its last save failed. Make room or "
             "repair the folder, and resume from the checkpoint before."
         )

@@ -121,7 +121,7 @@ def set_earlier_aside(run: Run, saved: resume.Saved | None) -> None:
 def build(trainer: Trainer, loader: TrainLoader, saved: resume.Saved | None, signals: Signals) -> Run:
     """Return the run: model on its device and wrapped, optimizer, schedule, and the checkpoint's state put back."""
     args = trainer.args
-    epoch, place = resume.position(saved, loader, args.gradient_accumulation_steps) if saved else (0, 0)
+    epoch, place = resume.position(saved, loader, args) if saved else (0, 0)
     done = saved.state.global_step if saved else 0
     max_steps, num_epochs = lengths(args, loader, done, epoch, place)
     prepare_state(trainer, saved, max_steps, num_epochs, loader)
