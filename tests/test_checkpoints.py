@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 import trainwright
 from tests import tiny
-from trainwright import CheckpointError
+from trainwright import CheckpointError, Trainer, TrainingArguments
 from trainwright.checkpoint import check, folder
 from trainwright.data.plan import Batching, Order, Plan
 
