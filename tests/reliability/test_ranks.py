@@ -22,12 +22,17 @@ def torchrun(kind, place, fails=False):
     place.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, str(SCRIPT), kind, str(place)], capture_output=True, text=True, timeout=60, env=environment
+    process = subprocess.Popen(
+        [*command, str(SCRIPT), kind, str(place)], stderr=subprocess.PIPE, text=True, env=environment
     )
-    assert (done.returncode != 0) == fails, done.stderr[-3000:]
+    try:
+        errors = process.communicate(timeout=60)[1]
+    except subprocess.TimeoutExpired:
+        process.terminate()  # torchrun ends its workers
+        raise
+    assert (process.returncode != 0) == fails, errors[-3000:]
     results = [place / f"rank{rank}.json" for rank in range(2)]
-    return [json.loads(path.read_text()) for path in results if path.exists()], done.stderr
+    return [json.loads(path.read_text()) for path in results if path.exists()], errors
 
 
 def weights(result):

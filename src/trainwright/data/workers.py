@@ -5,11 +5,15 @@ from __future__ import annotations
 import functools
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+import torch
+
+_LET_THREADS_FINISH = 0.02
 _GRACE = 30  # seconds a worker goes on after a SIGTERM
 
 
@@ -26,8 +30,13 @@ def reading(loader: Any) -> Iterator[Iterator[Any]]:
     the death of a worker wherever the main thread happens to be, in the middle of an update too; here it is raised
     where the worker's batch is waited for.
     """
+    workers = getattr(loader, "num_workers", 0)
+    if workers and torch.distributed.is_initialized():
+        # A child forked while another thread enters the interpreter waits for ever (python 3.11 to 3.12); the threads
+        # of the last exchange between ranks do so when they let go of its tensors.
+        time.sleep(_LET_THREADS_FINISH)
     batches = iter(loader)
-    before = _ignore_deaths() if getattr(loader, "num_workers", 0) else None
+    before = _ignore_deaths() if workers else None
     try:
         yield batches
     finally:
