@@ -34,7 +34,7 @@ def flat(result):
     return torch.tensor([value for part in result["parameters"] for value in part], dtype=torch.float64)
 
 
-@pytest.mark.parametrize("kind", ["map", "stream"])
+@pytest.mark.parametrize("kind", ["map", "stream", "fused"])
 def test_two_ranks_are_one_process(tmp_path, kind):
     one = two_ranks.run(kind, tmp_path / "one", 1)
     first, second = torchrun(kind, tmp_path / "two")

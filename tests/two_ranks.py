@@ -38,6 +38,7 @@ def run(kind: str, folder: Path, ranks: int) -> dict:
     held_out = [{n: row[n] for n in ("input_ids", "labels")} for row in tiny.tokens(13, ragged=True, seed=8)]
     given = {
         "map": {"train_dataset": data},
+        "fused": {"train_dataset": data},
         "stream": {"train_dataset": Stream()},
         "loader": {"train_loader": DataLoader(data, batch_size=batch, shuffle=True)},
         "resume": {"train_dataset": data},
@@ -56,7 +57,7 @@ def run(kind: str, folder: Path, ranks: int) -> dict:
         disable_tqdm=True,
     )
     trainer = Watching(
-        tiny.llama(dropout=0.1) if kind == "resume" else tiny.words(),
+        {"resume": lambda: tiny.llama(dropout=0.1), "fused": lambda: tiny.gpt2().double()}.get(kind, tiny.words)(),
         args,
         eval_dataset=None if kind == "loader" else held_out,
         eval_loader=DataLoader(held_out, batch_size=5) if kind == "loader" else None,
@@ -64,6 +65,7 @@ def run(kind: str, folder: Path, ranks: int) -> dict:
         **given,
     )
     trainer.train(resume_from_checkpoint=(folder / "checkpoint-5").is_dir() and kind == "resume")
+    assert (trainer.objective.fused is not None) == (kind in ("fused", "resume"))
     metrics = trainer.evaluate()
     prediction = trainer.predict(tiny.tokens(13, ragged=True, seed=8))
     return {

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_in
 
 from trainwright import Trainer, TrainerCallback, TrainingArguments
 
-ROWS, STEPS, SAVED = 26, 20, {"first pass": 4, "second pass": 10, "end of a pass": 7}
+ROWS, STEPS, SAVED = 26, 20, {"first pass": 4, "second pass": 10, "end of a pass": 7, "odd turn": 11}
 
 
 class Net(nn.Module):
@@ -166,6 +166,8 @@ CASES: dict[str, tuple[Any, dict[str, Any], str]] = {
     "stream, second pass": (Stream, {}, "second pass"),
     "stream, end of a pass": (Stream, {}, "end of a pass"),
     "stream, workers": (Stream, WORKERS, "second pass"),
+    "stream, workers, the other one's turn": (Stream, WORKERS, "odd turn"),
+    "stateful stream, workers, the other one's turn": (Stateful, WORKERS, "odd turn"),
     "stream, persistent workers": (Stream, {**WORKERS, "dataloader_persistent_workers": True}, "second pass"),
     "shuffled stream": (lambda: Stream(True), {}, "second pass"),
     "shuffled stream, workers": (lambda: Stream(True), WORKERS, "second pass"),

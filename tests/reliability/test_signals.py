@@ -33,6 +33,15 @@ class Raise(TrainerCallback):
             signal.raise_signal(self.number)
 
 
+class Drawing(Trainer):
+    """Draws random numbers in its evaluations, as metrics and generation may."""
+
+    def prediction_step(self, *given, **named):
+        torch.rand(3)
+        random.random()
+        return super().prediction_step(*given, **named)
+
+
 def made(place, callbacks=(), seed=0, **changes):
     torch.manual_seed(seed)
     args = TrainingArguments(
@@ -40,7 +49,7 @@ def made(place, callbacks=(), seed=0, **changes):
         **{**CHANGES, **changes},
     )  # fmt: skip
     data = cases.Augmented()
-    return Trainer(cases.Net(), args, train_dataset=data, eval_dataset=cases.rows(40), callbacks=list(callbacks))
+    return Drawing(cases.Net(), args, train_dataset=data, eval_dataset=cases.rows(40), callbacks=list(callbacks))
 
 
 def history(trainer):

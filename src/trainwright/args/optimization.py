@@ -82,6 +82,7 @@ class Compute:
     torch_compile: bool = option(False, "Compile the model with torch.compile.")
     torch_compile_backend: str | None = option(None, "Backend of torch.compile; switches it on.")
     torch_compile_mode: str | None = option(None, "Mode of torch.compile; switches it on.")
+    use_fused_loss: bool = option(True, "Compute a causal model's loss at labelled positions, without the logits.")
     use_liger_kernel: bool = option(False, "Not supported.")
     liger_kernel_config: dict[str, bool] | None = option(None, "Not supported.")
     use_cache: bool = option(False, "Let the model keep a key-value cache in training.")

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from trainwright.batch import row_count
+from trainwright.engine import fusing
 from trainwright.engine.diagnose import explained
 from trainwright.errors import DataError
 from trainwright.models.inspect import base_model, is_pretrained
@@ -116,6 +117,8 @@ def training_step(trainer: Trainer, model: nn.Module, inputs: Any, num_items: fl
     """Run forward and backward of a micro-batch; return its share of the step's loss, detached."""
     args, ranks = trainer.args, trainer.strategy.world.size
     moved = trainer._prepare_inputs(inputs)
+    with explained(trainer, inputs):
+        fusing.before_loss(trainer, inputs)
     with trainer.compute_loss_context_manager(), explained(trainer, inputs):
         if trainer.takes_num_items:
             loss = trainer.compute_loss(model, moved, num_items_in_batch=num_items)

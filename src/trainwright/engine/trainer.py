@@ -177,7 +177,7 @@ class Trainer:
         takes `num_items_in_batch` must do the same; one that does not returns the mean over its batch. A dict of
         losses counts by its `loss`, or by its sum, and every entry is logged.
         """
-        loss, outputs = self.objective.loss(model, inputs, num_items_in_batch)
+        loss, outputs = self.objective.loss(model, inputs, num_items_in_batch, return_outputs)
         return (loss, outputs) if return_outputs else loss
 
     def compute_loss_context_manager(self) -> AbstractContextManager[Any]:

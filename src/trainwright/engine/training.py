@@ -13,7 +13,7 @@ from trainwright.args.names import SCHEDULERS_WITHOUT_TOTAL
 from trainwright.checkpoint import folder, weights
 from trainwright.checkpoint.lock import RunLock
 from trainwright.data.loader import TrainLoader
-from trainwright.engine import loading, loop, reports, resume, saving
+from trainwright.engine import fusing, loading, loop, reports, resume, saving
 from trainwright.engine.losses import computing_parameters
 from trainwright.engine.modes import train_mode, training_model
 from trainwright.engine.run import Run
@@ -130,6 +130,7 @@ def build(trainer: Trainer, loader: TrainLoader, saved: resume.Saved | None, sig
         resume.restore_model(trainer, saved)
     model = training_model(trainer)
     trainer.model_wrapped = model
+    fusing.prepare(trainer)
     trainer.computing_parameters = computing_parameters(trainer.model)
     trainer.create_optimizer_and_scheduler(num_training_steps=max_steps)
     parameters = [p for p in trainer.model.parameters() if p.requires_grad]

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from trainwright.batch import row_count
 from trainwright.errors import ConfigError, DataError
+from trainwright.objectives.language import FusedLoss
 from trainwright.objectives.targets import IGNORED, count_targets, targets_of
 
 LossFunction = Callable[..., torch.Tensor]
@@ -31,6 +32,7 @@ class ModelLoss:
         loss_function: `compute_loss_func(outputs, labels, num_items_in_batch=...)`, whose result is a share already.
         label_smoothing: share of the target probability spread over all classes.
         needs_labels: whether the model makes its decoder's inputs from the labels.
+        fused: computes a causal language model's loss without its logits.
     """
 
     label_names: Sequence[str] = ("labels",)
@@ -38,19 +40,25 @@ class ModelLoss:
     loss_function: LossFunction | None = None
     label_smoothing: float = 0.0
     needs_labels: bool = False
+    fused: FusedLoss | None = None
 
     def count(self, batch: Any) -> int:
         """Return the number of items that this batch's loss is a mean over."""
         return count_targets(batch, self.label_names, self.shifted)
 
-    def loss(self, model: nn.Module, inputs: Any, num_items: float | None) -> tuple[torch.Tensor, Any]:
-        """Return this batch's share of the loss, a scalar, and the model's outputs.
+    def loss(
+        self, model: nn.Module, inputs: Any, num_items: float | None, wants_outputs: bool
+    ) -> tuple[torch.Tensor, Any]:
+        """Return this batch's share of the loss, a scalar, and the model's outputs, None where they are not wanted.
 
         Args:
             model: the model, or what the strategy wrapped around it.
             inputs: a batch on the model's device.
             num_items: items of the whole step; None for the plain mean over this batch.
+            wants_outputs: whether the outputs are asked for.
         """
+        if self.fused is not None and not wants_outputs and self.fused.fits(inputs):
+            return self.fused.share(model, inputs, num_items), None
         labels = labels_of(inputs, self.label_names)
         if self.loss_function is not None:
             outputs = call_model(model, inputs if self.needs_labels else without(inputs, self.label_names))

@@ -1,0 +1,59 @@
+"""The output layer of a causal language model: where the logits come from, and how to go without them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainwright.models.inspect import base_model, is_pretrained, shifts_labels
+
+
+@dataclass(frozen=True)
+class Head:
+    """A linear output layer, and what the model does to its logits.
+
+    Attributes:
+        layer: the layer; logits are layer(hidden) × scale, bent to stay within ±cap.
+        scale: the factor.
+        cap: the bound, or None.
+    """
+
+    layer: nn.Linear
+    scale: float = 1.0
+    cap: float | None = None
+
+    @contextmanager
+    def intercepted(self) -> Iterator[list[torch.Tensor]]:
+        """Give the layer no position to work on, and collect the hidden states it was called with."""
+        seen: list[torch.Tensor] = []
+
+        def keep(layer: nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+            seen.append(given[0])
+            return (given[0][..., :0, :],)
+
+        handle = self.layer.register_forward_pre_hook(keep)
+        try:
+            yield seen
+        finally:
+            handle.remove()
+
+
+def language_head(model: nn.Module) -> Head | str:
+    """Return the head of a causal language model of transformers, or why there is none to go without."""
+    inner: Any = base_model(model)
+    if not is_pretrained(inner) or not shifts_labels(model):
+        return "the model is not a causal language model of transformers"
+    layer = inner.get_output_embeddings()
+    if type(layer) is not nn.Linear:
+        return f"its output layer is {type(layer).__name__}, not a plain Linear"
+    if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks:
+        return "its output layer has hooks"
+    config = inner.config.get_text_config()
+    scale = float(getattr(config, "logit_scale", None) or 1.0)
+    divisor = float(getattr(config, "logits_scaling", None) or 1.0)
+    return Head(layer, scale / divisor, getattr(config, "final_logit_softcapping", None))

@@ -1,0 +1,78 @@
+"""The loss of a causal language model from the labelled positions alone: the logits are never built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from trainwright.errors import DataError
+from trainwright.objectives.linear_loss import linear_cross_entropy
+from trainwright.objectives.targets import IGNORED
+
+
+class OutputLayer(Protocol):
+    """A model's head, as `models.head.Head` describes it."""
+
+    @property
+    def layer(self) -> nn.Linear:
+        """The layer whose outputs are the logits, before scale and cap."""
+
+    @property
+    def scale(self) -> float:
+        """The factor of the logits."""
+
+    @property
+    def cap(self) -> float | None:
+        """The bound of the logits, or None."""
+
+    def intercepted(self) -> AbstractContextManager[list[torch.Tensor]]:
+        """Give the layer nothing to do, and collect the hidden states it was called with."""
+
+
+@dataclass
+class FusedLoss:
+    """Output layer and cross-entropy in one, over the positions that have a target.
+
+    Attributes:
+        head: the model's output layer.
+        checked: whether its loss was compared with the model's own.
+        count: targets of the coming batch as the host counted them, so that a device need not be asked.
+    """
+
+    head: OutputLayer
+    checked: bool = False
+    count: int | None = None
+
+    def fits(self, inputs: Any) -> bool:
+        """Whether a batch has labels at every position, and nothing that the model's own loss would treat otherwise."""
+        labels = inputs.get("labels") if isinstance(inputs, Mapping) else None
+        return isinstance(labels, torch.Tensor) and labels.ndim == 2 and "shift_labels" not in inputs
+
+    def share(self, model: nn.Module, inputs: Mapping[str, Any], num_items: float | None) -> torch.Tensor:
+        """Return the sum of the losses of a batch's targets, divided by `num_items`, or by their number.
+
+        Raises:
+            DataError: the model does not give every position to its output layer.
+        """
+        labels = inputs["labels"]
+        with self.head.intercepted() as seen:
+            model(**{name: value for name, value in inputs.items() if name != "labels"})
+        if len(seen) != 1 or seen[0].shape[:2] != labels.shape:
+            raise DataError("The model does not give all positions to its output layer; set use_fused_loss=False.")
+        targets = labels[:, 1:].reshape(-1).to(seen[0].device)
+        index = self._labelled(targets)
+        hidden = seen[0][:, :-1].reshape(len(targets), -1).index_select(0, index)
+        layer = self.head.layer
+        total = linear_cross_entropy(hidden, layer.weight, targets[index], layer.bias, self.head.scale, self.head.cap)
+        return total / (len(index) if num_items is None else num_items)
+
+    def _labelled(self, targets: torch.Tensor) -> torch.Tensor:
+        labelled = targets != IGNORED
+        if self.count is None or not targets.is_cuda:
+            return labelled.nonzero().squeeze(1)
+        return torch.nonzero_static(labelled, size=self.count).squeeze(1)

@@ -1,0 +1,192 @@
+"""The loss without the logits: equal to float64 arithmetic and to every model's own, and on by itself where it fits."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import transformers
+from torch.nn import functional
+
+from tests import tiny
+from trainwright import Trainer, TrainingArguments
+from trainwright.objectives.linear_loss import CHUNK, linear_cross_entropy
+
+
+def plain(hidden, weight, targets, bias, scale, cap):
+    logits = functional.linear(hidden, weight, bias) * scale
+    if cap is not None:
+        logits = cap * torch.tanh(logits / cap)
+    return functional.cross_entropy(logits, targets, reduction="sum")
+
+
+@pytest.mark.parametrize("rows", [1, CHUNK, 2 * CHUNK + 3])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("scale", "cap"), [(1.0, None), (0.25, None), (1.0, 3.0), (2.0, 3.0)])
+def test_value_and_gradients(rows, bias, scale, cap):
+    generator = torch.Generator().manual_seed(0)
+    parts = [torch.randn(*shape, dtype=torch.float64, generator=generator) for shape in ((rows, 8), (50, 8), (50,))]
+    targets = torch.randint(0, 50, (rows,), generator=generator)
+    found = []
+    for function in (plain, lambda h, w, t, b, s, c: linear_cross_entropy(h, w, t, b, s, c)):
+        hidden, weight, shift = (part.clone().requires_grad_() for part in parts)
+        loss = function(hidden, weight, targets, shift if bias else None, scale, cap)
+        (loss / 7).backward()
+        found.append([loss.detach(), hidden.grad, weight.grad, *([shift.grad] if bias else [])])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+def test_frozen_parts_get_no_gradient_and_autocast_is_followed():
+    hidden, weight = torch.randn(9, 8, requires_grad=True), torch.randn(50, 8)
+    targets = torch.arange(9)
+    linear_cross_entropy(hidden, weight, targets).backward()
+    assert hidden.grad is not None
+    assert not linear_cross_entropy(hidden.detach(), weight, targets).requires_grad
+    weight.requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = linear_cross_entropy(hidden, weight, targets)
+        own = plain(hidden, weight, targets, None, 1.0, None)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(own.item(), rel=1e-2)
+    loss.backward()
+    assert weight.grad.dtype == torch.float32
+
+
+SIZES = {
+    "vocab_size": tiny.VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+    "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 64, "pad_token_id": 0,
+}  # fmt: skip
+MODELS = {
+    "llama": lambda: tiny.llama(),
+    "tied llama": lambda: tiny.llama(tie_word_embeddings=True),
+    "gpt2": lambda: tiny.gpt2(),
+    "neox": lambda: tiny.gpt_neox(),
+    "qwen2": lambda: transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**SIZES)),
+    "qwen3": lambda: transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**SIZES, head_dim=16)),
+    "mistral": lambda: transformers.MistralForCausalLM(transformers.MistralConfig(**SIZES)),
+    "gemma2 (cap)": lambda: transformers.Gemma2ForCausalLM(transformers.Gemma2Config(**SIZES, head_dim=16)),
+    "gemma3": lambda: transformers.Gemma3ForCausalLM(transformers.Gemma3TextConfig(**SIZES, head_dim=16)),
+    "cohere (scale)": lambda: transformers.CohereForCausalLM(transformers.CohereConfig(**SIZES)),
+    "granite (divisor)": lambda: transformers.GraniteForCausalLM(
+        transformers.GraniteConfig(**SIZES, logits_scaling=8.0)
+    ),
+    "phi (bias)": lambda: transformers.PhiForCausalLM(transformers.PhiConfig(**SIZES)),
+}
+
+
+def trained(place, model, kind=Trainer, rows=None, steps=6, **changes):
+    args = TrainingArguments(
+        str(place), max_steps=steps, per_device_train_batch_size=4, gradient_accumulation_steps=2, learning_rate=1e-2,
+        logging_steps=1, save_strategy="no", use_cpu=True, disable_tqdm=True, **changes,
+    )  # fmt: skip
+    trainer = kind(model, args, train_dataset=rows or tiny.tokens(32, ragged=True))
+    trainer.train()
+    return trainer
+
+
+def numbers(trainer, name):
+    return [entry[name] for entry in trainer.state.log_history if name in entry]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_losses_and_norms_are_the_models_own(tmp_path, name, caplog):
+    results = []
+    for fused in (True, False):
+        torch.manual_seed(0)
+        trainer = trained(tmp_path, MODELS[name](), use_fused_loss=fused)
+        assert (trainer.objective.fused is not None) == fused
+        results.append(trainer)
+    assert "use_fused_loss is off" not in caplog.text
+    for what in ("loss", "grad_norm"):  # float32: sums in another order
+        assert numbers(results[0], what) == pytest.approx(numbers(results[1], what), abs=2e-5, rel=2e-5)
+
+
+def test_micro_batches_are_one_batch_in_float64(tmp_path):
+    weights = []
+    for size, accumulation in ((12, 1), (4, 3), (1, 12)):
+        model = tiny.gpt2().double()  # transformers' Llama computes partly in float32, whatever its dtype
+        args = TrainingArguments(
+            str(tmp_path), max_steps=20, per_device_train_batch_size=size, gradient_accumulation_steps=accumulation,
+            learning_rate=1e-3, save_strategy="no", use_cpu=True, disable_tqdm=True,
+        )  # fmt: skip
+        trainer = Trainer(model, args, train_dataset=tiny.tokens(36, ragged=True))
+        trainer.train()
+        assert trainer.objective.fused is not None
+        weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    for other in weights[1:]:
+        assert (weights[0] - other).abs().max() < 1e-9
+
+
+def test_lora_adapters(tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    results = []
+    for fused in (True, False):
+        torch.manual_seed(0)
+        model = get_peft_model(tiny.llama(), LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
+        results.append(trained(tmp_path, model, use_fused_loss=fused))
+    assert results[0].objective.fused is not None
+    assert numbers(results[0], "loss") == pytest.approx(numbers(results[1], "loss"), abs=1e-5)
+
+
+def hooked():
+    model = tiny.llama()
+    model.lm_head.register_forward_hook(lambda *given: None)
+    return model
+
+
+class PenaltyForCausalLM(transformers.LlamaForCausalLM):
+    """A model whose own loss has a term more."""
+
+    def forward(self, input_ids=None, attention_mask=None, labels=None, **named):
+        outputs = super().forward(input_ids, attention_mask, labels=labels, **named)
+        if outputs.loss is not None:
+            outputs.loss = outputs.loss + 0.5
+        return outputs
+
+
+def adapted_head():
+    from peft import LoraConfig, get_peft_model
+
+    return get_peft_model(tiny.llama(), LoraConfig(r=4, target_modules=["lm_head"]))
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [(hooked, "its output layer has hooks"), (adapted_head, "not a plain Linear"),
+     (lambda: PenaltyForCausalLM(tiny.llama().config), "where the model's own loss is")],
+    ids=["hook", "adapted head", "another loss"],
+)  # fmt: skip
+def test_it_is_off_by_itself_with_one_line(tmp_path, caplog, model, reason):
+    trainer = trained(tmp_path, model())
+    assert trainer.objective.fused is None
+    assert caplog.text.count("use_fused_loss is off") == 1
+    assert reason in caplog.text
+
+
+def test_outputs_are_there_for_those_who_ask(tmp_path):
+    class Asking(Trainer):
+        shapes = ()
+
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+            self.shapes = outputs.logits.shape
+            return (loss, outputs) if return_outputs else loss
+
+    assert trained(tmp_path, tiny.llama(), kind=Asking).shapes == (4, 12, tiny.VOCABULARY)
+
+
+def test_the_logits_are_never_built(tmp_path):
+    sizes = []
+
+    class Watching(Trainer):
+        def training_step(self, model, inputs, num_items_in_batch=None):
+            handle = model.lm_head.register_forward_hook(lambda layer, given, output: sizes.append(output.shape[1]))
+            try:
+                return super().training_step(model, inputs, num_items_in_batch)
+            finally:
+                handle.remove()
+
+    trained(tmp_path, tiny.llama(), kind=Watching)
+    assert sorted(set(sizes)) == [0, 12]  # 12 only in the comparison before the first step
+    assert sizes.count(12) == 1
