@@ -190,7 +190,8 @@ def test_ours_resumes_a_run_of_transformers_and_the_reverse(tmp_path):
     straight.train()
     for first, second in ((transformers, trainwright), (trainwright, transformers)):
         both = run(first, second, tmp_path / first.__name__)
-        torch.testing.assert_close(both, weights(straight), rtol=1e-5, atol=1e-6)
+        # float32: the two engines add in another order, and Adam's division makes that 1e-5 where gradients are tiny
+        torch.testing.assert_close(both, weights(straight), rtol=1e-5, atol=1e-5)
 
 
 def test_changed_arguments_win_and_are_named(tmp_path, caplog):

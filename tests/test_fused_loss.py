@@ -8,7 +8,7 @@ import transformers
 from torch.nn import functional
 
 from tests import tiny
-from trainwright import Trainer, TrainingArguments
+from trainwright import Trainer, TrainerCallback, TrainingArguments
 from trainwright.objectives.linear_loss import CHUNK, linear_cross_entropy
 
 
@@ -80,8 +80,20 @@ def trained(place, model, kind=Trainer, rows=None, steps=6, **changes):
         logging_steps=1, save_strategy="no", use_cpu=True, disable_tqdm=True, **changes,
     )  # fmt: skip
     trainer = kind(model, args, train_dataset=rows or tiny.tokens(32, ragged=True))
+    trainer.kinds = []
+
+    class Watch(TrainerCallback):
+        def on_step_end(self, *given, **named):
+            trainer.kinds.append(trainer.objective.fused)
+
+    trainer.add_callback(Watch)
     trainer.train()
     return trainer
+
+
+def kinds(trainer):
+    """Whether the steps of a run were fused."""
+    return {kind is not None for kind in trainer.kinds}
 
 
 def numbers(trainer, name):
@@ -94,7 +106,7 @@ def test_losses_and_norms_are_the_models_own(tmp_path, name, caplog):
     for fused in (True, False):
         torch.manual_seed(0)
         trainer = trained(tmp_path, MODELS[name](), use_fused_loss=fused)
-        assert (trainer.objective.fused is not None) == fused
+        assert kinds(trainer) == {fused}
         results.append(trainer)
     assert "use_fused_loss is off" not in caplog.text
     for what in ("loss", "grad_norm"):  # float32: sums in another order
@@ -111,7 +123,6 @@ def test_micro_batches_are_one_batch_in_float64(tmp_path):
         )  # fmt: skip
         trainer = Trainer(model, args, train_dataset=tiny.tokens(36, ragged=True))
         trainer.train()
-        assert trainer.objective.fused is not None
         weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
     for other in weights[1:]:
         assert (weights[0] - other).abs().max() < 1e-9
@@ -125,7 +136,7 @@ def test_lora_adapters(tmp_path):
         torch.manual_seed(0)
         model = get_peft_model(tiny.llama(), LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
         results.append(trained(tmp_path, model, use_fused_loss=fused))
-    assert results[0].objective.fused is not None
+    assert kinds(results[0]) == {True}
     assert numbers(results[0], "loss") == pytest.approx(numbers(results[1], "loss"), abs=1e-5)
 
 
@@ -159,7 +170,7 @@ def adapted_head():
 )  # fmt: skip
 def test_it_is_off_by_itself_with_one_line(tmp_path, caplog, model, reason):
     trainer = trained(tmp_path, model())
-    assert trainer.objective.fused is None
+    assert kinds(trainer) == {False}
     assert caplog.text.count("use_fused_loss is off") == 1
     assert reason in caplog.text
 
@@ -190,3 +201,114 @@ def test_the_logits_are_never_built(tmp_path):
     trained(tmp_path, tiny.llama(), kind=Watching)
     assert sorted(set(sizes)) == [0, 12]  # 12 only in the comparison before the first step
     assert sizes.count(12) == 1
+
+
+def lists(rows=32):
+    """Rows of 2 to 20 tokens, the first third of which are no targets."""
+    generator = torch.Generator().manual_seed(5)
+    made = []
+    for _ in range(rows):
+        length = int(torch.randint(2, 21, (), generator=generator))
+        tokens = torch.randint(3, tiny.VOCABULARY, (length,), generator=generator).tolist()
+        made.append({"input_ids": tokens, "labels": [-100] * (length // 3) + tokens[length // 3 :]})
+    return made
+
+
+class Pad:
+    """Pads on one side; keeps what it made."""
+
+    def __init__(self, side="right", label=-100):
+        self.side, self.label = side, label
+
+    def __call__(self, rows):
+        longest = max(len(row["input_ids"]) for row in rows)
+        parts = {"input_ids": [], "labels": [], "attention_mask": []}
+        for row in rows:
+            free = longest - len(row["input_ids"])
+            real = {**row, "attention_mask": [1] * len(row["input_ids"])}
+            for name, filler in (("input_ids", 0), ("labels", self.label), ("attention_mask", 0)):
+                more = [filler] * free
+                parts[name].append(real[name] + more if self.side == "right" else more + real[name])
+        return {name: torch.tensor(rows) for name, rows in parts.items()}
+
+
+class Lengths(Trainer):
+    """Watches how many tokens the first layer of the model sees, and in how many rows."""
+
+    shapes: list
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        embedding = model.get_input_embeddings()
+        handle = embedding.register_forward_hook(lambda layer, given, output: self.shapes.append(tuple(given[0].shape)))
+        try:
+            return super().training_step(model, inputs, num_items_in_batch)
+        finally:
+            handle.remove()
+
+
+def padded(place, model, collate=None, **changes):
+    args = TrainingArguments(
+        str(place), max_steps=8, per_device_train_batch_size=4, gradient_accumulation_steps=2, learning_rate=1e-3,
+        logging_steps=1, save_steps=4, use_cpu=True, disable_tqdm=True, **changes,
+    )  # fmt: skip
+    trainer = Lengths(model, args, train_dataset=lists(), eval_dataset=lists(6), data_collator=collate or Pad())
+    trainer.shapes = []
+    trainer.train()
+    return trainer
+
+
+WINDOWED = {
+    "mistral, window": lambda: transformers.MistralForCausalLM(transformers.MistralConfig(**SIZES, sliding_window=5)),
+    "gemma3, window": lambda: transformers.Gemma3ForCausalLM(
+        transformers.Gemma3TextConfig(
+            **SIZES, head_dim=16, sliding_window=5, layer_types=["sliding_attention", "full_attention"]
+        )
+    ),
+}
+FLAT = {name: make for name, make in MODELS.items() if "gemma2" not in name} | WINDOWED
+
+
+@pytest.mark.parametrize("name", FLAT)
+def test_batches_lose_their_padding_and_no_number_changes(tmp_path, name, caplog):
+    results = []
+    for fused in (True, False):
+        torch.manual_seed(0)
+        results.append(padded(tmp_path, FLAT[name](), use_fused_loss=fused))
+    assert "use_fused_loss is off" not in caplog.text
+    real = sum(len(row["input_ids"]) for row in lists())
+    assert sum(rows * tokens for rows, tokens in results[0].shapes[2:10]) == real  # after the two of the comparison
+    assert {rows for rows, _ in results[0].shapes[2:]} == {1}
+    assert {rows for rows, _ in results[1].shapes} == {4}
+    for what in ("loss", "grad_norm"):  # float32: sums in another order
+        assert numbers(results[0], what) == pytest.approx(numbers(results[1], what), abs=3e-5, rel=3e-5)
+    assert results[0].evaluate()["eval_loss"] == pytest.approx(results[1].evaluate()["eval_loss"], abs=1e-4)
+
+
+def test_activation_checkpointing_sees_the_same_documents(tmp_path):
+    results = [padded(tmp_path, tiny.llama(), activation_checkpointing=on) for on in (True, False)]
+    assert {rows for rows, _ in results[0].shapes[2:]} == {1}
+    assert numbers(results[0], "grad_norm") == pytest.approx(numbers(results[1], "grad_norm"), rel=1e-5)
+
+
+def test_the_model_keeps_its_own_attention_afterwards(tmp_path):
+    trainer = padded(tmp_path, tiny.llama())
+    assert trainer.model.config._attn_implementation == "sdpa"
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "checkpoint-8")
+    assert loaded.config._attn_implementation == "sdpa"
+    assert "trainwright" not in (tmp_path / "checkpoint-8" / "config.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("collate", "model"),
+    [(Pad("left"), tiny.llama), (Pad(label=7), tiny.llama), (Pad(), lambda: tiny.llama(dropout=0.1)),
+     (Pad(), lambda: tiny.gpt2(dropout=0.1)),
+     (Pad(), lambda: transformers.LlamaForCausalLM._from_config(tiny.llama().config, attn_implementation="eager"))],
+    ids=["left padding", "labels at the padding", "attention dropout", "dropout", "eager attention"],
+)  # fmt: skip
+def test_padding_stays_where_numbers_would_change(tmp_path, collate, model):
+    results = []
+    for fused in (True, False):
+        torch.manual_seed(0)
+        results.append(padded(tmp_path, model(), collate, use_fused_loss=fused))
+    assert {rows for rows, _ in results[0].shapes[2:]} == {4}
+    assert numbers(results[0], "loss") == pytest.approx(numbers(results[1], "loss"), abs=3e-5, rel=3e-5)

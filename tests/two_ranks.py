@@ -65,7 +65,6 @@ def run(kind: str, folder: Path, ranks: int) -> dict:
         **given,
     )
     trainer.train(resume_from_checkpoint=(folder / "checkpoint-5").is_dir() and kind == "resume")
-    assert (trainer.objective.fused is not None) == (kind in ("fused", "resume"))
     metrics = trainer.evaluate()
     prediction = trainer.predict(tiny.tokens(13, ragged=True, seed=8))
     return {

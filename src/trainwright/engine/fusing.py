@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trainwright.batch import row_count
+from trainwright.batch import map_tensors, row_count
 from trainwright.engine.memory import split
 from trainwright.errors import TrainwrightError
+from trainwright.models import documents
 from trainwright.models.head import language_head
+from trainwright.models.inspect import base_model
 from trainwright.objectives.language import FusedLoss
 from trainwright.objectives.model_loss import call_model, loss_of
+from trainwright.objectives.targets import IGNORED
 
 if TYPE_CHECKING:
     from trainwright.engine.trainer import Trainer
 
+_ROWS, _TOKENS = 2, 64  # of the batch that is compared
 _CLOSE = {4: 1e-4, 2: 3e-2}  # relative difference from the model's own loss, by bytes of the number format
 
 
@@ -32,7 +37,34 @@ def prepare(trainer: Trainer) -> None:
     elif args.torch_compile:
         switch_off(trainer, "torch_compile compiles the whole model")
     else:
-        objective.fused = FusedLoss(head)
+        objective.fused = FusedLoss(head, flat_rows(trainer))
+
+
+def flat_rows(trainer: Trainer) -> Any:
+    """Return the context for batches without padding, and give the model the attention for it; None where it would
+    change numbers (dropout and noise draw by shape), or where it was never run (GPUs)."""
+    model: Any = base_model(trainer.model)
+    drops = any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in trainer.model.modules())
+    drops = drops or any(_drops_attention(*item) for item in model.config.to_dict().items())
+    if drops or trainer.args.neftune_noise_alpha or trainer.strategy.device.type != "cpu":
+        return None
+    if model.config._attn_implementation != "sdpa":
+        return None
+    documents.register()
+    model.set_attn_implementation(documents.NAME)
+    return documents.flat_rows
+
+
+def _drops_attention(name: str, value: Any) -> bool:
+    return "att" in name and "drop" in name and isinstance(value, int | float) and value > 0
+
+
+def finish(trainer: Trainer) -> None:
+    """Give the model its own attention back."""
+    fused = trainer.objective.fused
+    if fused is not None and fused.flat_rows is not None:
+        base_model(trainer.model).set_attn_implementation("sdpa")  # type: ignore[operator]
+    trainer.objective.fused = None
 
 
 def before_loss(trainer: Trainer, inputs: Any) -> None:
@@ -43,6 +75,11 @@ def before_loss(trainer: Trainer, inputs: Any) -> None:
     if not fused.checked:
         fused.checked = True
         reason = difference(trainer, fused, inputs)
+        if reason is not None and fused.flat_rows is not None:
+            finish(trainer)
+            trainer.objective.fused = fused
+            fused.flat_rows = None
+            reason = difference(trainer, fused, inputs)
         if reason is not None:
             trainer.objective.fused = None
             switch_off(trainer, reason)
@@ -53,19 +90,14 @@ def before_loss(trainer: Trainer, inputs: Any) -> None:
 
 @torch.no_grad()
 def difference(trainer: Trainer, fused: FusedLoss, inputs: Any) -> str | None:
-    """Return why the fused loss is not the model's own on the first row with a target, or None where it is."""
-    rows = split(inputs, row_count(inputs))
-    row = next((row for row in rows if trainer.objective.count(row)), None)
-    if row is None:
-        fused.checked = False
-        return None
-    row, model = trainer.strategy.to_device(row), trainer.model
+    """Return why the fused loss is not the model's own on a small piece of a batch, or None where it is."""
+    rows, model = trainer.strategy.to_device(piece(inputs)), trainer.model
     training = model.training
     model.eval()
     try:
         with trainer.compute_loss_context_manager():
-            own = loss_of(call_model(model, row), row).float()
-            ours = fused.share(model, row, None).float()
+            own = loss_of(call_model(model, rows), rows).float()
+            ours = fused.share(model, rows, None).float()
     except (TrainwrightError, RuntimeError, IndexError, ValueError, TypeError) as error:
         return f"the model cannot be run without its logits ({type(error).__name__}: {str(error).splitlines()[0]})"
     finally:
@@ -74,6 +106,22 @@ def difference(trainer: Trainer, fused: FusedLoss, inputs: Any) -> str | None:
     if (own - ours).abs() <= _CLOSE[2 if low else 4] * own.abs().clamp(min=1.0):
         return None
     return f"it would be {float(ours):.6g} where the model's own loss is {float(own):.6g}"
+
+
+def piece(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a corner of a batch, every token of it a target, with some padding; small, for its logits are built."""
+    width = inputs["labels"].shape[1]
+    rows = split(inputs, -(-row_count(inputs) // _ROWS))[0]
+    small = map_tensors(dict(rows), lambda t: t[:, :_TOKENS] if t.ndim > 1 and t.shape[1] == width else t)
+    mask = small.get("attention_mask")
+    if isinstance(mask, torch.Tensor) and mask.ndim == 2 and len(mask) > 1:
+        mask = small["attention_mask"] = mask.clone()
+        mask[-1, mask.shape[1] // 2 :] = 0
+    if "input_ids" in small:
+        small["labels"] = small["input_ids"].clone()
+        if isinstance(mask, torch.Tensor) and mask.shape == small["labels"].shape:
+            small["labels"][mask == 0] = IGNORED
+    return small
 
 
 def switch_off(trainer: Trainer, reason: str) -> None:

@@ -82,6 +82,7 @@ def go(run: Run) -> TrainOutput:
     finally:
         run.writer.close()
         run.loader.close()
+        fusing.finish(run.trainer)
 
 
 def claim(output_dir: Path, lock: RunLock) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from trainwright.errors import DataError
+from trainwright.objectives.flat import Flat, flattened
 from trainwright.objectives.linear_loss import linear_cross_entropy
 from trainwright.objectives.targets import IGNORED
 
@@ -40,11 +41,13 @@ class FusedLoss:
 
     Attributes:
         head: the model's output layer.
+        flat_rows: the context in which the model takes documents one after another, without padding; None where not.
         checked: whether its loss was compared with the model's own.
         count: targets of the coming batch as the host counted them, so that a device need not be asked.
     """
 
     head: OutputLayer
+    flat_rows: Callable[[], AbstractContextManager[None]] | None = None
     checked: bool = False
     count: int | None = None
 
@@ -59,9 +62,10 @@ class FusedLoss:
         Raises:
             DataError: the model does not give every position to its output layer.
         """
-        labels = inputs["labels"]
+        flat = flattened(inputs) if self.flat_rows is not None else None
+        labels = inputs["labels"] if flat is None else flat.labels
         with self.head.intercepted() as seen:
-            model(**{name: value for name, value in inputs.items() if name != "labels"})
+            self._run(model, inputs, flat)
         if len(seen) != 1 or seen[0].shape[:2] != labels.shape:
             raise DataError("The model does not give all positions to its output layer; set use_fused_loss=False.")
         targets = labels[:, 1:].reshape(-1).to(seen[0].device)
@@ -70,6 +74,18 @@ class FusedLoss:
         layer = self.head.layer
         total = linear_cross_entropy(hidden, layer.weight, targets[index], layer.bias, self.head.scale, self.head.cap)
         return total / (len(index) if num_items is None else num_items)
+
+    def _run(self, model: nn.Module, inputs: Mapping[str, Any], flat: Flat | None) -> None:
+        if flat is None or self.flat_rows is None:
+            model(**{name: value for name, value in inputs.items() if name != "labels"})
+            return
+        with self.flat_rows():
+            model(
+                input_ids=flat.input_ids,
+                position_ids=flat.position_ids,
+                document_lengths=flat.lengths,
+                use_cache=False,
+            )
 
     def _labelled(self, targets: torch.Tensor) -> torch.Tensor:
         labelled = targets != IGNORED

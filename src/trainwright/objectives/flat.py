@@ -1,0 +1,50 @@
+"""Padded batches without their padding: all documents in one row, each with its own positions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from trainwright.objectives.targets import IGNORED
+
+_INPUTS = {"input_ids", "attention_mask", "labels"}
+
+
+@dataclass(frozen=True)
+class Flat:
+    """Documents one after another.
+
+    Attributes:
+        input_ids: shape (1, tokens).
+        position_ids: the column each token had, shape (1, tokens).
+        labels: shape (1, tokens); the first of every document is no target.
+        lengths: tokens of every document.
+    """
+
+    input_ids: torch.Tensor
+    position_ids: torch.Tensor
+    labels: torch.Tensor
+    lengths: list[int]
+
+
+def flattened(inputs: Mapping[str, Any]) -> Flat | None:
+    """Return a batch without its padding, or None where there is none, or where that would change the loss.
+
+    The rows must be padded on the right, with labels of -100 at the padding, and have no other inputs.
+    """
+    mask = inputs.get("attention_mask")
+    if set(inputs) != _INPUTS or not isinstance(mask, torch.Tensor) or mask.shape != inputs["labels"].shape:
+        return None
+    real = mask.bool()
+    if bool(real.all()) or not bool(real[:, 0].all()) or bool((real[:, 1:] & ~real[:, :-1]).any()):
+        return None
+    if bool((inputs["labels"][~real] != IGNORED).any()):
+        return None
+    lengths = real.sum(dim=1)
+    columns = torch.arange(real.shape[1], device=real.device).expand_as(real)
+    labels = inputs["labels"][real]
+    labels[lengths.cumsum(0)[:-1]] = IGNORED
+    return Flat(inputs["input_ids"][real][None], columns[real][None], labels[None], lengths.tolist())
