@@ -312,3 +312,19 @@ def test_padding_stays_where_numbers_would_change(tmp_path, collate, model):
         results.append(padded(tmp_path, model(), collate, use_fused_loss=fused))
     assert {rows for rows, _ in results[0].shapes[2:]} == {4}
     assert numbers(results[0], "loss") == pytest.approx(numbers(results[1], "loss"), abs=3e-5, rel=3e-5)
+
+
+def test_a_teacher_has_its_own_head(tmp_path):
+    teacher = tiny.llama(seed=9)
+
+    class Distilling(Trainer):
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            with torch.no_grad():
+                theirs = super().compute_loss(teacher, inputs, num_items_in_batch=num_items_in_batch)
+                self.record("teacher", theirs)
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+    results = [trained(tmp_path, tiny.llama(), kind=Distilling, use_fused_loss=fused) for fused in (True, False)]
+    assert kinds(results[0]) == {True}
+    for what in ("teacher", "loss"):
+        assert numbers(results[0], what) == pytest.approx(numbers(results[1], what), abs=2e-5)

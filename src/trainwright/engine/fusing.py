@@ -70,7 +70,7 @@ def finish(trainer: Trainer) -> None:
 def before_loss(trainer: Trainer, inputs: Any) -> None:
     """Count a batch's targets on the host; compare the first batch's fused loss with the model's own."""
     fused = trainer.objective.fused
-    if fused is None or not fused.fits(inputs):
+    if fused is None or not fused.fits(trainer.model, inputs):
         return
     if not fused.checked:
         fused.checked = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -50,11 +50,16 @@ class FusedLoss:
     flat_rows: Callable[[], AbstractContextManager[None]] | None = None
     checked: bool = False
     count: int | None = None
+    _owners: dict[int, bool] = field(default_factory=dict)
 
-    def fits(self, inputs: Any) -> bool:
-        """Whether a batch has labels at every position, and nothing that the model's own loss would treat otherwise."""
+    def fits(self, model: nn.Module, inputs: Any) -> bool:
+        """Whether the head is this model's (a teacher has its own), and the batch has labels at every position."""
         labels = inputs.get("labels") if isinstance(inputs, Mapping) else None
-        return isinstance(labels, torch.Tensor) and labels.ndim == 2 and "shift_labels" not in inputs
+        if not isinstance(labels, torch.Tensor) or labels.ndim != 2 or "shift_labels" in inputs:
+            return False
+        if id(model) not in self._owners:
+            self._owners[id(model)] = any(part is self.head.layer for part in model.modules())
+        return self._owners[id(model)]
 
     def share(self, model: nn.Module, inputs: Mapping[str, Any], num_items: float | None) -> torch.Tensor:
         """Return the sum of the losses of a batch's targets, divided by `num_items`, or by their number.

@@ -57,7 +57,7 @@ class ModelLoss:
             num_items: items of the whole step; None for the plain mean over this batch.
             wants_outputs: whether the outputs are asked for.
         """
-        if self.fused is not None and not wants_outputs and self.fused.fits(inputs):
+        if self.fused is not None and not wants_outputs and self.fused.fits(model, inputs):
             return self.fused.share(model, inputs, num_items), None
         labels = labels_of(inputs, self.label_names)
         if self.loss_function is not None:
