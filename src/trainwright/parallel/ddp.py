@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import time
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Any
@@ -87,13 +88,16 @@ def start_processes(device: torch.device, backend: str | None, timeout: float) -
         torch.cuda.set_device(device)
     if not distributed.is_initialized():
         distributed.init_process_group(backend or ("nccl" if device.type == "cuda" else "gloo"), timeout=limit)
-        atexit.register(_end_processes)  # its threads must not outlive the interpreter
+        atexit.register(_end_processes)
     if distributed.get_backend() == "gloo":
         return distributed.group.WORLD
     return distributed.new_group(backend="gloo", timeout=limit)
 
 
 def _end_processes() -> None:
+    """Leave the group when its threads have let go of the last exchange's tensors: they need the interpreter for that,
+    and one that comes when it is ending aborts the process (gloo's runLoop, torch 2.13)."""
+    time.sleep(0.05)
     if distributed.is_initialized():
         distributed.destroy_process_group()
 
