@@ -107,6 +107,33 @@ class OtherLoader(DataLoader):
     """A loader of the user's own class, which is taken as it is."""
 
 
+class StatefulLoader(DataLoader):
+    """A loader that says where it stands, as torchdata's does: its generator at the start of the pass, and a count."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.began: Any = None
+        self.given = 0
+        self.skip = 0
+
+    def __iter__(self) -> Any:
+        if self.skip == 0:
+            self.began = self.generator.get_state()
+        else:
+            self.generator.set_state(self.began)
+        self.given, skip, self.skip = 0, self.skip, 0
+        for batch in super().__iter__():
+            self.given += 1
+            if self.given > skip:
+                yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"began": self.began, "given": self.given}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.began, self.skip = state["began"], state["given"]
+
+
 class Sampler(torch.utils.data.Sampler):
     """A batch sampler whose own generator goes on from pass to pass."""
 
@@ -131,6 +158,10 @@ def hub_stream(buffer: bool) -> Any:
 
 def seeded_loader() -> DataLoader:
     return DataLoader(rows(), batch_size=4, shuffle=True, generator=torch.Generator().manual_seed(8))
+
+
+def stateful_loader() -> DataLoader:
+    return StatefulLoader(rows(), batch_size=4, shuffle=True, generator=torch.Generator().manual_seed(8))
 
 
 def plateau() -> dict[str, Any]:
@@ -192,6 +223,7 @@ CASES: dict[str, tuple[Any, dict[str, Any], str]] = {
         "second pass",
     ),
     "ready loader over a stream": (lambda: DataLoader(Stream(True), batch_size=4), {}, "second pass"),
+    "stateful loader": (stateful_loader, {}, "second pass"),
     "loader of another class": (lambda: OtherLoader(rows(), batch_size=4, shuffle=True), {}, "second pass"),
 }
 

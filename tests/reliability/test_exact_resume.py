@@ -93,3 +93,13 @@ def test_augmentation_is_the_same_with_and_without_workers(runs):
     alone, with_workers = runs[0]["augmented"], runs[0]["augmented, workers"]
     assert alone["seen"] == with_workers["seen"]
     assert alone["weights"] == with_workers["weights"]
+
+
+def test_a_terminal_shows_how_far_the_rows_are_counted(monkeypatch, capsys):
+    from trainwright.data.counting import counting
+
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    with counting(40, "rows") as tell:
+        tell(40)
+    assert "rows read again" in capsys.readouterr().err

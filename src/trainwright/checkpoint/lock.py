@@ -39,9 +39,16 @@ class RunLock:
             self._refuse()
         except OSError:  # a network folder without flock
             self._take_by_heartbeat()
+        self._write({"pid": os.getpid(), "host": socket.gethostname(), "start": time.ctime()})
+
+    def name(self, run_id: str) -> None:
+        """Note the run that holds the folder; only the process that has the lock does."""
+        if self.file is not None:
+            self._write({**self._holder(), "run": run_id})
+
+    def _write(self, holder: dict[str, Any]) -> None:
         self.file.seek(0)
         self.file.truncate()
-        holder = {"pid": os.getpid(), "host": socket.gethostname(), "start": time.ctime()}
         self.file.write(json.dumps(holder) + "\n")
         self.file.flush()
 

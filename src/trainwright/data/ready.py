@@ -11,6 +11,7 @@ from typing import Any
 from torch.utils.data import DataLoader, Sampler
 
 from trainwright import randomness
+from trainwright.data.counting import counting
 from trainwright.data.kinds import has_state, may_draw
 from trainwright.data.loader import Note, draw_once, new_generator, set_epoch
 from trainwright.data.rows import Collate, Indices, Repeat, RowFetcher, as_it_is, new_indices
@@ -129,18 +130,22 @@ class ForeignSource:
     def read(self, epoch: int, position: int) -> Generator[Any]:
         """Yield the batches of a pass after the first `position`."""
         set_epoch(self.loader, epoch)
+        now = randomness.host_states()
         if position and self.saved is not None:
-            self.loader.load_state_dict(self.saved)
-            self.saved = None
+            saved, self.saved = self.saved, None
+            self.loader.load_state_dict(saved["loader"])
             with reading(self.loader) as batches:
+                first = list(islice(batches, 1))
+                randomness.restore_host(now)  # finding the place may have drawn
+                randomness.restore_own(saved["generators"], *self._owners())
+                yield from first
                 yield from batches
             return
-        now = randomness.host_states()
         if position == 0:
-            self.pass_began = {"streams": now, "generators": randomness.own_states(self.loader)}
+            self.pass_began = {"streams": now, "generators": randomness.own_states(*self._owners())}
         elif self.pass_began:
             randomness.restore_host(self.pass_began["streams"])
-            randomness.restore_own(self.pass_began["generators"], self.loader)
+            randomness.restore_own(self.pass_began["generators"], *self._owners())
         with reading(self.loader) as batches:
             if position:
                 self._skip(batches, position)
@@ -153,8 +158,9 @@ class ForeignSource:
             "where the run stopped. A torch DataLoader, or a loader with state_dict() and load_state_dict(), goes "
             "on at once."
         )
-        for _ in islice(batches, position):
-            pass
+        with counting(position, "batches") as tell:
+            for _ in islice(batches, position):
+                tell(1)
 
     def close(self) -> None:
         """Leave the loader to its owner."""
@@ -166,12 +172,16 @@ class ForeignSource:
     def state_dict(self) -> dict[str, Any]:
         """Return the loader's own state, or the random streams as they were when this pass began."""
         if has_state(self.loader):
-            return {"loader": self.loader.state_dict()}
+            state = {"loader": self.loader.state_dict(), "generators": randomness.own_states(*self._owners())}
+            return {"loader_state": state}
         return {"pass_began": self.pass_began}
+
+    def _owners(self) -> tuple[Any, ...]:
+        return (self.loader, *(getattr(self.loader, name, None) for name in ("sampler", "batch_sampler")))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self.saved, self.pass_began = state.get("loader"), state.get("pass_began", {})
+        self.saved, self.pass_began = state.get("loader_state"), state.get("pass_began", {})
 
 
 class EveryNth:

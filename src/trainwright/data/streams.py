@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from trainwright import randomness
+from trainwright.data.counting import counting
 from trainwright.data.kinds import has_state
 from trainwright.data.loader import Note, draw_once, set_epoch
 from trainwright.data.rows import Fetched, Repeat, draws
@@ -111,6 +112,15 @@ class RankStream(IterableDataset):
             self.stream.load_state_dict(self.place.state)
         counted = self.place.rows if self.place.state is None else 0
         row = self.place.rows - counted
+        groups = self._groups_from(row)
+        with counting(counted if self.place.shard == 0 else 0, "rows") as tell:
+            while row < counted:
+                read = sum(map(len, next(groups, [])))
+                row = row + read if read else counted
+                tell(read)
+        yield from groups
+
+    def _groups_from(self, row: int) -> Iterator[list[list[Any]]]:
         rows: Iterator[Any] | None = None
         while True:
             group = []
@@ -121,8 +131,7 @@ class RankStream(IterableDataset):
                 row += len(group[-1])
             if not group[0]:
                 return
-            if row > counted:
-                yield group
+            yield group
 
     def _collated(self, group: list[list[Any]]) -> Any:
         mine = group[self.world.rank]

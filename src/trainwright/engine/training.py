@@ -62,6 +62,7 @@ def train(trainer: Trainer, wanted: bool | str | Path | None, ignore_keys: list[
                 resume.check_order(trainer, saved, loader)
             run = build(trainer, loader, saved, signals)
             run.ignore_keys_for_eval = ignore_keys
+            lock.name(run.run_id)
             set_earlier_aside(run, saved)
             output = go(run)
         if signals.received is not None:
