@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
-from trainwright import Trainer, TrainerCallback, TrainingArguments
+from trainwright import Trainer, TrainingArguments
 
 ROWS, STEPS, SAVED = 26, 20, {"first pass": 4, "second pass": 10, "end of a pass": 7, "odd turn": 11}
 
@@ -226,13 +226,6 @@ CASES: dict[str, tuple[Any, dict[str, Any], str]] = {
     "stateful loader": (stateful_loader, {}, "second pass"),
     "loader of another class": (lambda: OtherLoader(rows(), batch_size=4, shuffle=True), {}, "second pass"),
 }
-
-
-class StepLosses(TrainerCallback):
-    """Collects the loss of every micro-batch by step."""
-
-    def __init__(self) -> None:
-        self.seen: dict[str, list[float]] = {}
 
 
 class Watched(Trainer):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -19,7 +18,15 @@ import torch
 from torch import nn
 
 from tests.reliability import cases
-from trainwright import CheckpointError, ConfigError, DataError, DivergenceError, Trainer, TrainingArguments
+from trainwright import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    DivergenceError,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 from trainwright.checkpoint import check, folder
 from trainwright.checkpoint.lock import RunLock
 
@@ -73,7 +80,7 @@ def test_a_bad_step_changes_nothing(tmp_path, caplog, optim, how, max_grad_norm)
     trainer = made(tmp_path, kind=kind, optim=optim, max_grad_norm=max_grad_norm)
     history = []
 
-    class Watch(cases.TrainerCallback):
+    class Watch(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
             history.append((weights(trainer), kwargs["optimizer"].param_groups[0]["lr"]))
 
@@ -100,7 +107,7 @@ def test_a_bad_step_changes_nothing(tmp_path, caplog, optim, how, max_grad_norm)
 def test_a_bad_step_leaves_moments_and_step_count_of_the_optimizer(tmp_path):
     counts = []
 
-    class Watch(cases.TrainerCallback):
+    class Watch(TrainerCallback):
         def on_step_end(self, args, state, control, optimizer=None, **kwargs):
             counts.append(int(next(iter(optimizer.state.values()))["step"]))
 
@@ -222,7 +229,7 @@ def test_out_of_memory_without_the_argument_or_with_one_row_is_an_error(tmp_path
 
 
 @pytest.mark.slow
-def test_the_hosts_memory_really_runs_out():
+def test_the_hosts_memory_really_runs_out(tmp_path):
     """A model that allocates 1 GB per row, in a process that may have 3 GB more than it has."""
     done = _script(
         """
@@ -234,20 +241,18 @@ def test_the_hosts_memory_really_runs_out():
         resource.setrlimit(resource.RLIMIT_AS, (used + 3 * 2**30, used + 3 * 2**30))
         made(sys.argv[1], Big(), auto_find_batch_size=True, max_steps=3).train()
         print("DONE")
-        """
+        """,
+        tmp_path,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "Memory ran out with 4 rows in a micro-batch; from here on each is computed in 2 pieces" in done.stderr
 
 
-def _script(body, *arguments):
+def _script(body, place):
     head = "import resource, sys, torch\nfrom tests.reliability import cases\n"
     head += "from tests.reliability.test_failures import made\n"
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as place:
-        command = [sys.executable, "-c", head + textwrap.dedent(body), place, *arguments]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    command = [sys.executable, "-c", head + textwrap.dedent(body), str(place)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
 class Deadly(cases.Augmented):
@@ -359,7 +364,7 @@ def test_rotation_and_resume_see_one_run_only(tmp_path):
         made(tmp_path / "b").train(resume_from_checkpoint=True)
 
 
-class Vanish(cases.TrainerCallback):
+class Vanish(TrainerCallback):
     def __init__(self, place, step, back=None):
         self.place, self.step, self.back = place, step, back
 
@@ -443,7 +448,7 @@ def _size(place):
 def test_callbacks_see_the_finished_folder(tmp_path):
     seen = []
 
-    class Mine(cases.TrainerCallback):
+    class Mine(TrainerCallback):
         def on_save(self, args, state, control, **kwargs):
             place = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             seen.append((place / "manifest.json").exists())
@@ -478,6 +483,3 @@ def test_overridden_saves_run_on_the_finished_folder(tmp_path, name):
         "checkpoint-12", "checkpoint-4", "checkpoint-8",
     ]  # fmt: skip
     assert check.newest_valid(tmp_path) == (tmp_path / "checkpoint-12", [])
-
-
-assert resource  # used by the scripts above

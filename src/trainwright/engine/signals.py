@@ -33,7 +33,7 @@ class Signals:
             self._note("train() runs outside the main thread, so signals end it without a save.")
             return self
         for number in (getattr(signal, name) for name in _NAMES if hasattr(signal, name)):
-            if signal.getsignal(number) is not signal.SIG_IGN:
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):  # None: set by code that is not python
                 self._before[number] = signal.signal(number, self._noted)
         return self
 
