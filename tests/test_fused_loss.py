@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 import transformers
@@ -328,3 +330,27 @@ def test_a_teacher_has_its_own_head(tmp_path):
     assert kinds(results[0]) == {True}
     for what in ("teacher", "loss"):
         assert numbers(results[0], what) == pytest.approx(numbers(results[1], what), abs=2e-5)
+
+
+@pytest.mark.parametrize("adapters", [False, True], ids=["model", "adapters"])
+def test_resuming_without_padding_is_bitwise(tmp_path, adapters):
+    def model(seed):
+        made = tiny.llama(seed=0 if adapters else seed)  # adapters lie on a model that is loaded, not trained
+        if adapters:
+            from peft import LoraConfig, get_peft_model
+
+            torch.manual_seed(seed)
+            made = get_peft_model(made, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+        return made
+
+    straight = padded(tmp_path, model(0))
+    shutil.rmtree(tmp_path / "checkpoint-8")
+    resumed = Lengths(
+        model(5), straight.args, train_dataset=lists(), eval_dataset=lists(6), data_collator=Pad()
+    )  # fmt: skip
+    resumed.shapes = []
+    resumed.train(resume_from_checkpoint=True)
+    assert {rows for rows, _ in resumed.shapes[2:]} == {1}
+    assert numbers(resumed, "loss") == numbers(straight, "loss")
+    pairs = zip(resumed.model.parameters(), straight.model.parameters(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
