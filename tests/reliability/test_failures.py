@@ -323,6 +323,28 @@ def test_a_dead_holder_frees_the_folder(tmp_path):
     RunLock(tmp_path).acquire()
 
 
+def test_children_of_a_dead_holder_are_waited_for(tmp_path):
+    body = """
+        import os, time
+        from pathlib import Path
+        from trainwright.checkpoint.lock import RunLock
+        lock = RunLock(Path(sys.argv[2])); lock.acquire()
+        if os.fork() == 0:
+            time.sleep(2)
+            os._exit(0)
+        print("held", flush=True)
+        time.sleep(60)
+    """
+    command = [sys.executable, "-c", "import sys\n" + textwrap.dedent(body), "-", str(tmp_path)]
+    holder = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    holder.kill()
+    holder.wait()
+    began = time.monotonic()
+    RunLock(tmp_path).acquire()
+    assert 0.5 < time.monotonic() - began < 10
+
+
 def test_a_folder_without_flock_uses_a_heartbeat(tmp_path, monkeypatch):
     def no_flock(*args):
         raise OSError(95, "Operation not supported")

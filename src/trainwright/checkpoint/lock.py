@@ -16,6 +16,7 @@ from trainwright.errors import ConfigError
 NAME = ".trainwright.lock"
 _STALE = 60.0
 _BEAT = 15.0
+_CHILDREN = 15.0  # seconds that children of a killed holder may live on
 
 
 class RunLock:
@@ -33,12 +34,11 @@ class RunLock:
             ConfigError: another run holds it.
         """
         self.file = self.path.open("a+", encoding="utf-8")
-        try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._refuse()
-        except OSError:  # a network folder without flock
-            self._take_by_heartbeat()
+        until = time.monotonic() + _CHILDREN
+        while not self._taken():
+            if _is_alive(self._holder()) or time.monotonic() > until:
+                self._refuse()
+            time.sleep(0.1)  # its data workers hold the lock with it, and notice its death within seconds
         self._write({"pid": os.getpid(), "host": socket.gethostname(), "start": time.ctime()})
 
     def name(self, run_id: str) -> None:
@@ -60,6 +60,15 @@ class RunLock:
             self.file.truncate()
             self.file.close()
             self.file = None
+
+    def _taken(self) -> bool:
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # a network folder without flock
+            self._take_by_heartbeat()
+        return True
 
     def _take_by_heartbeat(self) -> None:
         age = time.time() - self.path.stat().st_mtime
@@ -90,3 +99,16 @@ class RunLock:
             f"output_dir='{self.path.parent}' is in use by {who}. Wait for that run, stop it, or give this one another "
             "output_dir."
         )
+
+
+def _is_alive(holder: dict[str, Any]) -> bool:
+    """Whether the process that took the lock may still run; one on another machine may."""
+    if not holder or holder["host"] != socket.gethostname():
+        return True
+    try:
+        os.kill(holder["pid"], 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
