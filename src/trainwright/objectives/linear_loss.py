@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-CHUNK = 256  # rows whose logits exist at a time
+CHUNK = 256  # rows whose logits exist at a time; more where the classes are few
+_ELEMENTS = 2**21  # logits of a chunk with few classes
 
 
 class LinearCrossEntropy(torch.autograd.Function):
@@ -48,8 +49,9 @@ class LinearCrossEntropy(torch.autograd.Function):
             torch.zeros_like(weight, dtype=exact) if needed[1] else None,
             torch.zeros_like(bias, dtype=exact) if bias is not None and needed[2] else None,
         ]
-        for start in range(0, len(rows), CHUNK):
-            part = slice(start, start + CHUNK)
+        chunk = max(CHUNK, _ELEMENTS // len(weight))
+        for start in range(0, len(rows), chunk):
+            part = slice(start, start + chunk)
             logits = (rows[part] @ matrix.T).to(exact)
             if bias is not None:
                 logits += bias
