@@ -78,12 +78,14 @@ class RankStream(IterableDataset):
         self._worker: int | None = None
 
     def set_epoch(self, epoch: int) -> None:
-        """Note the epoch, which the stream is told when its pass begins."""
+        """Tell the stream the epoch, and note it for workers that live on from the pass before."""
         self.epoch.fill_(epoch)
+        set_epoch(self.stream, epoch)
 
     def __iter__(self) -> Iterator[Any]:
         begin, self.begin = self.begin, None
-        set_epoch(self.stream, int(self.epoch))
+        if getattr(self.stream, "epoch", None) != int(self.epoch):  # datasets shares its epoch between workers
+            set_epoch(self.stream, int(self.epoch))
         self.place = self._take_shard(begin)
         for group in self._groups():
             if self.drop_last and sum(map(len, group)) < self.batch_size * self.world.size:
