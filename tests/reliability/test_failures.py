@@ -128,6 +128,20 @@ def test_the_average_of_a_window_leaves_the_bad_step_out(tmp_path):
     assert window.state.log_history[-1]["train_loss"] == pytest.approx(whole.state.log_history[-1]["train_loss"])
 
 
+def test_a_bad_step_that_was_saved_is_left_out_of_the_average_after_resuming(tmp_path):
+    changes = {"kind": Poisoned, "logging_steps": 6, "save_strategy": "steps", "save_steps": 5}
+    straight = made(tmp_path, **changes)
+    straight.train()
+    resumed = made(tmp_path, **changes)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
+    first, second = (
+        [(entry.get("loss"), entry.get("skipped_steps")) for entry in trainer.state.log_history if "grad_norm" in entry]
+        for trainer in (straight, resumed)
+    )
+    assert first == second
+    assert first[0][1] == 1
+
+
 def test_nan_for_ever_stops_with_the_last_good_weights(tmp_path):
     class Always(Poisoned):
         at = tuple(range(5, 1000))

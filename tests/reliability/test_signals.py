@@ -64,6 +64,27 @@ def same(one, other):
     return all(torch.equal(a, b) for a, b in pairs)
 
 
+@pytest.mark.parametrize("name", ["stateful stream", "stream", "stateful loader", "ready loader"])
+def test_a_second_signal_in_the_evaluation_that_is_due_loses_no_place_in_the_data(tmp_path, name):
+    def trainer(place, callbacks=()):
+        data = cases.CASES[name][0]()
+        torch.manual_seed(0)
+        args = TrainingArguments(str(place), use_cpu=True, disable_tqdm=True, **CHANGES)
+        kind = "train_loader" if isinstance(data, torch.utils.data.DataLoader) else "train_dataset"
+        return Trainer(cases.Net(), args, eval_dataset=cases.rows(40), callbacks=list(callbacks), **{kind: data})
+
+    straight = trainer(tmp_path / "straight")
+    straight.train()
+    for times in range(2):
+        with pytest.raises(Interrupted):
+            stopped = trainer(tmp_path / "run", [Raise("prediction_step", 2)])
+            stopped.train(resume_from_checkpoint=times > 0)
+        assert stopped.state.global_step == 5
+    resumed = trainer(tmp_path / "run")
+    resumed.train(resume_from_checkpoint=True)
+    assert same(resumed, straight)
+
+
 EVENTS = [("step_begin", 4), ("substep_end", 3), ("step_end", 5), ("optimizer_step", 7), ("prediction_step", 1),
           ("prediction_step", 7), ("evaluate", 1), ("log", 5), ("epoch_end", 1), ("step_end", 14)]  # fmt: skip
 
@@ -117,8 +138,12 @@ def test_callbacks_are_closed(tmp_path):
 
 def test_ctrl_c_at_a_prompt_is_a_keyboard_interrupt(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
-    with pytest.raises(KeyboardInterrupt):
-        made(tmp_path, [Raise("step_end", 2, signal.SIGINT)]).train()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            made(tmp_path, [Raise("step_end", 2, signal.SIGINT)]).train()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert folder.step_of(check.newest_valid(tmp_path)[0]) == 2
 
 

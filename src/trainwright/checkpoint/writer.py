@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -122,7 +124,7 @@ def _make_room(draft: Draft) -> list[Path]:
         folder.delete([old])
         deleted.append(old)
     if shutil.disk_usage(output).free < needed:
-        raise OSError(28, "No space left on device")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     return deleted
 
 

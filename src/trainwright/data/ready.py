@@ -171,6 +171,8 @@ class ForeignSource:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the loader's own state, or the random streams as they were when this pass began."""
+        if self.saved is not None:  # not begun to read yet
+            return {"loader_state": self.saved}
         if has_state(self.loader):
             state = {"loader": self.loader.state_dict(), "generators": randomness.own_states(*self._owners())}
             return {"loader_state": state}

@@ -156,6 +156,7 @@ class StreamSource:
         self.places: dict[int, Place] = {}
         self.last = -1
         self.generators: list[Any] = []
+        self.live = False  # whether the stream in this process stands at the place, and not still before it
 
     @property
     def readers(self) -> int:
@@ -177,6 +178,7 @@ class StreamSource:
             for stamped in batches:
                 self.last = stamped.place.shard
                 self.places[self.last] = stamped.place
+                self.live = True
                 yield stamped.batch
 
     def close(self) -> None:
@@ -206,7 +208,8 @@ class StreamSource:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the place of every reader, whose turn was the last, and the stream's own generators."""
-        places = list(self.places.values()) if self.loader.num_workers or not self.places else [self.stream.now()]
+        here = self.live and self.places and not self.loader.num_workers
+        places = [self.stream.now()] if here else list(self.places.values())
         return {
             "readers": self.readers,
             "places": [asdict(place) for place in places],
@@ -216,6 +219,7 @@ class StreamSource:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned; other numbers of readers share the rows read evenly."""
+        self.live = False
         places = [Place(**place) for place in state.get("places", [])]
         self.last, self.generators = state.get("last", -1), state.get("generators", [])
         if state.get("readers", self.readers) != self.readers:

@@ -35,6 +35,7 @@ def save_checkpoint(run: Run) -> None:
 def write_checkpoint(run: Run) -> None:
     """Take the run's state and write it, or begin to."""
     trainer = run.trainer
+    run.health.settle()  # so that the averages know whether this step was skipped
     ranks = trainer.strategy.gather(rank_state(run))
     run.saved_step = trainer.state.global_step
     draft = begin(run, ranks)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -50,16 +51,16 @@ class FusedLoss:
     flat_rows: Callable[[], AbstractContextManager[None]] | None = None
     checked: bool = False
     count: int | None = None
-    _owners: dict[int, bool] = field(default_factory=dict)
+    _owners: WeakKeyDictionary[nn.Module, bool] = field(default_factory=WeakKeyDictionary)
 
     def fits(self, model: nn.Module, inputs: Any) -> bool:
         """Whether the head is this model's (a teacher has its own), and the batch has labels at every position."""
         labels = inputs.get("labels") if isinstance(inputs, Mapping) else None
         if not isinstance(labels, torch.Tensor) or labels.ndim != 2 or "shift_labels" in inputs:
             return False
-        if id(model) not in self._owners:
-            self._owners[id(model)] = any(part is self.head.layer for part in model.modules())
-        return self._owners[id(model)]
+        if model not in self._owners:
+            self._owners[model] = any(part is self.head.layer for part in model.modules())
+        return self._owners[model]
 
     def share(self, model: nn.Module, inputs: Mapping[str, Any], num_items: float | None) -> torch.Tensor:
         """Return the sum of the losses of a batch's targets, divided by `num_items`, or by their number.
