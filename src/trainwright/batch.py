@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
+IGNORED = -100
+"""The label value that is no target, as torch's cross-entropy and every collator have it."""
+
 
 def map_tensors(batch: Any, change: Callable[[torch.Tensor], Any]) -> Any:
     """Return the batch with every tensor changed; containers keep their kind, other values stay."""

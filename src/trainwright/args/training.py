@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from trainwright.args import execution, monitoring, normalize, optimization, saving
 from trainwright.args.aliases import translate
 from trainwright.args.option import option
-from trainwright.args.validate import validate
+from trainwright.args.validate import faults, validate
 from trainwright.world import choose_device, current_world
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class ArgumentsType(type):
 
 
 @dataclass(repr=False)
-class TrainingArguments(
+class ArgumentFields(
     execution.Debugging,
     execution.Distribution,
     execution.DataLoading,
@@ -47,8 +47,12 @@ class TrainingArguments(
     optimization.LearningRate,
     optimization.Duration,
     saving.Output,
-    metaclass=ArgumentsType,
 ):
+    """The fields of TrainingArguments, without its checks."""
+
+
+@dataclass(repr=False)
+class TrainingArguments(ArgumentFields, metaclass=ArgumentsType):
     """All settings of a run. Every field is described in docs/arguments.md.
 
     Raises:
@@ -175,6 +179,14 @@ def adopt(foreign: Any) -> TrainingArguments:
     for name in values.keys() - known:
         setattr(adopted, name, values[name])
     return adopted
+
+
+def faults_of(values: dict[str, Any]) -> list[str]:
+    """Return one sentence for every fault that TrainingArguments with these values would have."""
+    args = TrainingArguments.__new__(TrainingArguments)
+    ArgumentFields.__init__(args, **values)
+    normalize.normalize(args)
+    return faults(args)
 
 
 def saved_arguments(args: TrainingArguments) -> dict[str, Any]:

@@ -26,19 +26,25 @@ _SHARES = ("adam_beta1", "adam_beta2", "label_smoothing_factor")
 
 def validate(args: Any) -> None:
     """Raise one ConfigError that lists every fault of the arguments."""
-    faults = [
+    found = faults(args)
+    if len(found) == 1:
+        raise ConfigError(found[0])
+    if found:
+        raise ConfigError("\n  - ".join([f"{len(found)} arguments cannot work:", *found]))
+
+
+def faults(args: Any) -> list[str]:
+    """Return one sentence for every fault of the arguments, beginning with the name of the argument."""
+    return [
         *_numbers(args),
         *_shares(args),
         *_choices(args),
         *_intervals(args),
         *_best_model(args),
         *_precision(args),
+        *_loading(args),
+        *refusals(args),
     ]
-    faults += [*_loading(args), *refusals(args)]
-    if len(faults) == 1:
-        raise ConfigError(faults[0])
-    if faults:
-        raise ConfigError("\n  - ".join([f"{len(faults)} arguments cannot work:", *faults]))
 
 
 def is_number(value: Any) -> bool:

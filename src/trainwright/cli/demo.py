@@ -20,20 +20,20 @@ def run(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
 
     from trainwright.checkpoint.check import newest_valid
-    from trainwright.config.build import build
-    from trainwright.config.load import keep, load
+    from trainwright.config.build import build_trainer
+    from trainwright.config.load import keep, load_checked
     from trainwright.state import TrainerState
 
     with as_file(files("trainwright") / "recipes" / "demo.yaml") as recipe:
-        config = load(recipe, args.overrides)
-    folder = Path(config.training["output_dir"])
+        config = load_checked(recipe, args.overrides).config
+    folder = Path(config.training.output_dir or "runs/demo")
     newest, _ = newest_valid(folder)
     if newest is not None:
         state = TrainerState.load_from_json(newest / "trainer_state.json")
         if state.global_step >= state.max_steps:
             print(f"This run is complete: {state.global_step} steps, in {folder}/. {_AGAIN.format(folder=folder)}")
             return 0
-    trainer = build(config)
+    trainer = build_trainer(config)
     keep(config, trainer.run_folder)
     trainer.train(resume_from_checkpoint=newest is not None)
     return 0

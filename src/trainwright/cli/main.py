@@ -17,6 +17,10 @@ from trainwright.errors import DivergenceError, Interrupted, SaveError, Trainwri
 COMMANDS = {
     "demo": "train a small model of Python code in three minutes",
     "train": "train what a YAML file describes",
+    "check": "look for mistakes in a YAML file, before anything is loaded",
+    "init": "write a commented YAML file to start from",
+    "data": "show the rows of a YAML file as the model sees them",
+    "compare": "train the same file with several engines, side by side",
     "replay": "show the rows that a past step of a run read",
 }
 
@@ -36,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return command.run(given[1:])
     except TrainwrightError as error:
-        print(f"trainwright {chosen}: {error}", file=sys.stderr)
+        text = str(error)  # the mistakes of a file have lines of their own
+        print(text if "\n" in text else f"trainwright {chosen}: {text}", file=sys.stderr)
         return 1 if isinstance(error, SaveError | DivergenceError) else 2
     except Interrupted as stop:
         print("The same command (train: with --resume) goes on from there.", flush=True)

@@ -21,13 +21,14 @@ def run(argv: Sequence[str]) -> int:
     if args.step < 1:
         raise ConfigError(f"--step {args.step} is no step; the first one is 1.")
 
-    from trainwright.config.build import build
+    from trainwright.config.build import build_trainer
     from trainwright.config.load import RUN_CONFIG, load
     from trainwright.engine.replay import find_step, replay
 
     config = args.run / RUN_CONFIG
     if config.exists():
-        step = replay(build(load(config, [f"training.output_dir={args.run}"])), args.step, args.loss)
+        trainer = build_trainer(load(config, [f"training.output_dir={args.run}"]).config)
+        step = replay(trainer, args.step, args.loss)
     elif args.loss:
         raise ConfigError(
             f"'{args.run}' was started by a script, which alone knows its model and data: call "

@@ -6,20 +6,43 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from trainwright.errors import ConfigError
+
+_USAGE = """trainwright train -c FILE [--resume | --new | --overwrite] [KEY=VALUE ...]
+       trainwright train --resume FOLDER"""
+
 
 def run(argv: Sequence[str]) -> int:
-    """Train what a file describes; with --resume, go on from its newest checkpoint."""
-    parser = argparse.ArgumentParser(prog="trainwright train", description="Train what a YAML file describes.")
-    parser.add_argument("-c", "--config", type=Path, required=True, help="the run's YAML file")
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of its output_dir")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as training.max_steps=100")
-    args = parser.parse_args(argv)
+    """Train what a file describes, in a folder of its own; or go on with a run."""
+    parser = argparse.ArgumentParser(
+        prog="trainwright train", usage=_USAGE, description="Train what a YAML file describes."
+    )
+    parser.add_argument("-c", "--config", type=Path, help="the run's YAML file")
+    parser.add_argument("--resume", nargs="?", const=True, metavar="FOLDER", help="go on from the newest checkpoint")
+    parser.add_argument("--new", action="store_true", help="a new folder beside one that holds a run")
+    parser.add_argument("--overwrite", action="store_true", help="start anew in a folder that holds a run")
+    args, overrides = parser.parse_known_args(argv)
+    if isinstance(args.resume, str) and "=" in args.resume:
+        args.resume, overrides = True, [args.resume, *overrides]
+
+    from trainwright.cli import folders
+    from trainwright.config.load import RUN_CONFIG, load_checked
+
+    if args.config is None:
+        if not isinstance(args.resume, str):
+            raise ConfigError("Give -c FILE to train what a file describes, or --resume FOLDER to go on with a run.")
+        args.config = Path(args.resume) / RUN_CONFIG
+        if not args.config.is_file():
+            raise ConfigError(f"'{args.resume}' is no run's folder: it holds no {RUN_CONFIG}.")
+        overrides = [f"training.output_dir={args.resume}", *overrides]
+    config = load_checked(args.config, overrides).config
+    folders.choose(config, args.config, bool(args.resume), args.new, args.overwrite)
 
     from trainwright.config.build import build
-    from trainwright.config.load import keep, load
 
-    config = load(args.config, args.overrides)
     trainer = build(config)
-    keep(config, trainer.run_folder)
-    trainer.train(resume_from_checkpoint=args.resume)
+    folders.describe(config, argv)
+    params = config.training
+    wanted = params.resume_from_checkpoint or params.try_resume_from_last_checkpoint
+    trainer.train(resume_from_checkpoint=True if args.resume else wanted or None)
     return 0

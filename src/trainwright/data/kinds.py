@@ -7,7 +7,7 @@ from typing import Any
 _STEADY_COLLATORS = {
     "default_data_collator", "default_collate", "default_convert", "DefaultDataCollator", "DataCollatorWithPadding",
     "DataCollatorForSeq2Seq", "DataCollatorForTokenClassification", "DataCollatorForMultipleChoice",
-    "DataCollatorWithFlattening",
+    "DataCollatorWithFlattening", "PaddedBatch", "FlatBatch", "PairBatch",
 }  # fmt: skip
 _KNOWN_LIBRARIES = ("torch.", "transformers.", "datasets.", "trainwright.")
 
@@ -49,7 +49,7 @@ def may_draw(dataset: Any, collator: Any) -> bool:
 
 def _is_steady_dataset(dataset: Any) -> bool:
     kind = type(dataset)
-    if kind in (list, tuple):
+    if kind in (list, tuple) or kind.__module__.startswith("trainwright.data."):
         return True
     if kind.__module__.startswith("torch.utils.data") and kind.__name__ == "Subset":
         return _is_steady_dataset(dataset.dataset)

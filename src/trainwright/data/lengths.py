@@ -19,6 +19,8 @@ def row_lengths(dataset: Any, args: Any, processing_class: Any) -> Sequence[int]
     """
     if args.train_sampling_strategy != "group_by_length":
         return None
+    if hasattr(dataset, "lengths"):
+        return dataset.lengths
     if args.length_column_name in (getattr(dataset, "column_names", None) or ()):
         return list(dataset[args.length_column_name])
     first = dataset[0] if isinstance(dataset[0], Mapping) else {}

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from trainwright.batch import IGNORED
 from trainwright.errors import DataError, TrainwrightError
 from trainwright.models.inspect import limits
-from trainwright.objectives.targets import IGNORED
 
 if TYPE_CHECKING:
     from trainwright.engine.trainer import Trainer

@@ -19,8 +19,10 @@ from trainwright.data.ready import EveryNth
 from trainwright.data.rows import Repeat
 from trainwright.data.streams import RankStream
 from trainwright.data.workers import reading
-from trainwright.engine import reports
+from trainwright.engine import fusing, reports
 from trainwright.engine.collecting import Collector, to_host
+from trainwright.engine.losses import overrides_loss
+from trainwright.engine.meters import Records, averages
 from trainwright.engine.modes import full_evaluation_type, train_mode
 from trainwright.engine.signals import EvaluationInterrupted
 from trainwright.errors import ConfigError, DataError
@@ -121,7 +123,8 @@ def evaluation_loop(
     wanted = args.include_for_metrics
     collector = Collector(args.eval_do_concat_batches, "inputs" in wanted, "loss" in wanted)
     totals, live = Totals(), LiveMetrics(trainer, function) if args.batch_eval_metrics and function else None
-    with evaluating(trainer) as model, closing(batches_of(trainer, loader)) as batches:
+    records = Records()
+    with evaluating(trainer, records) as model, closing(batches_of(trainer, loader)) as batches:
         for batch in batches:
             weightless = isinstance(batch, Repeat)
             batch = batch.batch if isinstance(batch, Repeat) else batch
@@ -137,7 +140,10 @@ def evaluation_loop(
             trainer.control = trainer.callback_handler.fire("prediction_step", args, trainer.state, trainer.control)
     if live is not None:
         live.finish()
-    return results(trainer, collector, totals, live, function, prefix)
+    output = results(trainer, collector, totals, live, function, prefix)
+    recorded = averages(trainer.strategy.gather(records.take()))
+    named = {f"{prefix}_{name}": value for name, value in recorded.items()}
+    return output._replace(metrics={**(output.metrics or {}), **named})
 
 
 def results(
@@ -220,21 +226,30 @@ def batches_of(trainer: Trainer, loader: Any) -> Generator[Any]:
 
 
 @contextmanager
-def evaluating(trainer: Trainer) -> Iterator[nn.Module]:
-    """Give the model in evaluation mode, in the number format asked for; training goes on afterwards as before."""
-    model = trainer.model
+def evaluating(trainer: Trainer, records: Records) -> Iterator[nn.Module]:
+    """Give the model in evaluation mode, in the number format asked for; training goes on afterwards as before.
+
+    What is recorded meanwhile goes to `records`.
+    """
+    model, training_records = trainer.model, trainer.records
+    trainer.records = records
     model.to(trainer.strategy.device)
     kind = None if trainer.is_in_train else full_evaluation_type(trainer.args)
     if kind is not None:
         model.to(kind)
     train_mode(trainer, False)
     model.eval()
+    if not trainer.is_in_train:
+        fusing.prepare(trainer)
     try:
         with torch.no_grad():
             yield model
     finally:
+        trainer.records = training_records
         if trainer.is_in_train:
             train_mode(trainer, True)
+        else:
+            fusing.finish(trainer)
 
 
 def prediction_step(
@@ -243,12 +258,18 @@ def prediction_step(
     """Return (loss, logits, labels) of a batch, detached; see `Trainer.prediction_step`."""
     labels, items = labels_of(inputs, trainer.label_names), trainer.objective.count(inputs)
     has_loss = labels is not None or trainer.can_return_loss or trainer.has_own_loss
+    with_logits = not loss_only or overrides_loss(trainer)
+    if has_loss and not with_logits:
+        fusing.before_loss(trainer, inputs)
     inputs = trainer._prepare_inputs(inputs)
-    loss = None
+    loss = outputs = None
     with torch.no_grad(), trainer.compute_loss_context_manager():
         if has_loss:
             share = {"num_items_in_batch": max(items, 1)} if trainer.takes_num_items else {}
-            loss, outputs = trainer.compute_loss(model, inputs, return_outputs=True, **share)
+            if with_logits:
+                loss, outputs = trainer.compute_loss(model, inputs, return_outputs=True, **share)
+            else:
+                loss = trainer.compute_loss(model, inputs, **share)
             loss = trainer.one_loss(loss).detach().mean()
         else:
             outputs = model(**inputs)

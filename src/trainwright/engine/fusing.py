@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trainwright.batch import map_tensors, row_count
+from trainwright.batch import IGNORED, map_tensors, row_count
 from trainwright.engine.memory import split
 from trainwright.errors import TrainwrightError
 from trainwright.models import documents
@@ -15,7 +15,6 @@ from trainwright.models.head import language_head
 from trainwright.models.inspect import base_model
 from trainwright.objectives.language import FusedLoss
 from trainwright.objectives.model_loss import call_model, loss_of
-from trainwright.objectives.targets import IGNORED
 
 if TYPE_CHECKING:
     from trainwright.engine.trainer import Trainer
@@ -37,14 +36,20 @@ def prepare(trainer: Trainer) -> None:
     elif args.torch_compile:
         switch_off(trainer, "torch_compile compiles the whole model")
     else:
-        objective.fused = FusedLoss(head, flat_rows(trainer))
+        objective.fused = FusedLoss(head, flat_rows(trainer, trainer.model))
 
 
-def flat_rows(trainer: Trainer) -> Any:
+def of_frozen(trainer: Trainer, model: torch.nn.Module) -> FusedLoss | None:
+    """Return the fused loss of a model that is not trained, or None where its logits must be built."""
+    head = language_head(model)
+    return None if isinstance(head, str) else FusedLoss(head, flat_rows(trainer, model))
+
+
+def flat_rows(trainer: Trainer, whole: torch.nn.Module) -> Any:
     """Return the context for batches without padding, and give the model the attention for it; None where it would
     change numbers (dropout and noise draw by shape), or where it was never run (GPUs)."""
-    model: Any = base_model(trainer.model)
-    drops = any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in trainer.model.modules())
+    model: Any = base_model(whole)
+    drops = any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in whole.modules())
     drops = drops or any(_drops_attention(*item) for item in model.config.to_dict().items())
     if drops or trainer.args.neftune_noise_alpha or trainer.strategy.device.type != "cpu":
         return None
@@ -70,7 +75,10 @@ def finish(trainer: Trainer) -> None:
 def before_loss(trainer: Trainer, inputs: Any) -> None:
     """Count a batch's targets on the host; compare the first batch's fused loss with the model's own."""
     fused = trainer.objective.fused
-    if fused is None or not fused.fits(trainer.model, inputs):
+    if fused is None:
+        return
+    inputs = trainer.objective.model_inputs(inputs)
+    if not fused.fits(trainer.model, inputs):
         return
     if not fused.checked:
         fused.checked = True
@@ -85,7 +93,7 @@ def before_loss(trainer: Trainer, inputs: Any) -> None:
             switch_off(trainer, reason)
             return
     if trainer.strategy.device.type == "cuda":
-        fused.count = trainer.objective.count(inputs)
+        fused.count = int((inputs["labels"][:, 1:] != IGNORED).sum())
 
 
 @torch.no_grad()

@@ -49,8 +49,12 @@ def takes_num_items(trainer: Trainer) -> bool:
 
 def has_own_loss(trainer: Trainer) -> bool:
     """Whether the loss is computed by the user's code, which may need no labels."""
-    overridden = type(trainer).compute_loss.__module__ != "trainwright.engine.trainer"
-    return overridden or trainer.compute_loss_func is not None
+    return overrides_loss(trainer) or trainer.compute_loss_func is not None
+
+
+def overrides_loss(trainer: Trainer) -> bool:
+    """Whether a subclass has a `compute_loss` of its own."""
+    return type(trainer).compute_loss.__module__ != "trainwright.engine.trainer"
 
 
 def count_items(trainer: Trainer, batch: Any) -> int:
@@ -152,7 +156,7 @@ def one_loss(trainer: Trainer, loss: Any) -> torch.Tensor:
     """
     if isinstance(loss, Mapping):
         for name, value in loss.items():
-            if trainer.is_in_train and name != "loss":
+            if name != "loss":
                 trainer.record(name, value)
         loss = loss["loss"] if "loss" in loss else sum(loss.values())
     if not isinstance(loss, torch.Tensor) or loss.numel() != 1:

@@ -34,7 +34,6 @@ from trainwright.engine import training as runs
 from trainwright.engine.meters import Records
 from trainwright.engine.run import Run
 from trainwright.engine.wiring import assemble, old_names, own_arguments
-from trainwright.objectives.model_loss import ModelLoss
 from trainwright.optim.optimizers import optimizer_class
 from trainwright.parallel.precision import Precision
 from trainwright.parallel.strategy import Strategy
@@ -64,6 +63,8 @@ class Trainer:
         preprocess_logits_for_metrics: `f(logits, labels)`, before logits are kept for metrics.
         train_loader: a ready loader of training batches, in place of `train_dataset`.
         eval_loader: a ready loader of evaluation batches, in place of `eval_dataset`.
+        objective: what is minimised, in place of the model's own loss: an object of `objectives/`, such as
+            `PreferenceLoss`.
 
     Raises:
         ConfigError: arguments that cannot work, before anything is started.
@@ -72,7 +73,7 @@ class Trainer:
     loss_is_scaled_for_ga: bool | None = None
     strategy: Strategy
     precision: Precision
-    objective: ModelLoss
+    objective: Any
     callback_handler: CallbackHandler
     state: TrainerState
     control: TrainerControl
@@ -99,6 +100,7 @@ class Trainer:
         preprocess_logits_for_metrics: Callable[[Any, Any], Any] | None = None,
         train_loader: Any = None,
         eval_loader: Any = None,
+        objective: Any = None,
         **old: Any,
     ) -> None:
         self.model: Any = model
@@ -118,6 +120,7 @@ class Trainer:
         self.preprocess_logits_for_metrics = preprocess_logits_for_metrics
         self.train_loader = train_loader
         self.eval_loader = eval_loader
+        self.own_objective = objective
         for name, value in old_names(old, list(Trainer.__init__.__annotations__)).items():
             setattr(self, name, value)
         self.records = Records()

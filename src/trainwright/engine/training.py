@@ -15,6 +15,7 @@ from trainwright.checkpoint.lock import RunLock
 from trainwright.data.loader import TrainLoader
 from trainwright.engine import fusing, loading, loop, reports, resume, saving
 from trainwright.engine.losses import computing_parameters
+from trainwright.engine.meters import Records
 from trainwright.engine.modes import train_mode, training_model
 from trainwright.engine.run import Run
 from trainwright.engine.signals import Signals, exception_for
@@ -140,6 +141,7 @@ def build(trainer: Trainer, loader: TrainLoader, saved: resume.Saved | None, sig
     run = Run(
         trainer, loader, model, parameters, trainer.count_items, max_steps, num_epochs, signals, run_id, epoch, place
     )
+    trainer.records = Records()
     run.first_step = run.meter.first_step = run.meter.logged_at = done
     run.targets_seen = done > 0
     if saved is not None:

@@ -140,7 +140,7 @@ def describe_model(trainer: Trainer) -> None:
         trainer.note("label_smoothing_factor is ignored: it does not fit multi-label classification.")
         smoothing = 0.0
     trainer.keys_to_ignore = list(getattr(config, "keys_to_ignore_at_inference", _KEPT_OUT))
-    trainer.objective = ModelLoss(
+    trainer.objective = trainer.own_objective or ModelLoss(
         trainer.label_names,
         models.shifts_labels(model),
         trainer.compute_loss_func,

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-from trainwright.objectives.targets import IGNORED
+from trainwright.batch import IGNORED
 
 _INPUTS = {"input_ids", "attention_mask", "labels"}
+_FLAT_INPUTS = {"input_ids", "labels", "position_ids", "use_cache"}
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,11 @@ class Flat:
 def flattened(inputs: Mapping[str, Any]) -> Flat | None:
     """Return a batch without its padding, or None where there is none, or where that would change the loss.
 
-    The rows must be padded on the right, with labels of -100 at the padding, and have no other inputs.
+    The rows must be padded on the right, with labels of -100 at the padding, and have no other inputs. A batch that is
+    flat already keeps its documents.
     """
+    if set(inputs) == _FLAT_INPUTS and len(inputs["input_ids"]) == 1:
+        return _known(inputs)
     mask = inputs.get("attention_mask")
     if set(inputs) != _INPUTS or not isinstance(mask, torch.Tensor) or mask.shape != inputs["labels"].shape:
         return None
@@ -48,3 +52,11 @@ def flattened(inputs: Mapping[str, Any]) -> Flat | None:
     labels = inputs["labels"][real]
     labels[lengths.cumsum(0)[:-1]] = IGNORED
     return Flat(inputs["input_ids"][real][None], columns[real][None], labels[None], lengths.tolist())
+
+
+def _known(inputs: Mapping[str, Any]) -> Flat:
+    """Return a batch whose documents begin where its positions are 0."""
+    positions = inputs["position_ids"]
+    starts = (positions[0] == 0).nonzero().squeeze(1).tolist()
+    ends = [*starts[1:], positions.shape[1]]
+    return Flat(inputs["input_ids"], positions, inputs["labels"], [b - a for a, b in zip(starts, ends, strict=True)])

@@ -11,10 +11,10 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from trainwright.batch import IGNORED
 from trainwright.errors import DataError
 from trainwright.objectives.flat import Flat, flattened
-from trainwright.objectives.linear_loss import linear_cross_entropy
-from trainwright.objectives.targets import IGNORED
+from trainwright.objectives.linear_loss import Watch, linear_cross_entropy, linear_log_probs
 
 
 class OutputLayer(Protocol):
@@ -34,6 +34,33 @@ class OutputLayer(Protocol):
 
     def intercepted(self) -> AbstractContextManager[list[torch.Tensor]]:
         """Give the layer nothing to do, and collect the hidden states it was called with."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The targets of a batch.
+
+    Attributes:
+        hidden: what predicts them, shape (targets, width).
+        targets: token numbers, shape (targets,).
+        index: of each among all positions but the first of every row, shape (targets,).
+        width: tokens of a row.
+        lengths: of the documents in the one row of a flat batch, or None.
+    """
+
+    hidden: torch.Tensor
+    targets: torch.Tensor
+    index: torch.Tensor
+    width: int
+    lengths: list[int] | None
+
+    @property
+    def rows(self) -> torch.Tensor:
+        """The row or document of every target, shape (targets,)."""
+        if self.lengths is None:
+            return self.index // (self.width - 1)
+        ends = torch.tensor(self.lengths, device=self.index.device).cumsum(0)
+        return torch.searchsorted(ends, self.index + 1, right=True)
 
 
 @dataclass
@@ -68,6 +95,29 @@ class FusedLoss:
         Raises:
             DataError: the model does not give every position to its output layer.
         """
+        return self.share_of(self.labelled(model, inputs), num_items)
+
+    def share_of(self, labelled: Labelled, num_items: float | None, watch: Watch | None = None) -> torch.Tensor:
+        """Return the sum of the losses of some targets, divided by `num_items`, or by their number."""
+        layer, head = self.head.layer, self.head
+        total = linear_cross_entropy(
+            labelled.hidden, layer.weight, labelled.targets, layer.bias, head.scale, head.cap, watch
+        )
+        return total / (len(labelled.targets) if num_items is None else num_items)
+
+    def log_probs(self, labelled: Labelled, watch: Watch | None = None) -> torch.Tensor:
+        """Return the log-probability of every target, shape (targets,)."""
+        layer, head = self.head.layer, self.head
+        return linear_log_probs(
+            labelled.hidden, layer.weight, labelled.targets, layer.bias, head.scale, head.cap, watch
+        )
+
+    def labelled(self, model: nn.Module, inputs: Mapping[str, Any]) -> Labelled:
+        """Return the targets of a batch, and the hidden states that predict them.
+
+        Raises:
+            DataError: the model does not give every position to its output layer.
+        """
         flat = flattened(inputs) if self.flat_rows is not None else None
         labels = inputs["labels"] if flat is None else flat.labels
         with self.head.intercepted() as seen:
@@ -77,9 +127,7 @@ class FusedLoss:
         targets = labels[:, 1:].reshape(-1).to(seen[0].device)
         index = self._labelled(targets)
         hidden = seen[0][:, :-1].reshape(len(targets), -1).index_select(0, index)
-        layer = self.head.layer
-        total = linear_cross_entropy(hidden, layer.weight, targets[index], layer.bias, self.head.scale, self.head.cap)
-        return total / (len(index) if num_items is None else num_items)
+        return Labelled(hidden, targets[index], index, labels.shape[1], flat.lengths if flat is not None else None)
 
     def _run(self, model: nn.Module, inputs: Mapping[str, Any], flat: Flat | None) -> None:
         if flat is None or self.flat_rows is None:

@@ -13,6 +13,13 @@ from torch.autograd.function import once_differentiable
 
 CHUNK = 256  # rows whose logits exist at a time; more where the classes are few
 _ELEMENTS = 2**21  # logits of a chunk with few classes
+_KEPT = 2**24  # logits whose gradient is kept for the backward pass (64 MB), and not computed again
+
+
+STATISTICS = ("top1", "entropy", "mean_logit", "log_sum_square")
+Watch = dict[str, torch.Tensor]
+"""What else is noted of every row, shape (rows,): whether the target has the largest logit, the entropy of the
+prediction in nats, the mean logit, the logarithm of the sum of squared probabilities."""
 
 
 class LinearCrossEntropy(torch.autograd.Function):
@@ -27,6 +34,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         targets: torch.Tensor,
         scale: float,
         cap: float | None,
+        watch: Watch | None,
     ) -> torch.Tensor:
         """Return the sum of the losses, and keep the gradients of those inputs that need one.
 
@@ -38,25 +46,16 @@ class LinearCrossEntropy(torch.autograd.Function):
             targets: class indices, shape (rows,).
             scale: factor of the logits.
             cap: bound of the logits, or None.
+            watch: filled with what else is noted of every row, or None.
         """
-        kind = compute_type(hidden)
-        exact = kind if kind.itemsize >= 4 else torch.float32
-        rows, matrix = hidden.to(kind), weight.to(kind)
+        rows, matrix, exact = products(hidden, weight)
         total = torch.zeros((), dtype=exact, device=hidden.device)
         needed = ctx.needs_input_grad
-        ctx.gradients = [
-            torch.empty_like(rows) if needed[0] else None,
-            torch.zeros_like(weight, dtype=exact) if needed[1] else None,
-            torch.zeros_like(bias, dtype=exact) if bias is not None and needed[2] else None,
-        ]
-        chunk = max(CHUNK, _ELEMENTS // len(weight))
-        for start in range(0, len(rows), chunk):
-            part = slice(start, start + chunk)
-            logits = (rows[part] @ matrix.T).to(exact)
-            if bias is not None:
-                logits += bias
-            loss, gradient = loss_and_gradient(logits, targets[part], scale, cap, any(needed))
-            total += loss
+        ctx.gradients = empty_gradients(rows, weight, bias, needed, exact)
+        for part in chunks(rows, weight):
+            logits = logits_of(rows[part], matrix, bias, exact)
+            loss, gradient = row_losses(logits, targets[part], scale, cap, any(needed), watch_part(watch, part))
+            total += loss.sum()
             if gradient is not None:
                 _add(ctx.gradients, gradient, rows, matrix, part)
         ctx.types = [value.dtype if value is not None else None for value in (hidden, weight, bias)]
@@ -68,13 +67,101 @@ class LinearCrossEntropy(torch.autograd.Function):
         """Return the kept gradients times the factor of the sum."""
         kept, ctx.gradients = ctx.gradients, None
         found = [g if g is None else g.mul_(factor).to(kind) for g, kind in zip(kept, ctx.types, strict=True)]
-        return (*found, None, None, None)
+        return (*found, None, None, None, None)
 
 
-def loss_and_gradient(
-    logits: torch.Tensor, targets: torch.Tensor, scale: float, cap: float | None, with_gradient: bool
+class LinearLogProbs(torch.autograd.Function):
+    """log softmax(bent(scale · (hidden · weightᵀ + bias)))[target] of every row, for losses that weigh rows apart.
+
+    What the backward pass needs is kept where it is small, and computed again where it is not.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        targets: torch.Tensor,
+        scale: float,
+        cap: float | None,
+        watch: Watch | None,
+    ) -> torch.Tensor:
+        """Return the log-probabilities, shape (rows,); the arguments are those of `LinearCrossEntropy`."""
+        rows, matrix, exact = products(hidden, weight)
+        found = torch.empty(len(rows), dtype=exact, device=hidden.device)
+        keep = any(ctx.needs_input_grad) and len(rows) * len(weight) <= _KEPT
+        kept = []
+        for part in chunks(rows, weight):
+            logits = logits_of(rows[part], matrix, bias, exact)
+            losses, gradient = row_losses(logits, targets[part], scale, cap, keep, watch_part(watch, part))
+            found[part] = -losses
+            kept.append(gradient)
+        ctx.kept, ctx.settings = kept if keep else None, (scale, cap)
+        ctx.save_for_backward(hidden, weight, bias, targets)
+        return found
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, factors: torch.Tensor) -> Any:
+        """Return the gradients for a factor of every row, shape (rows,)."""
+        hidden, weight, bias, targets = ctx.saved_tensors
+        rows, matrix, exact = products(hidden, weight)
+        gradients = empty_gradients(rows, weight, bias, ctx.needs_input_grad, exact)
+        (kept, ctx.kept), (scale, cap) = (ctx.kept, None), ctx.settings
+        for number, part in enumerate(chunks(rows, weight)):
+            if kept is not None:
+                gradient = kept[number]
+            else:
+                logits = logits_of(rows[part], matrix, bias, exact)
+                gradient = row_losses(logits, targets[part], scale, cap, True)[1]
+            gradient.mul_(-factors[part, None])
+            _add(gradients, gradient, rows, matrix, part)
+        types = [value.dtype if value is not None else None for value in (hidden, weight, bias)]
+        return (*(g if g is None else g.to(t) for g, t in zip(gradients, types, strict=True)), None, None, None, None)
+
+
+def products(hidden: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.dtype]:
+    """Return both factors of the matrix products in their number format, and the format of what is summed."""
+    kind = compute_type(hidden)
+    return hidden.to(kind), weight.to(kind), kind if kind.itemsize >= 4 else torch.float32
+
+
+def chunks(rows: torch.Tensor, weight: torch.Tensor) -> list[slice]:
+    """Return the slices of rows whose logits exist at a time."""
+    size = max(CHUNK, _ELEMENTS // len(weight))
+    return [slice(start, start + size) for start in range(0, len(rows), size)]
+
+
+def logits_of(rows: torch.Tensor, matrix: torch.Tensor, bias: torch.Tensor | None, exact: torch.dtype) -> torch.Tensor:
+    """Return a layer's outputs, shape (rows, classes)."""
+    logits = (rows @ matrix.T).to(exact)
+    return logits if bias is None else logits.add_(bias)
+
+
+def empty_gradients(rows: torch.Tensor, weight: torch.Tensor, bias: Any, needed: Any, exact: torch.dtype) -> list[Any]:
+    """Return room for the gradients of hidden states, weight and bias; None where none is wanted."""
+    return [
+        torch.empty_like(rows) if needed[0] else None,
+        torch.zeros_like(weight, dtype=exact) if needed[1] else None,
+        torch.zeros_like(bias, dtype=exact) if bias is not None and needed[2] else None,
+    ]
+
+
+def watch_part(watch: Watch | None, part: slice) -> Watch | None:
+    """Return the rows of a chunk of what is noted; views."""
+    return None if watch is None else {name: values[part] for name, values in watch.items()}
+
+
+def row_losses(
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    scale: float,
+    cap: float | None,
+    with_gradient: bool,
+    watch: Watch | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Return the sum of the cross-entropies of a layer's outputs, and its gradient to them; the outputs are used up.
+    """Return the cross-entropy of every row of a layer's outputs, and its gradient to them; the outputs are used up.
 
     Args:
         logits: shape (rows, classes).
@@ -82,6 +169,7 @@ def loss_and_gradient(
         scale: factor of the logits.
         cap: bound of the logits, or None.
         with_gradient: whether the gradient is wanted.
+        watch: filled in place, or None.
     """
     slope: Any = scale
     if scale != 1.0:
@@ -92,12 +180,28 @@ def loss_and_gradient(
         logits *= cap
     wanted = targets[:, None]
     normalizer = torch.logsumexp(logits, dim=1, keepdim=True)
-    loss = (normalizer - logits.gather(1, wanted)).sum()
+    picked = logits.gather(1, wanted)
+    losses = (normalizer - picked).squeeze(1)
+    if watch is not None:
+        _note(watch, logits, picked, normalizer)
     if not with_gradient:
-        return loss, None
+        return losses, None
     gradient = logits.sub_(normalizer).exp_()  # softmax, and less 1 at the target
     gradient.scatter_add_(1, wanted, gradient.new_full(wanted.shape, -1.0))
-    return loss, gradient if cap is None and scale == 1.0 else gradient.mul_(slope)
+    return losses, gradient if cap is None and scale == 1.0 else gradient.mul_(slope)
+
+
+def _note(watch: Watch, logits: torch.Tensor, picked: torch.Tensor, normalizer: torch.Tensor) -> None:
+    if "top1" in watch:
+        watch["top1"].copy_((picked >= logits.amax(dim=1, keepdim=True)).squeeze(1))
+    if "mean_logit" in watch:
+        watch["mean_logit"].copy_(logits.mean(dim=1))
+    if "entropy" in watch or "log_sum_square" in watch:
+        chances = (logits - normalizer).exp_()
+        if "entropy" in watch:  # -Σ p log p = normalizer - Σ p z
+            watch["entropy"].copy_(normalizer.squeeze(1) - torch.linalg.vecdot(chances, logits))
+        if "log_sum_square" in watch:
+            watch["log_sum_square"].copy_(torch.linalg.vecdot(chances, chances).log())
 
 
 def _add(gradients: list[Any], gradient: torch.Tensor, rows: torch.Tensor, matrix: torch.Tensor, part: slice) -> None:
@@ -120,6 +224,11 @@ def compute_type(hidden: torch.Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
 
 
+def new_watch(names: tuple[str, ...], like: torch.Tensor) -> Watch:
+    """Return room for what is noted of every row of `like`."""
+    return {name: torch.empty(len(like), device=like.device, dtype=torch.float32) for name in names}
+
+
 def linear_cross_entropy(
     hidden: torch.Tensor,
     weight: torch.Tensor,
@@ -127,6 +236,20 @@ def linear_cross_entropy(
     bias: torch.Tensor | None = None,
     scale: float = 1.0,
     cap: float | None = None,
+    watch: Watch | None = None,
 ) -> torch.Tensor:
     """Return the sum of the cross-entropies of a linear layer's outputs; see `LinearCrossEntropy`."""
-    return LinearCrossEntropy.apply(hidden, weight, bias, targets, scale, cap)
+    return LinearCrossEntropy.apply(hidden, weight, bias, targets, scale, cap, watch)
+
+
+def linear_log_probs(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    targets: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    scale: float = 1.0,
+    cap: float | None = None,
+    watch: Watch | None = None,
+) -> torch.Tensor:
+    """Return the log-probability of every row's target, shape (rows,); see `LinearLogProbs`."""
+    return LinearLogProbs.apply(hidden, weight, bias, targets, scale, cap, watch)

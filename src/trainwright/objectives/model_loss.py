@@ -14,10 +14,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from trainwright.batch import row_count
+from trainwright.batch import IGNORED, row_count
 from trainwright.errors import ConfigError, DataError
 from trainwright.objectives.language import FusedLoss
-from trainwright.objectives.targets import IGNORED, count_targets, targets_of
+from trainwright.objectives.linear_loss import new_watch
+from trainwright.objectives.targets import count_targets, targets_of
 
 LossFunction = Callable[..., torch.Tensor]
 
@@ -33,6 +34,7 @@ class ModelLoss:
         label_smoothing: share of the target probability spread over all classes.
         needs_labels: whether the model makes its decoder's inputs from the labels.
         fused: computes a causal language model's loss without its logits.
+        token_metrics: whether the fused loss brings token accuracy and entropy, by TRL's names.
     """
 
     label_names: Sequence[str] = ("labels",)
@@ -41,15 +43,20 @@ class ModelLoss:
     label_smoothing: float = 0.0
     needs_labels: bool = False
     fused: FusedLoss | None = None
+    token_metrics: bool = False
+
+    def model_inputs(self, batch: Any) -> Any:
+        """Return what the model is called with."""
+        return batch
 
     def count(self, batch: Any) -> int:
         """Return the number of items that this batch's loss is a mean over."""
         return count_targets(batch, self.label_names, self.shifted)
 
-    def loss(
-        self, model: nn.Module, inputs: Any, num_items: float | None, wants_outputs: bool
-    ) -> tuple[torch.Tensor, Any]:
+    def loss(self, model: nn.Module, inputs: Any, num_items: float | None, wants_outputs: bool) -> tuple[Any, Any]:
         """Return this batch's share of the loss, a scalar, and the model's outputs, None where they are not wanted.
+
+        With `token_metrics`, the share is `loss` in a dict of scalars.
 
         Args:
             model: the model, or what the strategy wrapped around it.
@@ -58,6 +65,8 @@ class ModelLoss:
             wants_outputs: whether the outputs are asked for.
         """
         if self.fused is not None and not wants_outputs and self.fused.fits(model, inputs):
+            if self.token_metrics:
+                return self._with_metrics(self.fused, model, inputs, num_items), None
             return self.fused.share(model, inputs, num_items), None
         labels = labels_of(inputs, self.label_names)
         if self.loss_function is not None:
@@ -69,6 +78,17 @@ class ModelLoss:
         else:
             mean = loss_of(outputs, inputs)
         return (mean if num_items is None else self._share(mean, inputs, num_items)), outputs
+
+    def _with_metrics(self, fused: FusedLoss, model: nn.Module, inputs: Any, num_items: float | None) -> Any:
+        labelled = fused.labelled(model, inputs)
+        watch = new_watch(("top1", "entropy"), labelled.targets)
+        share = fused.share_of(labelled, num_items, watch)
+        count = max(len(labelled.targets), 1)
+        return {
+            "loss": share,
+            "mean_token_accuracy": watch["top1"].sum() / count,
+            "entropy": watch["entropy"].sum() / count,
+        }
 
     def _share(self, mean: torch.Tensor, inputs: Any, num_items: float) -> torch.Tensor:
         """Return mean × own items / items of the step; counted on the device, which is not waited for."""

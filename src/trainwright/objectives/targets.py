@@ -7,10 +7,7 @@ from typing import Any
 
 import torch
 
-from trainwright.batch import row_count
-
-IGNORED = -100
-"""The label value that is no target, as torch's cross-entropy and every collator have it."""
+from trainwright.batch import IGNORED, row_count
 
 
 def targets_of(batch: Any, label_names: Sequence[str], shifted: bool) -> torch.Tensor | None:

@@ -1,0 +1,26 @@
+"""`trainwright check -c run.yaml`: every mistake that can be found before a model is loaded, all at once."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def run(argv: Sequence[str]) -> int:
+    """Look at a file; say that it is right, or everything that is wrong with it."""
+    parser = argparse.ArgumentParser(prog="trainwright check", description="Look for mistakes in a run's YAML file.")
+    parser.add_argument("-c", "--config", type=Path, required=True, help="the run's YAML file")
+    args, overrides = parser.parse_known_args(argv)
+
+    from trainwright.config.load import load_checked
+
+    config = load_checked(args.config, overrides).config
+    kind = config.training.trainer_type
+    length = config.training.max_steps
+    what = f"{length} steps" if length > 0 else f"{config.training.num_train_epochs:g} epochs"
+    print(
+        f"{args.config} is valid: {kind.name if kind else 'SFT or DPO, by the data'}, "
+        f"{config.model.model_name}, {what}."
+    )
+    return 0

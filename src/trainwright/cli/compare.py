@@ -1,0 +1,61 @@
+"""`trainwright compare -c run.yaml --engines SFT,TRL_SFT,HF`: the same file with several engines, side by side."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from trainwright.errors import ConfigError
+
+
+def run(argv: Sequence[str]) -> int:
+    """Train a file with every engine in turns; print losses, speed and memory, and write a PNG and a JSON."""
+    parser = argparse.ArgumentParser(prog="trainwright compare", description="Compare engines on one file.")
+    parser.add_argument("-c", "--config", type=Path, required=True, help="the run's YAML file")
+    parser.add_argument("--engines", default="SFT,TRL_SFT,HF", help="names of trainer types, the first is the measure")
+    parser.add_argument("--steps", type=int, default=30, help="optimizer steps of every engine (30)")
+    parser.add_argument("--rounds", type=int, default=2, help="how often every engine runs, in turns (2)")
+    parser.add_argument("--out", type=Path, default=Path("comparison"), help="folder of comparison.png and .json")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    args, overrides = parser.parse_known_args(argv)
+
+    from trainwright.config.load import load_checked
+    from trainwright.upstream import compare as comparing
+
+    config = load_checked(args.config, overrides).config
+    if args.one is not None:
+        return _one(args.config, overrides, args.one, args.steps)
+    engines = [name.strip().upper() for name in args.engines.split(",") if name.strip()]
+    for engine in engines:
+        load_checked(args.config, [*overrides, f"training.trainer_type={engine}"])
+    if args.steps <= comparing.WARM:
+        raise ConfigError(f"--steps {args.steps} is too few: the first {comparing.WARM} are not timed.")
+    _, open_ends = comparing.frozen(config)
+    results = comparing.compare(args.config, list(overrides), engines, args.steps, args.rounds)
+    print(comparing.table(results))
+    for sentence in open_ends:
+        print(f"Not the same: {sentence}.")
+    args.out.mkdir(parents=True, exist_ok=True)
+    picture = comparing.draw(args.out / "comparison.png", results)
+    plain = {engine: [asdict(one) for one in runs] for engine, runs in results.items()}
+    (args.out / "comparison.json").write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
+    print(f"Written: {picture}, {args.out / 'comparison.json'}")
+    return 0
+
+
+def _one(file: Path, overrides: list[str], engine: str, steps: int) -> int:
+    """Train with one engine in this process, and print what came of it as the last line."""
+    from trainwright.config.build import build
+    from trainwright.config.load import load_checked
+    from trainwright.upstream import compare as comparing
+
+    same, _ = comparing.frozen(load_checked(file, overrides).config)
+    with tempfile.TemporaryDirectory() as folder:
+        more = [f"training.trainer_type={engine}", f"training.max_steps={steps}", f"training.output_dir={folder}"]
+        config = load_checked(file, [*overrides, *same, *more]).config
+        print(json.dumps(asdict(comparing.run_one(config, build))))
+    return 0

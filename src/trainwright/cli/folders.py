@@ -1,0 +1,94 @@
+"""Every run has a folder of its own, and the folder tells how it was made."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import shlex
+import time
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from trainwright.config.load import RUN_CONFIG, keep
+from trainwright.config.schema import TrainingConfig
+from trainwright.errors import ConfigError
+from trainwright.world import current_world
+
+ABOUT = "run.json"
+RUNS = Path("runs")
+_LIBRARIES = (
+    "trainwright", "torch", "transformers", "tokenizers", "datasets", "peft", "trl", "accelerate", "numpy",
+    "safetensors",
+)  # fmt: skip
+
+
+def choose(config: TrainingConfig, file: Path, resume: bool, new: bool, overwrite: bool) -> None:
+    """Decide the run's folder, and note it in the configuration.
+
+    Without `training.output_dir` it is runs/<name>-<n>, the next number that is free; with `resume` the last one.
+
+    Raises:
+        ConfigError: the folder holds another run, or several processes would have to choose one.
+    """
+    params, world = config.training, current_world()
+    if params.output_dir is None:
+        if world.size > 1 and not resume:
+            raise ConfigError("Several processes need one folder: give training.output_dir.")
+        name = re.sub(r"[^\w.-]+", "-", params.run_name or file.stem)
+        taken = numbered(RUNS / name)
+        if resume and not taken:
+            raise ConfigError(f"There is no run '{RUNS / name}-<n>' to go on with.")
+        number = taken[-1] if resume else (taken[-1] + 1 if taken else 1)
+        params.output_dir = str(RUNS / f"{name}-{number}")
+        return
+    folder = Path(params.output_dir).expanduser()
+    if not holds_run(folder) or resume or overwrite or not world.is_main:
+        return
+    if new:
+        taken = numbered(folder)
+        params.output_dir = f"{folder}-{taken[-1] + 1 if taken else 2}"
+        return
+    if params.resume_from_checkpoint or params.try_resume_from_last_checkpoint:
+        return
+    raise ConfigError(
+        f"output_dir '{folder}' holds another run. --resume goes on with it, --new takes a new folder beside it, "
+        "--overwrite starts anew in it (its checkpoints are moved aside)."
+    )
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a folder is that of a run."""
+    return (folder / RUN_CONFIG).exists() or any(folder.glob("checkpoint-*"))
+
+
+def numbered(path: Path) -> list[int]:
+    """Return the numbers n of the folders `<path>-<n>`, in order."""
+    found = [one.name.removeprefix(f"{path.name}-") for one in path.parent.glob(f"{path.name}-*")]
+    return sorted(int(number) for number in found if number.isdigit())
+
+
+def describe(config: TrainingConfig, argv: Sequence[str], command: str = "train") -> None:
+    """Write into the run's folder what it needs to be resumed and to be understood later."""
+    if not current_world().is_main:
+        return
+    folder = Path(config.training.output_dir or "output").expanduser()
+    keep(config, folder)
+    about = {
+        "command": shlex.join(["trainwright", command, *argv]),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "folder": str(Path.cwd()),
+        "python": platform.python_version(),
+        "versions": {name: found for name in _LIBRARIES if (found := _version(name))},
+    }
+    earlier = folder / ABOUT
+    history = json.loads(earlier.read_text(encoding="utf-8")) if earlier.exists() else []
+    earlier.write_text(json.dumps([*history, about], indent=1) + "\n", encoding="utf-8")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

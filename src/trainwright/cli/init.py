@@ -1,0 +1,29 @@
+"""`trainwright init sft`: a commented YAML file to start from."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from trainwright.errors import ConfigError
+
+KINDS = ("sft", "dpo", "pretrain")
+
+
+def run(argv: Sequence[str]) -> int:
+    """Write a file to start from, with its JSON schema named for editors."""
+    parser = argparse.ArgumentParser(prog="trainwright init", description="Write a commented YAML file to start from.")
+    parser.add_argument("kind", choices=KINDS, help="what is trained")
+    parser.add_argument("file", nargs="?", type=Path, help="where to write it (<kind>.yaml)")
+    args = parser.parse_args(argv)
+    target = args.file or Path(f"{args.kind}.yaml")
+    if target.exists():
+        raise ConfigError(f"'{target}' exists; give another name: trainwright init {args.kind} FILE.")
+    recipes = files("trainwright") / "recipes"
+    schema = recipes / "run.schema.json"
+    text = (recipes / f"{args.kind}.yaml").read_text(encoding="utf-8")
+    target.write_text(f"# yaml-language-server: $schema={schema}\n{text}", encoding="utf-8")
+    print(f"Wrote {target}. Change it, then: trainwright check -c {target} && trainwright train -c {target}")
+    return 0

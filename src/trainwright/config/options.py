@@ -1,0 +1,114 @@
+"""What `training.trainer_kwargs` may hold, by TRL's names: the settings of one kind of training, besides
+TrainingArguments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+PACKINGS = ("bfd", "bfd_split", "wrapped")
+LOSSES = (
+    "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired",
+    "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm",
+)  # fmt: skip
+DIVERGENCES = ("reverse_kl", "forward_kl", "js_divergence", "alpha_divergence")
+
+
+@dataclass
+class TextOptions:
+    """How rows of text become rows of tokens.
+
+    Attributes:
+        max_length: tokens of the longest row; longer ones are cut at their end, and counted. None for no limit.
+        padding_free: documents one after another in one row instead of padding; None leaves it to the engine.
+        pad_to_multiple_of: width of padded batches; 'auto' and None for no rounding.
+        dataset_num_proc: processes that tokenise.
+    """
+
+    max_length: int | None = 1024
+    truncation_mode: str = "keep_start"
+    padding_free: bool | None = None
+    pad_to_multiple_of: int | str | None = None
+    dataset_num_proc: int | None = None
+    pad_token: str | None = None
+    model_init_kwargs: dict[str, Any] | None = None
+    trust_remote_code: bool = False
+    router_aux_loss_coef: float | None = None
+    activation_offloading: bool = False
+
+
+@dataclass
+class SFTOptions(TextOptions):
+    """Supervised fine-tuning and pre-training.
+
+    Attributes:
+        packing: several documents in one row of max_length tokens; None is false.
+        packing_strategy: bfd keeps documents whole and apart; bfd_split also cuts long ones; wrapped cuts anywhere.
+        completion_only_loss: learn completions and not prompts; None where rows have both.
+        assistant_only_loss: learn the assistant's turns alone.
+    """
+
+    packing: bool | None = None
+    packing_strategy: str = "bfd"
+    eval_packing: bool | None = None
+    completion_only_loss: bool | None = None
+    assistant_only_loss: bool = False
+    dataset_text_field: str = "text"
+    dataset_kwargs: dict[str, Any] | None = None
+    chat_template_path: str | None = None
+    eos_token: str | None = None
+    shuffle_dataset: bool = False
+    loss_type: str = "nll"
+
+
+@dataclass
+class DPOOptions(TextOptions):
+    """Direct preference optimisation.
+
+    Attributes:
+        beta: how closely the reference is kept to.
+        loss_type: one or several of the losses in `objectives/preference.py`.
+        ref_model: a folder or hub name of the reference; the start weights when not given.
+    """
+
+    beta: float = 0.1
+    loss_type: list[str] | str = field(default_factory=lambda: ["sigmoid"])
+    loss_weights: list[float] | None = None
+    label_smoothing: float = 0.0
+    f_divergence_type: str = "reverse_kl"
+    f_alpha_divergence_coef: float = 0.5
+    ld_alpha: float | None = None
+    use_weighting: bool = False
+    discopop_tau: float = 0.05
+    disable_dropout: bool = True
+    precompute_ref_log_probs: bool = False
+    precompute_ref_batch_size: int | None = None
+    ref_model: str | None = None
+    sync_ref_model: bool = False
+    ref_model_mixup_alpha: float = 0.6
+    ref_model_sync_steps: int = 512
+
+    @property
+    def losses(self) -> list[str]:
+        """The losses by name."""
+        return [self.loss_type] if isinstance(self.loss_type, str) else list(self.loss_type)
+
+
+# Names of TRL's and Oumi's past under trainer_kwargs, by today's; None where the thing is no longer needed.
+RENAMED: dict[str, str | None] = {
+    "max_seq_length": "max_length",
+    "max_prompt_length": None,
+    "max_completion_length": None,
+    "dataset_batch_size": None,
+    "num_of_sequences": None,
+    "chars_per_token": None,
+    "truncation": None,
+    "label_pad_token_id": None,
+    "padding_value": None,
+    "generate_during_eval": None,
+    "is_encoder_decoder": None,
+    "neftune_noise_alpha_": "neftune_noise_alpha",
+    "ref_model_init_kwargs": None,
+    "use_liger": "use_liger_kernel",
+    "use_liger_loss": "use_liger_kernel",
+}

@@ -1,0 +1,126 @@
+"""The section `training`: Oumi's keys with Oumi's defaults, and besides them every name of TrainingArguments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from trainwright.args.training import ArgumentFields
+from trainwright.config.elsewhere import GkdParams, GoldParams, GrpoParams, ProfilerParams, TelemetryParams
+
+
+class TrainerType(Enum):
+    """Who trains. The first three are ours; OUMI is ours too, by the data; HF and TRL_* run those libraries."""
+
+    SFT = "sft"
+    DPO = "dpo"
+    PRETRAIN = "pretrain"
+    OUMI = "oumi"
+    HF = "hf"
+    TRL_SFT = "trl_sft"
+    TRL_DPO = "trl_dpo"
+    TRL_KTO = "trl_kto"
+    TRL_GRPO = "trl_grpo"
+    TRL_GKD = "trl_gkd"
+    TRL_GOLD = "trl_gold"
+    VERL_GRPO = "verl_grpo"
+
+
+OURS = (TrainerType.SFT, TrainerType.DPO, TrainerType.PRETRAIN, TrainerType.OUMI)
+UPSTREAM = (TrainerType.HF, TrainerType.TRL_SFT, TrainerType.TRL_DPO)
+
+
+class MixedPrecisionDtype(Enum):
+    """The number format of autocast."""
+
+    NONE = "none"
+    FP16 = "fp16"
+    BF16 = "bf16"
+
+
+@dataclass(repr=False)
+class TrainingParams(ArgumentFields):
+    """`training`. A field that is None here and has a second name is decided by that one.
+
+    Attributes:
+        trainer_type: who trains; None is decided by the data.
+        trainer_kwargs: settings of one kind of training, see `config/options.py`.
+    """
+
+    trainer_type: TrainerType | None = None
+    use_peft: bool = False
+    trainer_kwargs: dict[str, Any] = field(default_factory=dict)
+
+    # Oumi's defaults, where they are not transformers'
+    output_dir: str | None = None
+    logging_steps: float = 50
+    eval_steps: float | None = 500
+    data_seed: int | None = 42
+    log_level: str = "info"
+    max_grad_norm: float | None = 1.0  # type: ignore[assignment]
+    dataloader_num_workers: int | str = 0  # type: ignore[assignment]
+
+    # Oumi's names; the TrainingArguments name of the same thing is None until it is given
+    optimizer: str = "adamw_torch"
+    optim: str | None = None  # type: ignore[assignment]
+    warmup_ratio: float | None = None
+    warmup_steps: float | None = None  # type: ignore[assignment]
+    sgd_momentum: float = 0.0
+    mixed_precision_dtype: MixedPrecisionDtype = MixedPrecisionDtype.NONE
+    bf16: bool | None = None  # type: ignore[assignment]
+    fp16: bool | None = None  # type: ignore[assignment]
+    compile: bool = False
+    enable_gradient_checkpointing: bool = False
+    gradient_checkpointing_kwargs: dict[str, Any] | str | None = None
+    empty_device_cache_steps: int | None = None
+    save_epoch: bool = False
+    save_strategy: str | None = None  # type: ignore[assignment]
+    save_final_model: bool = True
+    try_resume_from_last_checkpoint: bool = False
+    enable_wandb: bool = False
+    enable_mlflow: bool = False
+    enable_tensorboard: bool = True
+    report_to: None | str | list[str] = None
+    logging_dir: str | None = None
+    dep_log_level: str = "warning"
+    log_examples: bool = False
+    log_model_summary: bool = False
+    include_performance_metrics: bool = False
+    include_alternative_mfu_metrics: bool = False
+    use_deterministic: bool = False
+    nccl_default_timeout_minutes: float | None = None
+    dataloader_main_process_only: bool | None = None
+    label_ignore_index: int | None = None
+    metrics_function: str | None = None
+    reward_functions: list[str] | None = None
+    reward_function_kwargs: dict[str, Any] = field(default_factory=dict)
+    verl_config_overrides: dict[str, Any] = field(default_factory=dict)
+    grpo: GrpoParams = field(default_factory=GrpoParams)
+    gkd: GkdParams = field(default_factory=GkdParams)
+    gold: GoldParams = field(default_factory=GoldParams)
+    profiler: ProfilerParams = field(default_factory=ProfilerParams)
+    telemetry: TelemetryParams = field(default_factory=TelemetryParams)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.trainer_type, str):
+            self.trainer_type = TrainerType[self.trainer_type.upper()]
+
+
+# Two names of one thing under `training`: both in one file are an error.
+TWINS = (
+    ("optimizer", "optim"),
+    ("warmup_ratio", "warmup_steps"),
+    ("mixed_precision_dtype", "bf16"),
+    ("mixed_precision_dtype", "fp16"),
+    ("compile", "torch_compile"),
+    ("enable_gradient_checkpointing", "gradient_checkpointing"),
+    ("enable_gradient_checkpointing", "activation_checkpointing"),
+    ("empty_device_cache_steps", "torch_empty_cache_steps"),
+    ("save_epoch", "save_strategy"),
+    ("enable_wandb", "report_to"),
+    ("enable_mlflow", "report_to"),
+    ("enable_tensorboard", "report_to"),
+    ("use_deterministic", "full_determinism"),
+    ("nccl_default_timeout_minutes", "ddp_timeout"),
+)

@@ -1,0 +1,228 @@
+"""What can be wrong with a file whose keys and types are right, as far as it can be known before a model is loaded."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+from trainwright.args.names import SCHEDULERS_WITHOUT_TOTAL
+from trainwright.config.options import DIVERGENCES, LOSSES, PACKINGS, DPOOptions, SFTOptions
+from trainwright.config.params import OURS, TrainerType, TrainingParams
+from trainwright.config.schema import DatasetParams, DatasetSplitParams, TrainingConfig
+from trainwright.errors import did_you_mean
+
+Fault = tuple[str, str, str]  # dotted name, what is wrong, what to do
+
+FORMATS = ("json", "jsonl", "csv", "tsv", "parquet", "arrow", "text", "text_sft_jsonl", "text_sft", "preference_jsonl")
+OWN_DATASETS = ("python_source",)
+DTYPES = ("auto", "float32", "fp32", "float", "float16", "fp16", "half", "bfloat16", "bf16", "float64", "double")
+COLLATORS = ("text_with_padding", "text_completions_only_with_padding")
+_FILES = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".txt")
+_LORA_INITS = ("default", "random", "gaussian", "eva", "pissa", "loftq", "olora")
+
+
+def faults(config: TrainingConfig) -> Iterator[Fault]:
+    """Yield everything that is wrong with a configuration."""
+    yield from _trainer(config)
+    yield from _model(config)
+    yield from _data(config)
+    yield from _peft(config)
+    yield from _switches(config.training)
+
+
+def _trainer(config: TrainingConfig) -> Iterator[Fault]:
+    kind = config.training.trainer_type
+    if kind in (TrainerType.TRL_SFT, TrainerType.TRL_DPO):
+        yield from _needs("trl", "trl", "training.trainer_type", f"trainer_type {kind.name}")
+    elif kind not in (*OURS, TrainerType.HF, None):
+        name = kind.name.removeprefix("TRL_").removeprefix("VERL_")
+        where = "verl" if kind is TrainerType.VERL_GRPO else "Oumi or TRL's own command line"
+        yield ("training.trainer_type", f"valid, but {name} is not ours; run it with {where}",
+               f"ours: {', '.join(one.name for one in OURS)}; by the same file: HF, TRL_SFT, TRL_DPO")  # fmt: skip
+    for section, on in (("fsdp.enable_fsdp", config.fsdp.enable_fsdp),
+                        ("deepspeed.enable_deepspeed", config.deepspeed.enable_deepspeed)):  # fmt: skip
+        if on:
+            yield section, f"valid, but {section.split('.')[0]} is not supported yet", "start it under torchrun (DDP)"
+    resume = config.training.resume_from_checkpoint
+    if resume and not Path(resume).is_dir():
+        yield "training.resume_from_checkpoint", f"there is no folder '{resume}'", "give a checkpoint-N folder"
+
+
+def _needs(package: str, extra: str, path: str, what: str) -> Iterator[Fault]:
+    if importlib.util.find_spec(package) is None:
+        command = f"pip install 'trainwright[{extra}]'" if extra else f"pip install {package}"
+        yield path, f"{what} needs the package '{package}', which is not installed", command
+
+
+def _model(config: TrainingConfig) -> Iterator[Fault]:
+    model = config.model
+    if model.model_name is None:
+        yield "model.model_name", "model.model_name is missing", "give a folder, a hub name, or a model type"
+    for name in ("model_name", "tokenizer_name", "adapter_model"):
+        value = getattr(model, name)
+        if value is not None and value.startswith((".", "/", "~")) and not Path(value).expanduser().exists():
+            yield f"model.{name}", f"there is no folder '{value}'", _nearest_file(Path(value))
+    if model.torch_dtype_str not in DTYPES:
+        near = did_you_mean(model.torch_dtype_str, DTYPES).strip()
+        yield "model.torch_dtype_str", f"'{model.torch_dtype_str}' is no number format", near or ", ".join(DTYPES)
+    if model.compile:
+        yield "model.compile", "the model is compiled by training.compile", "write training.compile: true"
+    if model.enable_liger_kernel and config.training.trainer_type in OURS:
+        yield "model.enable_liger_kernel", "Liger's kernels are not supported", "leave it out: the loss is fused anyway"
+    if model.attn_implementation == "flash_attention_2":
+        yield from _needs("flash_attn", "", "model.attn_implementation", "flash_attention_2")
+    if model.model_max_length is not None and model.model_max_length < 1:
+        yield "model.model_max_length", f"model_max_length {model.model_max_length} is less than one token", ""
+
+
+def _data(config: TrainingConfig) -> Iterator[Fault]:
+    train = config.data.train
+    if not train.datasets:
+        yield "data.train", "data.train.datasets is missing, so there is nothing to learn from", "give one dataset_name"
+    validation = config.data.validation.datasets
+    if config.training.eval_strategy != "no" and not validation and not _own(train):
+        strategy = config.training.eval_strategy
+        yield "training.eval_strategy", f"eval_strategy {strategy} needs data.validation.datasets", "or write 'no'"
+    for split_name, split in (("train", train), ("validation", config.data.validation), ("test", config.data.test)):
+        yield from _split(f"data.{split_name}", split)
+    params = config.training
+    if train.stream and params.max_steps <= 0 and params.lr_scheduler_type not in SCHEDULERS_WITHOUT_TOTAL:
+        yield ("data.train.stream", "a stream has no length, so the run needs training.max_steps",
+               f"or a schedule without an end: {', '.join(SCHEDULERS_WITHOUT_TOTAL)}")  # fmt: skip
+    if train.stream and params.train_sampling_strategy == "group_by_length":
+        yield "training.train_sampling_strategy", "a stream cannot be grouped by length", "leave it out"
+
+
+def _own(split: DatasetSplitParams) -> bool:
+    return any(one.dataset_name in OWN_DATASETS for one in split.datasets)
+
+
+def _split(path: str, split: DatasetSplitParams) -> Iterator[Fault]:
+    proportions = [one.mixture_proportion for one in split.datasets]
+    if any(one is not None for one in proportions) and any(one is None for one in proportions):
+        yield f"{path}.datasets", "mixture_proportion is given for some datasets, but not for all", "give all or none"
+    elif proportions and proportions[0] is not None:
+        total = sum(one or 0 for one in proportions)
+        if abs(total - 1) > 1e-6 or any((one or 0) < 0 for one in proportions):
+            yield f"{path}.datasets", f"the mixture_proportions add up to {total:g}, not to 1", "each from 0 to 1"
+    if split.collator_name is not None and split.collator_name not in COLLATORS:
+        yield f"{path}.collator_name", f"there is no collator '{split.collator_name}'", f"known: {', '.join(COLLATORS)}"
+    if split.collator_kwargs:
+        yield f"{path}.collator_kwargs", "collator_kwargs are not read", "leave them out"
+    for number, one in enumerate(split.datasets):
+        yield from _dataset(f"{path}.datasets.{number}", one, split.stream)
+
+
+def _dataset(path: str, one: DatasetParams, stream: bool) -> Iterator[Fault]:
+    name, given = one.dataset_name, one.dataset_path
+    if name is None and given is None:
+        yield path, "a dataset without dataset_name", "give a file, a folder, a hub name, or a format and dataset_path"
+        return
+    known = (*FORMATS, *OWN_DATASETS)
+    if given is not None and not Path(given).expanduser().exists():
+        yield f"{path}.dataset_path", f"there is no file or folder '{given}'", _nearest_file(Path(given))
+    elif given is None and name is not None and (name.startswith((".", "/", "~")) or name.endswith(_FILES)):
+        if not Path(name).expanduser().exists():
+            yield f"{path}.dataset_name", f"there is no file or folder '{name}'", _nearest_file(Path(name))
+    elif given is None and name in FORMATS:
+        yield f"{path}.dataset_name", f"'{name}' is a format, so dataset_path must say where the data is", ""
+    elif given is None and name not in known and "/" not in (name or "") and did_you_mean(name or "", known):
+        yield f"{path}.dataset_name", f"there is no dataset '{name}'", did_you_mean(name or "", known).strip()
+    if one.sample_count is not None and one.sample_count < 1:
+        yield f"{path}.sample_count", f"sample_count {one.sample_count} is less than one row", ""
+    if stream and one.shuffle_buffer_size < 1:
+        yield f"{path}.shuffle_buffer_size", f"shuffle_buffer_size {one.shuffle_buffer_size} is less than one row", ""
+
+
+def _nearest_file(path: Path) -> str:
+    folder = path.expanduser().parent
+    return did_you_mean(path.name, [one.name for one in folder.iterdir()]).strip() if folder.is_dir() else ""
+
+
+def _peft(config: TrainingConfig) -> Iterator[Fault]:
+    peft, used = config.peft, config.training.use_peft
+    if peft.q_lora and not used:
+        yield "peft.q_lora", "q_lora needs training.use_peft: true", ""
+    if not used:
+        return
+    yield from _needs("peft", "llm", "training.use_peft", "use_peft")
+    if peft.q_lora:
+        yield from _needs("bitsandbytes", "quant", "peft.q_lora", "q_lora")
+    if peft.q_lora_bits not in (4, 8):
+        yield "peft.q_lora_bits", f"q_lora_bits {peft.q_lora_bits} is not 4 or 8", ""
+    if peft.lora_r < 1:
+        yield "peft.lora_r", f"lora_r {peft.lora_r} is less than 1", "the rank of the adapters, such as 8"
+    if peft.lora_bias not in ("none", "all", "lora_only"):
+        yield "peft.lora_bias", f"lora_bias '{peft.lora_bias}' is not known", "known: none, all, lora_only"
+    if peft.lora_init_weights not in _LORA_INITS and not peft.lora_init_weights.startswith("pissa_niter_"):
+        yield "peft.lora_init_weights", f"'{peft.lora_init_weights}' is not known", f"known: {', '.join(_LORA_INITS)}"
+    if peft.lora_task_type.removeprefix("TaskType.") != "CAUSAL_LM":
+        yield "peft.lora_task_type", f"lora_task_type {peft.lora_task_type} is not supported", "CAUSAL_LM"
+
+
+def _switches(params: TrainingParams) -> Iterator[Fault]:
+    ours = params.trainer_type in (*OURS, None)
+    profiler = params.profiler
+    if profiler.enable_cpu_profiling or profiler.enable_cuda_profiling:
+        yield "training.profiler", "valid, but the profiler is not supported yet", "use torch.profiler in a callback"
+    if params.dataloader_main_process_only:
+        yield "training.dataloader_main_process_only", "every process reads its own rows", "leave it out"
+    if params.label_ignore_index not in (None, -100):
+        yield "training.label_ignore_index", f"the label that is no target is -100, not {params.label_ignore_index}", ""
+    for name in ("metrics_function", "reward_functions"):
+        if ours and getattr(params, name):
+            yield f"training.{name}", f"{name} is not supported", "leave it out"
+    if isinstance(params.dataloader_num_workers, str) and params.dataloader_num_workers != "auto":
+        shown = f"dataloader_num_workers '{params.dataloader_num_workers}' is no number"
+        yield "training.dataloader_num_workers", shown, "a number, or auto"
+
+
+def sft_faults(options: SFTOptions) -> Iterator[Fault]:
+    """Yield what is wrong with the settings of supervised fine-tuning."""
+    at = "training.trainer_kwargs"
+    if options.packing_strategy not in PACKINGS:
+        near = did_you_mean(options.packing_strategy, PACKINGS).strip() or f"known: {', '.join(PACKINGS)}"
+        yield f"{at}.packing_strategy", f"packing_strategy '{options.packing_strategy}' is not known", near
+    if options.packing and options.max_length is None:
+        yield f"{at}.packing", "packing needs max_length, the tokens of a packed row", ""
+    if options.packing is False and options.padding_free is None and options.eval_packing:
+        yield f"{at}.eval_packing", "eval_packing without packing", "set packing: true, or leave it out"
+    if options.loss_type != "nll":
+        yield f"{at}.loss_type", f"loss_type '{options.loss_type}' is not supported", "known: nll"
+    yield from _text_faults(options.max_length, options.truncation_mode, options.activation_offloading)
+
+
+def dpo_faults(options: DPOOptions) -> Iterator[Fault]:
+    """Yield what is wrong with the settings of preference optimisation."""
+    at = "training.trainer_kwargs"
+    for name in options.losses:
+        if name not in LOSSES:
+            near = did_you_mean(name, LOSSES).strip() or f"known: {', '.join(LOSSES)}"
+            yield f"{at}.loss_type", f"loss_type '{name}' is not known", near
+    if options.loss_weights is not None and len(options.loss_weights) != len(options.losses):
+        yield (f"{at}.loss_weights", f"{len(options.loss_weights)} loss_weights for {len(options.losses)} losses",
+               "give one for each loss_type")  # fmt: skip
+    if options.f_divergence_type not in DIVERGENCES:
+        near = did_you_mean(options.f_divergence_type, DIVERGENCES).strip() or f"known: {', '.join(DIVERGENCES)}"
+        yield f"{at}.f_divergence_type", f"f_divergence_type '{options.f_divergence_type}' is not known", near
+    if options.beta < 0:
+        yield f"{at}.beta", f"beta {options.beta} is negative", ""
+    limit = 0.5 if "robust" in options.losses else 1.0
+    if not 0 <= options.label_smoothing < limit:
+        yield f"{at}.label_smoothing", f"label_smoothing {options.label_smoothing} is not from 0 to below {limit}", ""
+    if "exo_pair" in options.losses and options.label_smoothing == 0:
+        yield f"{at}.label_smoothing", "exo_pair takes the logarithm of label_smoothing, so it must be above 0", "1e-3"
+    if options.sync_ref_model:
+        yield f"{at}.sync_ref_model", "sync_ref_model is not supported", "leave it out"
+    yield from _text_faults(options.max_length, options.truncation_mode, options.activation_offloading)
+
+
+def _text_faults(max_length: int | None, truncation: str, offloading: bool) -> Iterator[Fault]:
+    at = "training.trainer_kwargs"
+    if max_length is not None and max_length < 2:
+        yield f"{at}.max_length", f"max_length {max_length} leaves no token to predict", "2 or more"
+    if truncation != "keep_start":
+        yield f"{at}.truncation_mode", f"truncation_mode '{truncation}' is not supported", "known: keep_start"
+    if offloading:
+        yield f"{at}.activation_offloading", "activation_offloading is not supported", "use gradient checkpointing"

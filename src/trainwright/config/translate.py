@@ -1,0 +1,101 @@
+"""`training` of a file as arguments of our TrainingArguments; nothing here imports torch."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from dataclasses import fields
+from typing import Any
+
+from trainwright.args.training import ArgumentFields, TrainingArguments
+from trainwright.config.options import RENAMED, DPOOptions, SFTOptions
+from trainwright.config.params import MixedPrecisionDtype, TrainingParams
+
+ARGUMENTS = [f.name for f in fields(ArgumentFields)]
+_MOST_WORKERS = 8
+
+
+def argument_values(params: TrainingParams) -> dict[str, Any]:
+    """Return the keywords of TrainingArguments that a section `training` stands for."""
+    values = {name: getattr(params, name) for name in ARGUMENTS}
+    values |= {name: value for name, value in params.trainer_kwargs.items() if name in ARGUMENTS}
+    dtype = params.mixed_precision_dtype
+    checkpointing = params.activation_checkpointing or params.gradient_checkpointing
+    values |= {
+        "output_dir": params.output_dir or "output",
+        "optim": values["optim"] or params.optimizer,
+        "optim_args": optimizer_arguments(params),
+        "warmup_steps": warmup(params, values["warmup_steps"]),
+        "max_grad_norm": values["max_grad_norm"] or 0.0,
+        "bf16": bool(values["bf16"]) or (values["bf16"] is None and dtype is MixedPrecisionDtype.BF16),
+        "fp16": bool(values["fp16"]) or (values["fp16"] is None and dtype is MixedPrecisionDtype.FP16),
+        "torch_compile": params.torch_compile or params.compile,
+        "gradient_checkpointing": params.enable_gradient_checkpointing or bool(checkpointing),
+        "activation_checkpointing": params.enable_gradient_checkpointing or bool(checkpointing),
+        "gradient_checkpointing_kwargs": params.gradient_checkpointing_kwargs or None,
+        "torch_empty_cache_steps": params.torch_empty_cache_steps or params.empty_device_cache_steps,
+        "save_strategy": save_strategy(params),
+        "save_steps": params.save_steps if params.save_steps > 0 else 500,
+        "report_to": trackers(params),
+        "full_determinism": params.full_determinism or params.use_deterministic,
+        "dataloader_num_workers": workers(values["dataloader_num_workers"]),
+    }
+    if params.nccl_default_timeout_minutes is not None:
+        values["ddp_timeout"] = int(params.nccl_default_timeout_minutes * 60)
+    if params.include_performance_metrics and values["include_num_input_tokens_seen"] == "no":
+        values["include_num_input_tokens_seen"] = "non_padding"
+    return values
+
+
+def arguments_of(params: TrainingParams) -> TrainingArguments:
+    """Return the arguments that a section `training` stands for.
+
+    Raises:
+        ConfigError: values that cannot work.
+    """
+    return TrainingArguments(**argument_values(params))
+
+
+def optimizer_arguments(params: TrainingParams) -> str | None:
+    """Return `optim_args`, with the momentum of SGD where it is given."""
+    if not params.sgd_momentum:
+        return params.optim_args
+    momentum = f"momentum={params.sgd_momentum}"
+    return f"{params.optim_args},{momentum}" if params.optim_args else momentum
+
+
+def warmup(params: TrainingParams, steps: float | None) -> float:
+    """Return the steps of warm-up, or below 1 their share of the run."""
+    return (params.warmup_ratio or 0) if steps is None else steps
+
+
+def save_strategy(params: TrainingParams) -> str:
+    """Return when to save: as `save_strategy` says, else at epochs, or every `save_steps` unless they are 0."""
+    if params.save_strategy is not None:
+        return params.save_strategy
+    return "epoch" if params.save_epoch else "steps" if params.save_steps > 0 else "no"
+
+
+def trackers(params: TrainingParams) -> str | list[str]:
+    """Return the trackers to report to; tensorboard, which is on by default, only where it is installed."""
+    if params.report_to is not None:
+        return params.report_to
+    wanted = {"wandb": params.enable_wandb, "mlflow": params.enable_mlflow}
+    chosen = [name for name, on in wanted.items() if on]
+    if params.enable_tensorboard and importlib.util.find_spec("tensorboard") is not None:
+        chosen.append("tensorboard")
+    return chosen or "none"
+
+
+def workers(number: int | str) -> int:
+    """Return the number of processes that load data; 'auto' is half of the processors, at most 8."""
+    if number == "auto":
+        return min(_MOST_WORKERS, (os.cpu_count() or 2) // 2)
+    return int(number)
+
+
+def option_values(params: TrainingParams, kind: type[SFTOptions] | type[DPOOptions]) -> dict[str, Any]:
+    """Return what `trainer_kwargs` says for one kind of training, by today's names."""
+    known = {f.name for f in fields(kind)}
+    given = {RENAMED.get(name, name): value for name, value in params.trainer_kwargs.items()}
+    return {name: value for name, value in given.items() if name in known}

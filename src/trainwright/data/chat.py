@@ -1,0 +1,132 @@
+"""Conversations as text, and which parts of it the assistant wrote, for any chat template."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from trainwright.errors import ConfigError, DataError
+
+Span = tuple[int, int]
+Message = dict[str, Any]
+
+_MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_SENTINEL = "\u2402trainwright\u2403"
+NAMED_TEMPLATES = {
+    "chatml": (
+        "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + "
+        "'<|im_end|>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+    ),
+    "plain": (
+        "{% for message in messages %}{{ message['role'] + ': ' + message['content'] }}"
+        "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+    ),
+}
+
+
+def template_text(given: str) -> str:
+    """Return a chat template: one of the named ones, a file's, that of a tokenizer's folder, or the text itself.
+
+    Raises:
+        ConfigError: a file or name that is not there.
+    """
+    if given in NAMED_TEMPLATES:
+        return NAMED_TEMPLATES[given]
+    if "{%" in given or "{{" in given:
+        return given
+    path = Path(given).expanduser()
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    if path.is_dir():
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(path).get_chat_template()
+    raise ConfigError(
+        f"chat_template '{given}' is no file, no folder of a tokenizer and no known name "
+        f"({', '.join(NAMED_TEMPLATES)})."
+    )
+
+
+def has_marks(tokenizer: Any) -> bool:
+    """Whether a tokenizer's chat template marks what the assistant writes by `{% generation %}`."""
+    return bool(_MARKS.search(tokenizer.get_chat_template()))
+
+
+def check_template(tokenizer: Any) -> None:
+    """Raise a ConfigError where there is no chat template."""
+    if not getattr(tokenizer, "chat_template", None):
+        raise ConfigError(
+            "The data holds conversations, but the tokenizer has no chat template. Give model.chat_template: a file, "
+            f"or one of {', '.join(NAMED_TEMPLATES)}."
+        )
+
+
+def render(tokenizer: Any, messages: Sequence[Message], prompt: bool = False, **settings: Any) -> str:
+    """Return a conversation as text; with `prompt`, up to where the assistant would begin to write.
+
+    Raises:
+        DataError: the template refuses the conversation.
+    """
+    from jinja2.exceptions import TemplateError
+
+    try:
+        return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=prompt, **settings)
+    except TemplateError as error:
+        roles = ", ".join(str(message.get("role")) for message in messages)
+        raise DataError(f"The chat template refuses a conversation of the roles {roles}: {error}.") from None
+
+
+def assistant_spans(
+    tokenizer: Any, messages: Sequence[Message], text: str, final_only: bool = False, **settings: Any
+) -> list[Span]:
+    """Return the parts of a rendered conversation that the assistant wrote: each turn without its header, with its end.
+
+    A template without `{% generation %}` marks is asked what it makes of the conversation up to each turn. Where that
+    is no beginning of the whole (templates that strip earlier thoughts), the turn is found by its content.
+
+    Args:
+        tokenizer: with a chat template.
+        messages: the conversation.
+        text: the whole of it, rendered.
+        final_only: only the last turn of the assistant.
+        settings: further variables of the template, tools.
+
+    Returns:
+        (start, end) in characters.
+
+    Raises:
+        DataError: a turn cannot be found in the text.
+    """
+    turns = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
+    spans = []
+    for number in turns[-1:] if final_only else turns:
+        before = render(tokenizer, messages[:number], prompt=True, **settings) if number else ""
+        until = render(tokenizer, messages[: number + 1], **settings)
+        if number and text.startswith(until) and until.startswith(before):
+            spans.append((len(before), len(until)))
+        else:
+            spans.append(_span_of_content(tokenizer, messages, number, text, settings))
+    return spans
+
+
+def _span_of_content(
+    tokenizer: Any, messages: Sequence[Message], number: int, text: str, settings: dict[str, Any]
+) -> Span:
+    """Return where a turn's content stands, and the end-of-turn text after it."""
+    marked = [dict(message) for message in messages]
+    marked[number]["content"] = _SENTINEL
+    head, found, tail = render(tokenizer, marked, **settings).partition(_SENTINEL)
+    _, _, end = render(tokenizer, marked[: number + 1], **settings).partition(_SENTINEL)
+    if not found or not (text.startswith(head) and text.endswith(tail)):
+        raise DataError(
+            "The chat template renders an assistant's turn in a way that cannot be found again, so assistant_only_loss "
+            "does not know what to learn. Mark it in the template with {% generation %} and {% endgeneration %}."
+        )
+    stop = len(text) - len(tail)
+    for ending in (end, end.rstrip()):
+        if tail.startswith(ending):
+            return len(head), stop + len(ending)
+    return len(head), stop

@@ -1,0 +1,109 @@
+"""What a row of text data is: plain text, prompt and completion, messages, a preference, or tokens already."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import Any
+
+from trainwright.errors import DataError, did_you_mean
+
+
+class Format(Enum):
+    """The kinds of rows, by their columns."""
+
+    TOKENS = "tokens"
+    PREFERENCE = "preference"
+    COMPLETION = "prompt and completion"
+    MESSAGES = "messages"
+    TEXT = "text"
+
+
+_KNOWN = ("text", "prompt", "completion", "messages", "conversations", "chosen", "rejected", "input_ids")
+_ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "chatgpt": "assistant", "model": "assistant"}
+_CHAT_COLUMNS = ("prompt", "completion", "chosen", "rejected", "messages")
+
+
+def format_of(columns: Sequence[str], text_column: str = "text") -> Format:
+    """Return what rows with these columns are.
+
+    Raises:
+        DataError: nothing that can be learned from.
+    """
+    has = set(columns)
+    if "input_ids" in has:
+        return Format.TOKENS
+    if {"chosen", "rejected"} <= has:
+        return Format.PREFERENCE
+    if {"prompt", "completion"} <= has:
+        return Format.COMPLETION
+    if has & {"messages", "conversations"}:
+        return Format.MESSAGES
+    if text_column in has:
+        return Format.TEXT
+    hints = "".join(did_you_mean(name, [*_KNOWN, text_column]) for name in columns)
+    raise DataError(
+        f"The data has the columns {', '.join(columns)}, which are none that can be learned from.{hints} Known: "
+        f"'{text_column}' (another by data.train.target_col); 'prompt' and 'completion'; 'messages' or "
+        "'conversations'; 'chosen' and 'rejected', with or without 'prompt'; 'input_ids'."
+    )
+
+
+def is_chat(value: Any) -> bool:
+    """Whether a column holds messages and not a text."""
+    return isinstance(value, list) and bool(value) and isinstance(value[0], Mapping)
+
+
+def canonical(row: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """Return a row in the form that OpenAI's messages have; ShareGPT's `from` and `value` become `role` and `content`.
+
+    Args:
+        row: as it was read.
+        number: of the row, for messages.
+
+    Raises:
+        DataError: a message without role or content.
+    """
+    new = {name: value for name, value in row.items() if value is not None}
+    if "conversations" in new and "messages" not in new:
+        new["messages"] = new.pop("conversations")
+    for name in _CHAT_COLUMNS:
+        if is_chat(new.get(name)):
+            new[name] = [_message(one, name, number) for one in new[name]]
+    if isinstance(new.get("tools"), str):
+        new["tools"] = json.loads(new["tools"]) or None
+    return new
+
+
+def _message(given: Mapping[str, Any], column: str, number: int) -> dict[str, Any]:
+    message = {name: value for name, value in given.items() if value is not None}
+    if "from" in message:
+        role = message.pop("from")
+        message["role"] = _ROLES.get(role, role)
+    if "value" in message:
+        message["content"] = message.pop("value")
+    if "role" not in message or not ("content" in message or "tool_calls" in message):
+        raise DataError(
+            f"Row {number}: a message in '{column}' has the keys {', '.join(given)}; it needs 'role' and 'content' "
+            "(or 'from' and 'value')."
+        )
+    message.setdefault("content", "")
+    return message
+
+
+def with_prompt(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a preference with its prompt: what chosen and rejected begin with alike, where none is given apart.
+
+    A space before the first difference belongs to the answers, as TRL has it.
+    """
+    chosen, rejected = row["chosen"], row["rejected"]
+    if "prompt" in row and is_chat(row["prompt"]) == is_chat(chosen):
+        return dict(row)
+    shared = 0
+    while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
+        shared += 1
+    shared = min(shared, len(chosen) - 1, len(rejected) - 1)
+    if shared and chosen[shared - 1] == " ":
+        shared -= 1
+    return {**row, "prompt": chosen[:shared], "chosen": chosen[shared:], "rejected": rejected[shared:]}

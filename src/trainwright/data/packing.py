@@ -1,0 +1,132 @@
+"""Packing: several documents in one row, so that no token of a batch is padding.
+
+Documents are packed within groups of 1,000 rows, in their order, as TRL does: the result is the same, and a stream is
+packed like a dataset.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+GROUP = 1000
+Piece = tuple[int, int, int]  # row, first token, end
+
+
+def best_fit(lengths: Sequence[int], capacity: int, split: bool = False) -> list[list[Piece]]:
+    """Return bins of at most `capacity` tokens: the longest documents first, each into the fullest bin that has room.
+
+    Best-fit decreasing (Johnson 1974); among bins of equal room the oldest is taken.
+
+    Args:
+        lengths: tokens of every document.
+        capacity: tokens of a bin.
+        split: cut longer documents into several; otherwise their end is left out.
+
+    Returns:
+        For every bin its documents as (row, first token, end).
+    """
+    pieces: list[Piece] = []
+    for row, length in enumerate(lengths):
+        ends = range(capacity, int(length) + capacity, capacity) if split else [capacity]
+        pieces += [(row, end - capacity, min(end, int(length))) for end in ends if length > 0]
+    order = np.argsort([start - end for _, start, end in pieces], kind="stable")
+    bins: list[list[Piece]] = []
+    rooms: list[int] = []  # different rooms of open bins, sorted
+    by_room: dict[int, deque[int]] = {}
+    for number in order:
+        piece = pieces[number]
+        size = piece[2] - piece[1]
+        at = bisect_left(rooms, size)
+        if at == len(rooms):
+            bins.append([])
+            target, room = len(bins) - 1, capacity
+        else:
+            room = rooms[at]
+            target = by_room[room].popleft()
+            if not by_room[room]:
+                rooms.pop(at)
+        bins[target].append(piece)
+        if room > size:
+            left = by_room.setdefault(room - size, deque())
+            if not left:
+                insort(rooms, room - size)
+            left.append(target)
+    return bins
+
+
+def wrapped(lengths: Sequence[int], capacity: int) -> list[list[Piece]]:
+    """Return the documents one after another, cut every `capacity` tokens; the last row may be shorter."""
+    bins: list[list[Piece]] = []
+    room = 0
+    for row, length in enumerate(lengths):
+        start = 0
+        while start < length:
+            if room == 0:
+                bins.append([])
+                room = capacity
+            end = min(int(length), start + room)
+            bins[-1].append((row, start, end))
+            room -= end - start
+            start = end
+    return bins
+
+
+def packer(strategy: str, capacity: int) -> Callable[[Sequence[int]], list[list[Piece]]]:
+    """Return the function that packs one group of lengths by a strategy: bfd, bfd_split or wrapped."""
+    if strategy == "wrapped":
+        return lambda lengths: wrapped(lengths, capacity)
+    return lambda lengths: best_fit(lengths, capacity, split=strategy == "bfd_split")
+
+
+def join(pieces: Sequence[Piece], fetch: Callable[[int], dict[str, torch.Tensor]], apart: bool) -> dict[str, Any]:
+    """Return a packed row: the documents' columns joined, and with `apart` the length of each in `seq_lengths`."""
+    parts = [(fetch(row), start, end) for row, start, end in pieces]
+    joined: dict[str, Any] = {
+        name: torch.cat([row[name][start:end] for row, start, end in parts]) for name in parts[0][0]
+    }
+    if apart:
+        joined["seq_lengths"] = [end - start for _, start, end in pieces]
+    return joined
+
+
+class PackedRows(Dataset):
+    """Rows of tokens, packed.
+
+    Args:
+        rows: documents with `lengths`.
+        strategy: bfd, bfd_split or wrapped.
+        capacity: tokens of a packed row.
+    """
+
+    def __init__(self, rows: Any, strategy: str, capacity: int) -> None:
+        self.rows = rows
+        self.apart = strategy != "wrapped"
+        pack, lengths = packer(strategy, capacity), np.asarray(rows.lengths)
+        self.bins = [
+            [(row + start, first, end) for row, first, end in packed]
+            for start in range(0, len(lengths), GROUP)
+            for packed in pack(lengths[start : start + GROUP].tolist())
+        ]
+
+    def __len__(self) -> int:
+        return len(self.bins)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return a row: input_ids and labels of shape (tokens,), and seq_lengths where documents are kept apart."""
+        return join(self.bins[index], self.rows.__getitem__, self.apart)
+
+    def documents(self, index: int) -> list[dict[str, torch.Tensor]]:
+        """Return the documents of a packed row, each as its own row."""
+        return [join([piece], self.rows.__getitem__, False) for piece in self.bins[index]]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of every packed row; int64, shape (rows,)."""
+        return np.array([sum(end - start for _, start, end in packed) for packed in self.bins], dtype=np.int64)

@@ -1,0 +1,130 @@
+"""Rows of text become rows of tokens once: `datasets` keeps them in a memory-mapped cache, keyed by content, tokenizer,
+template and settings."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from trainwright.batch import IGNORED
+from trainwright.data.formats import Format
+from trainwright.data.token_rows import PAIR_COLUMNS, ROW_COLUMNS, TokenRows
+from trainwright.data.tokenize import TextRules
+from trainwright.errors import DataError
+
+_VERSION = "1"  # of what tokenising makes of a row
+_NAMED = 5
+_LOW = 1000  # rows below which more processes cost more than they save
+
+
+@dataclass
+class Prepared:
+    """Rows of tokens, and what was cut off or left out on the way.
+
+    Attributes:
+        rows: those with something to learn.
+        cut: rows that were longer than max_length.
+        lost: tokens that were cut off.
+        left_out: numbers of rows without any target.
+    """
+
+    rows: TokenRows
+    cut: int
+    lost: int
+    left_out: np.ndarray
+
+    def report(self, max_length: int | None, what: str) -> list[str]:
+        """Return what the user should know, in sentences; empty where nothing was lost."""
+        said = []
+        total = len(self.rows) + len(self.left_out)
+        if self.cut:
+            said.append(
+                f"{self.cut} of {total} rows of the {what} are longer than max_length={max_length}; "
+                f"{self.lost} tokens at their ends are cut off."
+            )
+        if len(self.left_out):
+            first = ", ".join(map(str, self.left_out[:_NAMED])) + (", ..." if len(self.left_out) > _NAMED else "")
+            said.append(
+                f"{len(self.left_out)} of {total} rows of the {what} have nothing to learn (no token is a target) and "
+                f"are left out: row {first}."
+            )
+        return said
+
+
+def prepare(table: Any, rules: TextRules, processes: int | None, what: str) -> Prepared:
+    """Return the rows of a `datasets.Dataset` as tokens.
+
+    Args:
+        table: rows of text.
+        rules: how they are tokenised.
+        processes: that do the work, or None for one.
+        what: which data, for messages and the progress bar.
+
+    Raises:
+        DataError: there is no row, or none with a target.
+    """
+    import datasets
+
+    if len(table) == 0:
+        raise DataError(f"The {what} is empty: it has no row.")
+    if sys.stderr.isatty():
+        datasets.enable_progress_bars()
+    try:
+        made = table.map(
+            rules,
+            batched=True,
+            with_indices=True,
+            remove_columns=table.column_names,
+            features=features(rules),
+            num_proc=processes if processes and len(table) >= _LOW else None,
+            desc=f"Tokenising the {what}",
+            new_fingerprint=fingerprint(table, rules),
+        )
+    finally:
+        datasets.disable_progress_bars()
+    cut = made.data.column("cut").to_numpy()
+    columns = PAIR_COLUMNS if rules.format is Format.PREFERENCE else ROW_COLUMNS
+    everything = TokenRows(made, columns)
+    learned = _has_target(everything)
+    if not learned.any():
+        raise DataError(
+            f"No row of the {what} has anything to learn: all labels are masked. Check max_length={rules.max_length} "
+            "(prompts that fill it), completion_only_loss, assistant_only_loss and the chat template."
+        )
+    rows = TokenRows(made, columns, np.flatnonzero(learned))
+    return Prepared(rows, int((cut > 0).sum()), int(cut.sum()), np.flatnonzero(~learned))
+
+
+def _has_target(rows: TokenRows) -> np.ndarray:
+    count = range(len(rows))
+    if rows.columns == PAIR_COLUMNS:
+        return np.array([len(rows.column("chosen_ids", i)) > 0 < len(rows.column("rejected_ids", i)) for i in count])
+    return np.array([bool((rows.column("labels", i)[1:] != IGNORED).any()) for i in count])
+
+
+def features(rules: TextRules) -> Any:
+    """Return the columns of tokenised rows: lists of 32-bit integers, and the number of tokens cut off."""
+    from datasets import Features, List, Value
+
+    lists = {name: List(Value("int32")) for name in rules.columns() if name != "cut"}
+    return Features({**lists, "cut": Value("int32")})
+
+
+def fingerprint(table: Any, rules: TextRules) -> str:
+    """Return a key of the content and of everything that decides what tokenising makes of it."""
+    tokenizer = rules.tokenizer
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    parts = [
+        _VERSION,
+        table._fingerprint,
+        backend.to_str() if backend is not None else repr(sorted(tokenizer.get_vocab().items())),
+        repr(getattr(tokenizer, "chat_template", None)),
+        repr(tokenizer.eos_token),
+        repr((rules.format, rules.max_length, rules.text_column, rules.completion_only, rules.assistant_only)),
+        repr((rules.final_turn_only, rules.template_settings)),
+    ]
+    return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()

@@ -1,0 +1,67 @@
+"""Rows of tokens as they lie in Arrow's memory-mapped files: a row is a slice, and all lengths are known at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+ROW_COLUMNS = ("input_ids", "labels")
+PAIR_COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
+
+
+class TokenRows(Dataset):
+    """Rows of token columns.
+
+    Args:
+        table: a `datasets.Dataset` with columns of int lists.
+        columns: the columns that a row has.
+        kept: numbers of the rows of the table that are used, in order; all when not given.
+    """
+
+    def __init__(self, table: Any, columns: tuple[str, ...] = ROW_COLUMNS, kept: np.ndarray | None = None) -> None:
+        self.table = table
+        self.columns = columns
+        self.kept = np.arange(len(table)) if kept is None else kept
+        self._parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] | None = None
+        self._starts = np.zeros(1, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        """Return a row: every column as an int64 tensor of shape (tokens,)."""
+        return {name: torch.from_numpy(self.column(name, index).astype(np.int64)) for name in self.columns}
+
+    def column(self, name: str, index: int) -> np.ndarray:
+        """Return one column of a row; a view of shape (tokens,)."""
+        parts, row = self._views()[name], self.kept[index]
+        part = int(np.searchsorted(self._starts, row, side="right")) - 1
+        values, offsets = parts[part]
+        place = row - self._starts[part]
+        return values[offsets[place] : offsets[place + 1]]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of every row, all columns but the labels together; int64, shape (rows,)."""
+        counted = [name for name in self.columns if name != "labels"]
+        views = self._views()
+        return sum(np.concatenate([np.diff(offsets) for _, offsets in views[name]]) for name in counted)[self.kept]  # type: ignore[index]
+
+    def _views(self) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
+        if self._parts is None:
+            arrow = self.table.data
+            self._parts = {name: [_view(chunk) for chunk in arrow.column(name).chunks] for name in self.columns}
+            rows = [len(offsets) - 1 for _, offsets in self._parts[self.columns[0]]]
+            self._starts = np.concatenate([[0], np.cumsum(rows)])[:-1] if rows else self._starts
+        return self._parts
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_parts": None}
+
+
+def _view(chunk: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return (values, offsets) of a chunk of Arrow lists, without copying the values."""
+    return chunk.values.to_numpy(zero_copy_only=False), chunk.offsets.to_numpy(zero_copy_only=False).astype(np.int64)

@@ -1,0 +1,169 @@
+"""Rows of text become rows of tokens and labels, by the rules of TRL 1.16 (docs/formats.md).
+
+Plain text and completions end with the end-of-sequence token; conversations are what their template makes of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trainwright.batch import IGNORED
+from trainwright.data import chat
+from trainwright.data.formats import Format, canonical, is_chat, with_prompt
+from trainwright.errors import DataError
+
+
+@dataclass(frozen=True)
+class TextRules:
+    """How rows of one format are tokenised.
+
+    Attributes:
+        tokenizer: of transformers.
+        format: what the rows are.
+        max_length: tokens of the longest row, or None.
+        text_column: the column of plain text.
+        completion_only: learn completions, not prompts.
+        assistant_only: learn the assistant's turns.
+        final_turn_only: of these the last.
+        template_settings: further variables of the chat template.
+    """
+
+    tokenizer: Any
+    format: Format
+    max_length: int | None = None
+    text_column: str = "text"
+    completion_only: bool = True
+    assistant_only: bool = False
+    final_turn_only: bool = False
+    template_settings: Mapping[str, Any] | None = None
+
+    def __call__(self, batch: Mapping[str, list[Any]], indices: Sequence[int]) -> dict[str, list[Any]]:
+        """Return columns of tokens for columns of text, as `datasets.Dataset.map` wants them."""
+        names = list(batch)
+        found = [self.row({name: batch[name][i] for name in names}, number) for i, number in enumerate(indices)]
+        return {name: [one[name] for one in found] for name in (found[0] if found else self.columns())}
+
+    def columns(self) -> list[str]:
+        """The columns of the result."""
+        if self.format is Format.PREFERENCE:
+            return ["prompt_ids", "chosen_ids", "rejected_ids", "cut"]
+        return ["input_ids", "labels", "cut"]
+
+    def row(self, given: Mapping[str, Any], number: int) -> dict[str, Any]:
+        """Return a row as tokens; `cut` tells how many of them were cut off.
+
+        Raises:
+            DataError: it cannot be tokenised, with its number.
+        """
+        row = canonical(given, number)
+        try:
+            if self.format is Format.PREFERENCE:
+                return self._preference(with_prompt(row))
+            ids, labels = self._tokens(row)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"Row {number} is not {self.format.value}: {type(error).__name__} {error}. It has "
+                f"{', '.join(f'{name} ({type(value).__name__})' for name, value in row.items())}."
+            ) from error
+        if len(ids) != len(labels):
+            raise DataError(f"Row {number} has {len(ids)} input_ids but {len(labels)} labels; they must be as many.")
+        limit = self.max_length
+        cut = 0 if limit is None else max(0, len(ids) - limit)
+        return {"input_ids": ids[:limit], "labels": labels[:limit], "cut": cut}
+
+    def _tokens(self, row: dict[str, Any]) -> tuple[list[int], list[int]]:
+        if self.format is Format.TOKENS:
+            return list(row["input_ids"]), _given_labels(row, self.completion_only)
+        if self.format is Format.TEXT:
+            ids = self._encode(self._ended(row[self.text_column]))
+            return ids, ids
+        if self.format is Format.COMPLETION:
+            return self._completion(row)
+        ids, wrote = self._conversation(row["messages"], row)
+        return ids, [token if mine else IGNORED for token, mine in zip(ids, wrote, strict=True)]
+
+    def _completion(self, row: dict[str, Any]) -> tuple[list[int], list[int]]:
+        prompt, completion = row["prompt"], row["completion"]
+        wrote: Sequence[Any]
+        if is_chat(prompt):
+            before = self._rendered_prompt(prompt, row)
+            ids, wrote = self._conversation([*prompt, *completion], row)
+        else:
+            before = self._encode(prompt)
+            ids = self._encode(prompt + self._ended(completion))
+            wrote = [True] * len(ids)
+        start = shared_length(before, ids) if self.completion_only else 0
+        return ids, [token if place >= start and wrote[place] else IGNORED for place, token in enumerate(ids)]
+
+    def _preference(self, row: dict[str, Any]) -> dict[str, Any]:
+        prompt = row["prompt"]
+        if is_chat(row["chosen"]):
+            before = self._rendered_prompt(prompt, row)
+            both = [self._conversation([*prompt, *row[name]], row)[0] for name in ("chosen", "rejected")]
+        else:
+            before = self._encode(prompt)
+            both = [self._encode(prompt + self._ended(row[name])) for name in ("chosen", "rejected")]
+        start = min(shared_length(before, ids) for ids in both)
+        limit = self.max_length
+        cut = 0 if limit is None else sum(max(0, len(ids) - limit) for ids in both)
+        chosen, rejected = (ids[start:limit] for ids in both)
+        return {"prompt_ids": before[:start][:limit], "chosen_ids": chosen, "rejected_ids": rejected, "cut": cut}
+
+    def _ended(self, text: str) -> str:
+        end = self.tokenizer.eos_token
+        return text if end is None or text.endswith(end) else text + end
+
+    def _encode(self, text: str) -> list[int]:
+        return self.tokenizer(text)["input_ids"]
+
+    def _settings(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        own = row.get("chat_template_kwargs") or {}
+        return {"tools": row.get("tools"), **(self.template_settings or {}), **own}
+
+    def _rendered_prompt(self, messages: Sequence[Any], row: Mapping[str, Any]) -> list[int]:
+        text = chat.render(self.tokenizer, messages, prompt=True, **self._settings(row))
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def _conversation(self, messages: Sequence[Any], row: Mapping[str, Any]) -> tuple[list[int], Sequence[Any]]:
+        """Return the tokens of a conversation, and for each whether it is learned."""
+        settings = self._settings(row)
+        if self.assistant_only and chat.has_marks(self.tokenizer) and not self.final_turn_only:
+            made = self.tokenizer.apply_chat_template(
+                list(messages), return_dict=True, return_assistant_tokens_mask=True, **settings
+            )
+            return made["input_ids"], made["assistant_masks"]
+        text = chat.render(self.tokenizer, messages, **settings)
+        if not (self.assistant_only or self.final_turn_only):
+            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+            return ids, [True] * len(ids)
+        if not self.tokenizer.is_fast:
+            raise DataError("assistant_only_loss needs a fast tokenizer, which tells where in the text a token stands.")
+        spans = chat.assistant_spans(self.tokenizer, messages, text, self.final_turn_only, **settings)
+        made = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        wrote = [any(start <= a < end for start, end in spans) for a, _ in made["offset_mapping"]]
+        return made["input_ids"], wrote
+
+
+def _given_labels(row: Mapping[str, Any], completion_only: bool) -> list[int]:
+    """Return the labels of a row of tokens: its own, or the tokens where its masks are 1."""
+    if "labels" in row:
+        return list(row["labels"])
+    masks = [row["assistant_masks"]] if "assistant_masks" in row else []
+    if completion_only and "completion_mask" in row:
+        masks.append(row["completion_mask"])
+    if not masks:
+        return list(row["input_ids"])
+    bits = zip(*masks, strict=True)
+    return [token if all(bit) else IGNORED for token, bit in zip(row["input_ids"], bits, strict=True)]
+
+
+def shared_length(one: Sequence[int], other: Sequence[int]) -> int:
+    """Return the number of tokens that two rows begin with alike."""
+    length = 0
+    for a, b in zip(one, other, strict=False):
+        if a != b:
+            break
+        length += 1
+    return length

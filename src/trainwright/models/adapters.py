@@ -1,0 +1,86 @@
+"""Low-rank adapters through peft."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainwright.config.schema import PeftParams
+from trainwright.errors import ConfigError, missing_package
+
+
+def add_adapters(model: nn.Module, params: PeftParams, adapter: str | None, checkpointing: bool) -> Any:
+    """Return the model with adapters as its only trained weights: new ones, or those of a folder.
+
+    Raises:
+        ConfigError: peft is missing, or the modules named are not there.
+    """
+    try:
+        import peft
+    except ModuleNotFoundError:
+        raise missing_package("peft", "llm", "training.use_peft") from None
+    if params.q_lora:
+        model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointing)
+    elif checkpointing:
+        model.enable_input_require_grads()  # type: ignore[operator]
+    try:
+        if adapter is not None:
+            return peft.PeftModel.from_pretrained(model, adapter, is_trainable=True)
+        return peft.get_peft_model(model, lora_config(params))
+    except ValueError as error:
+        raise ConfigError(f"peft: {str(error).splitlines()[0]}") from error
+
+
+def lora_config(params: PeftParams) -> Any:
+    """Return peft's configuration of the adapters."""
+    import peft
+
+    start: Any = {"default": True, "random": False}.get(params.lora_init_weights, params.lora_init_weights)
+    return peft.LoraConfig(
+        r=params.lora_r,
+        lora_alpha=params.lora_alpha,
+        lora_dropout=params.lora_dropout,
+        target_modules=params.lora_target_modules,
+        exclude_modules=params.lora_exclude_modules,
+        target_parameters=params.lora_target_parameters,
+        modules_to_save=params.lora_modules_to_save,
+        bias=params.lora_bias,
+        init_lora_weights=start,
+        task_type=params.lora_task_type.removeprefix("TaskType."),
+    )
+
+
+def quantization(params: PeftParams) -> Any:
+    """Return how the frozen weights are quantised for QLoRA (Dettmers et al. 2023), or None."""
+    if not params.q_lora:
+        return None
+    from transformers import BitsAndBytesConfig
+
+    if params.q_lora_bits == 8:
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=params.llm_int8_skip_modules)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=params.bnb_4bit_quant_type,
+        bnb_4bit_use_double_quant=params.use_bnb_nested_quant,
+        bnb_4bit_quant_storage=getattr(torch, params.bnb_4bit_quant_storage),
+        bnb_4bit_compute_dtype=getattr(torch, params.bnb_4bit_compute_dtype),
+        llm_int8_skip_modules=params.llm_int8_skip_modules,
+    )
+
+
+def save_merged(model: Any, folder: Path, tokenizer: Any) -> None:
+    """Write the model with its adapters merged into the weights; the model itself stays as it is."""
+    merged = copy.deepcopy(model).merge_and_unload()
+    merged.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def save_with_base(model: Any, folder: Path, tokenizer: Any) -> None:
+    """Write the adapters, and into `base_model` the weights below them."""
+    model.save_pretrained(folder)
+    copy.deepcopy(model).unload().save_pretrained(folder / "base_model")
+    tokenizer.save_pretrained(folder)

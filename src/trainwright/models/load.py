@@ -1,0 +1,144 @@
+"""Models and tokenizers of transformers, as the section `model` of a file describes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainwright.config.schema import ModelParams
+from trainwright.errors import ConfigError, did_you_mean
+
+_DTYPES = {
+    "float32": torch.float32, "fp32": torch.float32, "float": torch.float32, "float16": torch.float16,
+    "fp16": torch.float16, "half": torch.float16, "bfloat16": torch.bfloat16, "bf16": torch.bfloat16,
+    "float64": torch.float64, "double": torch.float64,
+}  # fmt: skip
+
+
+def load_tokenizer(params: ModelParams) -> Any:
+    """Return the tokenizer, with a padding token that it really has.
+
+    Raises:
+        ConfigError: there is none, or a token that it does not know is asked for.
+    """
+    from transformers import AutoTokenizer
+
+    name = params.tokenizer_name or params.model_name
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            name,
+            trust_remote_code=params.trust_remote_code,
+            revision=params.model_revision,
+            **params.tokenizer_kwargs,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(
+            f"model.{'tokenizer_name' if params.tokenizer_name else 'model_name'} '{name}' holds no tokenizer: "
+            f"{_first_line(error)} Give model.tokenizer_name: a folder or hub name."
+        ) from error
+    if params.tokenizer_pad_token is not None:
+        tokenizer.pad_token = known_token(tokenizer, params.tokenizer_pad_token, "model.tokenizer_pad_token")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token is None:
+        raise ConfigError(
+            f"The tokenizer '{name}' has neither a padding nor an end token; give model.tokenizer_pad_token."
+        )
+    return tokenizer
+
+
+def known_token(tokenizer: Any, token: str, name: str) -> str:
+    """Return a token that a tokenizer has.
+
+    Raises:
+        ConfigError: it does not have it.
+    """
+    vocabulary = tokenizer.get_vocab()
+    if token not in vocabulary:
+        raise ConfigError(f"{name} '{token}' is not in the tokenizer's vocabulary.{did_you_mean(token, vocabulary)}")
+    return token
+
+
+def load_model(params: ModelParams, tokenizer: Any, quantization: Any = None) -> Any:
+    """Return the causal language model: its weights, or random ones for a configuration.
+
+    Random weights come from torch's global stream; set the seed before.
+
+    Raises:
+        ConfigError: it cannot be loaded.
+    """
+    from transformers import AutoModelForCausalLM
+
+    options: dict[str, Any] = {"trust_remote_code": params.trust_remote_code}
+    if params.attn_implementation is not None:
+        options["attn_implementation"] = params.attn_implementation
+    dtype = params.torch_dtype_str
+    try:
+        if not params.load_pretrained_weights:
+            config = model_config(params, tokenizer)
+            kind = None if dtype == "auto" else _DTYPES[dtype]
+            return AutoModelForCausalLM.from_config(config, dtype=kind, **options)
+        if quantization is not None:
+            options["quantization_config"] = quantization
+        return AutoModelForCausalLM.from_pretrained(
+            params.model_name,
+            dtype="auto" if dtype == "auto" else _DTYPES[dtype],
+            revision=params.model_revision,
+            **options,
+            **params.model_kwargs,
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise ConfigError(f"model.model_name '{params.model_name}' cannot be loaded: {_first_line(error)}") from error
+
+
+def model_config(params: ModelParams, tokenizer: Any) -> Any:
+    """Return the configuration of a model with random weights: that of a folder or hub name, or of a model type such
+    as llama, with `model_kwargs` and the tokenizer's vocabulary."""
+    from transformers import AutoConfig
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    sizes = {
+        "vocab_size": len(tokenizer),
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        **params.model_kwargs,
+    }
+    if params.model_name in CONFIG_MAPPING_NAMES:
+        return AutoConfig.for_model(params.model_name, **sizes)
+    return AutoConfig.from_pretrained(
+        params.model_name,
+        trust_remote_code=params.trust_remote_code,
+        revision=params.model_revision,
+        **sizes,
+    )
+
+
+def freeze(model: nn.Module, layers: list[str]) -> None:
+    """Stop modules from being trained, by the names that the model gives them.
+
+    Raises:
+        ConfigError: there is no module of a name.
+    """
+    named = dict(model.named_modules())
+    for name in layers:
+        if name not in named:
+            raise ConfigError(f"model.freeze_layers: there is no module '{name}'.{did_you_mean(name, named)}")
+        named[name].requires_grad_(False)
+
+
+def without_dropout(model: nn.Module) -> nn.Module:
+    """Return the model with all dropout set to 0, as preference optimisation wants it."""
+    for part in model.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = 0.0
+        for name in ("attention_dropout", "attn_dropout"):
+            if isinstance(getattr(part, name, None), float):
+                setattr(part, name, 0.0)
+    return model
+
+
+def _first_line(error: Exception) -> str:
+    return f"{str(error).strip().splitlines()[0].rstrip('.')}." if str(error).strip() else f"{type(error).__name__}."

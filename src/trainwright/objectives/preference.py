@@ -1,0 +1,194 @@
+"""Direct preference optimisation: which of two answers is the better one, measured against a reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainwright.batch import IGNORED
+from trainwright.config.options import DPOOptions
+from trainwright.objectives.dpo_losses import Pairs, losses_of
+from trainwright.objectives.language import FusedLoss
+from trainwright.objectives.linear_loss import Watch, new_watch
+
+_MODEL_INPUTS = ("input_ids", "attention_mask", "labels")
+
+
+@dataclass
+class Answers:
+    """Both answers of every pair under one model; tensors of shape (pairs, 2), the chosen answer first.
+
+    Attributes:
+        log_probs: of the whole answers, in float64.
+        tokens: of the answers.
+        nll: sum over the tokens of the chosen answers of -log p.
+        per_token: log-probability of every target, shape (targets,).
+        rows: the answer of every target, shape (targets,).
+        watch: what else was noted of every target.
+    """
+
+    log_probs: torch.Tensor
+    tokens: torch.Tensor
+    nll: torch.Tensor
+    per_token: torch.Tensor
+    rows: torch.Tensor
+    watch: Watch
+
+
+@dataclass
+class PreferenceLoss:
+    """The loss of pairs of answers.
+
+    Attributes:
+        options: which losses, and their settings.
+        reference: the reference model; None where the batch brings its log-probabilities, or adapters are switched off.
+        without_adapters: the context in which the trained model is its own reference.
+        fused: computes log-probabilities without the logits.
+        fused_reference: the same for the reference model.
+    """
+
+    options: DPOOptions
+    reference: nn.Module | None = None
+    without_adapters: Callable[[], AbstractContextManager[Any]] | None = None
+    fused: FusedLoss | None = None
+    fused_reference: FusedLoss | None = None
+    loss_function: None = field(default=None, init=False)
+    label_smoothing: float = field(default=0.0, init=False)
+    shifted: bool = field(default=True, init=False)
+
+    def count(self, batch: Any) -> int:
+        """Return the number of pairs."""
+        return len(batch["input_ids"])
+
+    def model_inputs(self, batch: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        """Return what the model is called with: all answers as rows, shape (2 · pairs, tokens)."""
+        return {name: batch[name].flatten(0, 1) for name in _MODEL_INPUTS}
+
+    def loss(
+        self, model: nn.Module, inputs: Any, num_items: float | None, wants_outputs: bool
+    ) -> tuple[dict[str, torch.Tensor], Any]:
+        """Return this batch's share of the loss with its metrics by TRL's names; never the model's outputs.
+
+        Args:
+            model: the policy.
+            inputs: a `PairBatch` on the model's device.
+            num_items: pairs of the whole step; None for the mean over this batch.
+            wants_outputs: not used: there are no logits to return.
+        """
+        rows = self.model_inputs(inputs)
+        noted = ("top1", "entropy", "mean_logit", *(["log_sum_square"] if self.options.use_weighting else []))
+        policy = self._answers(model, rows, self.fused, noted)
+        reference = inputs["reference"] if "reference" in inputs else self.reference_log_probs(model, rows)
+        chosen_tokens = policy.tokens[:, 0].sum().clamp(min=1)
+        pairs = Pairs(
+            policy.log_probs[:, 0],
+            policy.log_probs[:, 1],
+            reference[:, 0],
+            reference[:, 1],
+            policy.tokens[:, 0].clamp(min=1),
+            policy.tokens[:, 1].clamp(min=1),
+            policy.nll / chosen_tokens,
+        )
+        losses = losses_of(pairs, self.options, self._weights(policy) if self.options.use_weighting else None)
+        total = losses.sum() / (len(losses) if num_items is None else num_items)
+        return {"loss": total.to(policy.per_token.dtype), **metrics(pairs, policy, self.options.beta)}, None
+
+    @torch.no_grad()
+    def reference_log_probs(self, model: nn.Module, rows: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the log-probabilities of the answers under the reference, shape (pairs, 2)."""
+        if self.reference is not None:
+            return self._answers(self.reference, rows, self.fused_reference, ()).log_probs
+        inner = getattr(model, "module", model)
+        training = inner.training
+        inner.eval()
+        try:
+            with self.without_adapters() if self.without_adapters is not None else nullcontext():
+                return self._answers(inner, rows, self.fused, ()).log_probs
+        finally:
+            inner.train(training)
+
+    def _answers(
+        self, model: nn.Module, rows: Mapping[str, torch.Tensor], fused: FusedLoss | None, noted: tuple[str, ...]
+    ) -> Answers:
+        labels = rows["labels"]
+        if fused is not None:
+            found = fused.labelled(model, rows)
+            watch = new_watch(noted, found.targets)
+            per_token, owners = fused.log_probs(found, watch or None), found.rows
+        else:
+            per_token, owners, watch = plain_log_probs(model, rows, noted)
+        count = len(labels)
+        tokens = torch.zeros(count, device=per_token.device).index_add_(0, owners, torch.ones_like(per_token).float())
+        weight = self._token_weights(owners, tokens)
+        exact = per_token.double()  # log-ratios are small differences of large sums
+        weighted = exact if weight is None else exact * weight
+        sums = torch.zeros(count, dtype=exact.dtype, device=exact.device).index_add(0, owners, weighted)
+        nll = -exact[owners % 2 == 0].sum()
+        return Answers(sums.unflatten(0, (-1, 2)), tokens.unflatten(0, (-1, 2)), nll, per_token, owners, watch)
+
+    def _token_weights(self, owners: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor | None:
+        """Return the weight of every target (LD-DPO, arXiv:2409.06411): less past the length of the shorter answer."""
+        if self.options.ld_alpha is None:
+            return None
+        shared = tokens.unflatten(0, (-1, 2)).amin(dim=1).repeat_interleave(2)
+        first = torch.searchsorted(owners, torch.arange(len(tokens), device=owners.device))
+        place = torch.arange(len(owners), device=owners.device) - first[owners]
+        return torch.where(place < shared[owners], 1.0, self.options.ld_alpha)
+
+    def _weights(self, policy: Answers) -> torch.Tensor:
+        """Return the weights of the pairs, from how likely the policy finds both answers; detached."""
+        aligned = policy.per_token.detach() - policy.watch["log_sum_square"]
+        sums = torch.zeros_like(policy.tokens).flatten().index_add_(0, policy.rows, aligned.float())
+        return (sums.unflatten(0, (-1, 2)) / policy.tokens.clamp(min=1)).exp().prod(dim=1)
+
+
+def plain_log_probs(
+    model: nn.Module, rows: Mapping[str, torch.Tensor], noted: tuple[str, ...]
+) -> tuple[torch.Tensor, torch.Tensor, Watch]:
+    """Return (log-probability, row, what is noted) of every target by way of the logits."""
+    outputs = model(**{name: value for name, value in rows.items() if name != "labels"})
+    logits, labels = outputs.logits[:, :-1], rows["labels"][:, 1:]
+    row, place = (labels != IGNORED).nonzero(as_tuple=True)
+    picked, targets = logits[row, place].float(), labels[row, place]
+    chances = picked.log_softmax(-1)
+    watch = new_watch(noted, targets)
+    with torch.no_grad():
+        everything = {
+            "top1": (picked.argmax(-1) == targets).float(),
+            "entropy": -(chances.exp() * chances).sum(-1),
+            "mean_logit": picked.mean(-1),
+            "log_sum_square": (2 * chances).logsumexp(-1),
+        }
+        for name in watch:
+            watch[name].copy_(everything[name])
+    return chances.gather(1, targets[:, None]).squeeze(1), row, watch
+
+
+@torch.no_grad()
+def metrics(pairs: Pairs, policy: Answers, beta: float) -> dict[str, torch.Tensor]:
+    """Return the numbers that are logged, by TRL's names; scalars on the device."""
+    chosen, rejected = beta * (pairs.chosen - pairs.ref_chosen), beta * (pairs.rejected - pairs.ref_rejected)
+    first = policy.rows % 2 == 0
+    second = ~first
+    watch = policy.watch
+    return {
+        "rewards/chosen": chosen.mean(),
+        "rewards/rejected": rejected.mean(),
+        "rewards/accuracies": (chosen > rejected).float().mean(),
+        "rewards/margins": (chosen - rejected).mean(),
+        "logps/chosen": pairs.chosen.mean(),
+        "logps/rejected": pairs.rejected.mean(),
+        "logits/chosen": _mean(watch["mean_logit"], first),
+        "logits/rejected": _mean(watch["mean_logit"], second),
+        "mean_token_accuracy": _mean(watch["top1"], first),
+        "entropy": watch["entropy"].mean(),
+    }
+
+
+def _mean(values: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+    return (values * where).sum() / where.sum().clamp(min=1)

@@ -1,0 +1,1 @@
+"""Language models from a file: pre-training, supervised fine-tuning, preferences, adapters."""

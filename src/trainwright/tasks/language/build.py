@@ -1,0 +1,130 @@
+"""The Trainer of a language model, from a configuration: text, model, adapters, objective."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import sys
+from dataclasses import replace
+from typing import Any
+
+from trainwright.args.training import TrainingArguments
+from trainwright.config.load import options_of
+from trainwright.config.params import TrainerType, TrainingParams
+from trainwright.config.schema import TrainingConfig
+from trainwright.config.translate import argument_values
+from trainwright.data.formats import Format
+from trainwright.data.packing import PackedRows
+from trainwright.data.text_collators import FlatBatch, PaddedBatch, PairBatch
+from trainwright.engine import fusing
+from trainwright.engine.trainer import Trainer
+from trainwright.models.adapters import add_adapters, quantization
+from trainwright.models.load import freeze, load_model, without_dropout
+from trainwright.objectives.preference import PreferenceLoss
+from trainwright.randomness import set_seed
+from trainwright.tasks.language.reference import with_reference
+from trainwright.tasks.language.show import show_rows
+from trainwright.tasks.language.text import Text, check_vocabulary, load_text
+
+
+def build(config: TrainingConfig) -> Trainer:
+    """Return the Trainer of a run.
+
+    Raises:
+        ConfigError, DataError: something cannot be read, loaded, or does not fit.
+    """
+    args = arguments(config.training)
+    set_levels(config.training)
+    text = load_text(config, lambda kind: options_of(config, kind))
+    set_seed(args.seed, args.full_determinism)
+    model = build_model(config, args, text)
+    dpo = text.kind is TrainerType.DPO
+    trainer = Trainer(
+        model,
+        args,
+        data_collator=collator(text),
+        train_dataset=text.train,
+        eval_dataset=text.evaluation,
+        processing_class=text.tokenizer,
+        objective=PreferenceLoss(text.options) if dpo else None,
+    )
+    if dpo:
+        add_reference(trainer, config, text)
+    else:
+        trainer.objective.token_metrics = True
+    for note in text.notes:
+        trainer.note(note)
+    if config.training.log_model_summary:
+        trainer.note(str(model))
+    if config.training.log_examples and trainer.strategy.world.is_main:
+        print(show_rows(text.tokenizer, text.train, 2), flush=True)
+    return trainer
+
+
+def arguments(params: TrainingParams) -> TrainingArguments:
+    """Return the arguments of a run; rows of tokens have the columns that their collator wants."""
+    values = argument_values(params) | {"remove_unused_columns": False, "log_level": "passive"}
+    if values["include_num_input_tokens_seen"] == "no":
+        values["include_num_input_tokens_seen"] = "non_padding"
+    return TrainingArguments(**values)
+
+
+def set_levels(params: TrainingParams) -> None:
+    """Quieten the libraries as asked, with bars on a terminal only; tell tensorboard its folder."""
+    from transformers.utils.logging import disable_progress_bar
+
+    logging.getLogger("trainwright").setLevel(getattr(logging, params.log_level.upper(), logging.INFO))
+    level = getattr(logging, params.dep_log_level.upper(), logging.WARNING)
+    for name in ("transformers", "datasets", "peft"):
+        logging.getLogger(name).setLevel(level)
+    if not sys.stderr.isatty():
+        disable_progress_bar()
+    if params.logging_dir is not None:
+        os.environ["TENSORBOARD_LOGGING_DIR"] = params.logging_dir
+
+
+def build_model(config: TrainingConfig, args: TrainingArguments, text: Text) -> Any:
+    """Return the model: loaded or random, frozen in parts, with adapters."""
+    model = load_model(config.model, text.tokenizer, quantization(config.peft))
+    check_vocabulary(text.tokenizer, model)
+    if isinstance(text.train, PackedRows) or text.options.padding_free:
+        model.config.use_cache = False
+    if text.kind is TrainerType.DPO and text.options.disable_dropout:
+        without_dropout(model)
+    freeze(model, config.model.freeze_layers)
+    if config.training.use_peft:
+        return add_adapters(model, config.peft, config.model.adapter_model, bool(args.activation_checkpointing))
+    return model
+
+
+def collator(text: Text) -> Any:
+    """Return what makes batches of the rows."""
+    pad, multiple = text.tokenizer.pad_token_id, text.options.pad_to_multiple_of
+    multiple = multiple if isinstance(multiple, int) else None
+    if text.rules.format is Format.PREFERENCE:
+        return PairBatch(pad, multiple)
+    packed = text.options.packing and text.options.packing_strategy != "wrapped"
+    return FlatBatch() if packed or text.options.padding_free else PaddedBatch(pad, multiple)
+
+
+def add_reference(trainer: Trainer, config: TrainingConfig, text: Text) -> None:
+    """Give the objective its reference: a model of its own, the model without adapters, or numbers computed once."""
+    objective, options, model = trainer.objective, text.options, trainer.model
+    fresh_adapters = config.training.use_peft and config.model.adapter_model is None
+    if options.ref_model is not None:
+        objective.reference = load_model(replace(config.model, model_name=options.ref_model), text.tokenizer)
+    elif fresh_adapters:
+        objective.without_adapters = model.disable_adapter
+    elif not options.precompute_ref_log_probs:
+        objective.reference = copy.deepcopy(model)
+    if objective.reference is not None:
+        objective.reference = without_dropout(objective.reference).requires_grad_(False).eval()
+        objective.reference.to(trainer.strategy.device)
+        objective.fused_reference = fusing.of_frozen(trainer, objective.reference)
+    if options.precompute_ref_log_probs:
+        batch_size = options.precompute_ref_batch_size or trainer.args.per_device_eval_batch_size
+        trainer.train_dataset = with_reference(trainer, text.train, batch_size, "training data")
+        if text.evaluation is not None:
+            trainer.eval_dataset = with_reference(trainer, text.evaluation, batch_size, "validation data")
+        objective.reference = objective.fused_reference = None

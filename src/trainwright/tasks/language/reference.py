@@ -1,0 +1,96 @@
+"""The reference's log-probabilities, computed once before training and kept in the run's folder."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.data import Dataset
+
+from trainwright.engine import fusing
+
+if TYPE_CHECKING:
+    from trainwright.engine.trainer import Trainer
+
+
+class WithReference(Dataset):
+    """Pairs with the log-probabilities of their answers under the reference.
+
+    Args:
+        rows: pairs of tokens.
+        log_probs: shape (pairs, 2), the chosen answer first.
+    """
+
+    def __init__(self, rows: Any, log_probs: torch.Tensor) -> None:
+        self.rows = rows
+        self.log_probs = log_probs
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return {**self.rows[index], "reference": self.log_probs[index]}
+
+    @property
+    def lengths(self) -> Any:
+        """Tokens of every pair."""
+        return self.rows.lengths
+
+
+def with_reference(trainer: Trainer, rows: Any, batch_size: int, what: str) -> WithReference:
+    """Return the pairs with the reference's log-probabilities: those of an earlier start of this run, or computed now.
+
+    Args:
+        trainer: whose objective has the reference, before any step.
+        rows: pairs of tokens.
+        batch_size: pairs at a time.
+        what: which data, for messages.
+    """
+    from safetensors.torch import load_file, save_file
+
+    file = trainer.run_folder / f"reference-{key_of(trainer, rows)}.safetensors"
+    found = trainer.strategy.from_main(file.exists())
+    if found:
+        return WithReference(rows, load_file(file)["log_probs"])
+    trainer.note(f"The reference's log-probabilities of the {what} ({len(rows)} pairs) are computed once.")
+    log_probs = compute(trainer, rows, batch_size)
+
+    def write() -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_file({"log_probs": log_probs}, file)
+
+    trainer.strategy.on_main(write)
+    return WithReference(rows, log_probs)
+
+
+@torch.no_grad()
+def compute(trainer: Trainer, rows: Any, batch_size: int) -> torch.Tensor:
+    """Return the reference's log-probabilities of all pairs, shape (pairs, 2); the ranks share the work."""
+    strategy, objective = trainer.strategy, trainer.objective
+    model = trainer.model.to(strategy.device)
+    fusing.prepare(trainer)
+    mine: list[tuple[int, torch.Tensor]] = []
+    starts = range(0, len(rows), batch_size)
+    try:
+        for start in starts[strategy.world.rank :: strategy.world.size]:
+            some = [rows[number] for number in range(start, min(start + batch_size, len(rows)))]
+            batch = trainer.data_collator(some)
+            fusing.before_loss(trainer, batch)
+            with trainer.compute_loss_context_manager():
+                inputs = objective.model_inputs(strategy.to_device(batch))
+                mine.append((start, objective.reference_log_probs(model, inputs).cpu()))
+    finally:
+        fusing.finish(trainer)
+    parts = sorted((part for rank in strategy.gather(mine) for part in rank), key=lambda part: part[0])
+    return torch.cat([values for _, values in parts])
+
+
+def key_of(trainer: Trainer, rows: Any) -> str:
+    """Return a key of the pairs and of the weights that judge them."""
+    digest = hashlib.blake2b(rows.table._fingerprint.encode(), digest_size=8)
+    judge = trainer.objective.reference if trainer.objective.reference is not None else trainer.model
+    for name, value in judge.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

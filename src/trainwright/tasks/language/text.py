@@ -1,0 +1,218 @@
+"""The text of a run: its tokenizer, its rows as tokens, and what the user should know of them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from trainwright.batch import IGNORED
+from trainwright.config.options import DPOOptions, SFTOptions
+from trainwright.config.params import TrainerType
+from trainwright.config.schema import DatasetSplitParams, TrainingConfig, TrainTarget
+from trainwright.data import chat, sources
+from trainwright.data.blocks import BlockStream
+from trainwright.data.formats import Format, format_of
+from trainwright.data.packing import PackedRows
+from trainwright.data.prepare import prepare
+from trainwright.data.tokenize import TextRules
+from trainwright.errors import ConfigError, DataError
+from trainwright.models.load import known_token, load_tokenizer
+
+_SPECIAL = re.compile(r"<\|[^|<>\s]+\|>|<(?:start|end)_of_turn>|\[/?INST\]")
+_LOOKED_AT = 8
+
+
+@dataclass
+class Text:
+    """Tokenizer and data of a run.
+
+    Attributes:
+        kind: SFT, DPO or PRETRAIN.
+        options: the settings of this kind.
+        rules: how rows are tokenised.
+        train: rows of tokens, packed rows, or a stream of them.
+        evaluation: the same, or None.
+        notes: sentences for the user.
+    """
+
+    kind: TrainerType
+    options: Any
+    tokenizer: Any
+    rules: TextRules
+    train: Any
+    evaluation: Any
+    notes: list[str]
+
+
+def tokenizer_of(config: TrainingConfig, options: Any) -> Any:
+    """Return the tokenizer, with the chat template and the tokens that the file asks for.
+
+    Raises:
+        ConfigError: a token that it does not have, a template that is not there.
+    """
+    tokenizer = load_tokenizer(config.model)
+    template = config.model.chat_template or getattr(options, "chat_template_path", None)
+    if template is not None:
+        tokenizer.chat_template = chat.template_text(template)
+    for name in ("eos_token", "pad_token"):
+        token = getattr(options, name, None)
+        if token is not None:
+            setattr(tokenizer, name, known_token(tokenizer, token, f"training.trainer_kwargs.{name}"))
+    return tokenizer
+
+
+def kind_of(wanted: TrainerType | None, found: Format) -> TrainerType:
+    """Return the kind of training: the one that the file names, or the one that the data is for.
+
+    Raises:
+        ConfigError: the data does not fit the kind.
+    """
+    if wanted in (TrainerType.SFT, TrainerType.PRETRAIN, TrainerType.DPO):
+        if (wanted is TrainerType.DPO) != (found is Format.PREFERENCE):
+            needs = "'chosen' and 'rejected'" if wanted is TrainerType.DPO else "text, prompts, messages or tokens"
+            raise ConfigError(f"trainer_type {wanted.name} learns from {needs}, but the data holds {found.value}.")
+        return wanted
+    if found is Format.PREFERENCE:
+        return TrainerType.DPO
+    return TrainerType.PRETRAIN if wanted is TrainerType.OUMI and found is Format.TEXT else TrainerType.SFT
+
+
+def rules_of(config: TrainingConfig, kind: TrainerType, options: Any, tokenizer: Any, found: Format) -> TextRules:
+    """Return how the rows are tokenised."""
+    target = config.data.train.train_target
+    sft = isinstance(options, SFTOptions)
+    if found in (Format.MESSAGES,) or (sft and options.assistant_only_loss):
+        chat.check_template(tokenizer)
+    packed = sft and options.packing
+    return TextRules(
+        tokenizer,
+        found,
+        None if packed else options.max_length,
+        options.dataset_text_field if sft else "text",
+        kind is not TrainerType.PRETRAIN and (not sft or options.completion_only_loss is not False),
+        sft and (options.assistant_only_loss or target is TrainTarget.ALL_ASSISTANT_TURNS),
+        target is TrainTarget.FINAL_ASSISTANT_TURN,
+        config.model.chat_template_kwargs,
+    )
+
+
+def columns_of(table: Any) -> list[str]:
+    """Return the names of the columns of a dataset or stream."""
+    return list(table.column_names or next(iter(table)))
+
+
+def load_text(config: TrainingConfig, options_of: Any) -> Text:
+    """Return tokenizer and data of a run.
+
+    Args:
+        config: the whole configuration.
+        options_of: gives the settings for `SFTOptions` or `DPOOptions`.
+
+    Raises:
+        ConfigError, DataError: something cannot be read, or does not fit.
+    """
+    seed = config.training.seed
+    table = sources.read(config.data.train, seed)
+    first = SFTOptions(**options_of(SFTOptions)) if config.training.trainer_type is not TrainerType.DPO else None
+    found = format_of(columns_of(table), first.dataset_text_field if first else "text")
+    kind = kind_of(config.training.trainer_type, found)
+    options: Any = DPOOptions(**options_of(DPOOptions)) if kind is TrainerType.DPO else first
+    tokenizer = tokenizer_of(config, options)
+    rules = rules_of(config, kind, options, tokenizer, found)
+    notes = [] if config.training.trainer_type is kind else [f"The data holds {found.value}, so this is {kind.name}."]
+    train = rows_of(config, config.data.train, table, rules, options, "training data", notes)
+    evaluation = None
+    if config.data.validation.datasets:
+        held_out = sources.read(config.data.validation, seed)
+        evaluation = rows_of(config, config.data.validation, held_out, rules, options, "validation data", notes)
+    text = Text(kind, options, tokenizer, rules, train, evaluation, notes)
+    warn_of_ends(text)
+    return text
+
+
+def rows_of(
+    config: TrainingConfig,
+    split: DatasetSplitParams,
+    table: Any,
+    rules: TextRules,
+    options: Any,
+    what: str,
+    notes: list[str],
+) -> Any:
+    """Return a split as rows of tokens, packed where that is asked for.
+
+    Raises:
+        DataError: there is nothing to learn from.
+    """
+    training = split is config.data.train
+    packs = isinstance(options, SFTOptions) and options.packing
+    if packs and not training and options.eval_packing is False:
+        packs = False
+    packing = (options.packing_strategy, options.max_length) if packs else None
+    if split.stream:
+        if rules.format is Format.PREFERENCE:
+            raise ConfigError("Preferences cannot be read as a stream yet; write data.train.stream: false.")
+        shuffles = training and any(one.shuffle for one in split.datasets)
+        buffer = max(one.shuffle_buffer_size for one in split.datasets) if shuffles else 0
+        return BlockStream(table, rules, packing, buffer, config.training.seed)
+    prepared = prepare(table, rules, processes_of(config, split, options), what)
+    notes += prepared.report(rules.max_length, what)
+    if packing is None:
+        return prepared.rows
+    packed = PackedRows(prepared.rows, *packing)
+    over = int((prepared.rows.lengths > options.max_length).sum())
+    if over and options.packing_strategy == "bfd":
+        lost = int((prepared.rows.lengths - options.max_length).clip(0).sum())
+        notes.append(
+            f"{over} of {len(prepared.rows)} rows of the {what} are longer than max_length={options.max_length}; "
+            f"{lost} tokens at their ends are cut off (packing_strategy: bfd_split keeps them)."
+        )
+    full = packed.lengths.sum() / (len(packed) * options.max_length)
+    notes.append(f"The {what}: {len(prepared.rows)} rows packed into {len(packed)}, {full:.1%} full.")
+    return packed
+
+
+def processes_of(config: TrainingConfig, split: DatasetSplitParams, options: Any) -> int | None:
+    """Return the processes that tokenise, or None for this one."""
+    import os
+
+    asked = [one.transform_num_workers for one in split.datasets if one.transform_num_workers is not None]
+    if options.dataset_num_proc is not None or not asked:
+        return options.dataset_num_proc
+    return max(os.cpu_count() or 1 if one == "auto" else int(one) for one in asked)
+
+
+def warn_of_ends(text: Text) -> None:
+    """Note a model that would never learn to stop, and special tokens that the tokenizer does not have as one token."""
+    if isinstance(text.train, BlockStream) or text.rules.format in (Format.TOKENS, Format.TEXT):
+        return
+    tokenizer, end = text.tokenizer, text.tokenizer.eos_token_id
+    rows = [text.train[number] for number in range(min(_LOOKED_AT, len(text.train)))]
+    answers = [row["chosen_ids"] if "chosen_ids" in row else row["labels"][row["labels"] != IGNORED] for row in rows]
+    if not any(bool((answer == end).any()) for answer in answers) and end is not None:
+        last = tokenizer.decode(answers[0][-3:])
+        text.notes.append(
+            f"No answer that is learned holds the end token {tokenizer.eos_token!r} (the first one ends with "
+            f"{last!r}), so the model would not learn to stop there. Give training.trainer_kwargs.eos_token or "
+            "another model.chat_template."
+        )
+    written = set(_SPECIAL.findall(tokenizer.decode(torch.cat([row[next(iter(row))] for row in rows]))))
+    split = sorted(token for token in written if len(tokenizer(token, add_special_tokens=False)["input_ids"]) > 1)
+    if split:
+        text.notes.append(
+            f"The chat template writes {', '.join(split)}, which the tokenizer knows only as several tokens. Use the "
+            "template that belongs to the tokenizer, or add the tokens to it."
+        )
+
+
+def check_vocabulary(tokenizer: Any, model: Any) -> None:
+    """Raise a DataError where the tokenizer has more tokens than the model."""
+    known = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > known:
+        raise DataError(
+            f"The tokenizer has {len(tokenizer)} tokens, but the model knows {known}. Give the model's own tokenizer "
+            "(model.tokenizer_name)."
+        )

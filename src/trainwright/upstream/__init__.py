@@ -1,0 +1,1 @@
+"""The same file, trained by transformers' and TRL's own trainers, so that anyone can compare."""

@@ -1,0 +1,167 @@
+"""A configuration as a trainer of transformers or TRL."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields, replace
+from typing import Any
+
+from trainwright.config.base import BaseTrainer
+from trainwright.config.load import options_of
+from trainwright.config.options import DPOOptions, SFTOptions
+from trainwright.config.params import TrainerType
+from trainwright.config.schema import PeftSaveMode, TrainingConfig
+from trainwright.config.translate import argument_values
+from trainwright.data import sources
+from trainwright.data.formats import canonical
+from trainwright.errors import ConfigError
+from trainwright.models.adapters import add_adapters, quantization, save_merged, save_with_base
+from trainwright.models.load import freeze, load_model
+from trainwright.randomness import set_seed
+from trainwright.tasks.language.build import collator
+from trainwright.tasks.language.text import load_text, tokenizer_of
+
+_OURS_ALONE = ("allow_batch_change", "max_skipped_steps", "spike_factor", "use_fused_loss")
+
+
+class HuggingFaceTrainer(BaseTrainer):
+    """A trainer of transformers or TRL behind Oumi's interface.
+
+    Attributes:
+        trainer: the other library's trainer.
+        config: what it was built from.
+    """
+
+    def __init__(self, trainer: Any, config: TrainingConfig) -> None:
+        self.trainer = trainer
+        self.config = config
+
+    def train(self, resume_from_checkpoint: str | bool | None = None) -> Any:
+        """Train, from the start or from a checkpoint, and save the model unless `save_final_model` is false."""
+        output = self.trainer.train(resume_from_checkpoint=resume_from_checkpoint)
+        if self.config.training.save_final_model:
+            self.save_model(self.config)
+        return output
+
+    def save_state(self) -> None:
+        """Write the state of the run into its folder."""
+        self.trainer.save_state()
+
+    def save_model(self, config: TrainingConfig, final: bool = True) -> None:
+        """Write the model into the run's folder; adapters as `peft.peft_save_mode` says when it is final."""
+        mode = config.peft.peft_save_mode
+        if not (final and config.training.use_peft) or mode is PeftSaveMode.ADAPTER_ONLY:
+            self.trainer.save_model()
+        elif self.trainer.is_world_process_zero():
+            from pathlib import Path
+
+            save = save_merged if mode is PeftSaveMode.MERGED else save_with_base
+            save(self.trainer.model, Path(self.trainer.args.output_dir), self.trainer.processing_class)
+
+    def get_last_eval_metrics(self) -> dict[str, Any]:
+        """Return the metrics of the last evaluation; empty when there was none."""
+        entries = [one for one in self.trainer.state.log_history if any(name.startswith("eval_") for name in one)]
+        return dict(entries[-1]) if entries else {}
+
+
+def build(config: TrainingConfig) -> HuggingFaceTrainer:
+    """Return the other library's trainer for a run.
+
+    Raises:
+        ConfigError, DataError: something cannot be read, loaded, or does not fit.
+    """
+    if config.data.train.stream:
+        raise ConfigError("Streams are read by our own trainers only; write data.train.stream: false.")
+    if config.training.trainer_type is TrainerType.HF:
+        return HuggingFaceTrainer(build_transformers(config), config)
+    return HuggingFaceTrainer(build_trl(config), config)
+
+
+def foreign_arguments(config: TrainingConfig, kind: Any, more: dict[str, Any]) -> Any:
+    """Return the other library's arguments: those of ours that it has.
+
+    Raises:
+        ConfigError: it refuses them.
+    """
+    known = {f.name for f in fields(kind)}
+    values = {name: value for name, value in argument_values(config.training).items() if name not in _OURS_ALONE}
+    checkpointing = values.pop("gradient_checkpointing")
+    values["activation_checkpointing"] = checkpointing
+    values["log_level"] = "passive"
+    given = {**values, **more}
+    unknown = [name for name in more if name not in known]
+    if unknown:
+        raise ConfigError(f"{kind.__name__} has no setting '{unknown[0]}' (training.trainer_kwargs.{unknown[0]}).")
+    missing = ("fsdp", "fsdp_config", "deepspeed", "accelerator_config", "parallelism_config", "liger_kernel_config")
+    given = {name: value for name, value in given.items() if name in known and not (name in missing and not value)}
+    return kind(**given)
+
+
+def build_transformers(config: TrainingConfig) -> Any:
+    """Return `transformers.Trainer` on the rows of tokens that our own trainer would read."""
+    from transformers import Trainer, TrainingArguments
+
+    neutral = replace(config, training=replace(config.training, trainer_type=None))
+    text = load_text(neutral, lambda kind: options_of(config, kind))
+    if text.kind is TrainerType.DPO:
+        raise ConfigError("transformers.Trainer has no preference optimisation; use trainer_type: DPO or TRL_DPO.")
+    set_seed(config.training.seed)
+    model = _model(config, text.tokenizer)
+    return Trainer(
+        model=model,
+        args=foreign_arguments(config, TrainingArguments, {"remove_unused_columns": False}),
+        train_dataset=text.train,
+        eval_dataset=text.evaluation,
+        processing_class=text.tokenizer,
+        data_collator=collator(text),
+    )
+
+
+def build_trl(config: TrainingConfig) -> Any:
+    """Return TRL's SFTTrainer or DPOTrainer on the raw rows, which it prepares itself."""
+    import trl
+
+    sft = config.training.trainer_type is TrainerType.TRL_SFT
+    ours: Any = SFTOptions if sft else DPOOptions
+    options = ours(**options_of(config, ours))
+    tokenizer = tokenizer_of(config, options)
+    table = sources.read(config.data.train, config.training.seed)
+    evaluation = None
+    if config.data.validation.datasets:
+        evaluation = _rows(sources.read(config.data.validation, config.training.seed))
+    set_seed(config.training.seed)
+    model = _model(config, tokenizer)
+    kind, trainer = (trl.SFTConfig, trl.SFTTrainer) if sft else (trl.DPOConfig, trl.DPOTrainer)
+    if not sft:
+        model.config._name_or_path = model.config._name_or_path or "model"
+    return trainer(
+        model=model,
+        args=foreign_arguments(config, kind, trl_options(options)),
+        train_dataset=_rows(table),
+        eval_dataset=evaluation,
+        processing_class=tokenizer,
+        **({} if sft or config.training.use_peft else {"ref_model": _model(config, tokenizer)}),
+    )
+
+
+def trl_options(options: Any) -> dict[str, Any]:
+    """Return our settings by TRL's names: those that are given, or that TRL would decide otherwise."""
+    usual = asdict(type(options)())
+    given = {name: value for name, value in asdict(options).items() if value != usual[name]}
+    given.pop("chat_template_path", None)  # the tokenizer has it already
+    if given.pop("ref_model", None) is not None:
+        raise ConfigError("trainer_kwargs.ref_model is read by trainer_type DPO only.")
+    return {"max_length": options.max_length, **given}
+
+
+def _model(config: TrainingConfig, tokenizer: Any) -> Any:
+    set_seed(config.training.seed)
+    model = load_model(config.model, tokenizer, quantization(config.peft))
+    freeze(model, config.model.freeze_layers)
+    if config.training.use_peft:
+        return add_adapters(model, config.peft, config.model.adapter_model, False)
+    return model
+
+
+def _rows(table: Any) -> Any:
+    """Return raw rows with messages as OpenAI has them."""
+    return table.map(lambda row, number: canonical(row, number), with_indices=True)

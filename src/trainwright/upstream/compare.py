@@ -1,0 +1,183 @@
+"""The same file with several engines, each in a process of its own, in turns; and what came of it."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from trainwright.errors import ConfigError
+
+WARM = 2  # steps whose time is not counted
+
+
+@dataclass
+class Result:
+    """What an engine did in one process.
+
+    Attributes:
+        losses: by step.
+        norms: norms of the gradients, by step.
+        seconds: of every step.
+        tokens: input tokens that are no padding, by step.
+        memory: most memory of the process, in MB (on a GPU: of the device).
+    """
+
+    losses: list[float] = field(default_factory=list)
+    norms: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    memory: float = 0.0
+
+    @property
+    def speed(self) -> float:
+        """Tokens per second over the counted steps."""
+        return sum(self.tokens[WARM:]) / max(sum(self.seconds[WARM:]), 1e-9)
+
+
+def stopwatch(result: Result) -> Any:
+    """Return a callback of transformers' kind that fills a result; ours understands it too."""
+    from transformers import TrainerCallback
+
+    class Stopwatch(TrainerCallback):
+        started = 0.0
+
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.started = time.perf_counter()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            result.seconds.append(time.perf_counter() - self.started)
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            if "grad_norm" in (logs or {}):
+                result.losses.append(float(logs["loss"]))
+                result.norms.append(float(logs["grad_norm"]))
+
+    return Stopwatch()
+
+
+class Counting:
+    """A collator that counts the tokens of its batches which are no padding."""
+
+    def __init__(self, collate: Any, result: Result) -> None:
+        self.collate = collate
+        self.result = result
+
+    def __call__(self, rows: Any) -> Any:
+        """Return the batch, and note its tokens."""
+        batch = self.collate(rows)
+        mask = batch.get("attention_mask")
+        self.result.tokens.append(int(mask.sum()) if mask is not None else batch["input_ids"].numel())
+        return batch
+
+
+def run_one(config: Any, build: Any) -> Result:
+    """Train with one engine in this process, and return what came of it."""
+    import torch
+
+    result = Result()
+    trainer = build(config).trainer
+    trainer.data_collator = Counting(trainer.data_collator, result)
+    trainer.add_callback(stopwatch(result))
+    trainer.train()
+    accumulation, counted = config.training.gradient_accumulation_steps, result.tokens
+    result.tokens = [sum(counted[i : i + accumulation]) for i in range(0, len(counted), accumulation)]
+    result.tokens = result.tokens[: len(result.seconds)]
+    if torch.cuda.is_available() and not config.training.use_cpu:
+        result.memory = torch.cuda.max_memory_allocated() / 1e6
+    else:
+        result.memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    return result
+
+
+def frozen(config: Any) -> tuple[list[str], list[str]]:
+    """Return the overrides that make all engines do the same, and what cannot be made the same."""
+    kwargs = config.training.trainer_kwargs
+    overrides = [
+        "training.logging_steps=1",
+        "training.save_strategy=no",
+        "training.save_final_model=false",
+        "training.eval_strategy=no",
+        "training.report_to=none",
+        "training.disable_tqdm=true",
+        f"training.seed={config.training.seed}",
+    ]
+    open_ends = []
+    if kwargs.get("packing") and kwargs.get("packing_strategy", "bfd") != "wrapped":
+        open_ends.append("HF: packed rows reach transformers flat, its own loss is a mean over the same targets")
+    if config.training.trainer_type is None:
+        open_ends.append("trainer_type is not given: ours is chosen by the data")
+    return overrides, open_ends
+
+
+def compare(file: Path, overrides: list[str], engines: list[str], steps: int, rounds: int) -> dict[str, list[Result]]:
+    """Run every engine in turns, each time in a new process; return the results by engine.
+
+    Raises:
+        ConfigError: an engine fails, with the end of what it said.
+    """
+    results: dict[str, list[Result]] = {engine: [] for engine in engines}
+    for number in range(rounds):
+        for engine in engines:
+            print(f"round {number + 1} of {rounds}: {engine}", flush=True)
+            results[engine].append(_in_a_process(file, overrides, engine, steps))
+    return results
+
+
+def _in_a_process(file: Path, overrides: list[str], engine: str, steps: int) -> Result:
+    command = [sys.executable, "-m", "trainwright.cli.main", "compare", "-c", str(file), "--one", engine]
+    done = subprocess.run([*command, "--steps", str(steps), *overrides], capture_output=True, text=True)
+    marked = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if done.returncode or not marked:
+        said = "\n".join((done.stderr or done.stdout).strip().splitlines()[-12:])
+        raise ConfigError(f"{engine} failed (exit code {done.returncode}):\n{said}")
+    return Result(**json.loads(marked[-1]))
+
+
+def table(results: dict[str, list[Result]]) -> str:
+    """Return losses side by side, then speed and memory, and their ratios to the first engine."""
+    engines = list(results)
+    first = {engine: runs[0] for engine, runs in results.items()}
+    lines = ["step  " + "  ".join(f"{engine:>22}" for engine in engines), " " * 6 + "  ".join(
+        f"{'loss   grad_norm':>22}" for _ in engines)]  # fmt: skip
+    for step in range(max(len(one.losses) for one in first.values())):
+        cells = [
+            f"{one.losses[step]:>12.6f} {one.norms[step]:>9.5f}" if step < len(one.losses) else " " * 22
+            for one in first.values()
+        ]
+        lines.append(f"{step + 1:>4}  " + "  ".join(cells))
+    speeds = {engine: median(one.speed for one in runs) for engine, runs in results.items()}
+    memories = {engine: median(one.memory for one in runs) for engine, runs in results.items()}
+    base = engines[0]
+    lines += ["", f"{'engine':<10} {'tokens/s':>10} {'ratio':>7} {'memory MB':>10} {'ratio':>7}"]
+    for engine in engines:
+        lines.append(
+            f"{engine:<10} {speeds[engine]:>10.0f} {speeds[engine] / speeds[base]:>7.2f} {memories[engine]:>10.0f} "
+            f"{memories[engine] / memories[base]:>7.2f}"
+        )
+    return "\n".join(lines)
+
+
+def draw(path: Path, results: dict[str, list[Result]]) -> Path:
+    """Draw losses over steps and tokens per second of every engine; return the path."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for (engine, runs), style in zip(results.items(), ("-", "--", ":", "-.") * 3, strict=False):
+        left.plot(range(1, len(runs[0].losses) + 1), runs[0].losses, style, label=engine)
+    left.set(xlabel="step", ylabel="loss")
+    left.legend(frameon=False)
+    right.barh(list(results), [median(one.speed for one in runs) for runs in results.values()])
+    right.invert_yaxis()
+    right.set(xlabel="tokens per second, without padding")
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120)
+    return path
