@@ -15,14 +15,14 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("-n", "--rows", type=int, default=3, help="how many rows (3)")
     args, overrides = parser.parse_known_args(argv)
 
-    from trainwright.config.load import load_checked, options_of
+    from trainwright.config.load import load_checked
 
     config = load_checked(args.config, overrides).config
 
     from trainwright.tasks.language.show import LEGEND, show_rows
     from trainwright.tasks.language.text import load_text
 
-    text = load_text(config, lambda kind: options_of(config, kind))
+    text = load_text(config)
     print(f"{text.kind.name} on {text.rules.format.value}. {LEGEND}")
     print(show_rows(text.tokenizer, text.train, args.rows))
     for note in text.notes:

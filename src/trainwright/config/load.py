@@ -96,20 +96,46 @@ def _check(loaded: Loaded, problems: Problems) -> None:
     found = list(rules.faults(config))
     kind = config.training.trainer_type
     if not problems.errors and kind not in _REST:
-        options: Any = DPOOptions if kind in _DPO_TYPES else SFTOptions
-        chosen = options(**options_of(config, options))
-        found += rules.dpo_faults(chosen) if kind in _DPO_TYPES else rules.sft_faults(chosen)
+        by_kind = [_option_faults(config, one) for one in ([SFTOptions, DPOOptions] if kind is None else [_kind(kind)])]
+        found += by_kind[0] if all(by_kind) else []  # without a trainer_type, the data decides later
     for path, message, hint in found:
         problems.add(place_of(tree, path), message, hint, len(path.split(".")[-1]))
     for one, other in (_SAME_LENGTH, _SAME_PACKING):
-        first, second = get(tree, one), get(tree, other)
-        if first is not None and second is not None and first.value != second.value:
+        first, second = (found.value if (found := get(tree, name)) else None for name in (one, other))
+        if first is not None and second is not None and first != second:
             _twice(problems, tree, one, other)
     for sentence in faults_of(argument_values(config.training)):
         name = (re.match(r"\w+", sentence) or [""])[0]
         given = _given_name(tree, name)
         sentence = sentence.replace(f"{name}=", f"{given.split('.')[-1]}=", 1).rstrip(".")
         problems.add(place_of(tree, given), sentence, "", len(given.split(".")[-1]))
+
+
+def _kind(trainer: TrainerType) -> Any:
+    return DPOOptions if trainer in _DPO_TYPES else SFTOptions
+
+
+def _option_faults(config: TrainingConfig, kind: Any) -> list[rules.Fault]:
+    chosen = kind(**options_of(config, kind))
+    return list(rules.dpo_faults(chosen) if kind is DPOOptions else rules.sft_faults(chosen))
+
+
+def checked_options(config: TrainingConfig, kind: Any) -> Any:
+    """Return the settings of the kind of training that the data turned out to be for.
+
+    Raises:
+        ConfigError: they hold keys of another kind, or cannot work.
+    """
+    known = {*ARGUMENTS, *(f.name for f in fields(kind))}
+    problems, nowhere = Problems(), Place("")
+    for name in config.training.trainer_kwargs:
+        if name not in known:
+            what = "preferences" if kind is DPOOptions else "supervised fine-tuning"
+            problems.add(nowhere, f"training.trainer_kwargs.{name} is no setting of {what}", "check the data's columns")
+    for _, message, hint in _option_faults(config, kind):
+        problems.add(nowhere, message, hint)
+    problems.raise_if_any()
+    return kind(**options_of(config, kind))
 
 
 def options_of(config: TrainingConfig, kind: Any) -> dict[str, Any]:
@@ -168,10 +194,8 @@ def check_kwargs(tree: Tree, params: TrainingParams, problems: Problems) -> None
     given = get(tree, "training.trainer_kwargs")
     if given is None or not isinstance(given.value, dict) or params.trainer_type in _REST:
         return
-    kinds: list[Any] = [SFTOptions, DPOOptions] if params.trainer_type is None else [
-        DPOOptions if params.trainer_type in _DPO_TYPES else SFTOptions
-    ]  # fmt: skip
-    known = {f.name: kind for kind in reversed(kinds) for f in fields(kind)}
+    kinds = [SFTOptions, DPOOptions] if params.trainer_type is None else [_kind(params.trainer_type)]
+    known = {f.name: kind for kind in kinds for f in fields(kind)}
     for name, value in given.value.items():
         path = f"training.trainer_kwargs.{name}"
         if name not in known and name not in ARGUMENTS:
@@ -191,7 +215,7 @@ def _given_name(tree: Tree, name: str) -> str:
 
 
 def as_yaml(config: TrainingConfig) -> dict[str, Any]:
-    """Return a configuration as plain values, as a file would hold them; sections at their defaults are left out."""
+    """Return a configuration as plain values, as a file would hold them, under one name each; sections at their defaults are left out."""
     whole, usual = _plain(asdict(config)), _plain(asdict(TrainingConfig()))
     for name in ("fsdp", "deepspeed", "peft"):
         if whole[name] == usual[name]:
@@ -199,6 +223,9 @@ def as_yaml(config: TrainingConfig) -> dict[str, Any]:
     for name in ("grpo", "gkd", "gold", "profiler", "telemetry"):
         if whole["training"][name] == usual["training"][name]:
             del whole["training"][name]
+    for one, other in TWINS:
+        unused = one if whole["training"].get(one) == usual["training"][one] else other
+        whole["training"].pop(unused, None)
     return whole
 
 

@@ -12,6 +12,7 @@ import torch
 
 from trainwright.checkpoint import folder, weights
 from trainwright.data.loader import PlannedBatches
+from trainwright.data.packing import PackedRows
 from trainwright.data.plan import Batching, Order, Plan
 from trainwright.errors import CheckpointError, ConfigError
 
@@ -61,7 +62,7 @@ def replay(trainer: Trainer, step: int, loss: bool = False) -> Step:
     lengths = batches.plan.order.lengths if isinstance(batches, PlannedBatches) else None
     found = find_step(trainer.run_folder, step, lengths)
     for row in found.rows:
-        row.shown = describe(trainer, trainer.train_dataset[row.index])
+        row.shown = shown(trainer, row.index)
     if loss:
         if found.checkpoint is None:
             raise CheckpointError(f"There is no whole checkpoint before step {step} in '{trainer.run_folder}'.")
@@ -116,6 +117,15 @@ def plan_of(data: Mapping[str, Any], lengths: Any) -> Plan:
         )
     order = Order(data["num_rows"], data["sampling"], data["seed"], lengths, data["group_rows"])
     return Plan(order, Batching(data["batch_size"], data["accumulation"], data["ranks"], data["drop_last"]))
+
+
+def shown(trainer: Trainer, index: int) -> str:
+    """Return a row of the training data as text; of a packed row every document, on a line of its own."""
+    rows = trainer.train_dataset
+    if not isinstance(rows, PackedRows):
+        return describe(trainer, rows[index])
+    documents = [describe(trainer, one) for one in rows.documents(index)]
+    return "".join(f"\n  document {number}  {text}" for number, text in enumerate(documents, start=1))
 
 
 def describe(trainer: Trainer, row: Any) -> str:

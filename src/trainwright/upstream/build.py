@@ -101,7 +101,7 @@ def build_transformers(config: TrainingConfig) -> Any:
     from transformers import Trainer, TrainingArguments
 
     neutral = replace(config, training=replace(config.training, trainer_type=None))
-    text = load_text(neutral, lambda kind: options_of(config, kind))
+    text = load_text(neutral)
     if text.kind is TrainerType.DPO:
         raise ConfigError("transformers.Trainer has no preference optimisation; use trainer_type: DPO or TRL_DPO.")
     set_seed(config.training.seed)

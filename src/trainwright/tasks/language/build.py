@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Any
 
 from trainwright.args.training import TrainingArguments
-from trainwright.config.load import options_of
 from trainwright.config.params import TrainerType, TrainingParams
 from trainwright.config.schema import TrainingConfig
 from trainwright.config.translate import argument_values
@@ -36,7 +35,7 @@ def build(config: TrainingConfig) -> Trainer:
     """
     args = arguments(config.training)
     set_levels(config.training)
-    text = load_text(config, lambda kind: options_of(config, kind))
+    text = load_text(config)
     set_seed(args.seed, args.full_determinism)
     model = build_model(config, args, text)
     dpo = text.kind is TrainerType.DPO

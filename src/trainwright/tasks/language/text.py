@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from trainwright.batch import IGNORED
+from trainwright.config.load import checked_options, options_of
 from trainwright.config.options import DPOOptions, SFTOptions
 from trainwright.config.params import TrainerType
 from trainwright.config.schema import DatasetSplitParams, TrainingConfig, TrainTarget
@@ -104,22 +105,17 @@ def columns_of(table: Any) -> list[str]:
     return list(table.column_names or next(iter(table)))
 
 
-def load_text(config: TrainingConfig, options_of: Any) -> Text:
+def load_text(config: TrainingConfig) -> Text:
     """Return tokenizer and data of a run.
-
-    Args:
-        config: the whole configuration.
-        options_of: gives the settings for `SFTOptions` or `DPOOptions`.
 
     Raises:
         ConfigError, DataError: something cannot be read, or does not fit.
     """
     seed = config.training.seed
     table = sources.read(config.data.train, seed)
-    first = SFTOptions(**options_of(SFTOptions)) if config.training.trainer_type is not TrainerType.DPO else None
-    found = format_of(columns_of(table), first.dataset_text_field if first else "text")
+    found = format_of(columns_of(table), options_of(config, SFTOptions).get("dataset_text_field", "text"))
     kind = kind_of(config.training.trainer_type, found)
-    options: Any = DPOOptions(**options_of(DPOOptions)) if kind is TrainerType.DPO else first
+    options = checked_options(config, DPOOptions if kind is TrainerType.DPO else SFTOptions)
     tokenizer = tokenizer_of(config, options)
     rules = rules_of(config, kind, options, tokenizer, found)
     notes = [] if config.training.trainer_type is kind else [f"The data holds {found.value}, so this is {kind.name}."]
