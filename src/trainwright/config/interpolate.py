@@ -11,12 +11,13 @@ from trainwright.errors import did_you_mean
 _FIRST_NAME = re.compile(r"\$\{\s*(\w+)")
 
 
-def interpolate(tree: Tree, sections: list[str], problems: Problems) -> None:
+def interpolate(tree: Tree, sections: list[str], defaults: dict[str, Any], problems: Problems) -> None:
     """Replace every text that refers to a key of the file or to `${oc.env:NAME}`; other `${...}` stay as they are.
 
     Args:
         tree: the whole file, changed in place.
         sections: names of the top-level sections; `${x}` with another first name is text, as in a prompt.
+        defaults: what the keys are that the file does not give.
         problems: takes references to keys that do not exist.
     """
     dollars = [leaf for leaf in leaves(tree) if isinstance(leaf.value, str) and "${" in leaf.value]
@@ -26,10 +27,12 @@ def interpolate(tree: Tree, sections: list[str], problems: Problems) -> None:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    everything = _without_other_dollars(plain(tree), sections)
+    everything: Any = OmegaConf.merge(
+        *(OmegaConf.create(_without_other_dollars(one, sections)) for one in (defaults, plain(tree)))
+    )
     for leaf in referring:
         try:
-            value = OmegaConf.create({**everything, "_asked": leaf.value})["_asked"]
+            value = dict(OmegaConf.merge(everything, {"_asked": leaf.value}))["_asked"]
         except OmegaConfBaseException as error:
             name = leaf.value.split("${")[1].split("}")[0]
             known = [f"{section}.{key}" for section in sections for key in (everything.get(section) or {})]

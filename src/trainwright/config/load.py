@@ -83,7 +83,7 @@ def _read(path: Path, overrides: Sequence[str]) -> tuple[Loaded, Problems]:
     apply(tree, overrides)
     problems = Problems()
     modernize(tree, problems)
-    interpolate(tree, SECTIONS, problems)
+    interpolate(tree, SECTIONS, _plain(asdict(TrainingConfig())), problems)
     config = convert(tree, TrainingConfig, "", problems)
     check_kwargs(tree, config.training, problems)
     for warning in problems.warnings:
@@ -101,7 +101,7 @@ def _check(loaded: Loaded, problems: Problems) -> None:
     for path, message, hint in found:
         problems.add(place_of(tree, path), message, hint, len(path.split(".")[-1]))
     for one, other in (_SAME_LENGTH, _SAME_PACKING):
-        first, second = (found.value if (found := get(tree, name)) else None for name in (one, other))
+        first, second = (node.value if (node := get(tree, name)) else None for name in (one, other))
         if first is not None and second is not None and first != second:
             _twice(problems, tree, one, other)
     for sentence in faults_of(argument_values(config.training)):
@@ -215,7 +215,7 @@ def _given_name(tree: Tree, name: str) -> str:
 
 
 def as_yaml(config: TrainingConfig) -> dict[str, Any]:
-    """Return a configuration as plain values, as a file would hold them, under one name each; sections at their defaults are left out."""
+    """Return a configuration as a file would hold it: each thing under one name, no section at its defaults."""
     whole, usual = _plain(asdict(config)), _plain(asdict(TrainingConfig()))
     for name in ("fsdp", "deepspeed", "peft"):
         if whole[name] == usual[name]:

@@ -121,6 +121,5 @@ TWINS = (
     ("enable_wandb", "report_to"),
     ("enable_mlflow", "report_to"),
     ("enable_tensorboard", "report_to"),
-    ("use_deterministic", "full_determinism"),
     ("nccl_default_timeout_minutes", "ddp_timeout"),
 )

@@ -13,6 +13,7 @@ Span = tuple[int, int]
 Message = dict[str, Any]
 
 _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_PIECES = re.compile(r"<[^<>\s]+>|\s+|[^<\s]+|<")
 _SENTINEL = "\u2402trainwright\u2403"
 NAMED_TEMPLATES = {
     "chatml": (
@@ -125,8 +126,16 @@ def _span_of_content(
             "The chat template renders an assistant's turn in a way that cannot be found again, so assistant_only_loss "
             "does not know what to learn. Mark it in the template with {% generation %} and {% endgeneration %}."
         )
-    stop = len(text) - len(tail)
-    for ending in (end, end.rstrip()):
-        if tail.startswith(ending):
-            return len(head), stop + len(ending)
-    return len(head), stop
+    return len(head), len(text) - len(tail) + len(_ending(end, tail))
+
+
+def _ending(end: str, tail: str) -> str:
+    """Return how a turn ends: as many special tokens and spaces of its end as follow it in the whole conversation;
+    where that is none (some templates end the last turn in their own way), the special token that follows."""
+    ending = ""
+    for piece in _PIECES.findall(end):
+        if not tail.startswith(ending + piece):
+            break
+        ending += piece
+    first = _PIECES.match(tail)
+    return ending or (first[0] if first and first[0].startswith("<") else "")

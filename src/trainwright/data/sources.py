@@ -65,6 +65,8 @@ def read_one(one: DatasetParams, stream: bool) -> Any:
             return found.to_iterable_dataset() if stream else found
         if where.exists():
             builder, files = _files(where, _FORMATS.get(name))
+            if not any(Path(file).stat().st_size for file in files):
+                raise DataError(f"'{where}' is empty: it has no row.")
             options = {"sep": "\t"} if files[0].endswith(".tsv") else {}
             given = {**options, **one.dataset_kwargs}
             return datasets.load_dataset(builder, data_files=files, split="train", streaming=stream, **given)
@@ -75,9 +77,8 @@ def read_one(one: DatasetParams, stream: bool) -> Any:
         raise
     except Exception as error:
         cause = error.__cause__ or error
-        raise DataError(
-            f"The dataset '{path or name}' cannot be read: {type(cause).__name__}: {str(cause).splitlines()[0]}"
-        ) from error
+        said = (str(cause).strip() or "no reason given").splitlines()[0]
+        raise DataError(f"The dataset '{path or name}' cannot be read: {type(cause).__name__}: {said}") from error
 
 
 def _files(where: Path, builder: str | None) -> tuple[str, list[str]]:

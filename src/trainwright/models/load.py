@@ -141,4 +141,5 @@ def without_dropout(model: nn.Module) -> nn.Module:
 
 
 def _first_line(error: Exception) -> str:
-    return f"{str(error).strip().splitlines()[0].rstrip('.')}." if str(error).strip() else f"{type(error).__name__}."
+    said = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"{said.rstrip('.')}."

@@ -1,0 +1,291 @@
+"""A run's file: everything right loads, everything wrong is told at once, with its line."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.language import tiny_language as tiny
+from trainwright import ConfigError, TrainingArguments
+from trainwright.cli.main import main
+from trainwright.config import TrainerType, TrainingConfig, TrainingParams
+from trainwright.config.json_schema import schema
+from trainwright.config.load import as_yaml, check, load, load_checked
+from trainwright.config.options import DPOOptions, SFTOptions
+from trainwright.config.translate import argument_values, arguments_of
+
+RECIPES = sorted((Path(__file__).parent / "recipes").glob("*.yaml"))
+GOOD = """\
+model:
+  model_name: llama
+  load_pretrained_weights: false
+data:
+  train:
+    datasets:
+      - dataset_name: rows.jsonl
+training:
+  trainer_type: SFT
+  learning_rate: 1e-5
+"""
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny.write_rows(tmp_path / "rows.jsonl", tiny.rows_of("text", 3))
+    (tmp_path / "run.yaml").write_text(GOOD)
+    return tmp_path
+
+
+def errors_of(text, *overrides):
+    Path("run.yaml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_checked(Path("run.yaml"), overrides)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_oumis_recipes_load(path):
+    config = load(path).config
+    assert isinstance(config, TrainingConfig)
+    assert isinstance(argument_values(config.training)["learning_rate"], float)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_an_unknown_key_in_a_recipe_does_not(path, tmp_path):
+    content = yaml.safe_load(path.read_text())
+    content["model"]["modle_name"] = "x"
+    with pytest.raises(ConfigError, match="unknown key model.modle_name"):
+        load(tiny.write_yaml(tmp_path / "run.yaml", content))
+
+
+def test_what_the_recipes_say_is_read():
+    named = {path.stem[3:]: load(path).config for path in RECIPES}
+    assert len(named) >= 20
+    arguments = argument_values(named["full_sft"].training)
+    assert (arguments["learning_rate"], arguments["optim"]) == (2e-5, "adamw_torch_fused")
+    assert arguments["gradient_checkpointing_kwargs"] == {"use_reentrant": False}
+    assert "wandb" in arguments["report_to"]
+    assert argument_values(named["lora_sft"].training)["warmup_steps"] == 0.02
+    assert named["qlora_sft"].peft.lora_init_weights == "RANDOM"
+    pretrain = argument_values(named["oumi_pretrain"].training)
+    assert (pretrain["bf16"], pretrain["save_strategy"], pretrain["logging_steps"]) == (True, "no", 50)
+    mixed = named["interpolation"]
+    assert mixed.model.tokenizer_name == "base"
+    assert mixed.training.run_name == "base.sft"
+    assert mixed.data.train.seed == mixed.training.data_seed == 17
+    assert "${m.content}" in mixed.model.chat_template
+    assert named["defaults_only"].training.trainer_type is None
+    assert named["sgd_eval"].training.max_grad_norm is None
+    assert argument_values(named["sgd_eval"].training) | {"max_grad_norm": 0.0, "optim_args": "momentum=0.9"} == (
+        argument_values(named["sgd_eval"].training)
+    )
+
+
+def test_every_argument_may_stand_under_training(place):
+    values = {f.name: None for f in fields(TrainingArguments)}
+    known = {f.name for f in fields(TrainingParams)}
+    assert values.keys() <= known
+    (place / "run.yaml").write_text(GOOD + "  torch_empty_cache_steps: 4\n  spike_factor: 3\n  eval_delay: 2\n")
+    arguments = argument_values(load_checked(place / "run.yaml").config.training)
+    assert (arguments["torch_empty_cache_steps"], arguments["spike_factor"], arguments["eval_delay"]) == (4, 3.0, 2.0)
+
+
+# What a user may write, the message that must come, and the hint below the line.
+MISTAKES = {
+    "a key": ("  learning_rat: 2e-5", "run.yaml:11: unknown key training.learning_rat", "you mean 'learning_rate'?"),
+    "an optimizer": ("  optimizer: adamm", "run.yaml:11: optimizer='adamm' is not known", ""),
+    "a schedule": ("  lr_scheduler_type: cosin", "lr_scheduler_type='cosin' is not known. Did you mean 'cosine'?", ""),
+    "a batch size": ("  per_device_train_batch_size: -3", "per_device_train_batch_size=-3 must be a whole number", ""),
+    "a half step": ("  max_steps: 10.5", "training.max_steps: 10.5 is a number, but a whole number is expected", ""),
+    "a text": ("  max_steps: fast", "training.max_steps: 'fast' is a text, but a whole number is expected", ""),
+    "quotes": ("  max_steps: '10'", "training.max_steps: '10' is a text", "write it without quotes"),
+    "a truth": ("  use_peft: maybe", "training.use_peft: 'maybe' is a text, but true or false is expected", ""),
+    "evaluation": ("  eval_strategy: steps", "run.yaml:11: eval_strategy steps needs data.validation.datasets", "or"),
+    "a setting": (
+        "  trainer_kwargs: {packng: true}", "unknown key training.trainer_kwargs.packng", "Did you mean 'packing'?",
+    ),
+    "a packing": (
+        "  trainer_kwargs: {packing_strategy: bdf}", "packing_strategy 'bdf' is not known", "Did you mean 'bfd'?",
+    ),
+    "no length": ("  trainer_kwargs: {packing: true, max_length: null}", "packing needs max_length", ""),
+    "twins": (
+        "  optimizer: sgd\n  optim: adafactor",
+        "run.yaml:12: training.optimizer (line 11) and training.optim are two names of one thing",
+        "give only one",
+    ),
+    "old and new": (
+        "  trainer_kwargs: {max_seq_length: 5, max_length: 6}", "max_seq_length (line 11) and training.trainer_kw", "",
+    ),
+    "no checkpoint": ("  resume_from_checkpoint: ./gone", "there is no folder './gone'", "checkpoint-N"),
+    "a section": ("peft: 3", "peft is 3, but a section with keys is expected", ""),
+    "a rank": ("  use_peft: true\npeft: {lora_r: 0}", "lora_r 0 is less than 1", ""),
+    "q_lora alone": ("peft: {q_lora: true}", "q_lora needs training.use_peft: true", ""),
+    "fsdp": ("fsdp: {enable_fsdp: true}", "valid, but fsdp is not supported yet", "torchrun"),
+    "deepspeed": ("deepspeed: {enable_deepspeed: true}", "valid, but deepspeed is not supported yet", ""),
+    "the profiler": ("  profiler: {enable_cpu_profiling: true}", "valid, but the profiler is not supported yet", ""),
+    "a twice given key": ("  learning_rate: 3", "run.yaml:11: not valid YAML: the key 'learning_rate' is given tw", ""),
+    "a missing colon": ("  max_steps 3\n  x: 1", "not valid YAML", ""),
+    "a tab": ("\tmax_steps: 3", "run.yaml:11: not valid YAML", ""),
+    "a bad reference": ("  run_name: ${training.sead}", "refers to something that is not there", "'training.seed'"),
+    "fp16 and bf16": ("  fp16: true\n  bf16: true", "fp16 and bf16 are both set", ""),
+    "workers": ("  dataloader_num_workers: many", "dataloader_num_workers 'many' is no number", "auto"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes(place, name):
+    line, message, hint = MISTAKES[name]
+    said = errors_of(GOOD + line + "\n")
+    assert message in said, said
+    assert hint in said, said
+    assert "Traceback" not in said
+
+
+ELSEWHERE = {
+    "no model": (("model_name: llama", "trust_remote_code: false"), "model.model_name is missing"),
+    "no data": (("      - dataset_name: rows.jsonl", "      []"), "data.train.datasets is missing"),
+    "a file": (("rows.jsonl", "row.jsonl"), "run.yaml:7: there is no file or folder 'row.jsonl'"),
+    "a folder": (("model_name: llama", "model_name: ./lama"), "run.yaml:2: there is no folder './lama'"),
+    "a format": (("rows.jsonl", "json"), "'json' is a format, so dataset_path must say where the data is"),
+    "a dataset": (("rows.jsonl", "tex_sft_jsonl"), "there is no dataset 'tex_sft_jsonl'"),
+    "a trainer": (("SFT", "TRL_SFFT"), "training.trainer_type: 'TRL_SFFT' is not known"),
+    "another's trainer": (("SFT", "TRL_KTO"), "valid, but KTO is not ours; run it with"),
+    "a dtype": (("model_name: llama", "model_name: llama\n  torch_dtype_str: bf61"), "'bf61' is no number format"),
+    "proportions": (("rows.jsonl", "rows.jsonl\n        mixture_proportion: 0.4"), "add up to 0.4, not to 1"),
+    "an unknown section": (("training:", "trainin:"), "unknown key trainin"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_mistakes_elsewhere(place, name):
+    (old, new), message = ELSEWHERE[name]
+    said = errors_of(GOOD.replace(old, new))
+    assert message in said, said
+
+
+DPO_MISTAKES = {
+    "loss_type: [sigmod]": "loss_type 'sigmod' is not known",
+    "loss_weights: [1, 2]": "2 loss_weights for 1 losses",
+    "beta: -1": "beta -1.0 is negative",
+    "f_divergence_type: kl": "f_divergence_type 'kl' is not known",
+    "loss_type: exo_pair": "exo_pair takes the logarithm of label_smoothing",
+    "sync_ref_model: true": "sync_ref_model is not supported",
+    "packing: true": "unknown key training.trainer_kwargs.packing",
+}
+
+
+@pytest.mark.parametrize("setting", DPO_MISTAKES)
+def test_mistakes_of_preferences(place, setting):
+    said = errors_of(GOOD.replace("SFT", "dpo") + f"  trainer_kwargs: {{{setting}}}\n")
+    assert DPO_MISTAKES[setting] in said, said
+
+
+def test_all_mistakes_at_once_in_the_order_of_the_file(place):
+    said = errors_of(GOOD.replace("llama", "./gone") + "  learning_rat: 1\n  optimizer: adamm\n  max_steps: fast\n")
+    assert re.findall(r"run.yaml:(\d+)", said) == ["2", "11", "12", "13"]
+    assert "   11 |   learning_rat: 1\n          ^^^^^^^^^^^^ Did you mean 'learning_rate'?" in said
+
+
+def test_overrides_in_both_habits(place):
+    overrides = ["training.max_steps=7", "--training.seed", "3", "--model.model_kwargs.hidden_size=64",
+                 "data.train.datasets[0].sample_count=2", "training.eval_strategy=no"]  # fmt: skip
+    config = load_checked(place / "run.yaml", overrides).config
+    assert (config.training.max_steps, config.training.seed) == (7, 3)
+    assert config.model.model_kwargs == {"hidden_size": 64}
+    assert config.data.train.datasets[0].sample_count == 2
+    assert config.training.eval_strategy == "no"
+    with pytest.raises(ConfigError, match="command line: training.max_step=3: unknown key training.max_step"):
+        load(place / "run.yaml", ["training.max_step=3"])
+    with pytest.raises(ConfigError, match="--training.seed has no value"):
+        load(place / "run.yaml", ["--training.seed"])
+    with pytest.raises(ConfigError, match="the list has 1 items"):
+        load(place / "run.yaml", ["data.train.datasets.4.split=x"])
+
+
+def test_a_folders_own_file_says_the_same_again(place):
+    for path in RECIPES:
+        config = load(path).config
+        again = tiny.write_yaml(place / "again.yaml", as_yaml(config))
+        assert as_yaml(load(again).config) == as_yaml(config), path
+        assert argument_values(load(again).config.training) == argument_values(config.training)
+
+
+def test_names_of_the_past_are_mapped_with_a_warning(place, capsys):
+    (place / "run.yaml").write_text(GOOD + "  trainer_kwargs: {max_seq_length: 77}\n  evaluation_strategy: no\n")
+    config = load_checked(place / "run.yaml").config
+    assert config.training.trainer_kwargs == {"max_length": 77}
+    assert config.training.eval_strategy == "no"
+    said = capsys.readouterr().err
+    assert "run.yaml:11: training.trainer_kwargs.max_seq_length is an old name" in said
+
+
+def test_check_needs_no_torch_and_half_a_second(place):
+    code = "import sys\nfrom trainwright.cli.main import main\ncode = main(['check', '-c', 'run.yaml'])\n"
+    code += "print(code, *[m for m in ('torch', 'transformers', 'datasets', 'numpy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["run.yaml is valid: SFT, llama, 3 epochs.", "0"]
+    (place / "run.yaml").write_text(GOOD + "  learning_rat: 1\n")
+    before = sorted(place.iterdir())
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["2"]
+    assert sorted(place.iterdir()) == before
+
+
+def test_python_has_the_same_names_and_checks():
+    config = TrainingConfig(training=TrainingParams(trainer_type=TrainerType.TRL_SFT))
+    with pytest.raises(ConfigError, match="model.model_name is missing"):
+        check(config)
+    assert TrainingParams(trainer_type="dpo").trainer_type is TrainerType.DPO
+    assert arguments_of(TrainingParams(learning_rate=3e-4, max_steps=4)).learning_rate == 3e-4
+    assert isinstance(TrainingConfig().training.output_dir, type(None))
+
+
+def test_the_names_are_trls():
+    trl = pytest.importorskip("trl", reason="trl is not installed")
+    import transformers
+
+    base = {f.name for f in fields(transformers.TrainingArguments)}
+    for ours, theirs in ((SFTOptions, trl.SFTConfig), (DPOOptions, trl.DPOConfig)):
+        own = {f.name for f in fields(theirs)} - base
+        assert own <= {f.name for f in fields(ours)}
+        assert {f.name for f in fields(ours)} - own <= {"ref_model"}
+    usual = {f.name: f.default for f in fields(trl.DPOConfig)}
+    assert all(
+        getattr(DPOOptions(), name) == usual[name] for name in ("beta", "ld_alpha", "discopop_tau", "max_length")
+    )
+
+
+def test_the_schema_for_editors_is_shipped_as_it_is():
+    shipped = (files("trainwright") / "recipes" / "run.schema.json").read_text()
+    assert json.loads(shipped) == json.loads(json.dumps(schema())), "python -m trainwright.config.json_schema"
+
+
+@pytest.mark.parametrize("kind", ["sft", "dpo", "pretrain"])
+def test_init_writes_a_file_that_is_right_but_for_the_names(place, kind, capsys):
+    assert main(["init", kind]) == 0
+    text = (place / f"{kind}.yaml").read_text()
+    assert text.startswith("# yaml-language-server: $schema=")
+    for name in re.findall(r"\./[\w.-]+", text):
+        Path(name).mkdir(exist_ok=True)
+    load_checked(place / f"{kind}.yaml")
+    assert main(["init", kind]) == 2
+    assert "exists; give another name" in capsys.readouterr().err
+
+
+def test_a_missing_extra_is_told_at_check(place, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in ("trl", "peft") else found(name))
+    said = errors_of(GOOD.replace("SFT", "TRL_SFT") + "  use_peft: true\n")
+    assert "trainer_type TRL_SFT needs the package 'trl', which is not installed" in said
+    assert "pip install 'trainwright[trl]'" in said
+    assert "use_peft needs the package 'peft'" in said

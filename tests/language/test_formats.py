@@ -1,0 +1,322 @@
+"""What rows of text become: every format, what is learned of it, and what is said when something is lost."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from pathlib import Path
+
+import datasets
+import pytest
+import torch
+
+from tests.language import tiny_language as tiny
+from trainwright import ConfigError, DataError
+from trainwright.cli.main import main
+from trainwright.config.load import load_checked
+from trainwright.config.params import TrainerType
+from trainwright.data import chat
+from trainwright.data.formats import canonical, format_of, with_prompt
+from trainwright.data.packing import PackedRows
+from trainwright.tasks.language.text import load_text
+
+TALK = [
+    {"role": "user", "content": "the cat"},
+    {"role": "assistant", "content": "sat on"},
+    {"role": "user", "content": "red dog"},
+    {"role": "assistant", "content": "ran home"},
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tiny.make_place(tmp_path_factory.mktemp("formats"))
+
+
+def text_of(place, rows, tmp_path, kwargs=None, model=None, data=None, **training):
+    """Load rows through a file, as a user would."""
+    file = tmp_path / "rows.jsonl"
+    if not file.exists() or file.read_text() != "".join(json.dumps(row) + "\n" for row in rows):
+        tiny.write_rows(file, rows)
+    content = tiny.settings(place, "text", trainer_kwargs=kwargs or {}, **training)
+    content["model"] |= model or {}
+    content["data"]["train"] = {"datasets": [{"dataset_name": str(tmp_path / "rows.jsonl")}], **(data or {})}
+    return load_text(load_checked(tiny.write_yaml(tmp_path / "run.yaml", content)).config)
+
+
+def learned(text, number=0):
+    """The text that a row's labels stand for."""
+    labels = text.train[number]["labels"]
+    return text.tokenizer.decode(labels[labels != -100])
+
+
+def test_text_ends_with_the_end_token(place, tmp_path):
+    text = text_of(place, [{"text": "the cat"}, {"text": "the dog<|end|>"}], tmp_path)
+    assert [learned(text, 0), learned(text, 1)] == ["the cat<|end|>", "the dog<|end|>"]
+    assert text.notes == ["The data holds text, so this is SFT."]
+
+
+def test_a_column_of_another_name(place, tmp_path):
+    text = text_of(place, [{"story": "the cat"}], tmp_path, data={"target_col": "story"})
+    assert learned(text) == "the cat<|end|>"
+
+
+@pytest.mark.parametrize(
+    ("only", "expected"), [(None, " sat<|end|>"), (True, " sat<|end|>"), (False, "the cat sat<|end|>")]
+)
+def test_completions(place, tmp_path, only, expected):
+    kwargs = {} if only is None else {"completion_only_loss": only}
+    text = text_of(place, [{"prompt": "the cat", "completion": " sat"}], tmp_path, kwargs)
+    assert learned(text) == expected
+    assert text.tokenizer.decode(text.train[0]["input_ids"]) == "the cat sat<|end|>"
+
+
+def test_pretraining_learns_prompts_too(place, tmp_path):
+    rows = [{"prompt": "the cat", "completion": " sat"}]
+    text = text_of(place, rows, tmp_path, trainer_type="PRETRAIN")
+    assert learned(text) == "the cat sat<|end|>"
+
+
+def test_conversations_of_openai_and_of_sharegpt(place, tmp_path):
+    share = [{"from": {"user": "human", "assistant": "gpt"}[m["role"]], "value": m["content"]} for m in TALK]
+    one = text_of(place, [{"messages": TALK}], tmp_path, model={"chat_template": "chatml"})
+    other = text_of(place, [{"conversations": share}], tmp_path, model={"chat_template": "chatml"})
+    assert torch.equal(one.train[0]["labels"], other.train[0]["labels"])
+    expected = "<|im_start|>user\nthe cat<|im_end|>\n<|im_start|>assistant\nsat on<|im_end|>\n"
+    assert learned(one).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "target", "expected"),
+    [
+        ({"assistant_only_loss": True}, None, "sat on<|im_end|>\nran home<|im_end|>\n"),
+        ({}, "ALL_ASSISTANT_TURNS", "sat on<|im_end|>\nran home<|im_end|>\n"),
+        ({}, "FINAL_ASSISTANT_TURN", "ran home<|im_end|>\n"),
+    ],
+)
+def test_what_the_assistant_wrote(place, tmp_path, kwargs, target, expected):
+    data = {"train_target": target} if target else {}
+    text = text_of(place, [{"messages": TALK}], tmp_path, kwargs, {"chat_template": "chatml"}, data)
+    assert learned(text) == expected
+
+
+def test_conversational_prompt_and_completion(place, tmp_path):
+    rows = [{"prompt": TALK[:3], "completion": TALK[3:]}]
+    text = text_of(place, rows, tmp_path, model={"chat_template": "chatml"})
+    assert learned(text) == "ran home<|im_end|>\n"
+
+
+def test_rows_of_tokens_are_taken_as_they_are(place, tmp_path):
+    rows = [{"input_ids": [5, 6, 7, 8], "labels": [-100, -100, 7, 8]}, {"input_ids": [9, 10], "labels": [9, 10]}]
+    text = text_of(place, rows, tmp_path)
+    assert text.train[0]["labels"].tolist() == [-100, -100, 7, 8]
+    masked = [{"input_ids": [5, 6, 7, 8], "completion_mask": [0, 0, 1, 1]}]
+    assert text_of(place, masked, tmp_path).train[0]["labels"].tolist() == [-100, -100, 7, 8]
+
+
+def test_preferences_with_and_without_a_prompt(place, tmp_path):
+    explicit = text_of(place, [{"prompt": "the cat", "chosen": " sat", "rejected": " ran"}], tmp_path)
+    implicit = text_of(place, [{"chosen": "the cat sat", "rejected": "the cat ran"}], tmp_path)
+    for text in (explicit, implicit):
+        assert text.kind is TrainerType.DPO
+        row = text.train[0]
+        decoded = [text.tokenizer.decode(row[name]) for name in ("prompt_ids", "chosen_ids", "rejected_ids")]
+        assert decoded == ["the cat", " sat<|end|>", " ran<|end|>"]
+    talk = {"chosen": [*TALK[:3], TALK[3]], "rejected": [*TALK[:3], {"role": "assistant", "content": "no"}]}
+    text = text_of(place, [talk], tmp_path, model={"chat_template": "chatml"})
+    assert text.tokenizer.decode(text.train[0]["chosen_ids"]) == "ran home<|im_end|>\n"
+    assert text.tokenizer.decode(text.train[0]["rejected_ids"]) == "no<|im_end|>\n"
+
+
+def test_the_prompt_of_an_implicit_preference_is_trls():
+    trl = pytest.importorskip("trl", reason="trl is not installed")
+    rng = random.Random(0)
+    for _ in range(50):
+        shared = tiny.sentence(rng, 1, 6)
+        row = {"chosen": f"{shared} {tiny.sentence(rng, 1, 4)}", "rejected": f"{shared} {tiny.sentence(rng, 1, 4)} z"}
+        assert with_prompt(row) == trl.extract_prompt(row)
+
+
+def test_tools_reach_the_template(place, tmp_path):
+    template = "{% if tools %}tools: {{ tools[0].name }}\n{% endif %}" + chat.NAMED_TEMPLATES["chatml"]
+    rows = [{"messages": TALK, "tools": json.dumps([{"name": "search"}])}]
+    assert learned(text_of(place, rows, tmp_path, model={"chat_template": template})).startswith("tools: search\n")
+
+
+TEMPLATES = [
+    "cohere", "cohere2", "gemma", "gemma3", "lfm2", "llama3", "phi3", "qwen2_5_vl", "qwen3_instruct_2507", "qwen3_vl",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("family", TEMPLATES)
+def test_assistant_turns_of_known_templates_are_those_that_trl_marks(family):
+    trl = pytest.importorskip("trl", reason="trl is not installed")
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    folder = Path(trl.__file__).parent / "chat_templates"
+    tokenizer = tiny.new_tokenizer()
+    tokenizer.bos_token = "<|im_start|>"
+    marked = (folder / f"{family}_training.jinja").read_text()
+    (full,), (spans,) = render_jinja_template(
+        [TALK], chat_template=marked, return_assistant_tokens_mask=True, **tokenizer.special_tokens_map
+    )
+    tokenizer.chat_template = (folder / f"{family}.jinja").read_text()
+    assert not chat.has_marks(tokenizer)
+    text = chat.render(tokenizer, TALK)
+    assert text == full
+    ours = chat.assistant_spans(tokenizer, TALK, text)
+    assert {i for start, end in ours for i in range(start, end)} == {i for a, b in spans for i in range(a, b)}
+
+
+def test_a_template_that_strips_earlier_thoughts_is_masked_by_content():
+    tokenizer = tiny.new_tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ '<' + m['role'] + '>' }}{% if m['role'] == 'assistant' and not loop.last %}"
+        "{{ m['content'].split('</think>')[-1] }}{% else %}{{ m['content'] }}{% endif %}{{ '<end>' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
+    )
+    thoughtful = [{**m, "content": f"hm</think>{m['content']}"} if m["role"] == "assistant" else m for m in TALK]
+    text = chat.render(tokenizer, thoughtful)
+    spans = chat.assistant_spans(tokenizer, thoughtful, text)
+    assert [text[a:b] for a, b in spans] == ["sat on<end>", "hm</think>ran home<end>"]
+
+
+def test_what_is_cut_off_is_counted(place, tmp_path):
+    rows = [{"text": "the cat sat on mat " * 9}, {"text": "the"}]
+    text = text_of(place, rows, tmp_path, {"max_length": 20})
+    whole = len(text.tokenizer(rows[0]["text"] + "<|end|>")["input_ids"])
+    assert len(text.train[0]["input_ids"]) == 20
+    assert f"1 of 2 rows of the training data are longer than max_length=20; {whole - 20} tokens" in text.notes[1]
+
+
+def test_rows_without_anything_to_learn_are_named_and_left_out(place, tmp_path):
+    rows = [{"prompt": "the", "completion": " cat"}, {"prompt": "the cat sat on " * 9, "completion": "x"}]
+    text = text_of(place, rows, tmp_path, {"max_length": 20})
+    assert len(text.train) == 1
+    assert "1 of 2 rows of the training data have nothing to learn" in text.notes[2]
+    assert text.notes[2].endswith("are left out: row 1.")
+    with pytest.raises(DataError, match="No row of the training data has anything to learn"):
+        text_of(place, rows[1:], tmp_path, {"max_length": 20})
+
+
+def test_a_model_that_would_not_stop_is_told(place, tmp_path):
+    text = text_of(place, [{"messages": TALK}], tmp_path, model={"chat_template": "chatml"})
+    assert any("No answer that is learned holds the end token '<|end|>'" in note for note in text.notes)
+    right = text_of(place, [{"messages": TALK}], tmp_path, {"eos_token": "<|im_end|>"}, {"chat_template": "chatml"})
+    assert not any("end token" in note for note in right.notes)
+    with pytest.raises(
+        ConfigError, match=r"eos_token '<\|im_ende\|>' is not in the tokenizer's vocabulary. Did you me"
+    ):
+        text_of(place, [{"messages": TALK}], tmp_path, {"eos_token": "<|im_ende|>"}, {"chat_template": "chatml"})
+
+
+def test_special_tokens_that_the_tokenizer_does_not_have_are_told(place, tmp_path):
+    template = chat.NAMED_TEMPLATES["chatml"].replace("<|im_", "<|turn_")
+    text = text_of(place, [{"messages": TALK}], tmp_path, model={"chat_template": template})
+    assert any("<|turn_end|>, <|turn_start|>, which the tokenizer knows only as several" in note for note in text.notes)
+
+
+def test_what_was_tokenised_once_is_not_again(place, tmp_path, monkeypatch):
+    from trainwright.data import tokenize
+
+    calls = []
+    row = tokenize.TextRules.row
+    monkeypatch.setattr(tokenize.TextRules, "row", lambda self, *given: calls.append(1) or row(self, *given))
+    rows = [{"messages": TALK}, {"messages": TALK[:2]}]
+    text_of(place, rows, tmp_path, model={"chat_template": "chatml"})
+    assert len(calls) == 2
+    text_of(place, rows, tmp_path, model={"chat_template": "chatml"})
+    assert len(calls) == 2
+    text_of(place, rows, tmp_path, model={"chat_template": "plain"})  # another template
+    assert len(calls) == 4
+    text_of(place, rows[:1], tmp_path, model={"chat_template": "chatml"})  # other content
+    assert len(calls) == 5
+
+
+@pytest.mark.parametrize("kind", ["json", "jsonl", "csv", "parquet", "arrow", "txt", "folder", "saved"])
+def test_files_of_every_kind(place, tmp_path, kind):
+    table = datasets.Dataset.from_list([{"text": "the cat"}, {"text": "sat, on"}])
+    target = tmp_path / f"data.{kind}"
+    if kind in ("json", "jsonl", "csv", "parquet"):
+        getattr(table, f"to_{kind.removesuffix('l')}")(str(target))
+    elif kind == "txt":
+        target.write_text("the cat\nsat, on\n")
+    elif kind == "folder":
+        target.mkdir()
+        for number in range(2):
+            tiny.write_rows(target / f"{number}.jsonl", [table[number]])
+    else:
+        table.save_to_disk(str(tmp_path / "saved"))
+        target = tmp_path / "saved" if kind == "saved" else next((tmp_path / "saved").glob("*.arrow"))
+    content = tiny.settings(place, "text")
+    content["data"]["train"]["datasets"] = [{"dataset_name": str(target)}]
+    text = load_text(load_checked(tiny.write_yaml(tmp_path / "run.yaml", content)).config)
+    assert [learned(text, 0), learned(text, 1)] == ["the cat<|end|>", "sat, on<|end|>"]
+
+
+def test_a_mixture_keeps_its_proportions(place, tmp_path):
+    tiny.write_rows(tmp_path / "a.jsonl", [{"text": f"cat {i}", "more": 1} for i in range(2000)])
+    tiny.write_rows(tmp_path / "b.jsonl", [{"text": f"dog {i}"} for i in range(2000)])
+    content = tiny.settings(place, "text")
+    parts = [("a", 0.8), ("b", 0.2)]
+    content["data"]["train"]["datasets"] = [
+        {"dataset_name": str(tmp_path / f"{name}.jsonl"), "mixture_proportion": share} for name, share in parts
+    ]
+    text = load_text(load_checked(tiny.write_yaml(tmp_path / "run.yaml", content)).config)
+    cats = sum(learned(text, i).startswith("cat") for i in range(1000))
+    assert 750 < cats < 850  # 800, four standard deviations
+
+
+def test_packing_is_reported(place, tmp_path):
+    text = text_of(place, tiny.rows_of("text", 50), tmp_path, {"packing": True, "max_length": 64})
+    assert isinstance(text.train, PackedRows)
+    assert any("rows packed into" in note and "% full" in note for note in text.notes)
+    assert any("packing_strategy: bfd_split keeps them" in note for note in text.notes)
+
+
+BAD = {
+    "columns": ([{"txt": "a"}], "The data has the columns txt, which are none that can be learned from. Did you mean"),
+    "a message": ([{"messages": [{"rol": "user"}]}], "Row 0: a message in 'messages' has the keys rol; it needs"),
+    "a number": ([{"text": 3}], "Row 0 is not text: AttributeError"),
+    "no template": ([{"messages": TALK}], "the tokenizer has no chat template. Give model.chat_template"),
+    "labels": ([{"input_ids": [1, 2], "labels": [1]}], "Row 0 has 2 input_ids but 1 labels"),
+    "nothing": ([], "is empty: it has no row"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_rows(place, tmp_path, name):
+    rows, message = BAD[name]
+    with pytest.raises((DataError, ConfigError), match=re.escape(message)) as caught:
+        text_of(place, rows, tmp_path, model={} if name == "no template" else {"chat_template": "chatml"})
+    assert "Traceback" not in str(caught.value)
+
+
+def test_a_kind_that_does_not_fit_the_data(place, tmp_path):
+    with pytest.raises(ConfigError, match="trainer_type SFT learns from text.*, but the data holds preference"):
+        text_of(place, tiny.rows_of("preference", 2), tmp_path, trainer_type="SFT")
+    with pytest.raises(ConfigError, match="trainer_kwargs.beta is no setting of supervised fine-tuning"):
+        text_of(place, tiny.rows_of("text", 2), tmp_path, {"beta": 0.2})
+
+
+def test_formats_and_messages():
+    assert format_of(["prompt", "chosen", "rejected"]).value == "preference"
+    with pytest.raises(DataError, match="Known: 'text'"):
+        format_of(["a", "b"])
+    row = canonical({"conversations": [{"from": "gpt", "value": "x"}], "none": None}, 0)
+    assert row == {"messages": [{"role": "assistant", "content": "x"}]}
+
+
+def test_data_show(place, tmp_path, capsys):
+    content = tiny.settings(place, "completion")
+    file = tiny.write_yaml(tmp_path / "run.yaml", content)
+    assert main(["data", "show", "-c", str(file), "-n", "2"]) == 0
+    out = capsys.readouterr().out
+    first = tiny.rows_of("completion", 1)[0]
+    assert f"{first['prompt'].rstrip()}[[" in out.replace(" [[", "[[")
+    assert "<|end|>]]" in out
+    assert out.count("--- row") == 2
+    packed = ["training.trainer_kwargs.packing=true", "training.trainer_kwargs.max_length=128"]
+    assert main(["data", "show", "-c", str(file), "-n", "1", *packed]) == 0
+    assert "row 0, document 1 of" in capsys.readouterr().out

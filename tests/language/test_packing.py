@@ -1,0 +1,161 @@
+"""Packing: the bins are TRL's, the numbers those of unpacked rows, and a stream is packed like a dataset."""
+
+from __future__ import annotations
+
+import random
+
+import datasets
+import numpy as np
+import pytest
+import torch
+
+from tests.language import tiny_language as tiny
+from trainwright import Trainer, TrainingArguments
+from trainwright.data.blocks import BlockStream
+from trainwright.data.formats import Format
+from trainwright.data.packing import PackedRows, best_fit, wrapped
+from trainwright.data.prepare import prepare
+from trainwright.data.text_collators import FlatBatch, PaddedBatch
+from trainwright.data.tokenize import TextRules
+
+CLOSE = 1e-5  # float32, sums in another order
+
+
+class Documents:
+    """Rows of random tokens of the given lengths."""
+
+    def __init__(self, lengths):
+        generator = torch.Generator().manual_seed(3)
+        self.rows = [torch.randint(4, 320, (int(length),), generator=generator) for length in lengths]
+        self.lengths = np.array(lengths)
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return {"input_ids": self.rows[index], "labels": self.rows[index].clone()}
+
+
+@pytest.mark.parametrize("strategy", ["bfd", "bfd_split", "wrapped"])
+@pytest.mark.parametrize("count", [7, 300, 2300])
+def test_the_bins_are_trls(strategy, count):
+    trl = pytest.importorskip("trl", reason="trl is not installed")
+    lengths = np.random.default_rng(count).integers(1, 90, count)
+    documents = Documents(lengths)
+    table = datasets.Dataset.from_list(
+        [{name: value.tolist() for name, value in documents[i].items()} for i in range(count)]
+    )
+    theirs = trl.pack_dataset(table, 64, strategy)
+    ours = PackedRows(documents, strategy, 64)
+    assert len(ours) == len(theirs)
+    for number in range(len(ours)):
+        row = ours[number]
+        assert row["input_ids"].tolist() == theirs[number]["input_ids"]
+        if strategy != "wrapped":
+            assert row["seq_lengths"] == theirs[number]["seq_lengths"]
+    assert ours.lengths.tolist() == [len(row["input_ids"]) for row in theirs]
+
+
+def test_no_token_is_lost_and_no_bin_overfull():
+    lengths = np.random.default_rng(0).integers(1, 200, 500).tolist()
+    for bins in (best_fit(lengths, 64, split=True), wrapped(lengths, 64)):
+        assert max(sum(end - start for _, start, end in packed) for packed in bins) <= 64
+        pieces = sorted(piece for packed in bins for piece in packed)
+        assert sum(end - start for _, start, end in pieces) == sum(lengths)
+        for before, piece in zip(pieces, pieces[1:], strict=False):
+            assert piece[1] == (before[2] if before[0] == piece[0] else 0)
+    kept = [piece for packed in best_fit(lengths, 64) for piece in packed]
+    assert sorted(kept) == [(row, 0, min(length, 64)) for row, length in enumerate(lengths)]
+
+
+MODELS = {
+    "llama": {},
+    "qwen2": {},
+    "qwen3": {"head_dim": 16},
+    "mistral": {"sliding_window": 12},
+    "gemma2": {"head_dim": 16, "sliding_window": 12},
+    "gemma3_text": {"head_dim": 16, "sliding_window": 12},
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "resid_pdrop": 0, "embd_pdrop": 0, "attn_pdrop": 0},
+    "gpt_neox": {"hidden_act": "gelu"},
+}
+
+
+def gradients(place, model, batches, **changes):
+    """The loss and the gradients of one step over batches."""
+    found = {}
+
+    class Once(Trainer):
+        def training_step(self, *given, **named):
+            loss = super().training_step(*given, **named)
+            found["loss"] = found.get("loss", 0.0) + loss.item()
+            found["grads"] = [p.grad.clone() for p in self.model.parameters() if p.grad is not None]
+            return loss
+
+    args = TrainingArguments(
+        str(place), max_steps=1, use_cpu=True, disable_tqdm=True, save_strategy="no", remove_unused_columns=False,
+        per_device_train_batch_size=1, gradient_accumulation_steps=len(batches), train_sampling_strategy="sequential",
+        **changes,
+    )  # fmt: skip
+    Once(model, args, train_dataset=batches, data_collator=lambda rows: rows[0]).train()
+    return found
+
+
+@pytest.mark.parametrize("fused", [True, False], ids=["ours", "transformers' attention"])
+@pytest.mark.parametrize("kind", MODELS)
+def test_packed_is_unpacked(tmp_path, kind, fused):
+    documents = Documents([5, 40, 17, 30, 9, 23])
+    alone = [PaddedBatch(1)([documents[i]]) for i in range(len(documents))]
+    packed = PackedRows(documents, "bfd", 64)
+    together = [FlatBatch()([packed[i] for i in range(len(packed))])]
+    assert together[0]["input_ids"].shape == (1, 124)
+    reference = gradients(tmp_path, tiny.new_model(kind, **MODELS[kind]), alone, use_fused_loss=False)
+    ours = gradients(tmp_path, tiny.new_model(kind, **MODELS[kind]), together, use_fused_loss=fused)
+    assert ours["loss"] == pytest.approx(reference["loss"], abs=CLOSE)
+    for one, other in zip(ours["grads"], reference["grads"], strict=True):
+        assert (one - other).abs().max() < CLOSE
+
+
+def test_documents_do_not_see_each_other(tmp_path):
+    documents = Documents([12, 20])
+    changed = Documents([12, 20])
+    changed.rows[0] = (changed.rows[0] + 7) % 300 + 4
+    losses = []
+    for rows in (documents, changed):
+        batch = FlatBatch()([rows[0], rows[1]])
+        batch["labels"][:, :12] = -100  # only the second document is learned
+        losses.append(gradients(tmp_path, tiny.new_model(), [batch])["loss"])
+    assert losses[0] == losses[1]
+
+
+def rules():
+    return TextRules(tiny.new_tokenizer(), Format.TEXT)
+
+
+def test_a_stream_is_packed_like_a_dataset():
+    table = datasets.Dataset.from_list(tiny.rows_of("text", 1300))
+    packed = PackedRows(prepare(table, rules(), None, "data").rows, "bfd", 96)
+    streamed = list(BlockStream(table.to_iterable_dataset(), rules(), ("bfd", 96), 0, 0))
+    assert len(streamed) == len(packed)
+    assert all(torch.equal(row["input_ids"], packed[i]["input_ids"]) for i, row in enumerate(streamed))
+
+
+@pytest.mark.parametrize("packing", [None, ("bfd", 64)])
+def test_a_stream_goes_on_from_any_row(packing):
+    table = datasets.Dataset.from_list(tiny.rows_of("text", 90))
+
+    def stream():
+        return BlockStream(table.to_iterable_dataset(), rules(), packing, 20, seed=5)
+
+    whole = [row["input_ids"].tolist() for row in stream()]
+    if packing is None:
+        assert sorted(whole) == sorted(rules().row(row, 0)["input_ids"] for row in table)
+        assert whole != [rules().row(row, 0)["input_ids"] for row in table]
+    for stop in random.Random(0).sample(range(1, len(whole)), 8):
+        first, rows = stream(), []
+        for row in first:
+            rows.append(row)
+            if len(rows) == stop:
+                break
+        second = stream()
+        second.load_state_dict(first.state_dict())
+        assert [row["input_ids"].tolist() for row in second] == whole[stop:]
