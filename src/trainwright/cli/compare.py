@@ -34,10 +34,9 @@ def run(argv: Sequence[str]) -> int:
         load_checked(args.config, [*overrides, f"training.trainer_type={engine}"])
     if args.steps <= comparing.WARM:
         raise ConfigError(f"--steps {args.steps} is too few: the first {comparing.WARM} are not timed.")
-    _, open_ends = comparing.frozen(config)
     results = comparing.compare(args.config, list(overrides), engines, args.steps, args.rounds)
     print(comparing.table(results))
-    for sentence in open_ends:
+    for sentence in comparing.not_the_same(config, engines):
         print(f"Not the same: {sentence}.")
     args.out.mkdir(parents=True, exist_ok=True)
     picture = comparing.draw(args.out / "comparison.png", results)
@@ -51,11 +50,11 @@ def _one(file: Path, overrides: list[str], engine: str, steps: int) -> int:
     """Train with one engine in this process, and print what came of it as the last line."""
     from trainwright.config.build import build
     from trainwright.config.load import load_checked
+    from trainwright.config.params import TrainerType
     from trainwright.upstream import compare as comparing
 
-    same, _ = comparing.frozen(load_checked(file, overrides).config)
+    config = load_checked(file, overrides).config
     with tempfile.TemporaryDirectory() as folder:
-        more = [f"training.trainer_type={engine}", f"training.max_steps={steps}", f"training.output_dir={folder}"]
-        config = load_checked(file, [*overrides, *same, *more]).config
-        print(json.dumps(asdict(comparing.run_one(config, build))))
+        same = comparing.frozen(config, TrainerType[engine], steps, folder)
+        print(json.dumps(asdict(comparing.run_one(same, build))))
     return 0

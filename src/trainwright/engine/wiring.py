@@ -13,6 +13,8 @@ from trainwright.callbacks.base import CallbackHandler
 from trainwright.callbacks.flow import DefaultFlowCallback
 from trainwright.callbacks.progress import PrinterCallback, ProgressCallback
 from trainwright.callbacks.trackers import tracker_callbacks
+from trainwright.config.params import TrainingParams
+from trainwright.config.translate import arguments_of
 from trainwright.data.collate import default_data_collator
 from trainwright.errors import ConfigError, DataError, did_you_mean
 from trainwright.models import inspect as models
@@ -45,9 +47,11 @@ def old_names(given: dict[str, Any], known: list[str]) -> dict[str, Any]:
 
 
 def own_arguments(args: Any) -> TrainingArguments:
-    """Return the arguments as ours: defaults for none, and transformers' own translated field by field."""
+    """Return the arguments as ours: defaults for none, a file's section `training` and transformers' own translated."""
     if args is None:
         return TrainingArguments(output_dir="tmp_trainer")
+    if isinstance(args, TrainingParams):
+        return arguments_of(args)
     return args if isinstance(args, TrainingArguments) else adopt(args)
 
 

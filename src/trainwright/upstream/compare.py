@@ -7,11 +7,13 @@ import resource
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from trainwright.config.params import TrainerType
+from trainwright.config.schema import TrainingConfig
 from trainwright.errors import ConfigError
 
 WARM = 2  # steps whose time is not counted
@@ -96,24 +98,36 @@ def run_one(config: Any, build: Any) -> Result:
     return result
 
 
-def frozen(config: Any) -> tuple[list[str], list[str]]:
-    """Return the overrides that make all engines do the same, and what cannot be made the same."""
-    kwargs = config.training.trainer_kwargs
-    overrides = [
-        "training.logging_steps=1",
-        "training.save_strategy=no",
-        "training.save_final_model=false",
-        "training.eval_strategy=no",
-        "training.report_to=none",
-        "training.disable_tqdm=true",
-        f"training.seed={config.training.seed}",
-    ]
-    open_ends = []
-    if kwargs.get("packing") and kwargs.get("packing_strategy", "bfd") != "wrapped":
-        open_ends.append("HF: packed rows reach transformers flat, its own loss is a mean over the same targets")
-    if config.training.trainer_type is None:
-        open_ends.append("trainer_type is not given: ours is chosen by the data")
-    return overrides, open_ends
+def frozen(config: TrainingConfig, engine: TrainerType, steps: int, folder: str) -> TrainingConfig:
+    """Return the configuration of one engine's run: only the steps, and with what must be the same for all."""
+    params = replace(
+        config.training,
+        trainer_type=engine,
+        max_steps=steps,
+        output_dir=folder,
+        logging_strategy="steps",
+        logging_steps=1,
+        logging_first_step=False,
+        save_strategy="no",
+        save_final_model=False,
+        eval_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        log_examples=False,
+        log_model_summary=False,
+    )
+    return replace(config, training=params)
+
+
+def not_the_same(config: TrainingConfig, engines: list[str]) -> list[str]:
+    """Return what the engines cannot be made to do alike, in sentences."""
+    kwargs, found = config.training.trainer_kwargs, []
+    packs = (kwargs.get("packing") or config.data.train.pack) and kwargs.get("packing_strategy", "bfd") != "wrapped"
+    if "HF" in engines and packs:
+        found.append("HF gets the packed rows of our own packing, which are TRL's")
+    if "HF" in engines and config.training.train_sampling_strategy == "group_by_length":
+        found.append("HF groups by lengths of its own counting")
+    return found
 
 
 def compare(file: Path, overrides: list[str], engines: list[str], steps: int, rounds: int) -> dict[str, list[Result]]:

@@ -1,0 +1,239 @@
+"""Training from files: folders, engines, adapters, what is saved, and what seed 003 shows."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+
+import pytest
+import torch
+
+from tests.language import tiny_language as tiny
+from trainwright import ConfigError, Trainer, TrainerState
+from trainwright.cli.main import main
+from trainwright.config import (
+    BaseTrainer,
+    DataParams,
+    DatasetParams,
+    DatasetSplitParams,
+    ModelParams,
+    TrainerType,
+    TrainingConfig,
+    TrainingParams,
+    build,
+    train,
+)
+from trainwright.config.build import ConfiguredTrainer, build_trainer
+from trainwright.config.load import load_checked
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    return tiny.make_place(tmp_path_factory.mktemp("train"))
+
+
+@pytest.fixture
+def place(models, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return models
+
+
+def write(place, data="text", drop=(), **training):
+    content = tiny.settings(place, data, **{"max_steps": 3, "save_strategy": "steps", "save_steps": 2, **training})
+    for name in drop:
+        del content["training"][name]
+    return content
+
+
+def run(content, *words):
+    tiny.write_yaml(tiny.Path("mine.yaml"), content)
+    return main(["train", "-c", "mine.yaml", *words])
+
+
+def steps_of(folder):
+    return TrainerState.load_from_json(f"{folder}/trainer_state.json").global_step
+
+
+def test_every_run_gets_a_folder_that_tells_how_it_was_made(place, capsys):
+    content = write(place, drop=("output_dir", "save_final_model"))
+    assert run(content) == run(content) == 0
+    assert sorted(path.name for path in tiny.Path("runs").iterdir()) == ["mine-1", "mine-2"]
+    about = json.loads(tiny.Path("runs/mine-1/run.json").read_text())[0]
+    assert about["command"] == "trainwright train -c mine.yaml"
+    assert about["versions"]["torch"] == torch.__version__
+    out = capsys.readouterr()
+    assert "\r" not in out.out + out.err
+    assert "step 3/3" in out.out
+
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    assert AutoModelForCausalLM.from_pretrained("runs/mine-1").num_parameters() > 0
+    assert AutoTokenizer.from_pretrained("runs/mine-1").eos_token == "<|end|>"
+
+
+def test_a_folder_goes_on_without_its_file_and_a_complete_run_trains_no_step(place, capsys, caplog):
+    assert run(write(place, drop=("output_dir",)), "training.max_steps=5") == 0
+    tiny.Path("mine.yaml").unlink()
+    shutil.rmtree("runs/mine-1/checkpoint-5")
+    assert main(["train", "--resume", "runs/mine-1"]) == 0
+    assert "Resuming from 'runs/mine-1/checkpoint-4' at step 4 of 5" in caplog.text
+    capsys.readouterr()
+    assert main(["train", "--resume", "runs/mine-1"]) == 0
+    assert "the run is complete, and nothing is left to train" in caplog.text
+    assert "step 5/5  loss" not in capsys.readouterr().out
+    assert len(json.loads(tiny.Path("runs/mine-1/run.json").read_text())) == 3
+    assert main(["train", "--resume", "runs/mine-1", "training.max_steps=6"]) == 0
+    assert steps_of("runs/mine-1/checkpoint-6") == 6
+
+
+def test_a_folder_that_holds_a_run_is_refused_with_three_choices(place, capsys):
+    content = write(place, output_dir="out")
+    assert run(content) == 0
+    assert run(content) == 2
+    assert re.search("holds another run. --resume .*, --new .*, --overwrite", capsys.readouterr().err)
+    assert run(content, "--new") == run(content, "--new") == 0
+    assert tiny.Path("out-2/run.yaml").exists()
+    assert tiny.Path("out-3/run.yaml").exists()
+    assert run(content, "--overwrite") == 0
+    assert len(list(tiny.Path("out").glob("previous-*"))) == 1
+    assert run(content, "--resume", "training.max_steps=4") == 0
+    assert steps_of("out/checkpoint-4") == 4
+
+
+def test_the_command_says_what_is_missing(place, capsys):
+    assert main(["train"]) == 2
+    assert "Give -c FILE" in capsys.readouterr().err
+    assert main(["train", "--resume", "nowhere"]) == 2
+    assert "'nowhere' is no run's folder" in capsys.readouterr().err
+
+
+def test_evaluation_builds_no_logits_and_has_the_same_names(place, monkeypatch):
+    content = write(place, "chat", eval_strategy="steps", eval_steps=2, trainer_kwargs={"assistant_only_loss": True})
+    content["model"]["chat_template"] = "chatml"
+    content["data"]["validation"] = {"datasets": [{"dataset_name": str(place / "chat.jsonl"), "sample_count": 9}]}
+    trainer = build_trainer(load_checked(tiny.write_yaml(tiny.Path("mine.yaml"), content)).config)
+    widest = []
+    hook = trainer.model.lm_head.register_forward_hook
+    trainer.train()
+    logged = [entry for entry in trainer.state.log_history if "eval_loss" in entry][0]
+    assert {"eval_loss", "eval_mean_token_accuracy", "eval_entropy"} <= logged.keys()
+    trained = [entry for entry in trainer.state.log_history if "grad_norm" in entry]
+    assert all({"mean_token_accuracy", "entropy", "num_input_tokens_seen"} <= entry.keys() for entry in trained)
+    metrics = trainer.evaluate()
+    handle = hook(lambda layer, given, out: widest.append(out.shape[-2]))  # its own hooks switch the fused loss off
+    with_logits = trainer.evaluate()
+    handle.remove()
+    assert max(widest) > 1
+    assert metrics["eval_loss"] == pytest.approx(with_logits["eval_loss"], abs=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["ADAPTER_ONLY", "MERGED", "ADAPTER_AND_BASE_MODEL"])
+def test_adapters_are_saved_as_asked(place, mode):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    content = write(place, use_peft=True, save_final_model=True, output_dir="out")
+    content["peft"] = {"lora_r": 4, "lora_target_modules": ["q_proj", "v_proj"], "peft_save_mode": mode}
+    trainer = build(load_checked(tiny.write_yaml(tiny.Path("mine.yaml"), content)).config)
+    trainer.train()
+    ids = torch.tensor([[5, 6, 7, 8]])
+    expected = trainer.trainer.model(ids).logits
+    if mode == "MERGED":
+        loaded = AutoModelForCausalLM.from_pretrained("out")
+    else:
+        base = "out/base_model" if mode == "ADAPTER_AND_BASE_MODEL" else place / "model"
+        loaded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), "out")
+    assert (loaded(ids).logits - expected).abs().max() < 1e-5  # float32, merged weights round otherwise
+
+
+def test_adapters_go_on_from_a_folder_and_parts_are_frozen(place):
+    content = write(place, use_peft=True, save_final_model=True, output_dir="first")
+    assert run(content) == 0
+    content = write(place, "preference", use_peft=True, output_dir="second", trainer_type="DPO")
+    content["model"]["adapter_model"] = "./first"
+    trainer = build_trainer(load_checked(tiny.write_yaml(tiny.Path("mine.yaml"), content)).config)
+    assert trainer.objective.reference is not None  # the adapters as they were, not the model without them
+    trainer.train()
+    assert trainer.state.log_history[0]["rewards/margins"] == 0.0
+    frozen = write(place, output_dir="third")
+    frozen["model"]["freeze_layers"] = ["model.embed_tokens"]
+    trainer = build_trainer(load_checked(tiny.write_yaml(tiny.Path("mine.yaml"), frozen)).config)
+    assert not trainer.model.model.embed_tokens.weight.requires_grad
+    frozen["model"]["freeze_layers"] = ["model.embed_token"]
+    with pytest.raises(ConfigError, match="there is no module 'model.embed_token'. Did you mean 'model.embed_tokens'"):
+        build_trainer(load_checked(tiny.write_yaml(tiny.Path("mine.yaml"), frozen)).config)
+
+
+def test_the_reference_is_computed_once_for_a_run(place, caplog):
+    kwargs = {"precompute_ref_log_probs": True}
+    content = write(place, "preference", output_dir="out", trainer_kwargs=kwargs)
+    assert run(content) == 0
+    assert caplog.text.count("are computed once") == 1
+    assert run(content, "--resume", "training.max_steps=4") == 0
+    assert caplog.text.count("are computed once") == 1
+
+
+def config_of(place, kind, **training):
+    return TrainingConfig(
+        model=ModelParams(model_name=str(place / "model")),
+        data=DataParams(train=DatasetSplitParams(datasets=[DatasetParams(dataset_name=str(place / "text.jsonl"))])),
+        training=TrainingParams(
+            trainer_type=kind, max_steps=3, use_cpu=True, enable_tensorboard=False, output_dir="out", **training
+        ),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [TrainerType.SFT, TrainerType.OUMI, TrainerType.TRL_SFT, TrainerType.HF])
+def test_one_interface_for_all_engines(place, kind):
+    if kind is TrainerType.TRL_SFT:
+        pytest.importorskip("trl", reason="trl is not installed")
+    config = config_of(place, kind)
+    trainer = build(config)
+    assert isinstance(trainer, BaseTrainer)
+    assert isinstance(trainer, ConfiguredTrainer) == (kind in (TrainerType.SFT, TrainerType.OUMI))
+    output = trainer.train()
+    assert output.global_step == 3
+    assert trainer.get_last_eval_metrics() == {}
+    trainer.save_state()
+    trainer.save_model(config, final=True)
+    assert tiny.Path("out/model.safetensors").exists()
+    assert steps_of("out") == 3
+
+
+def test_seed_003(place):
+    """The seed's snippets with the import lines changed."""
+    config = TrainingConfig(training=TrainingParams(trainer_type=TrainerType.TRL_SFT))
+    assert config.training.trainer_type is TrainerType.TRL_SFT
+    assert train(config_of(place, TrainerType.SFT)).global_step == 3
+
+    params = TrainingParams(max_steps=2, use_cpu=True, enable_tensorboard=False, optimizer="sgd", warmup_ratio=0.5)
+    rows = [{"input_ids": torch.arange(4, 12), "labels": torch.arange(4, 12)}] * 8
+    with pytest.warns(FutureWarning, match="'tokenizer' is an old name"):
+        trainer = Trainer(model=tiny.new_model(), tokenizer=tiny.new_tokenizer(), args=params, train_dataset=rows)
+    assert (trainer.args.optim, trainer.args.warmup_steps, trainer.args.logging_steps) == ("sgd", 0.5, 50)
+    assert trainer.train().global_step == 2
+    assert not issubclass(Trainer, BaseTrainer)
+
+
+@pytest.mark.slow
+def test_compare_runs_the_engines_on_the_same_rows(place, capsys):
+    pytest.importorskip("trl", reason="trl is not installed")
+    tiny.write_yaml(tiny.Path("mine.yaml"), write(place))
+    words = ["compare", "-c", "mine.yaml", "--engines", "SFT,TRL_SFT,HF", "--steps", "4", "--rounds", "1"]
+    assert main(words) == 0, capsys.readouterr().err
+    out = capsys.readouterr().out
+    rows = [line.split() for line in out.splitlines() if re.match(r"\s+\d  ", line)]
+    assert len(rows) == 4
+    for step, *numbers in rows:
+        losses, norms = numbers[0::2], numbers[1::2]
+        for values in (losses, norms):
+            assert [float(v) for v in values] == pytest.approx([float(values[0])] * 3, abs=2e-5), step
+    assert len(re.findall(r"^(?:SFT|TRL_SFT|HF) +\d+ +\d\.\d\d +\d+ +\d\.\d\d$", out, re.M)) == 3
+    assert tiny.Path("comparison/comparison.png").read_bytes().startswith(b"\x89PNG")
+    measured = json.loads(tiny.Path("comparison/comparison.json").read_text())
+    tokens = {engine: runs[0]["tokens"] for engine, runs in measured.items()}
+    assert tokens["SFT"] == tokens["TRL_SFT"] == tokens["HF"]
+    assert main(["compare", "-c", "mine.yaml", "--engines", "SFT,SFTT"]) == 2
+    assert "'SFTT' is not known" in capsys.readouterr().err
