@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks import checkpoint_stall, evaluation, loop_overhead, resume, sft, start_up
+from benchmarks import checkpoint_stall, dpo, evaluation, loop_overhead, resume, sft, start_up
 
-for benchmark in (loop_overhead, start_up, evaluation, checkpoint_stall, resume, sft):
+for benchmark in (loop_overhead, start_up, evaluation, checkpoint_stall, resume, sft, dpo):
     print(f"\n## {(benchmark.__doc__ or '').splitlines()[0]}\n", flush=True)
     benchmark.main()

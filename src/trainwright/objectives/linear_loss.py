@@ -179,29 +179,38 @@ def row_losses(
         slope = (1 - logits.square()).mul_(scale)
         logits *= cap
     wanted = targets[:, None]
-    normalizer = torch.logsumexp(logits, dim=1, keepdim=True)
-    picked = logits.gather(1, wanted)
-    losses = (normalizer - picked).squeeze(1)
-    if watch is not None:
-        _note(watch, logits, picked, normalizer)
+    highest = logits.amax(dim=1, keepdim=True)
+    picked = logits.gather(1, wanted) - highest
+    logits -= highest
+    powers = logits.exp() if watch else logits.exp_()  # one exponential serves loss, gradient and what is noted
+    total = powers.sum(dim=1, keepdim=True)
+    losses = (total.log() - picked).squeeze(1)
+    if watch:
+        _note(watch, logits, powers, total.squeeze(1), picked.squeeze(1), highest.squeeze(1))
     if not with_gradient:
         return losses, None
-    gradient = logits.sub_(normalizer).exp_()  # softmax, and less 1 at the target
+    gradient = powers.div_(total)  # softmax, and less 1 at the target
     gradient.scatter_add_(1, wanted, gradient.new_full(wanted.shape, -1.0))
     return losses, gradient if cap is None and scale == 1.0 else gradient.mul_(slope)
 
 
-def _note(watch: Watch, logits: torch.Tensor, picked: torch.Tensor, normalizer: torch.Tensor) -> None:
+def _note(
+    watch: Watch,
+    logits: torch.Tensor,
+    powers: torch.Tensor,
+    total: torch.Tensor,
+    picked: torch.Tensor,
+    highest: torch.Tensor,
+) -> None:
+    """Fill in what is noted of every row, from the logits less their highest, the exponentials and their sums."""
     if "top1" in watch:
-        watch["top1"].copy_((picked >= logits.amax(dim=1, keepdim=True)).squeeze(1))
+        watch["top1"].copy_(picked >= 0)
     if "mean_logit" in watch:
-        watch["mean_logit"].copy_(logits.mean(dim=1))
-    if "entropy" in watch or "log_sum_square" in watch:
-        chances = (logits - normalizer).exp_()
-        if "entropy" in watch:  # -Σ p log p = normalizer - Σ p z
-            watch["entropy"].copy_(normalizer.squeeze(1) - torch.linalg.vecdot(chances, logits))
-        if "log_sum_square" in watch:
-            watch["log_sum_square"].copy_(torch.linalg.vecdot(chances, chances).log())
+        watch["mean_logit"].copy_(logits.mean(dim=1) + highest)
+    if "entropy" in watch:  # -Σ p log p = log Σ exp z - Σ p z
+        watch["entropy"].copy_(total.log() - torch.linalg.vecdot(powers, logits) / total)
+    if "log_sum_square" in watch:
+        watch["log_sum_square"].copy_(torch.linalg.vecdot(powers, powers).log() - 2 * total.log())
 
 
 def _add(gradients: list[Any], gradient: torch.Tensor, rows: torch.Tensor, matrix: torch.Tensor, part: slice) -> None:
