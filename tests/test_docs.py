@@ -9,6 +9,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 from tests import tiny
+from tests.language import tiny_language
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -27,6 +28,9 @@ def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tiny.bert_classifier(num_labels=2).save_pretrained("my-model")
     tiny.tokenizer().save_pretrained("my-model")
+    tiny_language.new_model().save_pretrained("my-language-model")
+    tiny_language.new_tokenizer().save_pretrained("my-language-model")
+    tiny_language.write_rows(tmp_path / "rows.jsonl", tiny_language.rows_of("text"))
     return tmp_path
 
 
@@ -51,6 +55,8 @@ def test_commands_exist():
             assert re.search(rf"^{words[1]}:", makefile, flags=re.M), line
         elif words[0] == "trainwright":
             assert words[1] in COMMANDS, line
+        elif words[0] == "python" and words[1].endswith(".py"):
+            assert (ROOT / words[1]).exists(), line
         elif words[:2] == ["python", "-m"]:
             assert (ROOT / (words[2].replace(".", "/") + ".py")).exists() or (ROOT / words[2]).is_dir(), line
         else:

@@ -173,6 +173,23 @@ def test_mistakes_elsewhere(place, name):
     assert message in said, said
 
 
+UNREAD = {
+    "shuffle_dataset: true": "every pass is shuffled anew already",
+    "model_init_kwargs: {dtype: float32}": "model_init_kwargs are not read",
+    "router_aux_loss_coef: 0.1": "router_aux_loss_coef is not supported",
+    "dataset_kwargs: {add_special_tokens: false}": "dataset_kwargs are not read",
+    "loss_type: dft": "loss_type 'dft' is not supported",
+    "truncation_mode: keep_end": "truncation_mode 'keep_end' is not supported",
+    "activation_offloading: true": "activation_offloading is not supported",
+}
+
+
+@pytest.mark.parametrize("setting", UNREAD)
+def test_settings_that_only_trl_reads_are_not_passed_over(place, setting):
+    said = errors_of(GOOD + f"  trainer_kwargs: {{{setting}}}\n")
+    assert UNREAD[setting] in said, said
+
+
 DPO_MISTAKES = {
     "loss_type: [sigmod]": "loss_type 'sigmod' is not known",
     "loss_weights: [1, 2]": "2 loss_weights for 1 losses",
@@ -289,3 +306,39 @@ def test_a_missing_extra_is_told_at_check(place, monkeypatch):
     assert "trainer_type TRL_SFT needs the package 'trl', which is not installed" in said
     assert "pip install 'trainwright[trl]'" in said
     assert "use_peft needs the package 'peft'" in said
+
+
+def test_the_memory_of_a_run_is_estimated(place, capsys):
+    from tests.language.tiny_language import make_place
+
+    folder = make_place(place / "made")
+    words = ["model.tokenizer_name=made/model", "training.per_device_train_batch_size=4", "training.optimizer=sgd"]
+    sizes = ["hidden_size=64", "num_hidden_layers=2", "num_attention_heads=2", "intermediate_size=128"]
+    words += [f"model.model_kwargs.{size}" for size in sizes]
+    assert main(["check", "-c", "run.yaml", "--memory", "model.model_max_length=128", *words]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"tokens a step +512 at most", out)
+    assert re.search(r"optimizer +0\.000 GB", out)
+    assert folder.exists()
+
+
+def test_what_is_kept_for_the_backward_pass_is_what_a_real_one_keeps():
+    import torch
+
+    from trainwright.tasks.language.memory import saved_bytes
+
+    model = tiny.new_model()
+    with torch.device("meta"):
+        empty = type(model)(model.config)
+    kept = {}
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+
+    def keep(tensor):
+        if tensor.untyped_storage().data_ptr() not in own:
+            kept[tensor.untyped_storage().data_ptr()] = (tensor.untyped_storage().nbytes(), tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model.model(torch.zeros(3, 40, dtype=torch.int64), use_cache=False)
+    real = sum(size for size, _ in kept.values())
+    assert saved_bytes(empty, 3, 40) == pytest.approx(real, rel=0.1)

@@ -101,6 +101,26 @@ def test_a_folder_that_holds_a_run_is_refused_with_three_choices(place, capsys):
     assert steps_of("out/checkpoint-4") == 4
 
 
+def test_batches_of_similar_lengths_and_workers(place):
+    def spread(strategy):
+        content = write(place, train_sampling_strategy=strategy, max_steps=20)
+        trainer = build_trainer(load_checked(tiny.write_yaml(tiny.Path("mine.yaml"), content)).config)
+        lengths, collate = [], trainer.data_collator
+        trainer.data_collator = lambda rows: lengths.append([len(row["input_ids"]) for row in rows]) or collate(rows)
+        trainer.train()
+        return sum(max(some) - min(some) for some in lengths)
+
+    assert spread("group_by_length") < spread("random") / 2
+    assert run(write(place, train_sampling_strategy="group_by_length", dataloader_num_workers=2), "--overwrite") == 0
+
+
+def test_several_processes_need_a_folder(place, monkeypatch, capsys):
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0")):
+        monkeypatch.setenv(name, value)
+    assert run(write(place, drop=("output_dir",))) == 2
+    assert "Several processes need one folder" in capsys.readouterr().err
+
+
 def test_the_command_says_what_is_missing(place, capsys):
     assert main(["train"]) == 2
     assert "Give -c FILE" in capsys.readouterr().err

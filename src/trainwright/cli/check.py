@@ -11,6 +11,7 @@ def run(argv: Sequence[str]) -> int:
     """Look at a file; say that it is right, or everything that is wrong with it."""
     parser = argparse.ArgumentParser(prog="trainwright check", description="Look for mistakes in a run's YAML file.")
     parser.add_argument("-c", "--config", type=Path, required=True, help="the run's YAML file")
+    parser.add_argument("--memory", action="store_true", help="estimate the memory and the tokens of a step")
     args, overrides = parser.parse_known_args(argv)
 
     from trainwright.config.load import load_checked
@@ -23,4 +24,8 @@ def run(argv: Sequence[str]) -> int:
         f"{args.config} is valid: {kind.name if kind else 'SFT or DPO, by the data'}, "
         f"{config.model.model_name}, {what}."
     )
+    if args.memory:
+        from trainwright.tasks.language.memory import describe, for_config
+
+        print(describe(for_config(config)))
     return 0

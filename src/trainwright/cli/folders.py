@@ -46,6 +46,10 @@ def choose(config: TrainingConfig, file: Path, resume: bool, new: bool, overwrit
     folder = Path(params.output_dir).expanduser()
     if not holds_run(folder) or resume or overwrite or not world.is_main:
         return
+    if new and world.size > 1:
+        raise ConfigError(
+            "Several processes cannot choose a folder: give another training.output_dir in place of --new."
+        )
     if new:
         taken = numbered(folder)
         params.output_dir = f"{folder}-{taken[-1] + 1 if taken else 2}"

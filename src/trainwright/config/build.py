@@ -14,8 +14,8 @@ from trainwright.config.translate import argument_values
 if TYPE_CHECKING:
     from trainwright.engine.trainer import Trainer
 
-# Datasets that bring their own way of building a Trainer: the module whose `build(config, kwargs, arguments)` does it.
-DATASETS = {"python_source": "trainwright.tasks.code.build"}
+# Models that bring their own way of building a Trainer: the module whose `build(model, data, arguments)` does it.
+MODELS = {"ngram_llama": "trainwright.tasks.code.build"}
 
 
 class ConfiguredTrainer(BaseTrainer):
@@ -64,11 +64,11 @@ def build_trainer(config: TrainingConfig) -> Trainer:
     Raises:
         ConfigError, DataError: something cannot be read, loaded, or does not fit.
     """
-    datasets = config.data.train.datasets
-    special = DATASETS.get(datasets[0].dataset_name or "") if datasets else None
+    special = MODELS.get(config.model.model_name or "")
     if special is not None:
         module: Any = importlib.import_module(special)
-        return module.build(config.model, datasets[0].dataset_kwargs, argument_values(config.training))
+        dataset = config.data.train.datasets[0].dataset_kwargs
+        return module.build(config.model, dataset, argument_values(config.training))
     from trainwright.tasks.language.build import build as build_language
 
     return build_language(config)

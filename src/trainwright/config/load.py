@@ -19,7 +19,7 @@ from trainwright.config import rules
 from trainwright.config.convert import convert, place_of
 from trainwright.config.interpolate import interpolate
 from trainwright.config.options import RENAMED, DPOOptions, SFTOptions
-from trainwright.config.params import TWINS, TrainerType, TrainingParams
+from trainwright.config.params import TWINS, UPSTREAM, TrainerType, TrainingParams
 from trainwright.config.schema import SECTIONS, TrainingConfig
 from trainwright.config.translate import ARGUMENTS, argument_values
 from trainwright.config.tree import Place, Problems, Tree, apply, get, read_file
@@ -117,7 +117,8 @@ def _kind(trainer: TrainerType) -> Any:
 
 def _option_faults(config: TrainingConfig, kind: Any) -> list[rules.Fault]:
     chosen = kind(**options_of(config, kind))
-    return list(rules.dpo_faults(chosen) if kind is DPOOptions else rules.sft_faults(chosen))
+    found = list(rules.dpo_faults(chosen) if kind is DPOOptions else rules.sft_faults(chosen))
+    return found if config.training.trainer_type in UPSTREAM else [*found, *rules.own_faults(chosen)]
 
 
 def checked_options(config: TrainingConfig, kind: Any) -> Any:

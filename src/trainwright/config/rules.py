@@ -6,8 +6,8 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
-from trainwright.args.names import SCHEDULERS_WITHOUT_TOTAL
-from trainwright.config.options import DIVERGENCES, LOSSES, PACKINGS, DPOOptions, SFTOptions
+from trainwright.args.names import LOG_LEVELS, SCHEDULERS_WITHOUT_TOTAL
+from trainwright.config.options import DIVERGENCES, LOSSES, PACKINGS, DPOOptions, SFTOptions, TextOptions
 from trainwright.config.params import OURS, TrainerType, TrainingParams
 from trainwright.config.schema import DatasetParams, DatasetSplitParams, TrainingConfig
 from trainwright.errors import did_you_mean
@@ -16,6 +16,7 @@ Fault = tuple[str, str, str]  # dotted name, what is wrong, what to do
 
 FORMATS = ("json", "jsonl", "csv", "tsv", "parquet", "arrow", "text", "text_sft_jsonl", "text_sft", "preference_jsonl")
 OWN_DATASETS = ("python_source",)
+OWN_MODELS = ("ngram_llama",)  # they bring their data with them
 DTYPES = ("auto", "float32", "fp32", "float", "float16", "fp16", "half", "bfloat16", "bf16", "float64", "double")
 COLLATORS = ("text_with_padding", "text_completions_only_with_padding")
 _FILES = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".txt")
@@ -66,6 +67,8 @@ def _model(config: TrainingConfig) -> Iterator[Fault]:
     if model.torch_dtype_str not in DTYPES:
         near = did_you_mean(model.torch_dtype_str, DTYPES).strip()
         yield "model.torch_dtype_str", f"'{model.torch_dtype_str}' is no number format", near or ", ".join(DTYPES)
+    if model.processor_kwargs:
+        yield "model.processor_kwargs", "models of images and sound are not supported from a file", "leave it out"
     if model.compile:
         yield "model.compile", "the model is compiled by training.compile", "write training.compile: true"
     if model.enable_liger_kernel and config.training.trainer_type in OURS:
@@ -81,7 +84,7 @@ def _data(config: TrainingConfig) -> Iterator[Fault]:
     if not train.datasets:
         yield "data.train", "data.train.datasets is missing, so there is nothing to learn from", "give one dataset_name"
     validation = config.data.validation.datasets
-    if config.training.eval_strategy != "no" and not validation and not _own(train):
+    if config.training.eval_strategy != "no" and not validation and config.model.model_name not in OWN_MODELS:
         strategy = config.training.eval_strategy
         yield "training.eval_strategy", f"eval_strategy {strategy} needs data.validation.datasets", "or write 'no'"
     for split_name, split in (("train", train), ("validation", config.data.validation), ("test", config.data.test)):
@@ -92,10 +95,6 @@ def _data(config: TrainingConfig) -> Iterator[Fault]:
                f"or a schedule without an end: {', '.join(SCHEDULERS_WITHOUT_TOTAL)}")  # fmt: skip
     if train.stream and params.train_sampling_strategy == "group_by_length":
         yield "training.train_sampling_strategy", "a stream cannot be grouped by length", "leave it out"
-
-
-def _own(split: DatasetSplitParams) -> bool:
-    return any(one.dataset_name in OWN_DATASETS for one in split.datasets)
 
 
 def _split(path: str, split: DatasetSplitParams) -> Iterator[Fault]:
@@ -166,6 +165,9 @@ def _switches(params: TrainingParams) -> Iterator[Fault]:
     profiler = params.profiler
     if profiler.enable_cpu_profiling or profiler.enable_cuda_profiling:
         yield "training.profiler", "valid, but the profiler is not supported yet", "use torch.profiler in a callback"
+    if params.dep_log_level.lower() not in LOG_LEVELS:
+        near = did_you_mean(params.dep_log_level, LOG_LEVELS).strip() or f"known: {', '.join(LOG_LEVELS)}"
+        yield "training.dep_log_level", f"dep_log_level '{params.dep_log_level}' is not known", near
     if params.dataloader_main_process_only:
         yield "training.dataloader_main_process_only", "every process reads its own rows", "leave it out"
     if params.label_ignore_index not in (None, -100):
@@ -216,6 +218,22 @@ def dpo_faults(options: DPOOptions) -> Iterator[Fault]:
     if options.sync_ref_model:
         yield f"{at}.sync_ref_model", "sync_ref_model is not supported", "leave it out"
     yield from _text_faults(options.max_length, options.truncation_mode, options.activation_offloading)
+
+
+def own_faults(options: TextOptions) -> Iterator[Fault]:
+    """Yield settings that only TRL's trainers read."""
+    at = "training.trainer_kwargs"
+    if options.model_init_kwargs:
+        yield f"{at}.model_init_kwargs", "model_init_kwargs are not read", "write them under model.model_kwargs"
+    if options.trust_remote_code:
+        yield f"{at}.trust_remote_code", "trust_remote_code is not read here", "write model.trust_remote_code: true"
+    if options.router_aux_loss_coef is not None:
+        yield f"{at}.router_aux_loss_coef", "router_aux_loss_coef is not supported", "leave it out"
+    if isinstance(options, SFTOptions):
+        if options.shuffle_dataset:
+            yield f"{at}.shuffle_dataset", "every pass is shuffled anew already", "data.train.datasets[].shuffle"
+        if set(options.dataset_kwargs or {}) - {"skip_prepare_dataset"}:
+            yield f"{at}.dataset_kwargs", "dataset_kwargs are not read", "rows of tokens are taken as they are"
 
 
 def _text_faults(max_length: int | None, truncation: str, offloading: bool) -> Iterator[Fault]:

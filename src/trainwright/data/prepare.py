@@ -6,11 +6,11 @@ from __future__ import annotations
 import hashlib
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from trainwright.batch import IGNORED
 from trainwright.data.formats import Format
 from trainwright.data.token_rows import PAIR_COLUMNS, ROW_COLUMNS, TokenRows
 from trainwright.data.tokenize import TextRules
@@ -74,16 +74,7 @@ def prepare(table: Any, rules: TextRules, processes: int | None, what: str) -> P
     if sys.stderr.isatty():
         datasets.enable_progress_bars()
     try:
-        made = table.map(
-            rules,
-            batched=True,
-            with_indices=True,
-            remove_columns=table.column_names,
-            features=features(rules),
-            num_proc=processes if processes and len(table) >= _LOW else None,
-            desc=f"Tokenising the {what}",
-            new_fingerprint=fingerprint(table, rules),
-        )
+        made = _tokenised(table, rules, processes, what)
     finally:
         datasets.disable_progress_bars()
     cut = made.data.column("cut").to_numpy()
@@ -99,11 +90,33 @@ def prepare(table: Any, rules: TextRules, processes: int | None, what: str) -> P
     return Prepared(rows, int((cut > 0).sum()), int(cut.sum()), np.flatnonzero(~learned))
 
 
+def _tokenised(table: Any, rules: TextRules, processes: int | None, what: str) -> Any:
+    """Return the tokenised table; of several processes on a machine one makes it, and the others wait and read it."""
+    import datasets
+    from filelock import FileLock
+
+    key = fingerprint(table, rules)
+    place = Path(datasets.config.HF_DATASETS_CACHE) / "trainwright"
+    place.mkdir(parents=True, exist_ok=True)
+    with FileLock(place / f"{key}.lock"):
+        return table.map(
+            rules,
+            batched=True,
+            with_indices=True,
+            remove_columns=table.column_names,
+            features=features(rules),
+            num_proc=processes if processes and len(table) >= _LOW else None,
+            desc=f"Tokenising the {what}",
+            new_fingerprint=key,
+            cache_file_name=None if table.cache_files else str(place / f"{key}.arrow"),
+        )
+
+
 def _has_target(rows: TokenRows) -> np.ndarray:
-    count = range(len(rows))
     if rows.columns == PAIR_COLUMNS:
-        return np.array([len(rows.column("chosen_ids", i)) > 0 < len(rows.column("rejected_ids", i)) for i in count])
-    return np.array([bool((rows.column("labels", i)[1:] != IGNORED).any()) for i in count])
+        answers = (TokenRows(rows.table, (name,)).lengths for name in ("chosen_ids", "rejected_ids"))
+        return np.minimum(*answers) > 0
+    return rows.targets("labels") > 0
 
 
 def features(rules: TextRules) -> Any:

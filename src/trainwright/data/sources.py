@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trainwright.config.schema import DatasetParams, DatasetSplitParams
+from trainwright.data.python_source import python_source
 from trainwright.errors import DataError, missing_package
 
 _BUILDERS = {
@@ -56,6 +57,8 @@ def read_one(one: DatasetParams, stream: bool) -> Any:
     except ModuleNotFoundError:
         raise missing_package("datasets", "llm", "Reading data from a file") from None
     datasets.disable_progress_bars()
+    if one.dataset_name == "python_source":
+        return _python_source(one, stream)
     name, path = one.dataset_name or "", one.dataset_path
     where = Path(path or name).expanduser()
     try:
@@ -79,6 +82,18 @@ def read_one(one: DatasetParams, stream: bool) -> Any:
         cause = error.__cause__ or error
         said = (str(cause).strip() or "no reason given").splitlines()[0]
         raise DataError(f"The dataset '{path or name}' cannot be read: {type(cause).__name__}: {said}") from error
+
+
+def _python_source(one: DatasetParams, stream: bool) -> Any:
+    """Return the files of Python's standard library, or of `dataset_kwargs.root`; other splits than train hold those
+    that are never in it."""
+    import datasets
+
+    root = one.dataset_kwargs.get("root")
+    corpus = python_source(Path(root).expanduser() if root else None)
+    texts = corpus.train if one.split == "train" else corpus.held_out
+    table = datasets.Dataset.from_dict({"text": texts})
+    return table.to_iterable_dataset() if stream else table
 
 
 def _files(where: Path, builder: str | None) -> tuple[str, list[str]]:

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from trainwright.batch import IGNORED
+
 ROW_COLUMNS = ("input_ids", "labels")
 PAIR_COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
 
@@ -49,6 +51,15 @@ class TokenRows(Dataset):
         counted = [name for name in self.columns if name != "labels"]
         views = self._views()
         return sum(np.concatenate([np.diff(offsets) for _, offsets in views[name]]) for name in counted)[self.kept]  # type: ignore[index]
+
+    def targets(self, name: str) -> np.ndarray:
+        """Number of values of a column that are not -100, without the first of each row, which nothing predicts; int64,
+        shape (rows,)."""
+        found = []
+        for values, offsets in self._views()[name]:
+            seen = np.concatenate([[0], np.cumsum(values != IGNORED)])
+            found.append(seen[offsets[1:]] - seen[np.minimum(offsets[:-1] + 1, offsets[1:])])
+        return np.concatenate(found)[self.kept]
 
     def _views(self) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
         if self._parts is None:

@@ -163,5 +163,7 @@ def _model(config: TrainingConfig, tokenizer: Any) -> Any:
 
 
 def _rows(table: Any) -> Any:
-    """Return raw rows with messages as OpenAI has them."""
-    return table.map(lambda row, number: canonical(row, number), with_indices=True)
+    """Return raw rows, ShareGPT's conversations as OpenAI's messages."""
+    if "conversations" not in table.column_names:
+        return table
+    return table.map(canonical, with_indices=True, remove_columns=["conversations"])

@@ -7,11 +7,12 @@ from typing import Any
 
 from trainwright.args.training import TrainingArguments
 from trainwright.callbacks.progress import PrinterCallback, ProgressCallback
+from trainwright.data.python_source import python_source
 from trainwright.engine.trainer import Trainer
 from trainwright.errors import ConfigError
-from trainwright.tasks.code.corpus import python_source, yardsticks
 from trainwright.tasks.code.report import CodeReport
 from trainwright.tasks.code.tokens import Blocks, encode, train_tokenizer
+from trainwright.tasks.code.yardsticks import yardsticks
 
 DEFAULTS = {"root": None, "vocab_size": 512, "block_size": 256, "eval_blocks": 256}
 

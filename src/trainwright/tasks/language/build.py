@@ -91,6 +91,8 @@ def build_model(config: TrainingConfig, args: TrainingArguments, text: Text) -> 
         model.config.use_cache = False
     if text.kind is TrainerType.DPO and text.options.disable_dropout:
         without_dropout(model)
+    if getattr(text.options, "eos_token", None) is not None:
+        model.config.eos_token_id = model.generation_config.eos_token_id = text.tokenizer.eos_token_id
     freeze(model, config.model.freeze_layers)
     if config.training.use_peft:
         return add_adapters(model, config.peft, config.model.adapter_model, bool(args.activation_checkpointing))

@@ -1,10 +1,8 @@
-"""The text: source files found on this machine, some of them held out, and what general compressors make of those."""
+"""Text that every machine has: the source of Python's own standard library, some files of it held out."""
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import lzma
 import re
 import sysconfig
 from dataclasses import dataclass
@@ -66,12 +64,3 @@ def _read(root: Path) -> Corpus:
         chosen = int(hashlib.sha256(name.encode()).hexdigest(), 16) % HELD_OUT == 0
         (held_out if chosen else train).append(text)
     return Corpus(str(root), train, held_out)
-
-
-def yardsticks(texts: list[str]) -> dict[str, float]:
-    """Return the bits per byte that gzip -9 and xz -9 need for the texts, which they see only as they compress them."""
-    whole = "\0".join(texts).encode()
-    return {
-        "gzip": 8 * len(gzip.compress(whole, 9)) / len(whole),
-        "xz": 8 * len(lzma.compress(whole, preset=9)) / len(whole),
-    }

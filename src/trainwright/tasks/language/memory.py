@@ -1,0 +1,136 @@
+"""What a run will need, found out on the meta device: nothing is loaded, and nothing is computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from trainwright.config.params import TrainerType
+from trainwright.config.schema import TrainingConfig
+from trainwright.config.translate import argument_values
+from trainwright.models.adapters import lora_config
+from trainwright.models.load import load_tokenizer, model_config
+from trainwright.objectives.linear_loss import CHUNK
+
+_NAME = "trainwright_estimate"
+_OPTIMIZER_COPIES = {"adamw": 2, "sgd": 0, "adafactor": 0, "adagrad": 1, "rmsprop": 1, "lion": 1}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes of one process at the peak of a step, and tokens of a step.
+
+    Attributes:
+        weights: of the model, and of a reference model.
+        gradients: of what is trained.
+        optimizer: its state.
+        activations: kept by one micro-batch for its backward pass.
+        logits: of the chunk that exists at a time.
+        tokens: of one optimizer step, at most.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int
+    tokens: int
+
+    @property
+    def total(self) -> int:
+        """All bytes together."""
+        return self.weights + self.gradients + self.optimizer + self.activations + self.logits
+
+
+def estimate(config: TrainingConfig, rows: int, length: int, pairs: bool) -> Estimate:
+    """Return what a run with micro-batches of `rows` rows (of two answers each, for pairs) of `length` tokens needs."""
+    from transformers import AutoModelForCausalLM
+
+    values = argument_values(config.training)
+    described = model_config(config.model, load_tokenizer(config.model)) if not (
+        config.model.load_pretrained_weights
+    ) else _config_of(config)  # fmt: skip
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(described)
+        if config.training.use_peft:
+            import peft
+
+            model = peft.get_peft_model(model, lora_config(config.peft))
+    model.train()
+    if values["activation_checkpointing"]:
+        model.gradient_checkpointing_enable()
+    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    copies = next((n for name, n in _OPTIMIZER_COPIES.items() if values["optim"].startswith(name)), 2)
+    second = pairs and not config.training.use_peft and not config.training.trainer_kwargs.get(
+        "precompute_ref_log_probs"
+    )  # fmt: skip
+    micro = rows * (2 if pairs else 1)
+    vocabulary = described.get_text_config().vocab_size
+    return Estimate(
+        weights * (2 if second else 1),
+        trained,
+        trained * copies,
+        saved_bytes(model, micro, length),
+        3 * max(CHUNK * vocabulary, 2**21) * 4,
+        micro * length * values["gradient_accumulation_steps"],
+    )
+
+
+def saved_bytes(model: Any, rows: int, length: int) -> int:
+    """Return the bytes that a forward pass below the head keeps for the backward pass, weights not counted."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    own = {p.untyped_storage()._cdata for p in model.parameters()}
+    kept: dict[int, int] = {}
+    alive = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = storage.nbytes()
+            alive.append(tensor)  # so that no other storage takes its place
+        return tensor
+
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    ids = torch.zeros(rows, length, dtype=torch.int64, device="meta")
+    AttentionInterface.register(_NAME, _kernel)
+    AttentionMaskInterface.register(_NAME, lambda *given, **named: None)  # a mask would need the values of tensors
+    base.set_attn_implementation(_NAME)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        base.get_decoder()(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+    return sum(kept.values())
+
+
+def _kernel(module: Any, query: Any, key: Any, value: Any, mask: Any, **more: Any) -> tuple[torch.Tensor, None]:
+    """Attention as the fused kernels do it, which keep no weights; on the meta device torch takes another one."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = (part.repeat_interleave(groups, dim=1) if groups > 1 else part for part in (key, value))
+    out = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, is_causal=True)[0]
+    return out.transpose(1, 2), None
+
+
+def _config_of(config: TrainingConfig) -> Any:
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(config.model.model_name, trust_remote_code=config.model.trust_remote_code)
+
+
+def describe(found: Estimate) -> str:
+    """Return an estimate as a table."""
+    parts = {
+        "weights": found.weights, "gradients": found.gradients, "optimizer": found.optimizer,
+        "activations": found.activations, "logits of a chunk": found.logits, "in all": found.total,
+    }  # fmt: skip
+    lines = [f"{name:<18} {value / 1e9:>8.3f} GB" for name, value in parts.items()]
+    return "\n".join([*lines, f"{'tokens a step':<18} {found.tokens:>8} at most"])
+
+
+def for_config(config: TrainingConfig) -> Estimate:
+    """Return what a run needs, by its file alone: rows of `max_length` tokens."""
+    kwargs = config.training.trainer_kwargs
+    length = kwargs.get("max_length") or config.model.model_max_length or 1024
+    pairs = config.training.trainer_type in (TrainerType.DPO, TrainerType.TRL_DPO)
+    return estimate(config, config.training.per_device_train_batch_size, length, pairs)
