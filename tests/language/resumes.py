@@ -63,6 +63,7 @@ def write(place: Path, name: str) -> Path:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)
     torch.manual_seed(99)
     for run in sys.argv[1:]:
         code = main(["train", "--resume", run])

@@ -280,6 +280,8 @@ BAD = {
     "a message": ([{"messages": [{"rol": "user"}]}], "Row 0: a message in 'messages' has the keys rol; it needs"),
     "a number": ([{"text": 3}], "Row 0 is not text: AttributeError"),
     "no template": ([{"messages": TALK}], "the tokenizer has no chat template. Give model.chat_template"),
+    "no template for a prompt": ([{"prompt": TALK[:1], "completion": TALK[1:2]}], "has no chat template. Give model"),
+    "tools": ([{"messages": TALK, "tools": "{x"}], "Row 0: 'tools' is a text, but not JSON"),
     "labels": ([{"input_ids": [1, 2], "labels": [1]}], "Row 0 has 2 input_ids but 1 labels"),
     "nothing": ([], "is empty: it has no row"),
 }  # fmt: skip
@@ -289,7 +291,7 @@ BAD = {
 def test_bad_rows(place, tmp_path, name):
     rows, message = BAD[name]
     with pytest.raises((DataError, ConfigError), match=re.escape(message)) as caught:
-        text_of(place, rows, tmp_path, model={} if name == "no template" else {"chat_template": "chatml"})
+        text_of(place, rows, tmp_path, model={} if "template" in name else {"chat_template": "chatml"})
     assert "Traceback" not in str(caught.value)
 
 

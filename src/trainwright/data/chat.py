@@ -69,10 +69,12 @@ def render(tokenizer: Any, messages: Sequence[Message], prompt: bool = False, **
     """Return a conversation as text; with `prompt`, up to where the assistant would begin to write.
 
     Raises:
+        ConfigError: there is no template.
         DataError: the template refuses the conversation.
     """
     from jinja2.exceptions import TemplateError
 
+    check_template(tokenizer)
     try:
         return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=prompt, **settings)
     except TemplateError as error:

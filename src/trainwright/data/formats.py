@@ -63,7 +63,7 @@ def canonical(row: Mapping[str, Any], number: int) -> dict[str, Any]:
         number: of the row, for messages.
 
     Raises:
-        DataError: a message without role or content.
+        DataError: a message without role or content, tools that are not JSON.
     """
     new = {name: value for name, value in row.items() if value is not None}
     if "conversations" in new and "messages" not in new:
@@ -72,7 +72,10 @@ def canonical(row: Mapping[str, Any], number: int) -> dict[str, Any]:
         if is_chat(new.get(name)):
             new[name] = [_message(one, name, number) for one in new[name]]
     if isinstance(new.get("tools"), str):
-        new["tools"] = json.loads(new["tools"]) or None
+        try:
+            new["tools"] = json.loads(new["tools"]) or None
+        except json.JSONDecodeError as error:
+            raise DataError(f"Row {number}: 'tools' is a text, but not JSON: {error}.") from None
     return new
 
 

@@ -85,8 +85,6 @@ def rules_of(config: TrainingConfig, kind: TrainerType, options: Any, tokenizer:
     """Return how the rows are tokenised."""
     target = config.data.train.train_target
     sft = isinstance(options, SFTOptions)
-    if found in (Format.MESSAGES,) or (sft and options.assistant_only_loss):
-        chat.check_template(tokenizer)
     packed = sft and options.packing
     return TextRules(
         tokenizer,
