@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from trainwright.config.base import BaseTrainer
 from trainwright.config.load import check
 from trainwright.config.params import UPSTREAM
-from trainwright.config.schema import PeftSaveMode, TrainingConfig
+from trainwright.config.schema import TrainingConfig
 from trainwright.config.translate import argument_values
+from trainwright.tasks.language.holder import Holder
 
 if TYPE_CHECKING:
     from trainwright.engine.trainer import Trainer
@@ -18,44 +19,11 @@ if TYPE_CHECKING:
 MODELS = {"ngram_llama": "trainwright.tasks.code.build"}
 
 
-class ConfiguredTrainer(BaseTrainer):
-    """Our Trainer, built from a configuration.
-
-    Attributes:
-        trainer: the Trainer.
-        config: what it was built from.
-    """
+class ConfiguredTrainer(Holder):
+    """Our Trainer, built from a configuration."""
 
     def __init__(self, config: TrainingConfig) -> None:
-        self.config = config
-        self.trainer = build_trainer(config)
-
-    def train(self, resume_from_checkpoint: str | bool | None = None) -> Any:
-        """Train, from the start or from a checkpoint, and save the model unless `save_final_model` is false."""
-        output = self.trainer.train(resume_from_checkpoint=resume_from_checkpoint)
-        if self.config.training.save_final_model:
-            self.save_model(self.config)
-        return output
-
-    def save_state(self) -> None:
-        """Write the state of the run into its folder."""
-        self.trainer.save_state()
-
-    def save_model(self, config: TrainingConfig, final: bool = True) -> None:
-        """Write the model into the run's folder; adapters as `peft.peft_save_mode` says when it is final."""
-        trainer, mode = self.trainer, config.peft.peft_save_mode
-        if not (final and config.training.use_peft) or mode is PeftSaveMode.ADAPTER_ONLY:
-            trainer.save_model()
-            return
-        from trainwright.models.adapters import save_merged, save_with_base
-
-        save = save_merged if mode is PeftSaveMode.MERGED else save_with_base
-        trainer.strategy.on_main(lambda: save(trainer.model, trainer.run_folder, trainer.processing_class))
-
-    def get_last_eval_metrics(self) -> dict[str, Any]:
-        """Return the metrics of the last evaluation; empty when there was none."""
-        entries = [one for one in self.trainer.state.log_history if any(name.startswith("eval_") for name in one)]
-        return dict(entries[-1]) if entries else {}
+        super().__init__(build_trainer(config), config)
 
 
 def build_trainer(config: TrainingConfig) -> Trainer:

@@ -81,6 +81,11 @@ def get_total_train_batch_size(trainer: Trainer, args: Any = None) -> int:
     return args.per_device_train_batch_size * args.gradient_accumulation_steps * trainer.strategy.world.size
 
 
+def log_history(trainer: Trainer) -> list[dict[str, Any]]:
+    """Return every dictionary of metrics so far, in order."""
+    return trainer.state.log_history
+
+
 def add_callback(trainer: Trainer, callback: Any) -> None:
     """Add a callback, as an instance or a class."""
     trainer.callback_handler.add_callback(callback)

@@ -28,6 +28,7 @@ from trainwright.engine import (
     saving,
     search,
 )
+from trainwright.engine import generation as generating
 from trainwright.engine import replay as replaying
 from trainwright.engine import results as files
 from trainwright.engine import training as runs
@@ -124,6 +125,7 @@ class Trainer:
         for name, value in old_names(old, list(Trainer.__init__.__annotations__)).items():
             setattr(self, name, value)
         self.records = Records()
+        self.generation: generating.Generation | None = None
         self.noise: Any = None
         self.hub_model_id: str | None = None
         self.push_in_progress: Any = None
@@ -327,6 +329,8 @@ class Trainer:
     pop_callback = files.pop_callback
     remove_callback = files.remove_callback
     replay = replaying.replay
+    evaluate_and_save_generation = generating.evaluate_and_save_generation
+    log_history = property(files.log_history)
     hyperparameter_search = search.hyperparameter_search
     init_hf_repo = hub.init_hf_repo
     create_model_card = hub.create_model_card

@@ -1,0 +1,72 @@
+"""One pass over evaluation data: the model's mode around it, and this rank's batches."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from trainwright.data.kinds import length_of
+from trainwright.data.loader import PlannedBatches
+from trainwright.data.ready import EveryNth
+from trainwright.data.streams import RankStream
+from trainwright.data.workers import reading
+from trainwright.engine import fusing
+from trainwright.engine.meters import Records
+from trainwright.engine.modes import full_evaluation_type, train_mode
+from trainwright.engine.signals import EvaluationInterrupted
+from trainwright.errors import DataError
+
+if TYPE_CHECKING:
+    from trainwright.engine.trainer import Trainer
+
+
+def batches_of(trainer: Trainer, loader: Any) -> Generator[Any]:
+    """Yield this rank's batches of a loader.
+
+    Raises:
+        DataError: the loader is empty.
+    """
+    if length_of(loader) == 0:
+        raise DataError("The evaluation data is empty (its length is 0). Give a set with rows.")
+    divided = isinstance(getattr(loader, "dataset", None), RankStream)
+    divided = divided or isinstance(getattr(loader, "batch_sampler", None), PlannedBatches)
+    world, empty = trainer.strategy.world, True
+    with reading(loader if divided or world.size == 1 else EveryNth(loader, world)) as batches:
+        for batch in batches:
+            empty = False
+            if trainer.run is not None and trainer.run.interruptible and trainer.run.signals.received is not None:
+                raise EvaluationInterrupted
+            yield batch
+    if empty:
+        raise DataError("The evaluation data gave no batch: the set or loader is empty.")
+
+
+@contextmanager
+def evaluating(trainer: Trainer, records: Records) -> Iterator[nn.Module]:
+    """Give the model in evaluation mode, in the number format asked for; training goes on afterwards as before.
+
+    What is recorded meanwhile goes to `records`.
+    """
+    model, training_records = trainer.model, trainer.records
+    trainer.records = records
+    model.to(trainer.strategy.device)
+    kind = None if trainer.is_in_train else full_evaluation_type(trainer.args)
+    if kind is not None:
+        model.to(kind)
+    train_mode(trainer, False)
+    model.eval()
+    if not trainer.is_in_train:
+        fusing.prepare(trainer)
+    try:
+        with torch.no_grad():
+            yield model
+    finally:
+        trainer.records = training_records
+        if trainer.is_in_train:
+            train_mode(trainer, True)
+        else:
+            fusing.finish(trainer)

@@ -1,0 +1,38 @@
+"""Sections of a configuration as plain mappings, whatever they are given as."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from trainwright.errors import ConfigError, did_you_mean
+
+
+def plain(section: Any, name: str) -> dict[str, Any]:
+    """Return a section as a dict: of a DictConfig, with its references resolved; of a mapping.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if type(section).__module__.startswith("omegaconf"):
+        from omegaconf import OmegaConf
+
+        section = OmegaConf.to_container(section, resolve=True)
+    if not isinstance(section, Mapping):
+        raise ConfigError(f"{name} is {type(section).__name__}; a section with keys is expected.")
+    return {str(key): value for key, value in section.items()}
+
+
+def check_keys(section: Mapping[str, Any], known: Collection[str], name: str) -> None:
+    """Raise a ConfigError for a key that is not known."""
+    for key in section:
+        if key not in known:
+            shown = f" Known: {', '.join(known)}." if len(known) < 40 else ""
+            raise ConfigError(f"{name}: unknown key '{key}'.{did_you_mean(key, known)}{shown}")
+
+
+def required(section: Mapping[str, Any], keys: Collection[str], name: str) -> None:
+    """Raise a ConfigError for keys that are missing."""
+    missing = [key for key in keys if section.get(key) is None]
+    if missing:
+        raise ConfigError(f"{name}: {', '.join(missing)} must be given.")

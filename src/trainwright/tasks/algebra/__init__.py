@@ -1,0 +1,1 @@
+"""Computer algebra with transformers: problems and answers as text, a lexer, encoder-decoder and decoder models."""

@@ -1,0 +1,26 @@
+"""How right a model's answers are under teacher forcing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from trainwright.batch import IGNORED
+
+
+def argmax_of_logits(logits: Any, labels: Any) -> torch.Tensor:
+    """Return the predicted tokens, so that no logits are kept; shape (rows, tokens)."""
+    return (logits[0] if isinstance(logits, tuple) else logits).argmax(dim=-1)
+
+
+def token_metrics(prediction: Any) -> dict[str, float]:
+    """Return token_accuracy, and success_rate: the share of rows whose every token is right."""
+    found, labels = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
+    wanted = labels != IGNORED
+    right = (found == labels) & wanted
+    return {
+        "token_accuracy": float(right.sum() / max(wanted.sum(), 1)),
+        "success_rate": float((right.sum(axis=1) == wanted.sum(axis=1)).mean()),
+    }

@@ -1,0 +1,144 @@
+"""Models for problems and answers, from a section `model` with CALT's keys; all are transformers' own, so that its
+`generate` decodes them with a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from trainwright.errors import ConfigError, did_you_mean
+
+ENCODER_DECODERS = ("generic", "transformer", "calt", "bart")
+DECODERS = ("decoder_only", "decoder", "gpt2", "llama")
+KINDS = (*ENCODER_DECODERS, *DECODERS)
+POSITIONS = ("generic", "learned", "sinusoidal", "rope")
+DEFAULTS: dict[str, Any] = {
+    "model_type": "generic",
+    "num_encoder_layers": 6,
+    "num_encoder_heads": 8,
+    "num_decoder_layers": 6,
+    "num_decoder_heads": 8,
+    "d_model": 512,
+    "encoder_ffn_dim": 2048,
+    "decoder_ffn_dim": 2048,
+    "max_sequence_length": 512,
+    "dropout": 0.1,
+    "attention_dropout": 0.0,
+    "activation_dropout": 0.0,
+    "encoder_layerdrop": 0.0,
+    "decoder_layerdrop": 0.0,
+    "classifier_dropout": 0.0,
+    "activation": "gelu",
+    "init_std": 0.02,
+    "use_positional_embedding": "learned",
+    "embedding_layer_norm": True,
+    "num_layers": None,
+    "num_heads": None,
+    "ffn_dim": None,
+    "seed": None,
+}
+
+
+def check_model(config: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Return the section with its defaults.
+
+    Raises:
+        ConfigError: a key or kind that is not known, or sizes that do not fit.
+    """
+    for name in config:
+        if name not in DEFAULTS:
+            hint = did_you_mean(str(name), DEFAULTS)
+            raise ConfigError(f"{source}: unknown key model.{name}.{hint} Known: {', '.join(DEFAULTS)}.")
+    values = {**DEFAULTS, **config}
+    kind = values["model_type"]
+    if kind not in KINDS:
+        raise ConfigError(f"{source}: model.model_type '{kind}' is not known.{did_you_mean(kind, KINDS)} "
+                          f"Known: {', '.join(KINDS)}.")  # fmt: skip
+    positions = values["use_positional_embedding"]
+    if positions not in POSITIONS:
+        raise ConfigError(f"{source}: model.use_positional_embedding '{positions}' is not known. Known: "
+                          f"{', '.join(POSITIONS)}.")  # fmt: skip
+    if positions == "rope" and kind in ENCODER_DECODERS:
+        raise ConfigError(
+            f"{source}: rope is there for model_type llama; an encoder-decoder has learned or sinusoidal."
+        )
+    heads = values["num_heads"] or values["num_encoder_heads"]
+    if values["d_model"] % heads:
+        raise ConfigError(f"{source}: model.d_model {values['d_model']} is not a multiple of {heads} heads.")
+    return values
+
+
+def new_model(config: Mapping[str, Any], tokenizer: Any, source: str = "cfg.model") -> Any:
+    """Return a model with random weights.
+
+    With `model.seed` they come from a stream of its own; the global one is left as it was.
+
+    Raises:
+        ConfigError: a key or kind that is not known, or sizes that do not fit.
+    """
+    values = check_model(config, source)
+    seed = values["seed"]
+    with torch.random.fork_rng(enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        make = _encoder_decoder if values["model_type"] in ENCODER_DECODERS else _decoder
+        model = make(values, tokenizer)
+    for place in (model.config, model.generation_config):
+        place.pad_token_id, place.eos_token_id = tokenizer.pad_token_id, tokenizer.eos_token_id
+        place.bos_token_id = tokenizer.bos_token_id
+    if model.config.is_encoder_decoder:
+        model.config.decoder_start_token_id = model.generation_config.decoder_start_token_id = tokenizer.bos_token_id
+        model.generation_config.forced_eos_token_id = None
+        model.generation_config.num_beams = 1
+    model.pipeline_config = dict(config)
+    return model
+
+
+def _encoder_decoder(values: dict[str, Any], tokenizer: Any) -> Any:
+    from transformers import BartConfig, BartForConditionalGeneration, MarianConfig, MarianMTModel
+
+    learned = values["use_positional_embedding"] in ("learned", "generic")
+    config, kind = (BartConfig, BartForConditionalGeneration) if learned else (MarianConfig, MarianMTModel)
+    names = ("d_model", "encoder_ffn_dim", "decoder_ffn_dim", "dropout", "attention_dropout", "activation_dropout",
+             "encoder_layerdrop", "decoder_layerdrop", "init_std")  # fmt: skip
+    return kind(
+        config(
+            vocab_size=len(tokenizer),
+            max_position_embeddings=values["max_sequence_length"],
+            encoder_layers=values["num_encoder_layers"],
+            decoder_layers=values["num_decoder_layers"],
+            encoder_attention_heads=values["num_encoder_heads"],
+            decoder_attention_heads=values["num_decoder_heads"],
+            activation_function=values["activation"],
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            decoder_start_token_id=tokenizer.bos_token_id,
+            forced_eos_token_id=None,
+            **{name: values[name] for name in names},
+        )
+    )
+
+
+def _decoder(values: dict[str, Any], tokenizer: Any) -> Any:
+    from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+    layers = values["num_layers"] or values["num_decoder_layers"]
+    heads = values["num_heads"] or values["num_decoder_heads"]
+    width = values["ffn_dim"] or values["decoder_ffn_dim"]
+    sizes = {"vocab_size": len(tokenizer), "bos_token_id": tokenizer.bos_token_id,
+             "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}  # fmt: skip
+    if values["model_type"] == "llama" or values["use_positional_embedding"] == "rope":
+        return LlamaForCausalLM(
+            LlamaConfig(hidden_size=values["d_model"], intermediate_size=width, num_hidden_layers=layers,
+                        num_attention_heads=heads, max_position_embeddings=values["max_sequence_length"],
+                        initializer_range=values["init_std"], **sizes)
+        )  # fmt: skip
+    drop = values["dropout"]
+    return GPT2LMHeadModel(
+        GPT2Config(n_embd=values["d_model"], n_inner=width, n_layer=layers, n_head=heads,
+                   n_positions=values["max_sequence_length"], resid_pdrop=drop, embd_pdrop=drop,
+                   attn_pdrop=values["attention_dropout"], initializer_range=values["init_std"], **sizes)
+    )  # fmt: skip
