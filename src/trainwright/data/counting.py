@@ -1,4 +1,4 @@
-"""A progress bar for finding a place in data by reading it again."""
+"""A progress bar for work on data that is done before training."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def counting(total: int, what: str) -> Iterator[Callable[[int], None]]:
     """Give the function that is told how many more were read; a bar shows it, on a terminal.
 
     Args:
-        total: how many there are to read.
-        what: what is counted, in the plural.
+        total: how many there are.
+        what: what is counted, such as "rows read again".
     """
     if total == 0 or not sys.stderr.isatty():
         yield lambda more: None
@@ -22,5 +22,5 @@ def counting(total: int, what: str) -> Iterator[Callable[[int], None]]:
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(f"{what} read again", total=total)
+        task = bar.add_task(what, total=total)
         yield lambda more: bar.advance(task, more)

@@ -158,7 +158,7 @@ class ForeignSource:
             "where the run stopped. A torch DataLoader, or a loader with state_dict() and load_state_dict(), goes "
             "on at once."
         )
-        with counting(position, "batches") as tell:
+        with counting(position, "batches read again") as tell:
             for _ in islice(batches, position):
                 tell(1)
 

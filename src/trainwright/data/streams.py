@@ -115,7 +115,7 @@ class RankStream(IterableDataset):
         counted = self.place.rows if self.place.state is None else 0
         row = self.place.rows - counted
         groups = self._groups_from(row)
-        with counting(counted if self.place.shard == 0 else 0, "rows") as tell:
+        with counting(counted if self.place.shard == 0 else 0, "rows read again") as tell:
             while row < counted:
                 read = sum(map(len, next(groups, [])))
                 row = row + read if read else counted

@@ -1,0 +1,276 @@
+"""Tasks: each makes a problem with its answer from a seed, and decides by algebra whether an answer is right.
+
+Polynomials are written as `3*x^2 - 2*x + 1`, several things with ` | ` between them.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from trainwright.errors import ConfigError, did_you_mean
+
+Pair = tuple[str, str]
+P = 17
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task.
+
+    Attributes:
+        name: as files and commands name it.
+        make: `f(rng)` returns (problem, answer).
+        check: `f(problem, reference, answer)` tells whether an answer is right, also if it is written otherwise.
+        lexer: the content of its lexer.yaml.
+        text: what is asked.
+    """
+
+    name: str
+    make: Callable[[random.Random], Pair]
+    check: Callable[[str, str, str], bool]
+    lexer: dict[str, Any]
+    text: str
+
+
+def join(items: list[Any]) -> str:
+    """Return things as text, ` | ` between them."""
+    return " | ".join(str(item) for item in items)
+
+
+def polynomial(coefficients: list[int]) -> str:
+    """Return a polynomial in x as text, the highest power first; coefficients from the lowest power on."""
+    terms = []
+    for power in range(len(coefficients) - 1, -1, -1):
+        value = coefficients[power]
+        if not value:
+            continue
+        size = abs(value)
+        factor = "" if size == 1 and power else str(size)
+        name = "" if power == 0 else "x" if power == 1 else f"x^{power}"
+        sign = "-" if value < 0 else "+"
+        terms.append((sign, f"{factor}*{name}" if factor and name else factor + name))
+    if not terms:
+        return "0"
+    first = ("-" if terms[0][0] == "-" else "") + terms[0][1]
+    return " ".join([first, *(f"{sign} {term}" for sign, term in terms[1:])])
+
+
+def coefficients(text: str) -> list[int]:
+    """Return a polynomial's coefficients, from the lowest power on.
+
+    Raises:
+        ValueError: the text is no polynomial in x with whole coefficients.
+    """
+    import sympy
+
+    x = sympy.Symbol("x")
+    found = sympy.Poly(sympy.sympify(text.replace("^", "**"), locals={"x": x}), x).all_coeffs()[::-1]
+    if not all(one.is_integer for one in found):
+        raise ValueError(f"{text!r} has coefficients that are no whole numbers")
+    return [int(one) for one in found]
+
+
+def _random(rng: random.Random, degree: int, size: int) -> list[int]:
+    made = [rng.randint(-size, size) for _ in range(degree)]
+    return [*made, rng.choice([one for one in range(-size, size + 1) if one])]
+
+
+def add(a: list[int], b: list[int]) -> list[int]:
+    """Return the sum of two polynomials."""
+    width = max(len(a), len(b))
+    return [(a[i] if i < len(a) else 0) + (b[i] if i < len(b) else 0) for i in range(width)]
+
+
+def multiply(a: list[int], b: list[int]) -> list[int]:
+    """Return the product of two polynomials."""
+    made = [0] * (len(a) + len(b) - 1)
+    for i, one in enumerate(a):
+        for j, other in enumerate(b):
+            made[i + j] += one * other
+    return made
+
+
+def _sums(rng: random.Random) -> Pair:
+    numbers = [rng.randrange(P) for _ in range(rng.randint(3, 10))]
+    return join(numbers), join([sum(numbers[: i + 1]) % P for i in range(len(numbers))])
+
+
+def _derivative(rng: random.Random) -> Pair:
+    given = _random(rng, rng.randint(1, 5), 9)
+    return polynomial(given), polynomial([power * value for power, value in enumerate(given)][1:])
+
+
+def _sum(rng: random.Random) -> Pair:
+    a, b = (_random(rng, rng.randint(1, 4), 20) for _ in range(2))
+    return join([polynomial(a), polynomial(b)]), polynomial(add(a, b))
+
+
+def _product(rng: random.Random) -> Pair:
+    a, b = (_random(rng, rng.randint(1, 2), 9) for _ in range(2))
+    return join([polynomial(a), polynomial(b)]), polynomial(multiply(a, b))
+
+
+def _division(rng: random.Random) -> Pair:
+    quotient, divisor = _random(rng, rng.randint(1, 2), 5), [*_random(rng, rng.randint(0, 1), 5), 1]
+    rest = [rng.randint(-5, 5) for _ in range(len(divisor) - 1)]
+    problem = join([polynomial(add(multiply(quotient, divisor), rest)), polynomial(divisor)])
+    return problem, join([polynomial(quotient), polynomial(rest)])
+
+
+def _gcd(rng: random.Random) -> Pair:
+    import sympy
+
+    shared, a, b = ([*(rng.randint(-4, 4) for _ in range(rng.randint(1, 2))), 1] for _ in range(3))
+    one, other = multiply(shared, a), multiply(shared, b)
+    x = sympy.Symbol("x")
+    found = sympy.gcd(sympy.Poly(one[::-1], x), sympy.Poly(other[::-1], x))
+    return join([polynomial(one), polynomial(other)]), polynomial([int(c) for c in found.all_coeffs()[::-1]])
+
+
+def _factors(rng: random.Random) -> Pair:
+    import sympy
+
+    numbers = [rng.randint(2, 60) for _ in range(2)]
+    found = sympy.factorint(numbers[0] * numbers[1])
+    return str(numbers[0] * numbers[1]), join([prime for prime in sorted(found) for _ in range(found[prime])])
+
+
+def _polynomial_factors(rng: random.Random) -> Pair:
+    import sympy
+
+    whole = [1]
+    for _ in range(rng.randint(2, 3)):
+        whole = multiply(whole, [rng.randint(-5, 5), 1])
+    x = sympy.Symbol("x")
+    _, found = sympy.factor_list(sympy.Poly(whole[::-1], x))
+    parts = sorted(([int(c) for c in part.all_coeffs()[::-1]], n) for part, n in found)
+    return polynomial(whole), join([polynomial(part) for part, n in parts for _ in range(n)])
+
+
+def _parity(rng: random.Random) -> Pair:
+    bits = [rng.randrange(2) for _ in range(rng.randint(5, 20))]
+    return join(bits), str(sum(bits) % 2)
+
+
+def _eigenvalues(rng: random.Random) -> Pair:
+    values = sorted(rng.randint(-5, 5) for _ in range(3))
+    a, b, c = (rng.randint(-2, 2) for _ in range(3))
+    # L · D · L⁻¹ with a lower unitriangular L, so that the eigenvalues are whole
+    lower = [[1, 0, 0], [a, 1, 0], [b, c, 1]]
+    inverse = [[1, 0, 0], [-a, 1, 0], [a * c - b, -c, 1]]
+    matrix = [[sum(lower[i][k] * values[k] * inverse[k][j] for k in range(3)) for j in range(3)] for i in range(3)]
+    return " || ".join(join(row) for row in matrix), join(values)
+
+
+def _groebner(rng: random.Random) -> Pair:
+    import sympy
+
+    x, y = sympy.symbols("x y")
+    given = []
+    for _ in range(2):
+        terms = [rng.randint(-3, 3) * x**i * y**j for i in range(3) for j in range(3 - i) if rng.random() < 0.5]
+        given.append(sympy.expand(sum(terms, sympy.Integer(0)) + x))
+    basis = sympy.groebner(given, x, y, order="lex")
+    return join([_plain(one) for one in given]), join([_plain(one) for one in basis.exprs])
+
+
+def _plain(expression: Any) -> str:
+    return str(expression).replace("**", "^")
+
+
+def same_text(problem: str, reference: str, answer: str) -> bool:
+    """Whether the answer is the reference but for spaces."""
+    return answer.split() == reference.split()
+
+
+def same_polynomials(problem: str, reference: str, answer: str) -> bool:
+    """Whether both are the same polynomials in the same order, however they are written."""
+    ours, theirs = (text.split("|") for text in (answer, reference))
+    try:
+        return len(ours) == len(theirs) and all(map(_equal, ours, theirs))
+    except (ValueError, TypeError, SyntaxError, AttributeError):
+        return False  # no polynomial at all
+
+
+def same_product(problem: str, reference: str, answer: str) -> bool:
+    """Whether both are the same polynomials in any order."""
+    ours, theirs = (text.split("|") for text in (answer, reference))
+    try:
+        keys = [sorted(tuple(coefficients(one)) for one in parts) for parts in (ours, theirs)]
+    except (ValueError, TypeError, SyntaxError, AttributeError):
+        return False
+    return keys[0] == keys[1]
+
+
+def same_set(problem: str, reference: str, answer: str) -> bool:
+    """Whether both are the same numbers in any order."""
+    return sorted(one.strip() for one in answer.split("|")) == sorted(one.strip() for one in reference.split("|"))
+
+
+def same_ideal(problem: str, reference: str, answer: str) -> bool:
+    """Whether the answer's polynomials have the same reduced Gröbner basis as the reference."""
+    import sympy
+
+    x, y = sympy.symbols("x y")
+    try:
+        parts = [sympy.sympify(one.replace("^", "**")) for one in answer.split("|")]
+        found = sympy.groebner(parts, x, y, order="lex")
+    except (sympy.SympifyError, sympy.PolynomialError, TypeError, SyntaxError, AttributeError, ValueError):
+        return False
+    wanted = [sympy.sympify(one.replace("^", "**")) for one in reference.split("|")]
+    return set(found.exprs) == set(sympy.groebner(wanted, x, y, order="lex").exprs)
+
+
+def _equal(one: str, other: str) -> bool:
+    import sympy
+
+    difference = sympy.sympify(one.replace("^", "**")) - sympy.sympify(other.replace("^", "**"))
+    return bool(sympy.expand(difference) == 0)
+
+
+def _lexer(least: int, greatest: int, misc: tuple[str, ...] = (), attach_sign: bool = False) -> dict[str, Any]:
+    return {
+        "vocab": {"range": {"numbers": ["", least, greatest]}, "misc": list(misc)},
+        "number_policy": {"attach_sign": attach_sign, "digit_group": 0, "allow_float": False},
+        "strict": True,
+    }
+
+
+def _digits(misc: tuple[str, ...]) -> dict[str, Any]:
+    made = _lexer(0, 9, misc)
+    made["number_policy"]["digit_group"] = 1
+    return made
+
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task("gf17_sum", _sums, same_text, _lexer(0, 16), "cumulative sums of numbers modulo 17"),
+        Task("derivative", _derivative, same_polynomials, _lexer(0, 45, ("x",)), "derivative of a polynomial"),
+        Task("polynomial_sum", _sum, same_polynomials, _lexer(0, 40, ("x",)), "sum of two polynomials"),
+        Task("polynomial_product", _product, same_polynomials, _lexer(0, 162, ("x",)), "product of two polynomials"),
+        Task("polynomial_division", _division, same_polynomials, _lexer(0, 60, ("x",)), "quotient and remainder"),
+        Task("polynomial_gcd", _gcd, same_polynomials, _digits(("x",)), "greatest common divisor of two polynomials"),
+        Task(
+            "polynomial_factors", _polynomial_factors, same_product, _digits(("x",)), "factors of a polynomial over Z"
+        ),
+        Task("integer_factors", _factors, same_set, _digits(()), "prime factors of a number"),
+        Task("eigenvalues", _eigenvalues, same_set, _lexer(-60, 60, (), True), "eigenvalues of a 3×3 matrix"),
+        Task("parity", _parity, same_text, _lexer(0, 1), "whether the number of ones is odd"),
+        Task("groebner", _groebner, same_ideal, _digits(("x", "y")), "Gröbner basis of two polynomials, lex order"),
+    )
+}
+
+
+def task_named(name: str) -> Task:
+    """Return a task.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    if name not in TASKS:
+        raise ConfigError(f"There is no task '{name}'.{did_you_mean(name, TASKS)} Known: {', '.join(TASKS)}.")
+    return TASKS[name]
