@@ -50,6 +50,7 @@ def script(text):
     return names
 
 
+@pytest.mark.slow
 def test_training_and_resuming_straight_after(place, capsys):
     task.write(place)
     names = script(TRAINING)
@@ -71,6 +72,7 @@ def test_training_and_resuming_straight_after(place, capsys):
     assert resumed.trainer.state.global_step == 20  # complete: nothing is left to train
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_from_another_directory_as_if_it_had_not_been(place, monkeypatch):
     task.write(place)
     straight = script(TRAINING)["trainer_pipeline"].trainer
@@ -90,6 +92,7 @@ def test_a_stopped_run_goes_on_from_another_directory_as_if_it_had_not_been(plac
     assert rates[-1] < rates[0] / 10  # cosine is cosine
 
 
+@pytest.mark.slow
 def test_data_that_changed_are_refused(place):
     task.write(place)
     script(TRAINING)

@@ -28,6 +28,9 @@ from trainwright.config.build import ConfiguredTrainer, build_trainer
 from trainwright.config.load import load_checked
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     return tiny.make_place(tmp_path_factory.mktemp("train"))
@@ -204,7 +207,6 @@ def config_of(place, kind, **training):
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", [TrainerType.SFT, TrainerType.OUMI, TrainerType.TRL_SFT, TrainerType.HF])
 def test_one_interface_for_all_engines(place, kind):
     if kind is TrainerType.TRL_SFT:
@@ -237,7 +239,6 @@ def test_seed_003(place):
     assert not issubclass(Trainer, BaseTrainer)
 
 
-@pytest.mark.slow
 def test_compare_runs_the_engines_on_the_same_rows(place, capsys):
     pytest.importorskip("trl", reason="trl is not installed")
     tiny.write_yaml(tiny.Path("mine.yaml"), write(place))
