@@ -27,7 +27,6 @@ from trainwright.config import (
 from trainwright.config.build import ConfiguredTrainer, build_trainer
 from trainwright.config.load import load_checked
 
-
 pytestmark = pytest.mark.slow
 
 

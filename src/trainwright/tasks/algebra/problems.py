@@ -94,7 +94,7 @@ def multiply(a: list[int], b: list[int]) -> list[int]:
 
 
 def _sums(rng: random.Random) -> Pair:
-    numbers = [rng.randrange(P) for _ in range(rng.randint(3, 10))]
+    numbers = [rng.randrange(P) for _ in range(rng.randint(3, 6))]
     return join(numbers), join([sum(numbers[: i + 1]) % P for i in range(len(numbers))])
 
 
