@@ -19,7 +19,7 @@ from trainwright.errors import CheckpointError, ConfigError
 from trainwright.pipelines.io import IOPipeline
 from trainwright.pipelines.model import ModelPipeline
 from trainwright.pipelines.sections import check_keys, plain, required
-from trainwright.tasks.algebra.metrics import argmax_of_logits, token_metrics
+from trainwright.tasks.algebra.metrics import argmax_of_logits, shifted_argmax, token_metrics
 
 # CALT's names, by those of TrainingArguments; every other key of `cfg.train` is an argument by its own name
 RENAMED = {
@@ -92,6 +92,7 @@ class TrainerPipeline:
         Raises:
             ConfigError: a key that is not known or missing, or values that cannot work.
         """
+        encoder = getattr(getattr(self.model, "config", None), "is_encoder_decoder", True)
         self.trainer = Trainer(
             self.model,
             arguments(self.config, self.wandb_config),
@@ -100,7 +101,7 @@ class TrainerPipeline:
             eval_dataset=self.eval_dataset,
             processing_class=self.tokenizer,
             compute_metrics=token_metrics,
-            preprocess_logits_for_metrics=argmax_of_logits,
+            preprocess_logits_for_metrics=argmax_of_logits if encoder else shifted_argmax,
         )
         self.trainer.generation = Generation(
             int(self.config.get("generation_max_length", 512)),

@@ -15,6 +15,11 @@ def argmax_of_logits(logits: Any, labels: Any) -> torch.Tensor:
     return (logits[0] if isinstance(logits, tuple) else logits).argmax(dim=-1)
 
 
+def shifted_argmax(logits: Any, labels: Any) -> torch.Tensor:
+    """Return the tokens that a decoder-only model predicts, each in the place of its label; shape (rows, tokens)."""
+    return argmax_of_logits(logits, labels).roll(1, dims=1)
+
+
 def token_metrics(prediction: Any) -> dict[str, float]:
     """Return token_accuracy, and success_rate: the share of rows whose every token is right."""
     found, labels = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
