@@ -12,7 +12,6 @@ from tests.algebra import task
 from trainwright import ConfigError
 from trainwright.engine.generation import Generation
 from trainwright.pipelines import IOPipeline, ModelPipeline, TrainerPipeline
-from trainwright.tasks.algebra.data import DecoderBatch
 
 pytestmark = pytest.mark.slow
 
@@ -26,9 +25,6 @@ def built(place, monkeypatch, model=None, rows=400, **train):
     (place / "data" / "train_raw.txt").write_text("".join(easy * 2))
     (place / "data" / "test_raw.txt").write_text("".join(easy[::7]))
     io_dict = IOPipeline.from_config(config["data"]).build()
-    if model is not None:
-        tokenizer = io_dict["tokenizer"]
-        io_dict["data_collator"] = DecoderBatch(tokenizer.pad_token_id, tokenizer.sep_token_id)
     made = ModelPipeline.from_io_dict(
         {**config["model"], "dropout": 0.0, "init_std": 0.1, **(model or {})}, io_dict
     ).build()

@@ -130,6 +130,7 @@ def test_numbers_of_the_lexer():
     with pytest.raises(DataError, match="holds '7', 'q', which the lexer's vocabulary has not"):
         strict.tokenize("x + q * 7")
     assert strict.numbers == NumberPolicy()
+    assert strict.decode(strict.encode("x * (x + x)")) == strict.to_token_text("x*(x+x)") == "x * ( x + x )"
 
 
 BAD = {

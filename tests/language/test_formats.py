@@ -275,6 +275,17 @@ def test_packing_is_reported(place, tmp_path):
     assert any("packing_strategy: bfd_split keeps them" in note for note in text.notes)
 
 
+def test_rows_that_are_not_packed_for_evaluation_are_cut_all_the_same(place, tmp_path):
+    kwargs = {"packing": True, "max_length": 16, "eval_packing": False}
+    tiny.write_rows(tmp_path / "held_out.jsonl", tiny.rows_of("text", 10))
+    content = tiny.settings(place, "text", trainer_kwargs=kwargs)
+    content["data"]["validation"] = {"datasets": [{"dataset_name": str(tmp_path / "held_out.jsonl")}]}
+    text = load_text(load_checked(tiny.write_yaml(tmp_path / "run.yaml", content)).config)
+    assert isinstance(text.train, PackedRows)
+    assert not isinstance(text.evaluation, PackedRows)
+    assert max(text.evaluation.lengths) == 16
+
+
 BAD = {
     "columns": ([{"txt": "a"}], "The data has the columns txt, which are none that can be learned from. Did you mean"),
     "a message": ([{"messages": [{"rol": "user"}]}], "Row 0: a message in 'messages' has the keys rol; it needs"),

@@ -19,6 +19,7 @@ from trainwright.errors import CheckpointError, ConfigError
 from trainwright.pipelines.io import IOPipeline
 from trainwright.pipelines.model import ModelPipeline
 from trainwright.pipelines.sections import check_keys, plain, required
+from trainwright.tasks.algebra.data import DecoderBatch, EncoderDecoderBatch
 from trainwright.tasks.algebra.metrics import argmax_of_logits, shifted_argmax, token_metrics
 
 # CALT's names, by those of TrainingArguments; every other key of `cfg.train` is an argument by its own name
@@ -96,7 +97,7 @@ class TrainerPipeline:
         self.trainer = Trainer(
             self.model,
             arguments(self.config, self.wandb_config),
-            data_collator=self.data_collator,
+            data_collator=self.data_collator if encoder else self._for_decoder(),
             train_dataset=self.train_dataset,
             eval_dataset=self.eval_dataset,
             processing_class=self.tokenizer,
@@ -109,6 +110,12 @@ class TrainerPipeline:
             self.config.get("verify_generation", "failures"),
         )
         return self
+
+    def _for_decoder(self) -> Any:
+        """Return the collator for a model without an encoder, in place of the one that `IOPipeline` makes."""
+        if not isinstance(self.data_collator, EncoderDecoderBatch):
+            return self.data_collator
+        return DecoderBatch(self.tokenizer.pad_token_id, self.tokenizer.sep_token_id)
 
     def train(self, resume_from_checkpoint: str | bool | None = None) -> Any:
         """Train, and leave a folder that is complete; a resumed pipeline goes on from its newest checkpoint.

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from trainwright.batch import IGNORED
 from trainwright.data.text_collators import padded
 from trainwright.errors import DataError
-from trainwright.tasks.algebra.lexer import SEP, Lexer
+from trainwright.tasks.algebra.lexer import Lexer
 
 DELIMITER = " # "
 Pair = tuple[str, str]
@@ -192,8 +192,3 @@ def last_element(pair: Pair) -> Pair:
 
 
 PREPROCESSORS: dict[str, Preprocessor] = {"reversed_order": reversed_order, "last_element": last_element}
-
-
-def has_separator(lexer: Lexer) -> bool:
-    """Whether the vocabulary has the token between problem and answer."""
-    return SEP in lexer.vocabulary

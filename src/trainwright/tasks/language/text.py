@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -85,11 +85,10 @@ def rules_of(config: TrainingConfig, kind: TrainerType, options: Any, tokenizer:
     """Return how the rows are tokenised."""
     target = config.data.train.train_target
     sft = isinstance(options, SFTOptions)
-    packed = sft and options.packing
     return TextRules(
         tokenizer,
         found,
-        None if packed else options.max_length,
+        options.max_length,
         options.dataset_text_field if sft else "text",
         kind is not TrainerType.PRETRAIN and (not sft or options.completion_only_loss is not False),
         sft and (options.assistant_only_loss or target is TrainTarget.ALL_ASSISTANT_TURNS),
@@ -146,6 +145,7 @@ def rows_of(
     if packs and not training and options.eval_packing is False:
         packs = False
     packing = (options.packing_strategy, options.max_length) if packs else None
+    rules = replace(rules, max_length=None) if packs else rules  # packing cuts, or splits, by itself
     if split.stream:
         if rules.format is Format.PREFERENCE:
             raise ConfigError("Preferences cannot be read as a stream yet; write data.train.stream: false.")
