@@ -23,13 +23,14 @@ def built(place, monkeypatch, model=None, rows=400, **train):
                         **train)  # fmt: skip
     easy = [f"{a} | {b} # {a} | {b}\n" for a in range(17) for b in range(17)]
     (place / "data" / "train_raw.txt").write_text("".join(easy * 2))
-    (place / "data" / "test_raw.txt").write_text("".join(easy[::7]))
+    hard = [f"{a} | 3 | {a} | 5 # {a} | 3 | {a} | 5\n" for a in range(9)]  # longer than anything that is learned
+    (place / "data" / "test_raw.txt").write_text("".join(easy[::7] + hard))
     io_dict = IOPipeline.from_config(config["data"]).build()
     made = ModelPipeline.from_io_dict(
         {**config["model"], "dropout": 0.0, "init_std": 0.1, **(model or {})}, io_dict
     ).build()
     pipeline = TrainerPipeline.from_io_dict(config["train"], made, io_dict).build()
-    pipeline.trainer.args.max_steps = {None: 90, "gpt2": 50, "llama": 60}[model and model["model_type"]]
+    pipeline.trainer.args.max_steps = 150
     pipeline.trainer.train()
     return pipeline.trainer
 
