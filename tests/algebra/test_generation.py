@@ -27,7 +27,7 @@ def built(place, monkeypatch, model=None, rows=400, **train):
     (place / "data" / "test_raw.txt").write_text("".join(easy[::7] + hard))
     io_dict = IOPipeline.from_config(config["data"]).build()
     made = ModelPipeline.from_io_dict(
-        {**config["model"], "dropout": 0.0, "init_std": 0.1, **(model or {})}, io_dict
+        {**config["model"], "dropout": 0.0, "init_std": 0.1, "seed": 0, **(model or {})}, io_dict
     ).build()
     pipeline = TrainerPipeline.from_io_dict(config["train"], made, io_dict).build()
     pipeline.trainer.args.max_steps = 150
