@@ -36,7 +36,8 @@ def build_trainer(config: TrainingConfig) -> Trainer:
     if special is not None:
         module: Any = importlib.import_module(special)
         dataset = config.data.train.datasets[0].dataset_kwargs
-        return module.build(config.model, dataset, argument_values(config.training))
+        values = {**argument_values(config.training), "log_level": "passive"}  # the libraries keep their own levels
+        return module.build(config.model, dataset, values)
     from trainwright.tasks.language.build import build as build_language
 
     return build_language(config)
