@@ -98,6 +98,8 @@ def test_a_failure_raises_at_first_and_is_logged_later(tmp_path, monkeypatch, ca
     trainer.model.generate = broken
     with caplog.at_level(logging.ERROR):
         assert trainer.evaluate()["eval_generation_error"] == 1.0
+        assert trainer.evaluate()["eval_generation_error"] == 1.0
+    assert caplog.text.count("Evaluation by generation failed") == 1
     assert "no generation today" in caplog.text
     with pytest.raises(ConfigError, match="verify_generation 'some' is not known; known: all, failures, none"):
         Generation(verify="some")

@@ -9,7 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
-from trainwright.config.tree import Place, Problems, Tree, plain
+from trainwright.config.tree import Problems, Tree, plain
 from trainwright.errors import did_you_mean
 
 T = TypeVar("T")
@@ -149,17 +149,3 @@ def _named(kind: Any) -> str:
 def _kind(value: Any) -> str:
     names = {dict: "a mapping", list: "a list", type(None): "empty", **_NUMBERS}
     return names.get(type(value), type(value).__name__)
-
-
-def place_of(tree: Tree, path: str) -> Place:
-    """Return where a dotted name stands in a tree; the nearest section above it where it is not given."""
-    best = Place(tree.place.source)
-    for part in path.split("."):
-        if isinstance(tree.value, dict) and part in tree.value:
-            tree = tree.value[part]
-        elif isinstance(tree.value, list) and part.isdigit() and int(part) < len(tree.value):
-            tree = tree.value[int(part)]
-        else:
-            return best
-        best = tree.key or tree.place
-    return best

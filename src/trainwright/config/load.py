@@ -16,13 +16,13 @@ from typing import Any
 from trainwright.args import aliases
 from trainwright.args.training import faults_of
 from trainwright.config import rules
-from trainwright.config.convert import convert, place_of
+from trainwright.config.convert import convert
 from trainwright.config.interpolate import interpolate
 from trainwright.config.options import RENAMED, DPOOptions, SFTOptions
 from trainwright.config.params import TWINS, UPSTREAM, TrainerType, TrainingParams
 from trainwright.config.schema import SECTIONS, TrainingConfig
 from trainwright.config.translate import ARGUMENTS, argument_values
-from trainwright.config.tree import Place, Problems, Tree, apply, get, read_file
+from trainwright.config.tree import Place, Problems, Tree, apply, get, place_of, read_file
 from trainwright.errors import did_you_mean
 
 RUN_CONFIG = "run.yaml"
@@ -38,10 +38,6 @@ class Loaded:
 
     config: TrainingConfig
     tree: Tree
-
-    def is_given(self, path: str) -> bool:
-        """Whether the file or the command line gives a key."""
-        return get(self.tree, path) is not None
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Loaded:

@@ -8,7 +8,6 @@ from dataclasses import fields
 from typing import Any
 
 from trainwright.args.training import ArgumentFields, TrainingArguments
-from trainwright.config.options import RENAMED, DPOOptions, SFTOptions
 from trainwright.config.params import MixedPrecisionDtype, TrainingParams
 
 ARGUMENTS = [f.name for f in fields(ArgumentFields)]
@@ -92,10 +91,3 @@ def workers(number: int | str) -> int:
     if number == "auto":
         return min(_MOST_WORKERS, (os.cpu_count() or 2) // 2)
     return number if isinstance(number, int) else 0  # another text is a mistake, which the rules report
-
-
-def option_values(params: TrainingParams, kind: type[SFTOptions] | type[DPOOptions]) -> dict[str, Any]:
-    """Return what `trainer_kwargs` says for one kind of training, by today's names."""
-    known = {f.name for f in fields(kind)}
-    given = {RENAMED.get(name, name): value for name, value in params.trainer_kwargs.items()}
-    return {name: value for name, value in given.items() if name in known}

@@ -230,16 +230,28 @@ def put(tree: Tree, path: str, value: Tree) -> None:
             raise ConfigError(f"'{path}': '{'.'.join(parts[:depth])}' is {tree.value!r}, which has no keys.")
 
 
-def get(tree: Tree, path: str) -> Tree | None:
-    """Return what stands at a dotted path, or None."""
+def _way(tree: Tree, path: str) -> Iterator[Tree | None]:
+    """Yield what stands at every part of a dotted path, and None where it ends early."""
     for part in path.split("."):
         if isinstance(tree.value, dict) and part in tree.value:
             tree = tree.value[part]
         elif isinstance(tree.value, list) and part.isdigit() and int(part) < len(tree.value):
             tree = tree.value[int(part)]
         else:
-            return None
-    return tree
+            yield None
+            return
+        yield tree
+
+
+def get(tree: Tree, path: str) -> Tree | None:
+    """Return what stands at a dotted path, or None."""
+    return list(_way(tree, path))[-1]
+
+
+def place_of(tree: Tree, path: str) -> Place:
+    """Return where a dotted name stands in a tree; the nearest section above it where it is not given."""
+    found = [one.key or one.place for one in _way(tree, path) if one is not None]
+    return found[-1] if found else Place(tree.place.source)
 
 
 def plain(tree: Tree) -> Any:

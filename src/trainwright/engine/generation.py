@@ -42,6 +42,7 @@ class Generation:
         verify: which rows are really generated: all, the failures of teacher forcing, or none.
         checker: `f(problem, reference, generated)` tells whether an answer is right that is not the same text.
         worked: whether an evaluation of this run has succeeded; only then is a later failure passed over.
+        failed: whether such a failure was logged already.
     """
 
     max_length: int = 512
@@ -49,6 +50,7 @@ class Generation:
     verify: str = "failures"
     checker: Checker | None = None
     worked: bool = field(default=False, init=False)
+    failed: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         if self.verify not in VERIFY:
@@ -80,13 +82,15 @@ class Row:
 
 
 def evaluate(trainer: Trainer, dataset: Any, prefix: str, settings: Generation) -> dict[str, float]:
-    """Return the metrics of an evaluation by generation; a failure after a success is logged, and training goes on."""
+    """Return the metrics of an evaluation by generation; once it has succeeded, a failure is logged and passed over."""
     try:
         found = success(trainer, dataset, prefix, settings, trainer.state.global_step)
     except Exception:
         if not settings.worked:
             raise
-        logger.exception("Evaluation by generation failed; training goes on.")
+        if not settings.failed:
+            logger.exception("Evaluation by generation failed; training goes on.")
+        settings.failed = True
         return {f"{prefix}_generation_error": 1.0}
     settings.worked = True
     return found

@@ -16,10 +16,9 @@ _ELEMENTS = 2**21  # logits of a chunk with few classes
 _KEPT = 2**24  # logits whose gradient is kept for the backward pass (64 MB), and not computed again
 
 
-STATISTICS = ("top1", "entropy", "mean_logit", "log_sum_square")
 Watch = dict[str, torch.Tensor]
-"""What else is noted of every row, shape (rows,): whether the target has the largest logit, the entropy of the
-prediction in nats, the mean logit, the logarithm of the sum of squared probabilities."""
+"""What else is noted of every row, shape (rows,): `top1`, whether the target has the largest logit; `entropy` of the
+prediction in nats; `mean_logit`; `log_sum_square`, the logarithm of the sum of squared probabilities."""
 
 
 class LinearCrossEntropy(torch.autograd.Function):
