@@ -1,4 +1,4 @@
-"""Every test run tokenises anew: its cache of `datasets` is a folder of its own."""
+"""Every test run tokenises anew: its caches are folders of their own."""
 
 from __future__ import annotations
 
@@ -6,3 +6,4 @@ import os
 import tempfile
 
 os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="datasets-")
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="cache-")

@@ -43,7 +43,9 @@ def written(trainer, **settings):
 
 
 @pytest.mark.parametrize(
-    "model", [None, {"model_type": "llama"}, {"model_type": "gpt2"}], ids=["bart", "llama", "gpt2"]
+    "model",
+    [{}, {"model_type": "bart"}, {"model_type": "llama"}, {"model_type": "gpt2"}],
+    ids=["generic", "bart", "llama", "gpt2"],
 )
 def test_proven_rows_need_no_generation(tmp_path, monkeypatch, model):
     trainer = built(tmp_path, monkeypatch, model)

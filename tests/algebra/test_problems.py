@@ -9,7 +9,7 @@ import sympy
 
 from trainwright import ConfigError, DataError
 from trainwright.cli.main import main
-from trainwright.tasks.algebra.data import read_pairs, shared_problems
+from trainwright.tasks.algebra.data import read_rows
 from trainwright.tasks.algebra.generate import belongs_to_test, draw, pairs, write_task
 from trainwright.tasks.algebra.lexer import NumberPolicy, read_lexer
 from trainwright.tasks.algebra.problems import TASKS, task_named
@@ -97,9 +97,9 @@ def test_problems_are_the_same_for_any_number_of_processes_and_never_shared(tmp_
     for split in ("train", "test"):
         one, other = ((tmp_path / str(number) / f"{split}_raw.txt").read_text() for number in range(2))
         assert one == other
-    train, test = (read_pairs(tmp_path / "0" / f"{split}_raw.txt") for split in ("train", "test"))
+    train, test = (list(read_rows(tmp_path / "0" / f"{split}_raw.txt")) for split in ("train", "test"))
     assert (len(train), len(test)) == (1200, 300)
-    assert shared_problems(train, test) == 0
+    assert not {problem for problem, _ in train} & {problem for problem, _ in test}
     assert all(belongs_to_test(problem) for problem, _ in test)
 
 

@@ -118,7 +118,7 @@ MISTAKES = {
     "a data key": (("data", "train_path", "x"), "cfg.data: unknown key 'train_path'"),
     "a lexer": (("data", "lexer_config", "lexr.yaml"), "there is no file 'lexr.yaml'"),
     "a data file": (("data", "test_dataset_path", "t.txt"), "There is no data file 't.txt'"),
-    "a preprocessor": (("data", "dataset_load_preprocessor", "revers"), "'revers' is not known; known: reversed_order"),
+    "a preprocessor": (("data", "dataset_load_preprocessor", "revers"), "'revers' is not known. Did you mean"),
 }
 
 

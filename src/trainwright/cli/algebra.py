@@ -1,4 +1,4 @@
-"""`trainwright algebra generate TASK FOLDER`, `trainwright algebra eval RUN`."""
+"""`trainwright algebra generate TASK FOLDER`, `train FILE`, `eval RUN`."""
 
 from __future__ import annotations
 
@@ -18,22 +18,44 @@ def run(argv: Sequence[str]) -> int:
     make.add_argument("--test", type=int, default=1000, help="test problems, none of them in the training data (1000)")
     make.add_argument("--seed", type=int, default=42, help="of everything (42)")
     make.add_argument("--processes", type=int, help="that make them (all processors)")
+    train = actions.add_parser("train", help="train what a YAML file describes, and look at the wrong answers")
+    train.add_argument("file", type=Path, help="with the sections data, model and train")
+    train.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as train.learning_rate=0.002")
+    train.add_argument("--resume", action="store_true", help="go on with the run in train.save_dir")
     look = actions.add_parser("eval", help="success by length, tokens taken for others, wrong answers")
     look.add_argument("run", type=Path, help="the run's folder")
     look.add_argument("--plot", action="store_true", help="write success.png into it")
     args = parser.parse_args(argv)
-    if args.action == "generate":
-        from trainwright.tasks.algebra.generate import write_task
+    return {"generate": _generate, "train": _train, "eval": _eval}[args.action](args)
 
-        write_task(args.task, args.folder, args.train, args.test, args.seed, args.processes)
-        print(f"{args.folder}: {args.train} training and {args.test} test problems of {args.task}, and lexer.yaml")
-        return 0
 
-    from trainwright.tasks.algebra.inspect import describe, newest_results, plot, read_results
+def _generate(args: argparse.Namespace) -> int:
+    from trainwright.tasks.algebra.generate import write_task
 
-    path = newest_results(args.run)
-    results = read_results(path)
-    print(f"{path}\n{describe(results)}")
-    if args.plot:
-        print(f"Written: {plot(args.run, results)}")
+    write_task(args.task, args.folder, args.train, args.test, args.seed, args.processes)
+    print(f"{args.folder}: {args.train} training and {args.test} test problems of {args.task}, and lexer.yaml")
     return 0
+
+
+def _train(args: argparse.Namespace) -> int:
+    from trainwright.pipelines.file import train_file
+
+    show(train_file(args.file, args.overrides, args.resume).run_folder)
+    return 0
+
+
+def _eval(args: argparse.Namespace) -> int:
+    show(args.run)
+    if args.plot:
+        from trainwright.tasks.algebra.inspect import newest_results, plot, read_results
+
+        print(f"Written: {plot(args.run, read_results(newest_results(args.run)))}")
+    return 0
+
+
+def show(folder: Path) -> None:
+    """Print what the model of a run wrote at its newest evaluation."""
+    from trainwright.tasks.algebra.inspect import describe, newest_results, read_results
+
+    path = newest_results(folder)
+    print(f"{path}\n{describe(read_results(path))}")

@@ -1,4 +1,4 @@
-"""`trainwright demo`: the packaged recipe through the same doors as any other run."""
+"""`trainwright demo`, `trainwright demo algebra`: packaged recipes through the same doors as any other run."""
 
 from __future__ import annotations
 
@@ -7,33 +7,64 @@ from collections.abc import Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
 
-_AGAIN = "Start anew with: rm -r {folder} && trainwright demo"
+_AGAIN = "Start anew with: rm -r {folder} && trainwright demo{name}"
+_TEXTS = {
+    "code": "a small language model of Python code, from random weights, on Python's own library (the default)",
+    "algebra": "derivatives of polynomials by a small transformer, checked by algebra",
+}
 
 
 def run(argv: Sequence[str]) -> int:
-    """Train the demo, go on with an interrupted one, or say that it is complete."""
+    """Train a demo, go on with an interrupted one, or say that it is complete."""
     parser = argparse.ArgumentParser(
-        prog="trainwright demo",
-        description="Train a small language model of Python code, from random weights, on Python's own library.",
-    )
+        prog="trainwright demo", description="; ".join(f"{name}: {text}" for name, text in _TEXTS.items()),
+        usage="trainwright demo [code | algebra] [KEY=VALUE ...]",
+    )  # fmt: skip
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as training.learning_rate=0.003")
-    args = parser.parse_args(argv)
+    given = list(argv)
+    name = given.pop(0) if given and given[0] in _TEXTS else "code"
+    args = parser.parse_args(given)
+    return {"code": _code, "algebra": _algebra}[name](args.overrides)
 
+
+def _finished(folder: Path, name: str) -> bool | None:
+    """Whether the run in a folder is complete, which is said then; None where there is none."""
     from trainwright.checkpoint.check import newest_valid
-    from trainwright.config.build import build_trainer
-    from trainwright.config.load import keep, load_checked
     from trainwright.state import TrainerState
 
-    with as_file(files("trainwright") / "recipes" / "demo.yaml") as recipe:
-        config = load_checked(recipe, args.overrides).config
-    folder = Path(config.training.output_dir or "runs/demo")
     newest, _ = newest_valid(folder)
-    if newest is not None:
-        state = TrainerState.load_from_json(newest / "trainer_state.json")
-        if state.global_step >= state.max_steps:
-            print(f"This run is complete: {state.global_step} steps, in {folder}/. {_AGAIN.format(folder=folder)}")
-            return 0
+    if newest is None:
+        return None
+    state = TrainerState.load_from_json(newest / "trainer_state.json")
+    if state.global_step < state.max_steps:
+        return False
+    print(f"This run is complete: {state.global_step} steps, in {folder}/. {_AGAIN.format(folder=folder, name=name)}")
+    return True
+
+
+def _code(overrides: Sequence[str]) -> int:
+    from trainwright.config.build import build_trainer
+    from trainwright.config.load import keep, load_checked
+
+    with as_file(files("trainwright") / "recipes" / "demo.yaml") as recipe:
+        config = load_checked(recipe, overrides).config
+    finished = _finished(Path(config.training.output_dir or "runs/demo"), "")
+    if finished:
+        return 0
     trainer = build_trainer(config)
     keep(config, trainer.run_folder)
-    trainer.train(resume_from_checkpoint=newest is not None)
+    trainer.train(resume_from_checkpoint=finished is not None)
+    return 0
+
+
+def _algebra(overrides: Sequence[str]) -> int:
+    from trainwright.cli.algebra import show
+    from trainwright.pipelines.file import read_file, train_file
+
+    with as_file(files("trainwright") / "recipes" / "algebra.yaml") as recipe:
+        folder = Path(read_file(recipe, overrides)["train"]["save_dir"])
+        finished = _finished(folder, " algebra")
+        if not finished:
+            train_file(recipe, overrides, resume=finished is not None)
+    show(folder)
     return 0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from trainwright.errors import ConfigError
 
-KINDS = ("sft", "dpo", "pretrain")
+KINDS = ("sft", "dpo", "pretrain", "algebra")
 
 
 def run(argv: Sequence[str]) -> int:
@@ -22,8 +22,11 @@ def run(argv: Sequence[str]) -> int:
     if target.exists():
         raise ConfigError(f"'{target}' exists; give another name: trainwright init {args.kind} FILE.")
     recipes = files("trainwright") / "recipes"
-    schema = recipes / "run.schema.json"
     text = (recipes / f"{args.kind}.yaml").read_text(encoding="utf-8")
-    target.write_text(f"# yaml-language-server: $schema={schema}\n{text}", encoding="utf-8")
+    if args.kind == "algebra":
+        target.write_text(text, encoding="utf-8")
+        print(f"Wrote {target}. Change it, then: trainwright algebra train {target}")
+        return 0
+    target.write_text(f"# yaml-language-server: $schema={recipes / 'run.schema.json'}\n{text}", encoding="utf-8")
     print(f"Wrote {target}. Change it, then: trainwright check -c {target} && trainwright train -c {target}")
     return 0

@@ -58,6 +58,7 @@ def evaluate_set(trainer: Trainer, dataset: Any, ignore_keys: list[str] | None, 
     trainer.callback_handler.shared["eval_dataloader"] = loader
     started = time.time()
     name = dataset if isinstance(dataset, str) else None
+    forced = trainer.forced = None if trainer.generation is None else generation.Forced(trainer)
     output = trainer.evaluation_loop(
         loader,
         description="Evaluation",
@@ -70,7 +71,8 @@ def evaluate_set(trainer: Trainer, dataset: Any, ignore_keys: list[str] | None, 
     steps = -(-rows // (trainer.args.eval_batch_size * trainer.strategy.world.size))
     metrics |= reports.speed(prefix, started, rows, steps)
     if trainer.generation is not None:
-        metrics |= generation.evaluate(trainer, dataset, prefix, trainer.generation)
+        trainer.forced = None
+        metrics |= generation.evaluate(trainer, dataset, prefix, trainer.generation, forced)
     trainer.log(dict(metrics))
     return {**metrics, "epoch": trainer.state.epoch}
 
@@ -124,9 +126,12 @@ def evaluation_loop(
         for batch in batches:
             weightless = isinstance(batch, Repeat)
             batch = batch.batch if isinstance(batch, Repeat) else batch
-            loss, logits, labels = trainer.prediction_step(model, batch, loss_only, ignore_keys=ignore_keys)
+            without_logits = loss_only and trainer.forced is None
+            loss, logits, labels = trainer.prediction_step(model, batch, without_logits, ignore_keys=ignore_keys)
             rows = 0 if weightless else row_count(batch)
             totals.add(loss, 0 if weightless else trainer.count_eval_items(batch), rows)
+            if logits is not None and trainer.forced is not None and not weightless:
+                trainer.forced.add(batch, logits)
             if logits is not None and trainer.preprocess_logits_for_metrics is not None:
                 logits = trainer.preprocess_logits_for_metrics(logits, labels)
             if not loss_only and live is not None:

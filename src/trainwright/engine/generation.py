@@ -81,10 +81,30 @@ class Row:
         return self.argmax == self.target
 
 
-def evaluate(trainer: Trainer, dataset: Any, prefix: str, settings: Generation) -> dict[str, float]:
+class Forced:
+    """The rows of an evaluation with what the model predicts under the reference, collected batch by batch."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self.rows: list[Row] = []
+        self.batches = 0
+
+    def add(self, batch: dict[str, Any], logits: Any) -> None:
+        """Add a batch of this rank: its inputs, and the logits of shape (rows, tokens, vocabulary), or with more."""
+        logits = logits[0] if isinstance(logits, tuple) else logits
+        world = self.trainer.strategy.world
+        first = (self.batches * world.size + world.rank) * self.trainer.args.eval_batch_size
+        self.batches += 1
+        shifted = not self.trainer.model.config.is_encoder_decoder
+        self.rows += _rows(shifted, batch, logits.argmax(-1).cpu(), first)
+
+
+def evaluate(
+    trainer: Trainer, dataset: Any, prefix: str, settings: Generation, forced: Forced | None
+) -> dict[str, float]:
     """Return the metrics of an evaluation by generation; once it has succeeded, a failure is logged and passed over."""
     try:
-        found = success(trainer, dataset, prefix, settings, trainer.state.global_step)
+        found = success(trainer, dataset, prefix, settings, trainer.state.global_step, forced)
     except Exception:
         if not settings.worked:
             raise
@@ -110,48 +130,72 @@ def evaluate_and_save_generation(trainer: Trainer, max_length: int = 512, step: 
     return success(trainer, None, "eval", settings, number)["eval_generation_success_rate"]
 
 
-def success(trainer: Trainer, dataset: Any, prefix: str, settings: Generation, step: int) -> dict[str, float]:
-    """Generate, write `eval_results/step_<step>.json`, and return the metrics."""
-    with evaluating(trainer, Records()) as model, torch.no_grad(), trainer.compute_loss_context_manager():
-        rows = list(_forced(trainer, model, dataset))
-        open_rows = [row for row in rows if settings.verify == "all" or settings.num_beams > 1 or not row.proven]
-        if settings.verify != "none":
-            _generate(trainer, model, open_rows, settings)
-    results = [_result(trainer, row, settings.checker) for row in rows]
-    results = [one for rank in trainer.strategy.gather(results) for one in rank]
-    results.sort(key=lambda one: one["row"])
-    name = prefix.removeprefix("eval").strip("_")
-    folder = trainer.run_folder / "eval_results" / name if name else trainer.run_folder / "eval_results"
-    trainer.strategy.on_main(lambda: _write(folder / f"step_{step}.json", results))
+def success(
+    trainer: Trainer, dataset: Any, prefix: str, settings: Generation, step: int, forced: Forced | None = None
+) -> dict[str, float]:
+    """Generate, write `eval_results/step_<step>.json`, and return the metrics.
+
+    Args:
+        forced: the rows as an evaluation has just seen them; without any there is a pass over the rows first.
+
+    Raises:
+        RuntimeError: generation failed on another rank; on the rank itself its own error is raised.
+    """
+    results, failure = [], None
+    try:
+        results = _write_rows(trainer, dataset, settings, forced)
+    except Exception as error:  # the other ranks wait for this one, so it is told first
+        failure = error
+    everyone = trainer.strategy.gather((results, None if failure is None else repr(failure)))
+    if failure is not None:
+        raise failure
+    for rank, (_, text) in enumerate(everyone):
+        if text is not None:
+            raise RuntimeError(f"Generation failed on rank {rank}: {text}")
+    results = sorted((one for rank, _ in everyone for one in rank), key=lambda one: one["row"])
+    path = results_file(trainer.run_folder, step, prefix.removeprefix("eval").strip("_"))
+    trainer.strategy.on_main(lambda: _write(path, results))
     return _metrics(results, prefix, step)
 
 
-def _forced(trainer: Trainer, model: Any, dataset: Any) -> Iterator[Row]:
-    """Yield this rank's rows, with what the model predicts under the reference."""
-    world, number = trainer.strategy.world, 0
+def results_file(run_folder: Path, step: int, name: str = "") -> Path:
+    """Return where the rows of an evaluation are written; `name` is that of the set, where there are several."""
+    return run_folder / "eval_results" / name / f"step_{step}.json"
+
+
+def _write_rows(trainer: Trainer, dataset: Any, settings: Generation, forced: Forced | None) -> list[dict[str, Any]]:
+    """Return the results of this rank's rows, generated where teacher forcing does not prove them right."""
+    with evaluating(trainer, Records()) as model, torch.no_grad(), trainer.compute_loss_context_manager():
+        if forced is None or not forced.rows:
+            forced = _pass(trainer, model, dataset)
+        rows = forced.rows
+        open_rows = [row for row in rows if settings.verify == "all" or settings.num_beams > 1 or not row.proven]
+        if settings.verify != "none":
+            _generate(trainer, model, open_rows, settings)
+    return [_result(trainer, row, settings.checker) for row in rows]
+
+
+def _pass(trainer: Trainer, model: Any, dataset: Any) -> Forced:
+    """Return this rank's rows after a pass of their own."""
+    forced = Forced(trainer)
     with closing(batches_of(trainer, trainer.get_eval_dataloader(dataset))) as batches:
         for batch in batches:
-            if isinstance(batch, Repeat):
-                continue
-            size = trainer.args.eval_batch_size
-            first = (number * world.size + world.rank) * size
-            number += 1
-            yield from _rows(model, trainer.strategy.to_device(batch), first)
+            if not isinstance(batch, Repeat):
+                given = trainer.strategy.to_device(batch)
+                forced.add(batch, model(**{name: value for name, value in given.items() if name != "labels"}).logits)
+    return forced
 
 
-def _rows(model: Any, batch: dict[str, Any], first: int) -> Iterator[Row]:
-    """Yield the rows of a batch."""
-    shifted = not model.config.is_encoder_decoder
-    labels = batch["labels"]
-    argmax = model(**{name: value for name, value in batch.items() if name != "labels"}).logits.argmax(-1)
+def _rows(shifted: bool, batch: dict[str, Any], argmax: torch.Tensor, first: int) -> Iterator[Row]:
+    """Yield the rows of a batch, the first of which is row `first` of the set."""
+    ids, mask, labels = (batch[name].cpu() for name in ("input_ids", "attention_mask", "labels"))
     if shifted:
         labels, argmax = labels[:, 1:], argmax[:, :-1]
     wanted = labels != IGNORED
-    mask = batch["attention_mask"].bool()
     for i in range(len(labels)):
-        given = batch["input_ids"][i][mask[i]]
+        given = ids[i][mask[i].bool()]
         if shifted:
-            given = batch["input_ids"][i][: int(wanted[i].nonzero()[0]) + 1]
+            given = ids[i][: int(wanted[i].nonzero()[0]) + 1]
         target, predicted = labels[i][wanted[i]].tolist(), argmax[i][wanted[i]].tolist()
         yield Row(first + i, given.tolist(), target, predicted)
 

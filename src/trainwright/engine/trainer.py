@@ -126,6 +126,7 @@ class Trainer:
             setattr(self, name, value)
         self.records = Records()
         self.generation: generating.Generation | None = None
+        self.forced: generating.Forced | None = None
         self.noise: Any = None
         self.hub_model_id: str | None = None
         self.push_in_progress: Any = None

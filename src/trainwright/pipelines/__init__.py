@@ -6,6 +6,7 @@ import importlib
 from typing import Any
 
 _PLACES = {
+    "DatasetPipeline": "dataset",
     "IOPipeline": "io",
     "ModelPipeline": "model",
     "TrainerPipeline": "trainer",

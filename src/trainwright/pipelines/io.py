@@ -10,20 +10,16 @@ import yaml
 
 from trainwright.errors import ConfigError
 from trainwright.pipelines.sections import check_keys, plain, required
-from trainwright.tasks.algebra.data import (
-    PREPROCESSORS,
-    EncoderDecoderBatch,
-    Problems,
-    content_hash,
-    read_pairs,
-    shared_problems,
-)
+from trainwright.tasks.algebra.batches import EncoderDecoderBatch
+from trainwright.tasks.algebra.data import Problems, cached, shared_problems
 from trainwright.tasks.algebra.lexer import Lexer, read_lexer
+from trainwright.tasks.algebra.preprocess import described, is_described_by_value, read_preprocessor
 
+# validate_*_tokens are CALT's and change nothing: every token of a file is checked, once, when it is read
 KEYS = (
     "lexer_config", "train_dataset_path", "test_dataset_path", "num_train_samples", "num_test_samples",
     "validate_train_tokens", "validate_test_tokens", "use_jsonl", "train_dataset_jsonl", "test_dataset_jsonl",
-    "dataset_load_preprocessor", "display_samples",
+    "dataset_load_preprocessor", "display_samples", "task",
 )  # fmt: skip
 
 
@@ -32,7 +28,7 @@ class IOPipeline:
 
     Attributes:
         config: the section `data`.
-        dataset_load_preprocessor: `(problem, answer) -> (problem, answer)`, in place of the one that the section names.
+        dataset_load_preprocessor: in place of the one that the section names; see `read_preprocessor`.
     """
 
     def __init__(self, config: Any) -> None:
@@ -56,22 +52,17 @@ class IOPipeline:
         required(config, ["lexer_config", *names], "cfg.data")
         lexer = load_lexer(config["lexer_config"])
         tokenizer = lexer.tokenizer()
-        change = self._preprocessor()
-        counts = [int(config.get(f"num_{split}_samples", -1)) for split in ("train", "test")]
-        train, test = (
-            [change(pair) for pair in read_pairs(Path(config[name]).expanduser(), count)]
-            for name, count in zip(names, counts, strict=True)
+        train_dataset, test_dataset = (
+            self._tokens(Path(config[name]).expanduser(), split, lexer)
+            for name, split in zip(names, ("train", "test"), strict=True)
         )
-        shared = shared_problems(train, test)
+        shared = shared_problems(train_dataset, test_dataset)
         if shared:
-            print(f"Note: {shared} of {len(test)} test problems are in the training data too.", flush=True)
-        for pair in train[: int(config.get("display_samples") or 0)]:
-            print(f"{pair[0]} # {pair[1]}  ->  {lexer.to_token_text(pair[0])} # {lexer.to_token_text(pair[1])}")
-        train_dataset = Problems(train, lexer, tokenizer, "training data")
-        test_dataset = Problems(test, lexer, tokenizer, "test data")
+            print(f"Note: {shared} of {len(test_dataset)} test problems are in the training data too.", flush=True)
+        self._display(train_dataset, lexer, int(config.get("display_samples") or 0))
         train_dataset.description = test_dataset.description = {  # type: ignore[attr-defined]
-            "config": config,
-            "hashes": {"train": content_hash(train), "test": content_hash(test)},
+            "config": {**config, "dataset_load_preprocessor": described(self._chosen)},
+            "hashes": {"train": train_dataset.key, "test": test_dataset.key},
             "shared_problems": shared,
         }
         return {
@@ -81,26 +72,23 @@ class IOPipeline:
             "data_collator": EncoderDecoderBatch(tokenizer.pad_token_id),
         }
 
-    def _preprocessor(self) -> Any:
-        chosen = self.dataset_load_preprocessor or self.config.get("dataset_load_preprocessor")
-        if chosen is None:
-            return lambda pair: pair
-        if callable(chosen):
-            return chosen
-        names = [chosen] if isinstance(chosen, str) else list(chosen)
-        for name in names:
-            if name not in PREPROCESSORS:
-                raise ConfigError(
-                    f"cfg.data.dataset_load_preprocessor '{name}' is not known; known: {', '.join(PREPROCESSORS)}, a "
-                    "list of them, or a function set as the pipeline's dataset_load_preprocessor."
-                )
+    @property
+    def _chosen(self) -> Any:
+        return self.dataset_load_preprocessor or self.config.get("dataset_load_preprocessor")
 
-        def chain(pair: Any) -> Any:
-            for name in names:
-                pair = PREPROCESSORS[name](pair)
-            return pair
+    def _tokens(self, path: Path, split: str, lexer: Lexer) -> Problems:
+        """Return the problems of a file as tokens."""
+        change = read_preprocessor(self._chosen, "cfg.data.dataset_load_preprocessor") or (lambda pair: pair)
+        name = described(self._chosen)
+        about = yaml.safe_dump(name) if is_described_by_value(name) else None
+        count = int(self.config.get(f"num_{split}_samples", -1))
+        what = {"train": "training data", "test": "test data"}[split]
+        return cached(path, count, lexer, about, change, what)
 
-        return chain
+    def _display(self, dataset: Problems, lexer: Lexer, count: int) -> None:
+        """Print the first rows, as the model reads them and writes them."""
+        for row in (dataset[number] for number in range(min(count, len(dataset)))):
+            print(f"{lexer.decode(row['input_ids'].tolist())} # {lexer.decode(row['target_ids'].tolist())}")
 
 
 def load_lexer(given: Any) -> Lexer:

@@ -19,8 +19,9 @@ from trainwright.errors import CheckpointError, ConfigError
 from trainwright.pipelines.io import IOPipeline
 from trainwright.pipelines.model import ModelPipeline
 from trainwright.pipelines.sections import check_keys, plain, required
-from trainwright.tasks.algebra.data import DecoderBatch, EncoderDecoderBatch
+from trainwright.tasks.algebra.batches import DecoderBatch, EncoderDecoderBatch
 from trainwright.tasks.algebra.metrics import argmax_of_logits, shifted_argmax, token_metrics
+from trainwright.tasks.algebra.problems import task_named
 
 # CALT's names, by those of TrainingArguments; every other key of `cfg.train` is an argument by its own name
 RENAMED = {
@@ -108,8 +109,20 @@ class TrainerPipeline:
             int(self.config.get("generation_max_length", 512)),
             int(self.config.get("generation_num_beams", 1)),
             self.config.get("verify_generation", "failures"),
+            self._checker(),
         )
         return self
+
+    @property
+    def run_folder(self) -> Path:
+        """The run's folder."""
+        return self._built().run_folder
+
+    def _checker(self) -> Any:
+        """Return the checker of the task that the section `data` names."""
+        data = getattr(self.train_dataset, "description", None)
+        name = data["config"].get("task") if data else None
+        return task_named(name).check if name else None
 
     def _for_decoder(self) -> Any:
         """Return the collator for a model without an encoder, in place of the one that `IOPipeline` makes."""
@@ -142,7 +155,7 @@ class TrainerPipeline:
         return self._built().evaluate_and_save_generation(max_length=max_length)
 
     @classmethod
-    def resume_from_checkpoint(cls, save_dir: str, resume_from_checkpoint: bool = True) -> TrainerPipeline:
+    def resume_from_checkpoint(cls, save_dir: str, resume_from_checkpoint: bool | str = True) -> TrainerPipeline:
         """Return the pipeline of a run's folder; see `load_from_checkpoint`."""
         return load_from_checkpoint(save_dir, resume_from_checkpoint)[2]
 
@@ -197,7 +210,8 @@ def arguments(config: dict[str, Any], wandb: dict[str, Any] | None) -> TrainingA
             continue
         if name in RENAMED and RENAMED[name] in config:
             raise ConfigError(f"cfg.train: '{name}' and '{RENAMED[name]}' are two names of one thing; give only one.")
-        values[RENAMED.get(name, name)] = value
+        # YAML 1.1 reads a bare no as false
+        values[RENAMED.get(name, name)] = "no" if value is False and name.endswith("_strategy") else value
     values.setdefault("output_dir", "tmp")
     if wandb is not None and not wandb.get("no_wandb", False) and "report_to" not in config:
         check_keys(wandb, ("project", "group", "name", "no_wandb", "tags"), "cfg.train.wandb")
@@ -206,14 +220,16 @@ def arguments(config: dict[str, Any], wandb: dict[str, Any] | None) -> TrainingA
     return TrainingArguments(**values)
 
 
-def load_from_checkpoint(save_dir: str, resume_from_checkpoint: bool = True) -> tuple[IOPipeline, Any, TrainerPipeline]:
+def load_from_checkpoint(
+    save_dir: str, resume_from_checkpoint: bool | str = True
+) -> tuple[IOPipeline, Any, TrainerPipeline]:
     """Return (io_pipeline, model, trainer_pipeline) of a run's folder.
 
     The pipeline's `train()` goes on where the run stopped: step, optimizer, schedule and data order.
 
     Args:
         save_dir: the run's folder.
-        resume_from_checkpoint: False begins anew with random weights.
+        resume_from_checkpoint: "weights" begins at step 0 with the run's weights, False with random ones.
 
     Raises:
         CheckpointError: the folder is none of a run, or its data have changed since.
@@ -227,15 +243,25 @@ def load_from_checkpoint(save_dir: str, resume_from_checkpoint: bool = True) -> 
     io_pipeline = IOPipeline.from_config(whole["data"])
     io_dict = io_pipeline.build()
     about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-    if resume_from_checkpoint and io_dict["train_dataset"].description["hashes"] != about["hashes"]:
+    goes_on = resume_from_checkpoint is True
+    if goes_on and io_dict["train_dataset"].description["hashes"] != about["hashes"]:
         raise CheckpointError(
             f"The data of '{save_dir}' have changed since the run began, so it cannot go on with the same rows. Put "
-            "the files back, or begin anew with resume_from_checkpoint=False."
+            "the files back, or begin anew with resume_from_checkpoint='weights' or False."
         )
     model = ModelPipeline.from_io_dict(whole["model"], io_dict).build()
-    if resume_from_checkpoint and (folder / "model").is_dir():
-        loaded = type(model).from_pretrained(folder / "model")
-        model.load_state_dict(loaded.state_dict())
+    weights = _weights(folder) if resume_from_checkpoint else None
+    if resume_from_checkpoint == "weights" and weights is None:
+        raise CheckpointError(
+            f"'{save_dir}' holds no weights yet; begin with random ones: resume_from_checkpoint=False."
+        )
+    if weights is not None:
+        model.load_state_dict(type(model).from_pretrained(weights).state_dict())
     pipeline = TrainerPipeline.from_io_dict(copy.deepcopy(whole["train"]), model, io_dict)
-    pipeline.resumes = resume_from_checkpoint
+    pipeline.resumes = goes_on
     return io_pipeline, model, pipeline
+
+
+def _weights(folder: Path) -> Path | None:
+    """Return where a run's newest weights are."""
+    return folder / "model" if (folder / "model").is_dir() else newest_valid(folder)[0]

@@ -1,11 +1,13 @@
-"""Problems and answers from files: read, preprocessed, split into tokens once, and made into batches."""
+"""Problems and answers from files: read, preprocessed, and split into tokens once."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,105 +15,78 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from trainwright.batch import IGNORED
-from trainwright.data.text_collators import padded
 from trainwright.errors import DataError
-from trainwright.tasks.algebra.lexer import Lexer
+from trainwright.tasks.algebra.lexer import BOS, EOS, Lexer
 
 DELIMITER = " # "
 Pair = tuple[str, str]
+Tokens = tuple[list[int], list[int]]
+_CACHE_FORMAT = 1
 
 
-def read_pairs(path: Path, count: int = -1) -> list[Pair]:
-    """Return (problem, answer) of a file: lines `problem # answer`, or JSON lines with these keys.
+def read_rows(path: Path, count: int = -1) -> Iterator[Pair | Tokens]:
+    """Yield (problem, answer) of a file, as text or as ready tokens.
 
     Args:
-        path: .txt, or .jsonl.
+        path: .txt with lines `problem # answer`; .jsonl with the keys problem and answer, or input_ids and target_ids.
         count: of the first rows; -1 for all.
 
     Raises:
-        DataError: there is no such file, or a line is neither.
+        DataError: there is no such file, it is empty, or a line is none of these.
     """
     if not path.is_file():
         raise DataError(f"There is no data file '{path}' (looked for from {Path.cwd()}).")
-    pairs: list[Pair] = []
+    found = 0
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
-            if 0 <= count <= len(pairs):
+            if found == count:
                 break
             if line.strip():
-                pairs.append(_pair(line.rstrip("\n"), path, number))
-    if not pairs:
+                found += 1
+                yield _row(line.rstrip("\n"), path, number)
+    if not found:
         raise DataError(f"The data file '{path}' holds no problem.")
-    return pairs
 
 
-def _pair(line: str, path: Path, number: int) -> Pair:
+def _row(line: str, path: Path, number: int) -> Pair | Tokens:
     if path.suffix in (".jsonl", ".json"):
         try:
             row = json.loads(line)
-            return _text(row["problem"]), _text(row["answer"])
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise DataError(f"{path}:{number}: no JSON with 'problem' and 'answer' ({error}).") from None
+            if "input_ids" in row:
+                return [int(one) for one in row["input_ids"]], [int(one) for one in row["target_ids"]]
+            return as_text(row["problem"]), as_text(row["answer"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{path}:{number}: no JSON with 'problem' and 'answer', or 'input_ids' and 'target_ids' ({error})."
+            ) from None
     problem, found, answer = line.partition(DELIMITER.strip())
     if not found:
         raise DataError(f"{path}:{number}: {line[:60]!r} has no '#' between problem and answer.")
     return problem.strip(), answer.strip()
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
     """Return a value as text; lists with ` | ` between their items, lists of lists with ` || `."""
     if isinstance(value, list):
         nested = any(isinstance(one, list) for one in value)
-        return (" || " if nested else " | ").join(_text(one) for one in value)
+        return (" || " if nested else " | ").join(as_text(one) for one in value)
     return str(value)
 
 
-def content_hash(pairs: Iterable[Pair]) -> str:
-    """Return a key of problems and answers."""
-    digest = hashlib.blake2b(digest_size=8)
-    for problem, answer in pairs:
-        digest.update(f"{problem}\0{answer}\0".encode())
-    return digest.hexdigest()
-
-
-def shared_problems(train: Sequence[Pair], test: Sequence[Pair]) -> int:
-    """Return how many problems of the test data are in the training data too."""
-    known = {problem for problem, _ in train}
-    return sum(problem in known for problem, _ in test)
-
-
 class Problems(Dataset):
-    """Problems and answers as tokens, split once.
+    """Problems and answers as tokens, from `<s>` to `</s>`.
 
-    Args:
-        pairs: problem and answer as text.
-        lexer: splits them.
-        tokenizer: the lexer's, for ids.
-        what: which data, for messages.
-
-    Raises:
-        DataError: a text holds what the vocabulary has not, with its row.
+    Attributes:
+        values: the tokens of all problems and answers, one after the other; int32.
+        offsets: where each begins, a problem and its answer in turn; int64, shape (2 · rows + 1,).
     """
 
-    def __init__(self, pairs: Sequence[Pair], lexer: Lexer, tokenizer: Any, what: str) -> None:
-        self.pairs = pairs
-        ids = {token: number for number, token in enumerate(lexer.vocabulary)}
-        start, end = [tokenizer.bos_token_id], [tokenizer.eos_token_id]
-        values: list[int] = []
-        offsets = [0]
-        for row, pair in enumerate(pairs):
-            for text in pair:
-                try:
-                    values += start + [ids[token] for token in lexer.tokenize(text)] + end
-                except DataError as error:
-                    raise DataError(f"Row {row} of the {what}: {error}") from None
-                offsets.append(len(values))
-        self.values = np.array(values, dtype=np.int32)
-        self.offsets = np.array(offsets, dtype=np.int64)
+    def __init__(self, values: np.ndarray, offsets: np.ndarray) -> None:
+        self.values = values
+        self.offsets = offsets
 
     def __len__(self) -> int:
-        return len(self.pairs)
+        return (len(self.offsets) - 1) // 2
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         """Return a row: input_ids and target_ids of shape (tokens,), both from `<s>` to `</s>`."""
@@ -121,74 +96,100 @@ class Problems(Dataset):
             "target_ids": torch.from_numpy(self.values[b:c].astype(np.int64)),
         }
 
+    def problems(self) -> Iterator[bytes]:
+        """Yield the tokens of every problem, as a key."""
+        for row in range(len(self)):
+            yield self.values[self.offsets[2 * row] : self.offsets[2 * row + 1]].tobytes()
+
     @property
     def lengths(self) -> np.ndarray:
         """Tokens of every problem and answer together; int64, shape (rows,)."""
         return self.offsets[2::2] - self.offsets[:-2:2]
 
+    @property
+    def key(self) -> str:
+        """A hash of all problems and answers."""
+        digest = hashlib.blake2b(np.ascontiguousarray(self.values).tobytes(), digest_size=8)
+        digest.update(np.ascontiguousarray(self.offsets).tobytes())
+        return digest.hexdigest()
 
-@dataclass(frozen=True)
-class EncoderDecoderBatch:
-    """Batches for models that read the problem with an encoder and write the answer with a decoder.
 
-    decoder_input_ids are the answer without its last token, labels without its first; shape (rows, tokens).
+def shared_problems(train: Problems, test: Problems) -> int:
+    """Return how many problems of the test data are in the training data too."""
+    asked = list(test.problems())
+    known = set(asked).intersection(train.problems())
+    return sum(problem in known for problem in asked)
+
+
+def tokens_of(rows: Iterator[Pair | Tokens], lexer: Lexer, change: Callable[[Pair], Pair], what: str) -> Problems:
+    """Return problems and answers as tokens.
+
+    Args:
+        rows: as text or as ready tokens, these with or without `<s>` and `</s>`.
+        lexer: splits texts.
+        change: is done to texts first.
+        what: which data, for messages.
+
+    Raises:
+        DataError: a row holds what the vocabulary has not, with its number.
     """
+    ids = {token: number for number, token in enumerate(lexer.vocabulary)}
+    values: list[int] = []
+    offsets = [0]
+    for number, row in enumerate(rows):
+        try:
+            texts = row if isinstance(row[0], list) else change(row)
+            for one in texts:
+                inner = _ready(one, ids) if isinstance(one, list) else [ids[token] for token in lexer.tokenize(one)]
+                values += [ids[BOS], *inner, ids[EOS]]
+                offsets.append(len(values))
+        except DataError as error:
+            raise DataError(f"Row {number} of the {what}: {error}") from None
+    return Problems(np.array(values, dtype=np.int32), np.array(offsets, dtype=np.int64))
 
-    pad_token_id: int
 
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Return the batch of some rows."""
-        ids = [row["input_ids"] for row in rows]
-        answers = [row["target_ids"] for row in rows]
-        return {
-            "input_ids": padded(ids, self.pad_token_id, None),
-            "attention_mask": padded([torch.ones_like(one) for one in ids], 0, None),
-            "decoder_input_ids": padded([one[:-1] for one in answers], self.pad_token_id, None),
-            "decoder_attention_mask": padded([torch.ones_like(one[:-1]) for one in answers], 0, None),
-            "labels": padded([one[1:] for one in answers], IGNORED, None),
-        }
+def _ready(given: Sequence[int], ids: dict[str, int]) -> Sequence[int]:
+    """Return ready tokens without their ends."""
+    wrong = [one for one in given if not 0 <= one < len(ids)]
+    if wrong:
+        raise DataError(f"holds the token {wrong[0]}; the lexer's vocabulary has {len(ids)}.")
+    start = 1 if given and given[0] == ids[BOS] else 0
+    return given[start : -1 if given and given[-1] == ids[EOS] else None]
 
 
-@dataclass(frozen=True)
-class DecoderBatch:
-    """Batches for models that read the problem and go on with the answer: `<s> problem [SEP] answer </s>`.
+def cached(path: Path, count: int, lexer: Lexer, about: Any, change: Callable[[Pair], Pair], what: str) -> Problems:
+    """Return the tokens of a file, memory-mapped from the cache; made on first use.
 
-    The answer and its end are labels; shape (rows, tokens).
+    The key is the content of everything that decides about them, so a changed file, lexer or preprocessor is another.
+
+    Args:
+        about: what `change` is, as text; None for the user's own code, whose tokens are not kept.
     """
-
-    pad_token_id: int
-    sep_token_id: int
-
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Return the batch of some rows."""
-        prompts = [self.prompt(row["input_ids"]) for row in rows]
-        answers = [row["target_ids"][1:] for row in rows]
-        ids = [torch.cat(pair) for pair in zip(prompts, answers, strict=True)]
-        labels = [torch.cat([torch.full_like(p, IGNORED), a]) for p, a in zip(prompts, answers, strict=True)]
-        return {
-            "input_ids": padded(ids, self.pad_token_id, None),
-            "attention_mask": padded([torch.ones_like(one) for one in ids], 0, None),
-            "labels": padded(labels, IGNORED, None),
-        }
-
-    def prompt(self, problem: torch.Tensor) -> torch.Tensor:
-        """Return what the model is given before it writes an answer."""
-        return torch.cat([problem[:-1], torch.tensor([self.sep_token_id])])
+    if about is None or not path.is_file():
+        return tokens_of(read_rows(path, count), lexer, change, what)
+    parts = [_CACHE_FORMAT, count, path.suffix, lexer.vocabulary, vars(lexer.numbers), lexer.strict, about]
+    digest = hashlib.blake2b(path.read_bytes(), digest_size=16)
+    digest.update(json.dumps(parts, sort_keys=True).encode())
+    folder = cache_folder() / digest.hexdigest()
+    if not folder.is_dir():
+        _keep(tokens_of(read_rows(path, count), lexer, change, what), folder)
+    return Problems(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("values", "offsets")))
 
 
-Preprocessor = Callable[[Pair], Pair]
+def cache_folder() -> Path:
+    """Return where tokens are kept: `$XDG_CACHE_HOME/trainwright/algebra`, by default under ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trainwright" / "algebra"
 
 
-def reversed_order(pair: Pair) -> Pair:
-    """Return the answer's items, between ` | `, in reversed order."""
-    problem, answer = pair
-    return problem, " | ".join(reversed([one.strip() for one in answer.split("|")]))
-
-
-def last_element(pair: Pair) -> Pair:
-    """Return the last of the answer's items alone."""
-    problem, answer = pair
-    return problem, answer.split("|")[-1].strip()
-
-
-PREPROCESSORS: dict[str, Preprocessor] = {"reversed_order": reversed_order, "last_element": last_element}
+def _keep(made: Problems, folder: Path) -> None:
+    """Write tokens so that the folder is there whole or not at all, whoever else writes it too."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(dir=folder.parent))
+    np.save(new / "values.npy", made.values)
+    np.save(new / "offsets.npy", made.offsets)
+    try:
+        new.rename(folder)
+    except OSError:  # another process was first
+        shutil.rmtree(new)
+        if not folder.is_dir():
+            raise

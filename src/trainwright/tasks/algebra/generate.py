@@ -4,10 +4,12 @@ training and the test data."""
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -16,12 +18,13 @@ import yaml
 
 from trainwright.data.counting import counting
 from trainwright.errors import DataError
-from trainwright.tasks.algebra.data import DELIMITER
+from trainwright.tasks.algebra.data import DELIMITER, as_text
 from trainwright.tasks.algebra.problems import Pair, task_named
 
 _TEST_SHARE = 16  # one problem in so many belongs to the test data, whatever seed made it
 _CHUNK = 500
 _TRIES = 1000
+_NAMES = {"txt": "raw.txt", "jsonl": "data.jsonl"}
 Generator = Callable[[int], Pair]
 
 
@@ -39,7 +42,7 @@ def draw(make: Generator, root_seed: int, test: bool, index: int) -> Pair:
     for attempt in range(_TRIES):
         seed = hashlib.blake2b(f"{root_seed}/{test}/{index}/{attempt}".encode(), digest_size=8).digest()
         problem, answer = make(int.from_bytes(seed, "big"))
-        if belongs_to_test(problem) == test:
+        if belongs_to_test(as_text(problem)) == test:
             return problem, answer
     raise DataError(
         f"In {_TRIES} tries the generator made no problem for the {'test' if test else 'training'} data; it makes too "
@@ -78,16 +81,32 @@ def pairs(make: Generator, count: int, root_seed: int, test: bool, processes: in
             yield from made
 
 
+def write_problems(
+    make: Generator, folder: Path, counts: dict[str, int], root_seed: int = 42, processes: int | None = None,
+    forms: Sequence[str] = ("txt",),
+) -> None:  # fmt: skip
+    """Write the problems of every split into a folder: train_raw.txt, test_raw.txt, and *_data.jsonl where asked.
+
+    Args:
+        make: `f(seed)` returns (problem, answer): texts, numbers, or lists of them.
+        counts: rows of "train" and "test".
+        forms: txt, jsonl, or both.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, count in counts.items():
+        with ExitStack() as open_files:
+            files = {form: open_files.enter_context((folder / f"{split}_{_NAMES[form]}").open("w")) for form in forms}
+            for problem, answer in pairs(make, count, root_seed, split == "test", processes):
+                if "txt" in files:
+                    files["txt"].write(f"{as_text(problem)}{DELIMITER}{as_text(answer)}\n")
+                if "jsonl" in files:
+                    files["jsonl"].write(json.dumps({"problem": problem, "answer": answer}) + "\n")
+
+
 def write_task(
     name: str, folder: Path, train: int, test: int, root_seed: int = 42, processes: int | None = None
 ) -> Path:
     """Write train_raw.txt, test_raw.txt and lexer.yaml of a task into a folder; return the folder."""
-    task = task_named(name)
-    folder.mkdir(parents=True, exist_ok=True)
-    make = partial(from_task, name)
-    for split, count in (("train", train), ("test", test)):
-        with (folder / f"{split}_raw.txt").open("w", encoding="utf-8") as file:
-            for problem, answer in pairs(make, count, root_seed, split == "test", processes):
-                file.write(f"{problem}{DELIMITER}{answer}\n")
-    (folder / "lexer.yaml").write_text(yaml.safe_dump(task.lexer, sort_keys=False), encoding="utf-8")
+    write_problems(partial(from_task, name), folder, {"train": train, "test": test}, root_seed, processes)
+    (folder / "lexer.yaml").write_text(yaml.safe_dump(task_named(name).lexer, sort_keys=False), encoding="utf-8")
     return folder

@@ -1,5 +1,5 @@
-"""Models for problems and answers, from a section `model` with CALT's keys; all are transformers' own, so that its
-`generate` decodes them with a cache."""
+"""Models for problems and answers, from a section `model` with CALT's keys; transformers' `generate` decodes them all,
+with a cache."""
 
 from __future__ import annotations
 
@@ -10,10 +10,17 @@ import torch
 
 from trainwright.errors import ConfigError, did_you_mean
 
-ENCODER_DECODERS = ("generic", "transformer", "calt", "bart")
+GENERIC = ("generic", "transformer", "calt")
 DECODERS = ("decoder_only", "decoder", "gpt2", "llama")
-KINDS = (*ENCODER_DECODERS, *DECODERS)
-POSITIONS = ("generic", "learned", "sinusoidal", "rope")
+# the positions that a kind of model can have, its default first
+POSITIONS = {
+    **dict.fromkeys(GENERIC, ("learned", "sinusoidal", "rope", "none")),
+    "bart": ("learned",),
+    "decoder_only": ("learned", "rope"),
+    "decoder": ("learned", "rope"),
+    "gpt2": ("learned",),
+    "llama": ("rope",),
+}
 DEFAULTS: dict[str, Any] = {
     "model_type": "generic",
     "num_encoder_layers": 6,
@@ -32,7 +39,7 @@ DEFAULTS: dict[str, Any] = {
     "classifier_dropout": 0.0,
     "activation": "gelu",
     "init_std": 0.02,
-    "use_positional_embedding": "learned",
+    "use_positional_embedding": None,
     "embedding_layer_norm": True,
     "num_layers": None,
     "num_heads": None,
@@ -53,21 +60,30 @@ def check_model(config: Mapping[str, Any], source: str) -> dict[str, Any]:
             raise ConfigError(f"{source}: unknown key model.{name}.{hint} Known: {', '.join(DEFAULTS)}.")
     values = {**DEFAULTS, **config}
     kind = values["model_type"]
-    if kind not in KINDS:
-        raise ConfigError(f"{source}: model.model_type '{kind}' is not known.{did_you_mean(kind, KINDS)} "
-                          f"Known: {', '.join(KINDS)}.")  # fmt: skip
-    positions = values["use_positional_embedding"]
-    if positions not in POSITIONS:
-        raise ConfigError(f"{source}: model.use_positional_embedding '{positions}' is not known. Known: "
-                          f"{', '.join(POSITIONS)}.")  # fmt: skip
-    if positions == "rope" and kind in ENCODER_DECODERS:
+    if kind not in POSITIONS:
+        raise ConfigError(f"{source}: model.model_type '{kind}' is not known.{did_you_mean(kind, POSITIONS)} "
+                          f"Known: {', '.join(POSITIONS)}.")  # fmt: skip
+    asked = values["use_positional_embedding"] or POSITIONS[kind][0]
+    positions = values["use_positional_embedding"] = "learned" if asked == "generic" else asked  # CALT's other name
+    if positions not in POSITIONS[kind]:
         raise ConfigError(
-            f"{source}: rope is there for model_type llama; an encoder-decoder has learned or sinusoidal."
+            f"{source}: model.use_positional_embedding '{positions}' is not there for model_type {kind}; possible: "
+            f"{', '.join(POSITIONS[kind])}. All of learned, sinusoidal, rope and none are there for model_type generic."
         )
-    heads = values["num_heads"] or values["num_encoder_heads"]
-    if values["d_model"] % heads:
-        raise ConfigError(f"{source}: model.d_model {values['d_model']} is not a multiple of {heads} heads.")
+    for heads in _heads(values):
+        if values["d_model"] % heads:
+            raise ConfigError(f"{source}: model.d_model {values['d_model']} is not a multiple of {heads} heads.")
+        if positions == "rope" and values["d_model"] // heads % 2:
+            raise ConfigError(
+                f"{source}: rope turns pairs, and model.d_model {values['d_model']} over {heads} heads is odd."
+            )
     return values
+
+
+def _heads(values: dict[str, Any]) -> tuple[int, ...]:
+    if values["model_type"] in DECODERS:
+        return (values["num_heads"] or values["num_decoder_heads"],)
+    return values["num_encoder_heads"], values["num_decoder_heads"]
 
 
 def new_model(config: Mapping[str, Any], tokenizer: Any, source: str = "cfg.model") -> Any:
@@ -83,7 +99,7 @@ def new_model(config: Mapping[str, Any], tokenizer: Any, source: str = "cfg.mode
     with torch.random.fork_rng(enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
-        make = _encoder_decoder if values["model_type"] in ENCODER_DECODERS else _decoder
+        make = _decoder if values["model_type"] in DECODERS else _encoder_decoder
         model = make(values, tokenizer)
     for place in (model.config, model.generation_config):
         place.pad_token_id, place.eos_token_id = tokenizer.pad_token_id, tokenizer.eos_token_id
@@ -97,29 +113,32 @@ def new_model(config: Mapping[str, Any], tokenizer: Any, source: str = "cfg.mode
 
 
 def _encoder_decoder(values: dict[str, Any], tokenizer: Any) -> Any:
-    from transformers import BartConfig, BartForConditionalGeneration, MarianConfig, MarianMTModel
-
-    learned = values["use_positional_embedding"] in ("learned", "generic")
-    config, kind = (BartConfig, BartForConditionalGeneration) if learned else (MarianConfig, MarianMTModel)
     names = ("d_model", "encoder_ffn_dim", "decoder_ffn_dim", "dropout", "attention_dropout", "activation_dropout",
-             "encoder_layerdrop", "decoder_layerdrop", "init_std")  # fmt: skip
-    return kind(
-        config(
-            vocab_size=len(tokenizer),
-            max_position_embeddings=values["max_sequence_length"],
-            encoder_layers=values["num_encoder_layers"],
-            decoder_layers=values["num_decoder_layers"],
-            encoder_attention_heads=values["num_encoder_heads"],
-            decoder_attention_heads=values["num_decoder_heads"],
-            activation_function=values["activation"],
-            pad_token_id=tokenizer.pad_token_id,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            decoder_start_token_id=tokenizer.bos_token_id,
-            forced_eos_token_id=None,
-            **{name: values[name] for name in names},
-        )
-    )
+             "init_std")  # fmt: skip
+    sizes = {
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": values["max_sequence_length"],
+        "encoder_layers": values["num_encoder_layers"],
+        "decoder_layers": values["num_decoder_layers"],
+        "encoder_attention_heads": values["num_encoder_heads"],
+        "decoder_attention_heads": values["num_decoder_heads"],
+        "activation_function": values["activation"],
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "decoder_start_token_id": tokenizer.bos_token_id,
+        **{name: values[name] for name in names},
+    }
+    if values["model_type"] == "bart":
+        from transformers import BartConfig, BartForConditionalGeneration
+
+        drops = {name: values[name] for name in ("encoder_layerdrop", "decoder_layerdrop")}
+        return BartForConditionalGeneration(BartConfig(forced_eos_token_id=None, **sizes, **drops))
+
+    from trainwright.tasks.algebra.transformer import ProblemTransformer, ProblemTransformerConfig
+
+    norm, positions = values["embedding_layer_norm"], values["use_positional_embedding"]
+    return ProblemTransformer(ProblemTransformerConfig(positions=positions, embedding_layer_norm=norm, **sizes))
 
 
 def _decoder(values: dict[str, Any], tokenizer: Any) -> Any:
@@ -130,7 +149,7 @@ def _decoder(values: dict[str, Any], tokenizer: Any) -> Any:
     width = values["ffn_dim"] or values["decoder_ffn_dim"]
     sizes = {"vocab_size": len(tokenizer), "bos_token_id": tokenizer.bos_token_id,
              "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}  # fmt: skip
-    if values["model_type"] == "llama" or values["use_positional_embedding"] == "rope":
+    if values["use_positional_embedding"] == "rope":
         return LlamaForCausalLM(
             LlamaConfig(hidden_size=values["d_model"], intermediate_size=width, num_hidden_layers=layers,
                         num_attention_heads=heads, max_position_embeddings=values["max_sequence_length"],

@@ -14,6 +14,7 @@ from trainwright.errors import ConfigError, did_you_mean
 
 Pair = tuple[str, str]
 P = 17
+GF = 7  # of polynomials that are factored
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,18 @@ def _polynomial_factors(rng: random.Random) -> Pair:
     return polynomial(whole), join([polynomial(part) for part, n in parts for _ in range(n)])
 
 
+def _factors_modulo(rng: random.Random) -> Pair:
+    from sympy import ZZ
+    from sympy.polys.galoistools import gf_factor
+
+    whole = [1]
+    for _ in range(rng.randint(2, 3)):
+        whole = [one % GF for one in multiply(whole, [*(rng.randrange(GF) for _ in range(rng.randint(1, 2))), 1])]
+    _, found = gf_factor(whole[::-1], GF, ZZ)
+    parts = sorted(([int(one) for one in part[::-1]], times) for part, times in found)
+    return polynomial(whole), join([polynomial(part) for part, times in parts for _ in range(times)])
+
+
 def _parity(rng: random.Random) -> Pair:
     bits = [rng.randrange(2) for _ in range(rng.randint(5, 20))]
     return join(bits), str(sum(bits) % 2)
@@ -197,9 +210,18 @@ def same_polynomials(problem: str, reference: str, answer: str) -> bool:
 
 def same_product(problem: str, reference: str, answer: str) -> bool:
     """Whether both are the same polynomials in any order."""
+    return _same_parts(reference, answer, lambda value: value)
+
+
+def same_product_modulo(problem: str, reference: str, answer: str) -> bool:
+    """Whether both are the same polynomials over GF(7) in any order."""
+    return _same_parts(reference, answer, lambda value: value % GF)
+
+
+def _same_parts(reference: str, answer: str, value_of: Callable[[int], int]) -> bool:
     ours, theirs = (text.split("|") for text in (answer, reference))
     try:
-        keys = [sorted(tuple(coefficients(one)) for one in parts) for parts in (ours, theirs)]
+        keys = [sorted(tuple(map(value_of, coefficients(one))) for one in parts) for parts in (ours, theirs)]
     except (ValueError, TypeError, SyntaxError, AttributeError):
         return False
     return keys[0] == keys[1]
@@ -256,6 +278,9 @@ TASKS = {
         Task("polynomial_gcd", _gcd, same_polynomials, _digits(("x",)), "greatest common divisor of two polynomials"),
         Task(
             "polynomial_factors", _polynomial_factors, same_product, _digits(("x",)), "factors of a polynomial over Z"
+        ),
+        Task(
+            "gf7_factors", _factors_modulo, same_product_modulo, _digits(("x",)), "factors of a polynomial over GF(7)"
         ),
         Task("integer_factors", _factors, same_set, _digits(()), "prime factors of a number"),
         Task("eigenvalues", _eigenvalues, same_set, _lexer(-60, 60, (), True), "eigenvalues of a 3×3 matrix"),

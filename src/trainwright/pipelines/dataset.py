@@ -1,0 +1,66 @@
+"""`DatasetPipeline`: problems on disk, from a section `dataset` and a generator function or a task's name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trainwright.errors import ConfigError
+from trainwright.pipelines.sections import check_keys, plain, required
+from trainwright.tasks.algebra.generate import from_task, write_problems
+from trainwright.tasks.algebra.problems import task_named
+
+# verbose and batch_size (rows that a process makes at a time) are CALT's and change no row
+KEYS = (
+    "task", "save_dir", "num_train_samples", "num_test_samples", "root_seed", "n_jobs", "batch_size", "verbose",
+    "backend", "save_text", "save_json",
+)  # fmt: skip
+
+
+class DatasetPipeline:
+    """Writes problems and answers.
+
+    Attributes:
+        config: the section `dataset`.
+        make: `f(seed)` returns (problem, answer).
+    """
+
+    def __init__(self, config: Any, instance_generator: Callable[[int], Any] | None = None) -> None:
+        self.config = plain(config, "cfg.dataset")
+        check_keys(self.config, KEYS, "cfg.dataset")
+        required(self.config, ("save_dir", "num_train_samples", "num_test_samples"), "cfg.dataset")
+        if self.config.get("backend", "sympy") != "sympy":
+            raise ConfigError(
+                f"cfg.dataset.backend '{self.config['backend']}' is not there: tasks compute with sympy. Leave it out."
+            )
+        self.task = task_named(self.config["task"]) if self.config.get("task") else None
+        if (self.task is None) == (instance_generator is None):
+            raise ConfigError("cfg.dataset needs either `task`, the name of one, or a generator function.")
+        self.make = instance_generator or partial(from_task, self.config["task"])
+
+    @classmethod
+    def from_config(cls, config: Any, instance_generator: Callable[[int], Any] | None = None) -> DatasetPipeline:
+        """Return the pipeline of a section `dataset`."""
+        return cls(config, instance_generator)
+
+    def run(self) -> Path:
+        """Write train_raw.txt and test_raw.txt, with `save_json` *_data.jsonl too, and a task's lexer.yaml.
+
+        Raises:
+            DataError: the generator makes too few different problems.
+        """
+        config, folder = self.config, Path(self.config["save_dir"]).expanduser()
+        wanted = {"txt": config.get("save_text", True), "jsonl": config.get("save_json", False)}
+        counts = {split: int(config[f"num_{split}_samples"]) for split in ("train", "test")}
+        jobs = config.get("n_jobs")
+        write_problems(
+            self.make, folder, counts, int(config.get("root_seed", 42)), int(jobs) if jobs and int(jobs) > 0 else None,
+            [form for form, on in wanted.items() if on],
+        )  # fmt: skip
+        if self.task is not None:
+            (folder / "lexer.yaml").write_text(yaml.safe_dump(self.task.lexer, sort_keys=False), encoding="utf-8")
+        return folder

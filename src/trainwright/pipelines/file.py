@@ -1,0 +1,88 @@
+"""A run of the three pipelines from one YAML file, as the command line does it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from trainwright.checkpoint.check import newest_valid
+from trainwright.engine.generation import results_file
+from trainwright.errors import ConfigError
+from trainwright.pipelines.dataset import DatasetPipeline
+from trainwright.pipelines.io import IOPipeline
+from trainwright.pipelines.model import ModelPipeline
+from trainwright.pipelines.sections import check_keys, plain, required
+from trainwright.pipelines.trainer import TrainerPipeline, load_from_checkpoint
+
+SECTIONS = ("dataset", "data", "model", "train")
+_PATHS = ("lexer_config", "train_dataset_path", "test_dataset_path", "train_dataset_jsonl", "test_dataset_jsonl")
+
+
+def read_file(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the sections of a file, dotted overrides applied, paths of `data` from its folder where they are there.
+
+    Raises:
+        ConfigError: there is no such file, it is no YAML, or it has other sections.
+    """
+    from omegaconf import OmegaConf
+    from yaml import YAMLError
+
+    if not path.is_file():
+        raise ConfigError(f"There is no configuration '{path}' (looked for from {Path.cwd()}).")
+    wrong = [one for one in overrides if "=" not in one]
+    if wrong:
+        raise ConfigError(f"'{wrong[0]}' is no override; write SECTION.KEY=VALUE.")
+    try:
+        whole = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides)))
+    except YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    sections = plain(whole, str(path))
+    check_keys(sections, SECTIONS, str(path))
+    required(sections, SECTIONS[1:], str(path))
+    for key in _PATHS:
+        given = sections["data"].get(key)
+        if isinstance(given, str) and (path.parent / given).is_file():
+            sections["data"][key] = str(path.parent / given)
+    return sections
+
+
+def train_file(path: Path, overrides: Sequence[str] = (), resume: bool = False) -> TrainerPipeline:
+    """Train what a file describes, its problems made first where it says how; return the pipeline.
+
+    Args:
+        resume: go on with the run in `train.save_dir`, with the configuration that it began with.
+
+    Raises:
+        ConfigError: the file holds a mistake, or its folder another run.
+    """
+    sections = read_file(path, overrides)
+    folder = Path(sections["train"].get("save_dir") or sections["train"].get("output_dir") or "tmp")
+    if resume:
+        return _trained(load_from_checkpoint(str(folder))[2])
+    if newest_valid(folder.expanduser())[0] is not None:
+        raise ConfigError(
+            f"train.save_dir '{folder}' holds another run. --resume goes on with it; else give another folder: "
+            "train.save_dir=FOLDER."
+        )
+    if sections.get("dataset") is not None:
+        _make_problems(sections["dataset"])
+    io_dict = IOPipeline.from_config(sections["data"]).build()
+    model = ModelPipeline.from_io_dict(sections["model"], io_dict).build()
+    return _trained(TrainerPipeline.from_io_dict(sections["train"], model, io_dict))
+
+
+def _trained(pipeline: TrainerPipeline) -> TrainerPipeline:
+    """Train, and generate at the end where the last evaluation was earlier."""
+    pipeline.build().train()
+    trainer = pipeline.trainer
+    if trainer is not None and not results_file(pipeline.run_folder, trainer.state.global_step).is_file():
+        pipeline.evaluate_and_save_generation()
+    return pipeline
+
+
+def _make_problems(section: Any) -> None:
+    """Write the problems of a section `dataset` whose folder is not there yet."""
+    pipeline = DatasetPipeline.from_config(section)
+    if not Path(pipeline.config["save_dir"]).expanduser().exists():
+        pipeline.run()

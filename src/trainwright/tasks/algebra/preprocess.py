@@ -1,0 +1,181 @@
+"""What happens to a problem and its answer before they become tokens; each has a form in the configuration, so that a
+run that goes on does the same."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trainwright.errors import ConfigError, DataError, did_you_mean
+
+Pair = tuple[str, str]
+Preprocessor = Callable[[Pair], Pair]
+
+
+@dataclass(frozen=True)
+class ReversedOrder:
+    """The answer's items in reversed order."""
+
+    delimiter: str = "|"
+
+    def __call__(self, pair: Pair) -> Pair:
+        """Return the problem and its changed answer."""
+        return pair[0], _joined(_items(pair[1], self.delimiter)[::-1], self.delimiter)
+
+
+@dataclass(frozen=True)
+class LastElement:
+    """The last of the answer's items alone."""
+
+    delimiter: str = "|"
+
+    def __call__(self, pair: Pair) -> Pair:
+        """Return the problem and its changed answer."""
+        return pair[0], _items(pair[1], self.delimiter)[-1]
+
+
+@dataclass(frozen=True)
+class ExpandedForm:
+    """Polynomials as terms of a coefficient and all exponents: `3*x^2 - y` becomes `C3 E2 E0 + C-1 E0 E1`.
+
+    Attributes:
+        variables: whose exponents are written, in this order.
+        delimiter: between several polynomials.
+    """
+
+    variables: tuple[str, ...] = ("x",)
+    delimiter: str = "|"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "variables", tuple(self.variables))
+
+    def __call__(self, pair: Pair) -> Pair:
+        """Return problem and answer in this form.
+
+        Raises:
+            DataError: one of them is no expanded polynomial.
+        """
+        problem, answer = (
+            _joined([self._expanded(one) for one in _items(text, self.delimiter)], self.delimiter) for text in pair
+        )
+        return problem, answer
+
+    def _expanded(self, text: str) -> str:
+        terms = re.findall(r"[+-]?[^+-]+", text.replace("**", "^").replace(" ", ""))
+        return " + ".join(self._term(term, text) for term in terms)
+
+    def _term(self, term: str, text: str) -> str:
+        coefficient, powers = "", dict.fromkeys(self.variables, 0)
+        sign = "-" if term[0] == "-" else ""
+        for factor in term.lstrip("+-").split("*"):
+            name, _, power = factor.partition("^")
+            if name in powers and (not power or power.isdigit()):
+                powers[name] += int(power or 1)
+            elif re.fullmatch(r"\d+(/\d+)?", factor) and not coefficient:
+                coefficient = factor
+            else:
+                raise DataError(
+                    f"{text[:60]!r} is no expanded polynomial in {', '.join(self.variables)}: '{factor}' is neither a "
+                    "number nor a power of one of them."
+                )
+        return " ".join([f"C{sign}{coefficient or 1}", *(f"E{power}" for power in powers.values())])
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Several, one after the other."""
+
+    parts: tuple[Preprocessor, ...]
+
+    def __init__(self, *parts: Preprocessor) -> None:
+        object.__setattr__(self, "parts", parts)
+
+    def __call__(self, pair: Pair) -> Pair:
+        """Return problem and answer after all parts."""
+        for part in self.parts:
+            pair = part(pair)
+        return pair
+
+
+KNOWN: dict[str, Any] = {
+    "reversed_order": ReversedOrder,
+    "last_element": LastElement,
+    "expanded_form": ExpandedForm,
+}
+
+
+def read_preprocessor(given: Any, where: str) -> Preprocessor | None:
+    """Return the preprocessor of a configuration, or None for none.
+
+    Args:
+        given: a name, a mapping of `name` and its options, `package.module:function`, a function, or a list of these.
+        where: the key, for messages.
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    if given is None or callable(given):
+        return given
+    if isinstance(given, str) and ":" in given:
+        return _function(given, where)
+    if isinstance(given, Sequence) and not isinstance(given, str):
+        return Chain(*(one for one in (read_preprocessor(part, where) for part in given) if one))
+    name, options = (given.get("name"), dict(given)) if isinstance(given, Mapping) else (given, {})
+    options.pop("name", None)
+    if name not in KNOWN:
+        raise ConfigError(
+            f"{where} '{name}' is not known.{did_you_mean(str(name), KNOWN)} Known: {', '.join(KNOWN)}, a list of "
+            "them, a mapping of name and options, or module:function."
+        )
+    try:
+        return KNOWN[name](**options)
+    except TypeError:
+        known = ", ".join(KNOWN[name].__dataclass_fields__)
+        raise ConfigError(f"{where}: {name} has the options {known}, not {', '.join(options)}.") from None
+
+
+def described(given: Any) -> Any:
+    """Return a preprocessor as a configuration that `read_preprocessor` takes; a function by module and name."""
+    if given is None or isinstance(given, str | Mapping):
+        return given
+    if isinstance(given, Chain):
+        return [described(part) for part in given.parts]
+    if isinstance(given, Sequence):
+        return [described(part) for part in given]
+    for name, kind in KNOWN.items():
+        if isinstance(given, kind):
+            values = {key: getattr(given, key) for key in kind.__dataclass_fields__}
+            return {"name": name} | {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
+    return f"{given.__module__}:{given.__qualname__}" if hasattr(given, "__qualname__") else f"__main__:{given!r}"
+
+
+def is_described_by_value(given: Any) -> bool:
+    """Whether the configuration alone says what is done, and no code of the user's."""
+    if isinstance(given, list):
+        return all(map(is_described_by_value, given))
+    return given is None or isinstance(given, Mapping) or ":" not in given
+
+
+def _function(path: str, where: str) -> Preprocessor:
+    module, _, name = path.partition(":")
+    try:
+        found = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"{where} '{path}' cannot be imported ({error}). Put the function into a module that can, or set it as "
+            "the pipeline's dataset_load_preprocessor."
+        ) from None
+    return found  # type: ignore[return-value]
+
+
+def _items(text: str, delimiter: str) -> list[str]:
+    return [one.strip() for one in text.split(delimiter)]
+
+
+def _joined(items: Sequence[str], delimiter: str) -> str:
+    return f" {delimiter} ".join(items)
