@@ -64,17 +64,21 @@ def cached(model: Any, batch: dict[str, Any]) -> Any:
 
 
 def rate(trainer: Any, write: Callable[[Any, dict[str, Any]], Any]) -> float:
-    """Evaluate by teacher forcing, generate for every row, and return the share of exact matches."""
+    """Evaluate by teacher forcing, generate for every row in its order, and return the share of exact matches."""
     import torch
+    from torch.utils.data import DataLoader
 
     trainer.generation = None
-    trainer.evaluate()
+    given = trainer.eval_dataset
+    rows_in_order = [given[number] for number in range(len(given))]
+    trainer.evaluate(rows_in_order)
     trainer.model.eval()
+    loader = DataLoader(rows_in_order, trainer.args.eval_batch_size, collate_fn=trainer.data_collator)
 
     right = rows = 0
     decode = trainer.processing_class.decode
     with torch.no_grad():
-        for batch in trainer.get_eval_dataloader():
+        for batch in loader:
             for written, labels in zip(write(trainer.model, batch).tolist(), batch["labels"].tolist(), strict=True):
                 reference = decode([one for one in labels if one >= 0], skip_special_tokens=True)
                 right += decode(written, skip_special_tokens=True) == reference

@@ -99,7 +99,7 @@ def test_ready_tokens_are_taken_as_they_are(place):
 def test_tokens_are_made_once(place, monkeypatch):
     config = task.write(place)["data"]
     first = IOPipeline.from_config(config).build()["train_dataset"]
-    assert isinstance(first.values, np.memmap)
+    assert isinstance(first.values.base, np.memmap)
     made = []
     monkeypatch.setattr(data, "tokens_of", lambda *given: made.append(given) or pytest.fail("tokenised again"))
     assert IOPipeline.from_config(config).build()["train_dataset"].key == first.key
@@ -169,3 +169,23 @@ def test_the_demo_and_the_file_to_start_from(place, capsys):
     assert "This run is complete: 3 steps, in runs/demo-algebra/." in capsys.readouterr().out
     assert main(["init", "algebra", "mine.yaml"]) == 0
     assert main(["algebra", "train", "mine.yaml", "train.save_dir=runs/mine", "train.max_steps=2"]) == 0
+
+
+@pytest.mark.slow
+def test_rows_are_evaluated_by_length_and_come_back_in_order(place):
+    config = task.write(place)
+    io_dict = IOPipeline.from_config(config["data"]).build()
+    model = ModelPipeline.from_io_dict({**config["model"], "seed": 0}, io_dict).build()
+    trainer = TrainerPipeline.from_io_dict(config["train"], model, io_dict).build().trainer
+    rows = io_dict["test_dataset"]
+    widths = [batch["input_ids"].shape[1] for batch in trainer.get_eval_dataloader()]
+    assert widths == sorted(widths, reverse=True)
+    assert widths[0] > widths[-1]
+    found = trainer.predict(rows)
+    for number in range(len(rows)):
+        labels = rows[number]["target_ids"][1:].tolist()
+        assert found.label_ids[number][: len(labels)].tolist() == labels
+    plain = trainer.predict([rows[number] for number in range(len(rows))])  # a list, which knows no lengths
+    kept = found.label_ids != -100
+    assert (found.predictions[kept] == plain.predictions[kept]).all()
+    assert found.metrics["test_loss"] == pytest.approx(plain.metrics["test_loss"], abs=1e-6)

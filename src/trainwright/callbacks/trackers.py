@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from trainwright.callbacks import job
 from trainwright.errors import ConfigError
 
 
@@ -13,6 +14,7 @@ def tracker_callbacks(report_to: list[str]) -> list[Any]:
     Raises:
         ConfigError: the tracker's package is not installed.
     """
+    report_to = [name for name in report_to if name != job.NAME]
     if not report_to:
         return []
     from transformers.integrations import get_reporting_integration_callbacks

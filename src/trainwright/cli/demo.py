@@ -43,6 +43,7 @@ def _finished(folder: Path, name: str) -> bool | None:
 
 
 def _code(overrides: Sequence[str]) -> int:
+    from trainwright.cli import as_job
     from trainwright.config.build import build_trainer
     from trainwright.config.load import keep, load_checked
 
@@ -51,13 +52,15 @@ def _code(overrides: Sequence[str]) -> int:
     finished = _finished(Path(config.training.output_dir or "runs/demo"), "")
     if finished:
         return 0
-    trainer = build_trainer(config)
-    keep(config, trainer.run_folder)
-    trainer.train(resume_from_checkpoint=finished is not None)
+    with as_job.running("demo", as_job.changed(config)):
+        trainer = build_trainer(config)
+        keep(config, trainer.run_folder)
+        trainer.train(resume_from_checkpoint=finished is not None)
     return 0
 
 
 def _algebra(overrides: Sequence[str]) -> int:
+    from trainwright.cli import as_job
     from trainwright.cli.algebra import show
     from trainwright.pipelines.file import read_file, train_file
 
@@ -65,6 +68,7 @@ def _algebra(overrides: Sequence[str]) -> int:
         folder = Path(read_file(recipe, overrides)["train"]["save_dir"])
         finished = _finished(folder, " algebra")
         if not finished:
-            train_file(recipe, overrides, resume=finished is not None)
+            with as_job.running("demo-algebra", dict(word.split("=", 1) for word in overrides)):
+                train_file(recipe, overrides, resume=finished is not None)
     show(folder)
     return 0

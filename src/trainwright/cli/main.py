@@ -21,7 +21,9 @@ COMMANDS = {
     "init": "write a commented YAML file to start from",
     "data": "show the rows of a YAML file as the model sees them",
     "compare": "train the same file with several engines, side by side",
-    "algebra": "make problems of computer algebra, and look at a model's answers",
+    "algebra": "make problems of computer algebra, train, and look at a model's answers",
+    "jobs": "queue, watch, stop, resume and compare jobs",
+    "ui": "a page of this machine that shows the jobs",
     "replay": "show the rows that a past step of a run read",
 }
 
@@ -42,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return command.run(given[1:])
     except TrainwrightError as error:
         text = str(error)  # the mistakes of a file have lines of their own
+        _tell_job(text)
         print(text if "\n" in text else f"trainwright {chosen}: {text}", file=sys.stderr)
         return 1 if isinstance(error, SaveError | DivergenceError) else 2
     except Interrupted as stop:
@@ -49,6 +52,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(stop.code)  # type: ignore[arg-type]
     except KeyboardInterrupt:
         return 130
+
+
+def _tell_job(text: str) -> None:
+    """Let the job that this process is, if it is one, know why it will leave."""
+    tracking = sys.modules.get("trainwright.jobs.tracking")
+    if tracking is not None and tracking.current() is not None:
+        tracking.current().reason = text
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def run(argv: Sequence[str]) -> int:
     if isinstance(args.resume, str) and "=" in args.resume:
         args.resume, overrides = True, [args.resume, *overrides]
 
-    from trainwright.cli import folders
+    from trainwright.cli import as_job, folders
     from trainwright.config.load import RUN_CONFIG, load_checked
 
     if args.config is None:
@@ -36,13 +36,17 @@ def run(argv: Sequence[str]) -> int:
             raise ConfigError(f"'{args.resume}' is no run's folder: it holds no {RUN_CONFIG}.")
         overrides = [f"training.output_dir={args.resume}", *overrides]
     config = load_checked(args.config, overrides).config
+    args.resume = args.resume or as_job.resumes()
     folders.choose(config, args.config, bool(args.resume), args.new, args.overwrite)
 
     from trainwright.config.build import build
 
-    trainer = build(config)
-    folders.describe(config, argv)
     params = config.training
-    wanted = params.resume_from_checkpoint or params.try_resume_from_last_checkpoint
-    trainer.train(resume_from_checkpoint=True if args.resume else wanted or None)
+    with as_job.running(params.run_name or args.config.stem, as_job.changed(config)):
+        trainer = build(config)
+        folders.describe(config, argv)
+        wanted = params.resume_from_checkpoint or params.try_resume_from_last_checkpoint
+        trainer.train(
+            resume_from_checkpoint=as_job.has_checkpoint(trainer.run_folder) if args.resume else wanted or None
+        )
     return 0

@@ -21,9 +21,9 @@ class Order:
 
     Attributes:
         num_rows: rows of the dataset.
-        sampling: `random`, `sequential` or `group_by_length`.
+        sampling: `random`, `sequential`, `by_length` (the longest first) or `group_by_length`.
         seed: seed of the permutation; epoch e draws from `seed + e`, as transformers does.
-        lengths: length of every row, for `group_by_length`.
+        lengths: length of every row, for `by_length` and `group_by_length`.
         group_rows: rows of one batch that should have similar lengths.
     """
 
@@ -37,6 +37,8 @@ class Order:
         """Return all row indices in the order of this epoch; int64, shape (num_rows,)."""
         if self.sampling == "sequential":
             return np.arange(self.num_rows)
+        if self.sampling == "by_length":
+            return np.argsort(-np.asarray(self.lengths), kind="stable")
         generator = torch.Generator().manual_seed(self.seed + epoch)
         if self.lengths is None:
             return torch.randperm(self.num_rows, generator=generator).numpy()

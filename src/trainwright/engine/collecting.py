@@ -122,6 +122,17 @@ def part(tree: Tree, start: int, end: int) -> Tree:
     return None if tree is None else tree[start:end]
 
 
+def reordered(tree: Tree, rows: np.ndarray | None) -> Tree:
+    """Return arrays in the order of the rows, which were added in the order `rows`."""
+    if tree is None or rows is None:
+        return tree
+    if isinstance(tree, dict):
+        return {name: reordered(branch, rows) for name, branch in tree.items()}
+    if isinstance(tree, tuple):
+        return tuple(reordered(branch, rows) for branch in tree)
+    return tree[np.argsort(rows)]
+
+
 def grown(kept: Tree, batch: Tree) -> Tree:
     """Return a tree of Rows with a batch added to each; new ones where there were none."""
     if isinstance(batch, dict):

@@ -15,10 +15,10 @@ from torch import nn
 from trainwright.batch import row_count
 from trainwright.data.rows import Repeat
 from trainwright.engine import fusing, generation, reports
-from trainwright.engine.collecting import Collector, to_host
+from trainwright.engine.collecting import Collector, reordered, to_host
 from trainwright.engine.losses import overrides_loss
 from trainwright.engine.meters import Records, averages
-from trainwright.engine.passes import batches_of, evaluating
+from trainwright.engine.passes import batches_of, evaluating, rows_of
 from trainwright.errors import ConfigError
 from trainwright.objectives.model_loss import labels_of
 from trainwright.state import EvalLoopOutput, EvalPrediction, PredictionOutput
@@ -58,7 +58,7 @@ def evaluate_set(trainer: Trainer, dataset: Any, ignore_keys: list[str] | None, 
     trainer.callback_handler.shared["eval_dataloader"] = loader
     started = time.time()
     name = dataset if isinstance(dataset, str) else None
-    forced = trainer.forced = None if trainer.generation is None else generation.Forced(trainer)
+    forced = trainer.forced = None if trainer.generation is None else generation.Forced(trainer, rows_of(loader))
     output = trainer.evaluation_loop(
         loader,
         description="Evaluation",
@@ -141,7 +141,7 @@ def evaluation_loop(
             trainer.control = trainer.callback_handler.fire("prediction_step", args, trainer.state, trainer.control)
     if live is not None:
         live.finish()
-    output = results(trainer, collector, totals, live, function, prefix)
+    output = results(trainer, collector, totals, live, function, prefix, rows_of(loader))
     recorded = averages(trainer.strategy.gather(records.take()))
     named = {f"{prefix}_{name}": value for name, value in recorded.items()}
     return output._replace(metrics={**(output.metrics or {}), **named})
@@ -154,11 +154,12 @@ def results(
     live: LiveMetrics | None,
     function: Any,
     prefix: str,
+    order: np.ndarray | None,
 ) -> EvalLoopOutput:
-    """Bring the ranks' sums and predictions together and compute the metrics."""
+    """Bring the ranks' sums and predictions together, in the order of the rows, and compute the metrics."""
     sums = trainer.strategy.agree(*totals.sums())
     loss, weight, rows = (sum(column) for column in zip(*sums, strict=True))
-    parts = collector.of_all_ranks(trainer.strategy.gather, trainer.strategy.world.size)
+    parts = reordered(collector.of_all_ranks(trainer.strategy.gather, trainer.strategy.world.size), order)
     metrics: dict[str, float] = {}
     if live is not None:
         metrics = live.metrics

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from trainwright.batch import IGNORED
 from trainwright.data.rows import Repeat
 from trainwright.engine.meters import Records
-from trainwright.engine.passes import batches_of, evaluating
+from trainwright.engine.passes import batches_of, evaluating, rows_of
 from trainwright.errors import ConfigError
 from trainwright.models.inspect import limits
 
@@ -84,8 +85,9 @@ class Row:
 class Forced:
     """The rows of an evaluation with what the model predicts under the reference, collected batch by batch."""
 
-    def __init__(self, trainer: Trainer) -> None:
+    def __init__(self, trainer: Trainer, order: np.ndarray | None) -> None:
         self.trainer = trainer
+        self.order = order
         self.rows: list[Row] = []
         self.batches = 0
 
@@ -96,7 +98,10 @@ class Forced:
         first = (self.batches * world.size + world.rank) * self.trainer.args.eval_batch_size
         self.batches += 1
         shifted = not self.trainer.model.config.is_encoder_decoder
-        self.rows += _rows(shifted, batch, logits.argmax(-1).cpu(), first)
+        rows = list(_rows(shifted, batch, logits.argmax(-1).cpu(), first))
+        for row in rows if self.order is not None else ():
+            row.place = int(self.order[row.place])  # type: ignore[index]
+        self.rows += rows
 
 
 def evaluate(
@@ -177,8 +182,9 @@ def _write_rows(trainer: Trainer, dataset: Any, settings: Generation, forced: Fo
 
 def _pass(trainer: Trainer, model: Any, dataset: Any) -> Forced:
     """Return this rank's rows after a pass of their own."""
-    forced = Forced(trainer)
-    with closing(batches_of(trainer, trainer.get_eval_dataloader(dataset))) as batches:
+    loader = trainer.get_eval_dataloader(dataset)
+    forced = Forced(trainer, rows_of(loader))
+    with closing(batches_of(trainer, loader)) as batches:
         for batch in batches:
             if not isinstance(batch, Repeat):
                 given = trainer.strategy.to_device(batch)
@@ -234,7 +240,8 @@ def _result(trainer: Trainer, row: Row, checker: Checker | None) -> dict[str, An
         return trainer.processing_class.decode(ids, skip_special_tokens=True).strip()
 
     problem, reference = text(row.given), text(row.target)
-    generated = text(row.argmax if row.written is None else row.written)
+    written = row.argmax if row.written is None else row.written
+    generated = reference if written == row.target else text(written)
     result = {
         "row": row.place,
         "input": problem,
@@ -268,4 +275,5 @@ def _share(results: list[dict[str, Any]], name: str) -> float:
 
 def _write(path: Path, results: list[dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    lines = ",\n".join(json.dumps(one, ensure_ascii=False) for one in results)
+    path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")

@@ -173,12 +173,17 @@ def num_examples(trainer: Trainer, dataloader: Any) -> int:
 
 
 def evaluation_dataloader(trainer: Trainer, dataset: Any, what: str) -> DataLoader:
-    """Return the loader of rows to evaluate, in their order; batch j goes to rank j mod ranks."""
+    """Return the loader of rows to evaluate; batch j goes to rank j mod ranks.
+
+    Rows that know their lengths are read by length, which saves padding; `evaluation_loop` brings them back into order.
+    """
     args, world = trainer.args, trainer.strategy.world
     collate = Collate(trainer.data_collator, wanted_columns(trainer, dataset, what), what)
     if is_stream(dataset):
         return stream_dataloader(trainer, dataset, collate, args.eval_batch_size, drop_last=False)
-    plan = Plan(Order(len(dataset), "sequential"), Batching(args.eval_batch_size, 1, world.size))
+    lengths = getattr(dataset, "lengths", None) if args.eval_do_concat_batches else None
+    order = Order(len(dataset), "sequential" if lengths is None else "by_length", lengths=lengths)
+    plan = Plan(order, Batching(args.eval_batch_size, 1, world.size))
     return planned_dataloader(trainer, dataset, collate, plan)
 
 

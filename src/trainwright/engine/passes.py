@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -43,6 +44,12 @@ def batches_of(trainer: Trainer, loader: Any) -> Generator[Any]:
             yield batch
     if empty:
         raise DataError("The evaluation data gave no batch: the set or loader is empty.")
+
+
+def rows_of(loader: Any) -> np.ndarray | None:
+    """Return the rows of a loader in the order in which it gives them; None where that is their own."""
+    plan = getattr(getattr(loader, "batch_sampler", None), "plan", None)
+    return plan.order.rows(0) if plan is not None and plan.order.sampling == "by_length" else None
 
 
 @contextmanager

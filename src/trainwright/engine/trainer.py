@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from trainwright.args.training import TrainingArguments
+from trainwright.callbacks import job
 from trainwright.callbacks.base import CallbackHandler
 from trainwright.engine import (
     accelerator,
@@ -160,7 +161,11 @@ class Trainer:
         """
         if self.model_init is not None:
             runs.fresh_model(self, trial)
-        return runs.train(self, resume_from_checkpoint, ignore_keys_for_eval)
+        with job.of_training(self.args, self.callback_handler):
+            wanted = (
+                resume_from_checkpoint if resume_from_checkpoint is not None else job.resume_by_itself(self.run_folder)
+            )
+            return runs.train(self, wanted, ignore_keys_for_eval)
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: float | None = None) -> torch.Tensor:
         """Run forward and backward of a micro-batch; return its share of the step's loss, detached."""

@@ -151,7 +151,7 @@ class Layer(nn.Module):
 
 
 class Side(nn.Module):
-    """Encoder or decoder: embeddings, positions, layers and a last norm."""
+    """Encoder or decoder: positions, layers and a last norm."""
 
     def __init__(self, config: ProblemTransformerConfig, decoder: bool) -> None:
         super().__init__()
@@ -162,21 +162,19 @@ class Side(nn.Module):
             else (config.encoder_layers, config.encoder_attention_heads, config.encoder_ffn_dim)
         )
         self.kind, self.head_width = config.positions, width // heads
-        self.tokens = nn.Embedding(config.vocab_size, width)
         self.positions = nn.Embedding(config.max_position_embeddings, width) if self.kind == "learned" else None
         self.embedding_norm = nn.LayerNorm(width) if config.embedding_layer_norm else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(Layer(config, heads, ffn, decoder, i) for i in range(layers))
         self.norm = nn.LayerNorm(width)
 
-    def embed(self, ids: torch.Tensor, first: int) -> torch.Tensor:
-        """Return the stream before the first layer, for ids of shape (rows, tokens), the first at position `first`."""
-        x = self.tokens(ids)
+    def placed(self, x: torch.Tensor, first: int) -> torch.Tensor:
+        """Return embeddings of shape (rows, tokens, width) with their positions, the first at position `first`."""
         x = x * math.sqrt(x.shape[-1])
         if self.positions is not None:
-            x = x + self.positions(torch.arange(first, first + ids.shape[1], device=ids.device))
+            x = x + self.positions(torch.arange(first, first + x.shape[1], device=x.device))
         elif self.kind == "sinusoidal":
-            at = angles(ids.shape[1], x.shape[-1], first, ids.device)
+            at = angles(x.shape[1], x.shape[-1], first, x.device)
             x = x + torch.cat([at.sin(), at.cos()], dim=-1).to(x.dtype)
         return self.dropout(self.embedding_norm(x))
 
@@ -189,13 +187,17 @@ class Side(nn.Module):
 
 
 class ProblemEncoder(Side):
-    """Reads the problem."""
+    """Reads the problem; its embeddings are those of the answer too."""
 
     main_input_name = "input_ids"
 
+    def __init__(self, config: ProblemTransformerConfig) -> None:
+        super().__init__(config, decoder=False)
+        self.tokens = nn.Embedding(config.vocab_size, config.d_model)
+
     def forward(self, input_ids: torch.Tensor, attention_mask: Any = None, **_: Any) -> BaseModelOutput:
         """Return the problem as vectors, shape (rows, tokens, width)."""
-        x, mask = self.embed(input_ids, 0), key_mask(attention_mask)
+        x, mask = self.placed(self.tokens(input_ids), 0), key_mask(attention_mask)
         rotation = self.rotation(x, 0)
         for layer in self.layers:
             x = layer(x, rotation, mask)
@@ -205,15 +207,13 @@ class ProblemEncoder(Side):
 class AnswerDecoder(Side):
     """Writes the answer."""
 
-    def forward(
-        self, ids: torch.Tensor, mask: Any, problem: torch.Tensor, problem_mask: Any, cache: Any
-    ) -> torch.Tensor:
-        """Return the answer as vectors, shape (rows, tokens, width)."""
+    def forward(self, x: torch.Tensor, mask: Any, problem: torch.Tensor, problem_mask: Any, cache: Any) -> torch.Tensor:
+        """Return the answer as vectors, shape (rows, tokens, width), from its embeddings."""
         first = cache.get_seq_length() if cache is not None else 0
-        seen = torch.ones(ids.shape[1], first + ids.shape[1], dtype=torch.bool, device=ids.device).tril(first)
+        seen = torch.ones(x.shape[1], first + x.shape[1], dtype=torch.bool, device=x.device).tril(first)
         known = key_mask(mask)
         seen = seen if known is None else seen & known[..., : seen.shape[-1]]
-        x = self.embed(ids, first)
+        x = self.placed(x, first)
         rotation = self.rotation(x, first)
         encoded = Encoded(problem, self.rotation(problem, 0), key_mask(problem_mask))
         for layer in self.layers:
@@ -233,7 +233,7 @@ class ProblemTransformer(PreTrainedModel, GenerationMixin):
 
     def __init__(self, config: ProblemTransformerConfig) -> None:
         super().__init__(config)
-        self.encoder, self.decoder = ProblemEncoder(config, False), AnswerDecoder(config, True)
+        self.encoder, self.decoder = ProblemEncoder(config), AnswerDecoder(config, decoder=True)
         self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         self.post_init()
 
@@ -254,7 +254,7 @@ class ProblemTransformer(PreTrainedModel, GenerationMixin):
         return self.encoder
 
     def get_input_embeddings(self) -> nn.Embedding:
-        """Return the embeddings of the problem."""
+        """Return the embeddings of both sides."""
         return self.encoder.tokens
 
     def get_output_embeddings(self) -> nn.Linear:
@@ -286,7 +286,11 @@ class ProblemTransformer(PreTrainedModel, GenerationMixin):
         if use_cache and past_key_values is None:
             past_key_values = EncoderDecoderCache(DynamicCache(), DynamicCache())
         hidden = self.decoder(
-            decoder_input_ids, decoder_attention_mask, encoder_outputs[0], attention_mask, past_key_values
+            self.encoder.tokens(decoder_input_ids),
+            decoder_attention_mask,
+            encoder_outputs[0],
+            attention_mask,
+            past_key_values,
         )
         logits = self.head(hidden)
         loss = None

@@ -1,0 +1,54 @@
+"""A training as a job: of the script that is one, or by itself where that is asked for."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+NAME = "trainwright"
+"""What `report_to` calls the job store."""
+_ON = ("on", "1", "yes", "true")
+
+
+@contextmanager
+def of_training(args: Any, handler: Any) -> Iterator[None]:
+    """Tell the job that this process is what the training does; without one, and unless asked for, do nothing.
+
+    `TRAINWRIGHT_JOBS=on` and `report_to="trainwright"` ask for one that lasts as long as the training. A rank of a job
+    that another process is tells that one.
+    """
+    tracking = sys.modules.get("trainwright.jobs.tracking")
+    wanted = os.environ.get("TRAINWRIGHT_JOBS", "").lower() in _ON or NAME in (args.report_to or [])
+    is_rank_of_job = "TRAINWRIGHT_JOB_OWNER" in os.environ
+    if not (wanted or is_rank_of_job or (tracking is not None and tracking.current() is not None)):
+        yield
+        return
+    from trainwright.jobs.callback import JobCallback
+    from trainwright.jobs.tracking import tracked
+
+    name = args.run_name or Path(sys.argv[0]).stem or "training"
+    with tracked(name, {key: value for key, value in vars(args).items() if _is_plain(value)}) as job:
+        added = None
+        if job is not None and not any(isinstance(one, JobCallback) for one in handler.callbacks):
+            added = JobCallback(job)
+            handler.add_callback(added)
+        try:
+            yield
+        finally:
+            if added is not None:
+                handler.remove_callback(added)
+
+
+def resume_by_itself(run_folder: Path) -> bool | None:
+    """Return True where a job was begun to go on and there is a checkpoint to go on from."""
+    if os.environ.get("TRAINWRIGHT_JOB_RESUME") != "1":
+        return None
+    return True if any(run_folder.glob("checkpoint-*")) else None
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, str | int | float | bool)

@@ -1,0 +1,250 @@
+"""What `trainwright jobs` does; a function for every action."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import shutil
+import sys
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from trainwright.errors import JobError
+from trainwright.jobs import health, places, queue, schema
+from trainwright.jobs.status import ENDED, QUEUED, RUNNING, STOPPED
+from trainwright.jobs.store import Job, Store
+
+_FOLLOW_SECONDS = 0.3
+
+
+def submit(args: Namespace) -> int:
+    """Put a script or a YAML file into the queue."""
+    params = dict(queue.pair(text) for text in args.param)
+    job = queue.submit(
+        Store(), args.file, params, args.overrides, name=args.name, experiment=args.experiment, after=args.after,
+        restarts=args.restart, gpus=args.gpus,
+    )  # fmt: skip
+    print(json.dumps({"id": job}) if args.json else f"{job} is queued. trainwright jobs worker runs it.")
+    return 0
+
+
+def worker(args: Namespace) -> int:
+    """Run queued jobs."""
+    from trainwright.jobs.worker import run_worker
+
+    if args.slots < 1:
+        raise JobError(f"--slots {args.slots}: at least one job at a time is expected.")
+    run_worker(args.slots, args.gpus, args.grace, args.once)
+    return 0
+
+
+def list(args: Namespace) -> int:  # noqa: A001
+    """Print all jobs."""
+    store = _store()
+    found = store.jobs(args.status, args.experiment)
+    if args.json:
+        _print_json(found)
+        return 0
+    if not found:
+        print("There are no jobs yet. trainwright jobs submit script.py puts one into the queue.")
+        return 0
+    rows = [
+        [job["id"], job["name"], job["experiment"], job["status"], f"{job['progress']:.0f} %", age(job), left(job)]
+        for job in found
+    ]
+    _table(["job", "name", "experiment", "status", "progress", "time", "left"], rows)
+    return 0
+
+
+def show(args: Namespace) -> int:
+    """Print what is known of a job."""
+    store = _store()
+    job = store.find(args.job)
+    artifacts = store.of_job(schema.artifacts, job["id"])
+    if args.json:
+        _print_json({**job, "metrics": store.last_metrics(job["id"]), "artifacts": artifacts})
+        return 0
+    lines = [("job", job["id"]), ("name", job["name"]), ("experiment", job["experiment"]), ("status", job["status"])]
+    lines += [("progress", f"{job['progress']:.0f} %"), ("time", age(job)), ("folder", job["folder"])]
+    lines += [(name, job[name]) for name in ("host", "pid", "message") if job[name]]
+    lines += [(f"  {name}", value) for name, value in job["params"].items()]
+    lines += [
+        (f"  {name}", f"{value:g} (step {step})") for name, (step, value) in store.last_metrics(job["id"]).items()
+    ]
+    lines += [(one["kind"], one["path"]) for one in artifacts[-5:]]
+    for name, value in lines:
+        print(f"{name:<14} {value}")
+    if job["traceback"]:
+        print(job["traceback"])
+    return 0
+
+
+def logs(args: Namespace) -> int:
+    """Print what a job wrote to its log."""
+    store = _store()
+    job = store.find(args.job)
+    path = Path(job["folder"]) / places.LOG
+    if not path.exists() and not args.follow:
+        raise JobError(f"The job {job['id']} has no log: it was run by hand, and printed where it ran.")
+    place = 0
+    while True:
+        ended = store.find(job["id"])["status"] in ENDED
+        if path.exists():
+            with path.open("rb") as file:
+                file.seek(place)
+                content = file.read()
+            place += len(content)
+            sys.stdout.write(content.decode(errors="replace"))
+            sys.stdout.flush()
+        if not args.follow or ended:
+            return 0
+        time.sleep(_FOLLOW_SECONDS)
+
+
+def metrics(args: Namespace) -> int:
+    """Print the newest value of every metric, or all of one."""
+    store = _store()
+    job = store.find(args.job)["id"]
+    if args.name is None:
+        found = store.last_metrics(job)
+        if args.json:
+            _print_json(found)
+        else:
+            _table(["metric", "step", "value"], [[name, str(step), f"{v:g}"] for name, (step, v) in found.items()])
+        return 0
+    rows = store.metric(job, args.name)
+    if not rows:
+        raise JobError(
+            f"The job {job} has no metric '{args.name}'; it has {', '.join(store.metric_names(job)) or 'none'}."
+        )
+    if args.json:
+        _print_json(rows)
+    else:
+        _table(["step", args.name], [[str(step), f"{value:g}"] for step, value, _ in rows])
+    return 0
+
+
+def compare(args: Namespace) -> int:
+    """Print the parameters that differ between jobs, and their newest metrics."""
+    store = _store()
+    found = [store.find(name) for name in args.jobs]
+    table = queue.differences(store, found)
+    if args.json:
+        _print_json(table)
+        return 0
+    rows = [[name, *map(_short, values)] for part in ("params", "metrics") for name, values in table[part].items()]
+    _table(["", *(f"{job['id']} {job['name']}" for job in found)], rows)
+    return 0
+
+
+def stop(args: Namespace) -> int:
+    """Ask jobs to stop."""
+    store = _store()
+    for name in args.jobs:
+        job = store.find(name)
+        if args.grace is not None:
+            store.update(job["id"], data={**job["data"], "grace": args.grace})
+        status = store.ask_to_stop(job["id"])
+        text = {RUNNING: "is asked to stop", STOPPED: "is stopped"}.get(status, f"has ended already: {status}")
+        print(f"{job['id']} {text}.")
+    return 0
+
+
+def resume(args: Namespace) -> int:
+    """Put jobs back into the queue."""
+    store = _store()
+    for name in args.jobs:
+        print(f"{queue.resume(store, store.find(name))} is queued again.")
+    return 0
+
+
+def rm(args: Namespace) -> int:
+    """Forget jobs."""
+    store = _store()
+    for name in args.jobs:
+        job = store.find(name)
+        if job["status"] in (RUNNING, QUEUED):
+            raise JobError(f"The job {job['id']} is {job['status']}; stop it first: trainwright jobs stop {job['id']}.")
+        store.remove(job["id"])
+        shutil.rmtree(places.job_folder(job["id"]), ignore_errors=True)
+        print(f"{job['id']} is removed.")
+    return 0
+
+
+def export(args: Namespace) -> int:
+    """Write all metrics of jobs as CSV."""
+    store = _store()
+    with args.output.open("w", newline="") if args.output else _stdout() as file:
+        writer = csv.writer(file)
+        writer.writerow(["job", "name", "metric", "step", "value", "time"])
+        for given in args.jobs:
+            job = store.find(given)
+            for metric in store.metric_names(job["id"]):
+                for step, value, when in store.metric(job["id"], metric):
+                    writer.writerow([job["id"], job["name"], metric, step, repr(value), f"{when:.3f}"])
+    return 0
+
+
+def age(job: Job) -> str:
+    """Return how long a job has run, or waits."""
+    began = job["started"] or job["created"]
+    return span((job["ended"] or time.time()) - began)
+
+
+def left(job: Job) -> str:
+    """Return how long a running job will still take, if it goes on as until now."""
+    if job["status"] != RUNNING or not job["progress"] or job["started"] is None:
+        return ""
+    return span((time.time() - job["started"]) * (100 - job["progress"]) / job["progress"])
+
+
+def span(seconds: float) -> str:
+    """Return a time as a person says it: 42 s, 3:05, 2:14:09."""
+    whole = int(max(seconds, 0))
+    if whole < 100:
+        return f"{whole} s"
+    hours, rest = divmod(whole, 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
+
+
+def _store() -> Store:
+    store = Store()
+    health.sweep(store)
+    return store
+
+
+class _stdout:
+    """Standard output, which is not closed."""
+
+    def __enter__(self) -> Any:
+        return sys.stdout
+
+    def __exit__(self, *_: Any) -> None:
+        return
+
+
+def _short(value: Any) -> str:
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(_finite(value), indent=1))
+
+
+def _finite(value: Any) -> Any:
+    """Return a value with null for numbers that JSON has not."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, tuple | type([])) else value
+
+
+def _table(head: Any, rows: Any) -> None:
+    """Print rows below a head, in columns as wide as they need."""
+    widths = [max(len(str(row[i])) for row in [head, *rows]) for i in range(len(head))]
+    for row in [head, *rows]:
+        print("  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

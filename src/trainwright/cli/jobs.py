@@ -1,0 +1,72 @@
+"""`trainwright jobs ...`: submit, watch, stop, resume and compare jobs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from trainwright.errors import JobError
+
+
+def run(argv: Sequence[str]) -> int:
+    """Do what is asked with the jobs."""
+    args = _parser().parse_args(argv)
+    from trainwright.cli import job_actions as actions
+
+    return getattr(actions, args.action)(args)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="trainwright jobs", description="Jobs: queue, watch, stop, resume, compare.")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    json_too = argparse.ArgumentParser(add_help=False)
+    json_too.add_argument("--json", action="store_true", help="for machines")
+
+    submit = actions.add_parser("submit", parents=[json_too], help="put a script or a YAML file into the queue")
+    submit.add_argument("file", type=Path, help="script.py, or run.yaml as for trainwright train")
+    submit.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of a YAML file")
+    submit.add_argument("--name", help="shown in lists (the file's)")
+    submit.add_argument("--experiment", default="default", help="a group of jobs (default)")
+    submit.add_argument("--param", action="append", default=[], metavar="K=V", help="of a script: --k v")
+    submit.add_argument("--after", metavar="JOB", help="begin when that one is complete")
+    submit.add_argument("--restart", type=int, default=0, metavar="N", help="go on up to N times when it is lost (0)")
+    submit.add_argument("--gpus", type=int, default=0, help="devices that it needs (0)")
+
+    worker = actions.add_parser("worker", help="run queued jobs until stopped; they go on without it")
+    worker.add_argument("--slots", type=int, default=1, help="jobs at a time (1)")
+    worker.add_argument("--gpus", type=_numbers, default=[], help="numbers of the devices to share out: 0,1")
+    worker.add_argument("--grace", type=float, default=60.0, help="seconds from a wish to stop to SIGTERM (60)")
+    worker.add_argument("--once", action="store_true", help="leave when the queue is empty and all have ended")
+
+    listing = actions.add_parser("list", parents=[json_too], help="all jobs, the newest first")
+    listing.add_argument("--status", action="append", type=str.upper, help="only these")
+    listing.add_argument("--experiment", help="only of this one")
+    show = actions.add_parser("show", parents=[json_too], help="what is known of a job")
+    show.add_argument("job")
+    logs = actions.add_parser("logs", help="what a job printed")
+    logs.add_argument("job")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on until it ends")
+    metrics = actions.add_parser("metrics", parents=[json_too], help="the newest value of every metric, or one in full")
+    metrics.add_argument("job")
+    metrics.add_argument("name", nargs="?")
+    compare = actions.add_parser("compare", parents=[json_too], help="parameters that differ, and newest metrics")
+    compare.add_argument("jobs", nargs="+")
+    stop = actions.add_parser("stop", help="ask jobs to stop; a training saves first")
+    stop.add_argument("jobs", nargs="+")
+    stop.add_argument("--grace", type=float, help="seconds until its worker sends SIGTERM (the worker's)")
+    resume = actions.add_parser("resume", help="put jobs that ended back into the queue; they go on where they were")
+    resume.add_argument("jobs", nargs="+")
+    remove = actions.add_parser("rm", help="forget jobs and remove their folders (not their outputs elsewhere)")
+    remove.add_argument("jobs", nargs="+")
+    export = actions.add_parser("export", help="all metrics of jobs as CSV")
+    export.add_argument("jobs", nargs="+")
+    export.add_argument("-o", "--output", type=Path, help="a file (what is printed)")
+    return parser
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",") if part]
+    except ValueError:
+        raise JobError(f"--gpus {text!r}: numbers of devices with commas between are expected, such as 0,1.") from None

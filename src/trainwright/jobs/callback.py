@@ -1,0 +1,73 @@
+"""A callback for a Trainer, ours or transformers': progress, metrics and checkpoints go to the job, a wish to stop
+comes from it. It knows neither library, so that `jobs` imports none."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from trainwright.jobs.tracking import Tracking
+
+_PROGRESS_SECONDS = 0.5
+_NOT_METRICS = ("epoch",)
+
+
+class SilentCallback:
+    """Does nothing at every event of both libraries."""
+
+    def _nothing(self, *_: Any, **__: Any) -> None:
+        """Do nothing."""
+
+    on_init_end = on_train_begin = on_train_end = on_epoch_begin = on_epoch_end = on_step_begin = on_step_end = _nothing
+    on_substep_end = on_pre_optimizer_step = on_optimizer_step = on_evaluate = on_predict = _nothing
+    on_prediction_step = on_log = on_save = on_push_begin = _nothing
+
+
+class JobCallback(SilentCallback):
+    """Tells a job what its training does.
+
+    Args:
+        tracking: the job.
+        start, end: the part of the job's progress that the training is, in percent.
+    """
+
+    def __init__(self, tracking: Tracking, start: float = 0.0, end: float = 100.0) -> None:
+        self.tracking = tracking
+        self.start, self.end = start, end
+        self._told = 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Note where the run's files are."""
+        self.tracking.data("output_dir", str(getattr(args, "output_dir", "") or ""))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        """Note progress; save and stop where the job is asked to."""
+        tracking = self.tracking
+        now = time.monotonic()
+        if now - self._told >= _PROGRESS_SECONDS or state.global_step >= state.max_steps:
+            self._told = now
+            done = state.global_step / max(state.max_steps, 1)
+            tracking.progress(self.start + (self.end - self.start) * done, state.global_step, state.max_steps)
+        if tracking.stop_requested and not tracking.acted:
+            tracking.acted = True
+            control.should_save = control.should_training_stop = True
+        return control
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        """Note the metrics."""
+        for name, value in (logs or {}).items():
+            if name not in _NOT_METRICS and isinstance(value, int | float) and not isinstance(value, bool):
+                self.tracking.metric(metric_name(name), value, state.global_step)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Note the checkpoint."""
+        path = f"{args.output_dir}/checkpoint-{state.global_step}"
+        self.tracking.artifact("checkpoint", path, state.global_step)
+
+
+def metric_name(name: str) -> str:
+    """Return a metric's name with its kind before a slash, as the boards group them: train/loss, eval/loss."""
+    for kind in ("eval", "test", "train"):
+        if name.startswith(f"{kind}_"):
+            return f"{kind}/{name[len(kind) + 1 :]}"
+    return f"train/{name}"

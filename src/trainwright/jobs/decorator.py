@@ -1,0 +1,176 @@
+"""`tlab_trainer`: any script as a tracked job."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from trainwright.errors import JobError
+from trainwright.jobs import boards, datasets, places, tracking
+from trainwright.jobs import params as parameters
+from trainwright.jobs.callback import JobCallback, SilentCallback
+
+Function = Callable[..., Any]
+
+
+class TrainerJob:
+    """The job that a script is: its parameters, data, progress and metrics.
+
+    Attributes:
+        params: its parameters; also by `tlab_trainer.<name>`.
+        report_to: names of the boards that a Trainer may report to.
+    """
+
+    def __init__(self) -> None:
+        self.params = parameters.Params()
+        self.report_to: list[str] = []
+        self._parser = parameters.Parser()
+        self._board: boards.Board | None = None
+        self._span = (0.0, 100.0)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or "params" not in self.__dict__:
+            raise AttributeError(name)
+        return getattr(self.params, name)
+
+    def add_argument(self, *names: str, **settings: Any) -> None:
+        """Declare a parameter as for argparse, with its type, default and choices; checked when the job begins."""
+        self._parser.add_argument(*names, **settings)
+
+    def job_wrapper(
+        self, progress_start: float = 0, progress_end: float = 100, wandb_project_name: str = "TLAB_Training",
+        manual_logging: bool = False,
+    ) -> Callable[[Function], Function]:  # fmt: skip
+        """Return a decorator that makes a function's run a job.
+
+        A function that raises ends it FAILED, and the error goes on; one that returns False too. Asked to stop, the job
+        ends STOPPED and the function's call returns None.
+
+        Args:
+            progress_start, progress_end: the part of the job's progress that a Trainer's training is, in percent.
+            wandb_project_name: of W&B, where that is configured.
+            manual_logging: the script logs by `log_metric`, which then writes to TensorBoard and W&B too.
+        """
+
+        def decorate(function: Function) -> Function:
+            @functools.wraps(function)
+            def run(*args: Any, **kwargs: Any) -> Any:
+                with self._job(function, (progress_start, progress_end), wandb_project_name, manual_logging) as ended:
+                    return ended(function(*args, **kwargs))
+
+            return run
+
+        return decorate
+
+    def async_job_wrapper(
+        self, progress_start: float = 0, progress_end: float = 100, wandb_project_name: str = "TLAB_Training",
+        manual_logging: bool = False,
+    ) -> Callable[[Callable[..., Awaitable[Any]]], Callable[..., Awaitable[Any]]]:  # fmt: skip
+        """Return the decorator of an async function; see `job_wrapper`."""
+
+        def decorate(function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+            @functools.wraps(function)
+            async def run(*args: Any, **kwargs: Any) -> Any:
+                with self._job(function, (progress_start, progress_end), wandb_project_name, manual_logging) as ended:
+                    return ended(await function(*args, **kwargs))
+
+            return run
+
+        return decorate
+
+    @contextmanager
+    def _job(
+        self, function: Function, span: tuple[float, float], project: str, manual: bool
+    ) -> Iterator[Callable[[Any], Any]]:
+        """Read the parameters, be a job while the body runs, and give the function that sees its result."""
+        argv = sys.argv[1:]
+        own = parameters.own_options(argv)
+        job = own["job_id"] or os.environ.get(tracking.JOB_ID) or places.new_id()
+        values = parameters.read(self._parser, argv, places.job_folder(job) / places.PARAMS)
+        name = Path(sys.argv[0]).stem or function.__name__
+        with tracking.tracked(name, values, own["experiment_name"], job) as tracked:
+            folder = tracked.folder if tracked else Path.cwd()
+            values.setdefault("output_dir", str(folder / "output"))
+            self.params, self._span = parameters.Params(values), span
+            self._board = boards.open_board(folder / "logs", project, name, dict(values)) if manual else None
+            self.report_to = [] if manual else boards.names(values)
+            self.progress_update(span[0])
+            try:
+                yield functools.partial(self._returned, tracked)
+            finally:
+                if self._board is not None:
+                    self._board.close()
+                self._board = None
+
+    def _returned(self, tracked: tracking.Tracking | None, result: Any) -> Any:
+        if tracked is not None and result is False:
+            tracking.fail_returned(tracked)
+        elif tracked is not None and not tracked.acted:
+            tracked.progress(self._span[1])
+        return result
+
+    def load_dataset(self, dataset_types: Sequence[str] = ("train",), config_name: str | None = None) -> dict[str, Any]:
+        """Return the splits of the data that the parameter `dataset_name` names, by split.
+
+        Raises:
+            JobError: there is no such parameter.
+            DataError: there is no such data.
+        """
+        name = self.params.get("dataset_name") or self.params.get("dataset")
+        if not name:
+            raise JobError(
+                "load_dataset() needs the parameter 'dataset_name': --dataset_name FILE, FOLDER or hub name."
+            )
+        return datasets.load(str(name), dataset_types, config_name)
+
+    def create_progress_callback(self, framework: str = "huggingface") -> SilentCallback:
+        """Return the callback that tells the job what a Trainer does; with tracking off one that tells nobody.
+
+        Raises:
+            JobError: another framework than huggingface.
+        """
+        if framework not in ("huggingface", "hf"):
+            raise JobError(f"create_progress_callback(framework='{framework}') is not there; 'huggingface' is.")
+        job = tracking.current()
+        return SilentCallback() if job is None else JobCallback(job, *self._span)
+
+    def progress_update(self, progress: float) -> None:
+        """Note how far the job is, from 0 to 100; a job that is asked to stop ends here."""
+        job = tracking.current()
+        if job is not None:
+            job.progress(progress)
+            if job.stop_requested:
+                job.stopped()
+
+    def log_metric(self, name: str, value: float, step: int | None = None, logging_platforms: bool = True) -> None:
+        """Note a metric's value, in the job and, with `manual_logging`, on the boards."""
+        job = tracking.current()
+        if job is not None:
+            job.metric(name, float(value), step)
+            step = job.step
+        if self._board is not None and logging_platforms:
+            self._board.add(name, float(value), step)
+
+    def add_job_data(self, key: str, value: Any) -> None:
+        """Keep something with the job."""
+        job = tracking.current()
+        if job is not None:
+            job.data(key, value)
+
+    @property
+    def job(self) -> tracking.Tracking | None:
+        """The running job, if there is one."""
+        return tracking.current()
+
+    @property
+    def output_dir(self) -> str:
+        """Where the job's results belong: the parameter `output_dir`, by default a folder of the job's own."""
+        return str(self.params.get("output_dir") or "output")
+
+
+tlab_trainer = TrainerJob()

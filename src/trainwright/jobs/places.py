@@ -1,0 +1,65 @@
+"""Where jobs are kept: a folder of this user's, and a database."""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from pathlib import Path
+
+from trainwright.errors import JobError
+
+OFF = ("off", "0", "no", "false")
+ON = ("on", "1", "yes", "true")
+JOURNAL, LOG, PARAMS, LOCK = "job.jsonl", "output.log", "params.json", "lock"
+_NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "ceph", "gpfs", "beegfs", "fuse.sshfs", "9p")
+
+
+def home() -> Path:
+    """Return the folder of all jobs: `TRAINWRIGHT_HOME`, by default ~/.trainwright."""
+    return Path(os.environ.get("TRAINWRIGHT_HOME") or Path.home() / ".trainwright").expanduser()
+
+
+def database_url() -> str:
+    """Return the database's address: `TRAINWRIGHT_DB`, by default an SQLite file in the folder of all jobs."""
+    return os.environ.get("TRAINWRIGHT_DB") or f"sqlite:///{home() / 'jobs.db'}"
+
+
+def job_folder(job: str) -> Path:
+    """Return a job's folder.
+
+    Raises:
+        JobError: that is no name of a job.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", job):
+        raise JobError(f"'{job}' is no name of a job: letters, digits, '-', '_' and '.', at most 64, are.")
+    return home() / "jobs" / job
+
+
+def new_id() -> str:
+    """Return a name for a new job."""
+    return uuid.uuid4().hex[:8]
+
+
+def is_off() -> bool:
+    """Whether `TRAINWRIGHT_JOBS=off`: nothing is tracked."""
+    return os.environ.get("TRAINWRIGHT_JOBS", "").lower() in OFF
+
+
+def is_on() -> bool:
+    """Whether `TRAINWRIGHT_JOBS=on`: every Trainer is a job, with no line of code."""
+    return os.environ.get("TRAINWRIGHT_JOBS", "").lower() in ON
+
+
+def on_network(path: Path) -> bool:
+    """Whether a path lies on a network file system, as /proc/mounts tells; False where there is none."""
+    mounts = Path("/proc/mounts")
+    if not mounts.exists():
+        return False
+    found, kind = "", ""
+    for line in mounts.read_text(encoding="utf-8", errors="replace").splitlines():
+        _, place, name, *_ = line.split(" ")
+        place = place.replace("\\040", " ")
+        if len(place) >= len(found) and (path.is_relative_to(place)):
+            found, kind = place, name
+    return kind in _NETWORK

@@ -1,0 +1,124 @@
+"""The tables of the job database, and the steps from one version of them to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    inspect,
+    select,
+)
+
+from trainwright.errors import JobError
+
+META = MetaData()
+_ID = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up only an INTEGER key
+
+versions = Table("schema_version", META, Column("version", Integer, nullable=False))
+
+experiments = Table(
+    "experiments", META,
+    Column("name", String(200), primary_key=True),
+    Column("created", Float, nullable=False),
+)  # fmt: skip
+
+jobs = Table(
+    "jobs", META,
+    Column("id", String(64), primary_key=True),
+    Column("name", String(200), nullable=False),
+    Column("experiment", String(200), nullable=False),
+    Column("status", String(20), nullable=False, index=True),
+    Column("command", Text),  # JSON: a list of arguments; none for a script that was run by hand
+    Column("params", Text, nullable=False),  # JSON
+    Column("data", Text, nullable=False),  # JSON
+    Column("folder", Text, nullable=False),  # of its journal and log
+    Column("cwd", Text),
+    Column("host", String(200)),
+    Column("pid", Integer),
+    Column("pid_created", Float),
+    Column("progress", Float, nullable=False),
+    Column("step", BigInteger),
+    Column("total_steps", BigInteger),
+    Column("message", Text),
+    Column("traceback", Text),
+    Column("created", Float, nullable=False),
+    Column("started", Float),
+    Column("ended", Float),
+    Column("heartbeat", Float),
+    Column("stop_requested", Float),
+    Column("moved", BigInteger, nullable=False),  # bytes of the journal that are in the database
+    Column("after", String(64)),
+    Column("worker", String(200)),
+    Column("attempt", Integer, nullable=False),
+    Column("restarts", Integer, nullable=False),
+    Column("gpus", Integer, nullable=False),
+)  # fmt: skip
+
+metrics = Table(
+    "metrics", META,
+    Column("id", _ID, primary_key=True, autoincrement=True),
+    Column("job", String(64), ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("name", String(200), nullable=False),
+    Column("step", BigInteger, nullable=False),
+    Column("value", Float),  # none for a number that is none
+    Column("time", Float, nullable=False),
+    Index("metrics_by_name", "job", "name", "step"),
+)  # fmt: skip
+
+events = Table(
+    "events", META,
+    Column("id", _ID, primary_key=True, autoincrement=True),
+    Column("job", String(64), ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("time", Float, nullable=False),
+    Column("kind", String(40), nullable=False),
+    Column("text", Text, nullable=False),
+)  # fmt: skip
+
+artifacts = Table(
+    "artifacts", META,
+    Column("id", _ID, primary_key=True, autoincrement=True),
+    Column("job", String(64), ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("time", Float, nullable=False),
+    Column("kind", String(40), nullable=False),
+    Column("path", Text, nullable=False),
+    Column("step", BigInteger),
+)  # fmt: skip
+
+
+def _first(connection: Connection) -> None:
+    META.create_all(connection)
+
+
+MIGRATIONS: list[Callable[[Connection], None]] = [_first]
+"""Step n takes a database of version n to version n + 1."""
+
+
+def migrate(connection: Connection) -> None:
+    """Bring a database to the newest version, inside a transaction.
+
+    Raises:
+        JobError: a newer Trainwright made it.
+    """
+    there = inspect(connection).has_table("schema_version")
+    version = (connection.execute(select(versions.c.version)).scalar() or 0) if there else 0
+    if version > len(MIGRATIONS):
+        raise JobError(
+            f"The job database has version {version}, and this Trainwright knows {len(MIGRATIONS)}: a newer one made "
+            "it. Update Trainwright, or give another TRAINWRIGHT_HOME."
+        )
+    for step in MIGRATIONS[version:]:
+        step(connection)
+    if version < len(MIGRATIONS):
+        connection.execute(versions.delete())
+        connection.execute(versions.insert().values(version=len(MIGRATIONS)))

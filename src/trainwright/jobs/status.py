@@ -1,0 +1,12 @@
+"""The states of a job, and how times and places of it are written."""
+
+from __future__ import annotations
+
+QUEUED, RUNNING = "QUEUED", "RUNNING"
+COMPLETE, FAILED, STOPPED, INTERRUPTED, LOST = "COMPLETE", "FAILED", "STOPPED", "INTERRUPTED", "LOST"
+STATUSES = (QUEUED, RUNNING, COMPLETE, FAILED, STOPPED, INTERRUPTED, LOST)
+ENDED = (COMPLETE, FAILED, STOPPED, INTERRUPTED, LOST)
+RESUMABLE = (FAILED, STOPPED, INTERRUPTED, LOST)
+
+HEARTBEAT_SECONDS = 2.0
+LOST_SECONDS = 45.0  # without a heartbeat from another host

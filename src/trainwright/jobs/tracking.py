@@ -1,0 +1,250 @@
+"""The job that this process is: its journal, its heartbeat, and the wish of others that it stops."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from trainwright.errors import Interrupted
+from trainwright.jobs import places, processes
+from trainwright.jobs.journal import Journal
+from trainwright.jobs.status import COMPLETE, FAILED, HEARTBEAT_SECONDS, INTERRUPTED, STOPPED
+
+_MOVE_SECONDS = 0.5
+_AWAY_SECONDS = 2.0  # between attempts while the database is away
+_LAST_SECONDS = 3.0  # that an ending job waits for the database
+JOB_ID, ATTEMPT, RESUME = "TRAINWRIGHT_JOB_ID", "TRAINWRIGHT_JOB_ATTEMPT", "TRAINWRIGHT_JOB_RESUME"
+OWNER = "TRAINWRIGHT_JOB_OWNER"  # <job>:<pid> of the process that is the job
+
+
+class JobStopped(BaseException):
+    """The job was asked to stop; no `except Exception` of a script holds it up."""
+
+
+class Tracking:
+    """A running job.
+
+    Attributes:
+        id: its name.
+        folder: of its journal and log.
+        params: its parameters.
+        stop_requested: whether it is asked to stop.
+        acted: whether something stopped because of that.
+        reason: why the process will leave with an exit code, where something knows it.
+        is_guest: a parent process is this job, and this one only adds to it: a rank of a training on several.
+    """
+
+    def __init__(self, job: str, params: dict[str, Any], name: str, experiment: str | None = None) -> None:
+        self.id = job
+        self.folder = places.job_folder(job)
+        self.params = params
+        self.stop_requested = False
+        self.acted = False
+        self.reason: str | None = None
+        self.step = 0
+        self.ended = False
+        self.attempt = int(os.environ.get(ATTEMPT) or 1)
+        self.is_guest = _is_guest(job)
+        self._held = ExitStack()
+        if not self.is_guest:
+            self._held.enter_context(processes.holding(self.folder / places.LOCK, f"The job {job} runs"))
+        self.journal = Journal(self.folder / places.JOURNAL)
+        if not self.is_guest:
+            self._begin(name, experiment or "default")
+        self._over = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, name="trainwright-job", daemon=True)
+        self._keeper.start()
+
+    def _begin(self, name: str, experiment: str) -> None:
+        pid = os.getpid()
+        os.environ[OWNER] = f"{self.id}:{pid}"
+        self.journal.add(
+            "start", name=name, experiment=experiment, params=self.params, pid=pid, attempt=self.attempt,
+            pid_created=processes.created(pid), host=processes.hostname(), cwd=str(Path.cwd()), command=_command(),
+        )  # fmt: skip
+        self.journal.flush()
+
+    def metric(self, name: str, value: float, step: int | None = None) -> None:
+        """Note a metric's value; without a step it is the one after the last."""
+        self.step = self.step + 1 if step is None else int(step)
+        self.journal.add("metric", name=name, value=value, step=self.step)
+
+    def progress(self, percent: float, step: int | None = None, total_steps: int | None = None) -> None:
+        """Note how far the job is, from 0 to 100."""
+        self.journal.add("progress", progress=min(max(float(percent), 0.0), 100.0), step=step, total_steps=total_steps)
+
+    def data(self, name: str, value: Any) -> None:
+        """Keep something with the job."""
+        self.journal.add("data", name=name, value=value)
+
+    def event(self, kind: str, text: str) -> None:
+        """Note that something happened."""
+        self.journal.add("event", kind=kind, text=text)
+
+    def artifact(self, kind: str, path: str, step: int | None = None) -> None:
+        """Note a file or folder that the job made."""
+        self.journal.add("artifact", kind=kind, path=path, step=step)
+
+    def stopped(self) -> None:
+        """Leave, because the job was asked to.
+
+        Raises:
+            JobStopped: always.
+        """
+        self.acted = True
+        raise JobStopped(f"The job {self.id} was asked to stop.")
+
+    def end(self, status: str, message: str | None = None, text: str | None = None) -> None:
+        """Note how the job ended, and wait a little for the database."""
+        if self.ended:
+            return
+        self.ended = True
+        if not self.is_guest:
+            self.journal.add("status", status=status, message=message, traceback=text)
+        self.journal.close()
+        self._over.set()
+        self._keeper.join(_LAST_SECONDS)
+        self._held.close()
+        if not self.is_guest:
+            os.environ.pop(OWNER, None)
+
+    def _keep(self) -> None:
+        """Move the journal to the database and give a heartbeat, until the end; wait for a database that is away."""
+        from trainwright.jobs.store import Store, is_away
+
+        store, beaten, told = None, 0.0, False
+        while True:
+            over = self._over.is_set()
+            try:
+                store = store or Store()
+                store.move(self.id, self.folder)
+                if not over and time.monotonic() - beaten >= HEARTBEAT_SECONDS:
+                    self.stop_requested = store.beat(self.id, self.attempt)
+                    beaten = time.monotonic()
+                if over:
+                    store.close()
+                    return
+                told = False
+            except Exception as error:
+                if over:
+                    return  # the journal keeps it; the next command moves it
+                if not told:
+                    what = "is away" if is_away(error) else "gave an error"
+                    print(
+                        f"Note: the job database {what} ({_line(error)}); the rows wait.", file=sys.stderr, flush=True
+                    )
+                told = True
+                self._over.wait(_AWAY_SECONDS)
+            self._over.wait(_MOVE_SECONDS)
+
+
+def _line(error: Exception) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+
+
+def _command() -> list[str]:
+    """Return how this process was begun, so that it can be begun again."""
+    return list(getattr(sys, "orig_argv", None) or [sys.executable, *sys.argv])
+
+
+def _is_guest(job: str) -> bool:
+    """Whether a parent of this process is the job."""
+    owner, _, pid = os.environ.get(OWNER, "").partition(":")
+    return owner == job and pid.isdigit() and int(pid) != os.getpid() and processes.lives(int(pid), None)
+
+
+_current: Tracking | None = None
+
+
+def current() -> Tracking | None:
+    """Return the job that this process is, if it is one."""
+    return _current
+
+
+def resumes() -> bool:
+    """Whether this process was begun to go on with a job that had stopped."""
+    return os.environ.get(RESUME) == "1"
+
+
+def is_tracked() -> bool:
+    """Whether this process may be a job: tracking is not off, and it is the first of its ranks."""
+    return not places.is_off() and os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def tracked(
+    name: str, params: dict[str, Any] | None = None, experiment: str | None = None, job: str | None = None
+) -> Iterator[Tracking | None]:
+    """Make this process a job while the body runs; how it ends is how the job ends.
+
+    Inside another job that one is given; with tracking off, None.
+
+    Raises:
+        JobError: the job runs already.
+    """
+    global _current
+    if not is_tracked() or _current is not None:
+        yield _current
+        return
+    tracking = _current = Tracking(job or os.environ.get(JOB_ID) or places.new_id(), params or {}, name, experiment)
+    try:
+        with _terminated():
+            yield tracking
+    except BaseException as error:
+        tracking.end(*outcome(tracking, error))
+        if not isinstance(error, JobStopped):
+            raise
+    else:
+        done = (STOPPED, "Stopped on request.") if tracking.acted else (COMPLETE, None)
+        tracking.end(*done)
+    finally:
+        _current = None
+
+
+@contextmanager
+def _terminated() -> Iterator[None]:
+    """Let SIGTERM raise where it would end the process at once, so that the job's end is told."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def leave(number: int, _: Any) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def outcome(tracking: Tracking, error: BaseException) -> tuple[str, str | None, str | None]:
+    """Return (status, message, traceback) of a job that an exception ended."""
+    code = error.code if isinstance(error, SystemExit) else None
+    number = code - 128 if isinstance(code, int) and 128 < code < 160 else None
+    number = signal.SIGINT if isinstance(error, KeyboardInterrupt) else number
+    if isinstance(error, JobStopped) or (tracking.stop_requested and number is not None):
+        return STOPPED, "Stopped on request.", None
+    if number is not None:
+        told = str(error) if isinstance(error, Interrupted) else f"Interrupted by {processes.signal_name(number)}."
+        return INTERRUPTED, told, None
+    if isinstance(error, SystemExit) and code in (None, 0):
+        return (STOPPED, "Stopped on request.", None) if tracking.acted else (COMPLETE, None, None)
+    if isinstance(error, SystemExit):
+        told = code if isinstance(code, str) else f"The script left with exit code {code}."
+        return FAILED, tracking.reason or told, None
+    text = "".join(traceback.format_exception(error))
+    return FAILED, f"{type(error).__name__}: {error}" if str(error) else type(error).__name__, text
+
+
+def fail_returned(tracking: Tracking) -> None:
+    """End a job whose function returned False."""
+    tracking.end(FAILED, "The function returned False.")

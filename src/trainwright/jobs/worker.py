@@ -1,0 +1,180 @@
+"""The worker: runs queued jobs as processes of their own, which outlive it, and makes those end that are asked to."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from trainwright.jobs import health, places, processes, tracking
+from trainwright.jobs.status import COMPLETE, ENDED, FAILED, LOST, QUEUED, RUNNING, STOPPED
+from trainwright.jobs.store import Job, Store, is_away
+
+_LOOK_SECONDS = 0.5
+_KILL_SECONDS = 10.0  # from SIGTERM to SIGKILL
+
+
+class Worker:
+    """Runs queued jobs on this machine.
+
+    Args:
+        store: the database.
+        slots: jobs at a time.
+        gpus: numbers of the devices that jobs may have.
+        grace: seconds from a wish to stop to SIGTERM.
+    """
+
+    def __init__(self, store: Store, slots: int = 1, gpus: list[int] | None = None, grace: float = 60.0) -> None:
+        self.store = store
+        self.slots = slots
+        self.gpus = gpus or []
+        self.grace = grace
+        self.name = f"{processes.hostname()}:{os.getpid()}"
+        self.children: dict[str, subprocess.Popen[bytes]] = {}
+        self.termed: dict[str, float] = {}
+        self.leaving = False
+
+    def run(self, until: Callable[[], bool] = lambda: False) -> None:
+        """Work until a signal or `until` says so; jobs that run go on without this process."""
+        if self.slots < 1:
+            return
+        while not self.leaving and not until():
+            try:
+                self.look()
+            except Exception as error:
+                if not is_away(error):
+                    raise
+                print(f"The job database is away ({error}); waiting.", file=sys.stderr, flush=True)
+                time.sleep(2)
+            time.sleep(_LOOK_SECONDS)
+
+    def look(self) -> None:
+        """See how the running jobs are, and begin waiting ones where there is room."""
+        self._reap()
+        health.sweep(self.store)
+        running = [job for job in self.store.jobs([RUNNING]) if job["host"] == processes.hostname()]
+        for job in running:
+            self._hurry(job)
+        self._restart_lost()
+        taken = {number for job in running for number in job["data"].get("gpus", [])}
+        free = [number for number in self.gpus if number not in taken]
+        room = self.slots - len(running)
+        for job in reversed(self.store.jobs([QUEUED])):
+            if room < 1:
+                return
+            if job["gpus"] <= len(free) and self._may_begin(job) and self.store.claim(
+                job["id"], self.name, processes.hostname()
+            ):  # fmt: skip
+                self.begin(job, free[: job["gpus"]])
+                free = free[job["gpus"] :]
+                room -= 1
+
+    def _may_begin(self, job: Job) -> bool:
+        """Whether what the job waits for is complete; a job whose forerunner failed fails too."""
+        if not job["after"]:
+            return True
+        before = self.store.find(job["after"])
+        if before["status"] in ENDED and before["status"] != COMPLETE:
+            text = f"The job {before['id']}, which it was to come after, ended {before['status']}."
+            self.store.update(job["id"], [QUEUED], status=FAILED, message=text, ended=time.time())
+        return before["status"] == COMPLETE
+
+    def begin(self, job: Job, gpus: list[int]) -> None:
+        """Start a job's process, in a session of its own, its output in its log."""
+        folder = places.job_folder(job["id"])
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / places.PARAMS).write_text(json.dumps(job["params"]), encoding="utf-8")
+        environment = {
+            **os.environ,
+            tracking.JOB_ID: job["id"],
+            tracking.ATTEMPT: str(job["attempt"]),
+            tracking.RESUME: "1" if job["attempt"] > 1 or job["data"].get("resumes") else "0",
+            "PYTHONUNBUFFERED": "1",
+        }
+        environment.pop(tracking.OWNER, None)
+        if self.gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
+            self.store.update(job["id"], data={**job["data"], "gpus": gpus})
+        command = [job["command"][0], "-m", "trainwright.jobs.launch", job["id"], job["name"], *job["command"]]
+        with (folder / places.LOG).open("ab") as log:
+            try:
+                child = subprocess.Popen(
+                    command, cwd=job["cwd"] or None, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                    start_new_session=True,
+                )  # fmt: skip
+            except OSError as error:
+                self.store.update(
+                    job["id"], status=FAILED, message=f"It could not be started: {error}", ended=time.time()
+                )
+                return
+        self.children[job["id"]] = child
+        self.store.update(job["id"], [RUNNING], pid=child.pid, pid_created=processes.created(child.pid),
+                          folder=str(folder))  # fmt: skip
+
+    def _reap(self) -> None:
+        """Read the last word of children that ended; what they did not say, their exit code says."""
+        for job, child in list(self.children.items()):
+            code = child.poll()
+            if code is None:
+                continue
+            del self.children[job]
+            self.termed.pop(job, None)
+            self.store.move(job, places.job_folder(job))
+            row = self.store.find(job)
+            if row["status"] == RUNNING and row["pid"] == child.pid:
+                self._end_unsaid(row, code)
+
+    def _end_unsaid(self, job: Job, code: int) -> None:
+        if code < 0:
+            health.mark_gone(self.store, job, f"Its process was ended by {processes.signal_name(-code)}.")
+            return
+        status = STOPPED if job["stop_requested"] else COMPLETE if code == 0 else FAILED
+        text = None if status == COMPLETE else f"Its process left with exit code {code}."
+        self.store.update(job["id"], [RUNNING], status=status, message=text, ended=time.time())
+
+    def _hurry(self, job: Job) -> None:
+        """Send SIGTERM to a job that is asked to stop and goes on, then SIGKILL."""
+        if job["stop_requested"] is None or job["worker"] is None or not health.is_alive(job) or job["pid"] is None:
+            return
+        now, wait = time.time(), job["data"].get("grace", self.grace)
+        if job["id"] in self.termed:
+            if now - self.termed[job["id"]] > _KILL_SECONDS:
+                processes.send(job["pid"], signal.SIGKILL)
+        elif now - job["stop_requested"] > wait:
+            self.termed[job["id"]] = now
+            processes.send(job["pid"], signal.SIGTERM)
+
+    def _restart_lost(self) -> None:
+        """Put lost jobs back into the queue that asked for it."""
+        for job in self.store.jobs([LOST]):
+            if job["attempt"] <= job["restarts"] and job["command"]:
+                self.store.requeue(job["id"], job["attempt"])
+
+
+def run_worker(slots: int, gpus: list[int], grace: float, once: bool = False) -> None:
+    """Run a worker until a signal; with `once` until the queue is empty and everything has ended."""
+    store = Store()
+    worker = Worker(store, slots, gpus, grace)
+
+    def leave(*_: Any) -> None:
+        worker.leaving = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, leave)
+
+    def idle() -> bool:
+        waiting = store.jobs([QUEUED, RUNNING])
+        return once and not waiting and not worker.children
+
+    print(f"Worker {worker.name}: {slots} jobs at a time, {_home()}", flush=True)
+    worker.run(idle)
+
+
+def _home() -> Path:
+    return places.home()

@@ -1,0 +1,47 @@
+"""Every test has a home of its own; those of the store run on SQLite and, where there is one, on PostgreSQL."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+
+from tests.jobs import postgres
+from trainwright.jobs.store import Store
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A folder for jobs, tracked in an SQLite file."""
+    monkeypatch.setenv("TRAINWRIGHT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TRAINWRIGHT_JOBS", "")
+    monkeypatch.delenv("TRAINWRIGHT_DB", raising=False)
+    for name in ("TRAINWRIGHT_JOB_ID", "TRAINWRIGHT_JOB_OWNER", "TRAINWRIGHT_JOB_RESUME", "TRAINWRIGHT_JOB_ATTEMPT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "home"
+
+
+@pytest.fixture(scope="session")
+def server():
+    """A PostgreSQL of these tests' own."""
+    with postgres.running() as address:
+        yield address
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request, home, monkeypatch):
+    """The address of an empty database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{home / 'jobs.db'}"
+    url = request.getfixturevalue("server").new_database(f"jobs_{uuid.uuid4().hex[:8]}")
+    monkeypatch.setenv("TRAINWRIGHT_DB", url)
+    return url
+
+
+@pytest.fixture
+def store(database):
+    """An open store."""
+    made = Store(database)
+    yield made
+    made.close()

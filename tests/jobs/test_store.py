@@ -1,0 +1,274 @@
+"""The store on SQLite and PostgreSQL: nothing is lost and nothing is there twice."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+import sqlalchemy as sql
+
+from trainwright.errors import JobError
+from trainwright.jobs import health, places, processes, schema
+from trainwright.jobs.journal import Journal, read_journal
+from trainwright.jobs.store import Store
+from trainwright.jobs.tracking import Tracking, tracked
+
+WRITER = """
+import sys, time
+from trainwright.jobs.tracking import tracked
+with tracked("writer", {"number": int(sys.argv[1])}) as job:
+    spent = time.perf_counter()
+    for step in range(int(sys.argv[2])):
+        job.metric("loss", 1 / (step + 1), step)
+    spent = time.perf_counter() - spent
+    print(job.id, spent / int(sys.argv[2]) * 1e6, flush=True)
+"""
+
+
+def begun(store, **more):
+    """A job in the queue."""
+    job = places.new_id()
+    store.submit(job, name="a job", experiment="default", command=["python", "x.py"], params={"a": 1}, **more)
+    return job
+
+
+def test_a_job_tells_its_story(store, home):
+    with tracked("a script", {"learning_rate": 1e-3, "note": "<b>"}, experiment="first") as job:
+        job.metric("loss", 0.5, 1)
+        job.metric("loss", float("nan"), 2)
+        job.metric("loss", float("inf"), 3)
+        job.progress(40, 4, 10)
+        job.data("kept", [1, 2])
+        job.event("note", "something")
+        job.artifact("checkpoint", "out/checkpoint-4", 4)
+    found = store.find(job.id)
+    assert (found["status"], found["progress"], found["step"], found["total_steps"]) == ("COMPLETE", 40, 4, 10)
+    assert found["params"] == {"learning_rate": 1e-3, "note": "<b>"}
+    assert found["data"] == {"kept": [1, 2]}
+    assert found["experiment"] == "first"
+    assert found["pid"] == os.getpid()
+    (_, one, _), (_, none, _), (_, endless, _) = store.metric(job.id, "loss")
+    assert one == 0.5
+    assert math.isnan(none)
+    assert endless == math.inf
+    assert store.metric_names(job.id) == {"loss": 3}
+    assert store.last_metrics(job.id) == {"loss": (3, math.inf)}
+    assert [event["text"] for event in store.of_job(schema.events, job.id)] == ["something"]
+    assert [one["path"] for one in store.of_job(schema.artifacts, job.id)] == ["out/checkpoint-4"]
+    records, _ = read_journal(job.folder / places.JOURNAL)
+    assert [record["k"] for record in records] == [
+        "start", "metric", "metric", "metric", "progress", "data", "event", "artifact", "status"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (ValueError("what was wrong"), "FAILED", "ValueError: what was wrong"),
+        (KeyboardInterrupt(), "INTERRUPTED", "Interrupted by SIGINT."),
+        (SystemExit(143), "INTERRUPTED", "Interrupted by SIGTERM."),
+        (SystemExit(3), "FAILED", "The script left with exit code 3."),
+        (SystemExit("a sentence"), "FAILED", "a sentence"),
+        (SystemExit(0), "COMPLETE", None),
+    ],
+)
+def test_how_a_job_ends(store, error, status, message):
+    with pytest.raises(type(error)), tracked("a script") as job:
+        raise error
+    found = store.find(job.id)
+    assert (found["status"], found["message"]) == (status, message)
+    if isinstance(error, ValueError):
+        assert "raise error" in found["traceback"]
+
+
+@pytest.mark.slow
+def test_eight_writers_lose_no_row(store, home):
+    count = 10_000
+    running = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(n), str(count)], stdout=subprocess.PIPE, text=True)
+        for n in range(8)
+    ]
+    out = [process.communicate(timeout=120)[0].split() for process in running]
+    assert [process.returncode for process in running] == [0] * 8
+    health.sweep(store)  # what a writer's last three seconds did not move
+    for job, _ in out:
+        assert store.find(job)["status"] == "COMPLETE"
+        assert [step for step, _, _ in store.metric(job, "loss")] == list(range(count))
+
+
+def test_records_are_moved_exactly_once_by_any_number_of_movers(store, home):
+    job = Tracking("once", {}, "a job")
+    for step in range(500):
+        job.metric("loss", step, step)
+    job.journal.flush()
+    other = Store(store.url)
+    code = "import sys; from trainwright.jobs.store import Store; from pathlib import Path\n" \
+           "for _ in range(20): Store().move('once', Path(sys.argv[1]))"  # fmt: skip
+    running = [subprocess.Popen([sys.executable, "-c", code, str(job.folder)]) for _ in range(3)]
+    for _ in range(20):
+        other.move("once", job.folder)
+    assert [process.wait(60) for process in running] == [0, 0, 0]
+    job.end("COMPLETE")
+    assert [step for step, _, _ in store.metric("once", "loss")] == list(range(500))
+    other.close()
+
+
+def test_the_folder_alone_tells_the_story_to_a_new_database(home, tmp_path):
+    with tracked("a script", {"a": 1}) as job:
+        job.metric("loss", 0.5, 1)
+    (home / "jobs.db").unlink()
+    for more in home.glob("jobs.db-*"):
+        more.unlink()
+    fresh = Store()
+    health.sweep(fresh)
+    found = fresh.find(job.id)
+    assert (found["status"], found["name"], found["params"]) == ("COMPLETE", "a script", {"a": 1})
+    assert fresh.last_metrics(job.id) == {"loss": (1, 0.5)}
+
+
+def test_a_torn_last_line_waits_and_a_broken_one_is_passed_over(tmp_path):
+    path = tmp_path / "job.jsonl"
+    path.write_bytes(b'{"k": "event", "t": 1}\nbroken\n{"k": "ev')
+    records, end = read_journal(path)
+    assert [record["t"] for record in records] == [1]
+    assert end == path.read_bytes().rindex(b"\n") + 1
+    with path.open("ab") as file:
+        file.write(b'ent", "t": 2}\n')
+    assert [record["t"] for record in read_journal(path, end)[0]] == [2]
+
+
+def test_the_caller_only_appends(tmp_path):
+    journal = Journal(tmp_path / "job.jsonl")
+    for number in range(100):
+        journal.add("event", number=number)
+    assert not (tmp_path / "job.jsonl").exists() or len(read_journal(tmp_path / "job.jsonl")[0]) <= 100
+    journal.close()
+    assert [record["number"] for record in read_journal(tmp_path / "job.jsonl")[0]] == list(range(100))
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_lost_at_once_and_loses_a_fifth_of_a_second(store, home):
+    code = WRITER.replace('print(job.id, spent / int(sys.argv[2]) * 1e6, flush=True)',
+                          'print(job.id, flush=True); time.sleep(1); job.metric("late", 1); time.sleep(0.5); '
+                          'print("now", flush=True); time.sleep(60)')  # fmt: skip
+    process = subprocess.Popen([sys.executable, "-c", code, "0", "100"], stdout=subprocess.PIPE, text=True)
+    job = process.stdout.readline().split()[0]
+    assert process.stdout.readline().strip() == "now"
+    process.kill()
+    process.wait()
+    health.sweep(store)
+    found = store.find(job)
+    assert (found["status"], found["message"]) == ("LOST", "Its process vanished without a word.")
+    assert store.metric_names(job) == {"late": 1, "loss": 100}
+
+
+def test_a_process_of_another_machine_is_lost_after_a_while(store):
+    job = begun(store)
+    assert store.claim(job, "elsewhere:1", "elsewhere")
+    health.sweep(store)
+    assert store.find(job)["status"] == "RUNNING"
+    store.update(job, heartbeat=time.time() - 50)
+    health.sweep(store)
+    assert store.find(job)["status"] == "LOST"
+    assert store.beat(job, 1) is False  # it was only slow
+    assert store.find(job)["status"] == "RUNNING"
+    assert store.beat(job, 0) is True  # and an earlier attempt is told to stop
+
+
+def test_a_number_is_no_process(store):
+    assert processes.lives(os.getpid(), processes.created(os.getpid()))
+    assert not processes.lives(os.getpid(), 12345.0)  # the same number, another process
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    assert not processes.lives(gone.pid, None)
+
+
+def test_only_one_takes_a_job(store):
+    job = begun(store)
+    assert [store.claim(job, "one", "here"), store.claim(job, "two", "here")] == [True, False]
+    store.update(job, status="FAILED")
+    assert [store.requeue(job, 1), store.requeue(job, 1)] == [True, False]
+    assert store.find(job)["attempt"] == 2
+
+
+def test_a_job_runs_once_at_a_time(home):
+    job = Tracking("twice", {}, "a job")
+    with pytest.raises(JobError, match="The job twice runs already"):
+        Tracking("twice", {}, "a job")
+    job.end("COMPLETE")
+    Tracking("twice", {}, "a job").end("COMPLETE")
+
+
+def test_names_and_beginnings(store):
+    job = begun(store)
+    assert store.find(job[:5])["id"] == job
+    with pytest.raises(JobError, match="There is no job 'nothing'"):
+        store.find("nothing")
+    for wrong in ("../escape", "", "a/b", "x" * 70):
+        with pytest.raises(JobError, match="is no name of a job"):
+            places.job_folder(wrong)
+
+
+def test_a_database_of_a_newer_version_is_refused(store):
+    with store.engine.begin() as connection:
+        connection.execute(schema.versions.update().values(version=99))
+    with pytest.raises(JobError, match="has version 99, and this Trainwright knows 1: a newer one made it"):
+        Store(store.url)
+
+
+def test_an_empty_database_of_version_none_is_brought_up(store, monkeypatch):
+    def second(connection):
+        connection.execute(sql.text("CREATE TABLE more (id INTEGER)"))
+
+    job = begun(store)
+    monkeypatch.setattr(schema, "MIGRATIONS", [*schema.MIGRATIONS, second])
+    newer = Store(store.url)
+    assert newer.find(job)["params"] == {"a": 1}
+    with newer.engine.begin() as connection:
+        assert sql.inspect(connection).has_table("more")
+        assert connection.execute(sql.select(schema.versions.c.version)).scalars().all() == [2]
+    newer.close()
+
+
+def test_addresses_that_are_none(home):
+    with pytest.raises(JobError, match="is no address such as postgresql"):
+        Store("nonsense")
+    pytest.importorskip("psycopg")
+    with pytest.raises(JobError, match="cannot be used: .*Look at TRAINWRIGHT_DB"):
+        Store("postgresql+psycopg://nobody@127.0.0.1:1/none")
+
+
+def test_a_network_file_system_is_known(tmp_path, monkeypatch):
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"disk / ext4 rw 0 0\nserver:/x {tmp_path}/share nfs4 rw 0 0\n")
+    monkeypatch.setattr(places, "Path", lambda path: mounts if str(path) == "/proc/mounts" else path)
+    assert places.on_network(tmp_path / "share" / "jobs.db")
+    assert not places.on_network(tmp_path / "elsewhere")
+
+
+@pytest.mark.slow
+def test_a_database_that_goes_away_delays_rows_and_loses_none(home, server, monkeypatch, capfd):
+    monkeypatch.setenv("TRAINWRIGHT_DB", server.new_database("away"))
+    with tracked("a script") as job:
+        job.metric("loss", 1.0, 1)
+        time.sleep(1.5)
+        server.control("-m", "immediate", "stop")
+        began = time.perf_counter()
+        for step in range(2, 1000):
+            job.metric("loss", 1.0, step)
+        assert time.perf_counter() - began < 1  # nobody waits
+        time.sleep(3)
+        server.control("start")
+        time.sleep(4)
+    store = Store()
+    health.sweep(store)
+    assert store.find(job.id)["status"] == "COMPLETE"
+    assert [step for step, _, _ in store.metric(job.id, "loss")] == list(range(1, 1000))
+    assert "the rows wait" in capfd.readouterr().err
+    assert json.loads(json.dumps(store.find(job.id)))["id"] == job.id
+    store.close()
