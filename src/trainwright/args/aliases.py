@@ -32,6 +32,11 @@ RENAMED = {
     "torchdynamo": "torch_compile_backend",
     "xpu_backend": "ddp_backend",
 }
+_BELONGS = {
+    "max_length": " It belongs to the tokenizer: tokenizer(texts, truncation=True, max_length=512).",
+    "max_seq_length": " It belongs to the tokenizer: tokenizer(texts, truncation=True, max_length=512).",
+    "tokenizer": " It belongs to the Trainer: Trainer(..., processing_class=tokenizer).",
+}
 _NOT_NEEDED = {
     "overwrite_output_dir": "a folder is never emptied; resume with train(resume_from_checkpoint=True)",
     "logging_dir": "set the environment variable TENSORBOARD_LOGGING_DIR",
@@ -81,7 +86,8 @@ def _modern(name: str, value: Any, known: Collection[str], owner: str) -> dict[s
         _warn(f"{owner}: '{name}' is an old name; use {advice}.")
         return convert(value)
     if name not in RENAMED:
-        raise ConfigError(f"{owner} has no argument '{name}' (given: {value!r}).{did_you_mean(name, known)}")
+        hint = _BELONGS.get(name) or did_you_mean(name, known)
+        raise ConfigError(f"{owner} has no argument '{name}' (given: {value!r}).{hint}")
     new = RENAMED[name]
     if new:
         _warn(f"{owner}: '{name}' is an old name; use '{new}'.")

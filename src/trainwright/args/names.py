@@ -63,7 +63,7 @@ REFUSED_OPTIMIZERS = {
 
 TRACKERS = (
     "azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "flyte", "kubeflow", "mlflow", "neptune",
-    "swanlab", "tensorboard", "trackio", "wandb",
+    "swanlab", "tensorboard", "trackio", "trainwright", "wandb",
 )  # fmt: skip
 
 SAMPLING = ("random", "sequential", "group_by_length")

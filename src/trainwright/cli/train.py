@@ -46,7 +46,6 @@ def run(argv: Sequence[str]) -> int:
         trainer = build(config)
         folders.describe(config, argv)
         wanted = params.resume_from_checkpoint or params.try_resume_from_last_checkpoint
-        trainer.train(
-            resume_from_checkpoint=as_job.has_checkpoint(trainer.run_folder) if args.resume else wanted or None
-        )
+        folder = Path(params.output_dir or "")
+        trainer.train(resume_from_checkpoint=as_job.has_checkpoint(folder) if args.resume else wanted or None)
     return 0

@@ -16,6 +16,7 @@ from trainwright.callbacks.trackers import tracker_callbacks
 from trainwright.config.params import TrainingParams
 from trainwright.config.translate import arguments_of
 from trainwright.data.collate import default_data_collator
+from trainwright.engine import texts
 from trainwright.errors import ConfigError, DataError, did_you_mean
 from trainwright.models import inspect as models
 from trainwright.objectives.model_loss import ModelLoss
@@ -74,6 +75,7 @@ def assemble(trainer: Trainer, callbacks: list[Any] | None) -> None:
     trainer.model_wrapped = trainer.model
     check(trainer)
     describe_model(trainer)
+    texts.tokenize(trainer)
     trainer.data_collator = trainer.data_collator or default_collator(trainer.processing_class)
     trainer.state = TrainerState(is_local_process_zero=world.is_local_main, is_world_process_zero=world.is_main)
     trainer.control = TrainerControl()

@@ -37,6 +37,8 @@ def apply(
             data[str(record["name"])] = record["value"]
         else:
             changes |= _of_job(record)
+            if kind == "start" and found["status"] in ENDED:  # begun again by hand: an old wish to stop is over
+                changes["stop_requested"] = None
     for kind, table in (("metric", schema.metrics), ("event", schema.events), ("artifact", schema.artifacts)):
         if rows[kind]:
             connection.execute(table.insert(), rows[kind])

@@ -66,8 +66,8 @@ class JobCallback(SilentCallback):
 
 
 def metric_name(name: str) -> str:
-    """Return a metric's name with its kind before a slash, as the boards group them: train/loss, eval/loss."""
-    for kind in ("eval", "test", "train"):
+    """Return a metric's name with its kind before a slash, as transformers writes them to its boards: train/loss, eval/loss."""
+    for kind in ("eval", "test"):
         if name.startswith(f"{kind}_"):
             return f"{kind}/{name[len(kind) + 1 :]}"
     return f"train/{name}"

@@ -93,9 +93,9 @@ class TrainerJob:
         job = own["job_id"] or os.environ.get(tracking.JOB_ID) or places.new_id()
         values = parameters.read(self._parser, argv, places.job_folder(job) / places.PARAMS)
         name = Path(sys.argv[0]).stem or function.__name__
+        values.setdefault("output_dir", str(places.job_folder(job) / "output") if tracking.is_tracked() else "output")
         with tracking.tracked(name, values, own["experiment_name"], job) as tracked:
             folder = tracked.folder if tracked else Path.cwd()
-            values.setdefault("output_dir", str(folder / "output"))
             self.params, self._span = parameters.Params(values), span
             self._board = boards.open_board(folder / "logs", project, name, dict(values)) if manual else None
             self.report_to = [] if manual else boards.names(values)

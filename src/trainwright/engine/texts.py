@@ -1,0 +1,70 @@
+"""Datasets that are text alone: a causal language model's Trainer turns them into tokens itself, and says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from trainwright.data.columns import column_names
+from trainwright.data.text_collators import PaddedBatch
+from trainwright.models import inspect as models
+from trainwright.models.inspect import limits
+
+if TYPE_CHECKING:
+    from trainwright.engine.trainer import Trainer
+
+_TEXT = "text"
+_LONGEST = 1_000_000  # tokenizers without a limit say 10^30
+
+
+def tokenize(trainer: Trainer) -> None:
+    """Turn sets with a column `text` and no input of the model into tokens, labels being the tokens.
+
+    The tokenizer is the one that was given, or the one in the folder that the model was loaded from. Without one, or
+    for a model that is no causal language model, everything stays as it is, and the error about the columns follows.
+    """
+    sets = trainer.eval_dataset if isinstance(trainer.eval_dataset, dict) else {"": trainer.eval_dataset}
+    if not any(_is_text(trainer, rows) for rows in [trainer.train_dataset, *sets.values()]):
+        return
+    tokenizer = trainer.processing_class or _own_tokenizer(trainer)
+    if tokenizer is None:
+        return
+    trainer.processing_class = tokenizer
+    most = min(limits(trainer.model).get("positions", _LONGEST), getattr(tokenizer, "model_max_length", _LONGEST))
+    trainer.train_dataset = _tokens(trainer, trainer.train_dataset, tokenizer, most)
+    made = {name: _tokens(trainer, rows, tokenizer, most) for name, rows in sets.items()}
+    trainer.eval_dataset = made if isinstance(trainer.eval_dataset, dict) else made[""]
+    if trainer.data_collator is None:
+        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        trainer.data_collator = PaddedBatch(pad or 0)
+    trainer.note(f"The column 'text' was turned into tokens, at most {most} a row; they are the labels too.")
+
+
+def _is_text(trainer: Trainer, dataset: Any) -> bool:
+    """Whether a dataset has a column `text` and no input of the model, a causal language model."""
+    names = column_names(dataset) if dataset is not None else None
+    taken = set(trainer.signature_columns or ()) - set(trainer.label_names)
+    if not names or _TEXT not in names or "input_ids" not in taken or taken.intersection(names):
+        return False
+    return models.shifts_labels(trainer.model) and isinstance(dataset[0][_TEXT], str)
+
+
+def _own_tokenizer(trainer: Trainer) -> Any:
+    """Return the tokenizer in the folder that the model was loaded from, or None."""
+    folder = Path(getattr(models.base_model(trainer.model), "name_or_path", "") or "")
+    if not str(folder) or not (folder / "tokenizer_config.json").is_file():
+        return None
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(str(folder))
+
+
+def _tokens(trainer: Trainer, dataset: Any, tokenizer: Any, most: int) -> Any:
+    if not _is_text(trainer, dataset):
+        return dataset
+    texts = [dataset[number][_TEXT] for number in range(len(dataset))]
+    rows = tokenizer(texts, truncation=True, max_length=most)["input_ids"]
+    return [{"input_ids": torch.tensor(ids), "attention_mask": torch.ones(len(ids), dtype=torch.int64),
+             "labels": torch.tensor(ids)} for ids in rows]  # fmt: skip
