@@ -66,7 +66,7 @@ class JobCallback(SilentCallback):
 
 
 def metric_name(name: str) -> str:
-    """Return a metric's name with its kind before a slash, as transformers writes them to its boards: train/loss, eval/loss."""
+    """Return a metric's name as transformers writes it to its boards: train/loss, eval/loss."""
     for kind in ("eval", "test"):
         if name.startswith(f"{kind}_"):
             return f"{kind}/{name[len(kind) + 1 :]}"

@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from trainwright.jobs import places
+
 FLUSH_SECONDS = 0.2
 
 
@@ -23,7 +25,7 @@ class Journal:
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        places.make(path.parent)
         self.path = path
         self._waiting: list[dict[str, Any]] = []
         self._writing = threading.Lock()

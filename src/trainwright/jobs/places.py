@@ -36,6 +36,12 @@ def job_folder(job: str) -> Path:
     return home() / "jobs" / job
 
 
+def make(folder: Path) -> None:
+    """Make a folder of a job; that of all jobs is this user's alone, for parameters and logs may hold secrets."""
+    home().mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+
+
 def new_id() -> str:
     """Return a name for a new job."""
     return uuid.uuid4().hex[:8]

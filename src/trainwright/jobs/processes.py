@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from trainwright.errors import JobError
+from trainwright.jobs import places
 
 
 def hostname() -> str:
@@ -61,7 +62,7 @@ def holding(path: Path, what: str) -> Iterator[None]:
     """
     import fcntl
 
-    path.parent.mkdir(parents=True, exist_ok=True)
+    places.make(path.parent)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

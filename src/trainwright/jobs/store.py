@@ -228,7 +228,7 @@ def _engine(url: str) -> sql.Engine:
 def _sqlite(url: sql.URL) -> sql.Engine:
     """Return an engine whose transactions take the writer's place when they begin, so that none fails in its middle."""
     path = Path(url.database or "")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    places.make(path.parent)
     slow = places.on_network(path.resolve())
     if slow and not path.exists():
         print(

@@ -88,7 +88,7 @@ class Worker:
     def begin(self, job: Job, gpus: list[int]) -> None:
         """Start a job's process, in a session of its own, its output in its log."""
         folder = places.job_folder(job["id"])
-        folder.mkdir(parents=True, exist_ok=True)
+        places.make(folder)
         (folder / places.PARAMS).write_text(json.dumps(job["params"]), encoding="utf-8")
         environment = {
             **os.environ,

@@ -1,0 +1,63 @@
+"""What the page shows of a job's files: the end of its log, and what its model wrote; nothing outside its folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from trainwright.jobs import places
+from trainwright.jobs.store import Job
+
+_LOG_BYTES = 65_536
+_SAMPLE_FILES = 20
+_SAMPLE_ROWS = 5
+_LARGEST = 8_000_000
+
+
+def log(job: Job, after: int = -1) -> dict[str, Any]:
+    """Return the text of a job's log after a byte, or its end, and the byte that it ends with."""
+    path = inside(Path(job["folder"]), places.LOG)
+    if path is None:
+        return {"text": "", "end": 0, "there": False}
+    size = path.stat().st_size
+    start = after if 0 <= after <= size else max(size - _LOG_BYTES, 0)
+    with path.open("rb") as file:
+        file.seek(start)
+        content = file.read(_LOG_BYTES)
+    return {"text": content.decode(errors="replace"), "end": start + len(content), "there": True}
+
+
+def samples(job: Job) -> list[dict[str, Any]]:
+    """Return what the model wrote at the last evaluations by generation: step, and some rows."""
+    output = job["data"].get("output_dir")
+    if not output:
+        return []
+    folder = Path(job["cwd"] or ".") / output
+    found = []
+    for path in sorted((folder / "eval_results").glob("step_*.json"), key=_step)[-_SAMPLE_FILES:]:
+        safe = inside(folder, str(path.relative_to(folder)))
+        if safe is None or safe.stat().st_size > _LARGEST:
+            continue
+        try:
+            rows = json.loads(safe.read_text(encoding="utf-8"))
+        except ValueError:
+            continue
+        found.append({"step": _step(path), "rows": [_row(row) for row in rows[:_SAMPLE_ROWS]]})
+    return found
+
+
+def inside(folder: Path, name: str) -> Path | None:
+    """Return a file of a folder, or None where it is none or lies, by a link too, outside."""
+    path = (folder / name).resolve()
+    return path if path.is_file() and path.is_relative_to(folder.resolve()) else None
+
+
+def _step(path: Path) -> int:
+    number = path.stem.removeprefix("step_")
+    return int(number) if number.isdigit() else -1
+
+
+def _row(row: Any) -> dict[str, Any]:
+    wanted = ("input", "generated", "reference", "correct")
+    return {name: row.get(name) for name in wanted} if isinstance(row, dict) else {}

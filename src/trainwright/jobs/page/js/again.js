@@ -1,0 +1,40 @@
+// A job again, with changed parameters.
+
+import { post } from "./api.js";
+import { failure, h } from "./dom.js";
+
+export function askAgain(job) {
+  const names = Object.keys(job.params).filter((name) => ["string", "number", "boolean"].includes(typeof job.params[name]) && name !== "output_dir");
+  const fields = new Map(names.map((name) => [name, h("input", { value: String(job.params[name]), id: `param-${name}` })]));
+  const problem = h("div");
+  const dialog = h("dialog", { "aria-labelledby": "again-title" },
+    h("form", { method: "dialog", onsubmit: send },
+      h("h2", { id: "again-title" }, `Start ${job.name} again`),
+      names.length ? h("div", { class: "fields" }, names.flatMap((name) => [h("label", { for: `param-${name}` }, name), fields.get(name)])) : h("p", { class: "quiet" }, "It has no parameters to change."),
+      problem,
+      h("div", { class: "row" }, h("span", { class: "grow" }), h("button", { type: "button", onclick: () => dialog.close() }, "Cancel"), h("button", { class: "first", type: "submit" }, "Start"))));
+
+  async function send(event) {
+    event.preventDefault();
+    const params = {};
+    for (const [name, field] of fields) {
+      if (field.value !== String(job.params[name])) params[name] = plain(field.value);
+    }
+    try {
+      const { id } = await post(`jobs/${encodeURIComponent(job.id)}/again`, { params });
+      dialog.close();
+      location.hash = `#/job/${encodeURIComponent(id)}`;
+    } catch (error) {
+      problem.replaceChildren(failure(error.message));
+    }
+  }
+
+  dialog.addEventListener("close", () => dialog.remove());
+  document.body.append(dialog);
+  dialog.showModal();
+}
+
+function plain(text) {
+  if (text === "true" || text === "false") return text === "true";
+  return text.trim() !== "" && Number.isFinite(Number(text)) ? Number(text) : text;
+}

@@ -1,0 +1,121 @@
+// Curves of one metric, of one or several jobs: zoom by dragging, smoothing, a logarithmic axis, the point under the
+// cursor in words.
+
+import { get, query } from "./api.js";
+import { h, number } from "./dom.js";
+
+const POINTS = 1200;
+
+export function colour(place) {
+  return getComputedStyle(document.documentElement).getPropertyValue(`--c${place % 6}`).trim();
+}
+
+export function settings(redraw) {
+  const state = { smooth: 0, log: false };
+  const element = h("div", { class: "row" },
+    h("label", {}, "Smoothing", h("input", { type: "range", min: 0, max: 0.99, step: 0.01, value: 0,
+      oninput: (event) => { state.smooth = Number(event.target.value); redraw(); } })),
+    h("label", {}, h("input", { type: "checkbox", onchange: (event) => { state.log = event.target.checked; redraw(); } }), "Logarithmic"),
+    h("span", { class: "quiet" }, "Drag over a curve to zoom, double-click to see all of it; the arrow keys move the cursor."));
+  return { state, element };
+}
+
+export class Chart {
+  constructor(metric, jobs, state) {
+    Object.assign(this, { metric, jobs, state, curves: new Map(), range: null, plot: null });
+    this.holder = h("div", { class: "plot", tabindex: 0, role: "img", "aria-label": `Curve of ${metric}`, onkeydown: (event) => this.key(event) });
+    this.point = h("div", { class: "point", "aria-live": "polite" });
+    this.element = h("div", { class: "card chart" }, h("h3", {}, metric), this.holder, this.point);
+    this.observer = new ResizeObserver(() => this.plot?.setSize(this.size()));
+    this.observer.observe(this.holder);
+  }
+
+  size() {
+    return { width: Math.max(this.holder.clientWidth, 200), height: 220 };
+  }
+
+  async load() {
+    const part = this.range ? `&from=${Math.floor(this.range[0])}&to=${Math.ceil(this.range[1])}` : "";
+    const found = await Promise.all(this.jobs.map((job) => get(`jobs/${encodeURIComponent(job.id)}/metrics?${query("name", [this.metric])}&points=${POINTS}${part}`)));
+    const text = JSON.stringify(found);
+    if (text === this.text) return;
+    this.text = text;
+    this.jobs.forEach((job, place) => this.curves.set(job.id, found[place][this.metric] ?? []));
+    this.draw();
+  }
+
+  data() {
+    const steps = [...new Set([...this.curves.values()].flatMap((points) => points.map(([step]) => step)))].sort((a, b) => a - b);
+    const place = new Map(steps.map((step, index) => [step, index]));
+    const rows = this.jobs.map((job) => {
+      const values = new Array(steps.length).fill(undefined);
+      for (const [step, value] of smoothed(this.curves.get(job.id) ?? [], this.state.smooth)) {
+        values[place.get(step)] = this.state.log && !(value > 0) ? null : value;
+      }
+      return values;
+    });
+    return [steps, ...rows];
+  }
+
+  draw() {
+    const log = this.state.log;
+    this.plot?.destroy();
+    const style = getComputedStyle(document.documentElement);
+    const quiet = style.getPropertyValue("--quiet").trim();
+    const line = style.getPropertyValue("--line").trim();
+    const axis = { stroke: quiet, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1 } };
+    const data = this.data();
+    const few = data[0].length < 60;
+    this.plot = new window.uPlot({
+      ...this.size(), legend: { show: false }, cursor: { drag: { x: true, y: false } },
+      scales: { x: { time: false, range: this.range ? () => this.range : undefined }, y: log ? { distr: 3 } : {} },
+      axes: [axis, { ...axis, size: 62, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : number(tick))) }],
+      series: [{}, ...this.jobs.map((job, place) => ({ stroke: colour(place), width: 1.6, spanGaps: true, points: { show: few, size: 5 } }))],
+      hooks: { setCursor: [(plot) => this.tell(plot.cursor.idx)], setSelect: [(plot) => this.zoom(plot)] },
+    }, data, this.holder);
+    this.holder.ondblclick = () => { this.range = null; this.text = null; this.load(); };
+  }
+
+  zoom(plot) {
+    if (plot.select.width < 4) return;
+    this.range = [plot.posToVal(plot.select.left, "x"), plot.posToVal(plot.select.left + plot.select.width, "x")];
+    this.text = null;
+    this.load();
+  }
+
+  tell(index) {
+    if (index === null || index === undefined) return;
+    const steps = this.plot.data[0];
+    const parts = this.jobs.map((job, place) => [place, job, this.plot.data[place + 1][index]]).filter(([, , value]) => value !== undefined);
+    this.point.replaceChildren(`step ${steps[index]} `, ...parts.map(([place, job, value]) =>
+      h("span", {}, h("span", { class: `swatch c${place % 6}` }), this.jobs.length > 1 ? `${job.name} ` : "", `${number(value)}  `)));
+  }
+
+  key(event) {
+    const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (!by || !this.plot?.data[0].length) return;
+    event.preventDefault();
+    const last = this.plot.data[0].length - 1;
+    const index = Math.min(Math.max((this.plot.cursor.idx ?? (by > 0 ? -1 : last + 1)) + by, 0), last);
+    this.plot.setCursor({ left: this.plot.valToPos(this.plot.data[0][index], "x"), top: 20 });
+    this.tell(index);
+  }
+
+  close() {
+    this.observer.disconnect();
+    this.plot?.destroy();
+  }
+}
+
+// An exponential mean that begins without a bias towards zero (Kingma and Ba 2015, section 3).
+function smoothed(points, weight) {
+  if (!weight) return points;
+  let mean = 0;
+  let sum = 0;
+  return points.map(([step, value]) => {
+    if (value === null) return [step, null];
+    mean = weight * mean + (1 - weight) * value;
+    sum = weight * sum + (1 - weight);
+    return [step, mean / sum];
+  });
+}

@@ -1,0 +1,62 @@
+// Several jobs: curves over one another, and one table of what differs.
+
+import { get, query } from "./api.js";
+import { Chart, settings } from "./charts.js";
+import { failure, h, number, show, status } from "./dom.js";
+
+const LOOK = 2000;
+
+export function comparePage(ids) {
+  document.title = "Compare · Trainwright";
+  const charts = new Map();
+  const holder = h("div", { class: "charts" });
+  const table = h("div");
+  const { state, element } = settings(() => charts.forEach((chart) => chart.draw()));
+  let open = true;
+  let timer = null;
+  let begun = false;
+  show(h("p", { class: "quiet" }, "Loading the jobs…"));
+
+  async function look() {
+    try {
+      const found = await get(`compare?${query("job", ids)}`);
+      if (!open) return;
+      if (!begun) {
+        show(h("div", { class: "row" }, h("h1", {}, `Compare ${found.jobs.length} jobs`)), table, element, holder);
+        begun = true;
+      }
+      table.replaceChildren(h("section", { class: "card scroll" }, h("table", {}, head(found.jobs), h("tbody", {},
+        Object.entries(found.params).map(([name, values]) => row(name, values, "differs")),
+        Object.entries(found.metrics).map(([name, values]) => row(name, values, ""))))));
+      for (const name of Object.keys(found.metrics)) {
+        if (charts.has(name)) continue;
+        const chart = new Chart(name, found.jobs, state);
+        charts.set(name, chart);
+        holder.append(chart.element);
+      }
+      await Promise.all([...charts.values()].map((chart) => chart.load()));
+    } catch (error) {
+      if (open && !begun) show(failure(error.message, look));
+    }
+    if (open) {
+      clearTimeout(timer);
+      timer = setTimeout(look, LOOK);
+    }
+  }
+
+  look();
+  return () => {
+    open = false;
+    clearTimeout(timer);
+    charts.forEach((chart) => chart.close());
+  };
+}
+
+function head(jobs) {
+  return h("thead", {}, h("tr", {}, h("th", { scope: "col" }, ""), jobs.map((job, place) => h("th", { scope: "col" },
+    h("span", { class: `swatch c${place % 6}` }), h("a", { href: `#/job/${encodeURIComponent(job.id)}` }, `${job.name} ${job.id}`), " ", status(job)))));
+}
+
+function row(name, values, kind) {
+  return h("tr", { class: kind }, h("th", { scope: "row" }, name), values.map((value) => h("td", { class: "text" }, value === null ? "" : number(value))));
+}

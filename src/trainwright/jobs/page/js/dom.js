@@ -1,0 +1,51 @@
+// Elements from names, attributes and children. Text is only ever set as text, so nothing of a job becomes markup.
+
+export function h(name, attributes = {}, ...children) {
+  const element = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (value === false || value === null || value === undefined) continue;
+    if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
+    else if (key === "value" || key === "checked" || key === "disabled") element[key] = value;
+    else element.setAttribute(key, value === true ? "" : value);
+  }
+  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+export function show(...children) {
+  const main = document.getElementById("main");
+  main.replaceChildren(...children);
+}
+
+export function status(job) {
+  const asked = job.status === "RUNNING" && job.stop_requested !== null;
+  return h("span", { class: `status ${job.status}` }, asked ? "STOPPING" : job.status);
+}
+
+export function number(value) {
+  if (value === null || value === undefined) return "none";
+  if (typeof value !== "number") return String(value);
+  if (Number.isInteger(value)) return String(value);
+  return Math.abs(value) >= 1e-3 && Math.abs(value) < 1e6 ? String(Number(value.toPrecision(5))) : value.toExponential(3);
+}
+
+export function span(seconds) {
+  const whole = Math.max(Math.floor(seconds), 0);
+  if (whole < 100) return `${whole} s`;
+  const two = (value) => String(value).padStart(2, "0");
+  const hours = Math.floor(whole / 3600);
+  const minutes = Math.floor((whole % 3600) / 60);
+  return hours ? `${hours}:${two(minutes)}:${two(whole % 60)}` : `${minutes}:${two(whole % 60)}`;
+}
+
+export function times(job) {
+  const now = Date.now() / 1000;
+  const began = job.started ?? job.created;
+  const passed = (job.ended ?? now) - began;
+  const left = job.status === "RUNNING" && job.progress > 0 ? (passed * (100 - job.progress)) / job.progress : null;
+  return { passed: span(passed), left: left === null ? "" : span(left) };
+}
+
+export function failure(text, again) {
+  return h("div", { class: "card error", role: "alert" }, h("p", {}, text), again && h("button", { onclick: again }, "Try again"));
+}

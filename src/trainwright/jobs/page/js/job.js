@@ -1,0 +1,153 @@
+// One job: how it is, its curves, parameters, what its model wrote, checkpoints, log and error.
+
+import { get, post, watch } from "./api.js";
+import { askAgain } from "./again.js";
+import { Chart, settings } from "./charts.js";
+import { failure, h, number, show, status, times } from "./dom.js";
+
+const LOOK = 1500;
+const RESUMABLE = ["FAILED", "STOPPED", "INTERRUPTED", "LOST"];
+
+export function jobPage(id) {
+  const path = `jobs/${encodeURIComponent(id)}`;
+  const charts = new Map();
+  const parts = Object.fromEntries(["head", "problem", "charts", "params", "samples", "checkpoints"].map((name) => [name, h("div")]));
+  parts.charts.className = "charts";
+  const log = h("pre", { tabindex: 0, "aria-label": "Log" });
+  const logCard = h("section", { class: "card" }, h("h2", {}, "Log"), log);
+  const { state, element } = settings(() => charts.forEach((chart) => chart.draw()));
+  let job = null;
+  let logEnd = -1;
+  let open = true;
+  let timer = null;
+  show(h("p", { class: "quiet" }, "Loading the job…"));
+
+  async function look() {
+    try {
+      const first = job === null;
+      job = await get(path);
+      if (!open) return;
+      if (first) {
+        document.title = `${job.name} · Trainwright`;
+        show(parts.head, parts.problem, h("div", { class: "columns" },
+          h("div", {}, h("section", { "aria-label": "Curves" }, element, parts.charts), parts.samples, logCard),
+          h("div", {}, parts.params, parts.checkpoints)));
+      }
+      draw();
+      await Promise.all([drawCharts(), readLog()]);
+    } catch (error) {
+      if (!open) return;
+      if (job === null) show(failure(error.message, look));
+    }
+    if (open) {
+      clearTimeout(timer);
+      timer = setTimeout(look, LOOK);
+    }
+  }
+
+  function act(action, body) {
+    return async (event) => {
+      event.target.disabled = true;
+      try {
+        await post(`${path}/${action}`, body);
+        await look();
+      } catch (error) {
+        parts.problem.replaceChildren(failure(error.message));
+        event.target.disabled = false;
+      }
+    };
+  }
+
+  function draw() {
+    const { passed, left } = times(job);
+    const running = job.status === "RUNNING" || job.status === "QUEUED";
+    const busy = document.activeElement?.closest("[data-actions]");
+    if (!busy || busy.dataset.status !== job.status + job.stop_requested) {
+      parts.actions = h("span", { class: "row", "data-actions": "", "data-status": job.status + job.stop_requested },
+        running && h("button", { onclick: act("stop"), disabled: job.stop_requested !== null }, "Stop"),
+        RESUMABLE.includes(job.status) && h("button", { class: "first", onclick: act("resume") }, "Resume"),
+        job.command.length > 1 && h("button", { onclick: () => askAgain(job) }, "Start again…"));
+    }
+    const focused = busy ? document.activeElement : null;
+    const steps = job.total_steps ? `step ${job.step} of ${job.total_steps}` : "";
+    parts.head.replaceChildren(
+      h("div", { class: "row" }, h("h1", {}, job.name, " ", h("span", { class: "quiet" }, job.id)), status(job), h("span", { class: "grow" }), parts.actions),
+      h("div", { class: "row" }, h("progress", { class: "grow", max: 100, value: job.progress, "aria-label": "Progress" }),
+        h("span", { class: "quiet" }, [`${Math.round(job.progress)} %`, steps, passed, left && `${left} left`].filter(Boolean).join(" · "))));
+    focused?.focus();
+    if (job.status === "FAILED" || (job.message && job.status !== "STOPPED")) {
+      parts.problem.replaceChildren(h("section", { class: "card error", role: "alert" }, h("p", {}, job.message ?? job.status),
+        job.traceback && h("details", {}, h("summary", {}, "Where"), h("pre", {}, job.traceback))));
+    } else if (!parts.problem.querySelector("button")) {
+      parts.problem.replaceChildren();
+    }
+    const rows = Object.entries(job.params);
+    parts.params.replaceChildren(h("section", { class: "card" }, h("h2", {}, "Parameters"),
+      rows.length ? h("dl", {}, rows.map(([name, value]) => [h("dt", {}, name), h("dd", {}, number(value))])) : h("p", { class: "quiet" }, "None.")));
+    const saved = job.artifacts.filter((one) => one.kind === "checkpoint").slice(-8).reverse();
+    const facts = [["experiment", job.experiment], ["machine", job.host], ["folder", job.folder], ...Object.entries(job.data)];
+    parts.checkpoints.replaceChildren(
+      h("section", { class: "card" }, h("h2", {}, "Checkpoints"),
+        saved.length ? h("dl", {}, saved.map((one) => [h("dt", {}, `step ${one.step}`), h("dd", {}, one.path)])) : h("p", { class: "quiet" }, "None yet.")),
+      h("section", { class: "card" }, h("h2", {}, "About"), h("dl", {}, facts.map(([name, value]) => [h("dt", {}, name), h("dd", {}, typeof value === "object" ? JSON.stringify(value) : number(value))]))));
+    drawSamples();
+  }
+
+  function drawSamples() {
+    const text = JSON.stringify(job.samples);
+    if (!job.samples.length || text === parts.samples.dataset.text) return;
+    parts.samples.dataset.text = text;
+    const rows = (found) => found.rows.map((row) => h("tr", {}, h("td", { class: "text" }, row.input), h("td", { class: `text ${row.correct ? "right" : "wrong"}` }, row.generated), h("td", { class: "text" }, row.reference)));
+    const body = h("tbody", {}, rows(job.samples.at(-1)));
+    const choice = h("select", { "aria-label": "Step", onchange: (event) => body.replaceChildren(...rows(job.samples[event.target.value])) },
+      job.samples.map((one, place) => h("option", { value: place }, `step ${one.step}`)));
+    choice.value = job.samples.length - 1;
+    parts.samples.replaceChildren(h("section", { class: "card" }, h("div", { class: "row" }, h("h2", {}, "What the model wrote"), choice),
+      h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Given", "Written", "Expected"].map((name) => h("th", { scope: "col" }, name)))), body))));
+  }
+
+  async function drawCharts() {
+    const names = Object.keys(job.metric_names);
+    if (!names.length) {
+      parts.charts.replaceChildren(h("div", { class: "card empty" }, h("p", { class: "quiet" }, job.status === "QUEUED" ? "The job waits for a worker: trainwright jobs worker" : "No metrics yet.")));
+      return;
+    }
+    for (const name of names) {
+      if (charts.has(name)) continue;
+      if (!charts.size) parts.charts.replaceChildren();
+      const chart = new Chart(name, [job], state);
+      charts.set(name, chart);
+      parts.charts.append(chart.element);
+    }
+    await Promise.all([...charts.values()].map((chart) => chart.load()));
+  }
+
+  async function readLog() {
+    const found = await get(`${path}/log?after=${logEnd}`);
+    if (!found.there) {
+      log.textContent = "This job was run by hand; what it printed is where it ran.";
+      return;
+    }
+    const atEnd = log.scrollTop + log.clientHeight >= log.scrollHeight - 30;
+    if (logEnd <= 0) log.textContent = "";
+    if (found.text) log.append(found.text);
+    else if (!found.end) log.textContent = "Nothing was printed yet.";
+    logEnd = found.end;
+    if (atEnd) log.scrollTop = log.scrollHeight;
+  }
+
+  let known = "";
+  const stopWatching = watch((jobs) => {
+    const mine = jobs.find((one) => one.id === id);
+    const now = mine ? `${mine.status} ${mine.stop_requested}` : "";
+    if (known && now !== known) look();
+    known = now;
+  });
+  look();
+  return () => {
+    open = false;
+    clearTimeout(timer);
+    stopWatching();
+    charts.forEach((chart) => chart.close());
+  };
+}

@@ -1,0 +1,226 @@
+"""The page in a real browser: watch a job move, stop it, resume it, compare, see what failed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.jobs import scripts
+from tests.jobs.test_decorator import wait_for
+from trainwright.jobs import processes, queue
+from trainwright.jobs.store import Store
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = shutil.which("chromium")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="Chromium is not installed; `make test-setup` installs it where root may"
+    ),
+]
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]  # fmt: skip
+SECONDS = 20_000
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as library:
+        made = library.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def served(home, tmp_path):
+    """The address of a server, with a worker of two slots."""
+    running = []
+
+    def start(*words):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "trainwright.cli.main", *words], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+        )
+        running.append(process)
+        return process.stdout.readline()
+
+    address = start("ui", "--port", "0").split()[-1]
+    start("jobs", "worker", "--slots", "2")
+    yield address
+    for process in running:
+        process.kill()
+        process.wait()
+    for job in Store().jobs(["RUNNING"]):
+        if job["pid"]:
+            processes.send(job["pid"], signal.SIGKILL)
+
+
+@pytest.fixture
+def page(browser, served):
+    context = browser.new_context(viewport={"width": 1200, "height": 800})
+    made = context.new_page()
+    made.set_default_timeout(SECONDS)
+    problems = []
+    made.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    made.on("pageerror", lambda error: problems.append(str(error)))
+    made.goto(served)
+    yield made
+    assert not [text for text in problems if "409" not in text and "404" not in text], problems
+    context.close()
+
+
+def submitted(tmp_path, text, params=None, **more):
+    path = tmp_path / f"script{len(list(tmp_path.glob('script*.py')))}.py"
+    path.write_text(text)
+    return queue.submit(Store(), path, params or {}, **more)
+
+
+def shown(page, job, text):
+    playwright.expect(page.locator(f"tr[data-job='{job}'] .status")).to_have_text(text, timeout=SECONDS)
+
+
+def picture(page, name):
+    """Keep a picture for the README where one is asked for: SCREENSHOTS=docs pytest tests/jobs/test_page.py"""
+    if os.environ.get("SCREENSHOTS"):
+        page.screenshot(path=f"{os.environ['SCREENSHOTS']}/{name}.png")
+
+
+def test_a_job_moves_is_stopped_and_goes_on(page, tmp_path):
+    playwright.expect(page.get_by_text("There are no jobs yet.")).to_be_visible()
+    job = submitted(tmp_path, scripts.SLOW, {"steps": 400}, name="behaviour cloning")
+    shown(page, job, "RUNNING")
+    bar = page.locator(f"tr[data-job='{job}'] progress")
+    first = float(bar.evaluate("e => e.value"))
+    wait_for(lambda: float(bar.evaluate("e => e.value")) > first + 2)
+    page.get_by_role("link", name="behaviour cloning").click()
+    playwright.expect(page.get_by_role("heading", name="behaviour cloning")).to_be_visible()
+    playwright.expect(page.locator(".chart canvas")).to_be_visible()
+    playwright.expect(page.locator("dl").first).to_contain_text("400")
+    time.sleep(1)
+    picture(page, "job")
+    page.locator(".plot").focus()
+    page.keyboard.press("ArrowRight")
+    playwright.expect(page.locator(".point")).to_have_text(re.compile(r"step 0\s+1\b"))
+    page.get_by_role("button", name="Stop").click()
+    playwright.expect(page.locator("h1 + .status")).to_have_text("STOPPED")
+    assert Store().find(job)["status"] == "STOPPED"
+    page.get_by_role("button", name="Resume").click()
+    playwright.expect(page.locator("h1 + .status")).to_have_text("RUNNING")
+    assert Store().find(job)["attempt"] == 2
+
+
+def test_several_are_compared(page, tmp_path):
+    jobs = [
+        submitted(tmp_path, scripts.SLOW.replace("1 / (step", f"{factor} / (step").replace("0.05", "0"),
+                  {"steps": 50, "factor": factor}, name=f"factor {factor}")
+        for factor in (1, 3)
+    ]  # fmt: skip
+    for job in jobs:
+        shown(page, job, "COMPLETE")
+        page.locator(f"tr[data-job='{job}'] input").check()
+    page.get_by_role("button", name="Compare").click()
+    playwright.expect(page.get_by_role("heading", name="Compare 2 jobs")).to_be_visible()
+    row = page.locator("tr.differs")
+    playwright.expect(row).to_have_count(1)
+    playwright.expect(row).to_contain_text("factor")
+    playwright.expect(page.locator(".chart canvas")).to_be_visible()
+    page.get_by_label("Logarithmic").check()
+    page.get_by_label("Smoothing").fill("0.6")
+    box = page.locator(".u-over").bounding_box()
+    page.mouse.move(box["x"] + 40, box["y"] + 50)
+    playwright.expect(page.locator(".point")).to_contain_text("factor 1")
+    page.mouse.down()
+    page.mouse.move(box["x"] + 160, box["y"] + 50)
+    page.mouse.up()
+    page.mouse.move(box["x"] + box["width"] - 3, box["y"] + 50)
+    playwright.expect(page.locator(".point")).not_to_contain_text("step 49")  # zoomed
+    page.get_by_label("Logarithmic").uncheck()
+    page.locator(".plot").dblclick()
+    picture(page, "compare")
+
+
+def test_a_failed_one_says_why_and_text_stays_text(page, tmp_path):
+    nasty = "<img src=x onerror=window.taken=1>"
+    job = submitted(tmp_path, f"raise ValueError({nasty!r})", {"note": nasty}, name=f"fails {nasty}", experiment=nasty)
+    shown(page, job, "FAILED")
+    page.locator(f"tr[data-job='{job}'] a").click()
+    playwright.expect(page.get_by_role("alert")).to_contain_text(f"ValueError: {nasty}")
+    page.get_by_text("Where").click()
+    playwright.expect(page.locator("details pre")).to_contain_text("raise ValueError")
+    playwright.expect(page.get_by_label("Log", exact=True)).to_contain_text("Traceback")
+    assert page.evaluate("window.taken") is None
+    assert page.locator("main img").count() == 0
+
+
+def test_again_with_other_parameters_by_the_keyboard(page, tmp_path):
+    job = submitted(tmp_path, scripts.SLOW, {"steps": 3}, name="short")
+    shown(page, job, "COMPLETE")
+    page.get_by_role("link", name="short").focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Start again").focus()
+    page.keyboard.press("Enter")
+    field = page.get_by_label("steps", exact=True)
+    field.fill("5")
+    page.keyboard.press("Enter")
+    playwright.expect(page.locator("dl").first).to_contain_text("5")
+    playwright.expect(page.locator("h1 + .status")).to_have_text("COMPLETE")
+    newest = Store().jobs()[0]
+    assert newest["id"] != job
+    assert newest["params"]["steps"] == 5
+
+
+def test_fifty_thousand_points_stay_fluent(page, tmp_path):
+    text = (
+        "from trainwright.jobs import tlab_trainer\nimport math, random\n@tlab_trainer.job_wrapper()\ndef main():\n"
+        "    for step in range(50_000):\n"
+        "        spike = 9 if step == 31_234 else 0\n"
+        "        tlab_trainer.log_metric('loss', 2 * math.exp(-step / 9000) + random.random() / 5 + spike, step)\n"
+        "main()\n"
+    )
+    job = submitted(tmp_path, text, name="long")
+    shown(page, job, "COMPLETE")
+    began = time.monotonic()
+    page.get_by_role("link", name="long").click()
+    playwright.expect(page.locator(".chart canvas")).to_be_visible()
+    assert time.monotonic() - began < 10  # a second or so; the machine may be busy
+    found = page.evaluate(f"fetch('api/jobs/{job}/metrics?name=loss&points=1200').then(r => r.json())")["loss"]
+    assert len(found) <= 1200
+    assert max(value for _, value in found) > 9  # no spike is lost
+    assert [found[0][0], found[-1][0]] == [0, 49_999]
+
+
+def test_on_a_phone_and_in_the_dark(browser, served, tmp_path):
+    job = submitted(tmp_path, scripts.SLOW, {"steps": 200}, name="small screen")
+    context = browser.new_context(viewport={"width": 390, "height": 800}, color_scheme="dark")
+    page = context.new_page()
+    page.set_default_timeout(SECONDS)
+    page.goto(served)
+    shown(page, job, "RUNNING")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.get_by_role("link", name="small screen").click()
+    playwright.expect(page.locator(".chart canvas")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(17, 21, 27)"
+    picture(page, "phone")
+    context.close()
+
+
+def test_a_server_that_goes_away_is_told(browser, home, tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "trainwright.cli.main", "ui", "--port", "0"], stdout=subprocess.PIPE, text=True
+    )
+    address = process.stdout.readline().split()[-1]
+    page = browser.new_page()
+    page.set_default_timeout(SECONDS)
+    page.goto(address)
+    playwright.expect(page.get_by_text("There are no jobs yet.")).to_be_visible()
+    process.kill()
+    process.wait()
+    playwright.expect(page.get_by_text("The server does not answer; trying again.")).to_be_visible()
+    page.close()
