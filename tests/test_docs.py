@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ def snippets(language):
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", sys.argv)  # a snippet sets it
     tiny.bert_classifier(num_labels=2).save_pretrained("my-model")
     tiny.tokenizer().save_pretrained("my-model")
     tiny_language.new_model().save_pretrained("my-language-model")

@@ -188,6 +188,14 @@ def test_a_number_is_no_process(store):
     assert not processes.lives(gone.pid, None)
 
 
+def test_a_home_that_cannot_be_written_stops_no_training(tmp_path, monkeypatch, capsys, home):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TRAINWRIGHT_HOME", str(tmp_path / "file" / "home"))
+    with tracked("a script") as job:
+        assert job is None
+    assert "Note: this run is not tracked: " in capsys.readouterr().err
+
+
 def test_only_one_takes_a_job(store):
     job = begun(store)
     assert [store.claim(job, "one", "here"), store.claim(job, "two", "here")] == [True, False]

@@ -29,9 +29,9 @@ def worker(home, tmp_path):
     """Commands to start and kill workers; the last is stopped at the end."""
     running = []
 
-    def start(*words):
+    def start(*words, command=("jobs", "worker")):
         process = subprocess.Popen(
-            [sys.executable, "-m", "trainwright.cli.main", "jobs", "worker", *words], cwd=tmp_path,
+            [sys.executable, "-m", "trainwright.cli.main", *command, *words], cwd=tmp_path,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         running.append(process)
@@ -197,7 +197,7 @@ def test_a_killed_worker_and_killed_jobs(home, tmp_path, worker):
 
 @pytest.mark.slow
 def test_random_kills_of_jobs_and_workers(home, tmp_path, worker):
-    """Jobs and workers are killed at random instants (seed 3); every job ends, and no two processes are one job."""
+    """Jobs, workers and the page's server are killed at random (seed 3); every job ends, none is two processes."""
     rng = random.Random(3)
     script = (
         "import fcntl, os, time\n"
@@ -206,14 +206,18 @@ def test_random_kills_of_jobs_and_workers(home, tmp_path, worker):
         "time.sleep(2.5)\n"
     )
     jobs = [submitted(tmp_path, script, restarts=20) for _ in range(6)]
-    store, process = Store(), worker("--slots", "3")
+    store, process, page = Store(), worker("--slots", "3"), worker(command=["ui", "--port", "0"])
     end = time.monotonic() + 90
     kills = 0
     while any(job["status"] != "COMPLETE" for job in store.jobs()) and time.monotonic() < end:
         time.sleep(rng.uniform(0.2, 0.8))
         if kills < 14:
             kills += 1
-            if rng.random() < 0.5:
+            chance = rng.random()
+            if chance < 0.2:
+                page.kill()
+                page = worker(command=["ui", "--port", "0"])
+            elif chance < 0.6:
                 process.kill()
                 process.wait()
                 process = worker("--slots", "3")

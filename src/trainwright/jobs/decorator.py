@@ -168,6 +168,11 @@ class TrainerJob:
         return tracking.current()
 
     @property
+    def resumes(self) -> bool:
+        """Whether the job goes on where it had stopped."""
+        return tracking.resumes()
+
+    @property
     def output_dir(self) -> str:
         """Where the job's results belong: the parameter `output_dir`, by default a folder of the job's own."""
         return str(self.params.get("output_dir") or "output")

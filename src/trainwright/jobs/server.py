@@ -95,7 +95,9 @@ class Api:
     def compare(self, request: Request) -> Any:
         """Parameters that differ between jobs, and their newest metrics."""
         jobs = [self.store.find(name) for name in request.query_params.getlist("job")]
-        return {"jobs": [_listed(job) for job in jobs], **queue.differences(self.store, jobs)}
+        counts = [self.store.metric_names(job["id"]) for job in jobs]
+        curves = sorted({name for found in counts for name, count in found.items() if count > 1})
+        return {"jobs": [_listed(job) for job in jobs], "curves": curves, **queue.differences(self.store, jobs)}
 
     def stop(self, request: Request, _: Any) -> Any:
         """Ask a job to stop."""

@@ -185,7 +185,7 @@ def tracked(
 ) -> Iterator[Tracking | None]:
     """Make this process a job while the body runs; how it ends is how the job ends.
 
-    Inside another job that one is given; with tracking off, None.
+    Inside another job that one is given; with tracking off, or where nothing can be written, None.
 
     Raises:
         JobError: the job runs already.
@@ -194,7 +194,13 @@ def tracked(
     if not is_tracked() or _current is not None:
         yield _current
         return
-    tracking = _current = Tracking(job or os.environ.get(JOB_ID) or places.new_id(), params or {}, name, experiment)
+    try:
+        tracking = Tracking(job or os.environ.get(JOB_ID) or places.new_id(), params or {}, name, experiment)
+    except OSError as error:  # a home that cannot be written is no reason not to train
+        print(f"Note: this run is not tracked: {error}.", file=sys.stderr, flush=True)
+        yield None
+        return
+    _current = tracking
     try:
         with _terminated():
             yield tracking

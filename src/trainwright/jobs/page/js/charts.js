@@ -5,12 +5,53 @@ import { get, query } from "./api.js";
 import { h, number } from "./dom.js";
 
 const POINTS = 1200;
+const ASIDE = /(runtime|per_second|total_flos|generation_step|_to_\d+_tokens)$/;
+
+// Curves side by side, losses first; those of times and parts below, folded.
+export class Board {
+  constructor(jobs) {
+    Object.assign(this, { jobs, charts: new Map() });
+    const { state, element } = settings(() => this.charts.forEach((chart) => chart.draw()));
+    this.state = state;
+    this.first = h("div", { class: "charts" });
+    this.more = h("div", { class: "charts" });
+    this.fold = h("details", { hidden: true, ontoggle: () => this.fold.open && this.load() }, h("summary", {}, "More curves"), this.more);
+    this.element = h("section", { "aria-label": "Curves" }, element, this.first, this.fold);
+  }
+
+  async update(names) {
+    for (const name of [...names].sort((a, b) => rank(a) - rank(b) || a.localeCompare(b))) {
+      if (this.charts.has(name)) continue;
+      const chart = new Chart(name, this.jobs, this.state);
+      this.charts.set(name, chart);
+      const aside = ASIDE.test(name);
+      (aside ? this.more : this.first).append(chart.element);
+      if (aside) this.fold.hidden = false;
+    }
+    await this.load();
+  }
+
+  async load() {
+    const seen = [...this.charts.values()].filter((chart) => this.fold.open || !ASIDE.test(chart.metric));
+    await Promise.all(seen.map((chart) => chart.load()));
+  }
+
+  close() {
+    this.charts.forEach((chart) => chart.close());
+  }
+}
+
+function rank(name) {
+  const place = ["train/loss", "loss", "eval/loss"].indexOf(name);
+  if (place >= 0) return place;
+  return name.includes("rate") && name.startsWith("eval/") ? 3 : name.startsWith("eval/") ? 4 : 5;
+}
 
 export function colour(place) {
   return getComputedStyle(document.documentElement).getPropertyValue(`--c${place % 6}`).trim();
 }
 
-export function settings(redraw) {
+function settings(redraw) {
   const state = { smooth: 0, log: false };
   const element = h("div", { class: "row" },
     h("label", {}, "Smoothing", h("input", { type: "range", min: 0, max: 0.99, step: 0.01, value: 0,
@@ -20,7 +61,7 @@ export function settings(redraw) {
   return { state, element };
 }
 
-export class Chart {
+class Chart {
   constructor(metric, jobs, state) {
     Object.assign(this, { metric, jobs, state, curves: new Map(), range: null, plot: null });
     this.holder = h("div", { class: "plot", tabindex: 0, role: "img", "aria-label": `Curve of ${metric}`, onkeydown: (event) => this.key(event) });
@@ -60,6 +101,7 @@ export class Chart {
   draw() {
     const log = this.state.log;
     this.plot?.destroy();
+    if (!this.text) return;
     const style = getComputedStyle(document.documentElement);
     const quiet = style.getPropertyValue("--quiet").trim();
     const line = style.getPropertyValue("--line").trim();

@@ -1,17 +1,15 @@
 // Several jobs: curves over one another, and one table of what differs.
 
 import { get, query } from "./api.js";
-import { Chart, settings } from "./charts.js";
+import { Board } from "./charts.js";
 import { failure, h, number, show, status } from "./dom.js";
 
 const LOOK = 2000;
 
 export function comparePage(ids) {
   document.title = "Compare · Trainwright";
-  const charts = new Map();
-  const holder = h("div", { class: "charts" });
   const table = h("div");
-  const { state, element } = settings(() => charts.forEach((chart) => chart.draw()));
+  let board = null;
   let open = true;
   let timer = null;
   let begun = false;
@@ -22,19 +20,14 @@ export function comparePage(ids) {
       const found = await get(`compare?${query("job", ids)}`);
       if (!open) return;
       if (!begun) {
-        show(h("div", { class: "row" }, h("h1", {}, `Compare ${found.jobs.length} jobs`)), table, element, holder);
+        board = new Board(found.jobs);
+        show(h("div", { class: "row" }, h("h1", {}, `Compare ${found.jobs.length} jobs`)), board.element, table);
         begun = true;
       }
       table.replaceChildren(h("section", { class: "card scroll" }, h("table", {}, head(found.jobs), h("tbody", {},
         Object.entries(found.params).map(([name, values]) => row(name, values, "differs")),
         Object.entries(found.metrics).map(([name, values]) => row(name, values, ""))))));
-      for (const name of Object.keys(found.metrics)) {
-        if (charts.has(name)) continue;
-        const chart = new Chart(name, found.jobs, state);
-        charts.set(name, chart);
-        holder.append(chart.element);
-      }
-      await Promise.all([...charts.values()].map((chart) => chart.load()));
+      await board.update(found.curves);
     } catch (error) {
       if (open && !begun) show(failure(error.message, look));
     }
@@ -48,7 +41,7 @@ export function comparePage(ids) {
   return () => {
     open = false;
     clearTimeout(timer);
-    charts.forEach((chart) => chart.close());
+    board?.close();
   };
 }
 

@@ -26,7 +26,7 @@ export function number(value) {
   if (value === null || value === undefined) return "none";
   if (typeof value !== "number") return String(value);
   if (Number.isInteger(value)) return String(value);
-  return Math.abs(value) >= 1e-3 && Math.abs(value) < 1e6 ? String(Number(value.toPrecision(5))) : value.toExponential(3);
+  return Math.abs(value) >= 1e-3 && Math.abs(value) < 1e6 ? String(Number(value.toPrecision(5))) : Number(value.toPrecision(4)).toExponential();
 }
 
 export function span(seconds) {

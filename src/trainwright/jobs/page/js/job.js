@@ -2,7 +2,7 @@
 
 import { get, post, watch } from "./api.js";
 import { askAgain } from "./again.js";
-import { Chart, settings } from "./charts.js";
+import { Board } from "./charts.js";
 import { failure, h, number, show, status, times } from "./dom.js";
 
 const LOOK = 1500;
@@ -10,13 +10,11 @@ const RESUMABLE = ["FAILED", "STOPPED", "INTERRUPTED", "LOST"];
 
 export function jobPage(id) {
   const path = `jobs/${encodeURIComponent(id)}`;
-  const charts = new Map();
-  const parts = Object.fromEntries(["head", "problem", "charts", "params", "samples", "checkpoints"].map((name) => [name, h("div")]));
-  parts.charts.className = "charts";
+  const parts = Object.fromEntries(["head", "problem", "empty", "figures", "params", "samples", "checkpoints"].map((name) => [name, h("div")]));
   const log = h("pre", { tabindex: 0, "aria-label": "Log" });
   const logCard = h("section", { class: "card" }, h("h2", {}, "Log"), log);
-  const { state, element } = settings(() => charts.forEach((chart) => chart.draw()));
   let job = null;
+  let board = null;
   let logEnd = -1;
   let open = true;
   let timer = null;
@@ -27,11 +25,12 @@ export function jobPage(id) {
       const first = job === null;
       job = await get(path);
       if (!open) return;
+      board ??= new Board([job]);
       if (first) {
         document.title = `${job.name} · Trainwright`;
         show(parts.head, parts.problem, h("div", { class: "columns" },
-          h("div", {}, h("section", { "aria-label": "Curves" }, element, parts.charts), parts.samples, logCard),
-          h("div", {}, parts.params, parts.checkpoints)));
+          h("div", {}, parts.empty, board.element, parts.samples, logCard),
+          h("div", {}, parts.params, parts.figures, parts.checkpoints)));
       }
       draw();
       await Promise.all([drawCharts(), readLog()]);
@@ -107,19 +106,15 @@ export function jobPage(id) {
   }
 
   async function drawCharts() {
-    const names = Object.keys(job.metric_names);
-    if (!names.length) {
-      parts.charts.replaceChildren(h("div", { class: "card empty" }, h("p", { class: "quiet" }, job.status === "QUEUED" ? "The job waits for a worker: trainwright jobs worker" : "No metrics yet.")));
-      return;
-    }
-    for (const name of names) {
-      if (charts.has(name)) continue;
-      if (!charts.size) parts.charts.replaceChildren();
-      const chart = new Chart(name, [job], state);
-      charts.set(name, chart);
-      parts.charts.append(chart.element);
-    }
-    await Promise.all([...charts.values()].map((chart) => chart.load()));
+    const names = Object.entries(job.metric_names);
+    const curves = names.filter(([, count]) => count > 1 || job.status === "RUNNING").map(([name]) => name);
+    const single = names.filter(([name]) => !curves.includes(name)).map(([name]) => name);
+    board.element.hidden = !curves.length;
+    const why = job.status === "QUEUED" ? "The job waits for a worker: trainwright jobs worker" : "No metrics yet.";
+    parts.empty.replaceChildren(names.length ? "" : h("div", { class: "card empty" }, h("p", { class: "quiet" }, why)));
+    parts.figures.replaceChildren(single.length ? h("section", { class: "card" }, h("h2", {}, "Figures"),
+      h("dl", {}, single.map((name) => [h("dt", {}, name), h("dd", {}, number(job.last[name]?.[1]))]))) : "");
+    await board.update(curves);
   }
 
   async function readLog() {
@@ -148,6 +143,6 @@ export function jobPage(id) {
     open = false;
     clearTimeout(timer);
     stopWatching();
-    charts.forEach((chart) => chart.close());
+    board?.close();
   };
 }
