@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
-from benchmarks import checkpoint_stall, dpo, evaluation, loop_overhead, resume, sft, start_up
+from benchmarks import (
+    algebra,
+    checkpoint_stall,
+    dpo,
+    evaluation,
+    generation,
+    jobs,
+    loop_overhead,
+    resume,
+    sft,
+    start_up,
+)
 
-for benchmark in (loop_overhead, start_up, evaluation, checkpoint_stall, resume, sft, dpo):
+for benchmark in (loop_overhead, start_up, evaluation, checkpoint_stall, resume, jobs, sft, dpo, algebra, generation):
     print(f"\n## {(benchmark.__doc__ or '').splitlines()[0]}\n", flush=True)
     benchmark.main()

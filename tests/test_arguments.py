@@ -43,7 +43,7 @@ def test_tables_of_names_are_those_of_the_installed_transformers():
     assert set(names.OPTIMIZERS) | set(names.REFUSED_OPTIMIZERS) == {kind.value for kind in OptimizerNames}
     from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
-    assert set(names.TRACKERS) == set(INTEGRATION_TO_CALLBACK)
+    assert set(names.TRACKERS) == {*INTEGRATION_TO_CALLBACK, "trainwright"}  # and the job store
 
 
 SET_TO = {"skip_memory_metrics": False, "average_tokens_across_devices": False, "fsdp_config": {"version": 2}}

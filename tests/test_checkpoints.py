@@ -175,6 +175,7 @@ def test_rotation_keeps_the_newest_and_the_best(tmp_path):
     assert [path.name for path in folder.checkpoints(tmp_path)] == ["checkpoint-1", "checkpoint-4"]
 
 
+@pytest.mark.slow
 def test_ours_resumes_a_run_of_transformers_and_the_reverse(tmp_path):
     data = tiny.tokens(30, ragged=True)
 

@@ -102,6 +102,7 @@ def test_seq2seq(tmp_path):
     both(tmp_path, tiny.t5, seq2seq_rows(), learning_rate=1e-3)
 
 
+@pytest.mark.slow
 def test_seq2seq_accumulates_to_the_large_batch(tmp_path):
     small = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
     large = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1}
@@ -118,6 +119,7 @@ def test_iterable_dataset(tmp_path):
     both(tmp_path, tiny.llama, Stream(tiny.tokens(200, ragged=True)), learning_rate=1e-3)
 
 
+@pytest.mark.slow
 def test_iterable_dataset_with_accumulation(tmp_path):
     settings = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 3}
     both(tmp_path, tiny.llama, Stream(tiny.tokens(200, ragged=True)), learning_rate=1e-3, **settings)

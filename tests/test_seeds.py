@@ -6,6 +6,8 @@ examples leave undefined are fixtures.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import datasets
 import numpy as np
 import pytest
@@ -250,8 +252,13 @@ def test_hyperparameter_search(sets):
 def test_minimal_names_the_text_column_and_the_line_that_tokenises_it(place):
     from trainwright import AutoModelForCausalLM, DataError, Trainer
 
-    model = AutoModelForCausalLM.from_pretrained("gpt2")
     dataset = load_dataset("wikitext", "wikitext-2-raw-v1", split="train[:1%]")
+    trainer = Trainer(model=AutoModelForCausalLM.from_pretrained("gpt2"), train_dataset=dataset)
+    assert trainer.train().global_step == 6  # with the tokenizer of the model's folder
+
+    for file in Path("gpt2").glob("tokenizer*"):
+        file.unlink()
+    model = AutoModelForCausalLM.from_pretrained("gpt2")
     trainer = Trainer(model=model, train_dataset=dataset)
     with pytest.raises(DataError, match=r"'text'.*dataset\.map\(lambda rows: tokenizer\(rows\['text'\]"):
         trainer.train()

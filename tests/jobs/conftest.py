@@ -29,7 +29,7 @@ def server():
         yield address
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def database(request, home, monkeypatch):
     """The address of an empty database."""
     if request.param == "sqlite":

@@ -167,6 +167,7 @@ def test_the_policy_allows_no_foreign_code(served):
     assert " on" not in page.replace(" on ", "").split("<body>")[0]
 
 
+@pytest.mark.slow
 def test_parameters_never_reach_a_shell(served, made, job, tmp_path):
     evil = f"; touch {tmp_path}/taken; $(touch {tmp_path}/taken) `touch {tmp_path}/taken`"
     code, text = served.change(f"/api/jobs/{job}/again", json.dumps({"params": {"steps": evil}}))

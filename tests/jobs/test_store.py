@@ -101,6 +101,7 @@ def test_eight_writers_lose_no_row(store, home):
         assert [step for step, _, _ in store.metric(job, "loss")] == list(range(count))
 
 
+@pytest.mark.slow
 def test_records_are_moved_exactly_once_by_any_number_of_movers(store, home):
     job = Tracking("once", {}, "a job")
     for step in range(500):

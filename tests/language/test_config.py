@@ -229,6 +229,7 @@ def test_overrides_in_both_habits(place):
         load(place / "run.yaml", ["data.train.datasets.4.split=x"])
 
 
+@pytest.mark.slow
 def test_a_folders_own_file_says_the_same_again(place):
     for path in RECIPES:
         config = load(path).config

@@ -284,6 +284,7 @@ class Deadly(cases.Augmented):
         return super().__getitem__(index)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_one_sentence_and_the_run_resumes(tmp_path, caplog):
     changes = {"dataloader_num_workers": 2, "dataloader_prefetch_factor": 1, "max_steps": 20}
     with pytest.raises(DataError, match="A process that loads data was killed.*can be resumed"):
@@ -337,6 +338,7 @@ def test_a_dead_holder_frees_the_folder(tmp_path):
     RunLock(tmp_path).acquire()
 
 
+@pytest.mark.slow
 def test_children_of_a_dead_holder_are_waited_for(tmp_path):
     body = """
         import os, time

@@ -172,6 +172,7 @@ def test_outside_the_main_thread_it_is_said(tmp_path, caplog):
     assert caplog.text.count("outside the main thread") == 1
 
 
+@pytest.mark.slow
 def test_workers_outlive_a_signal_to_the_whole_group(tmp_path):
     given = {"settings": {"max_steps": 4000, "save_strategy": "no", "dataloader_num_workers": 2}, "pause": 0.01}
     process = kills.start(tmp_path, given)

@@ -14,9 +14,10 @@ _STARTING_SECONDS = 30.0  # from a worker's claim to the first word of the proce
 
 def sweep(store: Store) -> None:
     """Move what journals of this machine still hold, and mark the jobs whose process is gone."""
-    for folder in sorted((places.home() / "jobs").glob("*")):
-        if (folder / places.JOURNAL).is_file():
-            store.move(folder.name, folder)
+    moved = store.moved()
+    for path in sorted((places.home() / "jobs").glob(f"*/{places.JOURNAL}")):
+        if path.stat().st_size > moved.get(path.parent.name, 0):
+            store.move(path.parent.name, path.parent)
     for job in store.jobs([RUNNING]):
         if not is_alive(job):
             mark_gone(store, job, "Its process vanished without a word.")

@@ -180,6 +180,12 @@ class Store:
         with self.reader.connect() as connection:
             return [_job(row) for row in connection.execute(query).mappings()]
 
+    def moved(self) -> dict[str, int]:
+        """Return how many bytes of every job's journal are in the database."""
+        with self.reader.connect() as connection:
+            rows = connection.execute(sql.select(schema.jobs.c.id, schema.jobs.c.moved)).all()
+        return {str(job): int(done) for job, done in rows}
+
     def metric_names(self, job: str) -> dict[str, int]:
         """Return the names of a job's metrics and how many values each has."""
         table = schema.metrics
