@@ -17,7 +17,7 @@ from trainwright.args.refusals import REFUSED
 from trainwright.args.training import adopt
 
 DOCS = Path(__file__).parent.parent / "docs" / "arguments.md"
-OURS_ONLY = {"allow_batch_change", "max_skipped_steps", "spike_factor", "use_fused_loss"}
+OURS_ONLY = {"allow_batch_change", "ema_decay", "max_skipped_steps", "spike_factor", "use_fused_loss"}
 
 
 def default(field):

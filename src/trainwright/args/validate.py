@@ -79,6 +79,9 @@ def _shares(args: Any) -> Iterator[str]:
         value = getattr(args, name)
         if not is_number(value) or not 0 <= value < 1:
             yield f"{name}={value!r} must be a number from 0 to below 1."
+    decay = args.ema_decay
+    if decay is not None and (not is_number(decay) or not 0 <= decay < 1):
+        yield f"ema_decay={decay!r} must be a number from 0 to below 1, or be left out."
     factor = args.spike_factor
     if factor is not None and (not is_number(factor) or factor <= 1):
         yield f"spike_factor={factor!r} must be a number above 1, or be left out."

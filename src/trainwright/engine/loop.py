@@ -92,6 +92,8 @@ def update(run: Run, loss: torch.Tensor) -> bool:
     run.fire("pre_optimizer_step")
     bad = precision.is_bad(loss, run.grad_norm, alone=trainer.strategy.world.size == 1)
     done = precision.step(trainer.optimizer, bad)
+    if trainer.ema is not None:
+        trainer.ema.update(trainer.model)
     run.fire("optimizer_step")
     run.health.restore_buffers(bad)
     run.meter.add(loss, bad)

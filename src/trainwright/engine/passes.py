@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,6 +52,11 @@ def rows_of(loader: Any) -> np.ndarray | None:
     return plan.order.rows(0) if plan is not None and plan.order.sampling == "by_length" else None
 
 
+def averaged(trainer: Trainer) -> AbstractContextManager[None]:
+    """Return the context in which the model has the moving average of its weights, where the run keeps one."""
+    return nullcontext() if trainer.ema is None else trainer.ema.applied(trainer.model)
+
+
 @contextmanager
 def evaluating(trainer: Trainer, records: Records) -> Iterator[nn.Module]:
     """Give the model in evaluation mode, in the number format asked for; training goes on afterwards as before.
@@ -69,7 +74,7 @@ def evaluating(trainer: Trainer, records: Records) -> Iterator[nn.Module]:
     if not trainer.is_in_train:
         fusing.prepare(trainer)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), averaged(trainer):
             yield model
     finally:
         trainer.records = training_records

@@ -12,6 +12,7 @@ from trainwright import randomness
 from trainwright.args.training import saved_arguments
 from trainwright.checkpoint import check, folder, weights
 from trainwright.data.loader import PlannedLoader, TrainLoader
+from trainwright.engine import ema
 from trainwright.engine.run import Run
 from trainwright.errors import CheckpointError
 from trainwright.state import TrainerState
@@ -184,6 +185,8 @@ def restore_rest(run: Run, saved: Saved) -> None:
     restore_schedule(trainer, folder.load(place / "scheduler.pt"))
     if (place / "scaler.pt").exists():
         trainer.precision.load_state_dict(folder.load(place / "scaler.pt"))
+    if trainer.ema is not None and (place / ema.FILE).exists():
+        trainer.ema.load_state_dict(folder.load(place / ema.FILE))
     run.due = list(saved.about.get("due", []))
     restore_rank(run, place)
 

@@ -14,7 +14,8 @@ from trainwright.args.training import saved_arguments
 from trainwright.batch import map_tensors
 from trainwright.checkpoint import folder, weights
 from trainwright.checkpoint.writer import Draft, Written, not_written, write
-from trainwright.engine import hub
+from trainwright.engine import ema, hub
+from trainwright.engine.passes import averaged
 from trainwright.engine.run import Run
 from trainwright.errors import CheckpointError, SaveError
 
@@ -110,6 +111,8 @@ def resumable_state(trainer: Trainer, ranks: list[dict[str, Any]]) -> dict[str, 
     objects = {"optimizer.pt": trainer.optimizer.state_dict(), "scheduler.pt": trainer.lr_scheduler.state_dict()}
     if scaler := trainer.precision.state_dict():
         objects["scaler.pt"] = scaler
+    if trainer.ema is not None:
+        objects[ema.FILE] = trainer.ema.state_dict()
     return objects | {randomness.file_name(rank, len(ranks)): state for rank, state in enumerate(ranks)}
 
 
@@ -176,7 +179,8 @@ def save_model(trainer: Trainer, output_dir: str | None) -> None:
     """Write the weights, configuration and tokenizer, on the process that writes."""
     place = Path(output_dir if output_dir is not None else trainer.args.output_dir or ".")
     if trainer.args.should_save and not (trainer.is_in_train and (place / folder.MANIFEST).exists()):
-        weights.save_model(trainer.model, place, trainer.processing_class)
+        with averaged(trainer):
+            weights.save_model(trainer.model, place, trainer.processing_class)
 
 
 def callback_states(trainer: Trainer) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from trainwright.engine import generation as generating
 from trainwright.engine import replay as replaying
 from trainwright.engine import results as files
 from trainwright.engine import training as runs
+from trainwright.engine.ema import Ema
 from trainwright.engine.meters import Records
 from trainwright.engine.run import Run
 from trainwright.engine.wiring import assemble, old_names, own_arguments
@@ -128,6 +129,7 @@ class Trainer:
         self.records = Records()
         self.generation: generating.Generation | None = None
         self.forced: generating.Forced | None = None
+        self.ema: Ema | None = None
         self.noise: Any = None
         self.hub_model_id: str | None = None
         self.push_in_progress: Any = None

@@ -14,6 +14,7 @@ from trainwright.checkpoint import folder, weights
 from trainwright.checkpoint.lock import RunLock
 from trainwright.data.loader import TrainLoader
 from trainwright.engine import fusing, loading, loop, reports, resume, saving
+from trainwright.engine.ema import FILE, Ema
 from trainwright.engine.losses import computing_parameters
 from trainwright.engine.meters import Records
 from trainwright.engine.modes import train_mode, training_model
@@ -136,6 +137,7 @@ def build(trainer: Trainer, loader: TrainLoader, saved: resume.Saved | None, sig
     fusing.prepare(trainer)
     trainer.computing_parameters = computing_parameters(trainer.model)
     trainer.create_optimizer_and_scheduler(num_training_steps=max_steps)
+    trainer.ema = None if args.ema_decay is None else Ema(trainer.model, args.ema_decay)
     parameters = [p for p in trainer.model.parameters() if p.requires_grad]
     run_id = (saved.about.get("run") if saved is not None else None) or trainer.strategy.from_main(uuid4().hex)
     run = Run(
@@ -217,6 +219,8 @@ def finish(run: Run) -> TrainOutput:
     best = trainer.state.best_model_checkpoint
     if trainer.args.load_best_model_at_end and best is not None:
         weights.load_model(trainer.model, Path(best))
+        if trainer.ema is not None:
+            trainer.ema.load_state_dict(folder.load(Path(best) / FILE))
         trainer.note(
             f"Loaded the best model, '{best}', with {trainer.args.metric_for_best_model} {trainer.state.best_metric}."
         )

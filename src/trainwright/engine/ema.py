@@ -1,0 +1,62 @@
+"""The moving average of the weights: what is evaluated and saved in place of the last step's (`ema_decay`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+FILE = "ema.pt"
+
+
+class Ema:
+    """The exponential moving average of a model's trainable weights.
+
+    The decay of update n is min(decay, (1 + n) / (10 + n)), so that the first weights are soon forgotten (TensorFlow's
+    ExponentialMovingAverage).
+
+    Attributes:
+        updates: how many steps are in it.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.updates = 0
+        self.weights = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Take a step's weights in."""
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        now = dict(model.named_parameters())
+        names = list(self.weights)
+        average = get_ema_multi_avg_fn(decay)
+        average([self.weights[name] for name in names], [now[name] for name in names], self.updates)
+        self.updates += 1
+
+    @contextmanager
+    def applied(self, model: nn.Module) -> Iterator[None]:
+        """Let the model have the average while the body runs."""
+        now = dict(model.named_parameters())
+        last = {name: now[name].data for name in self.weights}
+        for name, average in self.weights.items():
+            now[name].data = average
+        try:
+            yield
+        finally:
+            for name, tensor in last.items():
+                now[name].data = tensor
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        return {"updates": self.updates, "weights": self.weights}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with what a checkpoint kept."""
+        self.updates = state["updates"]
+        for name, average in self.weights.items():
+            average.copy_(state["weights"][name])
