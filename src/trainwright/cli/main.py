@@ -22,6 +22,7 @@ COMMANDS = {
     "data": "show the rows of a YAML file as the model sees them",
     "compare": "train the same file with several engines, side by side",
     "algebra": "make problems of computer algebra, train, and look at a model's answers",
+    "imitation": "record demonstrations, train policies from them, try them",
     "jobs": "queue, watch, stop, resume and compare jobs",
     "ui": "a page of this machine that shows the jobs",
     "replay": "show the rows that a past step of a run read",

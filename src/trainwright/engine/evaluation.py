@@ -73,6 +73,7 @@ def evaluate_set(trainer: Trainer, dataset: Any, ignore_keys: list[str] | None, 
     if trainer.generation is not None:
         trainer.forced = None
         metrics |= generation.evaluate(trainer, dataset, prefix, trainer.generation, forced)
+    metrics |= trainer.evaluation_metrics(prefix)
     trainer.log(dict(metrics))
     return {**metrics, "epoch": trainer.state.epoch}
 

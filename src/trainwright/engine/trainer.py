@@ -237,6 +237,13 @@ class Trainer:
         """Return the loader of training batches."""
         return loading.train_dataloader(self)
 
+    def evaluation_metrics(self, prefix: str) -> dict[str, float]:
+        """Return metrics of a subclass's own, whose names begin with `prefix`; they are logged with the others.
+
+        Called once for every set that is evaluated; the best checkpoint and early stopping may go by them.
+        """
+        return {}
+
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """Return the loader of evaluation batches: of the set given, or named, or of the Trainer's own."""
         return loading.eval_dataloader(self, eval_dataset)

@@ -1,0 +1,118 @@
+"""`trainwright imitation record`, `train FILE`, `eval RUN`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def run(argv: Sequence[str]) -> int:
+    """Record demonstrations, train a policy from them, or try one in its environment."""
+    parser = argparse.ArgumentParser(prog="trainwright imitation", description="Policies from demonstrations.")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    make = actions.add_parser("record", help="write demonstrations of a scripted or random expert")
+    make.add_argument("--env", required=True, help="such as CartPole-v1")
+    make.add_argument("--expert", default="scripted", help="scripted or random (scripted)")
+    make.add_argument("--episodes", type=int, default=20, help="how many (20)")
+    make.add_argument("--seed", type=int, default=0, help="of the first; episode n begins from seed + n (0)")
+    make.add_argument("-o", "--output", type=Path, required=True, help="an .npz file")
+    train = actions.add_parser("train", help="train what a YAML file describes")
+    train.add_argument("file", type=Path, help="with the sections data, policy, train and rollout")
+    train.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as train.learning_rate=1e-3")
+    train.add_argument("--resume", action="store_true", help="go on with the run in train.output_dir")
+    look = actions.add_parser("eval", help="try a run's policy in its environment")
+    look.add_argument("run", type=Path, help="the run's folder, or one of its checkpoints")
+    look.add_argument("--episodes", type=int, help="how many (the run's)")
+    look.add_argument("--seed", type=int, help="of the first (the run's)")
+    look.add_argument("--film", type=Path, help="write the first episode as a GIF")
+    args = parser.parse_args(argv)
+    return {"record": _record, "train": _train, "eval": _eval}[args.action](args)
+
+
+def _record(args: argparse.Namespace) -> int:
+    import numpy as np
+
+    from trainwright.tasks.imitation.episodes import write_npz
+    from trainwright.tasks.imitation.experts import record
+
+    episodes = list(record(args.env, args.expert, args.episodes, args.seed))
+    write_npz(args.output, episodes, {"env": args.env, "expert": args.expert, "seed": args.seed})
+    mean = np.mean([one.about["return"] for one in episodes])
+    steps = sum(map(len, episodes))
+    print(f"{args.output}: {len(episodes)} episodes of {args.env}, {steps} steps, mean return {mean:.1f}")
+    return 0
+
+
+def _train(args: argparse.Namespace) -> int:
+    from trainwright.tasks.imitation.run import RUN_FILE, read_file
+
+    sections = read_file(args.file, args.overrides)
+    folder = Path((sections.get("train") or {}).get("output_dir", "trainer_output"))
+    if args.resume and (folder / RUN_FILE).is_file():
+        sections = read_file(folder / RUN_FILE, [f"train.output_dir={folder}"])
+    train(sections, args.file.stem, args.resume)
+    return 0
+
+
+def train(sections: dict[str, Any], name: str, resume: bool) -> Any:
+    """Train what sections describe, as a job; return the Trainer.
+
+    Raises:
+        ConfigError: the run's folder holds another one.
+    """
+    import yaml
+
+    from trainwright.checkpoint.check import newest_valid
+    from trainwright.cli import as_job
+    from trainwright.errors import ConfigError
+    from trainwright.tasks.imitation.run import RUN_FILE, build
+
+    resume = resume or as_job.resumes()
+    flat = {f"{part}.{key}": value for part, keys in sections.items() for key, value in keys.items()}
+    with as_job.running(name, {key: v for key, v in flat.items() if isinstance(v, str | int | float | bool)}):
+        trainer = build(sections)
+        folder = trainer.run_folder
+        there = newest_valid(folder)[0] is not None
+        if there and not resume:
+            raise ConfigError(
+                f"train.output_dir '{folder}' holds another run. --resume goes on with it; else give another folder: "
+                "train.output_dir=FOLDER."
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / RUN_FILE).write_text(yaml.safe_dump(sections, sort_keys=False), encoding="utf-8")
+        try:
+            trainer.train(resume_from_checkpoint=True if there else None)
+            trainer.save_model(str(folder))
+        finally:
+            if trainer.rollouts is not None:
+                trainer.rollouts.close()
+    return trainer
+
+
+def _eval(args: argparse.Namespace) -> int:
+    from trainwright.errors import ConfigError
+    from trainwright.tasks.imitation.policies import load_policy
+    from trainwright.tasks.imitation.rollout import Rollouts, summary
+    from trainwright.tasks.imitation.run import RUN_FILE, read_file
+
+    home = args.run if (args.run / RUN_FILE).is_file() else args.run.parent
+    given = dict(read_file(home / RUN_FILE).get("rollout") or {})
+    if not given:
+        raise ConfigError(f"'{home / RUN_FILE}' names no environment in its section rollout.")
+    changes = {name: getattr(args, name) for name in ("episodes", "seed") if getattr(args, name) is not None}
+    rollouts = Rollouts(**{**given, **changes, "film": 1 if args.film else 0})
+    policy = load_policy(args.run)
+    results = rollouts.run(policy)
+    rollouts.close()
+    for one in results:
+        print(
+            f"seed {one.seed}  return {one.total:.2f}  steps {one.length}  {'success' if one.success else 'no success'}"
+        )
+    found = summary(results, "mean")
+    print("  ".join(f"{name.removeprefix('mean_')} {value:.4g}" for name, value in found.items()))
+    if args.film:
+        rollouts.record_film(policy, args.film)
+        print(f"Written: {args.film}")
+    return 0

@@ -1,0 +1,1 @@
+"""Imitation learning: policies from demonstrations, tried in their environment while they train."""

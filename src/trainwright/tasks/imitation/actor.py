@@ -1,0 +1,69 @@
+"""A policy at work: what it has seen, the chunk of actions it is in, for several environments in step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from trainwright.tasks.imitation.episodes import STATE
+from trainwright.tasks.imitation.policies import Policy
+
+
+class Actor:
+    """Acts for several environments whose episodes began together.
+
+    Args:
+        policy: in evaluation mode.
+        count: environments.
+        seed: of policies that draw their actions.
+    """
+
+    def __init__(self, policy: Policy, count: int, seed: int = 0) -> None:
+        self.policy, self.config = policy, policy.config
+        self.count = count
+        self.generator = torch.Generator().manual_seed(seed)
+        self.moments: list[dict[str, np.ndarray]] = []
+        self.chunks: list[np.ndarray] = []  # (count, chunk, size), the newest last
+        self.ages: list[int] = []
+
+    def act(self, observation: dict[str, np.ndarray]) -> np.ndarray:
+        """Return the next actions, (count, size), or (count,) of discrete ones, for observations (count, ...)."""
+        self.moments = [*self.moments, observation][-self.config.history :]
+        every = self.config.chunk if self.config.execute is None else self.config.execute
+        if not self.chunks or self.config.ensemble or self.ages[-1] + 1 >= min(every, self.config.chunk):
+            self.ages = [age + 1 for age in self.ages]
+            self._ask()
+        else:
+            self.ages = [age + 1 for age in self.ages]
+        chosen = self._ensembled() if self.config.ensemble else self.chunks[-1][:, self.ages[-1]]
+        return chosen.argmax(-1) if self.config.discrete else chosen
+
+    def _ask(self) -> None:
+        device = self.policy.device
+        filled = [self.moments[0]] * (self.config.history - len(self.moments)) + self.moments
+        batch = {
+            name: torch.from_numpy(np.stack([one[name] for one in filled], axis=1)).to(device) for name in filled[0]
+        }
+        said = self.policy.predict(batch, self.generator).float().cpu().numpy()
+        keep = self.config.chunk if self.config.ensemble else 1
+        self.chunks, self.ages = [*self.chunks, said][-keep:], [*self.ages, 0][-keep:]
+
+    def _ensembled(self) -> np.ndarray:
+        """Return the mean of what all chunks say of this moment, the oldest weighing most: exp(-ensemble · i)."""
+        said = [chunk[:, age] for chunk, age in zip(self.chunks, self.ages, strict=True) if age < self.config.chunk]
+        weights = np.exp(-self.config.ensemble * np.arange(len(said)))
+        return np.tensordot(weights / weights.sum(), np.stack(said), axes=1)
+
+
+def named(observation: Any) -> dict[str, np.ndarray]:
+    """Return an environment's observation by name; one without names is the `state`."""
+    if isinstance(observation, dict):
+        return {name: _plain(value) for name, value in observation.items()}
+    return {STATE: _plain(observation)}
+
+
+def _plain(value: Any) -> np.ndarray:
+    array = np.asarray(value)
+    return array if array.dtype == np.uint8 else array.astype(np.float32)

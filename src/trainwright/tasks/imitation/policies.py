@@ -1,0 +1,210 @@
+"""Policies: what all have in common, and the simplest, a network of dense layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from trainwright.errors import CheckpointError
+from trainwright.tasks.imitation.normalize import ACTION, Normalizer
+
+Observation = Mapping[str, torch.Tensor]
+
+
+class PolicyConfig(PreTrainedConfig):
+    """What a policy sees and does.
+
+    Attributes:
+        numbers: size of every observation of numbers, by name.
+        images: (height, width, channels) of every image, by name.
+        action_size: of an action; for discrete ones their number.
+        discrete: actions are one of `action_size`.
+        history, chunk: moments seen, actions said at once.
+        execute: actions of a chunk that are done before it is asked again.
+        ensemble: weight of temporal ensembling, 0 for none (Zhao et al. 2023, section IV-A); asks at every moment.
+    """
+
+    numbers: dict[str, int] | None = None
+    images: dict[str, list[int]] | None = None
+    action_size: int = 1
+    discrete: bool = False
+    history: int = 1
+    chunk: int = 1
+    execute: int | None = None
+    ensemble: float = 0.0
+
+
+class Policy(PreTrainedModel):
+    """A policy: `forward` gives the losses of a batch, `predict` the actions of some moments, `act` the next one."""
+
+    config_class = PolicyConfig
+    main_input_name = "observation"
+    actor: Any = None
+
+    def __init__(self, config: PolicyConfig) -> None:
+        super().__init__(config)
+        self.normalizer = Normalizer({**(config.numbers or {}), ACTION: config.action_size})
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Leave every part as torch draws it."""
+
+    def forward(self, observation: Observation, action: torch.Tensor, action_is_pad: torch.Tensor) -> dict[str, Any]:
+        """Return the losses of a batch, `loss` among them.
+
+        Args:
+            observation: by name, (rows, history, ...).
+            action: (rows, chunk, size), as recorded.
+            action_is_pad: (rows, chunk), True for what is no target.
+        """
+        raise NotImplementedError
+
+    def predict(self, observation: Observation, generator: torch.Generator | None = None) -> torch.Tensor:
+        """Return the actions of some moments, (rows, chunk, size), as the environment takes them."""
+        raise NotImplementedError
+
+    def act(self, observation: Any) -> Any:
+        """Return the next action for one environment's observation: an array, or a dict of arrays by name.
+
+        `reset()` begins an episode.
+        """
+        from trainwright.tasks.imitation.actor import Actor, named
+
+        if self.actor is None:
+            self.actor = Actor(self.eval(), 1)
+        batch = {name: value[None] for name, value in named(observation).items()}
+        return self.actor.act(batch)[0]
+
+    def reset(self) -> None:
+        """Forget the episode before."""
+        self.actor = None
+
+
+class Features(nn.Module):
+    """Observations as one vector per moment: normalised numbers, and images through a small network of convolutions."""
+
+    def __init__(self, config: PolicyConfig, normalizer: Normalizer) -> None:
+        super().__init__()
+        self.names = list(config.numbers or {})
+        self.normalizer = [normalizer]  # not a part of this module, which would save it twice
+        self.backbone = nn.ModuleDict({name: _convolutions(shape[2]) for name, shape in (config.images or {}).items()})
+        self.size = sum((config.numbers or {}).values()) + 64 * len(self.backbone)
+
+    def forward(self, observation: Observation) -> torch.Tensor:
+        """Return (rows, history, size)."""
+        parts = [self.normalizer[0](name, observation[name].float()) for name in self.names]
+        for name, network in self.backbone.items():
+            images = observation[name].float().div(255).movedim(-1, -3)
+            parts.append(network(images.flatten(0, 1)).unflatten(0, images.shape[:2]))
+        return torch.cat(parts, dim=-1)
+
+
+def _convolutions(channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, 16, 5, stride=2), nn.ReLU(), nn.Conv2d(16, 32, 3, stride=2), nn.ReLU(),
+        nn.Conv2d(32, 64, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+    )  # fmt: skip
+
+
+def masked_mean(losses: torch.Tensor, is_pad: torch.Tensor) -> torch.Tensor:
+    """Return the mean of losses (rows, chunk) over what is a target."""
+    wanted = ~is_pad
+    return (losses * wanted).sum() / wanted.sum().clamp(min=1)
+
+
+class MlpConfig(PolicyConfig):
+    """A network of dense layers.
+
+    Attributes:
+        bins: 0 says numbers (L1 loss); otherwise every dimension of an action is one of so many equal steps between
+            the least and the greatest demonstrated, and said as a class, so that where a demonstrator jumps from one
+            action to another the policy does too and does not say their mean.
+    """
+
+    model_type = "trainwright_mlp_policy"
+    width: int = 128
+    depth: int = 2
+    dropout: float = 0.0
+    bins: int = 0
+
+
+class MlpPolicy(Policy):
+    """Behaviour cloning with chunks of actions."""
+
+    config_class = MlpConfig
+
+    def __init__(self, config: MlpConfig) -> None:
+        super().__init__(config)
+        self.features = Features(config, self.normalizer)
+        sizes = [self.features.size * config.history, *([config.width] * config.depth)]
+        layers = [
+            part
+            for one, other in zip(sizes, sizes[1:], strict=False)
+            for part in (nn.Linear(one, other), nn.GELU(), nn.Dropout(config.dropout))
+        ]
+        each = config.action_size * max(config.bins, 1)
+        self.network = nn.Sequential(*layers, nn.Linear(sizes[-1], config.chunk * each))
+        self.post_init()
+
+    def said(self, observation: Observation) -> torch.Tensor:
+        """Return what the network says: (rows, chunk, size), with a last dimension of bins where there are some."""
+        out = self.network(self.features(observation).flatten(1))
+        return out.unflatten(1, (self.config.chunk, self.config.action_size, -1))
+
+    def forward(self, observation: Observation, action: torch.Tensor, action_is_pad: torch.Tensor) -> dict[str, Any]:
+        """Return `loss`: L1 of normalised actions, or cross-entropy of bins or of discrete actions."""
+        out, config = self.said(observation), self.config
+        if config.discrete:
+            losses = functional.cross_entropy(
+                out.squeeze(-1).flatten(0, 1), action.argmax(-1).flatten(), reduction="none"
+            )
+            return {"loss": masked_mean(losses.view(action_is_pad.shape), action_is_pad)}
+        wanted = self.normalizer(ACTION, action)
+        if config.bins:
+            place = ((wanted.clamp(-1, 1) + 1) / 2 * (config.bins - 1)).round().long()
+            losses = functional.cross_entropy(out.flatten(0, 2), place.flatten(), reduction="none")
+            return {"loss": masked_mean(losses.view(place.shape).mean(-1), action_is_pad)}
+        return {"loss": masked_mean((out.squeeze(-1) - wanted).abs().mean(-1), action_is_pad)}
+
+    @torch.no_grad()
+    def predict(self, observation: Observation, generator: torch.Generator | None = None) -> torch.Tensor:
+        """Return the actions of some moments, (rows, chunk, size)."""
+        out = self.said(observation)
+        if self.config.discrete:
+            return out.squeeze(-1)
+        if self.config.bins:
+            out = out.argmax(-1, keepdim=True) / (self.config.bins - 1) * 2.0 - 1
+        return self.normalizer.inverse(ACTION, out.squeeze(-1))
+
+
+def kinds() -> dict[str, type[Policy]]:
+    """Return the policies by `policy.kind`."""
+    from trainwright.tasks.imitation.act import ActPolicy
+    from trainwright.tasks.imitation.diffusion import DiffusionPolicy
+
+    return {"mlp": MlpPolicy, "act": ActPolicy, "diffusion": DiffusionPolicy}
+
+
+def load_policy(folder: str | Path) -> Policy:
+    """Return the policy of a folder, ready to act; of a checkpoint with a moving average, that one's.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    path = Path(folder).expanduser()
+    if not (path / "config.json").is_file():
+        raise CheckpointError(f"'{folder}' holds no policy: it has no config.json.")
+    known = {kind.config_class.model_type: kind for kind in kinds().values()}
+    found = PreTrainedConfig.get_config_dict(path)[0].get("model_type")
+    if found not in known:
+        raise CheckpointError(f"'{folder}' holds a '{found}', which is no policy of ours; load it with its own class.")
+    policy: Policy = known[found].from_pretrained(path)
+    if (path / "ema.pt").is_file():
+        weights = torch.load(path / "ema.pt", weights_only=True, map_location="cpu")["weights"]
+        policy.load_state_dict(weights, strict=False)
+    return policy.eval()

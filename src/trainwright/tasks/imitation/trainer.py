@@ -1,0 +1,80 @@
+"""A Trainer of policies: rollouts belong to its evaluation, the backbone may have a learning rate of its own."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainwright.engine.meters import Records
+from trainwright.engine.passes import evaluating
+from trainwright.engine.trainer import Trainer
+from trainwright.tasks.imitation.rollout import Rollouts, summary
+
+_BACKBONE = "backbone"
+
+
+class PolicyTrainer(Trainer):
+    """Trains a policy whose forward returns a dictionary of losses.
+
+    Attributes:
+        rollouts: episodes that every evaluation runs; their metrics are its metrics, so the best checkpoint and early
+            stopping may go by them.
+        backbone_learning_rate: of the parameters whose name says backbone.
+    """
+
+    def __init__(
+        self, *args: Any, rollouts: Rollouts | None = None, backbone_learning_rate: float | None = None, **named: Any
+    ) -> None:
+        super().__init__(*args, **named)
+        self.rollouts = rollouts
+        self.backbone_learning_rate = backbone_learning_rate
+        self._last_rollout: tuple[int, dict[str, float]] | None = None
+
+    def compute_loss(
+        self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Return the policy's losses, every one of which is logged."""
+        losses = model(**inputs)
+        return (losses, losses) if return_outputs else losses
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Build the optimizer, the backbone in groups of its own where it has a learning rate."""
+        optimizer = super().create_optimizer(model)
+        if self.backbone_learning_rate is None:
+            return optimizer
+        names = {id(p) for name, p in self.model.named_parameters() if _BACKBONE in name}
+        for group in list(optimizer.param_groups):
+            apart = [p for p in group["params"] if id(p) in names]
+            group["params"] = [p for p in group["params"] if id(p) not in names]
+            if apart:
+                settings = {name: value for name, value in group.items() if name != "params"}
+                optimizer.add_param_group({**settings, "params": apart, "lr": self.backbone_learning_rate})
+        return optimizer
+
+    def evaluation_metrics(self, prefix: str) -> dict[str, float]:
+        """Return success rate, return and length of the rollouts, where they are due."""
+        rollouts, step = self.rollouts, self.state.global_step
+        if rollouts is None or (rollouts.rollout_steps and self.is_in_train and step % rollouts.rollout_steps):
+            return {}
+        if self._last_rollout is None or self._last_rollout[0] != step or not self.is_in_train:
+            self._last_rollout = (
+                step,
+                self.strategy.from_main(self._roll(step) if self.is_world_process_zero() else None),
+            )
+        return {f"{prefix}_{name}": value for name, value in self._last_rollout[1].items()}
+
+    def _roll(self, step: int) -> dict[str, float]:
+        """Run the episodes, write them down, and return their metrics without a prefix."""
+        rollouts = self.rollouts
+        assert rollouts is not None
+        with evaluating(self, Records()) as policy:
+            results = rollouts.run(policy)  # type: ignore[arg-type]
+            if rollouts.film:
+                rollouts.record_film(policy, self.run_folder / "rollouts" / f"step_{step}.gif")  # type: ignore[arg-type]
+        path = self.run_folder / "rollouts" / f"step_{step}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("[\n" + ",\n".join(json.dumps(vars(one)) for one in results) + "\n]\n", encoding="utf-8")
+        return {name.removeprefix("_"): value for name, value in summary(results, "").items()}
