@@ -27,6 +27,7 @@ def snippets(language):
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.setattr(sys, "argv", sys.argv)  # a snippet sets it
     tiny.bert_classifier(num_labels=2).save_pretrained("my-model")
     tiny.tokenizer().save_pretrained("my-model")

@@ -11,6 +11,7 @@ _AGAIN = "Start anew with: rm -r {folder} && trainwright demo{name}"
 _TEXTS = {
     "code": "a small language model of Python code, from random weights, on Python's own library (the default)",
     "algebra": "derivatives of polynomials by a small transformer, checked by algebra",
+    "imitation": "balancing a pole from demonstrations, tried in its environment while it is learned",
 }
 
 
@@ -18,13 +19,13 @@ def run(argv: Sequence[str]) -> int:
     """Train a demo, go on with an interrupted one, or say that it is complete."""
     parser = argparse.ArgumentParser(
         prog="trainwright demo", description="; ".join(f"{name}: {text}" for name, text in _TEXTS.items()),
-        usage="trainwright demo [code | algebra] [KEY=VALUE ...]",
+        usage="trainwright demo [code | algebra | imitation] [KEY=VALUE ...]",
     )  # fmt: skip
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as training.learning_rate=0.003")
     given = list(argv)
     name = given.pop(0) if given and given[0] in _TEXTS else "code"
     args = parser.parse_args(given)
-    return {"code": _code, "algebra": _algebra}[name](args.overrides)
+    return {"code": _code, "algebra": _algebra, "imitation": _imitation}[name](args.overrides)
 
 
 def _finished(folder: Path, name: str) -> bool | None:
@@ -71,4 +72,20 @@ def _algebra(overrides: Sequence[str]) -> int:
             with as_job.running("demo-algebra", dict(word.split("=", 1) for word in overrides)):
                 train_file(recipe, overrides, resume=finished is not None)
     show(folder)
+    return 0
+
+
+def _imitation(overrides: Sequence[str]) -> int:
+    from trainwright.cli.imitation import train
+    from trainwright.tasks.imitation.run import read_file
+    from trainwright.tasks.imitation.show import draw_returns
+
+    with as_file(files("trainwright") / "recipes" / "imitation.yaml") as recipe:
+        sections = read_file(recipe, overrides)
+    folder = Path(sections["train"]["output_dir"])
+    finished = _finished(folder, " imitation")
+    if not finished:
+        train(sections, "demo-imitation", resume=finished is not None)
+    lines, picture = draw_returns(folder, sections["rollout"])
+    print("\n".join([*lines, f"Written: {picture}", f"Try it: trainwright imitation eval {folder} --film pole.gif"]))
     return 0

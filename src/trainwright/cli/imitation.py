@@ -93,7 +93,7 @@ def train(sections: dict[str, Any], name: str, resume: bool) -> Any:
 
 def _eval(args: argparse.Namespace) -> int:
     from trainwright.errors import ConfigError
-    from trainwright.tasks.imitation.policies import load_policy
+    from trainwright.tasks.imitation.loading import load_policy
     from trainwright.tasks.imitation.rollout import Rollouts, summary
     from trainwright.tasks.imitation.run import RUN_FILE, read_file
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from trainwright.errors import ConfigError
 
-KINDS = ("sft", "dpo", "pretrain", "algebra")
+KINDS = ("sft", "dpo", "pretrain", "algebra", "imitation")
 
 
 def run(argv: Sequence[str]) -> int:
@@ -23,9 +23,9 @@ def run(argv: Sequence[str]) -> int:
         raise ConfigError(f"'{target}' exists; give another name: trainwright init {args.kind} FILE.")
     recipes = files("trainwright") / "recipes"
     text = (recipes / f"{args.kind}.yaml").read_text(encoding="utf-8")
-    if args.kind == "algebra":
+    if args.kind in ("algebra", "imitation"):
         target.write_text(text, encoding="utf-8")
-        print(f"Wrote {target}. Change it, then: trainwright algebra train {target}")
+        print(f"Wrote {target}. Change it, then: trainwright {args.kind} train {target}")
         return 0
     target.write_text(f"# yaml-language-server: $schema={recipes / 'run.schema.json'}\n{text}", encoding="utf-8")
     print(f"Wrote {target}. Change it, then: trainwright check -c {target} && trainwright train -c {target}")

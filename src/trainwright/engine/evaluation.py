@@ -128,9 +128,10 @@ def evaluation_loop(
             weightless = isinstance(batch, Repeat)
             batch = batch.batch if isinstance(batch, Repeat) else batch
             without_logits = loss_only and trainer.forced is None
+            records.weight = weight = 0 if weightless else trainer.count_eval_items(batch)
             loss, logits, labels = trainer.prediction_step(model, batch, without_logits, ignore_keys=ignore_keys)
             rows = 0 if weightless else row_count(batch)
-            totals.add(loss, 0 if weightless else trainer.count_eval_items(batch), rows)
+            totals.add(loss, weight, rows)
             if logits is not None and trainer.forced is not None and not weightless:
                 trainer.forced.add(batch, logits)
             if logits is not None and trainer.preprocess_logits_for_metrics is not None:

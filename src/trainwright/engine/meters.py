@@ -57,19 +57,27 @@ class LossMeter:
 
 
 class Records:
-    """Named numbers besides the loss, averaged over the logging window."""
+    """Named numbers besides the loss, averaged over the logging window.
+
+    Attributes:
+        weight: of what is added next; an evaluation weighs its batches as its loss does.
+    """
 
     def __init__(self) -> None:
         self.sums: dict[str, torch.Tensor] = {}
-        self.counts: dict[str, int] = {}
+        self.counts: dict[str, float] = {}
+        self.weight: float = 1
 
     def add(self, name: str, value: torch.Tensor | float) -> None:
         """Add one value; tensors stay on their device."""
         number = value.detach().float().mean() if isinstance(value, torch.Tensor) else torch.tensor(float(value))
+        if not self.weight:
+            return
+        number = number * self.weight
         self.sums[name] = self.sums[name] + number if name in self.sums else number
-        self.counts[name] = self.counts.get(name, 0) + 1
+        self.counts[name] = self.counts.get(name, 0) + self.weight
 
-    def take(self) -> dict[str, tuple[float, int]]:
+    def take(self) -> dict[str, tuple[float, float]]:
         """Return sum and count by name, and begin a new window."""
         taken = {name: (self.sums[name].item(), self.counts[name]) for name in self.sums}
         self.sums, self.counts = {}, {}
@@ -85,7 +93,7 @@ class Records:
         self.counts = dict(state["counts"])
 
 
-def averages(per_rank: list[dict[str, tuple[float, int]]]) -> dict[str, float]:
+def averages(per_rank: list[dict[str, tuple[float, float]]]) -> dict[str, float]:
     """Return the mean of every recorded number over the processes that recorded it."""
     names = dict.fromkeys(name for rank in per_rank for name in rank)
     found = {name: [rank[name] for rank in per_rank if name in rank] for name in names}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from trainwright.tasks.imitation.episodes import STATE
-from trainwright.tasks.imitation.policies import Policy
+
+if TYPE_CHECKING:
+    from trainwright.tasks.imitation.policies import Policy
 
 
 class Actor:

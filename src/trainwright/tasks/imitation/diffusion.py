@@ -57,7 +57,7 @@ class DiffusionPolicy(Policy):
         self.given = nn.Linear(config.chunk * config.action_size, width)
         self.blocks = nn.ModuleList(Block(width, width) for _ in range(config.depth))
         self.noise = nn.Linear(width, config.chunk * config.action_size)
-        self.register_buffer("kept", cosine_schedule(config.noise_steps), persistent=False)
+        self.register_buffer("kept", cosine_schedule(config.noise_steps))
         self.post_init()
 
     def guess(self, noisy: torch.Tensor, step: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:

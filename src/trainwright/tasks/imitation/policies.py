@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +10,6 @@ from torch import nn
 from torch.nn import functional
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from trainwright.errors import CheckpointError
 from trainwright.tasks.imitation.normalize import ACTION, Normalizer
 
 Observation = Mapping[str, torch.Tensor]
@@ -105,10 +103,13 @@ class Features(nn.Module):
 
 
 def _convolutions(channels: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(channels, 16, 5, stride=2), nn.ReLU(), nn.Conv2d(16, 32, 3, stride=2), nn.ReLU(),
-        nn.Conv2d(32, 64, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-    )  # fmt: skip
+    widths = (channels, 16, 32, 64)
+    layers = [
+        part
+        for one, other in zip(widths, widths[1:], strict=False)
+        for part in (nn.Conv2d(one, other, 3, stride=2, padding=1), nn.ReLU())
+    ]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
 def masked_mean(losses: torch.Tensor, is_pad: torch.Tensor) -> torch.Tensor:
@@ -180,31 +181,3 @@ class MlpPolicy(Policy):
         if self.config.bins:
             out = out.argmax(-1, keepdim=True) / (self.config.bins - 1) * 2.0 - 1
         return self.normalizer.inverse(ACTION, out.squeeze(-1))
-
-
-def kinds() -> dict[str, type[Policy]]:
-    """Return the policies by `policy.kind`."""
-    from trainwright.tasks.imitation.act import ActPolicy
-    from trainwright.tasks.imitation.diffusion import DiffusionPolicy
-
-    return {"mlp": MlpPolicy, "act": ActPolicy, "diffusion": DiffusionPolicy}
-
-
-def load_policy(folder: str | Path) -> Policy:
-    """Return the policy of a folder, ready to act; of a checkpoint with a moving average, that one's.
-
-    Raises:
-        CheckpointError: there is none.
-    """
-    path = Path(folder).expanduser()
-    if not (path / "config.json").is_file():
-        raise CheckpointError(f"'{folder}' holds no policy: it has no config.json.")
-    known = {kind.config_class.model_type: kind for kind in kinds().values()}
-    found = PreTrainedConfig.get_config_dict(path)[0].get("model_type")
-    if found not in known:
-        raise CheckpointError(f"'{folder}' holds a '{found}', which is no policy of ours; load it with its own class.")
-    policy: Policy = known[found].from_pretrained(path)
-    if (path / "ema.pt").is_file():
-        weights = torch.load(path / "ema.pt", weights_only=True, map_location="cpu")["weights"]
-        policy.load_state_dict(weights, strict=False)
-    return policy.eval()

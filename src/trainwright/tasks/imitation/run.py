@@ -15,8 +15,9 @@ from trainwright.callbacks.early_stopping import EarlyStoppingCallback
 from trainwright.errors import ConfigError, did_you_mean
 from trainwright.tasks.imitation.episodes import Episode, read_episodes, split
 from trainwright.tasks.imitation.experts import record
+from trainwright.tasks.imitation.loading import kinds
 from trainwright.tasks.imitation.normalize import ACTION, KINDS, sizes_of
-from trainwright.tasks.imitation.policies import Policy, kinds
+from trainwright.tasks.imitation.policies import Policy
 from trainwright.tasks.imitation.rollout import Rollouts
 from trainwright.tasks.imitation.trainer import PolicyTrainer
 from trainwright.tasks.imitation.windows import Together, Windows
