@@ -12,6 +12,7 @@ import time
 import pytest
 
 from tests.jobs import scripts
+from trainwright.cli.main import main
 from trainwright.errors import DataError, JobError
 from trainwright.jobs import datasets, health, params, places
 from trainwright.jobs.callback import metric_name
@@ -57,8 +58,7 @@ def test_the_adapted_script(home, tmp_path, parts, given):
     assert (job["id"], job["experiment"])[given == "command line" :] == (
         ("mine", "first") if given == "file" else ("default",)
     )
-    assert "train/train_loss" not in store.metric_names(job["id"])
-    assert store.last_metrics(job["id"])["train/loss"][0] == job["total_steps"] > 0
+    assert store.last_metrics(job["id"])["train/train_loss"][0] == job["total_steps"] > 0
     output = places.job_folder(job["id"]) / "output"
     assert job["params"]["output_dir"] == job["data"]["output_dir"] == str(output)
     assert (output / "model.safetensors").is_file()
@@ -71,7 +71,7 @@ def test_the_adapted_script_with_transformers_own_trainer(home, tmp_path, parts)
     run(tmp_path, scripts.UPSTREAM, *words)
     store, job = only_job()
     assert (job["status"], job["progress"], job["step"]) == ("COMPLETE", 100, 12)
-    assert "train/loss" in store.metric_names(job["id"])
+    assert "train/train_loss" in store.metric_names(job["id"])
 
 
 @pytest.mark.slow
@@ -257,6 +257,21 @@ def test_datasets_of_every_form(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds no file that is one of"):
         datasets.load(str(tmp_path / "empty"), ["train"])
+
+
+@pytest.mark.slow
+def test_runs_of_the_command_line_are_jobs_by_themselves(home, tmp_path):
+    few = ["data.record.episodes=4", "data.held_out=0.3", "train.max_steps=4", "train.eval_steps=2",
+           "train.save_steps=2", "rollout.episodes=2"]  # fmt: skip
+    assert main(["demo", "imitation", *few]) == 0
+    assert main(["algebra", "train", "none.yaml"]) == 2
+    store = Store()
+    done, failed = sorted(store.jobs(), key=lambda job: job["name"])
+    assert (done["status"], done["name"], done["step"]) == ("COMPLETE", "demo-imitation", 4)
+    assert done["params"]["train.max_steps"] == 4
+    assert {"eval/success_rate", "eval/loss"} <= store.metric_names(done["id"]).keys()
+    assert (failed["status"], failed["name"]) == ("FAILED", "none")
+    assert "There is no configuration 'none.yaml'" in failed["message"]
 
 
 def test_metrics_have_the_names_that_boards_know():

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
+from trainwright.config.sections import check_keys, plain, required
 from trainwright.errors import ConfigError
-from trainwright.pipelines.sections import check_keys, plain, required
 from trainwright.tasks.algebra.generate import from_task, write_problems
 from trainwright.tasks.algebra.problems import task_named
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from trainwright.checkpoint.check import newest_valid
+from trainwright.config.sections import read_sections, required
 from trainwright.engine.generation import results_file
 from trainwright.errors import ConfigError
 from trainwright.pipelines.dataset import DatasetPipeline
 from trainwright.pipelines.io import IOPipeline
 from trainwright.pipelines.model import ModelPipeline
-from trainwright.pipelines.sections import check_keys, plain, required
 from trainwright.pipelines.trainer import TrainerPipeline, load_from_checkpoint
 
 SECTIONS = ("dataset", "data", "model", "train")
@@ -25,20 +25,7 @@ def read_file(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         ConfigError: there is no such file, it is no YAML, or it has other sections.
     """
-    from omegaconf import OmegaConf
-    from yaml import YAMLError
-
-    if not path.is_file():
-        raise ConfigError(f"There is no configuration '{path}' (looked for from {Path.cwd()}).")
-    wrong = [one for one in overrides if "=" not in one]
-    if wrong:
-        raise ConfigError(f"'{wrong[0]}' is no override; write SECTION.KEY=VALUE.")
-    try:
-        whole = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides)))
-    except YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from None
-    sections = plain(whole, str(path))
-    check_keys(sections, SECTIONS, str(path))
+    sections = read_sections(path, overrides, SECTIONS)
     required(sections, SECTIONS[1:], str(path))
     for key in _PATHS:
         given = sections["data"].get(key)

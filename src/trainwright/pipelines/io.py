@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
+from trainwright.config.sections import check_keys, plain, required
 from trainwright.errors import ConfigError
-from trainwright.pipelines.sections import check_keys, plain, required
 from trainwright.tasks.algebra.batches import EncoderDecoderBatch
 from trainwright.tasks.algebra.data import Problems, cached, shared_problems
 from trainwright.tasks.algebra.lexer import Lexer, read_lexer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainwright.pipelines.sections import plain
+from trainwright.config.sections import plain
 from trainwright.tasks.algebra.models import check_model, new_model
 
 

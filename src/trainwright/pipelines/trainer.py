@@ -12,13 +12,13 @@ import yaml
 
 from trainwright.args.training import TrainingArguments
 from trainwright.checkpoint.check import newest_valid
+from trainwright.config.sections import check_keys, plain, required
 from trainwright.config.translate import ARGUMENTS
 from trainwright.engine.generation import Generation
 from trainwright.engine.trainer import Trainer
 from trainwright.errors import CheckpointError, ConfigError
 from trainwright.pipelines.io import IOPipeline
 from trainwright.pipelines.model import ModelPipeline
-from trainwright.pipelines.sections import check_keys, plain, required
 from trainwright.tasks.algebra.batches import DecoderBatch, EncoderDecoderBatch
 from trainwright.tasks.algebra.metrics import argmax_of_logits, shifted_argmax, token_metrics
 from trainwright.tasks.algebra.problems import task_named

@@ -12,6 +12,7 @@ import torch
 
 from trainwright.args.training import TrainingArguments
 from trainwright.callbacks.early_stopping import EarlyStoppingCallback
+from trainwright.config.sections import check_keys, read_sections
 from trainwright.errors import ConfigError, did_you_mean
 from trainwright.tasks.imitation.episodes import Episode, read_episodes, split
 from trainwright.tasks.imitation.experts import record
@@ -47,24 +48,7 @@ def read_file(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         ConfigError: there is no such file, it is no YAML, or it has other sections.
     """
-    from omegaconf import OmegaConf
-    from yaml import YAMLError
-
-    if not path.is_file():
-        raise ConfigError(f"There is no configuration '{path}' (looked for from {Path.cwd()}).")
-    wrong = [one for one in overrides if "=" not in one]
-    if wrong:
-        raise ConfigError(f"'{wrong[0]}' is no override; write SECTION.KEY=VALUE.")
-    try:
-        whole = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides)))
-    except YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from None
-    sections = OmegaConf.to_container(whole, resolve=True)
-    if not isinstance(sections, dict):
-        raise ConfigError(f"{path}: sections {', '.join(SECTIONS)} are expected.")
-    found = {str(name): section or {} for name, section in sections.items()}
-    _known(found, SECTIONS, str(path))
-    return found
+    return {name: section or {} for name, section in read_sections(path, overrides, SECTIONS).items()}
 
 
 def parts(sections: Mapping[str, Any]) -> Parts:
@@ -74,7 +58,7 @@ def parts(sections: Mapping[str, Any]) -> Parts:
         ConfigError, DataError: a key, a value or data that cannot work.
     """
     data = dict(sections.get("data") or {})
-    _known(data, DATA, "data")
+    check_keys(data, DATA, "data")
     episodes = demonstrations(data)
     train, held_out = split(episodes, float(data.get("held_out", 0.1)), int(data.get("split_seed", 0)))
     window = {"history": int(data.get("history", 1)), "chunk": int(data.get("chunk", 1))}
@@ -82,7 +66,7 @@ def parts(sections: Mapping[str, Any]) -> Parts:
     rollouts = None
     if sections.get("rollout"):
         names = [field.name for field in dataclasses.fields(Rollouts) if field.init]
-        _known(sections["rollout"], names, "rollout")
+        check_keys(sections["rollout"], names, "rollout")
         if "env" not in sections["rollout"]:
             raise ConfigError("rollout.env must be given: the name of an environment.")
         rollouts = Rollouts(**sections["rollout"])
@@ -96,7 +80,7 @@ def demonstrations(data: Mapping[str, Any]) -> list[Episode]:
     if data.get("path") is not None:
         return read_episodes(Path(data["path"]).expanduser(), data.get("episodes"))
     given = dict(data["record"])
-    _known(given, RECORD, "data.record")
+    check_keys(given, RECORD, "data.record")
     if "env" not in given:
         raise ConfigError("data.record.env must be given: the name of an environment.")
     settings = given.get("settings") or {}
@@ -119,7 +103,7 @@ def new_policy(
     config_class = known[kind].config_class
     own = [name for owner in config_class.__mro__ if owner.__module__.startswith("trainwright")
            for name in vars(owner).get("__annotations__", {}) if name not in _INHERITED]  # fmt: skip
-    _known(section, [*POLICY, *own], "policy")
+    check_keys(section, [*POLICY, *own], "policy")
     sizes = sizes_of(episodes)
     first = episodes[0].observations
     size = sizes.pop(ACTION)
@@ -175,11 +159,3 @@ def build(sections: Mapping[str, Any]) -> PolicyTrainer:
         backbone_learning_rate=own.get("backbone_learning_rate"),
         callbacks=[EarlyStoppingCallback(patience)] if patience is not None else None,
     )
-
-
-def _known(section: Mapping[str, Any], names: Sequence[str], where: str) -> None:
-    for name in section:
-        if name not in names:
-            raise ConfigError(
-                f"{where}: unknown key '{name}'.{did_you_mean(str(name), names)} Known: {', '.join(names)}."
-            )

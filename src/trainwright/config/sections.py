@@ -1,8 +1,9 @@
-"""Sections of a configuration as plain mappings, whatever they are given as."""
+"""Sections of a configuration as plain mappings, whatever they are given as; the tasks' own files of them."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from trainwright.errors import ConfigError, did_you_mean
@@ -36,3 +37,26 @@ def required(section: Mapping[str, Any], keys: Collection[str], name: str) -> No
     missing = [key for key in keys if section.get(key) is None]
     if missing:
         raise ConfigError(f"{name}: {', '.join(missing)} must be given.")
+
+
+def read_sections(path: Path, overrides: Sequence[str], known: Collection[str]) -> dict[str, Any]:
+    """Return the sections of a YAML file with dotted overrides, references resolved.
+
+    Raises:
+        ConfigError: there is no such file, it is no YAML, or it has other sections.
+    """
+    from omegaconf import OmegaConf
+    from yaml import YAMLError
+
+    if not path.is_file():
+        raise ConfigError(f"There is no configuration '{path}' (looked for from {Path.cwd()}).")
+    wrong = [one for one in overrides if "=" not in one]
+    if wrong:
+        raise ConfigError(f"'{wrong[0]}' is no override; write SECTION.KEY=VALUE.")
+    try:
+        whole = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides)))
+    except YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    sections = plain(whole, str(path))
+    check_keys(sections, known, str(path))
+    return sections
