@@ -157,8 +157,12 @@ def test_what_comes_after_a_failure_fails_and_a_crash_is_told(home, tmp_path, wo
     wrong = submitted(tmp_path, "raise ValueError('broken')")
     later = submitted(tmp_path, QUICK, after=wrong)
     crash = submitted(tmp_path, "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    leaves = submitted(tmp_path, "import os\nos._exit(3)\n")
     worker("--once").wait(60)
     store = Store()
+    assert (store.find(leaves)["status"], store.find(leaves)["message"]) == (
+        "FAILED", "Its process left with exit code 3."
+    )  # fmt: skip
     assert store.find(wrong)["message"] == "ValueError: broken"
     assert store.find(later)["message"].startswith(f"The job {wrong}, which it was to come after, ended FAILED")
     assert (store.find(crash)["status"], store.find(crash)["message"]) == ("LOST", "Its process was ended by SIGKILL.")

@@ -19,7 +19,7 @@ def sweep(store: Store) -> None:
         if path.stat().st_size > moved.get(path.parent.name, 0):
             store.move(path.parent.name, path.parent)
     for job in store.jobs([RUNNING]):
-        if not is_alive(job):
+        if not is_alive(job) and not _its_worker_lives(job):
             mark_gone(store, job, "Its process vanished without a word.")
 
 
@@ -30,6 +30,12 @@ def is_alive(job: Job) -> bool:
     if job["pid"] is None:
         return time.time() - (job["started"] or job["created"]) < _STARTING_SECONDS
     return processes.lives(job["pid"], job["pid_created"])
+
+
+def _its_worker_lives(job: Job) -> bool:
+    """Whether the worker that began a job is there to read its exit code, and so knows better how it ended."""
+    parts = (job["worker"] or "").rsplit(":", 2)  # machine, number and beginning of its process
+    return len(parts) == 3 and parts[0] == processes.hostname() and processes.lives(int(parts[1]), float(parts[2]))
 
 
 def mark_gone(store: Store, job: Job, message: str) -> None:

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from trainwright.jobs import health, places, processes, tracking
@@ -35,7 +34,7 @@ class Worker:
         self.slots = slots
         self.gpus = gpus or []
         self.grace = grace
-        self.name = f"{processes.hostname()}:{os.getpid()}"
+        self.name = f"{processes.hostname()}:{os.getpid()}:{processes.created(os.getpid())}"
         self.children: dict[str, subprocess.Popen[bytes]] = {}
         self.termed: dict[str, float] = {}
         self.leaving = False
@@ -172,9 +171,5 @@ def run_worker(slots: int, gpus: list[int], grace: float, once: bool = False) ->
         waiting = store.jobs([QUEUED, RUNNING])
         return once and not waiting and not worker.children
 
-    print(f"Worker {worker.name}: {slots} jobs at a time, {_home()}", flush=True)
+    print(f"Worker {os.getpid()}: {slots} jobs at a time, {places.home()}", flush=True)
     worker.run(idle)
-
-
-def _home() -> Path:
-    return places.home()
