@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from trainwright.jobs import places
+
 NAME = "trainwright"
 """What `report_to` calls the job store."""
-_ON = ("on", "1", "yes", "true")
 
 
 @contextmanager
@@ -22,8 +23,8 @@ def of_training(args: Any, handler: Any) -> Iterator[None]:
     that another process is tells that one.
     """
     tracking = sys.modules.get("trainwright.jobs.tracking")
-    wanted = os.environ.get("TRAINWRIGHT_JOBS", "").lower() in _ON or NAME in (args.report_to or [])
-    is_rank_of_job = "TRAINWRIGHT_JOB_OWNER" in os.environ
+    wanted = places.is_on() or NAME in (args.report_to or [])
+    is_rank_of_job = places.OWNER in os.environ
     if not (wanted or is_rank_of_job or (tracking is not None and tracking.current() is not None)):
         yield
         return
@@ -45,7 +46,7 @@ def of_training(args: Any, handler: Any) -> Iterator[None]:
 
 def resume_by_itself(run_folder: Path) -> bool | None:
     """Return True where a job was begun to go on and there is a checkpoint to go on from."""
-    if os.environ.get("TRAINWRIGHT_JOB_RESUME") != "1":
+    if not places.resumes():
         return None
     return True if any(run_folder.glob("checkpoint-*")) else None
 

@@ -39,11 +39,12 @@ def _generate(args: argparse.Namespace) -> int:
 
 def _train(args: argparse.Namespace) -> int:
     from trainwright.cli import as_job
+    from trainwright.jobs import places
     from trainwright.pipelines.file import train_file
 
     params = dict(word.split("=", 1) for word in args.overrides if "=" in word)
     with as_job.running(args.file.stem, params):
-        folder = train_file(args.file, args.overrides, args.resume or as_job.resumes()).run_folder
+        folder = train_file(args.file, args.overrides, args.resume or places.resumes()).run_folder
     show(folder)
     return 0
 

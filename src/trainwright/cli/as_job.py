@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trainwright.checkpoint.check import newest_valid
+from trainwright.jobs import places
 
 
 @contextmanager
@@ -21,14 +21,9 @@ def running(name: str, params: dict[str, Any]) -> Iterator[None]:
         yield
 
 
-def resumes() -> bool:
-    """Whether this process was begun to go on with a job that had stopped."""
-    return os.environ.get("TRAINWRIGHT_JOB_RESUME") == "1"
-
-
 def has_checkpoint(folder: Path) -> bool | None:
     """Return True to resume; None where the queue begins a job anew that had not saved yet."""
-    if resumes() and newest_valid(folder)[0] is None:
+    if places.resumes() and newest_valid(folder)[0] is None:
         return None
     return True
 

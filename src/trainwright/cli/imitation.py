@@ -67,9 +67,10 @@ def train(sections: dict[str, Any], name: str, resume: bool) -> Any:
     from trainwright.checkpoint.check import newest_valid
     from trainwright.cli import as_job
     from trainwright.errors import ConfigError
+    from trainwright.jobs import places
     from trainwright.tasks.imitation.run import RUN_FILE, build
 
-    resume = resume or as_job.resumes()
+    resume = resume or places.resumes()
     flat = {f"{part}.{key}": value for part, keys in sections.items() for key, value in keys.items()}
     with as_job.running(name, {key: v for key, v in flat.items() if isinstance(v, str | int | float | bool)}):
         trainer = build(sections)

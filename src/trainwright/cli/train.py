@@ -27,6 +27,7 @@ def run(argv: Sequence[str]) -> int:
 
     from trainwright.cli import as_job, folders
     from trainwright.config.load import RUN_CONFIG, load_checked
+    from trainwright.jobs import places
 
     if args.config is None:
         if not isinstance(args.resume, str):
@@ -36,7 +37,7 @@ def run(argv: Sequence[str]) -> int:
             raise ConfigError(f"'{args.resume}' is no run's folder: it holds no {RUN_CONFIG}.")
         overrides = [f"training.output_dir={args.resume}", *overrides]
     config = load_checked(args.config, overrides).config
-    args.resume = args.resume or as_job.resumes()
+    args.resume = args.resume or places.resumes()
     folders.choose(config, args.config, bool(args.resume), args.new, args.overwrite)
 
     from trainwright.config.build import build

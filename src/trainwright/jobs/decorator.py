@@ -90,7 +90,7 @@ class TrainerJob:
         """Read the parameters, be a job while the body runs, and give the function that sees its result."""
         argv = sys.argv[1:]
         own = parameters.own_options(argv)
-        job = own["job_id"] or os.environ.get(tracking.JOB_ID) or places.new_id()
+        job = own["job_id"] or os.environ.get(places.JOB_ID) or places.new_id()
         values = parameters.read(self._parser, argv, places.job_folder(job) / places.PARAMS)
         name = Path(sys.argv[0]).stem or function.__name__
         values.setdefault("output_dir", str(places.job_folder(job) / "output") if tracking.is_tracked() else "output")
@@ -170,7 +170,7 @@ class TrainerJob:
     @property
     def resumes(self) -> bool:
         """Whether the job goes on where it had stopped."""
-        return tracking.resumes()
+        return places.resumes()
 
     @property
     def output_dir(self) -> str:

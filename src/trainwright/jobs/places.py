@@ -12,6 +12,9 @@ from trainwright.errors import JobError
 OFF = ("off", "0", "no", "false")
 ON = ("on", "1", "yes", "true")
 JOURNAL, LOG, PARAMS, LOCK = "job.jsonl", "output.log", "params.json", "lock"
+# in the environment of a job's process: which job, which attempt, whether it goes on, and <job>:<pid> of who is it
+JOB_ID, ATTEMPT = "TRAINWRIGHT_JOB_ID", "TRAINWRIGHT_JOB_ATTEMPT"
+RESUME, OWNER = "TRAINWRIGHT_JOB_RESUME", "TRAINWRIGHT_JOB_OWNER"
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "ceph", "gpfs", "beegfs", "fuse.sshfs", "9p")
 
 
@@ -55,6 +58,11 @@ def is_off() -> bool:
 def is_on() -> bool:
     """Whether `TRAINWRIGHT_JOBS=on`: every Trainer is a job, with no line of code."""
     return os.environ.get("TRAINWRIGHT_JOBS", "").lower() in ON
+
+
+def resumes() -> bool:
+    """Whether this process was begun to go on with a job that had stopped."""
+    return os.environ.get(RESUME) == "1"
 
 
 def on_network(path: Path) -> bool:

@@ -21,8 +21,6 @@ from trainwright.jobs.status import COMPLETE, FAILED, HEARTBEAT_SECONDS, INTERRU
 _MOVE_SECONDS = 0.5
 _AWAY_SECONDS = 2.0  # between attempts while the database is away
 _LAST_SECONDS = 3.0  # that an ending job waits for the database
-JOB_ID, ATTEMPT, RESUME = "TRAINWRIGHT_JOB_ID", "TRAINWRIGHT_JOB_ATTEMPT", "TRAINWRIGHT_JOB_RESUME"
-OWNER = "TRAINWRIGHT_JOB_OWNER"  # <job>:<pid> of the process that is the job
 
 
 class JobStopped(BaseException):
@@ -51,7 +49,7 @@ class Tracking:
         self.reason: str | None = None
         self.step = 0
         self.ended = False
-        self.attempt = int(os.environ.get(ATTEMPT) or 1)
+        self.attempt = int(os.environ.get(places.ATTEMPT) or 1)
         self.is_guest = _is_guest(job)
         self._held = ExitStack()
         if not self.is_guest:
@@ -65,7 +63,7 @@ class Tracking:
 
     def _begin(self, name: str, experiment: str) -> None:
         pid = os.getpid()
-        os.environ[OWNER] = f"{self.id}:{pid}"
+        os.environ[places.OWNER] = f"{self.id}:{pid}"
         self.journal.add(
             "start", name=name, experiment=experiment, params=self.params, pid=pid, attempt=self.attempt,
             pid_created=processes.created(pid), host=processes.hostname(), cwd=str(Path.cwd()), command=_command(),
@@ -114,7 +112,7 @@ class Tracking:
         self._keeper.join(_LAST_SECONDS)
         self._held.close()
         if not self.is_guest:
-            os.environ.pop(OWNER, None)
+            os.environ.pop(places.OWNER, None)
 
     def _keep(self) -> None:
         """Move the journal to the database and give a heartbeat, until the end; wait for a database that is away."""
@@ -157,7 +155,7 @@ def _command() -> list[str]:
 
 def _is_guest(job: str) -> bool:
     """Whether a parent of this process is the job."""
-    owner, _, pid = os.environ.get(OWNER, "").partition(":")
+    owner, _, pid = os.environ.get(places.OWNER, "").partition(":")
     return owner == job and pid.isdigit() and int(pid) != os.getpid() and processes.lives(int(pid), None)
 
 
@@ -167,11 +165,6 @@ _current: Tracking | None = None
 def current() -> Tracking | None:
     """Return the job that this process is, if it is one."""
     return _current
-
-
-def resumes() -> bool:
-    """Whether this process was begun to go on with a job that had stopped."""
-    return os.environ.get(RESUME) == "1"
 
 
 def is_tracked() -> bool:
@@ -195,7 +188,7 @@ def tracked(
         yield _current
         return
     try:
-        tracking = Tracking(job or os.environ.get(JOB_ID) or places.new_id(), params or {}, name, experiment)
+        tracking = Tracking(job or os.environ.get(places.JOB_ID) or places.new_id(), params or {}, name, experiment)
     except OSError as error:  # a home that cannot be written is no reason not to train
         print(f"Note: this run is not tracked: {error}.", file=sys.stderr, flush=True)
         yield None

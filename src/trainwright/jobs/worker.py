@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from trainwright.jobs import health, places, processes, tracking
+from trainwright.jobs import health, places, processes
 from trainwright.jobs.status import COMPLETE, ENDED, FAILED, LOST, QUEUED, RUNNING, STOPPED
 from trainwright.jobs.store import Job, Store, is_away
 
@@ -91,12 +91,12 @@ class Worker:
         (folder / places.PARAMS).write_text(json.dumps(job["params"]), encoding="utf-8")
         environment = {
             **os.environ,
-            tracking.JOB_ID: job["id"],
-            tracking.ATTEMPT: str(job["attempt"]),
-            tracking.RESUME: "1" if job["attempt"] > 1 or job["data"].get("resumes") else "0",
+            places.JOB_ID: job["id"],
+            places.ATTEMPT: str(job["attempt"]),
+            places.RESUME: "1" if job["attempt"] > 1 or job["data"].get("resumes") else "0",
             "PYTHONUNBUFFERED": "1",
         }
-        environment.pop(tracking.OWNER, None)
+        environment.pop(places.OWNER, None)
         if self.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
             self.store.update(job["id"], data={**job["data"], "gpus": gpus})
