@@ -27,7 +27,8 @@ pytestmark = [
 ]
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]  # fmt: skip
-SECONDS = 20_000
+SECONDS = 20_000  # milliseconds that anything may take on a busy machine
+playwright.expect.set_options(timeout=SECONDS)
 
 
 @pytest.fixture(scope="module")
