@@ -14,7 +14,8 @@ import pytest
 
 from tests.jobs import scripts
 from tests.jobs.test_decorator import wait_for
-from trainwright.jobs import processes, queue
+from tests.jobs.test_worker import submitted
+from trainwright.jobs import processes
 from trainwright.jobs.store import Store
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -74,12 +75,6 @@ def page(browser, served):
     yield made
     assert not [text for text in problems if "409" not in text and "404" not in text], problems
     context.close()
-
-
-def submitted(tmp_path, text, params=None, **more):
-    path = tmp_path / f"script{len(list(tmp_path.glob('script*.py')))}.py"
-    path.write_text(text)
-    return queue.submit(Store(), path, params or {}, **more)
 
 
 def shown(page, job, text):

@@ -132,6 +132,37 @@ def test_the_folder_alone_tells_the_story_to_a_new_database(home, tmp_path):
     assert fresh.last_metrics(job.id) == {"loss": (1, 0.5)}
 
 
+def test_a_job_that_goes_on_in_another_home_loses_no_row(store, home, tmp_path, monkeypatch):
+    """Lost on one machine with a home of its own, begun again on another; the first one turns out to live."""
+    monkeypatch.setenv("TRAINWRIGHT_DB", store.url)
+    job = begun(store)
+    monkeypatch.setenv("TRAINWRIGHT_JOB_ATTEMPT", "1")
+    first = Tracking(job, {}, "a job")
+    for step in range(100):
+        first.metric("loss", step, step)
+    first.journal.flush()
+    store.move(job, first.folder)
+    store.update(job, status="LOST")
+    assert store.requeue(job, 1)
+    monkeypatch.setenv("TRAINWRIGHT_HOME", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("TRAINWRIGHT_JOB_ATTEMPT", "2")
+    monkeypatch.delenv("TRAINWRIGHT_JOB_OWNER")
+    second = Tracking(job, {}, "a job")
+    second.metric("loss", 100, 100)
+    second.journal.flush()
+    store.move(job, second.folder)
+    assert [step for step, _, _ in store.metric(job, "loss")] == list(range(101))
+    assert store.beat(job, 1) is True
+    monkeypatch.setenv("TRAINWRIGHT_HOME", str(home))
+    first.end("STOPPED")
+    store.move(job, first.folder)
+    assert store.find(job)["status"] == "RUNNING"  # the word of the one that was replaced does not count
+    monkeypatch.setenv("TRAINWRIGHT_HOME", str(tmp_path / "elsewhere"))
+    second.end("COMPLETE")
+    store.move(job, second.folder)
+    assert store.find(job)["status"] == "COMPLETE"
+
+
 def test_a_torn_last_line_waits_and_a_broken_one_is_passed_over(tmp_path):
     path = tmp_path / "job.jsonl"
     path.write_bytes(b'{"k": "event", "t": 1}\nbroken\n{"k": "ev')
@@ -179,6 +210,7 @@ def test_a_process_of_another_machine_is_lost_after_a_while(store):
     assert store.beat(job, 1) is False  # it was only slow
     assert store.find(job)["status"] == "RUNNING"
     assert store.beat(job, 0) is True  # and an earlier attempt is told to stop
+    assert store.beat(job, None) is False  # one that was begun by hand is none
 
 
 def test_a_number_is_no_process(store):

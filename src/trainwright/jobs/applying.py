@@ -14,7 +14,7 @@ from trainwright.jobs import schema
 from trainwright.jobs.status import ENDED, RUNNING
 
 NEW: dict[str, Any] = {
-    "name": "job", "experiment": "default", "status": RUNNING, "params": {}, "data": {}, "progress": 0.0, "moved": 0,
+    "name": "job", "experiment": "default", "status": RUNNING, "params": {}, "data": {}, "progress": 0.0, "moved": {},
     "attempt": 1, "restarts": 0, "gpus": 0, "folder": "",
 }  # fmt: skip
 _FACTS = ("pid", "pid_created", "host", "cwd")
@@ -35,7 +35,7 @@ def apply(
             rows[kind].append(_row(job, record))
         elif kind == "data":
             data[str(record["name"])] = record["value"]
-        else:
+        elif record.get("attempt") in (None, found["attempt"]):  # not of a process that another one has replaced
             changes |= _of_job(record)
             if kind == "start" and found["status"] in ENDED:  # begun again by hand: an old wish to stop is over
                 changes["stop_requested"] = None
@@ -81,7 +81,8 @@ def _new_row(connection: Connection, job: str, folder: Path, records: list[dict[
     row |= {name: start[name] for name in ("name", "experiment", "command", "restarts") if start.get(name) is not None}
     ensure_experiment(connection, row["experiment"], row["created"])
     packed = {
-        name: json.dumps(value) if name in ("command", "params", "data") else value for name, value in row.items()
+        name: json.dumps(value) if name in ("command", "params", "data", "moved") else value
+        for name, value in row.items()
     }
     connection.execute(schema.jobs.insert().values(**packed))
     return row

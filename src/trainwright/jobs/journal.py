@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,8 @@ class Journal:
         """Write what is waiting, and stop the thread."""
         self._ended.set()
         self._thread.join()
-        self.flush()
+        with suppress(OSError):  # a full disk is no reason for a training to fail
+            self.flush()
 
     def _run(self) -> None:
         while not self._ended.wait(FLUSH_SECONDS):

@@ -63,13 +63,10 @@ def read(parser: argparse.ArgumentParser, argv: Sequence[str], queued: Path | No
     Raises:
         JobError: a file that is none, or a declared parameter that is missing or of another type.
     """
-    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in _OWN:
-        own.add_argument(f"--{name}")
-    found, _ = own.parse_known_args(list(argv))
+    file = own_options(argv)["input_file"]
     values = json.loads(queued.read_text(encoding="utf-8")) if queued is not None and queued.is_file() else {}
-    if found.input_file:
-        values |= read_file(Path(found.input_file))
+    if file:
+        values |= read_file(Path(file))
     declared = {action.dest: action for action in parser._actions}
     for name in values.keys() & declared.keys():
         values[name] = _typed(parser, declared[name], values[name])
@@ -93,7 +90,8 @@ def _typed(parser: argparse.ArgumentParser, action: argparse.Action, value: Any)
 
 def own_options(argv: Sequence[str]) -> dict[str, str | None]:
     """Return job_id, input_file and experiment_name of a command line."""
-    return {name: getattr(Parser().parse_known_args(list(argv))[0], name) for name in _OWN}
+    found = Parser().parse_known_args(list(argv))[0]
+    return {name: getattr(found, name) for name in _OWN}
 
 
 def read_file(path: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 from trainwright.errors import JobError
@@ -43,6 +44,15 @@ def make(folder: Path) -> None:
     """Make a folder of a job; that of all jobs is this user's alone, for parameters and logs may hold secrets."""
     home().mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
+
+
+def home_id(folder: Path) -> str:
+    """Return the name of a folder of all jobs, which several machines may share, or each may have its own."""
+    path = folder / "id"
+    make(folder)
+    with suppress(FileExistsError), path.open("x", encoding="utf-8") as file:
+        file.write(uuid.uuid4().hex)
+    return path.read_text(encoding="utf-8")
 
 
 def new_id() -> str:

@@ -57,7 +57,7 @@ jobs = Table(
     Column("ended", Float),
     Column("heartbeat", Float),
     Column("stop_requested", Float),
-    Column("moved", BigInteger, nullable=False),  # bytes of the journal that are in the database
+    Column("moved", Text, nullable=False),  # JSON: by home, the bytes of its journal that are in the database
     Column("after", String(64)),
     Column("worker", String(200)),
     Column("attempt", Integer, nullable=False),

@@ -19,7 +19,7 @@ from trainwright.jobs.journal import read_journal
 from trainwright.jobs.status import ENDED, LOST, QUEUED, RUNNING, STOPPED
 
 Job = dict[str, Any]
-_JSON = ("command", "params", "data")
+_JSON = ("command", "params", "data", "moved")
 
 
 class Store:
@@ -68,14 +68,15 @@ class Store:
 
         The place in the journal is changed in the transaction that the records go in with.
         """
-        path = folder / places.JOURNAL
+        path, home = folder / places.JOURNAL, places.home_id(folder.parents[1])
         with self._locked(job) as (connection, found):
-            start = found["moved"] if found else 0
+            moved = found["moved"] if found else {}
+            start = moved.get(home, 0)
             records, end = read_journal(path, start)
             if end == start:
                 return 0
             changes = applying.apply(connection, job, found, folder, records)
-            changes["moved"] = end
+            changes["moved"] = json.dumps({**moved, home: end})
             connection.execute(schema.jobs.update().where(schema.jobs.c.id == job).values(**changes))
         return len(records)
 
@@ -113,12 +114,16 @@ class Store:
         with self.engine.begin() as connection:
             return connection.execute(change.values(**_packed(values))).rowcount == 1
 
-    def beat(self, job: str, attempt: int) -> bool:
-        """Note that the job lives; return whether it is asked to stop, or another process runs it by now."""
+    def beat(self, job: str, attempt: int | None) -> bool:
+        """Note that the job lives; return whether it is asked to stop, or another process runs it by now.
+
+        Args:
+            attempt: of the queue; None for a process that was begun by hand.
+        """
         with self._locked(job) as (connection, found):
             if found is None:
                 return False
-            if found["attempt"] != attempt:
+            if attempt not in (None, found["attempt"]):
                 return True
             alive: dict[str, Any] = {"heartbeat": time.time()}
             if found["status"] == LOST:  # it was only slow
@@ -181,10 +186,11 @@ class Store:
             return [_job(row) for row in connection.execute(query).mappings()]
 
     def moved(self) -> dict[str, int]:
-        """Return how many bytes of every job's journal are in the database."""
+        """Return how many bytes of every job's journal in this home are in the database."""
+        home = places.home_id(places.home())
         with self.reader.connect() as connection:
             rows = connection.execute(sql.select(schema.jobs.c.id, schema.jobs.c.moved)).all()
-        return {str(job): int(done) for job, done in rows}
+        return {str(job): int(json.loads(done).get(home, 0)) for job, done in rows}
 
     def metric_names(self, job: str) -> dict[str, int]:
         """Return the names of a job's metrics and how many values each has."""

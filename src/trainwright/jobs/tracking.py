@@ -49,7 +49,8 @@ class Tracking:
         self.reason: str | None = None
         self.step = 0
         self.ended = False
-        self.attempt = int(os.environ.get(places.ATTEMPT) or 1)
+        attempt = os.environ.get(places.ATTEMPT)
+        self.attempt = int(attempt) if attempt else None
         self.is_guest = _is_guest(job)
         self._held = ExitStack()
         if not self.is_guest:
@@ -106,7 +107,7 @@ class Tracking:
             return
         self.ended = True
         if not self.is_guest:
-            self.journal.add("status", status=status, message=message, traceback=text)
+            self.journal.add("status", status=status, message=message, traceback=text, attempt=self.attempt)
         self.journal.close()
         self._over.set()
         self._keeper.join(_LAST_SECONDS)
@@ -188,7 +189,9 @@ def tracked(
         yield _current
         return
     try:
-        tracking = Tracking(job or os.environ.get(places.JOB_ID) or places.new_id(), params or {}, name, experiment)
+        owner = os.environ.get(places.OWNER, "").partition(":")[0]
+        known = job or os.environ.get(places.JOB_ID) or owner
+        tracking = Tracking(known or places.new_id(), params or {}, name, experiment)
     except OSError as error:  # a home that cannot be written is no reason not to train
         print(f"Note: this run is not tracked: {error}.", file=sys.stderr, flush=True)
         yield None

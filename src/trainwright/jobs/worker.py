@@ -41,8 +41,6 @@ class Worker:
 
     def run(self, until: Callable[[], bool] = lambda: False) -> None:
         """Work until a signal or `until` says so; jobs that run go on without this process."""
-        if self.slots < 1:
-            return
         while not self.leaving and not until():
             try:
                 self.look()
@@ -93,7 +91,7 @@ class Worker:
             **os.environ,
             places.JOB_ID: job["id"],
             places.ATTEMPT: str(job["attempt"]),
-            places.RESUME: "1" if job["attempt"] > 1 or job["data"].get("resumes") else "0",
+            places.RESUME: "1" if job["attempt"] > 1 else "0",
             "PYTHONUNBUFFERED": "1",
         }
         environment.pop(places.OWNER, None)

@@ -40,7 +40,8 @@ class Rollouts:
         episodes: how many; episode n begins from `seed + n`.
         success: `terminated` at a goal (a time-out is none), `survived` to the time-out, `info` where the environment
             says it itself, or a number: the return at least. None: what is known of the environment.
-        workers: processes; 0 for none.
+        workers: 0 or 1 steps the environments, ten at a time, one after another in this process; with more, which is
+            the default where there are several processors, each has a process of its own. The results are the same.
         film: episodes that become a GIF.
         rollout_steps: training steps between two rollouts; None for every evaluation.
     """
