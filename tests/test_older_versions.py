@@ -1,4 +1,4 @@
-"""What older versions wrote goes on and is listed: run folders of every kind and homes of jobs, from another machine."""
+"""What older versions wrote goes on and is listed: run folders of every kind, homes of jobs, from another machine."""
 
 from __future__ import annotations
 

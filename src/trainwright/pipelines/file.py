@@ -38,7 +38,8 @@ def train_file(path: Path, overrides: Sequence[str] = (), resume: bool = False) 
     """Train what a file describes, its problems made first where it says how; return the pipeline.
 
     Args:
-        resume: go on with the run in `train.save_dir`, with the configuration that it began with.
+        resume: go on with the run in `train.save_dir`, with the configuration that it began with; the problems may
+            lie elsewhere now, if they are the same.
 
     Raises:
         ConfigError: the file holds a mistake, or its folder another run.
@@ -46,7 +47,7 @@ def train_file(path: Path, overrides: Sequence[str] = (), resume: bool = False) 
     sections = read_file(path, overrides)
     folder = Path(sections["train"].get("save_dir") or sections["train"].get("output_dir") or "tmp")
     if resume:
-        return _trained(load_from_checkpoint(str(folder))[2])
+        return _trained(load_from_checkpoint(str(folder), data=sections["data"])[2])
     if newest_valid(folder.expanduser())[0] is not None:
         raise ConfigError(
             f"train.save_dir '{folder}' holds another run. --resume goes on with it; else give another folder: "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +180,7 @@ class TrainerPipeline:
             shutil.copy(Path(lexer).expanduser(), folder / LEXER)
         section["lexer_config"] = str((folder / LEXER).resolve())
         for name, value in section.items():
-            if name.endswith(("dataset_path", "dataset_jsonl")) and value is not None:
+            if _is_path(name) and value is not None:
                 section[name] = str(Path(value).expanduser().resolve())
         train = {**self.config, "save_dir": str(folder.resolve())}
         train.pop("output_dir", None)
@@ -221,7 +222,7 @@ def arguments(config: dict[str, Any], wandb: dict[str, Any] | None) -> TrainingA
 
 
 def load_from_checkpoint(
-    save_dir: str, resume_from_checkpoint: bool | str = True
+    save_dir: str, resume_from_checkpoint: bool | str = True, data: Mapping[str, Any] | None = None
 ) -> tuple[IOPipeline, Any, TrainerPipeline]:
     """Return (io_pipeline, model, trainer_pipeline) of a run's folder.
 
@@ -230,6 +231,7 @@ def load_from_checkpoint(
     Args:
         save_dir: the run's folder.
         resume_from_checkpoint: "weights" begins at step 0 with the run's weights, False with random ones.
+        data: says where the files of problems are, if they are no longer where the run began with them.
 
     Raises:
         CheckpointError: the folder is none of a run, or its data have changed since.
@@ -240,6 +242,9 @@ def load_from_checkpoint(
     whole = yaml.safe_load((folder / TRAIN).read_text(encoding="utf-8"))
     whole["data"]["lexer_config"] = str(folder / LEXER)
     whole["train"]["save_dir"] = str(folder)
+    for name, value in whole["data"].items():
+        if _is_path(name) and value is not None and not Path(value).is_file():
+            whole["data"][name] = (data or {}).get(name) or value
     io_pipeline = IOPipeline.from_config(whole["data"])
     io_dict = io_pipeline.build()
     about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
@@ -260,6 +265,11 @@ def load_from_checkpoint(
     pipeline = TrainerPipeline.from_io_dict(copy.deepcopy(whole["train"]), model, io_dict)
     pipeline.resumes = goes_on
     return io_pipeline, model, pipeline
+
+
+def _is_path(name: str) -> bool:
+    """Whether a key of the section `data` names a file of problems."""
+    return name.endswith(("dataset_path", "dataset_jsonl"))
 
 
 def _weights(folder: Path) -> Path | None:
