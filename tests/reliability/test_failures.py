@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from tests.reliability import cases
@@ -153,6 +154,29 @@ def test_nan_for_ever_stops_with_the_last_good_weights(tmp_path):
     newest, passed_over = check.newest_valid(tmp_path)
     assert not passed_over
     assert all(torch.isfinite(t).all() for t in torch.load(newest / "optimizer.pt")["state"][0].values())
+
+
+@pytest.mark.parametrize("steps", [6, 12])  # the weights overflow in the run's last step, or before
+@pytest.mark.parametrize("waits", [False, True])  # for a save
+def test_weights_that_overflow_are_never_saved(tmp_path, caplog, steps, waits):
+    class Overflow(TrainerCallback):
+        def on_pre_optimizer_step(self, args, state, control, optimizer=None, **kwargs):
+            if state.global_step == 5:
+                optimizer.param_groups[0]["lr"] = 1e39  # inf in float32
+
+    if waits:
+        Overflow.on_save = lambda self, args, state, control, **kwargs: None
+    trainer = made(tmp_path, max_steps=steps, save_strategy="steps", save_steps=1, save_total_limit=1)
+    trainer.add_callback(Overflow)
+    with pytest.raises(
+        DivergenceError, match=r"not finite any more in layers\.0\.weight.*up to step \d overflowed.*no"
+    ):
+        trainer.train()
+    assert [path.name for path in folder.checkpoints(tmp_path)] == ["checkpoint-5"]
+    assert check.newest_valid(tmp_path)[0].name == "checkpoint-5"
+    assert all(t.isfinite().all() for t in load_file(tmp_path / "checkpoint-5" / "model.safetensors").values())
+    if waits:
+        assert "checkpoint-6 was not written: the parameters are not finite in layers.0.weight" in caplog.text
 
 
 def test_running_means_are_put_back(tmp_path):

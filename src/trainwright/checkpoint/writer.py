@@ -34,6 +34,7 @@ class Draft:
         keep: `save_total_limit`.
         best: the best checkpoint, which is never deleted.
         copies: holds the snapshot that `weights` and `objects` point into.
+        finite: whether each trained parameter is, by name; part of the snapshot.
     """
 
     place: Path
@@ -44,6 +45,7 @@ class Draft:
     keep: int | None = None
     best: str | None = None
     copies: HostCopies | None = None
+    finite: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -95,9 +97,10 @@ def write(draft: Draft) -> Written:
     """
     place, temporary = draft.place, draft.temporary
     try:
-        deleted = _make_room(draft)
         if draft.copies is not None:
             draft.copies.ready()
+        _refuse_overflow(draft)
+        deleted = _make_room(draft)
         if draft.weights is not None:
             save_file(draft.weights, temporary / "model.safetensors", metadata={"format": "pt"})
         for name, value in draft.objects.items():
@@ -126,6 +129,17 @@ def _make_room(draft: Draft) -> list[Path]:
     if shutil.disk_usage(output).free < needed:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     return deleted
+
+
+def _refuse_overflow(draft: Draft) -> None:
+    """Leave the earlier checkpoints alone where the parameters are no numbers any more."""
+    wrong = [name for name, fine in draft.finite.items() if not fine]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise SaveError(
+            f"Checkpoint {draft.place} was not written: the parameters are not finite in {', '.join(wrong[:3])}{more}. "
+            "An update overflowed; lower the learning rate, and resume from an earlier checkpoint."
+        )
 
 
 def not_written(place: Path, error: Exception, needed: int | None) -> SaveError:

@@ -6,8 +6,10 @@ a step are copied to the host in the background and read when the next step is d
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -99,7 +101,23 @@ class Health:
         self.run.meter.skipped += 1
         self._report(reading)
 
+    def check_parameters(self) -> None:
+        """See whether the parameters are still numbers; this waits for the device.
+
+        Raises:
+            DivergenceError: an update made them overflow.
+        """
+        flags = finite(self.run.parameters).tolist()
+        wrong = [name for name, fine in zip(self.names, flags, strict=True) if not fine]
+        if wrong:
+            raise DivergenceError(
+                f"The parameters are not finite any more in {_some(wrong)}: an update up to step "
+                f"{self.run.trainer.state.global_step} overflowed. They are in no checkpoint. Lower the learning rate, "
+                "and start anew or resume from an earlier checkpoint."
+            )
+
     def _report(self, reading: Reading) -> None:
+        self.check_parameters()
         limit = self.run.trainer.args.max_skipped_steps
         finite = torch.isfinite(reading.norms).tolist()
         wrong = [name for name, fine in zip(self.names, finite, strict=True) if not fine]
@@ -128,6 +146,15 @@ class Health:
 
 def _sent(value: torch.Tensor) -> torch.Tensor:
     return torch.empty(value.shape, dtype=value.dtype, pin_memory=True).copy_(value, non_blocking=True)
+
+
+def finite(parameters: Sequence[torch.nn.Parameter]) -> torch.Tensor:
+    """Return whether every value of each parameter is finite, shape (parameters,), left on the device."""
+    if not parameters:
+        return torch.ones(0, dtype=torch.bool)
+    values = [p.detach() if p.numel() else p.detach().new_zeros(1) for p in parameters]
+    flags = [torch.isfinite(largest) for largest in torch._foreach_norm(values, math.inf)]
+    return torch.stack([flag.to(flags[0].device) for flag in flags])
 
 
 def changing_buffers(model: torch.nn.Module) -> list[torch.Tensor]:

@@ -42,6 +42,7 @@ def train(run: Run) -> None:
             run.next_epoch()
         act_on_flags(run)
     run.health.settle()
+    run.health.check_parameters()
 
 
 def step(run: Run, work: Work) -> None:

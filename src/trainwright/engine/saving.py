@@ -15,6 +15,7 @@ from trainwright.batch import map_tensors
 from trainwright.checkpoint import folder, weights
 from trainwright.checkpoint.writer import Draft, Written, not_written, write
 from trainwright.engine import ema, hub
+from trainwright.engine.health import finite
 from trainwright.engine.passes import averaged
 from trainwright.engine.run import Run
 from trainwright.errors import CheckpointError, SaveError
@@ -75,9 +76,10 @@ def begin(run: Run, ranks: list[dict[str, Any]]) -> Draft | None:
         failed(run, not_written(place, error, None))
         return None
     objects = {} if trainer.args.save_only_model else resumable_state(trainer, ranks)
-    copied = run.copies.take({"weights": tensors, "objects": objects})
+    copied = run.copies.take({"weights": tensors, "objects": objects, "finite": finite(run.parameters)})
     limit, best = trainer.args.save_total_limit, trainer.state.best_model_checkpoint
-    return Draft(place, run.run_id, temporary, copied["weights"], copied["objects"], limit, best, run.copies)
+    flags = dict(zip(run.health.names, copied["finite"], strict=True))
+    return Draft(place, run.run_id, temporary, copied["weights"], copied["objects"], limit, best, run.copies, flags)
 
 
 def checkpoint_folder(trainer: Trainer) -> Path:
@@ -170,8 +172,8 @@ def finish(run: Run) -> None:
     problem = run.trainer.strategy.from_main(str(run.save_error) if run.save_error is not None else None)
     if problem is not None:
         raise SaveError(
-            f"{problem} The run is at step {run.trainer.state.global_step}, and its last save failed. Make room or "
-            "repair the folder, and resume from the checkpoint before."
+            f"{problem} The run is at step {run.trainer.state.global_step}, and its last save failed. Mend that, and "
+            "resume from the checkpoint before."
         )
 
 
