@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
@@ -40,6 +42,25 @@ ARGUMENTS = [
     ({"logging_steps": 0}, "logging_steps=0 must be above 0"),
     ({"lr_scheduler_type": "reduce_lr_on_plateau"}, "follows a metric, so it needs eval_strategy"),
     ({"train_sampling_strategy": "batch_rebalance"}, "'batch_rebalance' is not supported; use 'group_by_length'"),
+    ({"learning_rate": math.inf}, r"learning_rate=inf is not finite \(float32 ends at 3.4e38\)"),
+    ({"learning_rate": 1e39}, "learning_rate=1e\\+39 is not finite"),
+    ({"weight_decay": math.nan}, "weight_decay=nan is not finite"),
+    ({"neftune_noise_alpha": math.nan}, "neftune_noise_alpha=nan is not finite"),
+    ({"eval_delay": math.nan}, "eval_delay=nan is not finite"),
+    ({"ddp_timeout": -1}, "ddp_timeout=-1 is negative"),
+    ({"spike_factor": math.nan}, "spike_factor=nan must be a number above 1"),
+    ({"save_steps": math.nan}, "save_steps=nan is not finite; give a number, or save_strategy='no'"),
+    ({"logging_steps": math.inf}, "logging_steps=inf is not finite"),
+    ({"lr_scheduler_kwargs": {"min_lr": math.nan}}, "lr_scheduler_kwargs: min_lr=nan is not finite"),
+    ({"num_train_epochs": 0}, "num_train_epochs=0 trains nothing"),
+    ({"num_train_epochs": math.inf}, "num_train_epochs=inf is not finite"),
+    ({"max_steps": 10.5}, "max_steps=10.5 must be a whole number"),
+    ({"max_steps": 10**400}, "max_steps is a number of 1329 bits; it must be below 2"),
+    ({"data_seed": 2**70}, "data_seed is a number of 71 bits"),
+    ({"seed": 1.5}, "seed=1.5 must be a whole number"),
+    ({"per_device_train_batch_size": True}, "per_device_train_batch_size=True must be a whole number"),
+    ({"dataloader_num_workers": 1.5}, "dataloader_num_workers=1.5 must be a whole number of at least 0"),
+    ({"eval_accumulation_steps": -1}, "eval_accumulation_steps=-1 must be a whole number of at least 1, or be left"),
     ({"save_total_limit": 0}, "save_total_limit=0 must be a whole number of at least 1, or be left out"),
 ]
 
@@ -48,6 +69,15 @@ ARGUMENTS = [
 def test_arguments(given, message):
     with pytest.raises(ConfigError, match=message):
         TrainingArguments("out", **given)
+
+
+def test_numbers_of_numpy_and_torch_are_taken_as_they_are_meant():
+    args = TrainingArguments("out", learning_rate=np.float64(1e-2), max_steps=torch.tensor(7), seed=np.int64(3))
+    assert [(type(value), value) for value in (args.learning_rate, args.max_steps, args.seed)] == [
+        (float, 1e-2), (int, 7), (int, 3),
+    ]  # fmt: skip
+    assert type(TrainingArguments("out", max_steps=10.0).max_steps) is int
+    assert TrainingArguments("out", max_grad_norm=math.inf).max_grad_norm == math.inf  # measured, and never clipped
 
 
 def test_all_faults_are_reported_together():
@@ -141,6 +171,21 @@ RUNS = {
         lambda: {"model": tiny.llama(), "train_dataset": tokens_with(3, input_ids=ids.clone().fill_(61)), "batch": 16},
         DataError,
         r"At step 1, row \d+ of the batch has token 61 in 'input_ids', but the model's vocabulary has 61 tokens",
+    ),
+    "tokens of a wrong type": (
+        lambda: {"model": tiny.llama(), "train_dataset": tokens_with(3, input_ids=ids.float()), "batch": 16},
+        DataError,
+        r"'input_ids' of the batch is of type float32, but whole numbers are expected.*dtype=torch.long",
+    ),
+    "labels of a wrong type": (
+        lambda: {"model": tiny.llama(), "train_dataset": tokens_with(3, labels=ids.float()), "batch": 16},
+        DataError,
+        "'labels' of the batch is of type float32",
+    ),
+    "classes of a wrong type": (
+        lambda: {"model": tiny.bert_classifier(), "train_dataset": [{"input_ids": ids, "label": 1.0}]},
+        DataError,
+        "'labels' of the batch is of type float32",
     ),
     "sequence too long": (
         lambda: {"model": tiny.gpt2(), "train_dataset": tiny.tokens(8, length=80)},

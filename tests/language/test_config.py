@@ -107,6 +107,8 @@ MISTAKES = {
     "a schedule": ("  lr_scheduler_type: cosin", "lr_scheduler_type='cosin' is not known. Did you mean 'cosine'?", ""),
     "a batch size": ("  per_device_train_batch_size: -3", "per_device_train_batch_size=-3 must be a whole number", ""),
     "a half step": ("  max_steps: 10.5", "training.max_steps: 10.5 is a number, but a whole number is expected", ""),
+    "no number": ("peft: {lora_dropout: .nan}", "peft.lora_dropout: nan is not finite, but a number is expected", ""),
+    "an endless one": ("  weight_decay: .inf", "training.weight_decay: inf is not finite", ""),
     "a text": ("  max_steps: fast", "training.max_steps: 'fast' is a text, but a whole number is expected", ""),
     "quotes": ("  max_steps: '10'", "training.max_steps: '10' is a text", "write it without quotes"),
     "a truth": ("  use_peft: maybe", "training.use_peft: 'maybe' is a text, but true or false is expected", ""),

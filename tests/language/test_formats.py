@@ -294,6 +294,7 @@ BAD = {
     "no template for a prompt": ([{"prompt": TALK[:1], "completion": TALK[1:2]}], "has no chat template. Give model"),
     "tools": ([{"messages": TALK, "tools": "{x"}], "Row 0: 'tools' is a text, but not JSON"),
     "labels": ([{"input_ids": [1, 2], "labels": [1]}], "Row 0 has 2 input_ids but 1 labels"),
+    "half tokens": ([{"input_ids": [1, 2.5]}], "Row 0 is not tokens: TypeError 2.5 is no whole number"),
     "nothing": ([], "is empty: it has no row"),
 }  # fmt: skip
 

@@ -6,10 +6,12 @@ import json
 import logging
 import math
 import os
+from dataclasses import fields
 from enum import Enum, StrEnum
 from typing import Any
 
 from trainwright.args import names
+from trainwright.args.validate import OPTIONAL_WHOLE, WHOLE
 from trainwright.errors import ConfigError
 
 _DICT_FIELDS = (
@@ -31,6 +33,7 @@ _ENUMS: dict[str, type[StrEnum]] = {
 def normalize(args: Any) -> None:
     """Fill in what follows from other arguments, in place. Wrong values are left for `validate` to report."""
     args.output_dir = os.path.expanduser(args.output_dir or "trainer_output")
+    _plain_numbers(args)
     _parse_json_text(args)
     _names_to_enums(args)
     _checkpointing_names(args)
@@ -43,6 +46,16 @@ def normalize(args: Any) -> None:
         args.torch_compile = True
     args.debug = args.debug.split() if isinstance(args.debug, str) else list(args.debug or [])
     args.report_to = _trackers(args.report_to)
+
+
+def _plain_numbers(args: Any) -> None:
+    """Make numpy's and torch's numbers Python's, and a whole number of what must be one: 10.0 steps are 10."""
+    for field in fields(args):
+        value = getattr(args, field.name)
+        if getattr(value, "ndim", None) == 0:
+            setattr(args, field.name, value := value.item())
+        if field.name in WHOLE | OPTIONAL_WHOLE and isinstance(value, float) and value.is_integer():
+            setattr(args, field.name, int(value))
 
 
 def _parse_json_text(args: Any) -> None:

@@ -10,17 +10,21 @@ from trainwright.args import names
 from trainwright.args.refusals import refusals
 from trainwright.errors import ConfigError, did_you_mean
 
-_POSITIVE_INTEGERS = (
-    "per_device_train_batch_size",
-    "per_device_eval_batch_size",
-    "gradient_accumulation_steps",
-    "max_skipped_steps",
-)
-_OPTIONAL_POSITIVE_INTEGERS = ("save_total_limit", "torch_empty_cache_steps", "dataloader_prefetch_factor")
+_MOST = 2**62  # what a seed, or a count of anything, stays below
+_LARGEST = 3.4028235e38  # of float32
+WHOLE = {  # the least that each may be
+    "per_device_train_batch_size": 1, "per_device_eval_batch_size": 1, "gradient_accumulation_steps": 1,
+    "max_skipped_steps": 1, "dataloader_num_workers": 0, "seed": -_MOST, "max_steps": -_MOST,
+}  # fmt: skip
+OPTIONAL_WHOLE = {
+    "save_total_limit": 1, "torch_empty_cache_steps": 1, "dataloader_prefetch_factor": 1, "eval_accumulation_steps": 1,
+    "ddp_bucket_cap_mb": 1, "data_seed": -_MOST, "generation_max_length": 1, "generation_num_beams": 1,
+}  # fmt: skip
 _NOT_NEGATIVE = (
-    "learning_rate", "warmup_steps", "weight_decay", "max_grad_norm", "adam_epsilon", "num_train_epochs",
-    "dataloader_num_workers", "eval_delay",
+    "learning_rate", "warmup_steps", "weight_decay", "max_grad_norm", "adam_epsilon", "num_train_epochs", "eval_delay",
+    "ddp_timeout",
 )  # fmt: skip
+_MAY_BE_INFINITE = ("max_grad_norm",)  # measured, and never clipped
 _SHARES = ("adam_beta1", "adam_beta2", "label_smoothing_factor")
 
 
@@ -37,6 +41,7 @@ def faults(args: Any) -> list[str]:
     """Return one sentence for every fault of the arguments, beginning with the name of the argument."""
     return [
         *_numbers(args),
+        *_durations(args),
         *_shares(args),
         *_choices(args),
         *_intervals(args),
@@ -52,26 +57,57 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def is_finite(value: Any) -> bool:
+    """Whether a value is a number that float32 holds."""
+    return is_number(value) and -_LARGEST <= value <= _LARGEST
+
+
 def _numbers(args: Any) -> Iterator[str]:
-    for name in _POSITIVE_INTEGERS:
-        value = getattr(args, name)
-        if not isinstance(value, int) or value < 1:
-            yield f"{name}={value!r} must be a whole number of at least 1."
-    for name in _OPTIONAL_POSITIVE_INTEGERS:
-        value = getattr(args, name)
-        if value is not None and (not isinstance(value, int) or value < 1):
-            yield f"{name}={value!r} must be a whole number of at least 1, or be left out."
+    for name, least in WHOLE.items():
+        if not _is_whole(getattr(args, name), least):
+            yield _not_whole(name, getattr(args, name), least, ".")
+    for name, least in OPTIONAL_WHOLE.items():
+        value = getattr(args, name, None)
+        if value is not None and not _is_whole(value, least):
+            yield _not_whole(name, value, least, ", or be left out.")
     for name in _NOT_NEGATIVE:
-        value = getattr(args, name)
-        if not is_number(value):
-            yield _not_a_number(name, value)
-        elif value < 0:
-            yield f"{name}={value!r} is negative; it must be 0 or more."
-    if is_number(args.warmup_steps) and 0 < args.max_steps < args.warmup_steps:
+        yield from _not_negative(name, getattr(args, name))
+    if args.neftune_noise_alpha is not None:
+        yield from _not_negative("neftune_noise_alpha", args.neftune_noise_alpha)
+    for name, value in args.lr_scheduler_kwargs.items() if isinstance(args.lr_scheduler_kwargs, dict) else ():
+        if is_number(value) and not is_finite(value):
+            yield f"lr_scheduler_kwargs: {name}={value!r} is not finite; give a number."
+
+
+def _durations(args: Any) -> Iterator[str]:
+    if not is_number(args.max_steps) or not is_number(args.num_train_epochs) or not is_number(args.warmup_steps):
+        return  # told already
+    if args.max_steps <= 0 and args.num_train_epochs == 0:
+        yield "num_train_epochs=0 trains nothing; give passes above 0, or max_steps."
+    if 0 < args.max_steps < args.warmup_steps:
         yield (
             f"warmup_steps={args.warmup_steps} is longer than the run (max_steps={args.max_steps}), so the "
             "learning rate would never be reached; lower it, or give a share below 1."
         )
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value < _MOST
+
+
+def _not_whole(name: str, value: Any, least: int, end: str) -> str:
+    if isinstance(value, int) and abs(value) >= _MOST:
+        return f"{name} is a number of {value.bit_length()} bits; it must be below 2**62."
+    return f"{name}={value!r} must be a whole number{f' of at least {least}' if least >= 0 else ''}{end}"
+
+
+def _not_negative(name: str, value: Any) -> Iterator[str]:
+    if not is_number(value):
+        yield _not_a_number(name, value)
+    elif value < 0:
+        yield f"{name}={value!r} is negative; it must be 0 or more."
+    elif not is_finite(value) and not (name in _MAY_BE_INFINITE and value > 0):
+        yield f"{name}={value!r} is not finite (float32 ends at 3.4e38); give a number."
 
 
 def _shares(args: Any) -> Iterator[str]:
@@ -83,7 +119,7 @@ def _shares(args: Any) -> Iterator[str]:
     if decay is not None and (not is_number(decay) or not 0 <= decay < 1):
         yield f"ema_decay={decay!r} must be a number from 0 to below 1, or be left out."
     factor = args.spike_factor
-    if factor is not None and (not is_number(factor) or factor <= 1):
+    if factor is not None and not (is_number(factor) and factor > 1):
         yield f"spike_factor={factor!r} must be a number above 1, or be left out."
 
 
@@ -136,6 +172,8 @@ def _intervals(args: Any) -> Iterator[str]:
         steps = getattr(args, f"{kind}_steps")
         if not is_number(steps):
             yield _not_a_number(f"{kind}_steps", steps)
+        elif not is_finite(steps):
+            yield f"{kind}_steps={steps!r} is not finite; give a number, or {kind}_strategy='no'."
         elif steps <= 0:
             yield f"{kind}_steps={steps!r} must be above 0; use {kind}_strategy='no' to switch it off."
         elif steps > 1 and steps != int(steps):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import types
 import typing
 from dataclasses import fields, is_dataclass
@@ -14,6 +15,7 @@ from trainwright.errors import did_you_mean
 
 T = TypeVar("T")
 _WRONG = object()
+_MAY_BE_INFINITE = ("training.max_grad_norm",)  # measured, and never clipped
 _NUMBERS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
@@ -87,6 +89,8 @@ def _fit(tree: Tree, kind: Any, path: str, problems: Problems, exact: bool) -> A
         return _member(kind, tree)
     if kind is Path:
         kind = str
+    if isinstance(value, float) and not math.isfinite(value) and path not in _MAY_BE_INFINITE:
+        return _WRONG
     if exact:
         return value if type(value) is kind else _WRONG
     return _scalar(tree, kind)
@@ -147,5 +151,7 @@ def _named(kind: Any) -> str:
 
 
 def _kind(value: Any) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "not finite"
     names = {dict: "a mapping", list: "a list", type(None): "empty", **_NUMBERS}
     return names.get(type(value), type(value).__name__)

@@ -50,6 +50,18 @@ def format_of(columns: Sequence[str], text_column: str = "text") -> Format:
     )
 
 
+def whole_numbers(values: Sequence[Any]) -> list[int]:
+    """Return tokens or labels as whole numbers; 5.0 is 5, as tables with gaps have it.
+
+    Raises:
+        TypeError: one of them is none.
+    """
+    for value in values:
+        if not isinstance(value, int) and not (isinstance(value, float) and value.is_integer()):
+            raise TypeError(f"{value!r} is no whole number")
+    return [int(value) for value in values]
+
+
 def is_chat(value: Any) -> bool:
     """Whether a column holds messages and not a text."""
     return isinstance(value, list) and bool(value) and isinstance(value[0], Mapping)

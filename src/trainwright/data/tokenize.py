@@ -11,7 +11,7 @@ from typing import Any
 
 from trainwright.batch import IGNORED
 from trainwright.data import chat
-from trainwright.data.formats import Format, canonical, is_chat, with_prompt
+from trainwright.data.formats import Format, canonical, is_chat, whole_numbers, with_prompt
 from trainwright.errors import DataError
 
 
@@ -75,7 +75,7 @@ class TextRules:
 
     def _tokens(self, row: dict[str, Any]) -> tuple[list[int], list[int]]:
         if self.format is Format.TOKENS:
-            return list(row["input_ids"]), _given_labels(row, self.completion_only)
+            return whole_numbers(row["input_ids"]), _given_labels(row, self.completion_only)
         if self.format is Format.TEXT:
             ids = self._encode(self._ended(row[self.text_column]))
             return ids, ids
@@ -149,12 +149,12 @@ class TextRules:
 def _given_labels(row: Mapping[str, Any], completion_only: bool) -> list[int]:
     """Return the labels of a row of tokens: its own, or the tokens where its masks are 1."""
     if "labels" in row:
-        return list(row["labels"])
+        return whole_numbers(row["labels"])
     masks = [row["assistant_masks"]] if "assistant_masks" in row else []
     if completion_only and "completion_mask" in row:
         masks.append(row["completion_mask"])
     if not masks:
-        return list(row["input_ids"])
+        return whole_numbers(row["input_ids"])
     bits = zip(*masks, strict=True)
     return [token if all(bit) else IGNORED for token, bit in zip(row["input_ids"], bits, strict=True)]
 

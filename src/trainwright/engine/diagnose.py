@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from trainwright.engine.trainer import Trainer
 
 
+_TOKENS = ("input_ids", "decoder_input_ids")
+
+
 @contextmanager
 def explained(trainer: Trainer, batch: Any) -> Iterator[None]:
     """Replace an error of the model by a DataError, where the batch explains it."""
@@ -41,6 +44,7 @@ def fault(trainer: Trainer, batch: Any, error: Exception) -> str | None:
     sizes = limits(trainer.model)
     return (
         _wrong_keywords(trainer, batch, error)
+        or _no_whole_numbers(trainer, batch, error)
         or _tokens_out_of_range(batch, sizes)
         or _too_long(batch, sizes)
         or _labels_out_of_range(trainer, batch, sizes)
@@ -54,8 +58,24 @@ def _wrong_keywords(trainer: Trainer, batch: Mapping[str, Any], error: Exception
     return f"the batch has {sorted(batch)}, but the model's forward takes {accepted}: {error}."
 
 
+def _no_whole_numbers(trainer: Trainer, batch: Mapping[str, Any], error: Exception) -> str | None:
+    """Tokens, classes and a language model's labels that are not of a type of whole numbers."""
+    told = str(error)
+    if "Expected" not in told and "Target size" not in told:
+        return None
+    for name in [*_TOKENS, *(trainer.label_names if "int64" in told or "Target size" in told else ())]:
+        values = batch.get(name)
+        if isinstance(values, torch.Tensor) and (values.is_floating_point() or values.dtype == torch.bool):
+            kind = str(values.dtype).removeprefix("torch.")
+            return (
+                f"'{name}' of the batch is of type {kind}, but whole numbers are expected. Make it so where the rows "
+                f"are made: torch.tensor(row['{name}'], dtype=torch.long)."
+            )
+    return None
+
+
 def _tokens_out_of_range(batch: Mapping[str, Any], sizes: dict[str, int]) -> str | None:
-    for name in ("input_ids", "decoder_input_ids"):
+    for name in _TOKENS:
         tokens = batch.get(name)
         if "vocabulary" in sizes and isinstance(tokens, torch.Tensor) and tokens.numel():
             wrong = (tokens < 0) | (tokens >= sizes["vocabulary"])

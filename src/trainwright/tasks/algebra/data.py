@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from trainwright.data.formats import whole_numbers
 from trainwright.errors import DataError
 from trainwright.tasks.algebra.lexer import BOS, EOS, Lexer
 
@@ -53,7 +54,7 @@ def _row(line: str, path: Path, number: int) -> Pair | Tokens:
         try:
             row = json.loads(line)
             if "input_ids" in row:
-                return [int(one) for one in row["input_ids"]], [int(one) for one in row["target_ids"]]
+                return whole_numbers(row["input_ids"]), whole_numbers(row["target_ids"])
             return as_text(row["problem"]), as_text(row["answer"])
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
