@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Iterable
+from typing import Any, NoReturn
 
 
 class TrainwrightError(Exception):
@@ -40,6 +42,23 @@ class Interrupted(SystemExit):
 
     def __str__(self) -> str:
         return self.message
+
+
+STOP_SIGNALS = tuple(
+    getattr(signal, name)
+    for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+    if hasattr(signal, name)
+)
+"""Signals that ask a process to end: of systems, schedulers, terminals that close, limits of time."""
+
+
+def leave_by_exception(number: int, frame: Any) -> NoReturn:
+    """Handle a signal where there is nothing to save: leave as at once, but by an exception, so that it can be told.
+
+    Raises:
+        SystemExit: with exit code 128 + the signal's number.
+    """
+    raise SystemExit(128 + number)
 
 
 class JobError(TrainwrightError, RuntimeError):

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -323,6 +324,50 @@ def test_a_killed_worker_is_one_sentence_and_the_run_resumes(tmp_path, caplog):
     assert all(torch.equal(a, b) for a, b in zip(weights(resumed), weights(straight), strict=True))
 
 
+class Leaving(cases.Augmented):
+    """What a worker may do at row 13 in place of reading it."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+
+    def __getitem__(self, index):
+        if index == 13 and self.how == "a class of its own":
+
+            class Own(Exception):
+                pass
+
+            raise Own("what was wrong")
+        if index == 13 and self.how == "exit":
+            os._exit(0)
+        if index == 13 and self.how == "sys.exit":
+            raise SystemExit(3)
+        return super().__getitem__(index)
+
+
+def with_a_lock(rows):
+    """Collate into a batch that cannot be pickled."""
+    return {**torch.utils.data.default_collate(rows), "lock": threading.Lock()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("exit", "A process that loads data was killed or has left"),
+        ("sys.exit", "A process that loads data was killed or has left"),
+        ("a class of its own", "cannot be pickled.*what was wrong"),
+        ("a batch", "cannot be pickled.*It made a batch that holds Tensor, lock"),
+    ],
+)
+def test_what_a_worker_cannot_say_is_a_sentence(tmp_path, how, said):
+    trainer = made(tmp_path, data=Leaving(how), dataloader_num_workers=1)
+    if how == "a batch":
+        trainer.data_collator = with_a_lock
+    with pytest.raises(DataError, match=f"(?s){said}"):
+        trainer.train()
+
+
 def test_a_row_that_fails_saves_what_was_done(tmp_path):
     class Broken(cases.Augmented):
         def __getitem__(self, index):
@@ -343,6 +388,34 @@ def test_two_runs_in_one_folder(tmp_path):
         made(tmp_path).train()
     lock.release()
     made(tmp_path).train()
+    assert not list(tmp_path.glob(".*"))  # the lock's file is gone with the run
+
+
+def test_who_waited_for_a_lock_that_is_taken_away_takes_the_new_one(tmp_path):
+    """Eight processes take the lock 40 times each; two at once would see each other's mark."""
+    body = """
+        import os, time
+        from pathlib import Path
+        from trainwright.checkpoint.lock import RunLock
+        from trainwright.errors import ConfigError
+        place, taken = Path(sys.argv[2]), 0
+        while taken < 40:
+            lock = RunLock(place)
+            try:
+                lock.acquire()
+            except ConfigError:
+                continue
+            mark = os.open(place / "mark", os.O_CREAT | os.O_EXCL)
+            os.close(mark)
+            (place / "mark").unlink()
+            lock.release()
+            taken += 1
+    """
+    command = [sys.executable, "-c", "import sys\n" + textwrap.dedent(body), "-", str(tmp_path)]
+    runs = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(8)]
+    errors = [process.communicate(timeout=100)[1] for process in runs]
+    assert [process.returncode for process in runs] == [0] * 8, errors
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_dead_holder_frees_the_folder(tmp_path):

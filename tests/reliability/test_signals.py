@@ -16,6 +16,7 @@ import torch
 from tests.reliability import cases, kills, victim
 from trainwright import Interrupted, Trainer, TrainerCallback, TrainingArguments
 from trainwright.checkpoint import check, folder
+from trainwright.errors import STOP_SIGNALS
 
 CHANGES = {"max_steps": 14, "eval_strategy": "steps", "eval_steps": 5, "save_strategy": "no", "logging_steps": 1}
 
@@ -109,7 +110,7 @@ def test_the_resumed_run_is_the_uninterrupted_one(tmp_path, event, nth, saves):
     assert history(resumed) == history(straight)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_exit_codes_and_handlers(tmp_path, number):
     heard = []
     before = signal.signal(number, lambda *got: heard.append(got[0]))
@@ -147,7 +148,8 @@ def test_ctrl_c_at_a_prompt_is_a_keyboard_interrupt(tmp_path, monkeypatch):
     assert folder.step_of(check.newest_valid(tmp_path)[0]) == 2
 
 
-def test_a_second_signal_leaves_at_once(tmp_path):
+def test_ctrl_c_pressed_again_leaves_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("trainwright.engine.signals._ONE_PRESS", 0.0)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -155,6 +157,31 @@ def test_a_second_signal_leaves_at_once(tmp_path):
     finally:
         signal.signal(signal.SIGINT, before)
     assert check.newest_valid(tmp_path)[0] is None
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_a_signal_that_is_repeated_interrupts_no_step_and_no_save(tmp_path, number):
+    before = signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    again = [Raise(event, 2, number) for event in ("step_begin", "optimizer_step", "step_end")]
+    again += [Raise("save", 1, number), Raise("train_end", 1, number), Raise("train_end", 1, signal.SIGTERM)]
+    try:
+        with pytest.raises(Interrupted) as caught:
+            made(tmp_path, again).train()
+    finally:
+        signal.signal(number, before)
+    assert caught.value.number == number
+    assert folder.step_of(check.newest_valid(tmp_path)[0]) == 2
+
+
+def test_what_a_handler_of_the_users_raises_is_raised_after_the_save(tmp_path):
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+    try:
+        with pytest.raises(SystemExit) as caught:
+            made(tmp_path, [Raise("optimizer_step", 3)]).train()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert caught.value.code == 7
+    assert folder.step_of(check.newest_valid(tmp_path)[0]) == 3
 
 
 def test_an_ignored_signal_stays_ignored(tmp_path):

@@ -1,4 +1,8 @@
-"""One run at a time in a folder: a lock that the kernel frees when its holder dies."""
+"""One run at a time in a folder: a lock that the kernel frees when its holder dies.
+
+Its file is gone when the run is over. Who waited for it may hold a file that lies nowhere any more, so whoever has the
+lock looks whether its file is still the one in the folder.
+"""
 
 from __future__ import annotations
 
@@ -33,12 +37,16 @@ class RunLock:
         Raises:
             ConfigError: another run holds it.
         """
-        self.file = self.path.open("a+", encoding="utf-8")
         until = time.monotonic() + _CHILDREN
-        while not self._taken():
-            if _is_alive(self._holder()) or time.monotonic() > until:
-                self._refuse()
-            time.sleep(0.1)  # its data workers hold the lock with it, and notice its death within seconds
+        self.file = self.path.open("a+", encoding="utf-8")
+        while not (self._taken() and self._lies_in_the_folder()):
+            if self._lies_in_the_folder():
+                if _is_alive(self._holder()) or time.monotonic() > until:
+                    self._refuse()
+                time.sleep(0.1)  # its data workers hold the lock with it, and notice its death within seconds
+            else:  # another run ended and took the file away
+                self.file.close()
+                self.file = self.path.open("a+", encoding="utf-8")
         self._write({"pid": os.getpid(), "host": socket.gethostname(), "start": time.ctime()})
 
     def name(self, run_id: str) -> None:
@@ -53,13 +61,20 @@ class RunLock:
         self.file.flush()
 
     def release(self) -> None:
-        """Give the lock back."""
+        """Give the lock back, and take its file away while no one else can have it."""
         self.released.set()
         if self.file is not None:
-            self.file.seek(0)
-            self.file.truncate()
+            if self._lies_in_the_folder() and self._holder().get("pid") == os.getpid():
+                self.path.unlink(missing_ok=True)
             self.file.close()
             self.file = None
+
+    def _lies_in_the_folder(self) -> bool:
+        """Whether the open file is the one that others find."""
+        try:
+            return os.path.samestat(os.fstat(self.file.fileno()), self.path.stat())
+        except OSError:
+            return False
 
     def _taken(self) -> bool:
         try:

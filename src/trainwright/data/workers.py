@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import multiprocessing.queues
 import signal
 import threading
 import time
@@ -12,9 +13,13 @@ from types import FrameType
 from typing import Any
 
 import torch
+from torch._utils import ExceptionWrapper
+
+from trainwright.errors import STOP_SIGNALS, DataError
 
 _LET_THREADS_FINISH = 0.02
 _GRACE = 30  # seconds a worker goes on after a SIGTERM
+_PATIENCE = 3.0  # seconds in which workers end by themselves
 
 
 def worker_init(given: Callable[[int], None] | None = None) -> Callable[[int], None]:
@@ -29,6 +34,9 @@ def reading(loader: Any) -> Iterator[Iterator[Any]]:
     A worker outlives the first SIGTERM, so one left to the end of the process would hold that up. And torch would raise
     the death of a worker wherever the main thread happens to be, in the middle of an update too; here it is raised
     where the worker's batch is waited for.
+
+    Raises:
+        DataError: a worker died.
     """
     workers = getattr(loader, "num_workers", 0)
     if workers and torch.distributed.is_initialized():
@@ -39,6 +47,11 @@ def reading(loader: Any) -> Iterator[Iterator[Any]]:
     before = _ignore_deaths() if workers else None
     try:
         yield batches
+    except (RuntimeError, OSError, EOFError) as error:
+        dead = _death(error) if workers else None
+        if dead is None:
+            raise
+        raise dead from error
     finally:
         if not getattr(loader, "persistent_workers", False):
             _end(batches)
@@ -60,22 +73,58 @@ def end_workers(loader: Any) -> None:
         loader._iterator = None
 
 
-def _end(batches: Any) -> None:
-    if hasattr(batches, "_shutdown_workers"):
-        batches._shutdown_workers()
+def _end(batches: Any, patience: float = _PATIENCE) -> None:
+    """End the workers of a pass; those that hang are killed."""
+    if not getattr(batches, "_workers", None):
+        return
+    killer = threading.Timer(patience, lambda: [worker.kill() for worker in batches._workers])
+    killer.daemon = True
+    killer.start()
+    batches._shutdown_workers()
+    killer.cancel()
 
 
 def _begin(given: Callable[[int], None] | None, worker: int) -> None:
     """Leave signals to the main process, which finishes its step and saves; workers end with it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _go_on_for_a_while)
-    if hasattr(signal, "SIGUSR1"):
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    for number in STOP_SIGNALS:
+        signal.signal(number, go_on_for_a_while if number == signal.SIGTERM else signal.SIG_IGN)
+    multiprocessing.queues.Queue._on_queue_feeder_error = _say_why  # type: ignore[attr-defined]
     if given is not None:
         given(worker)
 
 
-def _go_on_for_a_while(number: int, frame: FrameType | None) -> None:
+def _say_why(queue: Any, error: BaseException, sent: Any) -> None:
+    """Send an error in place of what could not be sent, which python drops, so that the main process waits for ever."""
+    number, value = sent
+    what = value.exc_msg if isinstance(value, ExceptionWrapper) else f"It made a batch that holds {_kinds(value)}."
+    fault = DataError(
+        f"A process that loads data could not send its result, since it cannot be pickled ({error}). {what.strip()} "
+        "Give batches of tensors and plain values, and errors whose classes are in a module; or read the data with "
+        "dataloader_num_workers=0."
+    )
+    queue.put((number, ExceptionWrapper((DataError, fault, None))))
+
+
+def _kinds(value: Any) -> str:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+    return ", ".join(sorted({type(part).__name__ for part in parts}))
+
+
+def _death(error: Exception) -> DataError | None:
+    """Return the sentence for a worker that died, as torch or the connection to it tells it; None for other errors."""
+    reason = str(error).strip() or type(error).__name__
+    lost = isinstance(error, ConnectionError | EOFError | FileNotFoundError) and not reason.startswith(
+        "Caught "
+    )  # torch, of a row's error
+    if not lost and not reason.startswith("DataLoader worker"):
+        return None
+    return DataError(
+        f"A process that loads data was killed or has left ({reason}). Often memory ran out: use fewer workers "
+        "(dataloader_num_workers) or smaller rows. The run can be resumed."
+    )
+
+
+def go_on_for_a_while(number: int, frame: FrameType | None) -> None:
     """The first SIGTERM is likely the whole group's; a second one, or no end of the main process, ends the worker."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)

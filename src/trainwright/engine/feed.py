@@ -147,11 +147,6 @@ def _fail(run: Run, failure: Exception | None, rank: int) -> NoReturn:
     leaving.save_before(run, failure or DataError("on another rank"))
     if failure is None:
         raise DataError(f"The data of rank {rank} failed, so all ranks stop; its own message says why.")
-    if str(failure).startswith("DataLoader worker"):
-        raise DataError(
-            f"A process that loads data was killed ({failure}). Often memory ran out: use fewer workers "
-            "(dataloader_num_workers) or smaller rows. The run can be resumed."
-        ) from failure
     raise failure
 
 

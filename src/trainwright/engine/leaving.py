@@ -8,7 +8,7 @@ from typing import NoReturn
 from trainwright import randomness
 from trainwright.engine import reports, saving
 from trainwright.engine.run import Run
-from trainwright.engine.signals import EvaluationInterrupted, exception_for
+from trainwright.engine.signals import StopWaiting, exception_for
 
 
 def evaluate(run: Run) -> None:
@@ -17,7 +17,7 @@ def evaluate(run: Run) -> None:
     run.interruptible = run.trainer.strategy.world.size == 1
     try:
         reports.evaluate(run)
-    except EvaluationInterrupted:
+    except StopWaiting:
         run.due = ["evaluate", *(["save"] if run.trainer.control.should_save else [])]
         leave(run)
     finally:
@@ -48,7 +48,10 @@ def leave(run: Run) -> NoReturn:
         f"saved in '{run.folder}'. train(resume_from_checkpoint=True) goes on from there."
     )
     run.trainer.note(message)
-    raise exception_for(run.stop, message)
+    stop = exception_for(run.stop, message)
+    if run.signals.raised is not None:
+        raise run.signals.raised from stop
+    raise stop
 
 
 def save_here(run: Run) -> None:

@@ -18,7 +18,7 @@ from trainwright.data.workers import reading
 from trainwright.engine import fusing
 from trainwright.engine.meters import Records
 from trainwright.engine.modes import full_evaluation_type, train_mode
-from trainwright.engine.signals import EvaluationInterrupted
+from trainwright.engine.signals import StopWaiting
 from trainwright.errors import DataError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def batches_of(trainer: Trainer, loader: Any) -> Generator[Any]:
         for batch in batches:
             empty = False
             if trainer.run is not None and trainer.run.interruptible and trainer.run.signals.received is not None:
-                raise EvaluationInterrupted
+                raise StopWaiting
             yield batch
     if empty:
         raise DataError("The evaluation data gave no batch: the set or loader is empty.")

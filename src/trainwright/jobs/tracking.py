@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from trainwright.errors import Interrupted
+from trainwright.errors import STOP_SIGNALS, Interrupted, leave_by_exception
 from trainwright.jobs import places, processes
 from trainwright.jobs.journal import Journal
 from trainwright.jobs.status import COMPLETE, FAILED, HEARTBEAT_SECONDS, INTERRUPTED, STOPPED
@@ -197,39 +197,40 @@ def tracked(
         yield None
         return
     _current = tracking
+    ending = _unheard()
+    _hear(ending, leave_by_exception)  # a training takes these over, and saves
     try:
-        with _terminated():
-            yield tracking
+        yield tracking
     except BaseException as error:
+        _hear(ending, signal.SIG_IGN)  # none cuts the last word short
         tracking.end(*outcome(tracking, error))
         if not isinstance(error, JobStopped):
             raise
     else:
+        _hear(ending, signal.SIG_IGN)
         done = (STOPPED, "Stopped on request.") if tracking.acted else (COMPLETE, None)
         tracking.end(*done)
     finally:
+        _hear(ending, signal.SIG_DFL)
         _current = None
 
 
-@contextmanager
-def _terminated() -> Iterator[None]:
-    """Let SIGTERM raise where it would end the process at once, so that the job's end is told."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        yield
-        return
+def _unheard() -> list[int]:
+    """Return the signals that would end this process at once."""
+    if threading.current_thread() is not threading.main_thread():
+        return []
+    return [number for number in STOP_SIGNALS if signal.getsignal(number) == signal.SIG_DFL]
 
-    def leave(number: int, _: Any) -> None:
-        raise SystemExit(128 + number)
 
-    signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def _hear(numbers: list[int], handler: Any) -> None:
+    for number in numbers:
+        signal.signal(number, handler)
 
 
 def outcome(tracking: Tracking, error: BaseException) -> tuple[str, str | None, str | None]:
     """Return (status, message, traceback) of a job that an exception ended."""
+    if isinstance(error.__cause__, Interrupted):  # a handler of the user's leaves with a code of its own
+        error = error.__cause__
     code = error.code if isinstance(error, SystemExit) else None
     number = code - 128 if isinstance(code, int) and 128 < code < 160 else None
     number = signal.SIGINT if isinstance(error, KeyboardInterrupt) else number
