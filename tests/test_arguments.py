@@ -17,6 +17,7 @@ from trainwright.args.refusals import REFUSED
 from trainwright.args.training import adopt
 
 DOCS = Path(__file__).parent.parent / "docs" / "arguments.md"
+OTHER_DEFAULTS = {"restore_callback_states_from_checkpoint": True}
 OURS_ONLY = {"allow_batch_change", "ema_decay", "max_skipped_steps", "spike_factor", "use_fused_loss"}
 
 
@@ -29,7 +30,13 @@ def test_fields_and_defaults_are_those_of_the_installed_transformers(ours):
     theirs = {f.name: default(f) for f in fields(getattr(transformers, ours.__name__))}
     mine = {f.name: default(f) for f in fields(ours)}
     assert set(mine) - set(theirs) == OURS_ONLY
-    assert {name: mine[name] for name in theirs} == theirs
+    assert {name: mine[name] for name in theirs} == {**theirs, **OTHER_DEFAULTS}
+
+
+def test_other_defaults_than_those_of_transformers_are_marked_in_the_docs():
+    marked = re.findall(r"^\| `(\w+)` \| honoured \| `(\w+)` \(transformers: `(\w+)`\)", DOCS.read_text(), flags=re.M)
+    theirs = {f.name: default(f) for f in fields(transformers.TrainingArguments)}
+    assert marked == [(name, repr(value), repr(theirs[name])) for name, value in OTHER_DEFAULTS.items()]
 
 
 def test_every_field_stands_in_the_docs_with_what_becomes_of_it():

@@ -33,7 +33,7 @@ class Resuming:
     resume_from_checkpoint: str | None = option(None, "For scripts: the checkpoint to go on from.")
     ignore_data_skip: bool = option(False, "On resume, start the epoch's data anew.")
     restore_callback_states_from_checkpoint: bool = option(
-        False, "On resume, replace callbacks that keep state by those of the checkpoint."
+        True, "On resume, callbacks that keep a state go on with it."
     )
 
 

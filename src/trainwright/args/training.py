@@ -169,12 +169,15 @@ def _plain(value: Any) -> Any:
 def adopt(foreign: Any) -> TrainingArguments:
     """Return our arguments with the values of another library's dataclass of the same field names.
 
+    Only `restore_callback_states_from_checkpoint` is not taken: their default cannot be told from a choice.
+
     Fields that are not ours (a user's own, in a subclass of transformers' TrainingArguments) become attributes.
     """
     kind = Seq2SeqTrainingArguments if hasattr(foreign, "predict_with_generate") else TrainingArguments
     known = {f.name for f in fields(kind)}
     values = {f.name: getattr(foreign, f.name) for f in fields(foreign)}
     values.pop("accelerator_config", None)  # transformers fills in an object where the user gave nothing
+    values.pop("restore_callback_states_from_checkpoint", None)  # its default, False, is not ours
     adopted = kind(**{name: value for name, value in values.items() if name in known})
     for name in values.keys() - known:
         setattr(adopted, name, values[name])

@@ -21,12 +21,17 @@ class EarlyStoppingCallback(TrainerCallback):
         self.early_stopping_patience_counter = 0
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Check that there is something to watch."""
+        """Check that there is something to watch; count from 0, or from where a checkpoint left off."""
         if args.metric_for_best_model is None or args.eval_strategy == "no":
             raise ConfigError(
                 "EarlyStoppingCallback watches a metric of the evaluation: set metric_for_best_model (such as "
                 "'loss') and eval_strategy='steps' or 'epoch'."
             )
+        if state.global_step == 0:
+            self.early_stopping_patience_counter = 0
+        elif self.early_stopping_patience_counter >= self.early_stopping_patience:
+            logger.warning("The run was stopped early; a larger early_stopping_patience lets it go on.")
+            control.should_training_stop = True
 
     def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Count evaluations without improvement, before the state learns of this one's metric."""

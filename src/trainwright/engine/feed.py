@@ -81,7 +81,7 @@ def halve(run: Run, work: Work) -> Work:
         DataError: a micro-batch is down to one row.
     """
     run.trainer.optimizer.zero_grad(set_to_none=True)
-    run.health.restore_buffers(True)
+    run.health.buffers.put_back(True)
     if run.trainer.strategy.device.type == "cuda":
         torch.cuda.empty_cache()
     rows = max(row_count(batch) for batch in work.batches)

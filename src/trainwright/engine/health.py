@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from trainwright.data.loader import PlannedLoader
+from trainwright.engine.buffers import Buffers
 from trainwright.errors import DivergenceError
 
 if TYPE_CHECKING:
@@ -58,21 +59,8 @@ class Health:
         self.in_a_row = 0
         self.names = [name for name, p in run.trainer.model.named_parameters() if p.requires_grad]
         self.losses: deque[float] = deque(maxlen=_SPIKE_WINDOW)
-        self.buffers = changing_buffers(run.trainer.model)
-        self.copies = [buffer.clone() for buffer in self.buffers]
+        self.buffers = Buffers(run.trainer.model)
         self._reading: Reading | None = None
-
-    def before_step(self) -> None:
-        """Keep the buffers as they are before the forward passes."""
-        if self.buffers:
-            torch._foreach_copy_(self.copies, self.buffers)
-
-    def restore_buffers(self, bad: torch.Tensor | bool) -> None:
-        """Put the buffers back where the step was bad."""
-        if bad is False:
-            return
-        for buffer, copy in zip(self.buffers, self.copies, strict=True):
-            buffer.copy_(copy if bad is True else torch.where(bad, copy, buffer))
 
     def after_step(self, bad: torch.Tensor | bool, loss: torch.Tensor, norms: torch.Tensor) -> None:
         """Take note of a step, and read the one before."""
@@ -155,12 +143,6 @@ def finite(parameters: Sequence[torch.nn.Parameter]) -> torch.Tensor:
     values = [p.detach() if p.numel() else p.detach().new_zeros(1) for p in parameters]
     flags = [torch.isfinite(largest) for largest in torch._foreach_norm(values, math.inf)]
     return torch.stack([flag.to(flags[0].device) for flag in flags])
-
-
-def changing_buffers(model: torch.nn.Module) -> list[torch.Tensor]:
-    """Return the floating buffers that a forward pass may change: those saved with the model, like running means."""
-    saved = model.state_dict(keep_vars=True).keys()
-    return [buffer for name, buffer in model.named_buffers() if name in saved and buffer.is_floating_point()]
 
 
 def rows_of(run: Run, reading: Reading) -> str:

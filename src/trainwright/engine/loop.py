@@ -51,7 +51,7 @@ def step(run: Run, work: Work) -> None:
     The losses of the micro-batches are shares of one mean over `work.total` items, so they add up.
     """
     trainer = run.trainer
-    run.health.before_step()
+    run.health.buffers.keep()
     loss = backward(run, work)
     while loss is None:
         work = halve(run, work)
@@ -96,7 +96,7 @@ def update(run: Run, loss: torch.Tensor) -> bool:
     if trainer.ema is not None:
         trainer.ema.update(trainer.model)
     run.fire("optimizer_step")
-    run.health.restore_buffers(bad)
+    run.health.buffers.put_back(bad)
     run.meter.add(loss, bad)
     run.health.after_step(bad, loss, norms)
     run.learning_rate = trainer.optimizer.param_groups[0]["lr"]

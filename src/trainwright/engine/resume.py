@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainwright import randomness
 from trainwright.args.training import saved_arguments
+from trainwright.callbacks import states
 from trainwright.checkpoint import check, folder, weights
 from trainwright.data.loader import PlannedLoader, TrainLoader
 from trainwright.engine import ema
@@ -192,13 +193,17 @@ def restore_rest(run: Run, saved: Saved) -> None:
 
 
 def restore_rank(run: Run, place: Path) -> None:
-    """Put back what every rank keeps for itself; on another number of ranks, what the first one kept of the data."""
+    """Put back what every rank keeps for itself; on another number of ranks, what the first one kept, without its
+    randomness."""
     trainer, world = run.trainer, run.trainer.strategy.world
     own = place / randomness.file_name(world.rank, world.size)
     others = [place / name for name in ("rng_state.pth", "rng_state_0.pth")]
     found = next((path for path in (own, *others) if path.exists()), None)
     state = folder.load(found) if found is not None else {}
     run.loader.load_state_dict(state)
+    run.health.buffers.load_state_dict(state.get("buffers", {}), trainer.note)
+    if trainer.args.restore_callback_states_from_checkpoint:
+        states.restore_dicts(trainer.callback_handler.callbacks, state.get("callbacks", []), trainer.note)
     if found != own:
         trainer.note(f"The checkpoint has no {own.name}: dropout and other randomness go on from the seed.")
         return
@@ -220,13 +225,3 @@ def restore_schedule(trainer: Trainer, state: dict[str, Any]) -> None:
         for group, rate, peak in zip(trainer.optimizer.param_groups, rates, base, strict=True):
             group["lr"], group["initial_lr"] = rate, peak
         scheduler._last_lr = rates
-
-
-def restore_callbacks(trainer: Trainer, saved: Saved) -> None:
-    """Replace callbacks that keep a state by those of the checkpoint."""
-    for callback in trainer.callback_handler.callbacks:
-        state = saved.state.stateful_callbacks.get(type(callback).__name__)
-        if state is not None and callable(getattr(callback, "state", None)):
-            first = state[0] if isinstance(state, list) else state
-            for name, value in {**first["args"], **first["attributes"]}.items():
-                setattr(callback, name, value)

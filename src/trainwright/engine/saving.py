@@ -12,6 +12,7 @@ import torch
 from trainwright import randomness
 from trainwright.args.training import saved_arguments
 from trainwright.batch import map_tensors
+from trainwright.callbacks import states
 from trainwright.checkpoint import folder, weights
 from trainwright.checkpoint.writer import Draft, Written, not_written, write
 from trainwright.engine import ema, hub
@@ -102,10 +103,15 @@ def synchronous(trainer: Trainer) -> bool:
 
 def rank_state(run: Run) -> dict[str, Any]:
     """Return what a checkpoint keeps for every rank: randomness, place in the data, numbers not logged yet."""
-    averages = {"loss": run.meter.state_dict(), "records": run.trainer.records.state_dict()}
-    if run.trainer.strategy.world.size > 1:  # it goes to the first rank through the hosts
-        averages = map_tensors(averages, lambda tensor: tensor.cpu())
-    return {**(run.randomness_before or randomness.states()), **run.loader.state_dict(), "averages": averages}
+    trainer = run.trainer
+    own = {
+        "averages": {"loss": run.meter.state_dict(), "records": trainer.records.state_dict()},
+        "buffers": run.health.buffers.state_dict(),
+        "callbacks": states.collect_dicts(trainer.callback_handler.callbacks, trainer.note),
+    }
+    if trainer.strategy.world.size > 1:  # it goes to the first rank through the hosts
+        own = map_tensors(own, lambda tensor: tensor.cpu())
+    return {**(run.randomness_before or randomness.states()), **run.loader.state_dict(), **own}
 
 
 def resumable_state(trainer: Trainer, ranks: list[dict[str, Any]]) -> dict[str, Any]:
@@ -121,7 +127,8 @@ def resumable_state(trainer: Trainer, ranks: list[dict[str, Any]]) -> dict[str, 
 def write_progress(run: Run, place: Path) -> None:
     """Write how far the run is, what is due, and what it was started with, as JSON."""
     trainer = run.trainer
-    trainer.state.stateful_callbacks = callback_states(trainer)
+    owners = [*trainer.callback_handler.callbacks, trainer.control]
+    trainer.state.stateful_callbacks = states.collect(owners, trainer.note)
     trainer.state.save_to_json(place / "trainer_state.json")
     about = {
         "run": run.run_id,
@@ -183,14 +190,3 @@ def save_model(trainer: Trainer, output_dir: str | None) -> None:
     if trainer.args.should_save and not (trainer.is_in_train and (place / folder.MANIFEST).exists()):
         with averaged(trainer):
             weights.save_model(trainer.model, place, trainer.processing_class)
-
-
-def callback_states(trainer: Trainer) -> dict[str, Any]:
-    """Return the state of every callback that keeps one, by class name, as transformers lays it out."""
-    states: dict[str, Any] = {}
-    for owner in [*trainer.callback_handler.callbacks, trainer.control]:
-        state = getattr(owner, "state", None)
-        if callable(state):
-            name, known = type(owner).__name__, states.get(type(owner).__name__)
-            states[name] = state() if known is None else [*(known if isinstance(known, list) else [known]), state()]
-    return states

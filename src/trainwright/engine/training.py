@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from trainwright.args.names import SCHEDULERS_WITHOUT_TOTAL
+from trainwright.callbacks import states
 from trainwright.checkpoint import folder, weights
 from trainwright.checkpoint.lock import RunLock
 from trainwright.data.loader import TrainLoader
@@ -186,7 +187,7 @@ def prepare_state(
     """Set the trainer's state for this run: fresh, or as the checkpoint has it."""
     state = saved.state if saved is not None else TrainerState()
     if saved is not None and trainer.args.restore_callback_states_from_checkpoint:
-        resume.restore_callbacks(trainer, saved)
+        states.restore(trainer.callback_handler.callbacks, state.stateful_callbacks, trainer.note)
     if state.best_model_checkpoint is not None and not Path(state.best_model_checkpoint).is_dir():
         trainer.note(
             f"The best checkpoint so far, '{state.best_model_checkpoint}', is gone; the search for it begins anew."

@@ -1,0 +1,193 @@
+"""What the user's own parts keep for themselves goes on too: callbacks, buffers that are not saved with the model."""
+
+from __future__ import annotations
+
+import logging
+import signal
+
+import pytest
+import torch
+from torch import nn
+
+from tests.reliability import cases
+from trainwright import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+
+STOPPED = 9
+
+
+class StopAt(TrainerCallback):
+    """Sends this process a SIGTERM at a step."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == STOPPED:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def made(place, model=cases.Net, callbacks=(), data=None, seed=0, **changes):
+    settings = {
+        "per_device_train_batch_size": 4,
+        "max_steps": 20,
+        "save_steps": 5,
+        "learning_rate": 1e-2,
+        "use_cpu": True,
+        "disable_tqdm": True,
+    }
+    torch.manual_seed(seed)
+    return Trainer(
+        model(),
+        TrainingArguments(str(place), **{**settings, **changes}),
+        train_dataset=cases.rows() if data is None else data,
+        eval_dataset=cases.rows(8),
+        callbacks=list(callbacks),
+        compute_metrics=lambda outputs: {"never_better": 1.0},
+    )
+
+
+def resumed(place, build, **changes):
+    """Return the trainer of a run that was stopped by SIGTERM at step 9 and resumed from other weights and seeds."""
+    first = build(place, **changes)
+    first.add_callback(StopAt())
+    with pytest.raises(SystemExit):
+        first.train()
+    torch.manual_seed(77)
+    second = build(place, seed=99, **changes)
+    second.train(resume_from_checkpoint=True)
+    return second
+
+
+WATCHED = {
+    "eval_strategy": "steps",
+    "eval_steps": 2,
+    "metric_for_best_model": "never_better",
+    "greater_is_better": True,
+}
+
+
+class Counting(TrainerCallback):
+    """Counts steps: `own` says under which of the two forms of state."""
+
+    def __init__(self, by):
+        self.by = by
+        self.count = 0
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.count += self.by
+
+
+class Exported(Counting):
+    def state(self):
+        return {"args": {"by": self.by}, "attributes": {"count": self.count}}
+
+
+class WithDict(Counting):
+    def state_dict(self):
+        return {"count": torch.tensor(self.count)}
+
+    def load_state_dict(self, state):
+        self.count = int(state["count"])
+
+
+class Broken(TrainerCallback):
+    """Its state can be saved, and not put back."""
+
+    def state(self):
+        return {"args": {}, "attributes": {"fixed": 1}}
+
+    @property
+    def fixed(self):
+        return 0
+
+
+@pytest.mark.parametrize("restored", [True, False])
+def test_early_stopping_ends_where_the_straight_run_does(tmp_path, restored):
+    def build(place, **changes):
+        return made(place, callbacks=[EarlyStoppingCallback(early_stopping_patience=4)], **WATCHED, **changes)
+
+    straight = build(tmp_path / "straight")
+    straight.train()
+    assert straight.state.global_step == 10  # the first evaluation is the best, and four more follow
+    changes = {} if restored else {"restore_callback_states_from_checkpoint": False}
+    made_twice = resumed(tmp_path / "resumed", build, **changes)
+    assert made_twice.state.global_step == (10 if restored else 16)
+    if restored:  # the run is complete: another start trains no further step, and a larger patience does
+        again = build(tmp_path / "resumed")
+        again.train(resume_from_checkpoint=True)
+        assert again.state.global_step == 10
+        longer = made(tmp_path / "resumed", callbacks=[EarlyStoppingCallback(early_stopping_patience=6)], **WATCHED)
+        longer.train(resume_from_checkpoint=True)
+        assert longer.state.global_step == 14
+
+
+def test_two_callbacks_of_a_class_keep_two_states(tmp_path):
+    counters = [[Exported(1), Exported(10), WithDict(2), WithDict(20)] for _ in range(2)]
+    left = list(counters)
+    second = resumed(tmp_path, lambda place, **changes: made(place, callbacks=left.pop(0), **changes))
+    assert [counter.count for counter in counters[1]] == [20, 200, 40, 400]
+    assert second.state.global_step == 20
+
+
+def test_callbacks_that_were_added_or_cannot_go_on_do_not_break_the_resume(tmp_path, caplog):
+    callbacks = [[Exported(1), Broken()], [Exported(10), Exported(1), Broken()]]
+    with caplog.at_level(logging.WARNING, logger="trainwright"):
+        resumed(tmp_path, lambda place, **changes: made(place, callbacks=callbacks.pop(0), **changes))
+    kept = callbacks  # both lists are used up
+    assert not kept
+    assert "1 callbacks Exported were saved, none like this one" in caplog.text
+    assert "The state of Broken cannot be restored" in caplog.text
+
+
+class Momentum(nn.Module):
+    """Three kinds of buffers: written in place, replaced in the forward pass, and never changed; none is saved."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 1)
+        self.register_buffer("mean", torch.zeros(4), persistent=False)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64), persistent=False)
+        self.register_buffer("scale", torch.full((4,), 0.5), persistent=False)
+
+    def forward(self, x, labels=None):
+        if self.training:
+            self.mean = 0.9 * self.mean + 0.1 * x.mean(0)
+            self.steps += 1
+        prediction = self.layer((x - self.mean) * self.scale / (1 + 0.1 * self.steps)).squeeze(-1)
+        return {"loss": ((prediction - labels) ** 2).mean(), "logits": prediction}
+
+
+def test_buffers_that_are_not_saved_with_the_model_go_on(tmp_path):
+    straight = made(tmp_path / "straight", Momentum)
+    straight.train()
+    second = resumed(tmp_path / "resumed", lambda place, **changes: made(place, Momentum, **changes))
+    for name, buffer in straight.model.named_buffers():
+        assert torch.equal(buffer, dict(second.model.named_buffers())[name]), name
+    for mine, its in zip(straight.model.parameters(), second.model.parameters(), strict=True):
+        assert torch.equal(mine, its)
+    kept = torch.load(tmp_path / "resumed" / "checkpoint-20" / "rng_state.pth", weights_only=False)["buffers"]
+    assert sorted(kept) == ["mean", "steps"]
+
+
+class Normed(nn.Module):
+    def __init__(self, momentum):
+        super().__init__()
+        self.norm, self.out = nn.BatchNorm1d(4, momentum=momentum), nn.Linear(4, 1)
+        self.register_buffer("replaced", torch.zeros(()))
+
+    def forward(self, x, labels=None):
+        self.replaced = self.replaced + x.sum()
+        return {"loss": ((self.out(self.norm(x)).squeeze(-1) - labels) ** 2).mean()}
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])  # None: the counter decides what a step weighs
+def test_counters_and_replaced_buffers_do_not_move_in_a_bad_step(tmp_path, momentum):
+    data = cases.rows()
+    data[9] = {**data[9], "x": torch.full((4,), float("nan"))}
+    trainer = made(tmp_path, lambda: Normed(momentum), data=data, max_steps=6, train_sampling_strategy="sequential")
+    trainer.train()
+    assert trainer.model.norm.num_batches_tracked == 5
+    assert torch.isfinite(trainer.model.replaced)
+    torch.manual_seed(0)
+    by_hand = nn.BatchNorm1d(4, momentum=momentum)
+    for batch in torch.stack([row["x"] for row in data]).split(4)[:6]:
+        if torch.isfinite(batch).all():
+            by_hand(batch)
+    assert torch.equal(trainer.model.norm.running_mean, by_hand.running_mean)
