@@ -13,7 +13,7 @@ from trainwright.args.training import saved_arguments
 from trainwright.callbacks import states
 from trainwright.checkpoint import check, folder, weights
 from trainwright.data.loader import PlannedLoader, TrainLoader
-from trainwright.engine import ema
+from trainwright.engine import ema, optimizer_state
 from trainwright.engine.run import Run
 from trainwright.errors import CheckpointError
 from trainwright.state import TrainerState
@@ -179,11 +179,9 @@ def restore_rest(run: Run, saved: Saved) -> None:
             f"'{place}' holds the model alone (save_only_model), so the run cannot go on from it. Load the model "
             "from there and start a new run."
         )
-    try:
-        trainer.optimizer.load_state_dict(folder.load(place / "optimizer.pt"))
-    except ValueError as error:
-        raise CheckpointError(f"The optimizer of '{place}' is not this run's: {error}.") from error
-    restore_schedule(trainer, folder.load(place / "scheduler.pt"))
+    began = saved.about.get("made_with", {})
+    optimizer_state.restore(trainer, folder.load(place / "optimizer.pt"), began, run.made_with, place)
+    optimizer_state.restore_schedule(trainer, folder.load(place / "scheduler.pt"), began, run.made_with)
     if (place / "scaler.pt").exists():
         trainer.precision.load_state_dict(folder.load(place / "scaler.pt"))
     if trainer.ema is not None and (place / ema.FILE).exists():
@@ -211,17 +209,3 @@ def restore_rank(run: Run, place: Path) -> None:
     if "averages" in state:
         run.meter.load_state_dict(state["averages"]["loss"], trainer.strategy.device)
         trainer.records.load_state_dict(state["averages"]["records"], trainer.strategy.device)
-
-
-def restore_schedule(trainer: Trainer, state: dict[str, Any]) -> None:
-    """Put the schedule's progress back; peak rates and functions stay those of today's arguments."""
-    mine = {k: v for k, v in state.items() if k not in ("base_lrs", "lr_lambdas", "_last_lr")}
-    scheduler = trainer.lr_scheduler
-    kept = scheduler.state_dict()
-    scheduler.load_state_dict({**kept, **mine})
-    lambdas, base = getattr(scheduler, "lr_lambdas", None), getattr(scheduler, "base_lrs", None)
-    if lambdas is not None and base is not None:
-        rates = [rate * scale(scheduler.last_epoch) for rate, scale in zip(base, lambdas, strict=True)]
-        for group, rate, peak in zip(trainer.optimizer.param_groups, rates, base, strict=True):
-            group["lr"], group["initial_lr"] = rate, peak
-        scheduler._last_lr = rates

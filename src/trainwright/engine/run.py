@@ -41,6 +41,7 @@ class Run:
         position: how far into this pass, in the loader's unit.
         pieces: parts into which every micro-batch is cut, since memory ran out.
         due: flags of this step that are still to be acted on, for a checkpoint written before.
+        made_with: settings of optimizer and schedule as the script made them, for a run that goes on from this one.
         agreed_stop: the signal at which all ranks agreed to leave after this step, or None.
     """
 
@@ -57,6 +58,7 @@ class Run:
     position: int = 0
     pieces: int = 1
     due: list[str] = field(default_factory=list)
+    made_with: dict[str, Any] = field(default_factory=dict)
     agreed_stop: int | None = None
     grad_norm: torch.Tensor | None = None
     learning_rate: Any = None

@@ -137,6 +137,7 @@ def write_progress(run: Run, place: Path) -> None:
         "due": run.due,
         "data": run.loader.describe(),
         "ranks": trainer.strategy.world.size,
+        "made_with": run.made_with,
         "arguments": saved_arguments(trainer.args),
         "versions": {"torch": torch.__version__},
     }

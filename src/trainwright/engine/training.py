@@ -14,7 +14,7 @@ from trainwright.callbacks import states
 from trainwright.checkpoint import folder, weights
 from trainwright.checkpoint.lock import RunLock
 from trainwright.data.loader import TrainLoader
-from trainwright.engine import fusing, loading, loop, reports, resume, saving
+from trainwright.engine import fusing, loading, loop, optimizer_state, reports, resume, saving
 from trainwright.engine.ema import FILE, Ema
 from trainwright.engine.losses import computing_parameters
 from trainwright.engine.meters import Records
@@ -144,6 +144,7 @@ def build(trainer: Trainer, loader: TrainLoader, saved: resume.Saved | None, sig
     run = Run(
         trainer, loader, model, parameters, trainer.count_items, max_steps, num_epochs, signals, run_id, epoch, place
     )
+    run.made_with = optimizer_state.made_with(trainer)
     trainer.records = Records()
     run.first_step = run.meter.first_step = run.meter.logged_at = done
     run.targets_seen = done > 0
