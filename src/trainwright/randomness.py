@@ -6,12 +6,14 @@ import hashlib
 import os
 import random
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+
+from trainwright.held import held_by
 
 
 def set_seed(seed: int, deterministic: bool = False) -> None:
@@ -84,24 +86,72 @@ def restore(streams: dict[str, Any]) -> None:
 
 
 def own_states(*owners: Any) -> list[Any]:
-    """Return the states of the random generators that some objects keep as attributes, in order."""
-    return [_get(generator) for generator in _generators(owners)]
+    """Return the states of the random generators that some objects hold, in order."""
+    return [_get(generator) for generator in held_by(dict(enumerate(owners))).values()]
 
 
 def restore_own(saved: list[Any], *owners: Any) -> None:
     """Put the generators of some objects back to what `own_states` returned."""
-    for generator, state in zip(_generators(owners), saved, strict=False):
+    for generator, state in zip(held_by(dict(enumerate(owners))).values(), saved, strict=False):
         _set(generator, state)
 
 
-def _generators(owners: tuple[Any, ...]) -> list[Any]:
-    kinds = (torch.Generator, random.Random, np.random.Generator, np.random.RandomState)
-    found: dict[int, Any] = {}
-    for owner in owners:
-        for value in getattr(owner, "__dict__", {}).values():
-            if isinstance(value, kinds):
-                found.setdefault(id(value), value)
-    return list(found.values())
+def states_of(generators: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the states of generators, by name."""
+    return {name: _get(generator) for name, generator in generators.items()}
+
+
+def restore_into(generators: Mapping[str, Any], saved: Mapping[str, Any]) -> list[str]:
+    """Put generators back to saved states; return the names that only one side knows."""
+    for name in generators.keys() & saved.keys():
+        _set(generators[name], saved[name])
+    return sorted(generators.keys() ^ saved.keys())
+
+
+class Drawing:
+    """Makes what some objects draw depend on numbers alone, from the host's streams and from generators that they hold.
+
+    So a batch is the same in whatever process it is made, and after whatever batch.
+
+    Args:
+        seed: of the run.
+        owners: objects by name, such as a dataset and a collator. Their generators differ by the state that they have
+            now; one that is only made in the first batch depends on the seed alone.
+    """
+
+    def __init__(self, seed: int, **owners: Any) -> None:
+        self.seed = seed
+        self.owners = owners
+        self._held = list(held_by(owners).values())
+        self._base = hashlib.blake2b(repr([_get(one) for one in self._held]).encode(), digest_size=8).hexdigest()
+        self._has_looked = False
+
+    def make(self, build: Callable[[], Any], *numbers: int) -> Any:
+        """Return what a function makes from random numbers that follow from some numbers.
+
+        The first result is made twice where generators came into being on the way: the second time from theirs.
+        """
+        made = self._make(build, numbers)
+        if not self._has_looked:
+            self._has_looked = True
+            held = list(held_by(self.owners).values())
+            if len(held) > len(self._held):
+                self._held = held
+                made = self._make(build, numbers)
+        return made
+
+    def _make(self, build: Callable[[], Any], numbers: tuple[int, ...]) -> Any:
+        with seeded(self.seed, *numbers):
+            if not self._held:
+                return build()
+            before = [_get(generator) for generator in self._held]
+            for place, generator in enumerate(self._held):
+                _seed(generator, repr((self.seed, self._base, place, *numbers)))
+            try:
+                return build()
+            finally:
+                for generator, state in zip(self._held, before, strict=True):
+                    _set(generator, state)
 
 
 def _get(generator: Any) -> Any:
@@ -117,6 +167,16 @@ def _set(generator: Any, state: Any) -> None:
         generator.setstate(state)
     else:
         generator.set_state(state)
+
+
+def _seed(generator: Any, text: str) -> None:
+    number = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "little")
+    if isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = type(generator.bit_generator)(number).state
+    elif isinstance(generator, torch.Generator):
+        generator.manual_seed(number)
+    else:
+        generator.seed(number)
 
 
 def file_name(rank: int, size: int) -> str:

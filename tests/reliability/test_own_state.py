@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import random
 import signal
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -191,3 +194,174 @@ def test_counters_and_replaced_buffers_do_not_move_in_a_bad_step(tmp_path, momen
         if torch.isfinite(batch).all():
             by_hand(batch)
     assert torch.equal(trainer.model.norm.running_mean, by_hand.running_mean)
+
+
+SCRIPT_S_OWN = np.random.default_rng(21)
+
+
+class Noisy(nn.Module):
+    """Draws in its forward pass from a generator of its own, one of a part of it, and one of the script."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = cases.Net()
+        self.body.extra = random.Random(4)
+        self.noise = torch.Generator().manual_seed(3)
+
+    def forward(self, x, labels=None):
+        scale = 1 + 0.1 * self.body.extra.random() + 0.1 * SCRIPT_S_OWN.random()
+        return self.body(scale * x + 0.1 * torch.randn(x.shape, generator=self.noise), labels)
+
+
+class Rows(torch.utils.data.Dataset):
+    """Map-style rows with noise from generators deep within the dataset."""
+
+    def __init__(self):
+        self.rows = cases.rows()
+        self.transforms = [{"shift": np.random.RandomState(1)}, functools.partial(shifted, generator=random.Random(2))]
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        moved = self.rows[index]["x"] + float(self.transforms[0]["shift"].rand())
+        return {**self.rows[index], "x": self.transforms[1](moved)}
+
+
+def shifted(x, generator):
+    return x + generator.random()
+
+
+class Collator:
+    """A collator that makes its generator in the first batch, as those of transformers do."""
+
+    def __init__(self):
+        self.generator = None
+
+    def __call__(self, rows):
+        if self.generator is None:
+            info = torch.utils.data.get_worker_info()
+            self.generator = torch.Generator().manual_seed(7 + (info.id if info else 0))
+        batch = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+        return {**batch, "x": batch["x"] + torch.randn(batch["x"].shape, generator=self.generator)}
+
+
+class OwnStream(torch.utils.data.IterableDataset):
+    """A stream with noise from its own generator, which it does not speak of in its state."""
+
+    def __init__(self, has_state):
+        self.next = 0
+        self.noise = np.random.default_rng(5)
+        if has_state:
+            self.state_dict, self.load_state_dict = self._state, self._load
+
+    def __iter__(self):
+        info = torch.utils.data.get_worker_info()
+        mine = cases.rows()[info.id :: info.num_workers] if info else cases.rows()
+        while self.next < len(mine):
+            self.next += 1
+            row = mine[self.next - 1]
+            yield {**row, "x": row["x"] + self.noise.random()}
+        self.next = 0
+
+    def _state(self):
+        return {"next": self.next}
+
+    def _load(self, state):
+        self.next = state["next"]
+
+
+WORKERS = {"dataloader_num_workers": 2}
+GENERATORS = {
+    "of a model": (Noisy, cases.rows, None, {}),
+    "of a dataset": (cases.Net, Rows, None, {}),
+    "of a dataset, workers": (cases.Net, Rows, None, WORKERS),
+    "of a collator": (cases.Net, cases.rows, Collator, {}),
+    "of a collator, workers": (cases.Net, cases.rows, Collator, WORKERS),
+    "of a stream's collator": (cases.Net, cases.Stream, Collator, {}),
+    "of a stream": (cases.Net, lambda: OwnStream(False), None, {}),
+    "of a stream, workers that stay": (
+        cases.Net,
+        lambda: OwnStream(False),
+        None,
+        {**WORKERS, "dataloader_persistent_workers": True},
+    ),
+    "of a stream with state": (cases.Net, lambda: OwnStream(True), None, {}),
+    "of a stream with state, workers": (cases.Net, lambda: OwnStream(True), None, WORKERS),
+}
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory):
+    """Every case once straight and once resumed, in one process: what is made anew is made from other seeds."""
+    found = {}
+    for name, (model, data, collator, changes) in GENERATORS.items():
+        place = tmp_path_factory.mktemp("generators")
+
+        def build(where, seed=0, model=model, data=data, collator=collator, changes=changes):
+            SCRIPT_S_OWN.bit_generator.state = np.random.default_rng(21 + seed).bit_generator.state
+            trainer = made(where, model, data=data(), seed=seed, **changes)
+            trainer.data_collator = collator() if collator else trainer.data_collator
+            return trainer
+
+        straight = build(place / "straight")
+        straight.train()
+        found[name] = [[p.detach().clone() for p in made.model.parameters()]
+                       for made in (straight, resumed(place / "resumed", build))]  # fmt: skip
+    return found
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_generators_of_the_user_s_own_go_on(outcomes, name):
+    for straight, again in zip(*outcomes[name], strict=True):
+        assert torch.equal(straight, again)
+
+
+def test_the_same_noise_with_and_without_workers(outcomes):
+    for what in ("of a dataset", "of a collator"):
+        for alone, with_workers in zip(outcomes[what][0], outcomes[f"{what}, workers"][0], strict=True):
+            assert torch.equal(alone, with_workers)
+
+
+def test_masks_of_transformers_follow_the_collator_s_seed(tmp_path):
+    from transformers import BertTokenizer, DataCollatorForLanguageModeling
+
+    (tmp_path / "vocab.txt").write_text(
+        "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *map(chr, range(97, 123))])
+    )
+    tokenizer = BertTokenizer(str(tmp_path / "vocab.txt"))
+    data = [{"input_ids": list(range(5, 25))} for _ in range(26)]
+
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.seen = nn.Embedding(40, 40), []
+
+        def forward(self, input_ids, labels=None, attention_mask=None, token_type_ids=None):
+            self.seen.append(labels.tolist())
+            return {"loss": nn.functional.cross_entropy(self.table(input_ids).flatten(0, 1), labels.flatten())}
+
+    def masks(seed, workers, resume=False):
+        trainer = made(tmp_path / f"{seed} {workers}", Masked, data=data, max_steps=10, dataloader_num_workers=workers)
+        trainer.data_collator = DataCollatorForLanguageModeling(tokenizer, seed=seed)
+        where = tmp_path / f"{seed} {workers}" / "checkpoint-5"
+        trainer.train(resume_from_checkpoint=str(where) if resume else None)
+        return trainer.model.seen
+
+    straight = masks(7, 0)
+    assert masks(7, 2)[-10:] == straight[-10:]
+    assert masks(7, 0, resume=True)[-5:] == straight[-5:]
+    assert masks(8, 0)[-10:] != straight[-10:]
+
+
+def test_a_generator_that_is_not_there_yet_is_named(tmp_path, caplog):
+    class Late(cases.Net):
+        noise = None
+
+        def forward(self, x, labels=None):
+            self.noise = self.noise or torch.Generator().manual_seed(3)
+            return super().forward(x + torch.randn(x.shape, generator=self.noise), labels)
+
+    with caplog.at_level(logging.WARNING, logger="trainwright"):
+        resumed(tmp_path, lambda place, **changes: made(place, Late, **changes))
+    assert "Of the random generators model.noise the checkpoint has some" in caplog.text

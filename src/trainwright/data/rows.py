@@ -52,15 +52,18 @@ class RowFetcher(torch.utils.data.Dataset):
     Args:
         dataset: the rows.
         collate: rows to batch.
-        seed: with a seed, what the dataset and the collator draw from torch, numpy and python's random depends on the
-            seed, the pass and the batch alone, in whatever process they run; None where they draw nothing.
+        seed: with a seed, what the dataset and the collator draw from torch, numpy and python's random, or from
+            generators of their own, depends on the seed, the pass and the batch alone, in whatever process they run;
+            None where they draw nothing.
     """
 
     def __init__(self, dataset: Any, collate: Callable[[list[Any]], Any], seed: int | None) -> None:
         self.dataset = dataset
         self.collate = collate
-        self.seed = seed
         self.fetch_many = getattr(dataset, "__getitems__", None)
+        collator = collator_in(collate)
+        make_generator(collator)
+        self.drawing = None if seed is None else randomness.Drawing(seed, dataset=dataset, collator=collator)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -69,11 +72,17 @@ class RowFetcher(torch.utils.data.Dataset):
         return self.dataset[index]
 
     def __getitems__(self, indices: Indices) -> Any:
-        with draws(self.seed, indices.epoch, indices.number):
-            fetched = Fetched(self._fetch(indices))
-            fetched.indices = indices
-            batch = self.collate(fetched)
+        batch = (
+            self._batch(indices)
+            if self.drawing is None
+            else self.drawing.make(lambda: self._batch(indices), indices.epoch, indices.number)
+        )
         return Repeat(batch) if indices.weightless else batch
+
+    def _batch(self, indices: Indices) -> Any:
+        fetched = Fetched(self._fetch(indices))
+        fetched.indices = indices
+        return self.collate(fetched)
 
     def _fetch(self, indices: Sequence[int]) -> list[Any]:
         try:
@@ -85,8 +94,23 @@ class RowFetcher(torch.utils.data.Dataset):
             ) from error
 
 
+def collator_in(collate: Any) -> Any:
+    """Return the user's collator within what calls it."""
+    return getattr(collate, "collator", collate)
+
+
+def make_generator(collator: Any) -> None:
+    """Let a collator of transformers with a seed make its generator, which it else does in the first batch.
+
+    Made in a worker it would depend on the worker; made here it depends on the seed alone.
+    """
+    make = getattr(collator, "create_rng", None)
+    if callable(make) and getattr(collator, "seed", None) is not None and collator.generator is None:
+        make()
+
+
 def draws(seed: int | None, *numbers: int) -> AbstractContextManager[None]:
-    """Return the context in which a micro-batch is made: its own random numbers, where it may draw any."""
+    """Return the context in which rows of a stream are read: their own random numbers, where they may draw any."""
     return nullcontext() if seed is None else randomness.seeded(seed, *numbers)
 
 

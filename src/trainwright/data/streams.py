@@ -18,7 +18,7 @@ from trainwright import randomness
 from trainwright.data.counting import counting
 from trainwright.data.kinds import has_state
 from trainwright.data.loader import Note, draw_once, set_epoch
-from trainwright.data.rows import Fetched, Repeat, draws
+from trainwright.data.rows import Fetched, Repeat, collator_in, draws, make_generator
 from trainwright.data.workers import end_workers, reading
 from trainwright.errors import DataError
 from trainwright.world import World
@@ -26,11 +26,19 @@ from trainwright.world import World
 
 @dataclass(frozen=True)
 class Place:
-    """Where the reader of one shard stands: rows read in this pass, and what the stream says of itself."""
+    """Where the reader of one shard stands.
+
+    Attributes:
+        shard: its number.
+        rows: read in this pass.
+        state: what the stream says of itself, if it can.
+        generators: states of those that the stream holds, where it has a state; else the pass begins anew with them.
+    """
 
     shard: int
     rows: int = 0
     state: Any = None
+    generators: Any = ()
 
 
 @dataclass(frozen=True)
@@ -71,11 +79,15 @@ class RankStream(IterableDataset):
         self.world = world
         self.drop_last = drop_last
         self.seed = seed
+        collator = collator_in(collate)
+        make_generator(collator)
+        self.drawing = None if seed is None else randomness.Drawing(seed, collator=collator)
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # persistent workers see it change
         self.begin: list[Place] | None = None
         self.stamped = False
         self.place = Place(0)
         self._worker: int | None = None
+        self._first = randomness.own_states(stream)
 
     def set_epoch(self, epoch: int) -> None:
         """Tell the stream the epoch, and note it for workers that live on from the pass before."""
@@ -87,6 +99,10 @@ class RankStream(IterableDataset):
         if getattr(self.stream, "epoch", None) != int(self.epoch):  # datasets shares its epoch between workers
             set_epoch(self.stream, int(self.epoch))
         self.place = self._take_shard(begin)
+        if self.place.generators:
+            randomness.restore_own(self.place.generators, self.stream)
+        elif self._worker is not None:  # whether it is a new process or one that stays
+            randomness.restore_own(self._first, self.stream)
         for group in self._groups():
             if self.drop_last and sum(map(len, group)) < self.batch_size * self.world.size:
                 return
@@ -96,7 +112,9 @@ class RankStream(IterableDataset):
 
     def now(self) -> Place:
         """Return the place of this process's reader, with the stream's own state if it has one."""
-        return replace(self.place, state=self.stream.state_dict()) if has_state(self.stream) else self.place
+        if not has_state(self.stream):
+            return self.place
+        return replace(self.place, state=self.stream.state_dict(), generators=randomness.own_states(self.stream))
 
     def _take_shard(self, begin: list[Place] | None) -> Place:
         info = get_worker_info()
@@ -140,8 +158,10 @@ class RankStream(IterableDataset):
         first = self.place.rows + sum(map(len, group[: self.world.rank]))
         rows = Fetched(mine or group[0][:1])
         rows.indices = range(first, first + len(rows))
-        with draws(self.seed, int(self.epoch), self.place.shard, first, 1):
+        if self.drawing is None:
             batch = self.collate(rows)
+        else:
+            batch = self.drawing.make(lambda: self.collate(rows), int(self.epoch), self.place.shard, first, 1)
         return batch if mine else Repeat(batch)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 from typing import NoReturn
 
-from trainwright import randomness
 from trainwright.engine import reports, saving
 from trainwright.engine.run import Run
 from trainwright.engine.signals import StopWaiting, exception_for
@@ -13,7 +12,7 @@ from trainwright.engine.signals import StopWaiting, exception_for
 
 def evaluate(run: Run) -> None:
     """Evaluate; at a signal, leave in the middle of it: the resumed run evaluates again from the start."""
-    run.randomness_before = randomness.states()
+    run.randomness_before = run.randomness()
     run.interruptible = run.trainer.strategy.world.size == 1
     try:
         reports.evaluate(run)

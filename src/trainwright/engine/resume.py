@@ -206,6 +206,17 @@ def restore_rank(run: Run, place: Path) -> None:
         trainer.note(f"The checkpoint has no {own.name}: dropout and other randomness go on from the seed.")
         return
     randomness.restore(state)
+    restore_generators(run, state.get("own", {}))
     if "averages" in state:
         run.meter.load_state_dict(state["averages"]["loss"], trainer.strategy.device)
         trainer.records.load_state_dict(state["averages"]["records"], trainer.strategy.device)
+
+
+def restore_generators(run: Run, saved: dict[str, Any]) -> None:
+    """Put the random generators back that the user's own parts hold, and say which only one side has."""
+    unmatched = randomness.restore_into(run.generators, saved)
+    if unmatched:
+        run.trainer.note(
+            f"Of the random generators {', '.join(unmatched)} the checkpoint has some and this run has others; they "
+            "begin anew. A generator goes on where it is made before training."
+        )

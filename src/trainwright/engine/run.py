@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from trainwright import randomness
 from trainwright.checkpoint.snapshot import HostCopies
 from trainwright.checkpoint.writer import Writer
 from trainwright.data.loader import TrainLoader
@@ -18,6 +19,7 @@ from trainwright.engine.health import Health
 from trainwright.engine.meters import LossMeter
 from trainwright.engine.signals import Signals
 from trainwright.errors import CheckpointError
+from trainwright.held import KINDS, held_by, of_object
 
 if TYPE_CHECKING:
     from trainwright.engine.trainer import Trainer
@@ -42,6 +44,7 @@ class Run:
         pieces: parts into which every micro-batch is cut, since memory ran out.
         due: flags of this step that are still to be acted on, for a checkpoint written before.
         made_with: settings of optimizer and schedule as the script made them, for a run that goes on from this one.
+        generators: those that the user's own parts hold, by their place.
         agreed_stop: the signal at which all ranks agreed to leave after this step, or None.
     """
 
@@ -59,6 +62,7 @@ class Run:
     pieces: int = 1
     due: list[str] = field(default_factory=list)
     made_with: dict[str, Any] = field(default_factory=dict)
+    generators: dict[str, Any] = field(default_factory=dict)
     agreed_stop: int | None = None
     grad_norm: torch.Tensor | None = None
     learning_rate: Any = None
@@ -95,6 +99,10 @@ class Run:
         """The run's folder."""
         return self.trainer.run_folder
 
+    def randomness(self) -> dict[str, Any]:
+        """Return the states of all streams of random numbers that a step may draw from."""
+        return {**randomness.states(), "own": randomness.states_of(self.generators)}
+
     def fire(self, event: str, **details: Any) -> None:
         """Tell the callbacks of an event."""
         trainer = self.trainer
@@ -112,3 +120,18 @@ class Run:
         """Note that this pass over the data is over."""
         self.epoch += 1
         self.position = 0
+
+
+def generators_of(trainer: Trainer) -> dict[str, Any]:
+    """Return the random generators that a step or an evaluation may draw from and that are no part of the data."""
+    return held_by(
+        {
+            "model": trainer.model,
+            "objective": trainer.objective,
+            "compute_loss_func": trainer.compute_loss_func,
+            "compute_metrics": trainer.compute_metrics,
+            "preprocess_logits_for_metrics": trainer.preprocess_logits_for_metrics,
+            "callbacks": trainer.callback_handler.callbacks,
+            "trainer": {name: value for name, value in of_object(trainer) if isinstance(value, KINDS)},
+        }
+    )

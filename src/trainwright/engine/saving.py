@@ -18,7 +18,7 @@ from trainwright.checkpoint.writer import Draft, Written, not_written, write
 from trainwright.engine import ema, hub
 from trainwright.engine.health import finite
 from trainwright.engine.passes import averaged
-from trainwright.engine.run import Run
+from trainwright.engine.run import Run, generators_of
 from trainwright.errors import CheckpointError, SaveError
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def save_checkpoint(run: Run) -> None:
 def write_checkpoint(run: Run) -> None:
     """Take the run's state and write it, or begin to."""
     trainer = run.trainer
+    run.generators = generators_of(trainer)  # some are made in the first step
     run.health.settle()  # so that the averages know whether this step was skipped
     ranks = trainer.strategy.gather(rank_state(run))
     run.saved_step = trainer.state.global_step
@@ -111,7 +112,7 @@ def rank_state(run: Run) -> dict[str, Any]:
     }
     if trainer.strategy.world.size > 1:  # it goes to the first rank through the hosts
         own = map_tensors(own, lambda tensor: tensor.cpu())
-    return {**(run.randomness_before or randomness.states()), **run.loader.state_dict(), **own}
+    return {**(run.randomness_before or run.randomness()), **run.loader.state_dict(), **own}
 
 
 def resumable_state(trainer: Trainer, ranks: list[dict[str, Any]]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from trainwright.engine.ema import FILE, Ema
 from trainwright.engine.losses import computing_parameters
 from trainwright.engine.meters import Records
 from trainwright.engine.modes import train_mode, training_model
-from trainwright.engine.run import Run
+from trainwright.engine.run import Run, generators_of
 from trainwright.engine.signals import Signals, exception_for
 from trainwright.errors import ConfigError
 from trainwright.randomness import set_seed
@@ -144,6 +144,7 @@ def build(trainer: Trainer, loader: TrainLoader, saved: resume.Saved | None, sig
     run = Run(
         trainer, loader, model, parameters, trainer.count_items, max_steps, num_epochs, signals, run_id, epoch, place
     )
+    run.generators = generators_of(trainer)
     run.made_with = optimizer_state.made_with(trainer)
     trainer.records = Records()
     run.first_step = run.meter.first_step = run.meter.logged_at = done

@@ -1,0 +1,95 @@
+"""Random generators that objects hold: found in attributes, containers and the functions that they are made of.
+
+The search runs no code of the objects, and is bounded; it goes breadth first, so that what lies near is found first.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+import types
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+KINDS = (torch.Generator, random.Random, np.random.Generator, np.random.RandomState)
+_LEAVES = (str, bytes, int, float, complex, type(None), torch.Tensor, np.ndarray, type, types.ModuleType)
+_LIBRARIES = ("torch.", "transformers.", "datasets.", "trainwright.", "builtins", "collections", "functools")
+_OF_MODULES = ("_parameters", "_buffers")
+_DEPTH = 6  # of objects within objects; modules within modules do not count
+_ITEMS = 32  # of a container
+_OBJECTS = 20_000
+
+
+def held_by(owners: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return the generators that some objects hold, by their place, such as `model.layers.0.noise`.
+
+    One that several hold stands under the first place. random.SystemRandom has no state, and is left out.
+    """
+    found: dict[int, tuple[str, Any]] = {}
+    seen: dict[int, Any] = {}
+    waiting = deque((str(name), owner, 0) for name, owner in owners.items())
+    while waiting and len(seen) < _OBJECTS:
+        place, value, depth = waiting.popleft()
+        if isinstance(value, _LEAVES) or id(value) in seen:
+            continue
+        seen[id(value)] = value  # kept, so that no id is given twice
+        if isinstance(value, KINDS):
+            if not isinstance(value, random.SystemRandom):
+                found[id(value)] = (place, value)
+        elif depth <= _DEPTH:
+            waiting.extend(
+                (f"{place}{name}", inner, depth if isinstance(inner, torch.nn.Module) else depth + 1)
+                for name, inner in _inside(value)
+            )
+    return dict(found.values())
+
+
+def _inside(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what an object holds, with how it is reached."""
+    if isinstance(value, list | tuple | deque):
+        yield from ((f"[{number}]", value[number]) for number in range(min(len(value), _ITEMS)))
+    elif isinstance(value, dict):
+        yield from ((f"[{key!r}]", value[key]) for key in list(value)[:_ITEMS])
+    elif isinstance(value, functools.partial):
+        yield from ((".func", value.func), (".args", value.args), (".keywords", value.keywords))
+    elif isinstance(value, types.FunctionType):
+        yield from _of_function(value)
+    elif isinstance(value, types.MethodType):
+        yield "", value.__self__
+        yield "", value.__func__
+    else:
+        yield from of_object(value)
+
+
+def of_object(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the attributes of an object and of its class, and what the functions of a user's class hold."""
+    is_module = isinstance(value, torch.nn.Module)
+    for name, inner in list(getattr(value, "__dict__", {}).items()):
+        if is_module and name == "_modules":
+            yield from ((f".{child}", module) for child, module in inner.items())
+        elif not (is_module and name in _OF_MODULES):
+            yield f".{name}", inner
+    for kind in type(value).__mro__:
+        if not kind.__module__.startswith(_LIBRARIES):
+            for name, inner in list(vars(kind).items()):
+                if isinstance(inner, KINDS):
+                    yield f".{name}", inner
+                elif isinstance(inner, types.FunctionType):
+                    yield from ((f".{name}{place}", held) for place, held in _of_function(inner))
+
+
+def _of_function(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
+    """Yield what a function closes over, its defaults, and the generators among the globals that it names."""
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
+        try:
+            yield f".{name}", cell.cell_contents
+        except ValueError:  # not bound yet
+            continue
+    yield from ((f".default{number}", value) for number, value in enumerate(function.__defaults__ or ()))
+    for name in function.__code__.co_names:
+        if isinstance(function.__globals__.get(name), KINDS):
+            yield f".{name}", function.__globals__[name]
