@@ -13,12 +13,15 @@ from transformers.training_args import OptimizerNames, SchedulerType
 
 from trainwright import ConfigError, Seq2SeqTrainingArguments, TrainingArguments
 from trainwright.args import names
+from trainwright.args.durations import seconds
 from trainwright.args.refusals import REFUSED
 from trainwright.args.training import adopt
 
 DOCS = Path(__file__).parent.parent / "docs" / "arguments.md"
 OTHER_DEFAULTS = {"restore_callback_states_from_checkpoint": True}
-OURS_ONLY = {"allow_batch_change", "ema_decay", "max_skipped_steps", "spike_factor", "use_fused_loss"}
+OURS_ONLY = {
+    "allow_batch_change", "ema_decay", "max_skipped_steps", "max_train_time", "spike_factor", "use_fused_loss",
+}  # fmt: skip
 
 
 def default(field):
@@ -127,6 +130,14 @@ def test_transformers_own_arguments_are_accepted(tmp_path):
     args = adopt(Theirs(str(tmp_path), learning_rate=1e-3, optim="sgd", use_cpu=True, eval_strategy="steps"))
     assert (args.learning_rate, args.optim, args.eval_strategy, args.extra) == (1e-3, "sgd", "steps", 7)
     assert args.eval_strategy == transformers.IntervalStrategy.STEPS
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("8h", 28800), ("30m", 1800), ("90s", 90), ("1d 12h", 129600), ("1.5h", 5400), ("3600", 3600), (2.5, 2.5)],
+)
+def test_lengths_of_time(written, meant):
+    assert seconds(TrainingArguments("out", max_train_time=written).max_train_time) == meant
 
 
 def test_derived_values():

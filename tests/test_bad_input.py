@@ -48,6 +48,8 @@ ARGUMENTS = [
     ({"neftune_noise_alpha": math.nan}, "neftune_noise_alpha=nan is not finite"),
     ({"eval_delay": math.nan}, "eval_delay=nan is not finite"),
     ({"ddp_timeout": -1}, "ddp_timeout=-1 is negative"),
+    ({"max_train_time": "8 parsecs"}, "max_train_time='8 parsecs' is no length of time; write '8h'"),
+    ({"max_train_time": 0}, "max_train_time=0 is no length of time"),
     ({"spike_factor": math.nan}, "spike_factor=nan must be a number above 1"),
     ({"save_steps": math.nan}, "save_steps=nan is not finite; give a number, or save_strategy='no'"),
     ({"logging_steps": math.inf}, "logging_steps=inf is not finite"),

@@ -69,16 +69,16 @@ def run(kind: str, place: Path) -> dict:
     changes = {"auto_find_batch_size": True} if kind == "memory" else {}
     if kind in ("logged", "terminate"):
         changes = {"logging_steps": 7, "dataloader_num_workers": 1}
+    if kind == "time":
+        changes = {"max_steps": 10**6, "save_strategy": "no", "logging_steps": 10**6, "max_train_time": 3}
     data = {"uneven": Uneven, "broken": Broken}.get(kind, cases.Augmented)()
     args = TrainingArguments(
         str(place),
         per_device_train_batch_size=4,
-        max_steps=12,
-        save_steps=5,
         learning_rate=1e-2,
         use_cpu=True,
         disable_tqdm=True,
-        **{"logging_steps": 1, **changes},
+        **{"max_steps": 12, "save_steps": 5, "logging_steps": 1, **changes},
     )
     resume = (place / "checkpoint-6").is_dir() if kind == "terminate" else (place / "resume").exists()
     torch.manual_seed(99 if resume else 0)

@@ -55,6 +55,13 @@ def test_sigterm_to_one_of_two_ranks(tmp_path):
     assert resumed[0]["logs"] == straight[0]["logs"]
 
 
+def test_the_time_is_up_for_two_ranks_at_the_same_step(tmp_path):
+    _, said = torchrun("time", tmp_path, fails=True)
+    saved, _ = check.newest_valid(tmp_path)
+    assert f"Interrupted since max_train_time=3 is over, at step {folder.step_of(saved)} of 1000000" in said
+    assert "exitcode  : 142" in said
+
+
 def test_out_of_memory_on_one_of_two_ranks(tmp_path):
     whole, _ = torchrun("whole", tmp_path / "whole")
     parts, said = torchrun("memory", tmp_path / "parts")

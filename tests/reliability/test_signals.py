@@ -247,3 +247,46 @@ def test_sigterm_at_random_instants(tmp_path):
     victim.run(straight, {**settings, "max_steps": len(done), "save_strategy": "no"})
     losses = [[words for words in kills.lines(place) if words[0] == "loss"] for place in (tmp_path, straight)]
     assert losses[0] == losses[1]
+
+
+def test_the_time_is_up(tmp_path):
+    """In the middle of training and of an evaluation without end; the resumed run has it anew."""
+    trainer = made(tmp_path, max_steps=10**6, eval_strategy="no", logging_steps=10**6, max_train_time="0.3s")
+    with pytest.raises(Interrupted, match="Interrupted since max_train_time=0.3s is over, at step") as caught:
+        trainer.train()
+    assert caught.value.code == 128 + signal.SIGALRM
+    reached = trainer.state.global_step
+    assert folder.step_of(check.newest_valid(tmp_path)[0]) == reached > 0
+    evaluated = made(tmp_path, max_steps=10**6, eval_steps=reached + 1, logging_steps=10**6, max_train_time=0.5)
+    endless = torch.utils.data.DataLoader(Endless(), batch_size=4)
+    evaluated.eval_loader, evaluated.eval_dataset = endless, None
+    with pytest.raises(Interrupted, match=f"at step {reached + 1} of"):
+        evaluated.train(resume_from_checkpoint=True)
+    finished = made(tmp_path, max_steps=reached + 2, eval_strategy="no", max_train_time="1h")
+    finished.train(resume_from_checkpoint=True)
+    assert finished.state.global_step == reached + 2
+    assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
+    assert not any(isinstance(thread, threading.Timer) and thread.is_alive() for thread in threading.enumerate())
+
+
+class Endless(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        while True:
+            yield from cases.rows()
+
+
+def test_timeouts_of_the_user_s_own_are_left_alone(tmp_path):
+    class Times(TrainerCallback):
+        heard = 0
+
+        def on_step_end(self, args, state, control, **kwargs):
+            before = signal.signal(signal.SIGALRM, self.hear)
+            signal.raise_signal(signal.SIGALRM)
+            signal.signal(signal.SIGALRM, before)
+
+        def hear(self, number, frame):
+            self.heard += 1
+
+    times = Times()
+    made(tmp_path, [times], max_train_time="1h").train()
+    assert times.heard == CHANGES["max_steps"]

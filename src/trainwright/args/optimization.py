@@ -16,6 +16,9 @@ class Duration:
     gradient_accumulation_steps: int = option(1, "Micro-batches of one optimizer step on one device.")
     num_train_epochs: float = option(3.0, "Passes over the data, where max_steps does not say otherwise.")
     max_steps: int = option(-1, "Optimizer steps in all; overrides num_train_epochs when positive.")
+    max_train_time: float | str | None = option(
+        None, "Save and leave after this time, such as '8h', '30m' or seconds; a resumed run has it anew."
+    )
     allow_batch_change: bool = option(
         False, "Let a resumed run go on with another batch size, seed or sampling than its checkpoint."
     )

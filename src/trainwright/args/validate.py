@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Any
 
 from trainwright.args import names
+from trainwright.args.durations import seconds
 from trainwright.args.refusals import refusals
 from trainwright.errors import ConfigError, did_you_mean
 
@@ -43,6 +44,7 @@ def faults(args: Any) -> list[str]:
         *_numbers(args),
         *_durations(args),
         *_shares(args),
+        *_train_time(args),
         *_choices(args),
         *_intervals(args),
         *_best_model(args),
@@ -121,6 +123,17 @@ def _shares(args: Any) -> Iterator[str]:
     factor = args.spike_factor
     if factor is not None and not (is_number(factor) and factor > 1):
         yield f"spike_factor={factor!r} must be a number above 1, or be left out."
+
+
+def _train_time(args: Any) -> Iterator[str]:
+    try:
+        if args.max_train_time is not None:
+            seconds(args.max_train_time)
+    except (TypeError, ValueError):
+        yield (
+            f"max_train_time={args.max_train_time!r} is no length of time; write '8h', '30m', '90s', '1d12h', or "
+            "seconds as a number above 0."
+        )
 
 
 def _not_a_number(name: str, value: Any) -> str:

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from trainwright.engine import reports, saving
 from trainwright.engine.run import Run
-from trainwright.engine.signals import StopWaiting, exception_for
+from trainwright.engine.signals import TIME_IS_UP, StopWaiting, exception_for
 
 
 def evaluate(run: Run) -> None:
@@ -42,8 +42,10 @@ def leave(run: Run) -> NoReturn:
     run.fire("train_end")
     saving.finish(run)
     assert run.stop is not None
+    args, by = run.trainer.args, f"by {signal.Signals(run.stop).name}"
+    why = f"since max_train_time={args.max_train_time} is over," if run.stop == TIME_IS_UP else by
     message = (
-        f"Interrupted by {signal.Signals(run.stop).name} at step {run.trainer.state.global_step} of {run.max_steps}; "
+        f"Interrupted {why} at step {run.trainer.state.global_step} of {run.max_steps}; "
         f"saved in '{run.folder}'. train(resume_from_checkpoint=True) goes on from there."
     )
     run.trainer.note(message)

@@ -31,7 +31,10 @@ _ORDER_KEYS = {
     "kind": "kind of training data",
     "readers": "dataloader_num_workers, which divide the stream",
 }
-_CADENCE = ("output_dir", "gradient_accumulation_steps", "resume_from_checkpoint")
+_NO_NUMBERS = (  # arguments that change nothing of what is computed
+    "output_dir", "gradient_accumulation_steps", "resume_from_checkpoint", "max_train_time",
+    "restore_callback_states_from_checkpoint",
+)  # fmt: skip
 
 
 @dataclass
@@ -161,7 +164,7 @@ def restore_model(trainer: Trainer, saved: Saved) -> None:
     weights.load_model(trainer.model, saved.folder)
     before, now = saved.about.get("arguments", {}), saved_arguments(trainer.args)
     changed = [
-        f"{k}: {before[k]} -> {v}" for k, v in now.items() if k in before and before[k] != v and k not in _CADENCE
+        f"{k}: {before[k]} -> {v}" for k, v in now.items() if k in before and before[k] != v and k not in _NO_NUMBERS
     ]
     if changed:
         trainer.note(f"Arguments changed since the checkpoint: {'; '.join(changed)}.")

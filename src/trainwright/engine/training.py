@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from trainwright.args.durations import seconds
 from trainwright.args.names import SCHEDULERS_WITHOUT_TOTAL
 from trainwright.callbacks import states
 from trainwright.checkpoint import folder, weights
@@ -20,7 +21,7 @@ from trainwright.engine.losses import computing_parameters
 from trainwright.engine.meters import Records
 from trainwright.engine.modes import train_mode, training_model
 from trainwright.engine.run import Run, generators_of
-from trainwright.engine.signals import Signals, exception_for
+from trainwright.engine.signals import TIME_IS_UP, Signals, exception_for
 from trainwright.errors import ConfigError
 from trainwright.randomness import set_seed
 from trainwright.state import TrainerState, TrainOutput
@@ -56,7 +57,8 @@ def train(trainer: Trainer, wanted: bool | str | Path | None, ignore_keys: list[
     trainer.strategy.on_main(lambda: claim(trainer.run_folder, lock))
     trainer.is_in_train = True
     try:
-        with Signals(trainer.note) as signals:
+        limit = trainer.args.max_train_time
+        with Signals(trainer.note, None if limit is None else seconds(limit)) as signals:
             saved = resume.find(trainer, wanted)
             if saved is not None:
                 resume.keep_step_rows(trainer, saved)
@@ -68,7 +70,7 @@ def train(trainer: Trainer, wanted: bool | str | Path | None, ignore_keys: list[
             lock.name(run.run_id)
             set_earlier_aside(run, saved)
             output = go(run)
-        if signals.received is not None:
+        if signals.received not in (None, TIME_IS_UP):
             raise exception_for(signals.received, "A signal came when the run was complete.")
         return output
     finally:

@@ -20,7 +20,9 @@ from trainwright.tasks.language.build import collator
 from trainwright.tasks.language.holder import Holder
 from trainwright.tasks.language.text import load_text, tokenizer_of
 
-_OURS_ALONE = ("allow_batch_change", "ema_decay", "max_skipped_steps", "spike_factor", "use_fused_loss")
+_OURS_ALONE = (
+    "allow_batch_change", "ema_decay", "max_skipped_steps", "max_train_time", "spike_factor", "use_fused_loss",
+)  # fmt: skip
 
 
 class HuggingFaceTrainer(Holder):
