@@ -14,7 +14,7 @@ from torch import nn
 
 from trainwright.batch import row_count
 from trainwright.data.rows import Repeat
-from trainwright.engine import fusing, generation, reports
+from trainwright.engine import fusing, generation, isolation, reports
 from trainwright.engine.collecting import Collector, reordered, to_host
 from trainwright.engine.losses import overrides_loss
 from trainwright.engine.meters import Records, averages
@@ -217,6 +217,7 @@ def prediction_step(
     with_logits = not loss_only or overrides_loss(trainer)
     if has_loss and not with_logits:
         fusing.before_loss(trainer, inputs)
+    inputs = isolation.kept_apart(trainer, inputs, None if with_logits else trainer.objective.fused)
     inputs = trainer._prepare_inputs(inputs)
     loss = outputs = None
     with torch.no_grad(), trainer.compute_loss_context_manager():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from trainwright.batch import IGNORED, map_tensors, row_count
+from trainwright.engine import isolation
 from trainwright.engine.memory import split
 from trainwright.errors import TrainwrightError
 from trainwright.models import documents
@@ -25,6 +26,7 @@ _CLOSE = {4: 1e-4, 2: 3e-2}  # relative difference from the model's own loss, by
 
 def prepare(trainer: Trainer) -> None:
     """Switch the fused loss on where it applies; say why not where a causal language model goes without it."""
+    trainer.isolation = {}
     trainer.objective.fused = None
     args, objective = trainer.args, trainer.objective
     if not args.use_fused_loss or objective.loss_function is not None or objective.label_smoothing > 0:
@@ -66,46 +68,65 @@ def _drops_attention(name: str, value: Any) -> bool:
 
 def finish(trainer: Trainer) -> None:
     """Give the model its own attention back."""
-    fused = trainer.objective.fused
-    if fused is not None and fused.flat_rows is not None:
-        base_model(trainer.model).set_attn_implementation("sdpa")  # type: ignore[operator]
+    if trainer.objective.fused is not None:
+        keep_padding(trainer.model, trainer.objective.fused)
     trainer.objective.fused = None
 
 
+def keep_padding(model: torch.nn.Module, fused: FusedLoss) -> None:
+    """Go without flat rows, with the model's own attention."""
+    if fused.flat_rows is not None:
+        fused.flat_rows = None
+        base_model(model).set_attn_implementation("sdpa")  # type: ignore[operator]
+
+
 def before_loss(trainer: Trainer, inputs: Any) -> None:
-    """Count a batch's targets on the host; compare the first batch's fused loss with the model's own."""
-    fused = trainer.objective.fused
-    if fused is None:
+    """Count a batch's targets on the host; at the first batch, prove the fused loss of model and reference."""
+    objective = trainer.objective
+    fused, reference = objective.fused, getattr(objective, "fused_reference", None)
+    if fused is None and reference is None:
         return
-    inputs = trainer.objective.model_inputs(inputs)
-    if not fused.fits(trainer.model, inputs):
+    inputs = objective.model_inputs(inputs)
+    if reference is not None and not reference.checked:
+        objective.fused_reference = proven(trainer, objective.reference, reference, inputs)
+    if fused is None or not fused.fits(trainer.model, inputs):
         return
     if not fused.checked:
-        fused.checked = True
-        reason = difference(trainer, fused, inputs)
-        if reason is not None and fused.flat_rows is not None:
-            finish(trainer)
-            trainer.objective.fused = fused
-            fused.flat_rows = None
-            reason = difference(trainer, fused, inputs)
-        if reason is not None:
-            trainer.objective.fused = None
-            switch_off(trainer, reason)
-            return
-    if trainer.strategy.device.type == "cuda":
+        objective.fused = fused = proven(trainer, trainer.model, fused, inputs)
+    if fused is not None and trainer.strategy.device.type == "cuda":
         fused.count = int((inputs["labels"][:, 1:] != IGNORED).sum())
 
 
+def proven(trainer: Trainer, model: Any, fused: FusedLoss, inputs: Any) -> FusedLoss | None:
+    """Return the fused loss as far as it is the model's own: with flat rows, without them, or None."""
+    fused.checked = True
+    padding = None
+    if fused.flat_rows is not None:
+        padding = difference(trainer, model, fused, inputs)
+        padding = padding or isolation.leak(trainer, model, fused, inputs["input_ids"], {"use_cache": False})
+        if padding is None:
+            return fused
+        keep_padding(model, fused)
+    reason = difference(trainer, model, fused, inputs)
+    if reason is not None:
+        switch_off(trainer, reason)
+        return None
+    if padding is not None and not isolation.is_flat(inputs):
+        trainer.note(f"Batches keep their padding: with several documents in one row, {padding}.")
+    return fused
+
+
 @torch.no_grad()
-def difference(trainer: Trainer, fused: FusedLoss, inputs: Any) -> str | None:
+def difference(trainer: Trainer, model: Any, fused: FusedLoss, inputs: Any) -> str | None:
     """Return why the fused loss is not the model's own on a small piece of a batch, or None where it is."""
-    rows, model = trainer.strategy.to_device(piece(inputs)), trainer.model
+    rows = trainer.strategy.to_device(piece(inputs))
+    padded = isolation.apart(model, rows)
     training = model.training
     model.eval()
     try:
         with trainer.compute_loss_context_manager():
-            own = loss_of(call_model(model, rows), rows).float()
-            ours = fused.share(model, rows, None).float()
+            own = loss_of(call_model(model, padded), padded).float()
+            ours = fused.share(model, padded if fused.flat_rows is None else rows, None).float()
     except (TrainwrightError, RuntimeError, IndexError, ValueError, TypeError) as error:
         return f"the model cannot be run without its logits ({type(error).__name__}: {str(error).splitlines()[0]})"
     finally:
@@ -127,6 +148,8 @@ def piece(inputs: Mapping[str, Any]) -> dict[str, Any]:
         mask[-1, mask.shape[1] // 2 :] = 0
     if "input_ids" in small:
         small["labels"] = small["input_ids"].clone()
+        if isolation.is_flat(small):
+            small["labels"][small["position_ids"] == 0] = IGNORED
         if isinstance(mask, torch.Tensor) and mask.shape == small["labels"].shape:
             small["labels"][mask == 0] = IGNORED
     return small

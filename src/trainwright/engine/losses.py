@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from trainwright.batch import row_count
-from trainwright.engine import fusing
+from trainwright.engine import fusing, isolation
 from trainwright.engine.diagnose import explained
 from trainwright.errors import DataError
 from trainwright.models.inspect import base_model, is_pretrained
@@ -120,9 +120,10 @@ def micro_batch(run: Run, batch: Any, items: int, total: float, last: bool) -> t
 def training_step(trainer: Trainer, model: nn.Module, inputs: Any, num_items: float | None) -> torch.Tensor:
     """Run forward and backward of a micro-batch; return its share of the step's loss, detached."""
     args, ranks = trainer.args, trainer.strategy.world.size
-    moved = trainer._prepare_inputs(inputs)
     with explained(trainer, inputs):
         fusing.before_loss(trainer, inputs)
+        inputs = isolation.kept_apart(trainer, inputs, trainer.objective.fused)
+    moved = trainer._prepare_inputs(inputs)
     with trainer.compute_loss_context_manager(), explained(trainer, inputs):
         if trainer.takes_num_items:
             loss = trainer.compute_loss(model, moved, num_items_in_batch=num_items)
@@ -141,7 +142,7 @@ def training_step(trainer: Trainer, model: nn.Module, inputs: Any, num_items: fl
 
 def idle_step(trainer: Trainer, model: nn.Module, inputs: Any) -> None:
     """Run forward and a backward of zero, so that the other ranks do not wait for this one's gradients."""
-    moved = trainer._prepare_inputs(inputs)
+    moved = trainer._prepare_inputs(isolation.kept_apart(trainer, inputs, trainer.objective.fused))
     with trainer.compute_loss_context_manager():
         trainer.compute_loss(model, moved)
     zero = sum(p.sum() * 0.0 for p in model.parameters() if p.requires_grad)

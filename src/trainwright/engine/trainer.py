@@ -131,6 +131,7 @@ class Trainer:
         self.forced: generating.Forced | None = None
         self.ema: Ema | None = None
         self.noise: Any = None
+        self.isolation: dict[str, str | None] = {}
         self.hub_model_id: str | None = None
         self.push_in_progress: Any = None
         self.trial: Any = None

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from trainwright.batch import IGNORED
 
 _INPUTS = {"input_ids", "attention_mask", "labels"}
-_FLAT_INPUTS = {"input_ids", "labels", "position_ids", "use_cache"}
+FLAT_INPUTS = {"input_ids", "labels", "position_ids", "use_cache"}
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def flattened(inputs: Mapping[str, Any]) -> Flat | None:
     The rows must be padded on the right, with labels of -100 at the padding, and have no other inputs. A batch that is
     flat already keeps its documents.
     """
-    if set(inputs) == _FLAT_INPUTS and len(inputs["input_ids"]) == 1:
+    if set(inputs) == FLAT_INPUTS and len(inputs["input_ids"]) == 1:
         return _known(inputs)
     mask = inputs.get("attention_mask")
     if set(inputs) != _INPUTS or not isinstance(mask, torch.Tensor) or mask.shape != inputs["labels"].shape:
@@ -57,6 +58,24 @@ def flattened(inputs: Mapping[str, Any]) -> Flat | None:
 def _known(inputs: Mapping[str, Any]) -> Flat:
     """Return a batch whose documents begin where its positions are 0."""
     positions = inputs["position_ids"]
+    return Flat(inputs["input_ids"], positions, inputs["labels"], _lengths(positions))
+
+
+def _lengths(positions: torch.Tensor) -> list[int]:
+    """Return the tokens of every document; positions of shape (1, tokens)."""
     starts = (positions[0] == 0).nonzero().squeeze(1).tolist()
     ends = [*starts[1:], positions.shape[1]]
-    return Flat(inputs["input_ids"], positions, inputs["labels"], [b - a for a, b in zip(starts, ends, strict=True)])
+    return [b - a for a, b in zip(starts, ends, strict=True)]
+
+
+def padded_documents(inputs: Mapping[str, Any], pad_token_id: int) -> dict[str, Any]:
+    """Return a flat batch as padded rows, one for each document; shape (documents, longest)."""
+    lengths = _lengths(inputs["position_ids"])
+    filler = {"input_ids": pad_token_id, "labels": IGNORED, "attention_mask": 0}
+    columns = {"attention_mask": torch.ones_like(inputs["input_ids"])}
+    columns |= {name: inputs[name] for name in ("input_ids", "labels") if name in inputs}
+    padded = {
+        name: pad_sequence(list(value[0].split(lengths)), batch_first=True, padding_value=filler[name])
+        for name, value in columns.items()
+    }
+    return padded | ({"use_cache": inputs["use_cache"]} if "use_cache" in inputs else {})
