@@ -18,7 +18,7 @@ LONGEST_FUNCTION = 60
 
 # From the bottom up; a module may import from its own package and from the lines below it.
 LAYERS = [
-    ["errors"],
+    ["errors", "compat"],
     ["world", "held"],
     ["args", "state", "batch", "randomness"],
     ["config"],

@@ -26,6 +26,9 @@ from trainwright.state import EvalLoopOutput, EvalPrediction, PredictionOutput
 if TYPE_CHECKING:
     from trainwright.engine.trainer import Trainer
 
+_PREDICTIONS = (torch.Tensor, np.ndarray, int, float, Mapping, list, tuple, type(None))
+"""What a prediction can be; other objects in an output, of whatever name, are the model's cache."""
+
 
 def evaluate(trainer: Trainer, dataset: Any, ignore_keys: list[str] | None, prefix: str) -> dict[str, float]:
     """Evaluate one set or several, log the metrics and tell the callbacks once; see `Trainer.evaluate`."""
@@ -253,13 +256,14 @@ def predict(trainer: Trainer, dataset: Any, ignore_keys: list[str] | None, prefi
 
 
 def predictions_of(outputs: Any, ignored: list[str], has_loss: bool) -> Any:
-    """Return what is left of a model's outputs without the loss: a tensor, or a tuple of several."""
+    """Return what is left of a model's outputs without the loss and the cache: a tensor, or a tuple of several."""
     if isinstance(outputs, dict):
         left = tuple(value for name, value in outputs.items() if name not in ignored)
     elif isinstance(outputs, list | tuple):
         left = tuple(outputs[1:] if has_loss else outputs)
     else:
         left = (outputs,)
+    left = tuple(value for value in left if isinstance(value, _PREDICTIONS))
     return left[0] if len(left) == 1 else left
 
 

@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainwright import compat
 from trainwright.args.training import TrainingArguments, adopt
 from trainwright.callbacks.base import CallbackHandler
 from trainwright.callbacks.flow import DefaultFlowCallback
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("trainwright")
 _OLD_NAMES = {"tokenizer": "processing_class"}
-_KEPT_OUT = ("past_key_values",)
 
 
 def old_names(given: dict[str, Any], known: list[str]) -> dict[str, Any]:
@@ -61,6 +61,8 @@ def assemble(trainer: Trainer, callbacks: list[Any] | None) -> None:
     args = trainer.args
     set_log_level(args)
     world = current_world()
+    if world.is_main:
+        compat.warn_of_untested_versions()
     device = choose_device(world, args.use_cpu)
     trainer.strategy = ddp.start(world, device, process_options(args))
     fp16 = args.fp16 and device.type != "cpu"
@@ -145,7 +147,7 @@ def describe_model(trainer: Trainer) -> None:
     if smoothing and getattr(config, "problem_type", None) == "multi_label_classification":
         trainer.note("label_smoothing_factor is ignored: it does not fit multi-label classification.")
         smoothing = 0.0
-    trainer.keys_to_ignore = list(getattr(config, "keys_to_ignore_at_inference", _KEPT_OUT))
+    trainer.keys_to_ignore = [*getattr(config, "keys_to_ignore_at_inference", ()), *models.cache_names(model)]
     trainer.objective = trainer.own_objective or ModelLoss(
         trainer.label_names,
         models.shifts_labels(model),

@@ -9,6 +9,8 @@ from typing import Any
 from torch import nn
 
 _CAUSAL_LOSS = "ForCausalLM"
+_CACHES = ("past_key_values", "cache")
+_STATES = ("state", "mems", "past_buckets_states")  # of RWKV, XLNet and Reformer
 _HEAD = "LMHead"  # such classes (GPT2LMHeadModel) name no loss, and fall back to the causal one
 
 
@@ -68,6 +70,15 @@ def shifts_labels(model: nn.Module) -> bool:
     kind = getattr(inner, "loss_type", None)
     causal = LOSS_MAPPING.get(kind) is LOSS_MAPPING[_CAUSAL_LOSS] or (kind is None and _HEAD in type(inner).__name__)
     return causal and not getattr(inner.config, "is_encoder_decoder", False)
+
+
+def cache_names(model: nn.Module) -> tuple[str, ...]:
+    """Return the outputs in which a model keeps what it has read, for the next token: they are no predictions.
+
+    Most caches are objects, which are recognised as such; these are the names of those that are plain tensors.
+    """
+    of_transformers = type(base_model(model)).__module__.startswith("transformers.")
+    return _CACHES + _STATES if of_transformers else _CACHES
 
 
 def limits(model: nn.Module) -> dict[str, int]:

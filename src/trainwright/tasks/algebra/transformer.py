@@ -12,9 +12,10 @@ from torch import nn
 from torch.nn import functional
 from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers.activations import ACT2FN
-from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
+from trainwright import compat
 from trainwright.batch import IGNORED
 
 
@@ -269,9 +270,8 @@ class ProblemTransformer(PreTrainedModel, GenerationMixin):
         decoder_attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         encoder_outputs: Any = None,
-        past_key_values: Any = None,
         use_cache: bool | None = None,
-        **_: Any,
+        **others: Any,
     ) -> Seq2SeqLMOutput:
         """Return the logits of every token of the answer, shape (rows, tokens, vocabulary), and with labels the loss.
 
@@ -279,21 +279,23 @@ class ProblemTransformer(PreTrainedModel, GenerationMixin):
             input_ids, attention_mask: the problem, (rows, tokens); 0 in the mask for padding.
             decoder_input_ids, decoder_attention_mask: the answer from `<s>` on, (rows, tokens).
             labels: the answer's next tokens, (rows, tokens), -100 where there is none.
-            encoder_outputs, past_key_values, use_cache: of `generate`.
+            encoder_outputs, use_cache: of `generate`.
+            others: of `generate` too, among them the cache, whatever it is called.
         """
         if encoder_outputs is None:
             encoder_outputs = self.encoder(input_ids, attention_mask)
-        if use_cache and past_key_values is None:
-            past_key_values = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        cache = next((value for value in others.values() if isinstance(value, Cache)), None)
+        if use_cache and cache is None:
+            cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
         hidden = self.decoder(
             self.encoder.tokens(decoder_input_ids),
             decoder_attention_mask,
             encoder_outputs[0],
             attention_mask,
-            past_key_values,
+            cache,
         )
         logits = self.head(hidden)
         loss = None
         if labels is not None:
             loss = functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED)
-        return Seq2SeqLMOutput(loss=loss, logits=logits, past_key_values=past_key_values)
+        return Seq2SeqLMOutput(loss=loss, logits=logits, **{compat.cache_field(): cache})

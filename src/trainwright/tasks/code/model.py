@@ -15,6 +15,9 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers.cache_utils import Cache
+
+from trainwright.errors import ConfigError
 
 
 class NgramLlamaConfig(LlamaConfig):
@@ -34,7 +37,7 @@ class NgramLlamaConfig(LlamaConfig):
 
 
 class NgramLlamaForCausalLM(LlamaForCausalLM):
-    """LlamaForCausalLM on richer embeddings. It reads whole sequences, so it keeps no cache."""
+    """LlamaForCausalLM on richer embeddings."""
 
     config_class = NgramLlamaConfig
 
@@ -44,13 +47,56 @@ class NgramLlamaForCausalLM(LlamaForCausalLM):
         self.before = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
         self.post_init()
 
-    def forward(self, input_ids: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Any) -> Any:
-        """Return loss and logits; input_ids and labels have shape (rows, tokens)."""
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Return loss and logits.
+
+        Args:
+            input_ids, labels, attention_mask: whole rows from their first token on, (rows, tokens).
+            inputs_embeds: in place of input_ids what `embedded` makes of them, (rows, tokens, width).
+            kwargs: what else a Llama takes.
+
+        Raises:
+            ConfigError: a cache and input_ids; the tokens before them would be unknown.
+        """
+        if inputs_embeds is None:
+            if any(isinstance(value, Cache) and value.get_seq_length() for value in kwargs.values()):
+                raise ConfigError(
+                    "NgramLlamaForCausalLM embeds a token by those before it, so it cannot go on from a cache with "
+                    "input_ids alone; use generate, or give inputs_embeds: those of embedded() at the new tokens."
+                )
+            inputs_embeds = self.embedded(input_ids, attention_mask)  # type: ignore[arg-type]
+        return super().forward(attention_mask=attention_mask, inputs_embeds=inputs_embeds, labels=labels, **kwargs)
+
+    def embedded(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Return embeddings of rows from their first token on; what the mask hides counts as nothing before it.
+
+        Shape (rows, tokens, width); the mask may have any other shape than (rows, tokens), and is not read then.
+        """
+        hidden = None
+        if attention_mask is not None and attention_mask.shape == input_ids.shape:
+            hidden = attention_mask == 0
+        tokens = input_ids if hidden is None else input_ids.masked_fill(hidden, 0)
         embeds = self.get_input_embeddings()(input_ids)
         for order, table in zip(self.config.ngram_orders, self.ngrams, strict=True):
-            embeds = embeds + table(hashed(input_ids, order) % self.config.ngram_buckets)
-        embeds = embeds + self.before(nn.functional.pad(embeds, (0, 0, 1, 0))[:, :-1])
-        return super().forward(inputs_embeds=embeds, labels=labels, **{**kwargs, "use_cache": False})
+            embeds = embeds + table(hashed(tokens, order) % self.config.ngram_buckets)
+        seen = embeds if hidden is None else embeds.masked_fill(hidden[..., None], 0)
+        return embeds + self.before(nn.functional.pad(seen, (0, 0, 1, 0))[:, :-1])
+
+    def prepare_inputs_for_generation(self, input_ids: torch.Tensor, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return what `generate` gives forward: embeddings of the tokens that are not in the cache yet."""
+        given = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)
+        new = given.pop("input_ids").shape[1]
+        first = max(0, input_ids.shape[1] - new - max(self.config.ngram_orders))
+        mask = kwargs.get("attention_mask")
+        embeds = self.embedded(input_ids[:, first:], None if mask is None else mask[:, first:])
+        return {**given, "inputs_embeds": embeds[:, -new:]}
 
 
 def hashed(tokens: torch.Tensor, order: int) -> torch.Tensor:

@@ -1,0 +1,49 @@
+"""What differs between the versions of torch and transformers that are supported, in one place.
+
+Every difference says from which floor of `pyproject.toml` on it can go. The table of tested versions is
+`docs/versions.md`.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import re
+from importlib.metadata import PackageNotFoundError, version
+
+logger = logging.getLogger("trainwright")
+
+TESTED = {"torch": "2.15", "transformers": "5.24"}
+"""The newest releases that the tests have passed with; a test holds them against `docs/versions.md`."""
+
+
+@functools.cache
+def warn_of_untested_versions() -> None:
+    """Say, once per process, which libraries are newer than all that the tests have seen."""
+    newer = []
+    for name, tested in TESTED.items():
+        try:
+            found = version(name)
+        except PackageNotFoundError:
+            continue
+        if release(found) > release(tested):
+            newer.append(f"{name} {found} (tested up to {tested})")
+    if newer:
+        logger.warning(
+            f"Newer than what this trainwright was tested with: {', '.join(newer)}. If numbers or errors surprise you, "
+            "install a tested version (docs/versions.md) or a newer trainwright."
+        )
+
+
+def release(text: str) -> tuple[int, ...]:
+    """Return major and minor number of a version such as 2.14.1+cu130."""
+    return tuple(int(number) for number in re.findall(r"\d+", text)[:2])
+
+
+@functools.cache
+def cache_field() -> str:
+    """Return what outputs call their cache: `cache` from transformers 5.24 on, and `past_key_values` before."""
+    from transformers.modeling_outputs import Seq2SeqLMOutput
+
+    fields = Seq2SeqLMOutput.__dataclass_fields__
+    return "cache" if "cache" in fields else "past_key_values"
