@@ -155,12 +155,14 @@ def test_a_failed_one_says_why_and_text_stays_text(page, tmp_path):
 
 
 def test_again_with_other_parameters_by_the_keyboard(page, tmp_path):
-    job = submitted(tmp_path, scripts.SLOW, {"steps": 3}, name="short")
+    job = submitted(tmp_path, scripts.SLOW, {"steps": 3, "hf_token": "hf_q7q"}, name="short")
     shown(page, job, "COMPLETE")
     page.get_by_role("link", name="short").focus()
     page.keyboard.press("Enter")
+    playwright.expect(page.locator("dl").first).to_contain_text("hf_token••••••")
     page.get_by_role("button", name="Start again").focus()
     page.keyboard.press("Enter")
+    playwright.expect(page.get_by_label("hf_token")).to_have_attribute("placeholder", "as it was")
     field = page.get_by_label("steps", exact=True)
     field.fill("5")
     page.keyboard.press("Enter")
@@ -169,6 +171,8 @@ def test_again_with_other_parameters_by_the_keyboard(page, tmp_path):
     newest = Store().jobs()[0]
     assert newest["id"] != job
     assert newest["params"]["steps"] == 5
+    assert newest["params"]["hf_token"] == "hf_q7q"
+    assert "q7q" not in page.content()
 
 
 def test_fifty_thousand_points_stay_fluent(page, tmp_path):
@@ -207,11 +211,34 @@ def test_on_a_phone_and_in_the_dark(browser, served, tmp_path):
     context.close()
 
 
-def test_a_server_that_goes_away_is_told(browser, home, tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "trainwright.cli.main", "ui", "--port", "0"], stdout=subprocess.PIPE, text=True
-    )
-    address = process.stdout.readline().split()[-1]
+def test_the_link_and_its_file_open_the_page(browser, served, home):
+    address, _, token = served.partition("?token=")
+    port = address.split(":")[2].strip("/")
+    context = browser.new_context()
+    page = context.new_page()
+    page.set_default_timeout(SECONDS)
+    page.goto(address)
+    playwright.expect(page.get_by_text("open the link that `trainwright ui` printed")).to_be_visible()
+    page.goto((home / f"ui-{port}.html").as_uri())
+    playwright.expect(page.get_by_text("There are no jobs yet.")).to_be_visible()
+    assert page.url == address
+    cookie = context.cookies()[0]
+    assert (cookie["name"], cookie["httpOnly"], cookie["sameSite"]) == (f"trainwright_{port}", True, "Strict")
+    assert token not in cookie["value"]
+    page.reload()
+    playwright.expect(page.get_by_text("There are no jobs yet.")).to_be_visible()
+    page.goto(f"{address}#/job/%")
+    playwright.expect(page.get_by_text("'%' is no name of a job.")).to_be_visible()
+    context.close()
+
+
+def test_a_server_that_goes_away_is_told_and_one_with_another_token(browser, home):
+    def start(port):
+        words = [sys.executable, "-m", "trainwright.cli.main", "ui", "--port", port]
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+        return process, process.stdout.readline().split()[-1]
+
+    process, address = start("0")
     page = browser.new_page()
     page.set_default_timeout(SECONDS)
     page.goto(address)
@@ -219,4 +246,8 @@ def test_a_server_that_goes_away_is_told(browser, home, tmp_path):
     process.kill()
     process.wait()
     playwright.expect(page.get_by_text("The server does not answer; trying again.")).to_be_visible()
+    process, _ = start(address.split(":")[2].split("/")[0])
+    playwright.expect(page.get_by_text("open the link that `trainwright ui` printed last")).to_be_visible()
+    process.kill()
+    process.wait()
     page.close()

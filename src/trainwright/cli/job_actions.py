@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trainwright.errors import JobError
-from trainwright.jobs import health, places, queue, schema
+from trainwright.jobs import health, masking, places, queue, schema
 from trainwright.jobs.status import ENDED, QUEUED, RUNNING, STOPPED
 from trainwright.jobs.store import Job, Store
 
@@ -46,7 +46,7 @@ def list(args: Namespace) -> int:  # noqa: A001
     store = _store()
     found = store.jobs(args.status, args.experiment)
     if args.json:
-        _print_json(found)
+        _print_json([masking.job(job) for job in found])
         return 0
     if not found:
         print("There are no jobs yet. trainwright jobs submit script.py puts one into the queue.")
@@ -62,7 +62,7 @@ def list(args: Namespace) -> int:  # noqa: A001
 def show(args: Namespace) -> int:
     """Print what is known of a job."""
     store = _store()
-    job = store.find(args.job)
+    job = masking.job(store.find(args.job))
     artifacts = store.of_job(schema.artifacts, job["id"])
     if args.json:
         _print_json({**job, "metrics": store.last_metrics(job["id"]), "artifacts": artifacts})
@@ -132,6 +132,7 @@ def compare(args: Namespace) -> int:
     store = _store()
     found = [store.find(name) for name in args.jobs]
     table = queue.differences(store, found)
+    table["params"] = {name: masking.each(name, values) for name, values in table["params"].items()}
     if args.json:
         _print_json(table)
         return 0

@@ -5,15 +5,23 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from trainwright.errors import JobError
+
 
 def run(argv: Sequence[str]) -> int:
     """Serve the page until stopped."""
     parser = argparse.ArgumentParser(prog="trainwright ui", description="A page that shows the jobs.")
-    parser.add_argument("--host", default="127.0.0.1", help="127.0.0.1; anything beyond it needs --token")
+    parser.add_argument("--host", default="127.0.0.1", help="127.0.0.1; beyond it other machines may open the link")
     parser.add_argument("--port", type=int, default=7475, help="7475; 0 for a free one")
-    parser.add_argument("--token", help="asked for by the page; may also be in TRAINWRIGHT_TOKEN")
+    parser.add_argument("--no-browser", action="store_true", help="print the link and open nothing")
+    parser.add_argument("--token", nargs="?", const="", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
+    if args.token is not None:
+        raise JobError(
+            "--token is no option any more: the list of processes would show it to every user of the machine. Leave it "
+            "out, and the printed link has a token; one of your own is given in the environment, as TRAINWRIGHT_TOKEN."
+        )
     from trainwright.jobs.server import serve
 
-    serve(args.host, args.port, args.token)
+    serve(args.host, args.port, browser=not args.no_browser)
     return 0

@@ -31,19 +31,18 @@ def log(job: Job, after: int = -1) -> dict[str, Any]:
 def samples(job: Job) -> list[dict[str, Any]]:
     """Return what the model wrote at the last evaluations by generation: step, and some rows."""
     output = job["data"].get("output_dir")
-    if not output:
+    if not isinstance(output, str) or not output or "\0" in output:
         return []
     folder = Path(job["cwd"] or ".") / output
     found = []
     for path in sorted((folder / "eval_results").glob("step_*.json"), key=_step)[-_SAMPLE_FILES:]:
-        safe = inside(folder, str(path.relative_to(folder)))
-        if safe is None or safe.stat().st_size > _LARGEST:
-            continue
         try:
-            rows = json.loads(safe.read_text(encoding="utf-8"))
-        except ValueError:
+            safe = inside(folder, str(path.relative_to(folder)))
+            rows = json.loads(safe.read_text(encoding="utf-8")) if safe and safe.stat().st_size <= _LARGEST else None
+        except (OSError, ValueError, RecursionError):  # removed meanwhile, of someone else, or no rows of ours
             continue
-        found.append({"step": _step(path), "rows": [_row(row) for row in rows[:_SAMPLE_ROWS]]})
+        if isinstance(rows, list):
+            found.append({"step": _step(path), "rows": [_row(row) for row in rows[:_SAMPLE_ROWS]]})
     return found
 
 
@@ -55,7 +54,7 @@ def inside(folder: Path, name: str) -> Path | None:
 
 def _step(path: Path) -> int:
     number = path.stem.removeprefix("step_")
-    return int(number) if number.isdigit() else -1
+    return int(number) if number.isdecimal() else -1
 
 
 def _row(row: Any) -> dict[str, Any]:

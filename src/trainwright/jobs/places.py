@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import stat
+import sys
 import uuid
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from trainwright.errors import JobError
@@ -16,6 +19,8 @@ JOURNAL, LOG, PARAMS, LOCK = "job.jsonl", "output.log", "params.json", "lock"
 # in the environment of a job's process: which job, which attempt, whether it goes on, and <job>:<pid> of who is it
 JOB_ID, ATTEMPT = "TRAINWRIGHT_JOB_ID", "TRAINWRIGHT_JOB_ATTEMPT"
 RESUME, OWNER = "TRAINWRIGHT_JOB_RESUME", "TRAINWRIGHT_JOB_OWNER"
+_OURS = re.compile(r"id|jobs|jobs\.db.*|ui-\d+\.html")
+_OTHERS = 0o077
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "ceph", "gpfs", "beegfs", "fuse.sshfs", "9p")
 
 
@@ -29,21 +34,54 @@ def database_url() -> str:
     return os.environ.get("TRAINWRIGHT_DB") or f"sqlite:///{home() / 'jobs.db'}"
 
 
+def is_name(job: str) -> bool:
+    """Whether a job may be named so."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", job) is not None
+
+
 def job_folder(job: str) -> Path:
     """Return a job's folder.
 
     Raises:
         JobError: that is no name of a job.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", job):
+    if not is_name(job):
         raise JobError(f"'{job}' is no name of a job: letters, digits, '-', '_' and '.', at most 64, are.")
     return home() / "jobs" / job
 
 
 def make(folder: Path) -> None:
     """Make a folder of a job; that of all jobs is this user's alone, for parameters and logs may hold secrets."""
-    home().mkdir(mode=0o700, parents=True, exist_ok=True)
+    top = home()
+    top.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
+    if os.name == "posix" and top.stat().st_mode & _OTHERS:
+        _close(top)
+
+
+def _close(top: Path) -> None:
+    """Take from others what a folder of all jobs gave them: all of it, or only our part where it holds other things."""
+    inside = [*top.iterdir()]
+    ours = [path for path in inside if _OURS.fullmatch(path.name)]
+    alone = len(ours) == len(inside) or top == Path.home() / ".trainwright"
+    for path in [top] if alone else ours:
+        mode = stat.S_IMODE(path.lstat().st_mode)
+        if not mode & _OTHERS:
+            continue
+        try:
+            path.chmod(mode & ~_OTHERS)
+            left = path.stat().st_mode & _OTHERS
+        except OSError:
+            left = mode & _OTHERS
+        if left:
+            _note(f"others on this machine can read '{path}' (mode {mode:o}), and this user cannot change that.")
+        elif path == top:
+            _note(f"'{top}' could be read by others (mode {mode:o}); it is this user's alone now.")
+
+
+@cache
+def _note(text: str) -> None:
+    print(f"Note: {text}", file=sys.stderr, flush=True)
 
 
 def home_id(folder: Path) -> str:

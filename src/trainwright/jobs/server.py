@@ -1,13 +1,12 @@
-"""`trainwright ui`: the jobs of this machine on a page, for this machine alone unless a token is given."""
+"""`trainwright ui`: the jobs of this machine on a page, for whoever has its link."""
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import math
-import os
-import secrets
+import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -19,13 +18,14 @@ import anyio
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from trainwright.errors import JobError
-from trainwright.jobs import curves, files, health, queue, schema
-from trainwright.jobs.guard import LOOPBACK, Guard
+from trainwright.jobs import curves, files, health, link, masking, places, queue, schema
+from trainwright.jobs.connection import Connection
+from trainwright.jobs.guard import Guard
 from trainwright.jobs.store import Job, Store, is_away
 
 PAGE = Path(__file__).parent / "page"
@@ -33,8 +33,14 @@ _SWEEP_SECONDS = 1.0
 _WATCH_SECONDS = 0.5
 _ALIVE_SECONDS = 15.0
 _MOST_POINTS = 4000
+_AWAY = "The job database cannot be reached just now."
+_DEEPEST = 20  # that values of a job may be nested
 _LISTED = ("id", "name", "experiment", "status", "progress", "step", "total_steps", "created", "started", "ended",
            "message", "attempt", "params", "stop_requested")  # fmt: skip
+
+
+class Malformed(JobError):
+    """A request says something that no page would say."""
 
 
 class Api:
@@ -56,6 +62,10 @@ class Api:
                 health.sweep(self.store)
                 self._swept = time.monotonic()
 
+    def find(self, request: Request) -> Job:
+        """Return the job of an address."""
+        return self.store.find(_name(request.path_params["job"]))
+
     def jobs(self, _: Request) -> Any:
         """All jobs, the newest first."""
         self.sweep()
@@ -64,11 +74,12 @@ class Api:
     def job(self, request: Request) -> Any:
         """Everything about a job but its curves."""
         self.sweep()
-        job = self.store.find(request.path_params["job"])
-        name = job["id"]
+        job = self.find(request)
+        name, seen = job["id"], masking.job(job)
         return {
-            **_listed(job), "traceback": job["traceback"], "folder": job["folder"], "data": job["data"],
-            "host": job["host"], "command": job["command"], "metric_names": self.store.metric_names(name),
+            **_listed(job), "traceback": job["traceback"], "folder": job["folder"], "data": seen["data"],
+            "host": job["host"], "command": seen["command"], "hidden": masking.hidden(job["params"]),
+            "metric_names": self.store.metric_names(name),
             "last": {key: list(value) for key, value in self.store.last_metrics(name).items()},
             "artifacts": self.store.of_job(schema.artifacts, name), "events": self.store.of_job(schema.events, name),
             "samples": files.samples(job),
@@ -76,7 +87,7 @@ class Api:
 
     def metrics(self, request: Request) -> Any:
         """Curves of a job by name, thinned to what a screen shows; `from` and `to` are steps."""
-        job = self.store.find(request.path_params["job"])["id"]
+        job = self.find(request)["id"]
         given = request.query_params
         names = given.getlist("name") or list(self.store.metric_names(job))
         most = min(_number(given.get("points"), 1000), _MOST_POINTS)
@@ -89,30 +100,35 @@ class Api:
 
     def log(self, request: Request) -> Any:
         """The end of what a job printed, or what came after a byte of it."""
-        job = self.store.find(request.path_params["job"])
+        job = self.find(request)
         return files.log(job, _number(request.query_params.get("after"), -1))
 
     def compare(self, request: Request) -> Any:
         """Parameters that differ between jobs, and their newest metrics."""
-        jobs = [self.store.find(name) for name in request.query_params.getlist("job")]
+        jobs = [self.store.find(_name(name)) for name in request.query_params.getlist("job")]
         counts = [self.store.metric_names(job["id"]) for job in jobs]
         curves = sorted({name for found in counts for name, count in found.items() if count > 1})
-        return {"jobs": [_listed(job) for job in jobs], "curves": curves, **queue.differences(self.store, jobs)}
+        found = queue.differences(self.store, jobs)
+        found["params"] = {name: masking.each(name, values) for name, values in found["params"].items()}
+        return {"jobs": [_listed(job) for job in jobs], "curves": curves, **found}
 
     def stop(self, request: Request, _: Any) -> Any:
         """Ask a job to stop."""
-        return {"status": self.store.ask_to_stop(self.store.find(request.path_params["job"])["id"])}
+        return {"status": self.store.ask_to_stop(self.find(request)["id"])}
 
     def resume(self, request: Request, _: Any) -> Any:
         """Put a job that ended back into the queue."""
-        return {"id": queue.resume(self.store, self.store.find(request.path_params["job"]))}
+        return {"id": queue.resume(self.store, self.find(request))}
 
     def again(self, request: Request, body: Any) -> Any:
-        """Put a new job into the queue, with changed parameters."""
+        """Put a new job into the queue, with changed parameters; a secret that comes back as it was shown is kept."""
         changes = body.get("params", {}) if isinstance(body, dict) else None
-        if not isinstance(changes, dict) or not all(isinstance(v, str | int | float | bool) for v in changes.values()):
+        if not isinstance(changes, dict) or not all(_is_argument(value) for value in changes.values()):
             raise JobError("`params` with names and plain values is expected.")
-        return {"id": queue.again(self.store, self.store.find(request.path_params["job"]), changes)}
+        job = self.find(request)
+        masked = {name: masking.shown(name, job["params"][name]) for name in masking.hidden(job["params"])}
+        changes = {name: value for name, value in changes.items() if name not in masked or value != masked[name]}
+        return {"id": queue.again(self.store, job, changes)}
 
     async def watch(self, request: Request) -> AsyncIterator[str]:
         """Yield all jobs again whenever something changed, as server-sent events."""
@@ -120,18 +136,18 @@ class Api:
         while not await request.is_disconnected():
             try:
                 now = await anyio.to_thread.run_sync(partial(self.jobs, request))
-                text = json.dumps(_finite(now))
+                text = _json(now)
             except Exception as error:
                 if not is_away(error):
                     raise
-                text = json.dumps({"error": "The job database cannot be reached just now."})
+                text = _json({"error": _AWAY})
             if text != last or time.monotonic() - said > _ALIVE_SECONDS:
                 last, said = text, time.monotonic()
                 yield f"data: {text}\n\n"
             await anyio.sleep(_WATCH_SECONDS)
 
 
-def application(store: Store, host: str = "127.0.0.1", token: str | None = None) -> Any:
+def application(store: Store, host: str, token: str) -> Any:
     """Return the application: the page, what it asks for, and the guard before both."""
     api = Api(store)
 
@@ -157,10 +173,7 @@ def application(store: Store, host: str = "127.0.0.1", token: str | None = None)
 def _reading(answer: Callable[[Request], Any]) -> Callable[[Request], Any]:
     @wraps(answer)
     def respond(request: Request) -> Response:
-        try:
-            return JSONResponse(_finite(answer(request)))
-        except JobError as error:
-            return JSONResponse({"error": str(error)}, status_code=404)
+        return _answered(partial(answer, request), 404)
 
     return respond
 
@@ -170,68 +183,121 @@ def _changing(answer: Callable[[Request, Any], Any]) -> Callable[[Request], Any]
     async def respond(request: Request) -> Response:
         try:
             body = json.loads(await request.body() or b"{}")
-            return JSONResponse(await anyio.to_thread.run_sync(answer, request, body))
-        except ValueError:
-            return JSONResponse({"error": "JSON is expected."}, status_code=400)
-        except JobError as error:
-            return JSONResponse({"error": str(error)}, status_code=409)
+        except (ValueError, RecursionError):
+            return _error(400, "JSON is expected.")
+        return await anyio.to_thread.run_sync(_answered, partial(answer, request, body), 409)
 
     return respond
 
 
+def _answered(answer: Callable[[], Any], wrong: int) -> Response:
+    """Return an answer, or its error in one sentence, with the status `wrong` where nothing better is known."""
+    try:
+        return Response(_json(answer()), media_type="application/json")
+    except JobError as error:
+        return _error(400 if isinstance(error, Malformed) else wrong, str(error))
+    except Exception as error:
+        if not is_away(error):
+            raise
+        return _error(503, _AWAY)
+
+
+def _error(status: int, text: str) -> Response:
+    return Response(_json({"error": text}), status, media_type="application/json")
+
+
 def _listed(job: Job) -> dict[str, Any]:
-    return {name: job[name] for name in _LISTED}
+    return {**{name: job[name] for name in _LISTED}, "params": masking.params(job["params"])}
+
+
+def _name(text: str) -> str:
+    """Return what may be the name of a job, or its beginning."""
+    if not places.is_name(text):
+        raise Malformed(f"{text[:40]!r} is no name of a job.")
+    return text
+
+
+def _is_argument(value: Any) -> bool:
+    """Whether a command line can hold a value."""
+    if isinstance(value, str):
+        return "\0" not in value and value == value.encode(errors="replace").decode()
+    return isinstance(value, int | float)
 
 
 def _number(text: str | None, default: int) -> int:
     try:
         return default if text is None else int(text)
     except ValueError:
-        raise JobError(f"{text[:40]!r} is no whole number.") from None  # type: ignore[index]
+        raise Malformed(f"{text[:40]!r} is no whole number.") from None  # type: ignore[index]
 
 
-def _finite(value: Any) -> Any:
-    """Return a value with null for the numbers that JSON has not."""
+def _json(value: Any) -> str:
+    """Return JSON in ASCII, which also holds what is no text: an argument of a command that was no UTF-8."""
+    return json.dumps(_plain(value))
+
+
+def _plain(value: Any, deepest: int = _DEEPEST) -> Any:
+    """Return a value with null for the numbers that JSON has not, and an ellipsis for what lies too deep."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
+    if isinstance(value, dict | list | tuple) and not deepest:
+        return "…"
     if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    return [_finite(one) for one in value] if isinstance(value, list | tuple) else value
+        return {key: _plain(one, deepest - 1) for key, one in value.items()}
+    return [_plain(one, deepest - 1) for one in value] if isinstance(value, list | tuple) else value
 
 
-def serve(host: str, port: int, token: str | None) -> None:
+def serve(host: str, port: int, browser: bool) -> None:
     """Serve the page until stopped.
 
+    Args:
+        host: that it listens on.
+        port: that it listens on; 0 for a free one.
+        browser: whether the desktop's browser is opened, where there is one.
+
     Raises:
-        JobError: beyond this machine without a token, or the port is taken.
+        JobError: the port is taken, or `TRAINWRIGHT_TOKEN` could be guessed.
     """
-    token = token or os.environ.get("TRAINWRIGHT_TOKEN") or None
-    if not is_loopback(host) and token is None:
-        raise JobError(
-            f"--host {host} lets other machines in, so a token is needed: --token {secrets.token_urlsafe(16)}, or "
-            "TRAINWRIGHT_TOKEN. Without --host the page is for this machine alone."
-        )
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((host, port))
-    except OSError as error:
-        raise JobError(f"The address {host}:{port} cannot be used ({error.strerror}); give another --port.") from None
-    name = f"[{host}]" if ":" in host else host
-    address = f"http://{name}:{listening.getsockname()[1]}/"
-    print(f"Jobs: {address}{f'?token={token}' if token else ''}", flush=True)
+    token = link.new_token()
+    listening = _listening(host, port)
+    port = listening.getsockname()[1]
+    opens = link.address(host, port, token)
     store = Store()
-    settings = uvicorn.Config(application(store, host, token), log_level="warning", timeout_graceful_shutdown=1)
-    uvicorn.Server(settings).run(sockets=[listening])
+    server = uvicorn.Server(
+        uvicorn.Config(
+            application(store, host, token), http=Connection, ws="none", log_level="error", timeout_graceful_shutdown=1
+        )
+    )
+    _leave_by_signals()
+    with link.kept(opens, port) as file:
+        print(f"Jobs: {opens}", flush=True)
+        if browser and file is not None:
+            link.open_browser(file)
+        server.run(sockets=[listening])
     store.close()
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    if host in LOOPBACK:
-        return True
+def _listening(host: str, port: int) -> socket.socket:
+    """Return a socket that takes connections from now on."""
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+        listening.bind((host, port))
+        listening.listen(2048)
+    except (OSError, OverflowError) as error:
+        file = link.file_of(port)
+        mine = f" The link of a page that runs there is in '{file}'." if file.exists() else ""
+        why = error.strerror if isinstance(error, OSError) else error
+        raise JobError(f"The address {host}:{port} cannot be used ({why}); give another --port.{mine}") from None
+    return listening
+
+
+def _leave_by_signals() -> None:
+    """Let signals that end the process raise, so that the link's file goes with it."""
+
+    def leave(number: int, _: Any) -> None:
+        sys.exit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # not under nohup
+            signal.signal(number, leave)

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +247,9 @@ def _sqlite(url: sql.URL) -> sql.Engine:
             f"Note: {path} is on a network file system; for several machines give a PostgreSQL in TRAINWRIGHT_DB.",
             flush=True,
         )
+    if path.parent == places.home() and not path.exists():
+        with suppress(OSError):  # SQLite says it better
+            path.touch(mode=0o600)  # and so is what SQLite writes beside it
     engine = sql.create_engine(url, connect_args={"timeout": 30})
 
     @sql.event.listens_for(engine, "connect")

@@ -3,9 +3,12 @@
 import { post } from "./api.js";
 import { failure, h } from "./dom.js";
 
+const SECRET = { type: "password", placeholder: "as it was", autocomplete: "new-password" };
+
 export function askAgain(job) {
   const names = Object.keys(job.params).filter((name) => ["string", "number", "boolean"].includes(typeof job.params[name]) && name !== "output_dir");
-  const fields = new Map(names.map((name) => [name, h("input", { value: String(job.params[name]), id: `param-${name}` })]));
+  const first = (name) => (job.hidden.includes(name) ? "" : String(job.params[name])); // what is not shown is kept where nothing is written
+  const fields = new Map(names.map((name) => [name, h("input", { value: first(name), id: `param-${name}`, ...(job.hidden.includes(name) && SECRET) })]));
   const problem = h("div");
   const dialog = h("dialog", { "aria-labelledby": "again-title" },
     h("form", { method: "dialog", onsubmit: send },
@@ -18,7 +21,7 @@ export function askAgain(job) {
     event.preventDefault();
     const params = {};
     for (const [name, field] of fields) {
-      if (field.value !== String(job.params[name])) params[name] = plain(field.value);
+      if (field.value !== first(name)) params[name] = plain(field.value);
     }
     try {
       const { id } = await post(`jobs/${encodeURIComponent(job.id)}/again`, { params });

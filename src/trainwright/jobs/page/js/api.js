@@ -44,5 +44,7 @@ export function connect() {
   };
   stream.onerror = () => {
     link.textContent = "The server does not answer; trying again.";
+    if (stream.readyState !== EventSource.CLOSED) return;
+    get("jobs").then(connect, (error) => { link.textContent = error.message; }); // it refused: another start has another token
   };
 }

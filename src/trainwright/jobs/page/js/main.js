@@ -10,9 +10,17 @@ let leave = () => {};
 function open() {
   leave();
   const [, name, rest] = location.hash.split("/");
-  if (name === "job" && rest) leave = jobPage(decodeURIComponent(rest));
-  else if (name === "compare" && rest) leave = comparePage(rest.split(",").map(decodeURIComponent));
+  if (name === "job" && rest) leave = jobPage(plain(rest));
+  else if (name === "compare" && rest) leave = comparePage(rest.split(",").map(plain));
   else leave = listPage();
+}
+
+function plain(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text; // an address that was cut off: the server says that there is no such job
+  }
 }
 
 window.addEventListener("hashchange", () => {
