@@ -20,7 +20,8 @@ from trainwright.args.training import adopt
 DOCS = Path(__file__).parent.parent / "docs" / "arguments.md"
 OTHER_DEFAULTS = {"restore_callback_states_from_checkpoint": True}
 OURS_ONLY = {
-    "allow_batch_change", "ema_decay", "max_skipped_steps", "max_train_time", "spike_factor", "use_fused_loss",
+    "allow_batch_change", "allow_data_change", "ema_decay", "max_skipped_steps", "max_train_time", "spike_factor",
+    "use_fused_loss",
 }  # fmt: skip
 
 

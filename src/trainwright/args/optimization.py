@@ -22,6 +22,7 @@ class Duration:
     allow_batch_change: bool = option(
         False, "Let a resumed run go on with another batch size, seed or sampling than its checkpoint."
     )
+    allow_data_change: bool = option(False, "Let a resumed run go on with other training data than its checkpoint.")
 
 
 @dataclass

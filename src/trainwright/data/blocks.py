@@ -6,7 +6,7 @@ open bins is lost on resuming, and at most one block is read again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import IterableDataset
 
 from trainwright.batch import IGNORED
+from trainwright.data.fingerprint import pieces_of_files
 from trainwright.data.packing import GROUP, join, packer
 from trainwright.data.tokenize import TextRules
 
@@ -28,10 +29,20 @@ class BlockStream(IterableDataset):
         packing: (strategy, tokens of a row), or None.
         buffer: rows that are shuffled among each other; 0 for the order of the source.
         seed: of the shuffling.
+        files: that the source reads, as far as they lie here.
     """
 
-    def __init__(self, source: Any, rules: TextRules, packing: tuple[str, int] | None, buffer: int, seed: int) -> None:
+    def __init__(
+        self,
+        source: Any,
+        rules: TextRules,
+        packing: tuple[str, int] | None,
+        buffer: int,
+        seed: int,
+        files: Sequence[str] = (),
+    ) -> None:
         self.source = source
+        self.files = files
         self.rules = rules
         self.pack: Callable[..., Any] | None = packer(*packing) if packing else None
         self.apart = packing is not None and packing[0] != "wrapped"
@@ -42,6 +53,11 @@ class BlockStream(IterableDataset):
         self.read = 0  # rows of the source before the present block
         self.given = 0  # rows that the present block has given
         self._resumed: tuple[Any, int, int] | None = None
+
+    @property
+    def content(self) -> list[bytes] | None:
+        """Pieces of what the files hold; None where they are not known."""
+        return pieces_of_files(self.files) if self.files else None
 
     def set_epoch(self, epoch: int) -> None:
         """Shuffle anew in another pass."""

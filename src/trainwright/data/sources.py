@@ -96,6 +96,17 @@ def _python_source(one: DatasetParams, stream: bool) -> Any:
     return table.to_iterable_dataset() if stream else table
 
 
+def local_files(split: DatasetSplitParams) -> list[str]:
+    """Return the files here that a split is read from; none where a part of it lies elsewhere."""
+    found = []
+    for one in split.datasets:
+        where = Path(one.dataset_path or one.dataset_name or "").expanduser()
+        if not where.exists():
+            return []
+        found += [str(where)] if where.is_file() else [str(path) for path in sorted(where.rglob("*")) if path.is_file()]
+    return found
+
+
 def _files(where: Path, builder: str | None) -> tuple[str, list[str]]:
     """Return the reader and the files of a path: of a folder, all files of the one kind that it holds."""
     if where.is_file():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch.utils.data import DataLoader, DistributedSampler
 
 from trainwright.data.columns import check_columns, column_names
+from trainwright.data.fingerprint import Content, content_of
 from trainwright.data.kinds import is_stream, length_of, may_draw
 from trainwright.data.lengths import row_lengths
 from trainwright.data.loader import PlannedBatches, PlannedLoader, SequentialLoader, Source, TrainLoader, new_generator
@@ -200,6 +201,15 @@ def wanted_columns(trainer: Trainer, dataset: Any, what: str) -> list[str] | Non
     if names is not None:
         check_columns(names, columns, what)
     return columns
+
+
+def content_of_training(trainer: Trainer, loader: TrainLoader) -> Content | None:
+    """Return what the training data holds, as the first rank finds it; None where that cannot be said."""
+    ready = loader.loader
+    rows = getattr(ready, "dataset", None)
+    rows = rows.dataset if isinstance(rows, RowFetcher) else rows.stream if isinstance(rows, RankStream) else rows
+    workers, context = getattr(ready, "num_workers", 0), getattr(ready, "multiprocessing_context", None)
+    return trainer.strategy.on_main(lambda: content_of(rows, workers, context))
 
 
 def settings(trainer: Trainer) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from trainwright import randomness
 from trainwright.args.training import saved_arguments
 from trainwright.callbacks import states
 from trainwright.checkpoint import check, folder, weights
+from trainwright.data.fingerprint import Content, difference
 from trainwright.data.loader import PlannedLoader, TrainLoader
 from trainwright.engine import ema, optimizer_state
 from trainwright.engine.run import Run
@@ -130,6 +131,7 @@ def check_order(trainer: Trainer, saved: Saved, loader: TrainLoader) -> None:
         f"{meaning} {before[key]} -> {now.get(key)}"
         for key, meaning in _ORDER_KEYS.items()
         if key in before and before[key] != now.get(key) and not (kept and key in ("accumulation", "batch_size"))
+        if not (key == "num_rows" and trainer.args.allow_data_change)
     ]
     if not changed:
         return
@@ -139,6 +141,23 @@ def check_order(trainer: Trainer, saved: Saved, loader: TrainLoader) -> None:
             "allow_batch_change=True: the run then goes on after the same number of rows, in the new order."
         )
     trainer.note(f"The data order changes from here: {'; '.join(changed)}.")
+
+
+def check_data(trainer: Trainer, saved: Saved, now: Content | None) -> None:
+    """Compare what the training data holds with what it held; a change needs consent.
+
+    Raises:
+        CheckpointError: it is other data, and `allow_data_change` is off.
+    """
+    other = difference(saved.about.get("content"), now)
+    if other is None:
+        return
+    if not trainer.args.allow_data_change:
+        raise CheckpointError(
+            f"The training data is not what '{saved.folder}' was trained on, though as long: {other}. Put it back, or "
+            "consent with allow_data_change=True: the run then goes on with the new data from the same place."
+        )
+    trainer.note(f"The training data changes from here: {other}.")
 
 
 def _step_rows(data: dict[str, Any]) -> int:

@@ -14,6 +14,7 @@ from torch import nn
 from trainwright import randomness
 from trainwright.checkpoint.snapshot import HostCopies
 from trainwright.checkpoint.writer import Writer
+from trainwright.data.fingerprint import Content
 from trainwright.data.loader import TrainLoader
 from trainwright.engine.health import Health
 from trainwright.engine.meters import LossMeter
@@ -44,6 +45,7 @@ class Run:
         pieces: parts into which every micro-batch is cut, since memory ran out.
         due: flags of this step that are still to be acted on, for a checkpoint written before.
         made_with: settings of optimizer and schedule as the script made them, for a run that goes on from this one.
+        content: what the training data holds, in a few bytes.
         generators: those that the user's own parts hold, by their place.
         agreed_stop: the signal at which all ranks agreed to leave after this step, or None.
     """
@@ -62,6 +64,7 @@ class Run:
     pieces: int = 1
     due: list[str] = field(default_factory=list)
     made_with: dict[str, Any] = field(default_factory=dict)
+    content: Content | None = None
     generators: dict[str, Any] = field(default_factory=dict)
     agreed_stop: int | None = None
     grad_norm: torch.Tensor | None = None

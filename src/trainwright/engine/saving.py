@@ -137,6 +137,7 @@ def write_progress(run: Run, place: Path) -> None:
         "position": run.position,
         "due": run.due,
         "data": run.loader.describe(),
+        "content": run.content,
         "ranks": trainer.strategy.world.size,
         "made_with": run.made_with,
         "arguments": saved_arguments(trainer.args),

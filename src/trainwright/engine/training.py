@@ -65,8 +65,11 @@ def train(trainer: Trainer, wanted: bool | str | Path | None, ignore_keys: list[
             loader = loading.train_loader(trainer)
             if saved is not None:
                 resume.check_order(trainer, saved, loader)
+            content = loading.content_of_training(trainer, loader)
+            if saved is not None:
+                resume.check_data(trainer, saved, content)
             run = build(trainer, loader, saved, signals)
-            run.ignore_keys_for_eval = ignore_keys
+            run.ignore_keys_for_eval, run.content = ignore_keys, content
             lock.name(run.run_id)
             set_earlier_aside(run, saved)
             output = go(run)

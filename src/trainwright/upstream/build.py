@@ -21,7 +21,8 @@ from trainwright.tasks.language.holder import Holder
 from trainwright.tasks.language.text import load_text, tokenizer_of
 
 _OURS_ALONE = (
-    "allow_batch_change", "ema_decay", "max_skipped_steps", "max_train_time", "spike_factor", "use_fused_loss",
+    "allow_batch_change", "allow_data_change", "ema_decay", "max_skipped_steps", "max_train_time", "spike_factor",
+    "use_fused_loss",
 )  # fmt: skip
 
 

@@ -33,6 +33,11 @@ class WithReference(Dataset):
         return {**self.rows[index], "reference": self.log_probs[index]}
 
     @property
+    def content(self) -> Any:
+        """What of it is data."""
+        return self.rows
+
+    @property
     def lengths(self) -> Any:
         """Tokens of every pair."""
         return self.rows.lengths

@@ -151,7 +151,7 @@ def rows_of(
             raise ConfigError("Preferences cannot be read as a stream yet; write data.train.stream: false.")
         shuffles = training and any(one.shuffle for one in split.datasets)
         buffer = max(one.shuffle_buffer_size for one in split.datasets) if shuffles else 0
-        return BlockStream(table, rules, packing, buffer, config.training.seed)
+        return BlockStream(table, rules, packing, buffer, config.training.seed, sources.local_files(split))
     prepared = prepare(table, rules, processes_of(config, split, options), what)
     notes += prepared.report(rules.max_length, what)
     if packing is None:
