@@ -19,6 +19,7 @@ KINDS = (torch.Generator, random.Random, np.random.Generator, np.random.RandomSt
 _LEAVES = (str, bytes, int, float, complex, type(None), torch.Tensor, np.ndarray, type, types.ModuleType)
 _LIBRARIES = ("torch.", "transformers.", "datasets.", "trainwright.", "builtins", "collections", "functools")
 _OF_MODULES = ("_parameters", "_buffers")
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
 _DEPTH = 6  # of objects within objects; modules within modules do not count
 _ITEMS = 32  # of a container
 _OBJECTS = 20_000
@@ -67,12 +68,10 @@ def _inside(value: Any) -> Iterator[tuple[str, Any]]:
 
 def of_object(value: Any) -> Iterator[tuple[str, Any]]:
     """Yield the attributes of an object and of its class, and what the functions of a user's class hold."""
-    is_module = isinstance(value, torch.nn.Module)
-    for name, inner in list(getattr(value, "__dict__", {}).items()):
-        if is_module and name == "_modules":
-            yield from ((f".{child}", module) for child, module in inner.items())
-        elif not (is_module and name in _OF_MODULES):
-            yield f".{name}", inner
+    if isinstance(value, torch.nn.Module):
+        yield from _of_module(value)
+    else:
+        yield from ((f".{name}", inner) for name, inner in list(getattr(value, "__dict__", {}).items()))
     for kind in type(value).__mro__:
         if not kind.__module__.startswith(_LIBRARIES):
             for name, inner in list(vars(kind).items()):
@@ -80,6 +79,16 @@ def of_object(value: Any) -> Iterator[tuple[str, Any]]:
                     yield f".{name}", inner
                 elif isinstance(inner, types.FunctionType):
                     yield from ((f".{name}{place}", held) for place, held in _of_function(inner))
+
+
+def _of_module(module: torch.nn.Module) -> Iterator[tuple[str, Any]]:
+    """Yield the parts of a module, and what else it holds; of a library's, generators and hooks alone."""
+    of_library = type(module).__module__.startswith(_LIBRARIES)
+    for name, inner in list(vars(module).items()):
+        if name == "_modules":
+            yield from ((f".{child}", part) for child, part in inner.items())
+        elif isinstance(inner, KINDS) or (name in _HOOKS and inner) or not (of_library or name in _OF_MODULES):
+            yield f".{name}", inner
 
 
 def _of_function(function: types.FunctionType) -> Iterator[tuple[str, Any]]:

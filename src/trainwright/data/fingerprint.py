@@ -22,8 +22,8 @@ from trainwright.randomness import Drawing
 Content = str | dict[str, dict[str, str]]
 READ = 4  # rows of a dataset of the user's own
 _VERSION = "1"  # of what is digested; contents of other versions are not compared
-_ITEMS = 1024  # of a sequence
-_BYTES = 64 << 20  # in all; of what comes then, stripes
+_ITEMS = 512  # of a sequence
+_BYTES = 32 << 20  # in all; of what comes then, stripes
 _STRIPES, _STRIPE = 16, 1 << 14
 _PATIENCE = 0.2  # seconds for reading rows
 _NESTED = 8
@@ -188,8 +188,9 @@ class _Digest:
                 self._hash.update(batch.serialize())
             return
         for row in _spread(len(dataset), _ITEMS):
-            place = row if chosen is None else int(chosen[row])
-            self.add(table.slice(place, 1).to_pylist())
+            for column in table.slice(row if chosen is None else int(chosen[row]), 1).columns:
+                value = column[0].as_py()
+                self.add(repr(value) if isinstance(value, list) else value)
 
 
 def _parts(value: Any) -> Iterator[Any]:
@@ -209,7 +210,7 @@ def _parts(value: Any) -> Iterator[Any]:
 
 def is_table(value: Any) -> bool:
     """Whether a value is a Dataset of `datasets`, whose rows lie in Arrow."""
-    return hasattr(value, "_indices") and hasattr(value, "data")
+    return type(value).__module__.startswith("datasets.") and hasattr(value, "_indices")
 
 
 def _is_ours(value: Any) -> bool:
