@@ -30,7 +30,15 @@ def held_by(owners: Mapping[Any, Any]) -> dict[str, Any]:
 
     One that several hold stands under the first place. random.SystemRandom has no state, and is left out.
     """
-    found: dict[int, tuple[str, Any]] = {}
+    return {place: one for place, one in _walk(owners) if not isinstance(one, random.SystemRandom)}
+
+
+def drawn_from_the_system(owners: Mapping[Any, Any]) -> list[str]:
+    """Return the places of generators that have no state, so that what they draw can never come again."""
+    return [place for place, one in _walk(owners) if isinstance(one, random.SystemRandom)]
+
+
+def _walk(owners: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
     seen: dict[int, Any] = {}
     waiting = deque((str(name), owner, 0) for name, owner in owners.items())
     while waiting and len(seen) < _OBJECTS:
@@ -39,14 +47,12 @@ def held_by(owners: Mapping[Any, Any]) -> dict[str, Any]:
             continue
         seen[id(value)] = value  # kept, so that no id is given twice
         if isinstance(value, KINDS):
-            if not isinstance(value, random.SystemRandom):
-                found[id(value)] = (place, value)
+            yield place, value
         elif depth <= _DEPTH:
             waiting.extend(
                 (f"{place}{name}", inner, depth if isinstance(inner, torch.nn.Module) else depth + 1)
                 for name, inner in _inside(value)
             )
-    return dict(found.values())
 
 
 def _inside(value: Any) -> Iterator[tuple[str, Any]]:

@@ -131,9 +131,9 @@ def test_reading_is_short_and_leaves_no_trace():
     assert isinstance(content_of(own), dict)
     assert len(own.read) == 2 * fingerprint.READ
     assert own.generator.bit_generator.state == before
-    assert torch.equal(torch.random.get_rng_state(), torch_s)
     with_workers = Own()
     content_of(with_workers, workers=2)
+    assert torch.equal(torch.random.get_rng_state(), torch_s)
     assert not with_workers.read  # a process of its own did it: a file that a row opens is not shared with workers
 
 

@@ -365,3 +365,11 @@ def test_a_generator_that_is_not_there_yet_is_named(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, logger="trainwright"):
         resumed(tmp_path, lambda place, **changes: made(place, Late, **changes))
     assert "Of the random generators model.noise the checkpoint has some" in caplog.text
+
+
+def test_a_generator_without_a_state_is_named(tmp_path, caplog):
+    model = cases.Net()
+    model.noise = random.SystemRandom()
+    with caplog.at_level(logging.WARNING, logger="trainwright"):
+        made(tmp_path, lambda: model, max_steps=1).train()
+    assert "model.noise draws from random.SystemRandom, which cannot be put back" in caplog.text

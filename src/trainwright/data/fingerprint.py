@@ -54,7 +54,14 @@ def content_of(dataset: Any, workers: int = 0, context: Any = None) -> Content |
         return sample[0]
     if getattr(context, "get_start_method", lambda: context or torch.multiprocessing.get_start_method())() != "fork":
         return None
-    one: Any = DataLoader(sample, batch_size=None, num_workers=1, worker_init_fn=worker_init())  # type: ignore[arg-type]
+    apart = torch.Generator()  # else a number of the global stream would be drawn
+    one: Any = DataLoader(
+        sample,  # type: ignore[arg-type]
+        batch_size=None,
+        num_workers=1,
+        worker_init_fn=worker_init(),
+        generator=apart,
+    )
     try:
         with reading(one) as items:
             return next(items)

@@ -23,6 +23,7 @@ from trainwright.engine.modes import train_mode, training_model
 from trainwright.engine.run import Run, generators_of
 from trainwright.engine.signals import TIME_IS_UP, Signals, exception_for
 from trainwright.errors import ConfigError
+from trainwright.held import drawn_from_the_system
 from trainwright.randomness import set_seed
 from trainwright.state import TrainerState, TrainOutput
 
@@ -150,6 +151,7 @@ def build(trainer: Trainer, loader: TrainLoader, saved: resume.Saved | None, sig
         trainer, loader, model, parameters, trainer.count_items, max_steps, num_epochs, signals, run_id, epoch, place
     )
     run.generators = generators_of(trainer)
+    say_what_cannot_come_again(trainer)
     run.made_with = optimizer_state.made_with(trainer)
     trainer.records = Records()
     run.first_step = run.meter.first_step = run.meter.logged_at = done
@@ -165,6 +167,16 @@ def build(trainer: Trainer, loader: TrainLoader, saved: resume.Saved | None, sig
     }
     train_mode(trainer, True)
     return run
+
+
+def say_what_cannot_come_again(trainer: Trainer) -> None:
+    """Name the generators that a checkpoint cannot keep."""
+    parts = {"model": trainer.model, "train_dataset": trainer.train_dataset, "data_collator": trainer.data_collator}
+    if places := drawn_from_the_system(parts):
+        trainer.note(
+            f"{', '.join(places)} draws from random.SystemRandom, which cannot be put back: a resumed run draws other "
+            "numbers. Take random.Random where it should be the same."
+        )
 
 
 def lengths(args: Any, loader: TrainLoader, done: int, epoch: int, place: int) -> tuple[int, float]:
