@@ -174,7 +174,8 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(tmp_path, kind, caplog):
 def test_rotation_keeps_the_newest_and_the_best(tmp_path):
     for step in (1, 2, 3, 4):
         (tmp_path / f"checkpoint-{step}").mkdir()
-    folder.delete(folder.surplus(tmp_path, "this run", 2, str(tmp_path / "checkpoint-1")))
+    for old in folder.surplus(tmp_path, "this run", 2, str(tmp_path / "checkpoint-1")):
+        folder.delete(old)
     assert [path.name for path in folder.checkpoints(tmp_path)] == ["checkpoint-1", "checkpoint-4"]
 
 

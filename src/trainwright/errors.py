@@ -28,6 +28,10 @@ class SaveError(CheckpointError):
     """A checkpoint could not be written."""
 
 
+class UnsavableError(SaveError):
+    """The state of a run holds a value that no checkpoint can keep; the message names it."""
+
+
 class DivergenceError(TrainwrightError, RuntimeError):
     """Training got no finite loss and gradient for so long that it was stopped."""
 

@@ -39,8 +39,8 @@ class TrainerState:
     stateful_callbacks: dict[str, Any] = field(default_factory=dict)
 
     def save_to_json(self, json_path: str | Path) -> None:
-        """Write the state as JSON."""
-        text = json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
+        """Write the state as JSON; numbers of other libraries become Python's, what JSON has no form for its text."""
+        text = json.dumps(asdict(self), indent=2, sort_keys=True, default=_as_json) + "\n"
         Path(json_path).write_text(text, encoding="utf-8")
 
     @classmethod
@@ -56,6 +56,11 @@ class TrainerState:
             steps = getattr(args, f"{kind}_steps")
             if steps is not None:
                 setattr(self, f"{kind}_steps", math.ceil(max_steps * steps) if steps < 1 else int(steps))
+
+
+def _as_json(value: Any) -> Any:
+    to_list = getattr(value, "tolist", None)
+    return to_list() if callable(to_list) else str(value)
 
 
 class StepIntervals(Protocol):

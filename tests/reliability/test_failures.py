@@ -35,7 +35,7 @@ from trainwright.checkpoint.lock import RunLock
 ROOT = Path(__file__).parents[2]
 
 
-def made(place, model=None, data=None, kind=Trainer, **changes):
+def made(place, model=None, data=None, kind=Trainer, more=None, **changes):
     settings = {
         "per_device_train_batch_size": 4,
         "max_steps": 12,
@@ -47,7 +47,7 @@ def made(place, model=None, data=None, kind=Trainer, **changes):
     }
     torch.manual_seed(0)
     args = TrainingArguments(str(place), **{**settings, **changes})
-    return kind(model or cases.Net(), args, train_dataset=data or cases.rows())
+    return kind(model or cases.Net(), args, train_dataset=data or cases.rows(), **(more or {}))
 
 
 def weights(trainer):

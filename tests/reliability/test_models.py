@@ -10,7 +10,7 @@ from torch import nn
 
 from tests import tiny
 from trainwright import CheckpointError, Trainer, TrainingArguments
-from trainwright.checkpoint.snapshot import HostCopies
+from trainwright.checkpoint.snapshot import HostCopies, size_of
 
 
 def mixtral(seed=0):
@@ -88,7 +88,7 @@ def test_a_snapshot_copies_each_storage_once_and_reuses_its_memory():
     assert taken["a"].untyped_storage().data_ptr() == taken["b"].untyped_storage().data_ptr()
     assert taken["a"].data_ptr() != weight.data_ptr()
     assert taken["half"].storage_offset() == 8
-    assert copies.size == 5 * 4 * 4 + 4
+    assert size_of(taken) == 5 * 4 * 4 + 4
     group["params"].append(1)
     assert taken["group"]["params"] == [0]
     place = taken["a"].data_ptr()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from trainwright.checkpoint import folder as folders
 from trainwright.checkpoint.folder import MANIFEST
+from trainwright.state import TrainerState
 
 STATE = "trainer_state.json"
+_OBJECTS = re.compile(r"(optimizer|scheduler|scaler|ema)\.pt|rng_state(_[0-9]+)?\.pth")
 
 
 @dataclass(frozen=True)
@@ -22,34 +25,56 @@ class Damage:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.folder.name}: {self.reason}"
+        name = self.folder.name
+        return f"{name if name.isprintable() else repr(name)}: {self.reason}"
 
 
 def damage(folder: Path) -> Damage | None:
-    """Return what is wrong with a checkpoint, or None when every file is as the manifest says.
+    """Return what is wrong with a checkpoint, or None when it can be resumed from.
 
-    A folder without a manifest (transformers' own) is looked at file by file: JSON must parse, weights and archives
-    must be of the length that their headers give.
+    Every file must be as the manifest says. A folder without a manifest (transformers' own) is looked at file by file:
+    JSON must parse, weights and archives must be of the length that their headers give. In either, what a resumed run
+    reads must be readable.
     """
-    ours = (folder / MANIFEST).exists() or (folder / folders.RUN_FILE).exists()
-    reason = _against_manifest(folder) if ours else _by_structure(folder)
+    try:
+        ours = (folder / MANIFEST).exists() or (folder / folders.RUN_FILE).exists()
+        reason = (_against_manifest(folder) if ours else _by_structure(folder)) or unreadable(folder)
+    except OSError as error:
+        reason = f"it cannot be read ({error.strerror or error})"
     return None if reason is None else Damage(folder, reason)
+
+
+def unreadable(folder: Path, names: Iterable[str] = ()) -> str | None:
+    """Read what a resumed run reads, and files of objects besides, but for the contents of tensors.
+
+    Returns:
+        What cannot be read, or None.
+    """
+    for path in sorted(folder.iterdir()):
+        if path.name in (STATE, folders.RUN_FILE):
+            fault = _object_fault(path)
+        elif path.suffix == ".safetensors":
+            fault = _safetensors_fault(path)
+        else:
+            fault = _pickle_fault(path) if path.name in names or _OBJECTS.fullmatch(path.name) else None
+        if fault is not None:
+            return f"{path.name} {fault}"
+    return None
 
 
 def _against_manifest(folder: Path) -> str | None:
     try:
-        content: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        whole = content.pop("sha256") == folders.digest(content)
+        files = folders.manifest(folder)["files"]
     except FileNotFoundError:
         return f"{MANIFEST} is missing"
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        return f"{MANIFEST} cannot be read ({type(error).__name__}: {error})"
-    if not whole:
-        return f"{MANIFEST} has other contents than were written"
-    for name, expected in content["files"].items():
+    except ValueError as error:
+        return f"{MANIFEST} {error}"
+    for name, expected in {STATE: {}, **files}.items():
         path = folder / name
-        if not path.is_file():
+        if not expected or not path.exists():
             return f"{name} is missing"
+        if not path.is_file():
+            return f"{name} is not a file"
         if path.stat().st_size != expected["size"]:
             return f"{name} has {path.stat().st_size} bytes instead of {expected['size']}"
         if folders.checksum(path) != expected["sha256"]:
@@ -60,6 +85,9 @@ def _against_manifest(folder: Path) -> str | None:
 def _by_structure(folder: Path) -> str | None:
     if not (folder / STATE).is_file():
         return f"{STATE} is missing"
+    for path in folder.iterdir():
+        if not (path.is_file() or path.is_dir()):
+            return f"{path.name} is not a file"
     names = {path.name for path in folder.iterdir()}
     if not any(name.endswith(".safetensors") for name in names):
         return "model.safetensors is missing"
@@ -78,8 +106,27 @@ def _by_structure(folder: Path) -> str | None:
 def _json_fault(path: Path) -> str | None:
     try:
         json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return f"is not JSON ({error})"
+    return None
+
+
+def _object_fault(path: Path) -> str | None:
+    try:
+        if not isinstance(json.loads(path.read_text(encoding="utf-8")), dict):
+            return "is no object of JSON"
+        if path.name == STATE:
+            TrainerState.load_from_json(path)
+    except (ValueError, TypeError, RecursionError) as error:
+        return f"cannot be read ({error})"
+    return None
+
+
+def _pickle_fault(path: Path) -> str | None:
+    try:
+        folders.unpickled(path, device="meta")
+    except Exception as error:
+        return f"cannot be read ({(str(error).strip() or type(error).__name__).splitlines()[0]})"
     return None
 
 
@@ -93,7 +140,7 @@ def _safetensors_fault(path: Path) -> str | None:
         try:
             header = json.loads(file.read(length))
             end = max((t["data_offsets"][1] for name, t in header.items() if name != "__metadata__"), default=0)
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
             return "has no header of safetensors"
     return None if size == 8 + length + end else f"has {size} bytes instead of {8 + length + end}"
 
@@ -110,7 +157,7 @@ def _archive_fault(path: Path) -> str | None:
 
 def newest_valid(output_dir: Path) -> tuple[Path | None, list[Damage]]:
     """Return the newest whole checkpoint, of the run that wrote last, and what is wrong with those passed over."""
-    passed_over: list[Damage] = []
+    passed_over = [Damage(path, "its name is not checkpoint-<step>") for path in folders.misnamed(output_dir)]
     present = folders.checkpoints(output_dir)
     run_id = next((run for path in reversed(present) if (run := folders.run_of(path)) is not None), None)
     for folder in reversed(folders.of_run(output_dir, run_id)):

@@ -6,12 +6,13 @@ with the size and checksum of every file comes last, and one rename makes it a c
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
-import pickle
 import re
 import shutil
+import stat
 import time
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from trainwright.checkpoint import plain
 from trainwright.errors import CheckpointError
 
 MANIFEST = "manifest.json"
 PREFIX = "checkpoint"
 RUN_FILE = "trainwright.json"
-_NAME = re.compile(rf"^{PREFIX}-(\d+)$")
+_NAME = re.compile(rf"{PREFIX}-([0-9]+)")
+_ALIKE = re.compile(rf"{PREFIX}-\d")
 _TEMPORARY = f".{PREFIX}-"
+_NO_FSYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)  # CIFS and some FUSE know no fsync of a folder
 
 
 def open_temporary(place: Path) -> Path:
@@ -56,7 +60,12 @@ def publish(temporary: Path, place: Path) -> None:
         old = place.parent / f"{_TEMPORARY}old-{place.name}-{os.getpid()}"
         shutil.rmtree(old, ignore_errors=True)
         place.rename(old)
-    temporary.rename(place)
+    try:
+        temporary.rename(place)
+    except OSError:
+        if old is not None:
+            old.rename(place)
+        raise
     _flush(place.parent)
     if old is not None:
         shutil.rmtree(old, ignore_errors=True)
@@ -77,6 +86,9 @@ def _flush(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FSYNC or not path.is_dir():
+            raise
     finally:
         os.close(descriptor)
 
@@ -87,37 +99,82 @@ def load(path: Path) -> Any:
     Raises:
         CheckpointError: it cannot be read.
     """
-    rebuild = np.random.get_state()[1].__reduce__()[0]  # type: ignore[index]
-    allowed = [np.ndarray, np.dtype, rebuild, type(np.dtype(np.uint32))]
     try:
-        with torch.serialization.safe_globals(allowed):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        return plain.restore(unpickled(path))
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(
             f"{path} cannot be read: {reason} Resume from an earlier checkpoint, or start anew."
         ) from error
 
 
+def unpickled(path: Path, device: str = "cpu") -> Any:
+    """Return the tree that torch.save wrote; on the device `meta`, its tensors without their contents."""
+    known = torch.serialization.get_safe_globals()
+    with torch.serialization.safe_globals([kind for kind in _numpy_kinds() if kind not in known]):
+        return torch.load(path, map_location=device, weights_only=True)
+
+
+def _numpy_kinds() -> list[Any]:
+    """Return what rebuilds arrays and numbers of numpy, of fixed size; an array of objects would unpickle them."""
+    rebuild, number = np.zeros(1).__reduce__()[0], np.float64().__reduce__()[0]
+    return [np.ndarray, np.dtype, rebuild, number, *{type(np.dtype(code)) for code in "?bhilqBHILQefdFD"}]
+
+
 def checkpoints(output_dir: Path) -> list[Path]:
     """Return the checkpoint folders in a run's folder, oldest step first."""
-    if not output_dir.is_dir():
-        return []
-    found = [(step_of(path), path) for path in output_dir.iterdir() if _NAME.match(path.name) and path.is_dir()]
+    found = [(step_of(path), path) for path in _inside(output_dir) if _NAME.fullmatch(path.name)]
     return [path for _, path in sorted(found)]
+
+
+def misnamed(output_dir: Path) -> list[Path]:
+    """Return folders that look like checkpoints, but whose names are not `checkpoint-<step>`."""
+    return [path for path in _inside(output_dir) if _ALIKE.match(path.name) and not _NAME.fullmatch(path.name)]
+
+
+def _inside(output_dir: Path) -> list[Path]:
+    return [path for path in output_dir.iterdir() if path.is_dir()] if output_dir.is_dir() else []
 
 
 def step_of(folder: Path) -> int:
     """Return the step in the name of a checkpoint folder; -1 for other names."""
-    match = _NAME.match(folder.name)
+    match = _NAME.fullmatch(folder.name)
     return int(match[1]) if match else -1
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    """Return what the manifest of a checkpoint says, without its own digest.
+
+    Raises:
+        ValueError: it is no manifest, or has other contents than were written.
+        OSError: it cannot be read.
+    """
+    path = folder / MANIFEST
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("is not a file")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"cannot be read ({error})") from error
+    if not _is_manifest(content):
+        raise ValueError("is no manifest")
+    if content.pop("sha256") != digest(content):
+        raise ValueError("has other contents than were written")
+    return content
+
+
+def _is_manifest(content: Any) -> bool:
+    if not isinstance(content, dict) or not isinstance(content.get("files"), dict) or "sha256" not in content:
+        return False
+    entries = content["files"].values()
+    return all(isinstance(entry, dict) and {"size", "sha256"} <= entry.keys() for entry in entries)
 
 
 def run_of(folder: Path) -> str | None:
     """Return the id of the run that wrote a checkpoint; None where the folder does not tell."""
     try:
-        return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["run"]
-    except (OSError, ValueError, KeyError, TypeError):
+        return manifest(folder).get("run")
+    except (OSError, ValueError):
         return None
 
 
@@ -166,9 +223,8 @@ def surplus(output_dir: Path, run_id: str | None, keep: int | None, best: str | 
     return [path for path in present if path.resolve() not in protected][: len(present) + coming - keep]
 
 
-def delete(folders: list[Path]) -> None:
-    """Delete checkpoints: each loses its name first, so that a kill leaves no half of one."""
-    for path in folders:
-        gone = path.parent / f"{_TEMPORARY}gone-{path.name}-{os.getpid()}"
-        path.rename(gone)
-        shutil.rmtree(gone, ignore_errors=True)
+def delete(path: Path) -> None:
+    """Delete a checkpoint: it loses its name first, so that a kill leaves no half of one."""
+    gone = path.parent / f"{_TEMPORARY}gone-{path.name}-{os.getpid()}"
+    path.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)

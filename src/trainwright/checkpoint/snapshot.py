@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import torch
+
+
+def size_of(tree: Any) -> int:
+    """Return the bytes of the storages in a tree of dicts, lists and tuples; each storage counts once."""
+    storages = {(t.device, t.untyped_storage().data_ptr()): t.untyped_storage().nbytes() for t in _tensors(tree)}
+    return sum(storages.values())
+
+
+def _tensors(tree: Any) -> Iterator[torch.Tensor]:
+    if isinstance(tree, torch.Tensor):
+        yield tree
+    elif isinstance(tree, dict | list | tuple):
+        for item in tree.values() if isinstance(tree, dict) else tree:
+            yield from _tensors(item)
 
 
 class HostCopies:
@@ -23,7 +36,7 @@ class HostCopies:
         self._event: torch.cuda.Event | None = None
 
     def take(self, tree: Any) -> Any:
-        """Return the tree of dicts, lists and tuples with every tensor copied, and other values deep-copied."""
+        """Return a tree of dicts, lists and tuples with every tensor copied; other values are its own."""
         self._used = 0
         self._copied = {}
         copied = self._copy(tree)
@@ -38,19 +51,18 @@ class HostCopies:
         if self._event is not None:
             self._event.synchronize()
 
-    @property
-    def size(self) -> int:
-        """Bytes of the snapshot."""
-        return sum(buffer.numel() for buffer in self._buffers[: self._used])
+    def release(self) -> None:
+        """Give the memory back."""
+        self._buffers, self._copied, self._event = [], {}, None
 
     def _copy(self, value: Any) -> Any:
         if isinstance(value, torch.Tensor):
             return self._tensor(value)
-        if isinstance(value, Mapping):
-            return {key: self._copy(item) for key, item in value.items()}
+        if isinstance(value, dict):
+            return type(value)({key: self._copy(item) for key, item in value.items()})
         if type(value) in (list, tuple):
             return type(value)(self._copy(item) for item in value)
-        return copy.deepcopy(value)
+        return value
 
     def _tensor(self, tensor: torch.Tensor) -> torch.Tensor:
         tensor = tensor.detach()

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
-from concurrent.futures import Future, ThreadPoolExecutor
+import threading
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from trainwright.checkpoint import folder
-from trainwright.checkpoint.snapshot import HostCopies
-from trainwright.errors import SaveError
+from trainwright.checkpoint import check, folder
+from trainwright.checkpoint.snapshot import HostCopies, size_of
+from trainwright.errors import CheckpointError, SaveError
 
-_SPARE = 1 << 20  # bytes for the small files and the manifest
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_SPARE = 1 << 20  # bytes for the manifest and what else is small
 
 
 @dataclass
@@ -33,7 +35,8 @@ class Draft:
         objects: what torch.save writes, by file name.
         keep: `save_total_limit`.
         best: the best checkpoint, which is never deleted.
-        copies: holds the snapshot that `weights` and `objects` point into.
+        copies: holds the snapshot that `weights` and `objects` point into; None where they are the run's own memory,
+            so that the loop must wait until they are written.
         finite: whether each trained parameter is, by name; part of the snapshot.
     """
 
@@ -47,31 +50,37 @@ class Draft:
     copies: HostCopies | None = None
     finite: dict[str, torch.Tensor] = field(default_factory=dict)
 
-    @property
-    def size(self) -> int:
-        """Bytes that the checkpoint needs, roughly."""
+    size: int = field(init=False)  # bytes that the checkpoint needs, roughly
+
+    def __post_init__(self) -> None:
         small = sum(path.stat().st_size for path in self.temporary.rglob("*") if path.is_file())
-        return (self.copies.size if self.copies is not None else 0) + small + _SPARE
+        self.size = size_of({"weights": self.weights, "objects": self.objects}) + small + _SPARE
 
 
 @dataclass
 class Written:
-    """A checkpoint that exists, and those deleted for it."""
+    """A checkpoint that exists, those deleted for it, and what could not be deleted."""
 
     place: Path
     deleted: list[Path]
+    problems: list[str]
 
 
 class Writer:
     """Writes one draft at a time in a thread of its own."""
 
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._thread: threading.Thread | None = None
         self._pending: Future[Written] | None = None
 
     def start(self, draft: Draft) -> None:
         """Begin to write; the one before must have been collected."""
-        self._pending = self._threads.submit(write, draft)
+        self._pending = Future()
+        self._thread = threading.Thread(target=_write_into, args=(self._pending, draft), name="checkpoint")
+        try:
+            self._thread.start()
+        except RuntimeError:  # the machine has no thread left
+            _write_into(self._pending, draft)
 
     def collect(self, wait: bool) -> Written | None:
         """Return what was written since; None when nothing is, or is not finished and `wait` is off.
@@ -85,48 +94,70 @@ class Writer:
         return pending.result()
 
     def close(self) -> None:
-        """End the thread, after the write in flight."""
-        self._threads.shutdown()
+        """Wait for the write in flight."""
+        if self._pending is not None:
+            self._pending.exception()
+
+
+def _write_into(result: Future[Written], draft: Draft) -> None:
+    try:
+        result.set_result(write(draft))
+    except BaseException as error:
+        result.set_exception(error)
 
 
 def write(draft: Draft) -> Written:
-    """Write a draft, make it a checkpoint, and delete those beyond the limit.
+    """Write a draft, make it a checkpoint that was read again, and delete those beyond the limit.
 
     Raises:
         SaveError: it cannot be written; what was there before is untouched.
     """
-    place, temporary = draft.place, draft.temporary
+    problems: list[str] = []
     try:
         if draft.copies is not None:
             draft.copies.ready()
         _refuse_overflow(draft)
-        deleted = _make_room(draft)
-        if draft.weights is not None:
-            save_file(draft.weights, temporary / "model.safetensors", metadata={"format": "pt"})
-        for name, value in draft.objects.items():
-            with (temporary / name).open("wb") as file:
-                torch.save(value, file)
-        folder.seal(temporary, draft.run_id)
-        folder.publish(temporary, place)
-        old = folder.surplus(place.parent, draft.run_id, draft.keep, draft.best)
-        folder.delete(old)
-        return Written(place, deleted + old)
-    except (OSError, SafetensorError) as error:
-        raise not_written(place, error, draft.size if temporary.is_dir() else None) from error
+        deleted = _make_room(draft, problems)
+        try:
+            _write_tensors(draft)
+        except Exception as error:  # a quota that the file system does not tell
+            more = _make_room(draft, problems, full=True) if errno_of(error) in _FULL else []
+            if not more:
+                raise
+            _write_tensors(draft)
+            deleted += more
+        fault = check.unreadable(draft.temporary, draft.objects)
+        if fault is not None:
+            raise CheckpointError(f"it could not be read again: {fault}")
+        folder.seal(draft.temporary, draft.run_id)
+        folder.publish(draft.temporary, draft.place)
+    except SaveError:
+        raise
+    except Exception as error:
+        raise not_written(draft.place, error, draft.size) from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(draft.temporary, ignore_errors=True)
+    deleted += _rotate(draft, problems)
+    return Written(draft.place, deleted, problems)
 
 
-def _make_room(draft: Draft) -> list[Path]:
-    """Delete now, where space is short, what the limit would delete afterwards."""
-    output, needed = draft.place.parent, draft.size
-    deleted = []
+def _write_tensors(draft: Draft) -> None:
+    if draft.weights is not None:
+        save_file(draft.weights, draft.temporary / "model.safetensors", metadata={"format": "pt"})
+    for name, value in draft.objects.items():
+        with (draft.temporary / name).open("wb") as file:
+            torch.save(value, file)
+
+
+def _make_room(draft: Draft, problems: list[str], full: bool = False) -> list[Path]:
+    """Delete now, where space is short or the disk is known to be full, what the limit would delete afterwards."""
+    output = draft.place.parent
+    deleted: list[Path] = []
     for old in folder.surplus(output, draft.run_id, draft.keep, draft.best, coming=1):
-        if shutil.disk_usage(output).free >= needed:
+        if not full and shutil.disk_usage(output).free >= draft.size:
             break
-        folder.delete([old])
-        deleted.append(old)
-    if shutil.disk_usage(output).free < needed:
+        deleted += _delete(old, problems)
+    if not full and shutil.disk_usage(output).free < draft.size:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     return deleted
 
@@ -142,14 +173,57 @@ def _refuse_overflow(draft: Draft) -> None:
         )
 
 
-def not_written(place: Path, error: Exception, needed: int | None) -> SaveError:
-    """Return the sentence for a save that failed: which, why, and how much space it needs."""
-    output = place.parent
-    if not output.is_dir():
-        return SaveError(f"Checkpoint {place} could not be written: its folder {output} is gone.")
-    reason = getattr(error, "strerror", None) or str(error)
+def _rotate(draft: Draft, problems: list[str]) -> list[Path]:
+    """Delete what is beyond the limit, and note what cannot be: the new checkpoint is there, whatever becomes of it."""
+    try:
+        old = folder.surplus(draft.place.parent, draft.run_id, draft.keep, draft.best)
+    except OSError as error:
+        problems.append(f"Old checkpoints in {draft.place.parent} could not be deleted: {reason_of(error)}.")
+        return []
+    return [path for one in old for path in _delete(one, problems)]
+
+
+def _delete(old: Path, problems: list[str]) -> list[Path]:
+    try:
+        folder.delete(old)
+    except OSError as error:
+        problems.append(f"The old {old.name} could not be deleted: {reason_of(error)}. Delete it by hand.")
+        return []
+    return [old]
+
+
+def not_written(place: Path, error: Exception, needed: int | None = None) -> SaveError:
+    """Return the sentence for a save that failed: which, why, and how much space it needs; it never fails itself."""
+    try:
+        os.stat(place.parent)
+        free = f"{shutil.disk_usage(place.parent).free / 1e6:.1f} MB free"
+    except FileNotFoundError:
+        return SaveError(f"Checkpoint {place} could not be written: its folder {place.parent} is gone.")
+    except OSError:
+        free = "free space unknown"
     space = f"; it needs {needed / 1e6:.1f} MB" if needed is not None else ""
     return SaveError(
-        f"Checkpoint {place} could not be written: {reason} ({shutil.disk_usage(output).free / 1e6:.1f} MB "
-        f"free{space}). Earlier checkpoints are untouched."
+        f"Checkpoint {place} could not be written: {reason_of(error)} ({free}{space}). Earlier checkpoints are "
+        "untouched."
     )
+
+
+def errno_of(error: BaseException) -> int | None:
+    """Return the number of the system's error that lies behind an error of Python, of torch or of safetensors."""
+    behind: BaseException | None = error
+    while behind is not None:
+        if isinstance(behind, OSError) and behind.errno:
+            return behind.errno
+        told = re.search(r"\(os error (\d+)\)", str(behind))
+        if told is not None:
+            return int(told[1])
+        behind = behind.__cause__ or behind.__context__
+    return None
+
+
+def reason_of(error: BaseException) -> str:
+    """Return in a line why something failed: what the system said, where it did."""
+    number = errno_of(error)
+    if number is not None:
+        return os.strerror(number)
+    return (str(error).strip().rstrip(".") or type(error).__name__).splitlines()[0]

@@ -7,7 +7,7 @@ place in a stream is one place per shard, and whose turn it is.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -232,7 +232,7 @@ class StreamSource:
         places = [self.stream.now()] if here else list(self.places.values())
         return {
             "readers": self.readers,
-            "places": [asdict(place) for place in places],
+            "places": [dict(vars(place)) for place in places],
             "last": self.last,
             "generators": self.generators,
         }

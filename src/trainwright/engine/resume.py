@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from trainwright import randomness
 from trainwright.args.training import saved_arguments
 from trainwright.callbacks import states
-from trainwright.checkpoint import check, folder, weights
+from trainwright.checkpoint import check, folder, plain, weights
 from trainwright.data.fingerprint import Content, difference
 from trainwright.data.loader import PlannedLoader, TrainLoader
 from trainwright.engine import ema, optimizer_state
@@ -58,12 +58,11 @@ def find(trainer: Trainer, wanted: bool | str | Path | None) -> Saved | None:
     chosen, passed_over = trainer.strategy.on_main(lambda: _choose(trainer.run_folder, wanted))
     for fault in passed_over:
         trainer.note(f"Passed over {fault}.")
-    about = chosen / folder.RUN_FILE
-    return Saved(
-        chosen,
-        TrainerState.load_from_json(chosen / "trainer_state.json"),
-        json.loads(about.read_text(encoding="utf-8")) if about.exists() else {},
-    )
+    file = chosen / folder.RUN_FILE
+    about = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    state = TrainerState.load_from_json(chosen / "trainer_state.json")
+    state.stateful_callbacks = plain.restore(state.stateful_callbacks)
+    return Saved(chosen, state, about)
 
 
 def _choose(output: Path, wanted: str | Path | bool) -> tuple[Path, list[check.Damage]]:
@@ -87,6 +86,34 @@ def _named(chosen: Path) -> Path:
         hint = f" Did you mean '{inside[-1]}'?" if inside else " Give another one, or True for the newest whole one."
         raise CheckpointError(f"Cannot resume from '{chosen}': {fault.reason}.{hint}")
     return chosen
+
+
+def find_best(trainer: Trainer, saved: Saved) -> None:
+    """Find the best checkpoint beside the one that is resumed, wherever their folder lies now.
+
+    Its name is relative to the run's folder; where another engine or version has noted a path, its last part counts.
+    What is there now must be of the same run. Where there is none, the search for the best begins anew.
+    """
+    state, told = saved.state, saved.about.get("best")
+    noted = told or state.best_model_checkpoint
+    if noted is None:
+        return
+    beside = saved.folder.parent
+    places = [beside / noted] if told else [beside / Path(noted).name, Path(noted)]
+    run_id = folder.run_of(saved.folder)
+    found = trainer.strategy.on_main(lambda: next((p for p in places if _is_of_run(p, run_id, beside)), None))
+    if found is not None:
+        state.best_model_checkpoint = str(found)
+        return
+    trainer.note(f"The best checkpoint so far, '{noted}', is gone; the search for it begins anew.")
+    state.best_model_checkpoint = state.best_metric = state.best_global_step = None
+
+
+def _is_of_run(path: Path, run_id: str | None, beside: Path) -> bool:
+    """Whether a checkpoint is of a run; one that does not tell its run must lie beside that which is resumed."""
+    of = folder.run_of(path)
+    known = of == run_id if of is not None else path.parent == beside
+    return path.is_dir() and known
 
 
 def keep_step_rows(trainer: Trainer, saved: Saved) -> None:

@@ -47,6 +47,7 @@ class Run:
         made_with: settings of optimizer and schedule as the script made them, for a run that goes on from this one.
         content: what the training data holds, in a few bytes.
         generators: those that the user's own parts hold, by their place.
+        problems: of saves, that were said already.
         agreed_stop: the signal at which all ranks agreed to leave after this step, or None.
     """
 
@@ -66,6 +67,7 @@ class Run:
     made_with: dict[str, Any] = field(default_factory=dict)
     content: Content | None = None
     generators: dict[str, Any] = field(default_factory=dict)
+    problems: set[str] = field(default_factory=set)
     agreed_stop: int | None = None
     grad_norm: torch.Tensor | None = None
     learning_rate: Any = None

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -13,16 +16,19 @@ from trainwright import randomness
 from trainwright.args.training import saved_arguments
 from trainwright.batch import map_tensors
 from trainwright.callbacks import states
-from trainwright.checkpoint import folder, weights
+from trainwright.checkpoint import folder, plain, weights
 from trainwright.checkpoint.writer import Draft, Written, not_written, write
 from trainwright.engine import ema, hub
 from trainwright.engine.health import finite
+from trainwright.engine.memory import is_out_of_memory
 from trainwright.engine.passes import averaged
 from trainwright.engine.run import Run, generators_of
-from trainwright.errors import CheckpointError, SaveError
+from trainwright.errors import CheckpointError, SaveError, UnsavableError
 
 if TYPE_CHECKING:
     from trainwright.engine.trainer import Trainer
+
+T = TypeVar("T")
 
 
 def save_checkpoint(run: Run) -> None:
@@ -36,30 +42,54 @@ def save_checkpoint(run: Run) -> None:
 
 
 def write_checkpoint(run: Run) -> None:
-    """Take the run's state and write it, or begin to."""
-    trainer = run.trainer
+    """Take the run's state and write it, or begin to.
+
+    Raises:
+        UnsavableError: at the first save, on every rank: the state holds a value that no checkpoint can keep.
+    """
+    trainer, strategy = run.trainer, run.trainer.strategy
     run.generators = generators_of(trainer)  # some are made in the first step
     run.health.settle()  # so that the averages know whether this step was skipped
-    ranks = trainer.strategy.gather(rank_state(run))
-    run.saved_step = trainer.state.global_step
-    draft = begin(run, ranks)
-    if draft is None:
-        return
-    if not synchronous(trainer):
+    first, run.saved_step = run.saved_step < 0, trainer.state.global_step
+    state, refusal = kept(lambda: rank_state(run))
+    ranks, draft = strategy.gather(state), None
+    if refusal is None:
+        draft, refusal = kept(lambda: begin(run, ranks))
+    refusal = next((one for one in strategy.gather(refusal) if one is not None), None)
+    if refusal is not None:
+        failed(run, refusal, stops=first)
+    elif draft is not None and draft.copies is not None:
         run.writer.start(draft)
-        return
+    elif draft is not None:
+        write_now(run, draft)
+
+
+def kept(take: Callable[[], T]) -> tuple[T | None, UnsavableError | None]:
+    """Return what a function returns, or its refusal, so that the ranks can agree on it."""
+    try:
+        return take(), None
+    except UnsavableError as error:
+        return None, error
+
+
+def write_now(run: Run, draft: Draft) -> None:
+    """Write a checkpoint while the loop waits."""
     try:
         written = write(draft)
     except CheckpointError as error:
         failed(run, error)
         return
-    if type(trainer).save_model.__module__ != "trainwright.engine.trainer":
-        trainer.save_model(str(written.place), _internal_call=True)
+    if type(run.trainer).save_model.__module__ != "trainwright.engine.trainer":
+        run.trainer.save_model(str(written.place), _internal_call=True)
     succeeded(run, written)
 
 
 def begin(run: Run, ranks: list[dict[str, Any]]) -> Draft | None:
-    """Write the small files of a checkpoint and copy what is large; None where this process writes nothing."""
+    """Write the small files of a checkpoint and copy what is large; None where this process writes nothing.
+
+    Raises:
+        UnsavableError: the state holds a value that no checkpoint can keep.
+    """
     trainer = run.trainer
     place = checkpoint_folder(trainer)
     run.best_before = trainer.state.best_model_checkpoint
@@ -69,19 +99,38 @@ def begin(run: Run, ranks: list[dict[str, Any]]) -> Draft | None:
         return None
     temporary = None
     try:
+        objects = {} if trainer.args.save_only_model else resumable_state(trainer, ranks)
         temporary = folder.open_temporary(place)
         tensors = weights.save_all_but_tensors(trainer.model, temporary, trainer.processing_class)
         write_progress(run, temporary)
-    except OSError as error:
+        limit, best = trainer.args.save_total_limit, trainer.state.best_model_checkpoint
+        draft = Draft(place, run.run_id, temporary, tensors, objects, limit, best)
+        draft.finite = dict(zip(run.health.names, finite(run.parameters), strict=True))
+        if not synchronous(trainer):
+            copy_state(run, draft)
+        return draft
+    except Exception as error:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
-        failed(run, not_written(place, error, None))
+        if isinstance(error, UnsavableError):
+            raise
+        failed(run, not_written(place, error))
         return None
-    objects = {} if trainer.args.save_only_model else resumable_state(trainer, ranks)
-    copied = run.copies.take({"weights": tensors, "objects": objects, "finite": finite(run.parameters)})
-    limit, best = trainer.args.save_total_limit, trainer.state.best_model_checkpoint
-    flags = dict(zip(run.health.names, copied["finite"], strict=True))
-    return Draft(place, run.run_id, temporary, copied["weights"], copied["objects"], limit, best, run.copies, flags)
+
+
+def copy_state(run: Run, draft: Draft) -> None:
+    """Copy the state to the host, so that the loop need not wait; where memory is short it has to."""
+    parts = {"weights": draft.weights, "objects": draft.objects, "finite": draft.finite}
+    try:
+        copied = run.copies.take(parts)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        run.copies.release()
+        run.trainer.note(f"There is no memory for a copy of the state: training waits until {draft.place} is written.")
+        return
+    draft.weights, draft.objects, draft.finite = copied["weights"], copied["objects"], copied["finite"]
+    draft.copies = run.copies
 
 
 def checkpoint_folder(trainer: Trainer) -> Path:
@@ -105,34 +154,50 @@ def synchronous(trainer: Trainer) -> bool:
 def rank_state(run: Run) -> dict[str, Any]:
     """Return what a checkpoint keeps for every rank: randomness, place in the data, numbers not logged yet."""
     trainer = run.trainer
+    if trainer.args.save_only_model:
+        return {}
+    streams = run.randomness_before or run.randomness()
     own = {
+        "own": plain.plain(streams["own"], "The state of a random generator"),
         "averages": {"loss": run.meter.state_dict(), "records": trainer.records.state_dict()},
         "buffers": run.health.buffers.state_dict(),
-        "callbacks": states.collect_dicts(trainer.callback_handler.callbacks, trainer.note),
+        "callbacks": plain.plain(
+            states.collect_dicts(trainer.callback_handler.callbacks, trainer.note), "The state of the callbacks"
+        ),
     }
     if trainer.strategy.world.size > 1:  # it goes to the first rank through the hosts
         own = map_tensors(own, lambda tensor: tensor.cpu())
-    return {**(run.randomness_before or run.randomness()), **run.loader.state_dict(), **own}
+    return {**streams, **plain.plain(run.loader.state_dict(), "The state of the training data"), **own}
 
 
 def resumable_state(trainer: Trainer, ranks: list[dict[str, Any]]) -> dict[str, Any]:
     """Return what torch.save writes, by file name: optimizer, schedule, loss scaler, every rank's state."""
-    objects = {"optimizer.pt": trainer.optimizer.state_dict(), "scheduler.pt": trainer.lr_scheduler.state_dict()}
-    if scaler := trainer.precision.state_dict():
-        objects["scaler.pt"] = scaler
-    if trainer.ema is not None:
-        objects[ema.FILE] = trainer.ema.state_dict()
+    states = {
+        "optimizer.pt": ("The state of the optimizer", trainer.optimizer.state_dict()),
+        "scheduler.pt": ("The state of the schedule", trainer.lr_scheduler.state_dict()),
+        "scaler.pt": ("The state of the loss scaler", trainer.precision.state_dict()),
+        ema.FILE: ("The moving average", trainer.ema.state_dict() if trainer.ema is not None else None),
+    }
+    objects = {file: plain.plain(state, name, exact=False) for file, (name, state) in states.items() if state}
     return objects | {randomness.file_name(rank, len(ranks)): state for rank, state in enumerate(ranks)}
 
 
 def write_progress(run: Run, place: Path) -> None:
-    """Write how far the run is, what is due, and what it was started with, as JSON."""
+    """Write how far the run is, what is due, and what it was started with, as JSON.
+
+    transformers reads the best checkpoint's path in `trainer_state.json`, as it is here and now; ours is relative to
+    the run's folder, which may be moved or copied.
+    """
     trainer = run.trainer
     owners = [*trainer.callback_handler.callbacks, trainer.control]
     trainer.state.stateful_callbacks = states.collect(owners, trainer.note)
-    trainer.state.save_to_json(place / "trainer_state.json")
+    kept = plain.plain(trainer.state.stateful_callbacks, "The state of the callbacks")
+    kept = plain.for_json(kept, "The state of a callback")
+    replace(trainer.state, stateful_callbacks=kept).save_to_json(place / "trainer_state.json")
+    best = trainer.state.best_model_checkpoint
     about = {
         "run": run.run_id,
+        "best": os.path.relpath(best, run.folder) if best is not None else None,
         "epoch": run.epoch,
         "position": run.position,
         "due": run.due,
@@ -162,13 +227,23 @@ def succeeded(run: Run, written: Written) -> None:
     run.save_error = None
     for old in written.deleted:
         run.trainer.note(f"Deleted {old.name} (save_total_limit={run.trainer.args.save_total_limit}).")
+    for problem in written.problems:
+        if problem not in run.problems:
+            run.problems.add(problem)
+            run.trainer.note(problem)
     run.fire("save", checkpoint=written.place)
 
 
-def failed(run: Run, error: CheckpointError) -> None:
-    """Note that a save failed; the run goes on, and the best checkpoint is the one before."""
+def failed(run: Run, error: CheckpointError, stops: bool = False) -> None:
+    """Note that a save failed; the run goes on, unless the error stops it, and the best checkpoint is the one before.
+
+    Raises:
+        CheckpointError: the error, if it stops the run.
+    """
     run.save_error = error
     run.trainer.state.best_model_checkpoint = run.best_before
+    if stops:
+        raise error
     run.trainer.note(f"{error} Training goes on, and the next save tries again.")
 
 

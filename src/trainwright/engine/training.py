@@ -12,7 +12,7 @@ from uuid import uuid4
 from trainwright.args.durations import seconds
 from trainwright.args.names import SCHEDULERS_WITHOUT_TOTAL
 from trainwright.callbacks import states
-from trainwright.checkpoint import folder, weights
+from trainwright.checkpoint import check, folder, weights
 from trainwright.checkpoint.lock import RunLock
 from trainwright.data.loader import TrainLoader
 from trainwright.engine import fusing, loading, loop, optimizer_state, reports, resume, saving
@@ -22,7 +22,7 @@ from trainwright.engine.meters import Records
 from trainwright.engine.modes import train_mode, training_model
 from trainwright.engine.run import Run, generators_of
 from trainwright.engine.signals import TIME_IS_UP, Signals, exception_for
-from trainwright.errors import ConfigError
+from trainwright.errors import CheckpointError, ConfigError
 from trainwright.held import drawn_from_the_system
 from trainwright.randomness import set_seed
 from trainwright.state import TrainerState, TrainOutput
@@ -62,6 +62,7 @@ def train(trainer: Trainer, wanted: bool | str | Path | None, ignore_keys: list[
         with Signals(trainer.note, None if limit is None else seconds(limit)) as signals:
             saved = resume.find(trainer, wanted)
             if saved is not None:
+                resume.find_best(trainer, saved)
                 resume.keep_step_rows(trainer, saved)
             loader = loading.train_loader(trainer)
             if saved is not None:
@@ -207,11 +208,6 @@ def prepare_state(
     state = saved.state if saved is not None else TrainerState()
     if saved is not None and trainer.args.restore_callback_states_from_checkpoint:
         states.restore(trainer.callback_handler.callbacks, state.stateful_callbacks, trainer.note)
-    if state.best_model_checkpoint is not None and not Path(state.best_model_checkpoint).is_dir():
-        trainer.note(
-            f"The best checkpoint so far, '{state.best_model_checkpoint}', is gone; the search for it begins anew."
-        )
-        state.best_model_checkpoint = state.best_metric = state.best_global_step = None
     state.max_steps = max_steps
     passes = num_epochs if math.isfinite(num_epochs) else math.ceil(max_steps / (loader.steps_per_epoch or max_steps))
     state.num_train_epochs = int(passes)
@@ -236,14 +232,29 @@ def finish(run: Run) -> TrainOutput:
     trainer.strategy.barrier()
     metrics = reports.training_metrics(run)
     trainer.log(metrics, run.started)
-    best = trainer.state.best_model_checkpoint
+    best = trainer.strategy.from_main(trainer.state.best_model_checkpoint)  # where a save failed, others do not know
     if trainer.args.load_best_model_at_end and best is not None:
-        weights.load_model(trainer.model, Path(best))
-        if trainer.ema is not None:
-            trainer.ema.load_state_dict(folder.load(Path(best) / FILE))
-        trainer.note(
-            f"Loaded the best model, '{best}', with {trainer.args.metric_for_best_model} {trainer.state.best_metric}."
-        )
+        load_best(trainer, Path(best))
     run.fire("train_end")
     saving.finish(run)
     return TrainOutput(trainer.state.global_step, metrics["train_loss"], metrics)
+
+
+def load_best(trainer: Trainer, best: Path) -> None:
+    """Take the weights of the best checkpoint.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    fault = trainer.strategy.on_main(lambda: check.damage(best))
+    if fault is not None:
+        raise CheckpointError(
+            f"The best checkpoint '{best}' cannot be loaded: {fault.reason}. The run is complete, and its last step is "
+            f"in '{trainer.run_folder}'."
+        )
+    weights.load_model(trainer.model, best)
+    if trainer.ema is not None:
+        trainer.ema.load_state_dict(folder.load(best / FILE))
+    trainer.note(
+        f"Loaded the best model, '{best}', with {trainer.args.metric_for_best_model} {trainer.state.best_metric}."
+    )
