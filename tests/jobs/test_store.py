@@ -8,7 +8,9 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
+import psutil
 import pytest
 import sqlalchemy as sql
 
@@ -60,9 +62,8 @@ def test_a_job_tells_its_story(store, home):
     assert store.last_metrics(job.id) == {"loss": (3, math.inf)}
     assert [event["text"] for event in store.of_job(schema.events, job.id)] == ["something"]
     assert [one["path"] for one in store.of_job(schema.artifacts, job.id)] == ["out/checkpoint-4"]
-    records, _ = read_journal(job.folder / places.JOURNAL)
-    assert [record["k"] for record in records] == [
-        "start", "metric", "metric", "metric", "progress", "data", "event", "artifact", "status"
+    assert [record["k"] for record in read_journal(job.folder / places.JOURNAL).records] == [
+        "start", "metric", "metric", "metric", "data", "event", "artifact", "progress", "status"
     ]  # fmt: skip
 
 
@@ -119,6 +120,17 @@ def test_records_are_moved_exactly_once_by_any_number_of_movers(store, home):
     other.close()
 
 
+def test_a_home_has_one_name_from_the_start(home, tmp_path):
+    """Two threads that ask first, at once: neither is given a name that is still being written."""
+    for number in range(50):
+        folder = tmp_path / str(number)
+        with ThreadPoolExecutor(4) as pool:
+            names = set(pool.map(lambda _, folder=folder: places.home_id(folder), range(4)))
+        assert len(names) == 1
+        assert len(names.pop()) == 32
+        assert [path.name for path in folder.iterdir()] == ["id"]
+
+
 def test_the_folder_alone_tells_the_story_to_a_new_database(home, tmp_path):
     with tracked("a script", {"a": 1}) as job:
         job.metric("loss", 0.5, 1)
@@ -163,24 +175,27 @@ def test_a_job_that_goes_on_in_another_home_loses_no_row(store, home, tmp_path, 
     assert store.find(job)["status"] == "COMPLETE"
 
 
-def test_a_torn_last_line_waits_and_a_broken_one_is_passed_over(tmp_path):
+def test_a_torn_last_line_waits_and_a_broken_one_is_told_apart(tmp_path):
     path = tmp_path / "job.jsonl"
-    path.write_bytes(b'{"k": "event", "t": 1}\nbroken\n{"k": "ev')
-    records, end = read_journal(path)
-    assert [record["t"] for record in records] == [1]
-    assert end == path.read_bytes().rindex(b"\n") + 1
+    good = b'{"k": "event", "t": %d, "kind": "a", "text": "b"}\n'
+    path.write_bytes(good % 1 + b'broken\n{"k": "ev')
+    part = read_journal(path)
+    assert [record["t"] for record in part.records] == [1]
+    assert (part.damaged, part.first) == (1, f"at byte {len(good % 1)}: it is no JSON")
+    assert part.end == path.read_bytes().rindex(b"\n") + 1
     with path.open("ab") as file:
-        file.write(b'ent", "t": 2}\n')
-    assert [record["t"] for record in read_journal(path, end)[0]] == [2]
+        file.write((good % 2).removeprefix(b'{"k": "ev'))
+    assert [record["t"] for record in read_journal(path, part.end).records] == [2]
 
 
 def test_the_caller_only_appends(tmp_path):
     journal = Journal(tmp_path / "job.jsonl")
     for number in range(100):
-        journal.add("event", number=number)
-    assert not (tmp_path / "job.jsonl").exists() or len(read_journal(tmp_path / "job.jsonl")[0]) <= 100
+        journal.add("event", kind="number", text=str(number))
+    assert not (tmp_path / "job.jsonl").exists() or len(read_journal(tmp_path / "job.jsonl").records) <= 100
     journal.close()
-    assert [record["number"] for record in read_journal(tmp_path / "job.jsonl")[0]] == list(range(100))
+    texts = [record["text"] for record in read_journal(tmp_path / "job.jsonl").records]
+    assert texts == [str(number) for number in range(100)]
 
 
 @pytest.mark.slow
@@ -199,18 +214,26 @@ def test_a_killed_process_is_lost_at_once_and_loses_a_fifth_of_a_second(store, h
     assert store.metric_names(job) == {"late": 1, "loss": 100}
 
 
-def test_a_process_of_another_machine_is_lost_after_a_while(store):
+def test_a_process_of_another_machine_is_lost_after_a_while(store, monkeypatch):
     job = begun(store)
     assert store.claim(job, "elsewhere:1", "elsewhere")
-    health.sweep(store)
-    assert store.find(job)["status"] == "RUNNING"
-    store.update(job, heartbeat=time.time() - 50)
+    monkeypatch.setattr(health, "_WATCH_SECONDS", 0.1)
+    for _ in range(3):  # its clock or ours was set: the heartbeat is old, and moves
+        store.update(job, heartbeat=time.time() - 3600 + time.monotonic() % 1)
+        health.sweep(store)
+        time.sleep(0.15)
+        assert store.find(job)["status"] == "RUNNING"
     health.sweep(store)
     assert store.find(job)["status"] == "LOST"
     assert store.beat(job, 1) is False  # it was only slow
     assert store.find(job)["status"] == "RUNNING"
     assert store.beat(job, 0) is True  # and an earlier attempt is told to stop
     assert store.beat(job, None) is False  # one that was begun by hand is none
+    store.update(job, heartbeat=time.time() - 50)
+    other = Store(store.url)
+    health.sweep(other, wait=True)  # a command that looks once waits a little instead
+    assert other.find(job)["status"] == "LOST"
+    other.close()
 
 
 def test_a_number_is_no_process(store):
@@ -219,6 +242,20 @@ def test_a_number_is_no_process(store):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     assert not processes.lives(gone.pid, None)
+
+
+def test_a_clock_that_is_set_makes_no_process_another_one(monkeypatch):
+    """psutil's times of this machine move with the clock: the machine's beginning is now minus how long it runs."""
+    before, old = processes.created(os.getpid()), psutil.Process().create_time()  # 0.1.0 noted the latter
+    assert processes.lives(os.getpid(), old)
+    began = psutil.boot_time()
+    monkeypatch.setattr(psutil._pslinux, "boot_time", lambda: began + 5)
+    monkeypatch.setattr(psutil, "boot_time", lambda: began + 5)
+    assert processes.lives(os.getpid(), before)
+
+
+def test_signals_have_names():
+    assert [processes.signal_name(number) for number in (15, 40)] == ["SIGTERM", "signal 40"]
 
 
 def test_a_home_that_cannot_be_written_stops_no_training(tmp_path, monkeypatch, capsys, home):

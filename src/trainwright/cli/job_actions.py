@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trainwright.errors import JobError
-from trainwright.jobs import health, masking, places, queue, schema
+from trainwright.jobs import health, masking, outputs, places, queue, schema
 from trainwright.jobs.status import ENDED, QUEUED, RUNNING, STOPPED
 from trainwright.jobs.store import Job, Store
 
@@ -63,9 +63,9 @@ def show(args: Namespace) -> int:
     """Print what is known of a job."""
     store = _store()
     job = masking.job(store.find(args.job))
-    artifacts = store.of_job(schema.artifacts, job["id"])
+    artifacts, events = outputs.artifacts(store, job), store.of_job(schema.events, job["id"])
     if args.json:
-        _print_json({**job, "metrics": store.last_metrics(job["id"]), "artifacts": artifacts})
+        _print_json({**job, "metrics": store.last_metrics(job["id"]), "artifacts": artifacts, "events": events})
         return 0
     lines = [("job", job["id"]), ("name", job["name"]), ("experiment", job["experiment"]), ("status", job["status"])]
     lines += [("progress", f"{job['progress']:.0f} %"), ("time", age(job)), ("folder", job["folder"])]
@@ -75,6 +75,7 @@ def show(args: Namespace) -> int:
         (f"  {name}", f"{value:g} (step {step})") for name, (step, value) in store.last_metrics(job["id"]).items()
     ]
     lines += [(one["kind"], one["path"]) for one in artifacts[-5:]]
+    lines += [(one["kind"], one["text"]) for one in events[-5:]]
     for name, value in lines:
         print(f"{name:<14} {value}")
     if job["traceback"]:
@@ -147,7 +148,7 @@ def stop(args: Namespace) -> int:
     for name in args.jobs:
         job = store.find(name)
         if args.grace is not None:
-            store.update(job["id"], data={**job["data"], "grace": args.grace})
+            store.keep(job["id"], "grace", args.grace)
         status = store.ask_to_stop(job["id"])
         text = {RUNNING: "is asked to stop", STOPPED: "is stopped"}.get(status, f"has ended already: {status}")
         print(f"{job['id']} {text}.")
@@ -169,8 +170,10 @@ def rm(args: Namespace) -> int:
         job = store.find(name)
         if job["status"] in (RUNNING, QUEUED):
             raise JobError(f"The job {job['id']} is {job['status']}; stop it first: trainwright jobs stop {job['id']}.")
+        folder = places.job_folder(job["id"])
+        if folder.exists():  # before the row, which its journal would make again
+            shutil.rmtree(folder)
         store.remove(job["id"])
-        shutil.rmtree(places.job_folder(job["id"]), ignore_errors=True)
         print(f"{job['id']} is removed.")
     return 0
 
@@ -213,7 +216,7 @@ def span(seconds: float) -> str:
 
 def _store() -> Store:
     store = Store()
-    health.sweep(store)
+    health.sweep(store, wait=True)
     return store
 
 
@@ -246,6 +249,12 @@ def _finite(value: Any) -> Any:
 
 def _table(head: Any, rows: Any) -> None:
     """Print rows below a head, in columns as wide as they need."""
-    widths = [max(len(str(row[i])) for row in [head, *rows]) for i in range(len(head))]
-    for row in [head, *rows]:
-        print("  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    rows = [[_printable(str(cell)) for cell in row] for row in [head, *rows]]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _printable(text: str) -> str:
+    """Return a text without what moves a terminal's cursor or changes its colours."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)

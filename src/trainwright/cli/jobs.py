@@ -30,7 +30,9 @@ def _parser() -> argparse.ArgumentParser:
     submit.add_argument("--experiment", default="default", help="a group of jobs (default)")
     submit.add_argument("--param", action="append", default=[], metavar="K=V", help="of a script: --k v")
     submit.add_argument("--after", metavar="JOB", help="begin when that one is complete")
-    submit.add_argument("--restart", type=int, default=0, metavar="N", help="go on up to N times when it is lost (0)")
+    submit.add_argument(
+        "--restart", type=int, default=0, metavar="N", help="go on up to N times when it fails or is lost (0)"
+    )
     submit.add_argument("--gpus", type=int, default=0, help="devices that it needs (0)")
 
     worker = actions.add_parser("worker", help="run queued jobs until stopped; they go on without it")

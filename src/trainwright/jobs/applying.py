@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,47 +12,55 @@ from sqlalchemy import Connection, select
 from sqlalchemy.exc import IntegrityError
 
 from trainwright.jobs import schema
-from trainwright.jobs.status import ENDED, RUNNING
+from trainwright.jobs.journal import Part
+from trainwright.jobs.records import Record
+from trainwright.jobs.status import ENDED, QUEUED, RUNNING
 
 NEW: dict[str, Any] = {
     "name": "job", "experiment": "default", "status": RUNNING, "params": {}, "data": {}, "progress": 0.0, "moved": {},
     "attempt": 1, "restarts": 0, "gpus": 0, "folder": "",
 }  # fmt: skip
-_FACTS = ("pid", "pid_created", "host", "cwd")
+_FACTS = ("pid", "pid_created", "host", "cwd", "worker")
+_ONCE = ("name", "experiment", "command", "params", "cwd", "restarts", "after", "gpus")
 
 
-def apply(
-    connection: Connection, job: str, found: dict[str, Any] | None, folder: Path, records: list[dict[str, Any]]
-) -> dict[str, Any]:
+def apply(connection: Connection, job: str, found: dict[str, Any] | None, folder: Path, part: Part) -> dict[str, Any]:
     """Insert metrics, events and artifacts; return what changes in the job's row, which is made if it is missing."""
     if found is None:
-        found = _new_row(connection, job, folder, records)
-    changes: dict[str, Any] = {}
+        found = _new_row(connection, job, folder, part.records)
     rows: dict[str, list[dict[str, Any]]] = {"metric": [], "event": [], "artifact": []}
-    data = dict(found["data"])
-    for record in records:
-        kind = record["k"]
-        if kind in rows:
-            rows[kind].append(_row(job, record))
-        elif kind == "data":
-            data[str(record["name"])] = record["value"]
-        elif record.get("attempt") in (None, found["attempt"]):  # not of a process that another one has replaced
-            changes |= _of_job(record)
-            if kind == "start" and found["status"] in ENDED:  # begun again by hand: an old wish to stop is over
-                changes["stop_requested"] = None
+    for record in part.records:
+        if record["k"] in rows:
+            rows[record["k"]].append(_row(job, record))
+    if part.damaged:
+        rows["event"].append({"job": job, "time": time.time(), "kind": "journal", "text": part.complaint()})
     for kind, table in (("metric", schema.metrics), ("event", schema.events), ("artifact", schema.artifacts)):
         if rows[kind]:
             connection.execute(table.insert(), rows[kind])
-    if data != found["data"]:
-        changes["data"] = json.dumps(data)
-    return changes
+    return _changes(found, [record for record in part.records if record["k"] not in rows])
 
 
-def _row(job: str, record: dict[str, Any]) -> dict[str, Any]:
+def _changes(found: dict[str, Any], records: list[Record]) -> dict[str, Any]:
+    changes: dict[str, Any] = {}
+    data, attempt = dict(found["data"]), found["attempt"]
+    for record in records:
+        told_by = record.get("attempt") or attempt
+        if record["k"] == "data":
+            data[record["name"]] = record["value"]
+        elif told_by >= attempt:  # not by a process that another one has replaced
+            changes |= _of_job(record)
+            if record["k"] == "start" and found["status"] in ENDED:  # by hand: an old wish to stop is over
+                changes["stop_requested"] = None
+            if told_by > attempt:  # the database is made anew
+                changes["attempt"] = attempt = told_by
+    return {**changes, "data": json.dumps(data)} if data != found["data"] else changes
+
+
+def _row(job: str, record: Record) -> dict[str, Any]:
     """Return the row of a metric, an event or an artifact."""
     if record["k"] == "metric":
         value = record["value"]
-        good = isinstance(value, int | float) and not math.isnan(value)
+        good = value is not None and not math.isnan(value)
         return {"job": job, "name": record["name"], "step": record["step"], "value": value if good else None,
                 "time": record["t"]}  # fmt: skip
     if record["k"] == "event":
@@ -59,26 +68,29 @@ def _row(job: str, record: dict[str, Any]) -> dict[str, Any]:
     return {"job": job, "time": record["t"], "kind": record["kind"], "path": record["path"], "step": record["step"]}
 
 
-def _of_job(record: dict[str, Any]) -> dict[str, Any]:
+def _of_job(record: Record) -> dict[str, Any]:
     """Return what a record changes in the job's own row."""
     kind = record["k"]
     if kind == "start":
-        facts = {name: record[name] for name in _FACTS}
+        facts = {name: record[name] for name in _FACTS if record[name] is not None}
         return {**facts, "status": RUNNING, "started": record["t"], "heartbeat": record["t"], "ended": None,
-                "params": json.dumps(record["params"])}  # fmt: skip
+                "message": None, "traceback": None, "params": json.dumps(record["params"])}  # fmt: skip
     if kind == "progress":
-        return {name: record[name] for name in ("progress", "step", "total_steps") if record.get(name) is not None}
-    if kind == "status" and record["status"] in ENDED:
+        return {name: record[name] for name in ("progress", "step", "total_steps") if record[name] is not None}
+    if kind == "status":
         return {"status": record["status"], "ended": record["t"], "message": record["message"],
                 "traceback": record["traceback"]}  # fmt: skip
     return {}
 
 
-def _new_row(connection: Connection, job: str, folder: Path, records: list[dict[str, Any]]) -> dict[str, Any]:
-    """Make the row of a job that the database has not seen yet, as its first record tells."""
-    start = next((record for record in records if record["k"] == "start"), {})
-    row = {**NEW, "id": job, "folder": str(folder), "created": records[0]["t"] if records else 0.0}
-    row |= {name: start[name] for name in ("name", "experiment", "command", "restarts") if start.get(name) is not None}
+def _new_row(connection: Connection, job: str, folder: Path, records: list[Record]) -> dict[str, Any]:
+    """Make the row of a job that the database has not seen yet, as its first word tells."""
+    first: Record = next((record for record in records if record["k"] in ("submit", "start")), {})
+    began = min((record["t"] for record in records), default=time.time())
+    row = {**NEW, "id": job, "folder": str(folder), "created": began}
+    row |= {name: first[name] for name in _ONCE if first.get(name) is not None}
+    if first.get("k") == "submit":
+        row["status"] = QUEUED
     ensure_experiment(connection, row["experiment"], row["created"])
     packed = {
         name: json.dumps(value) if name in ("command", "params", "data", "moved") else value

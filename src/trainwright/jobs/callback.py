@@ -3,12 +3,11 @@ comes from it. It knows neither library, so that `jobs` imports none."""
 
 from __future__ import annotations
 
-import time
+from pathlib import Path
 from typing import Any
 
 from trainwright.jobs.tracking import Tracking
 
-_PROGRESS_SECONDS = 0.5
 _NOT_METRICS = ("epoch",)
 
 
@@ -34,7 +33,6 @@ class JobCallback(SilentCallback):
     def __init__(self, tracking: Tracking, start: float = 0.0, end: float = 100.0) -> None:
         self.tracking = tracking
         self.start, self.end = start, end
-        self._told = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Note where the run's files are."""
@@ -43,11 +41,8 @@ class JobCallback(SilentCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         """Note progress; save and stop where the job is asked to."""
         tracking = self.tracking
-        now = time.monotonic()
-        if now - self._told >= _PROGRESS_SECONDS or state.global_step >= state.max_steps:
-            self._told = now
-            done = state.global_step / max(state.max_steps, 1)
-            tracking.progress(self.start + (self.end - self.start) * done, state.global_step, state.max_steps)
+        done = state.global_step / max(state.max_steps, 1)
+        tracking.progress(self.start + (self.end - self.start) * done, state.global_step, state.max_steps)
         if tracking.stop_requested and not tracking.acted:
             tracking.acted = True
             control.should_save = control.should_training_stop = True
@@ -59,10 +54,11 @@ class JobCallback(SilentCallback):
             if name not in _NOT_METRICS and isinstance(value, int | float) and not isinstance(value, bool):
                 self.tracking.metric(metric_name(name), value, state.global_step)
 
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Note the checkpoint."""
-        path = f"{args.output_dir}/checkpoint-{state.global_step}"
-        self.tracking.artifact("checkpoint", path, state.global_step)
+    def on_save(self, args: Any, state: Any, control: Any, checkpoint: Any = None, **_: Any) -> None:
+        """Note the checkpoint: ours is written in the background, so it may be that of a step before."""
+        path = Path(checkpoint or f"{args.output_dir}/checkpoint-{state.global_step}")
+        number = path.name.rpartition("-")[2]
+        self.tracking.artifact("checkpoint", str(path), int(number) if number.isdecimal() else None)
 
 
 def metric_name(name: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trainwright.errors import JobError
-from trainwright.jobs import boards, datasets, places, tracking
+from trainwright.jobs import boards, datasets, places, tracking, values
 from trainwright.jobs import params as parameters
 from trainwright.jobs.callback import JobCallback, SilentCallback
 
@@ -91,14 +91,14 @@ class TrainerJob:
         argv = sys.argv[1:]
         own = parameters.own_options(argv)
         job = own["job_id"] or os.environ.get(places.JOB_ID) or places.new_id()
-        values = parameters.read(self._parser, argv, places.job_folder(job) / places.PARAMS)
+        given = parameters.read(self._parser, argv, places.job_folder(job) / places.PARAMS)
         name = Path(sys.argv[0]).stem or function.__name__
-        values.setdefault("output_dir", str(places.job_folder(job) / "output") if tracking.is_tracked() else "output")
-        with tracking.tracked(name, values, own["experiment_name"], job) as tracked:
+        given.setdefault("output_dir", str(places.job_folder(job) / "output") if tracking.is_tracked() else "output")
+        with tracking.tracked(name, given, own["experiment_name"], job) as tracked:
             folder = tracked.folder if tracked else Path.cwd()
-            self.params, self._span = parameters.Params(values), span
-            self._board = boards.open_board(folder / "logs", project, name, dict(values)) if manual else None
-            self.report_to = [] if manual else boards.names(values)
+            self.params, self._span = parameters.Params(given), span
+            self._board = boards.open_board(folder / "logs", project, name, dict(given)) if manual else None
+            self.report_to = [] if manual else boards.names(given)
             self.progress_update(span[0])
             try:
                 yield functools.partial(self._returned, tracked)
@@ -148,13 +148,23 @@ class TrainerJob:
                 job.stopped()
 
     def log_metric(self, name: str, value: float, step: int | None = None, logging_platforms: bool = True) -> None:
-        """Note a metric's value, in the job and, with `manual_logging`, on the boards."""
+        """Note a metric's value, in the job and, with `manual_logging`, on the boards.
+
+        A value or a step that is no number is left out, which is said once; no script ends because of a metric.
+        """
         job = tracking.current()
+        if job is None and self._board is None:
+            return
+        try:
+            name, value, step = values.point(name, value, step)
+        except ValueError as error:
+            tracking.left_out(str(error))
+            return
         if job is not None:
-            job.metric(name, float(value), step)
+            job.metric(name, value, step)
             step = job.step
         if self._board is not None and logging_platforms:
-            self._board.add(name, float(value), step)
+            self._board.add(name, value, step)
 
     def add_job_data(self, key: str, value: Any) -> None:
         """Keep something with the job."""

@@ -16,10 +16,12 @@ from trainwright.errors import JobError
 OFF = ("off", "0", "no", "false")
 ON = ("on", "1", "yes", "true")
 JOURNAL, LOG, PARAMS, LOCK = "job.jsonl", "output.log", "params.json", "lock"
-# in the environment of a job's process: which job, which attempt, whether it goes on, and <job>:<pid> of who is it
+# in the environment of a job's process: which job, which attempt, whether it goes on, <job>:<pid> of who is it, and
+# the worker that began it
 JOB_ID, ATTEMPT = "TRAINWRIGHT_JOB_ID", "TRAINWRIGHT_JOB_ATTEMPT"
 RESUME, OWNER = "TRAINWRIGHT_JOB_RESUME", "TRAINWRIGHT_JOB_OWNER"
-_OURS = re.compile(r"id|jobs|jobs\.db.*|ui-\d+\.html")
+WORKER = "TRAINWRIGHT_JOB_WORKER"
+_OURS = re.compile(r"id(-\w+)?|jobs|jobs\.db.*|ui-\d+\.html")
 _OTHERS = 0o077
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "ceph", "gpfs", "beegfs", "fuse.sshfs", "9p")
 
@@ -88,8 +90,13 @@ def home_id(folder: Path) -> str:
     """Return the name of a folder of all jobs, which several machines may share, or each may have its own."""
     path = folder / "id"
     make(folder)
-    with suppress(FileExistsError), path.open("x", encoding="utf-8") as file:
-        file.write(uuid.uuid4().hex)
+    if not path.exists():
+        name = uuid.uuid4().hex
+        whole = folder / f"id-{name}"
+        whole.write_text(name, encoding="utf-8")
+        with suppress(FileExistsError):  # another process was first
+            os.link(whole, path)
+        whole.unlink()
     return path.read_text(encoding="utf-8")
 
 

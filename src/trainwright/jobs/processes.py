@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ import psutil
 from trainwright.errors import JobError
 from trainwright.jobs import places
 
+_LONGEST_UPTIME = 1e9  # seconds; larger times are of the wall clock
+
 
 def hostname() -> str:
     """Return this machine's name."""
@@ -21,7 +24,19 @@ def hostname() -> str:
 
 
 def created(pid: int) -> float | None:
-    """Return when a process began, in seconds since 1970; None where there is none."""
+    """Return when a process began, in seconds by a clock that nobody sets; None where there is none."""
+    stat = Path(f"/proc/{pid}/stat")
+    if Path("/proc/self/stat").exists():
+        try:
+            state, *rest = stat.read_text(errors="replace").rpartition(")")[2].split()
+        except (OSError, ValueError):
+            return None
+        return None if state in "ZX" else int(rest[18]) / os.sysconf("SC_CLK_TCK")  # since the machine began
+    return _created_by_wall_clock(pid)
+
+
+def _created_by_wall_clock(pid: int) -> float | None:
+    """Return it in seconds since 1970: where there is no /proc, and as 0.1.0 noted it everywhere."""
     try:
         process = psutil.Process(pid)
         return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
@@ -33,7 +48,7 @@ def lives(pid: int | None, since: float | None) -> bool:
     """Whether the very process that began then lives, and not a later one of the same number."""
     if pid is None:
         return False
-    found = created(pid)
+    found = _created_by_wall_clock(pid) if since is not None and since > _LONGEST_UPTIME else created(pid)
     return found is not None and (since is None or abs(found - since) < 1.0)
 
 
@@ -50,12 +65,20 @@ def send(pid: int, number: int) -> None:
 
 def signal_name(number: int) -> str:
     """Return the name of a signal, such as SIGTERM."""
-    return signal.Signals(number).name
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
 
 
 @contextmanager
-def holding(path: Path, what: str) -> Iterator[None]:
+def holding(path: Path, what: str, wait: float = 0.0) -> Iterator[None]:
     """Hold a file's lock, which ends with the process whatever happens to it.
+
+    Args:
+        path: the file.
+        what: is so where another process holds it.
+        wait: seconds for which one that is about to end is waited for.
 
     Raises:
         JobError: another process holds it.
@@ -64,11 +87,16 @@ def holding(path: Path, what: str) -> Iterator[None]:
 
     places.make(path.parent)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise JobError(f"{what} already: another process holds '{path}'.") from None
+    end = time.monotonic() + wait
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError:
+            if time.monotonic() >= end:
+                os.close(descriptor)
+                raise JobError(f"{what} already: another process holds '{path}'.") from None
+        time.sleep(0.1)
     try:
         yield
     finally:

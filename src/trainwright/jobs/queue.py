@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trainwright.errors import JobError
-from trainwright.jobs import places
+from trainwright.jobs import commands, places
 from trainwright.jobs.params import scalar
 from trainwright.jobs.status import ENDED, RESUMABLE
 from trainwright.jobs.store import Job, Store
@@ -53,8 +53,7 @@ def submit(
         raise JobError(f"'{file}' is neither a script (.py) nor a YAML file.")
     store.submit(
         job, name=name or file.stem, experiment=experiment, command=command, params=params, cwd=str(Path.cwd()),
-        folder=str(places.job_folder(job)), after=store.find(after)["id"] if after else None, restarts=restarts,
-        gpus=gpus,
+        after=store.find(after)["id"] if after else None, restarts=restarts, gpus=gpus,
     )  # fmt: skip
     return job
 
@@ -85,38 +84,63 @@ def resume(store: Store, job: Job) -> str:
         raise JobError(f"The job {job['id']} cannot go on: how it was begun is not known.")
     if not store.requeue(job["id"], job["attempt"]):
         raise JobError(f"The job {job['id']} was put into the queue by someone else just now.")
-    words = [word for word in job["command"] if word.startswith("training.output_dir=")]
-    if "train" in job["command"] and "-c" in job["command"] and not words and job["data"].get("output_dir"):
-        store.update(job["id"], command=[*job["command"], f"training.output_dir={job['data']['output_dir']}"])
+    output = _output_key(job["command"])
+    if output == _TRAIN and job["data"].get("output_dir") and not any(w.startswith(output) for w in job["command"]):
+        store.update(job["id"], command=[*job["command"], f"{output}={job['data']['output_dir']}"])
     return str(job["id"])
 
 
 def again(store: Store, job: Job, changes: dict[str, Any]) -> str:
-    """Put a new job into the queue that is another one with changed parameters; return its name.
+    """Put a new job into the queue that is another one with changed parameters, begun as that one was; return its name.
+
+    Where its results have a folder of their own, the new one's are in a folder of the new job.
 
     Raises:
         JobError: nobody knows how that one was begun, or a parameter is none of its.
     """
-    command = list(job["command"])
-    if len(command) < 2:
+    if len(job["command"]) < 2:
         raise JobError(f"The job {job['id']} cannot be begun again: how it was begun is not known.")
     unknown = [name for name in changes if not name.replace(".", "").replace("_", "").isalnum()]
     if unknown:
         raise JobError(f"{unknown[0]!r} is no name of a parameter.")
-    params = {**job["params"], **changes}
     new = places.new_id()
-    if command[1:3] == ["-m", "trainwright.cli.main"]:
-        kept = [word for word in command if word.partition("=")[0] not in {*changes, "training.output_dir", "--resume"}]
-        command = [*kept, *(f"{name}={value}" for name, value in changes.items()),
-                   f"training.output_dir={places.job_folder(new) / 'output'}"]  # fmt: skip
-    else:
-        script = next((i for i, word in enumerate(command) if word.endswith(".py")), 1)
-        command = [*command[: script + 1], *arguments({k: v for k, v in params.items() if k != "output_dir"})]
+    output, command = _output_key(job["command"]), _not_resuming(job["command"])
+    params = {name: value for name, value in job["params"].items() if name != output}
+    words = dict(changes)
+    if commands.is_ours(command) or any(_names(word, output) for word in command):
+        words.setdefault(output, str(places.job_folder(new) / "output"))
     store.submit(
-        new, name=job["name"], experiment=job["experiment"], command=command, params=params, cwd=job["cwd"],
-        folder=str(places.job_folder(new)), restarts=job["restarts"], gpus=job["gpus"],
+        new, name=job["name"], experiment=job["experiment"], command=commands.changed(command, words),
+        params={**params, **changes}, cwd=job["cwd"], restarts=job["restarts"], gpus=job["gpus"],
     )  # fmt: skip
     return new
+
+
+_TRAIN = "training.output_dir"
+
+
+def _output_key(command: Sequence[str]) -> str:
+    """Return the name of the parameter that says where the results of a command go."""
+    if not commands.is_ours(command):
+        return "output_dir"
+    words = [word for word in commands.split(command)[1] if word in ("algebra", "imitation")]
+    return {"algebra": "train.save_dir", "imitation": "train.output_dir"}[words[0]] if words else _TRAIN
+
+
+def _not_resuming(command: Sequence[str]) -> list[str]:
+    """Return one of our commands as it was before it was to go on: --resume FOLDER was the run that lies there."""
+    words = list(command)
+    if not commands.is_ours(words) or "--resume" not in words:
+        return words
+    place = words.index("--resume")
+    after = words[place + 1 : place + 2]
+    if "-c" in words or not after or "=" in after[0] or after[0].startswith("-"):
+        return [*words[:place], *words[place + 1 :]]
+    return [*words[:place], "-c", str(Path(after[0]) / "run.yaml"), *words[place + 2 :]]
+
+
+def _names(word: str, name: str) -> bool:
+    return word.startswith("--") and word[2:].partition("=")[0].replace("-", "_") == name
 
 
 def differences(store: Store, jobs: Sequence[Job]) -> dict[str, dict[str, list[Any]]]:

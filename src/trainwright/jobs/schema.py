@@ -104,13 +104,14 @@ MIGRATIONS: list[Callable[[Connection], None]] = [_first]
 """Step n takes a database of version n to version n + 1."""
 
 
-def migrate(connection: Connection) -> None:
-    """Bring a database to the newest version, inside a transaction.
+def migrate(connection: Connection) -> bool:
+    """Bring a database to the newest version, inside a transaction; return whether its tables are new.
 
     Raises:
         JobError: a newer Trainwright made it.
     """
-    there = inspect(connection).has_table("schema_version")
+    tables = inspect(connection).get_table_names()
+    there = "schema_version" in tables and "jobs" in tables
     version = (connection.execute(select(versions.c.version)).scalar() or 0) if there else 0
     if version > len(MIGRATIONS):
         raise JobError(
@@ -122,3 +123,4 @@ def migrate(connection: Connection) -> None:
     if version < len(MIGRATIONS):
         connection.execute(versions.delete())
         connection.execute(versions.insert().values(version=len(MIGRATIONS)))
+    return not there

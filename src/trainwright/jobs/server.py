@@ -23,7 +23,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from trainwright.errors import JobError
-from trainwright.jobs import curves, files, health, link, masking, places, queue, schema
+from trainwright.jobs import curves, files, health, link, masking, outputs, places, queue, schema
 from trainwright.jobs.connection import Connection
 from trainwright.jobs.guard import Guard
 from trainwright.jobs.store import Job, Store, is_away
@@ -81,7 +81,7 @@ class Api:
             "host": job["host"], "command": seen["command"], "hidden": masking.hidden(job["params"]),
             "metric_names": self.store.metric_names(name),
             "last": {key: list(value) for key, value in self.store.last_metrics(name).items()},
-            "artifacts": self.store.of_job(schema.artifacts, name), "events": self.store.of_job(schema.events, name),
+            "artifacts": outputs.artifacts(self.store, job), "events": self.store.of_job(schema.events, name),
             "samples": files.samples(job),
         }  # fmt: skip
 

@@ -4,26 +4,53 @@ from __future__ import annotations
 
 import json
 import math
+import sys
+import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import sqlalchemy as sql
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 
-from trainwright.errors import JobError, did_you_mean, missing_package
-from trainwright.jobs import applying, places, schema
-from trainwright.jobs.journal import read_journal
+from trainwright.errors import JobError, did_you_mean
+from trainwright.jobs import applying, places, schema, values
+from trainwright.jobs.database import Database, is_away, is_damage
+from trainwright.jobs.journal import append, read_journal
 from trainwright.jobs.status import ENDED, LOST, QUEUED, RUNNING, STOPPED
 
 Job = dict[str, Any]
 _JSON = ("command", "params", "data", "moved")
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def _mending(method: _Method) -> _Method:
+    """Give a method a second try where the first one finds the database damaged or gone: it is made anew before."""
+
+    @wraps(method)
+    def tried(self: Store, *args: Any, **kwargs: Any) -> Any:
+        if self.database.is_replaced():
+            self._open()
+        try:
+            return method(self, *args, **kwargs)
+        except DBAPIError as error:
+            if not is_damage(error):
+                raise
+        self._open(damaged=True)
+        return method(self, *args, **kwargs)
+
+    return cast(_Method, tried)
 
 
 class Store:
     """One database of jobs.
+
+    Attributes:
+        database: its connections.
+        heard: of other machines' jobs, the last heartbeat and when this process saw it first, by its monotonic clock.
 
     Raises:
         JobError: it cannot be reached, or a newer Trainwright made it.
@@ -31,23 +58,25 @@ class Store:
 
     def __init__(self, url: str | None = None) -> None:
         self.url = url or places.database_url()
-        self.engine = _engine(self.url)
-        self.reader = self.engine.execution_options(reads=True)
+        self.heard: dict[str, tuple[float | None, float]] = {}
+        self._opening = threading.Lock()
+        self._told: set[str] = set()
         try:
-            with self.engine.begin() as connection:
-                self._lock_schema(connection)
-                schema.migrate(connection)
-        except DBAPIError as error:
+            self.database = Database(self.url)
+            self.engine, self.reader = self.database.engine, self.database.reader
+            self._open()
+        except (DBAPIError, OSError) as error:
+            reason = str(error.orig) if isinstance(error, DBAPIError) else str(error)
             raise JobError(
-                f"The job database {self.engine.url.render_as_string()} cannot be used: "
-                f"{' '.join(str(error.orig).split()).rstrip('.')}. Look at "
-                "TRAINWRIGHT_DB, or leave it out for an SQLite file."
+                f"The job database {sql.make_url(self.url).render_as_string()} cannot be used: "
+                f"{' '.join(reason.split()).rstrip('.')}. Look at TRAINWRIGHT_DB, or leave it out for an SQLite file."
             ) from error
 
-    def _lock_schema(self, connection: sql.Connection) -> None:
-        """Let one process at a time look at the version; SQLite's transactions do that by themselves."""
-        if self.engine.dialect.name == "postgresql":
-            connection.execute(sql.text("SELECT pg_advisory_xact_lock(7351902)"))
+    def _open(self, damaged: bool = False) -> None:
+        """Open the database; one that is new is filled from the journals before anyone sees it."""
+        with self._opening, self.database.opening(damaged) as new:
+            if new:
+                self._move_all()
 
     def close(self) -> None:
         """Give the connections back."""
@@ -63,31 +92,66 @@ class Store:
             row = connection.execute(query).mappings().first()
             yield connection, None if row is None else _job(row)
 
+    @_mending
     def move(self, job: str, folder: Path) -> int:
         """Bring what the job's journal holds and the database does not into it, exactly once; return how many records.
 
         The place in the journal is changed in the transaction that the records go in with.
         """
+        return self._move(job, folder)
+
+    def _move(self, job: str, folder: Path) -> int:
+        count = 0
+        while (moved := self._move_part(job, folder)) is not None:
+            count += moved
+        return count
+
+    def _move_part(self, job: str, folder: Path) -> int | None:
+        """Move at most 8 MB of a journal; None where nothing is left."""
         path, home = folder / places.JOURNAL, places.home_id(folder.parents[1])
         with self._locked(job) as (connection, found):
             moved = found["moved"] if found else {}
             start = moved.get(home, 0)
-            records, end = read_journal(path, start)
-            if end == start:
-                return 0
-            changes = applying.apply(connection, job, found, folder, records)
-            changes["moved"] = json.dumps({**moved, home: end})
+            part = read_journal(path, start)
+            if part.end == start:
+                return None
+            changes = applying.apply(connection, job, found, folder, part)
+            changes["moved"] = json.dumps({**moved, home: part.end})
             connection.execute(schema.jobs.update().where(schema.jobs.c.id == job).values(**changes))
-        return len(records)
+        return len(part.records)
 
-    def submit(self, job: str, **values: Any) -> None:
-        """Put a job into the queue."""
-        now = time.time()
-        with self.engine.begin() as connection:
-            applying.ensure_experiment(connection, values["experiment"], now)
-            row = {**applying.NEW, "id": job, "status": QUEUED, "created": now, **values}
-            connection.execute(schema.jobs.insert().values(**_packed(row)))
+    @_mending
+    def move_all(self) -> None:
+        """Move all journals of this home; one that cannot be moved is told of, and holds up no other."""
+        self._move_all()
 
+    def _move_all(self) -> None:
+        moved = self._moved()
+        for path in sorted((places.home() / "jobs").glob(f"*/{places.JOURNAL}")):
+            job = path.parent.name
+            try:
+                if path.stat().st_size > moved.get(job, 0):
+                    self._move(job, path.parent)
+            except FileNotFoundError:
+                continue  # removed meanwhile
+            except Exception as error:
+                if is_away(error) or (isinstance(error, DBAPIError) and is_damage(error)):
+                    raise
+                if job not in self._told:
+                    text = " ".join(f"{type(error).__name__}: {error}".split())
+                    print(f"Note: {path} cannot be read: {text[:300]}.", file=sys.stderr, flush=True)
+                self._told.add(job)
+
+    def submit(self, job: str, **given: Any) -> None:
+        """Put a job into the queue; its journal begins with that, so that it outlives the database."""
+        folder = places.job_folder(job)
+        try:
+            append(folder / places.JOURNAL, "submit", **given)
+            self.move(job, folder)
+        except OSError as error:
+            raise JobError(f"The job cannot be put into the queue: {error}.") from error
+
+    @_mending
     def requeue(self, job: str, attempt: int) -> bool:
         """Put a job that has ended into the queue again; False where someone else was first."""
         table = schema.jobs
@@ -97,6 +161,7 @@ class Store:
         with self.engine.begin() as connection:
             return connection.execute(change.values(**fresh)).rowcount == 1
 
+    @_mending
     def claim(self, job: str, worker: str, host: str) -> bool:
         """Take a queued job for a worker; False where another one has it."""
         table = schema.jobs
@@ -105,15 +170,25 @@ class Store:
         with self.engine.begin() as connection:
             return connection.execute(change.values(**values)).rowcount == 1
 
-    def update(self, job: str, where: Iterable[str] | None = None, **values: Any) -> bool:
+    @_mending
+    def update(self, job: str, where: Iterable[str] | None = None, **given: Any) -> bool:
         """Change a job, if its status is one of `where`; whether it was."""
         table = schema.jobs
         change = table.update().where(table.c.id == job)
         if where is not None:
             change = change.where(table.c.status.in_(list(where)))
         with self.engine.begin() as connection:
-            return connection.execute(change.values(**_packed(values))).rowcount == 1
+            return connection.execute(change.values(**_packed(given))).rowcount == 1
 
+    @_mending
+    def keep(self, job: str, name: str, value: Any) -> None:
+        """Keep something with a job, beside what its journal tells."""
+        with self._locked(job) as (connection, found):
+            if found is not None:
+                data = json.dumps({**found["data"], name: values.plain(value)})
+                connection.execute(schema.jobs.update().where(schema.jobs.c.id == job).values(data=data))
+
+    @_mending
     def beat(self, job: str, attempt: int | None) -> bool:
         """Note that the job lives; return whether it is asked to stop, or another process runs it by now.
 
@@ -131,6 +206,7 @@ class Store:
             connection.execute(schema.jobs.update().where(schema.jobs.c.id == job).values(**alive))
             return found["stop_requested"] is not None
 
+    @_mending
     def ask_to_stop(self, job: str) -> str:
         """Ask a job to stop; return its status then. One that waits in the queue is stopped at once."""
         with self._locked(job) as (connection, found):
@@ -144,6 +220,7 @@ class Store:
             connection.execute(schema.jobs.update().where(schema.jobs.c.id == job).values(**values))
             return str(values.get("status", RUNNING))
 
+    @_mending
     def remove(self, job: str) -> None:
         """Forget a job and everything of it."""
         with self.engine.begin() as connection:
@@ -151,6 +228,7 @@ class Store:
                 connection.execute(table.delete().where(table.c.job == job))
             connection.execute(schema.jobs.delete().where(schema.jobs.c.id == job))
 
+    @_mending
     def find(self, job: str) -> Job:
         """Return a job by its name, or by the beginning of it.
 
@@ -174,6 +252,7 @@ class Store:
             known = connection.execute(sql.select(schema.jobs.c.id)).scalars().all()
         return JobError(f"There is no job '{job}'.{did_you_mean(job, known)} trainwright jobs list shows them.")
 
+    @_mending
     def jobs(self, statuses: Iterable[str] | None = None, experiment: str | None = None) -> list[Job]:
         """Return the jobs, the newest first."""
         table = schema.jobs
@@ -185,13 +264,14 @@ class Store:
         with self.reader.connect() as connection:
             return [_job(row) for row in connection.execute(query).mappings()]
 
-    def moved(self) -> dict[str, int]:
+    def _moved(self) -> dict[str, int]:
         """Return how many bytes of every job's journal in this home are in the database."""
         home = places.home_id(places.home())
         with self.reader.connect() as connection:
             rows = connection.execute(sql.select(schema.jobs.c.id, schema.jobs.c.moved)).all()
-        return {str(job): int(json.loads(done).get(home, 0)) for job, done in rows}
+        return {str(job): int(_loaded(done, {}).get(home, 0)) for job, done in rows}
 
+    @_mending
     def metric_names(self, job: str) -> dict[str, int]:
         """Return the names of a job's metrics and how many values each has."""
         table = schema.metrics
@@ -200,6 +280,7 @@ class Store:
             rows = connection.execute(query.order_by(table.c.name)).all()
         return {str(name): int(count) for name, count in rows}
 
+    @_mending
     def metric(self, job: str, name: str) -> list[tuple[int, float, float]]:
         """Return (step, value, time) of one metric, in order; a value that is none is nan."""
         table = schema.metrics
@@ -208,6 +289,7 @@ class Store:
             rows = connection.execute(query.order_by(table.c.step, table.c.id)).all()
         return [(step, math.nan if value is None else value, when) for step, value, when in rows]
 
+    @_mending
     def last_metrics(self, job: str) -> dict[str, tuple[int, float]]:
         """Return (step, value) of the newest value of every metric."""
         table = schema.metrics
@@ -217,6 +299,7 @@ class Store:
             rows = connection.execute(query.order_by(table.c.name)).all()
         return {name: (step, math.nan if value is None else value) for name, step, value in rows}
 
+    @_mending
     def of_job(self, table: sql.Table, job: str) -> list[dict[str, Any]]:
         """Return a job's events or artifacts, the oldest first."""
         query = sql.select(table).where(table.c.job == job).order_by(table.c.id)
@@ -224,61 +307,28 @@ class Store:
             return [dict(row) for row in connection.execute(query).mappings()]
 
 
-def _engine(url: str) -> sql.Engine:
+def _packed(given: dict[str, Any]) -> dict[str, Any]:
+    """Return values as the tables hold them."""
+    made = {}
+    for name, value in given.items():
+        if name in _JSON and value is not None:
+            made[name] = json.dumps(value if name == "command" else values.plain(value))
+        else:
+            made[name] = values.text(value) if isinstance(value, str) else value
+    return made
+
+
+def _loaded(text: str | None, empty: Any) -> Any:
+    """Return what a JSON column holds; `empty` where it is none, for one row must not take the others down."""
     try:
-        made = sql.make_url(url)
-    except sql.exc.ArgumentError:
-        raise JobError(f"TRAINWRIGHT_DB={url!r} is no address such as postgresql+psycopg://user@host/name.") from None
-    if made.get_backend_name() == "sqlite":
-        return _sqlite(made)
-    try:
-        return sql.create_engine(made, pool_pre_ping=True, connect_args={"connect_timeout": 5})
-    except ModuleNotFoundError as error:
-        raise missing_package(error.name or "psycopg", "postgres", f"TRAINWRIGHT_DB={made.drivername}") from error
-
-
-def _sqlite(url: sql.URL) -> sql.Engine:
-    """Return an engine whose transactions take the writer's place when they begin, so that none fails in its middle."""
-    path = Path(url.database or "")
-    places.make(path.parent)
-    slow = places.on_network(path.resolve())
-    if slow and not path.exists():
-        print(
-            f"Note: {path} is on a network file system; for several machines give a PostgreSQL in TRAINWRIGHT_DB.",
-            flush=True,
-        )
-    if path.parent == places.home() and not path.exists():
-        with suppress(OSError):  # SQLite says it better
-            path.touch(mode=0o600)  # and so is what SQLite writes beside it
-    engine = sql.create_engine(url, connect_args={"timeout": 30})
-
-    @sql.event.listens_for(engine, "connect")
-    def prepare(connection: Any, _: Any) -> None:
-        connection.isolation_level = None
-        connection.execute(f"PRAGMA journal_mode={'DELETE' if slow else 'WAL'}")
-        connection.execute("PRAGMA synchronous=NORMAL")
-        connection.execute("PRAGMA foreign_keys=ON")
-
-    @sql.event.listens_for(engine, "begin")
-    def begin(connection: sql.Connection) -> None:
-        connection.exec_driver_sql("BEGIN" if connection.get_execution_options().get("reads") else "BEGIN IMMEDIATE")
-
-    return engine
-
-
-def is_away(error: Exception) -> bool:
-    """Whether an error says that the database cannot be reached just now."""
-    return isinstance(error, OperationalError | JobError) or (
-        isinstance(error, DBAPIError) and error.connection_invalidated
-    )
-
-
-def _packed(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: json.dumps(value) if name in _JSON and value is not None else value for name, value in values.items()}
+        found = json.loads(text) if text else empty
+    except (ValueError, RecursionError):
+        return empty
+    return values.plain(found) if isinstance(found, dict) and "\\ud" in (text or "") else found
 
 
 def _job(row: Any) -> Job:
     job = dict(row)
     for name in _JSON:
-        job[name] = json.loads(job[name]) if job[name] else ([] if name == "command" else {})
+        job[name] = _loaded(job[name], [] if name == "command" else {})
     return job

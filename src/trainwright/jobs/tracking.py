@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from trainwright.errors import STOP_SIGNALS, Interrupted, leave_by_exception
-from trainwright.jobs import places, processes
+from trainwright.jobs import commands, places, processes, values
 from trainwright.jobs.journal import Journal
 from trainwright.jobs.status import COMPLETE, FAILED, HEARTBEAT_SECONDS, INTERRUPTED, STOPPED
 
 _MOVE_SECONDS = 0.5
 _AWAY_SECONDS = 2.0  # between attempts while the database is away
+_PREDECESSOR_SECONDS = 10.0  # that a job which goes on waits for its process before, which has said how it ended
 _LAST_SECONDS = 3.0  # that an ending job waits for the database
 
 
@@ -43,7 +44,7 @@ class Tracking:
     def __init__(self, job: str, params: dict[str, Any], name: str, experiment: str | None = None) -> None:
         self.id = job
         self.folder = places.job_folder(job)
-        self.params = params
+        self.params = values.plain(params)
         self.stop_requested = False
         self.acted = False
         self.reason: str | None = None
@@ -54,10 +55,11 @@ class Tracking:
         self.is_guest = _is_guest(job)
         self._held = ExitStack()
         if not self.is_guest:
-            self._held.enter_context(processes.holding(self.folder / places.LOCK, f"The job {job} runs"))
+            wait = _PREDECESSOR_SECONDS if (self.attempt or 1) > 1 else 0.0
+            self._held.enter_context(processes.holding(self.folder / places.LOCK, f"The job {job} runs", wait))
         self.journal = Journal(self.folder / places.JOURNAL)
         if not self.is_guest:
-            self._begin(name, experiment or "default")
+            self._begin(values.text(name, values.NAME_LENGTH), values.text(experiment or "default", values.NAME_LENGTH))
         self._over = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="trainwright-job", daemon=True)
         self._keeper.start()
@@ -67,30 +69,54 @@ class Tracking:
         os.environ[places.OWNER] = f"{self.id}:{pid}"
         self.journal.add(
             "start", name=name, experiment=experiment, params=self.params, pid=pid, attempt=self.attempt,
-            pid_created=processes.created(pid), host=processes.hostname(), cwd=str(Path.cwd()), command=_command(),
+            pid_created=processes.created(pid), host=processes.hostname(), cwd=str(Path.cwd()),
+            command=commands.of_this_process(), worker=os.environ.get(places.WORKER),
         )  # fmt: skip
-        self.journal.flush()
+        try:
+            self.journal.flush()
+        except OSError:
+            self.journal.abandon()
+            self._held.close()
+            os.environ.pop(places.OWNER, None)
+            raise
 
     def metric(self, name: str, value: float, step: int | None = None) -> None:
         """Note a metric's value; without a step it is the one after the last."""
-        self.step = self.step + 1 if step is None else int(step)
-        self.journal.add("metric", name=name, value=value, step=self.step)
+        try:
+            name, value, step = values.point(name, value, self.step + 1 if step is None else step)
+        except ValueError as error:
+            left_out(str(error))
+            return
+        self.step = step or 0
+        self.journal.add("metric", name=name, value=value, step=step)
 
     def progress(self, percent: float, step: int | None = None, total_steps: int | None = None) -> None:
-        """Note how far the job is, from 0 to 100."""
-        self.journal.add("progress", progress=min(max(float(percent), 0.0), 100.0), step=step, total_steps=total_steps)
+        """Note how far the job is, from 0 to 100; only the newest word between two writes of the journal is kept."""
+        try:
+            known: dict[str, Any] = {"progress": min(max(values.finite(percent), 0.0), 100.0)}
+        except ValueError as error:
+            left_out(f"A progress was left out: {error}.")
+            return
+        if step is not None:
+            known |= {"step": step, "total_steps": total_steps}
+        self.journal.replace("progress", **known)
 
     def data(self, name: str, value: Any) -> None:
-        """Keep something with the job."""
+        """Keep something with the job: what JSON can hold of it."""
+        try:
+            name, value = values.kept(name, value)
+        except ValueError as error:
+            left_out(str(error))
+            return
         self.journal.add("data", name=name, value=value)
 
     def event(self, kind: str, text: str) -> None:
         """Note that something happened."""
-        self.journal.add("event", kind=kind, text=text)
+        self.journal.add("event", kind=values.text(kind, values.KIND_LENGTH), text=values.text(text))
 
     def artifact(self, kind: str, path: str, step: int | None = None) -> None:
         """Note a file or folder that the job made."""
-        self.journal.add("artifact", kind=kind, path=path, step=step)
+        self.journal.add("artifact", kind=values.text(kind, values.KIND_LENGTH), path=values.text(path), step=step)
 
     def stopped(self) -> None:
         """Leave, because the job was asked to.
@@ -107,7 +133,8 @@ class Tracking:
             return
         self.ended = True
         if not self.is_guest:
-            self.journal.add("status", status=status, message=message, traceback=text, attempt=self.attempt)
+            said = {"message": message and values.text(message), "traceback": text and values.text(text)}
+            self.journal.add("status", status=status, attempt=self.attempt, **said)
         self.journal.close()
         self._over.set()
         self._keeper.join(_LAST_SECONDS)
@@ -149,11 +176,6 @@ def _line(error: Exception) -> str:
     return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
 
 
-def _command() -> list[str]:
-    """Return how this process was begun, so that it can be begun again."""
-    return list(getattr(sys, "orig_argv", None) or [sys.executable, *sys.argv])
-
-
 def _is_guest(job: str) -> bool:
     """Whether a parent of this process is the job."""
     owner, _, pid = os.environ.get(places.OWNER, "").partition(":")
@@ -161,6 +183,17 @@ def _is_guest(job: str) -> bool:
 
 
 _current: Tracking | None = None
+_said: set[str] = set()
+
+
+def left_out(text: str) -> None:
+    """Say, once in a job for every metric or name, what of a script's values could not be kept; it goes on."""
+    if (about := text.partition(" was left out")[0]) in _said:
+        return
+    _said.add(about)
+    print(f"Note: {text}", file=sys.stderr, flush=True)
+    if _current is not None:
+        _current.event("left out", text)
 
 
 def current() -> Tracking | None:
@@ -197,6 +230,7 @@ def tracked(
         yield None
         return
     _current = tracking
+    _said.clear()
     ending = _unheard()
     _hear(ending, leave_by_exception)  # a training takes these over, and saves
     try:

@@ -11,12 +11,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from trainwright.jobs import health, places, processes
+from trainwright.errors import JobError
+from trainwright.jobs import health, launch, places, processes
+from trainwright.jobs.journal import append
 from trainwright.jobs.status import COMPLETE, ENDED, FAILED, LOST, QUEUED, RUNNING, STOPPED
 from trainwright.jobs.store import Job, Store, is_away
 
 _LOOK_SECONDS = 0.5
 _KILL_SECONDS = 10.0  # from SIGTERM to SIGKILL
+_FAILURES = 3  # at one step, after which a job is not begun again
 
 
 class Worker:
@@ -36,6 +39,7 @@ class Worker:
         self.grace = grace
         self.name = f"{processes.hostname()}:{os.getpid()}:{processes.created(os.getpid())}"
         self.children: dict[str, subprocess.Popen[bytes]] = {}
+        self.asked: dict[str, float] = {}  # to stop: when this worker heard of it, by its monotonic clock
         self.termed: dict[str, float] = {}
         self.leaving = False
 
@@ -58,17 +62,24 @@ class Worker:
         running = [job for job in self.store.jobs([RUNNING]) if job["host"] == processes.hostname()]
         for job in running:
             self._hurry(job)
-        self._restart_lost()
+        self.asked = {job["id"]: self.asked[job["id"]] for job in running if job["id"] in self.asked}
+        self._restart()
         taken = {number for job in running for number in job["data"].get("gpus", [])}
         free = [number for number in self.gpus if number not in taken]
         room = self.slots - len(running)
         for job in reversed(self.store.jobs([QUEUED])):
             if room < 1:
                 return
+            if job["id"] in self.children:  # its process before has said how it ended, and is about to
+                continue
             if job["gpus"] <= len(free) and self._may_begin(job) and self.store.claim(
                 job["id"], self.name, processes.hostname()
             ):  # fmt: skip
-                self.begin(job, free[: job["gpus"]])
+                try:
+                    self.begin(job, free[: job["gpus"]])
+                except (OSError, ValueError, IndexError) as error:  # a command, folder or disk that is none
+                    self._fail(job, [RUNNING], f"It could not be started: {error}")
+                    continue
                 free = free[job["gpus"] :]
                 room -= 1
 
@@ -76,11 +87,18 @@ class Worker:
         """Whether what the job waits for is complete; a job whose forerunner failed fails too."""
         if not job["after"]:
             return True
-        before = self.store.find(job["after"])
-        if before["status"] in ENDED and before["status"] != COMPLETE:
+        try:
+            before = self.store.find(job["after"])
+        except JobError:
+            self._fail(job, [QUEUED], f"The job {job['after']}, which it was to come after, is not there any more.")
+            return False
+        if before["status"] in ENDED and before["status"] != COMPLETE and not is_to_restart(before):
             text = f"The job {before['id']}, which it was to come after, ended {before['status']}."
-            self.store.update(job["id"], [QUEUED], status=FAILED, message=text, ended=time.time())
+            self._fail(job, [QUEUED], text)
         return before["status"] == COMPLETE
+
+    def _fail(self, job: Job, where: list[str], text: str) -> None:
+        self.store.update(job["id"], where, status=FAILED, message=text, ended=time.time())
 
     def begin(self, job: Job, gpus: list[int]) -> None:
         """Start a job's process, in a session of its own, its output in its log."""
@@ -92,24 +110,18 @@ class Worker:
             places.JOB_ID: job["id"],
             places.ATTEMPT: str(job["attempt"]),
             places.RESUME: "1" if job["attempt"] > 1 else "0",
+            places.WORKER: self.name,
             "PYTHONUNBUFFERED": "1",
         }
         environment.pop(places.OWNER, None)
         if self.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
-            self.store.update(job["id"], data={**job["data"], "gpus": gpus})
-        command = [job["command"][0], "-m", "trainwright.jobs.launch", job["id"], job["name"], *job["command"]]
+            append(folder / places.JOURNAL, "data", name="gpus", value=gpus)
         with (folder / places.LOG).open("ab") as log:
-            try:
-                child = subprocess.Popen(
-                    command, cwd=job["cwd"] or None, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                    start_new_session=True,
-                )  # fmt: skip
-            except OSError as error:
-                self.store.update(
-                    job["id"], status=FAILED, message=f"It could not be started: {error}", ended=time.time()
-                )
-                return
+            child = subprocess.Popen(
+                launch.command(job["id"], job["name"], job["command"]), cwd=job["cwd"] or None, env=environment,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
         self.children[job["id"]] = child
         self.store.update(job["id"], [RUNNING], pid=child.pid, pid_created=processes.created(child.pid),
                           folder=str(folder))  # fmt: skip
@@ -137,21 +149,50 @@ class Worker:
 
     def _hurry(self, job: Job) -> None:
         """Send SIGTERM to a job that is asked to stop and goes on, then SIGKILL."""
-        if job["stop_requested"] is None or job["worker"] is None or not health.is_alive(job) or job["pid"] is None:
+        if job["stop_requested"] is None or job["worker"] is None or job["pid"] is None:
             return
-        now, wait = time.time(), job["data"].get("grace", self.grace)
+        if not processes.lives(job["pid"], job["pid_created"]):
+            return
+        now, wait = time.monotonic(), job["data"].get("grace", self.grace)
+        asked = self.asked.setdefault(job["id"], now)
         if job["id"] in self.termed:
             if now - self.termed[job["id"]] > _KILL_SECONDS:
                 processes.send(job["pid"], signal.SIGKILL)
-        elif now - job["stop_requested"] > wait:
+        elif now - asked > wait:
             self.termed[job["id"]] = now
             processes.send(job["pid"], signal.SIGTERM)
 
-    def _restart_lost(self) -> None:
-        """Put lost jobs back into the queue that asked for it."""
-        for job in self.store.jobs([LOST]):
-            if job["attempt"] <= job["restarts"] and job["command"]:
-                self.store.requeue(job["id"], job["attempt"])
+    def _restart(self) -> None:
+        """Put lost and failed jobs that are to go on back into the queue, unless they end at one step each time."""
+        for job in self.store.jobs([LOST, FAILED]):
+            if not is_to_restart(job) or not job["command"]:
+                continue
+            failures = failed_again(job)
+            if failures["times"] < _FAILURES:
+                if self.store.requeue(job["id"], job["attempt"]):
+                    self.store.keep(job["id"], "failures", failures)
+                continue
+            place = "before its first step" if failures["step"] is None else f"at step {failures['step']}"
+            text = f"{job['message']} It ended {_FAILURES} times {place}, so it is not begun again by itself."
+            self.store.keep(job["id"], "failures", {**failures, "attempt": job["attempt"]})
+            self.store.update(job["id"], [LOST, FAILED], message=text)
+            print(f"{job['id']}: {text}", flush=True)
+
+
+def is_to_restart(job: Job) -> bool:
+    """Whether a worker looks at a job that has ended to begin it again."""
+    given_up = (job["data"].get("failures") or {}).get("attempt") == job["attempt"]
+    return job["status"] in (LOST, FAILED) and job["attempt"] <= job["restarts"] and not given_up
+
+
+def failed_again(job: Job) -> dict[str, Any]:
+    """Return the step that a job failed at, and how many times in a row by now.
+
+    One that is lost before any step was ended from without, at whatever place; that counts once each time.
+    """
+    before = job["data"].get("failures") or {"times": 0}
+    same = before.get("step", -1) == job["step"] and (job["status"] == FAILED or job["step"] is not None)
+    return {"step": job["step"], "times": before["times"] + 1 if same else 1}
 
 
 def run_worker(slots: int, gpus: list[int], grace: float, once: bool = False) -> None:

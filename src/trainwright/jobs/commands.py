@@ -1,0 +1,83 @@
+"""Commands of Python: how a process was begun, so that it can be begun again, and the same with changed parameters."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+Words = list[str]
+_WITH_VALUE = "cmWX"  # options of one letter that a value belongs to
+_OWN = ("job_id",)  # the name of the job that it was
+
+
+def of_this_process() -> Words:
+    """Return how this process was begun; none where that cannot be repeated, as in a notebook or from a pipe.
+
+    A rank of torchrun was begun by it, and so is begun again by it.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        try:
+            parent = psutil.Process(os.getppid()).cmdline()
+        except psutil.Error:
+            parent = []
+        if len(parent) > 1:
+            return [parent[0] if Path(parent[0]).is_absolute() else sys.executable, *parent[1:]]
+    options, program = split([sys.executable, *sys.orig_argv[1:]])
+    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    if not program or program[0] == "-" or (script is None and program[0] != "-c"):
+        return []
+    if (
+        script is not None and program[0] not in ("-c", "-m") and not Path(program[0]).exists()
+    ):  # the script has gone to another folder
+        program[0] = str(Path(script).absolute())  # it has gone to another folder
+    return [*options, *program]
+
+
+def split(command: Sequence[str]) -> tuple[Words, Words]:
+    """Return (Python with its options, what it runs and its arguments): `-m` or `-c` and a word, or a script."""
+    words, place = list(command), 1
+    while place < len(words) and words[place].startswith("-") and words[place] != "-":
+        word = words[place]
+        at = next((i for i, letter in enumerate(word) if letter in _WITH_VALUE), 0) if word[1] != "-" else 0
+        if at and word[at] in "cm":
+            before = [word[:at]] if at > 1 else []
+            after = [word[at + 1 :]] if word[at + 1 :] else []
+            return [*words[:place], *before], ["-" + word[at], *after, *words[place + 1 :]]
+        alone = at == len(word) - 1 if at else word == "--check-hash-based-pycs"
+        place += 2 if alone else 1
+    return words[:place], words[place:]
+
+
+def is_ours(command: Sequence[str]) -> bool:
+    """Whether a command is `trainwright ...`."""
+    _, program = split(command)
+    return program[:2] == ["-m", "trainwright.cli.main"] or Path(program[0] if program else "").stem == "trainwright"
+
+
+def changed(command: Sequence[str], params: Mapping[str, Any]) -> Words:
+    """Return a command with other parameters: in the place of a word of that name where there is one, else at the end.
+
+    The words of `trainwright ...` are name=value, those of others --name=value.
+    """
+    options, program = split(command)
+    dashes = "" if is_ours(command) else "--"
+    head = 2 if program[:1] in (["-m"], ["-c"]) else 1
+    new, rest = dict(params), program[head:]
+    words: Words = []
+    while rest:
+        word = rest.pop(0)
+        name, equals, _ = word.removeprefix("--").partition("=")
+        name = name.replace("-", "_") if dashes else name
+        if not word.startswith(dashes) or not (name in params or name in _OWN):
+            words.append(word)
+            continue
+        if dashes and not equals and rest and not rest[0].startswith("--"):
+            rest.pop(0)
+        if name in new:
+            words.append(f"{dashes}{name}={new.pop(name)}")
+    return [*options, *program[:head], *words, *(f"{dashes}{name}={value}" for name, value in new.items())]
