@@ -123,7 +123,9 @@ class Drawing:
         self.seed = seed
         self.owners = owners
         self._held = list(held_by(owners).values())
-        self._base = hashlib.blake2b(repr([_get(one) for one in self._held]).encode(), digest_size=8).hexdigest()
+        states = [_get(one) for one in self._held]
+        plain = repr([one.tolist() if isinstance(one, torch.Tensor) else one for one in states])
+        self._base = hashlib.blake2b(plain.encode(), digest_size=8).hexdigest()
         self._has_looked = False
 
     def make(self, build: Callable[[], Any], *numbers: int) -> Any:
@@ -156,8 +158,17 @@ class Drawing:
 
 def _get(generator: Any) -> Any:
     if isinstance(generator, np.random.Generator):
-        return generator.bit_generator.state
+        return _plain(generator.bit_generator.state)
+    if isinstance(generator, np.random.RandomState):
+        return tuple(_plain(part) for part in generator.get_state())
     return generator.getstate() if isinstance(generator, random.Random) else generator.get_state()
+
+
+def _plain(state: Any) -> Any:
+    """Return a state of numpy with lists in place of arrays, which it takes back as well."""
+    if isinstance(state, dict):
+        return {name: _plain(value) for name, value in state.items()}
+    return state.tolist() if isinstance(state, np.ndarray) else state
 
 
 def _set(generator: Any, state: Any) -> None:

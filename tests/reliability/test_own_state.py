@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from tests.reliability import cases
-from trainwright import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+from trainwright import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments, randomness
+from trainwright.checkpoint import folder
 
 STOPPED = 9
 
@@ -352,6 +353,16 @@ def test_masks_of_transformers_follow_the_collator_s_seed(tmp_path):
     assert masks(7, 2)[-10:] == straight[-10:]
     assert masks(7, 0, resume=True)[-5:] == straight[-5:]
     assert masks(8, 0)[-10:] != straight[-10:]
+
+
+def test_every_kind_of_generator_is_saved_and_found_again(tmp_path):
+    numpy_s = [np.random.Philox, np.random.SFC64, np.random.MT19937, np.random.PCG64DXSM]
+    kept = [*(np.random.Generator(kind(1)) for kind in numpy_s), np.random.RandomState(1), random.Random(1)]
+    torch.save(randomness.own_states(kept), tmp_path / "states")
+    draws = [lambda g=g: g.random() if hasattr(g, "random") else g.rand() for g in kept]
+    first = [[draw() for _ in range(3)] for draw in draws]
+    randomness.restore_own(folder.load(tmp_path / "states"), kept)
+    assert [[draw() for _ in range(3)] for draw in draws] == first
 
 
 def test_a_generator_that_is_not_there_yet_is_named(tmp_path, caplog):

@@ -50,7 +50,8 @@ class Buffers:
         places = [
             Place(f"{prefix}{'.' if prefix else ''}{name}", module, name)
             for prefix, module in model.named_modules()
-            for name in module._buffers
+            for name, buffer in module._buffers.items()
+            if buffer is None or buffer.layout is torch.strided
         ]
         self.watched = [place for place in places if place.path in saved]
         self.unsaved = [place for place in places if place.path not in saved]
