@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import logging
 import random
 
@@ -117,6 +118,16 @@ def test_a_table_is_the_same_however_it_lies(tmp_path, monkeypatch, whole):
     with_code = table()
     with_code.set_transform(lambda rows: 1 / 0)
     assert content_of(with_code) == content_of(plain)
+
+
+def test_the_same_content_in_another_container_is_the_same(tmp_path):
+    array = np.arange(12.0).reshape(3, 4)
+    np.save(tmp_path / "array.npy", array)
+    mapped = np.load(tmp_path / "array.npy", mmap_mode="r")
+    first = content_of([{"x": array, "y": (1, 2.0)}])
+    assert first == content_of(({"x": mapped, "y": [np.int64(1), np.float64(2.0)]},))
+    assert first == content_of([collections.OrderedDict(x=torch.from_numpy(array), y=(1, 2.0))])
+    assert first != content_of([{"x": array, "y": (1, 3.0)}])
 
 
 def test_another_number_of_rows_is_covered_by_the_consent(tmp_path):

@@ -147,15 +147,18 @@ class _Digest:
         return self._hash.hexdigest()
 
     def add(self, value: Any, depth: int = 0) -> None:
-        """Take a value in; of what is no plain value, array, table or part of ours, its class alone."""
+        """Take a value in; of what is no plain value, array, table or part of ours, its class alone.
+
+        The same content in another container of its kind is the same: a file that is mapped into memory, a tuple.
+        """
         value = getattr(value, "content", value) if _is_ours(value) else value
-        self._hash.update(f"{type(value).__name__};".encode())
+        self._hash.update(f"{_kind(value)};".encode())
         if isinstance(value, str | bytes):
             self._bytes(value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value)
         elif isinstance(value, torch.Tensor | np.ndarray):
             self._array(value)
         elif isinstance(value, _PLAIN):
-            self._hash.update(repr(value).encode())
+            self._hash.update(repr(value.item() if isinstance(value, np.generic) else value).encode())
         elif is_table(value):
             self._table(value)
         elif depth < _NESTED:
@@ -173,7 +176,7 @@ class _Digest:
             self._hash.update(plain[start : start + _STRIPE])
 
     def _array(self, value: torch.Tensor | np.ndarray) -> None:
-        self._hash.update(f"{tuple(value.shape)}{value.dtype};".encode())
+        self._hash.update(f"{tuple(value.shape)}{str(value.dtype).removeprefix('torch.')};".encode())
         if isinstance(value, torch.Tensor):
             if value.layout is not torch.strided or value.numel() == 0:
                 return
@@ -212,12 +215,30 @@ def _parts(value: Any) -> Iterator[Any]:
     elif isinstance(value, TensorDataset):
         yield from value.tensors
     elif _is_ours(value):
-        yield from (part for name, part in vars(value).items() if not name.startswith("_"))
+        yield from (part for name, part in vars(value).items() if not name.startswith("_") and _holds_rows(part))
+
+
+def _holds_rows(part: Any) -> bool:
+    """Whether an attribute of ours may hold rows; names and paths do not, and differ where the data does not."""
+    if isinstance(part, Mapping):
+        return isinstance(next(iter(part.values()), None), torch.Tensor | np.ndarray)
+    return isinstance(part, torch.Tensor | np.ndarray | list | tuple | int) or is_table(part) or _is_ours(part)
 
 
 def is_table(value: Any) -> bool:
     """Whether a value is a Dataset of `datasets`, whose rows lie in Arrow."""
     return type(value).__module__.startswith("datasets.") and hasattr(value, "_indices")
+
+
+def _kind(value: Any) -> str:
+    """Return the kind of a value; its class, where that tells."""
+    if isinstance(value, torch.Tensor | np.ndarray):
+        return "array"
+    if isinstance(value, Mapping):
+        return "mapping"
+    if isinstance(value, list | tuple):
+        return "sequence"
+    return "plain" if isinstance(value, (*_PLAIN, str)) else type(value).__name__
 
 
 def _is_ours(value: Any) -> bool:

@@ -108,6 +108,11 @@ class Problems(Dataset):
         return self.offsets[2::2] - self.offsets[:-2:2]
 
     @property
+    def content(self) -> tuple[np.ndarray, np.ndarray]:
+        """What of it is data."""
+        return self.values, self.offsets
+
+    @property
     def key(self) -> str:
         """A hash of all problems and answers."""
         digest = hashlib.blake2b(np.ascontiguousarray(self.values).tobytes(), digest_size=8)
