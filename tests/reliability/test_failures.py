@@ -575,6 +575,38 @@ def test_a_disk_with_room_for_one_more_is_rotated_first(small_disk):
     assert [path.name for path in folder.checkpoints(small_disk / "run")] == ["checkpoint-9", "checkpoint-12"]
 
 
+def test_a_quota_that_the_file_system_hides_is_rotated_too(small_disk, monkeypatch):
+    subprocess.run(["mount", "-o", f"remount,size={_size(small_disk) * 24 // 18}", str(small_disk)], check=True)
+    usage = shutil.disk_usage(small_disk)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10**12))  # as statvfs has it on NFS
+    made(small_disk / "run", _wide(), save_strategy="steps", save_steps=3, save_total_limit=2).train()
+    assert [path.name for path in folder.checkpoints(small_disk / "run")] == ["checkpoint-9", "checkpoint-12"]
+
+
+def test_a_process_that_fills_the_disk_costs_saves_at_most(small_disk, caplog):
+    subprocess.run(["mount", "-o", f"remount,size={_size(small_disk) * 40 // 18}", str(small_disk)], check=True)
+    command = [sys.executable, "-S", "-m", "tests.reliability.neighbour", str(small_disk / "other"), "1000"]
+    neighbour = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+    class Neighbour(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            if state.global_step == 2:
+                assert neighbour.stdout.readline() == "full\n"
+            if state.global_step == 34:
+                neighbour.kill()
+                neighbour.wait()
+                (small_disk / "other").unlink(missing_ok=True)
+
+    changes = {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 2, "max_steps": 36}
+    trainer = made(small_disk / "run", _wide(), **changes)
+    trainer.add_callback(Neighbour())
+    trainer.train()
+    assert "No space left on device" in caplog.text
+    present = folder.checkpoints(small_disk / "run")
+    assert folder.step_of(present[-1]) == 36
+    assert not any(check.damage(path) for path in present)
+
+
 def _size(place):
     stat = os.statvfs(place)
     return stat.f_blocks * stat.f_frsize

@@ -1,9 +1,10 @@
-"""The long form, `make torture`: 100 kills and 30 SIGTERMs, and every run ends as if it had not been touched."""
+"""The long form, `make torture`: kills, SIGTERMs, full disks, calls that fail; every run ends as if left alone."""
 
 from __future__ import annotations
 
 import random
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from tests.reliability import kills, victim
+from tests.reliability import errnos, kills, neighbour, victim
 from tests.reliability.test_kills import WIDTH
 from trainwright.checkpoint import check, folder
 
@@ -75,5 +76,55 @@ def terminate(times: int = 30) -> bool:
         return same
 
 
+def fill(times: int = 20) -> bool:
+    """Fill the disk of a run at random instants and make room again; it must go on, and lose nothing in the end."""
+    chance = random.Random(0)
+    with tempfile.TemporaryDirectory() as name:
+        disk, log = Path(name) / "disk", Path(name) / "log"
+        disk.mkdir()
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=128m", "tmpfs", disk], capture_output=True, text=True
+        )
+        if mounted.returncode:
+            print(f"Full disks: skipped, as a tmpfs cannot be mounted here ({mounted.stderr.strip()})")
+            return True
+        try:
+            place = disk / "run"
+            place.mkdir()
+            (place / "log").symlink_to(log)  # the test's own, not on the disk that is full
+            settings = {"max_steps": 10**6, "save_steps": 2, "save_total_limit": 2}
+            process = kills.start(place, {"settings": settings, "width": WIDTH})
+            kills.wait_for_steps(place, process, 0, 5)
+            for _ in range(times):
+                time.sleep(chance.uniform(0, 0.5))
+                neighbour.fill(disk / "other")
+                time.sleep(chance.uniform(0, 0.5))
+                (disk / "other").unlink()
+            process.terminate()
+            failed = process.communicate(timeout=120)[1].count("could not be written")
+            newest, steps = check.newest_valid(place)[0], kills.steps_done(place)
+            if process.returncode != 128 + signal.SIGTERM or newest is None or folder.step_of(newest) != steps:
+                print(f"Full disks: exit code {process.returncode} at step {steps}, and {newest} saved")
+                return False
+            same = compare(place, settings, WIDTH)
+            told = "bitwise the same end" if same else "ANOTHER END"
+            print(f"{times} full disks in {steps} steps: {failed} saves failed, {told}", flush=True)
+            return same
+        finally:
+            subprocess.run(["umount", disk], check=True)
+
+
+def fail_calls() -> bool:
+    """Let every call of a save fail, with every error."""
+    done = errnos.run(share=1)
+    if isinstance(done, str):
+        print(f"Failing calls: skipped, {done}")
+        return True
+    print(done.stdout.strip() or done.stderr[-2000:], flush=True)
+    return done.returncode == 0
+
+
 if __name__ == "__main__":
-    sys.exit(0 if kill() and terminate() else 1)
+    parts = (kill, terminate, fill, fail_calls)
+    chosen = [part for part in parts if part.__name__ in sys.argv[1:]] or parts
+    sys.exit(0 if all(part() for part in chosen) else 1)
