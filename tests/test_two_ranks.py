@@ -71,3 +71,19 @@ def test_two_ranks_resume_bitwise_and_on_one_rank_with_the_same_rows(tmp_path):
     for step in range(5, 10):
         own, mine = ([entry[1:] for entry in run["seen"] if entry[0] == step] for run in (alone, straight))
         assert own[::2] == mine
+
+
+def test_ranks_that_are_not_alike_are_told_in_what(tmp_path):
+    first, second = torchrun("unlike", tmp_path / "two")
+    assert first == second  # every rank says it
+    expected = {
+        "learning_rate": "learning_rate is 0.01 on rank 0 and 0.001 on rank 1. Start every rank with the same script",
+        "data_seed": "data_seed is 42 on rank 0 and 43 on rank 1.",
+        "rows": "the number of rows of the training data is 32 on rank 0 and 20 on rank 1.",
+        "width": "the parameter layer.weight is '(1, 4) torch.float32, trained: True' on rank 0 and '(1, 8) torch",
+        "optimizer": "lr of the optimizer's group 0 is 0.1 on rank 0 and 0.2 on rank 1.",
+        "resume": "resume_from_checkpoint is False on rank 0 and True on rank 1.",
+    }
+    for name, words in expected.items():
+        assert first[name].startswith("The ranks are not alike: " + words), first[name]
+    assert (first["machine"], first["nothing"]) == (2, 2)

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tests import tiny
-from trainwright import Trainer, TrainingArguments
+from trainwright import ConfigError, Trainer, TrainingArguments
 from trainwright.world import current_world
 
 torch.set_num_threads(1)
@@ -78,7 +78,31 @@ def run(kind: str, folder: Path, ranks: int) -> dict:
     }
 
 
+def unlike(folder: Path) -> dict:
+    """Start what differs on the second rank in one thing after another; return what each start was told."""
+    other = current_world().rank == 1
+    told = {}
+    for name in ("learning_rate", "data_seed", "rows", "width", "optimizer", "resume", "machine", "nothing"):
+        model = tiny.Line(8 if name == "width" and other else 4)
+        settings = {"learning_rate": 1e-3 if name == "learning_rate" and other else 1e-2}
+        if name == "data_seed":
+            settings["data_seed"] = 42 + other
+        if name == "machine":
+            settings |= {"dataloader_num_workers": int(other), "output_dir": str(folder / f"own{int(other)}")}
+        args = TrainingArguments(
+            **{"output_dir": str(folder), **settings}, max_steps=2, save_strategy="no", use_cpu=True, disable_tqdm=True
+        )
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.2 if other else 0.1) if name == "optimizer" else None
+        rows = tiny.line_rows(20 if name == "rows" and other else 32, 8 if name == "width" and other else 4)
+        trainer = Trainer(model, args, train_dataset=rows, optimizers=(optimizer, None))
+        try:
+            told[name] = trainer.train(resume_from_checkpoint=name == "resume" and other).global_step
+        except ConfigError as error:
+            told[name] = str(error)
+    return told
+
+
 if __name__ == "__main__":
     place = Path(sys.argv[2])
-    result = run(sys.argv[1], place, current_world().size)
+    result = unlike(place) if sys.argv[1] == "unlike" else run(sys.argv[1], place, current_world().size)
     (place / f"rank{current_world().rank}.json").write_text(json.dumps(result))

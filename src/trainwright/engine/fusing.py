@@ -12,7 +12,8 @@ from trainwright.engine import isolation
 from trainwright.engine.memory import split
 from trainwright.errors import TrainwrightError
 from trainwright.models import documents
-from trainwright.models.head import language_head
+from trainwright.models.head import asks_for_logits, language_head
+from trainwright.models.hooks import unwatched, watched
 from trainwright.models.inspect import base_model
 from trainwright.objectives.language import FusedLoss
 from trainwright.objectives.model_loss import call_model, loss_of
@@ -49,13 +50,13 @@ def of_frozen(trainer: Trainer, model: torch.nn.Module) -> FusedLoss | None:
 
 def flat_rows(trainer: Trainer, whole: torch.nn.Module) -> Any:
     """Return the context for batches without padding, and give the model the attention for it; None where it would
-    change numbers (dropout and noise draw by shape), or where it was never run (GPUs)."""
+    change numbers (dropout and noise draw by shape) or what hooks see, or where it was never run (GPUs)."""
     model: Any = base_model(whole)
     drops = any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in whole.modules())
     drops = drops or any(_drops_attention(*item) for item in model.config.to_dict().items())
     if drops or trainer.args.neftune_noise_alpha or trainer.strategy.device.type != "cpu":
         return None
-    if model.config._attn_implementation != "sdpa":
+    if model.config._attn_implementation != "sdpa" or watched(whole.modules()) is not None:
         return None
     documents.register()
     model.set_attn_implementation(documents.NAME)
@@ -86,15 +87,30 @@ def before_loss(trainer: Trainer, inputs: Any) -> None:
     fused, reference = objective.fused, getattr(objective, "fused_reference", None)
     if fused is None and reference is None:
         return
+    if fused is not None:
+        fused = heed_hooks(trainer, fused)
     inputs = objective.model_inputs(inputs)
     if reference is not None and not reference.checked:
         objective.fused_reference = proven(trainer, objective.reference, reference, inputs)
     if fused is None or not fused.fits(trainer.model, inputs):
         return
     if not fused.checked:
-        objective.fused = fused = proven(trainer, trainer.model, fused, inputs)
+        with unwatched(trainer.model):
+            objective.fused = fused = proven(trainer, trainer.model, fused, inputs)
     if fused is not None and trainer.strategy.device.type == "cuda":
         fused.count = int((inputs["labels"][:, 1:] != IGNORED).sum())
+
+
+def heed_hooks(trainer: Trainer, fused: FusedLoss) -> FusedLoss | None:
+    """Build the logits where hooks that came since may ask for them, and keep the batch's rows where others look."""
+    reason = asks_for_logits(fused.head.parts)
+    if reason is not None:
+        finish(trainer)
+        switch_off(trainer, reason)
+        return None
+    if fused.flat_rows is not None and watched(trainer.model.modules()) is not None:
+        keep_padding(trainer.model, fused)
+    return fused
 
 
 def proven(trainer: Trainer, model: Any, fused: FusedLoss, inputs: Any) -> FusedLoss | None:

@@ -14,6 +14,7 @@ import torch
 
 from trainwright.batch import IGNORED
 from trainwright.errors import TrainwrightError
+from trainwright.models.hooks import unwatched
 from trainwright.models.inspect import base_model, is_pretrained
 from trainwright.objectives.flat import FLAT_INPUTS, padded_documents
 from trainwright.objectives.language import FusedLoss
@@ -43,7 +44,8 @@ def kept_apart(trainer: Trainer, inputs: Any, fused: FusedLoss | None) -> Any:
     way = "model" if fused is None else "fused" if fused.flat_rows is None else "flat"
     if way not in trainer.isolation:
         more = {name: value for name, value in inputs.items() if name == "use_cache"}
-        trainer.isolation[way] = reason = leak(trainer, trainer.model, fused, inputs["input_ids"], more)
+        with unwatched(trainer.model):
+            trainer.isolation[way] = reason = leak(trainer, trainer.model, fused, inputs["input_ids"], more)
         if reason is not None:
             trainer.note(
                 f"Documents that came in one row are padded, one in a row: with several in one row, {reason} in this "

@@ -15,7 +15,7 @@ from trainwright.callbacks import states
 from trainwright.checkpoint import check, folder, weights
 from trainwright.checkpoint.lock import RunLock
 from trainwright.data.loader import TrainLoader
-from trainwright.engine import fusing, loading, loop, optimizer_state, reports, resume, saving
+from trainwright.engine import alike, fusing, loading, loop, optimizer_state, reports, resume, saving
 from trainwright.engine.ema import FILE, Ema
 from trainwright.engine.losses import computing_parameters
 from trainwright.engine.meters import Records
@@ -54,6 +54,7 @@ def fresh_model(trainer: Trainer, trial: Any) -> None:
 
 def train(trainer: Trainer, wanted: bool | str | Path | None, ignore_keys: list[str] | None) -> TrainOutput:
     """Train from the start or from a checkpoint; see `Trainer.train`."""
+    alike.check(trainer, wanted)
     lock = RunLock(trainer.run_folder)
     trainer.strategy.on_main(lambda: claim(trainer.run_folder, lock))
     trainer.is_in_train = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from trainwright.models.hooks import owners, watched, wraps_forward
 from trainwright.models.inspect import base_model, is_pretrained, shifts_labels
 
 
@@ -21,11 +22,14 @@ class Head:
         layer: the layer; logits are layer(hidden) × scale, bent to stay within ±cap.
         scale: the factor.
         cap: the bound, or None.
+        parts: the modules whose forward knows of labels or logits: the model, those within it that hold the layer, and
+            the layer.
     """
 
     layer: nn.Linear
     scale: float = 1.0
     cap: float | None = None
+    parts: tuple[nn.Module, ...] = ()
 
     @contextmanager
     def intercepted(self) -> Iterator[list[torch.Tensor]]:
@@ -51,9 +55,20 @@ def language_head(model: nn.Module) -> Head | str:
     layer = inner.get_output_embeddings()
     if type(layer) is not nn.Linear:
         return f"its output layer is {type(layer).__name__}, not a plain Linear"
-    if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks:
-        return "its output layer has hooks"
+    parts = (*owners(model, layer), layer)
+    if reason := asks_for_logits(parts):
+        return reason
+    if wraps_forward(inner):
+        return f"{type(inner).__name__} has a forward of its own around another one's, which may ask for the logits"
     config = inner.config.get_text_config()
     scale = float(getattr(config, "logit_scale", None) or 1.0)
     divisor = float(getattr(config, "logits_scaling", None) or 1.0)
-    return Head(layer, scale / divisor, getattr(config, "final_logit_softcapping", None))
+    return Head(layer, scale / divisor, getattr(config, "final_logit_softcapping", None), parts)
+
+
+def asks_for_logits(parts: Sequence[nn.Module]) -> str | None:
+    """Return what a user has put around an output layer or the modules that hold it, in words; None for nothing."""
+    if watched(parts[-1:]) is not None:
+        return "its output layer has hooks"
+    around = watched(parts[:-1])
+    return None if around is None else f"{around}, which may ask for labels, loss or logits"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -31,6 +31,10 @@ class OutputLayer(Protocol):
     @property
     def cap(self) -> float | None:
         """The bound of the logits, or None."""
+
+    @property
+    def parts(self) -> Sequence[nn.Module]:
+        """The modules whose forward knows of labels or logits, the layer last."""
 
     def intercepted(self) -> AbstractContextManager[list[torch.Tensor]]:
         """Give the layer nothing to do, and collect the hidden states it was called with."""
