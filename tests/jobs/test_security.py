@@ -160,7 +160,7 @@ def test_files_of_a_job_stay_in_its_folders(served, made, job, tmp_path, home):
     (output / "step_2.json").write_text('[{"input": "mine", "correct": true, "other": "private"}]')
     (output / "step_3.json").write_text("no json")
     folder = places.job_folder(job)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / places.LOG).symlink_to(secret)
     made.update(job, data={"output_dir": str(tmp_path / "out")})
     _, text, _ = served.ask(f"/api/jobs/{job}")
@@ -281,7 +281,7 @@ def test_what_json_cannot_hold_hides_no_other_job(served, made, job, tmp_path):
     os.mkfifo(results / "step_5.json")
     made.update(job, command=["python", "s.py", "--x=\udcff"], params={"x": "\udcff", "deep": deep},
                 data={"output_dir": str(tmp_path / "out"), "nan": float("nan")})  # fmt: skip
-    assert json.loads(served.ask("/api/jobs")[1])[0]["params"]["x"] == "\udcff"
+    assert json.loads(served.ask("/api/jobs")[1])[0]["params"]["x"] == "\\udcff"
     code, text, _ = served.ask(f"/api/jobs/{job}")
     assert code == 200
     assert [one["step"] for one in json.loads(text)["samples"]] == [1]
@@ -506,7 +506,8 @@ def test_the_home_is_this_users_alone_and_made_so_again(home, capsys, holds_more
     Store().close()
     found = modes()
     if holds_more:  # what is not ours stays as it is
-        assert found == {"home": 0o755, "thesis.txt": 0o644, "jobs": 0o700, "jobs.db": 0o600}
+        ours = {"jobs": 0o700, "jobs.db": 0o600, "jobs.db.lock": 0o600, "id": 0o600}
+        assert found == {"home": 0o755, "thesis.txt": 0o644, **ours}
     else:
         assert found["home"] == 0o700
         assert "it is this user's alone now" in capsys.readouterr().err

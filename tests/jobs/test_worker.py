@@ -459,3 +459,14 @@ def test_the_list_answers_without_torch(home):
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ)
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_what_cannot_be_begun_again_is_known_and_a_rank_is_begun_by_its_launcher(monkeypatch, tmp_path):
+    code = "from trainwright.jobs import commands; print(commands.of_this_process())"
+    piped = subprocess.run([sys.executable], input=code, capture_output=True, text=True, check=True)
+    assert piped.stdout == "[]\n"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    launcher = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
+    words = [sys.executable, "-c", launcher, code]
+    rank = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert rank.stdout == f"{words}\n"
