@@ -17,8 +17,11 @@ def artifacts(store: Store, job: Job) -> list[dict[str, Any]]:
     Where they lie on a disk of another machine alone, they are those that the job told of.
     """
     told = store.of_job(schema.artifacts, job["id"])
-    folder = Path(job["cwd"] or ".") / (job["data"].get("output_dir") or "")
-    if not job["data"].get("output_dir") or (job["host"] != processes.hostname() and not folder.is_dir()):
+    output = job["data"].get("output_dir")
+    if not isinstance(output, str) or not output or "\0" in output:  # a script may keep anything by that name
+        return told
+    folder = Path(job["cwd"] or ".") / output
+    if job["host"] != processes.hostname() and not folder.is_dir():
         return told
     return [one for one in told if one["kind"] != "checkpoint"] + _checkpoints(folder)
 
