@@ -157,6 +157,7 @@ class Slowly(TrainerCallback):
 class Model(torch.nn.Linear):
     def forward(self, x, labels):
         return {"loss": ((super().forward(x) - labels) ** 2).mean()}
+torch.manual_seed(0)  # data that is other data would not be gone on with
 rows = [{"x": torch.randn(3), "labels": torch.randn(1)} for _ in range(64)]
 args = TrainingArguments(
     "out", max_steps=STEPS, logging_steps=5, save_strategy="no", use_cpu=True, report_to="trainwright"
