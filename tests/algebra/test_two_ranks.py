@@ -36,5 +36,5 @@ def test_two_ranks_generate_what_one_does_and_fail_together(tmp_path, monkeypatc
         )
         assert both == single
         assert [row["row"] for row in both] == list(range(count))
-    assert ranks[0]["told"].startswith("Generation failed on rank 1: RuntimeError('no generation on this rank')")
+    assert ranks[0]["told"].startswith("The evaluation failed on rank 1: RuntimeError('no generation on this rank')")
     assert ranks[1]["told"] == "no generation on this rank"

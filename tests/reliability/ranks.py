@@ -70,7 +70,7 @@ def run(kind: str, place: Path) -> dict:
     if kind in ("logged", "terminate"):
         changes = {"logging_steps": 7, "dataloader_num_workers": 1}
     if kind == "time":
-        changes = {"max_steps": 10**6, "save_strategy": "no", "logging_steps": 10**6, "max_train_time": 3}
+        changes = {"max_steps": 10**6, "save_strategy": "no", "logging_steps": 10**6, "max_train_time": 8}
     data = {"uneven": Uneven, "broken": Broken}.get(kind, cases.Augmented)()
     args = TrainingArguments(
         str(place),

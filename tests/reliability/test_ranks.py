@@ -58,7 +58,7 @@ def test_sigterm_to_one_of_two_ranks(tmp_path):
 def test_the_time_is_up_for_two_ranks_at_the_same_step(tmp_path):
     _, said = torchrun("time", tmp_path, fails=True)
     saved, _ = check.newest_valid(tmp_path)
-    assert f"Interrupted since max_train_time=3 is over, at step {folder.step_of(saved)} of 1000000" in said
+    assert f"Interrupted since max_train_time=8 is over, at step {folder.step_of(saved)} of 1000000" in said
     assert "exitcode  : 142" in said
 
 

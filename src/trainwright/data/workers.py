@@ -44,17 +44,22 @@ def reading(loader: Any) -> Iterator[Iterator[Any]]:
         # of the last exchange between ranks do so when they let go of its tensors.
         time.sleep(_LET_THREADS_FINISH)
     batches = iter(loader)
-    before = _ignore_deaths() if workers else None
+    before, patience = _ignore_deaths() if workers else None, _PATIENCE
     try:
         yield batches
-    except (RuntimeError, OSError, EOFError) as error:
+    except Exception as error:
         dead = _death(error) if workers else None
         if dead is None:
             raise
         raise dead from error
+    except GeneratorExit:
+        raise
+    except BaseException:
+        patience = 0.0  # waiting was broken off: they may hang
+        raise
     finally:
         if not getattr(loader, "persistent_workers", False):
-            _end(batches)
+            _end(batches, patience)
         if before is not None:
             signal.signal(signal.SIGCHLD, before)
 

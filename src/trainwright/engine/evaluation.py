@@ -18,7 +18,7 @@ from trainwright.engine import fusing, generation, isolation, reports
 from trainwright.engine.collecting import Collector, reordered, to_host
 from trainwright.engine.losses import overrides_loss
 from trainwright.engine.meters import Records, averages
-from trainwright.engine.passes import batches_of, evaluating, rows_of
+from trainwright.engine.passes import batches_of, evaluating, rows_of, together
 from trainwright.errors import ConfigError
 from trainwright.objectives.model_loss import labels_of
 from trainwright.state import EvalLoopOutput, EvalPrediction, PredictionOutput
@@ -126,7 +126,7 @@ def evaluation_loop(
     collector = Collector(args.eval_do_concat_batches, "inputs" in wanted, "loss" in wanted)
     totals, live = Totals(), LiveMetrics(trainer, function) if args.batch_eval_metrics and function else None
     records = Records()
-    with evaluating(trainer, records) as model, closing(batches_of(trainer, loader)) as batches:
+    with together(trainer), evaluating(trainer, records) as model, closing(batches_of(trainer, loader)) as batches:
         for batch in batches:
             weightless = isinstance(batch, Repeat)
             batch = batch.batch if isinstance(batch, Repeat) else batch

@@ -11,10 +11,11 @@ import torch
 
 from trainwright.batch import row_count
 from trainwright.data.rows import Repeat
-from trainwright.engine import leaving
+from trainwright.engine import boundary, leaving
 from trainwright.engine.losses import count_work
 from trainwright.engine.memory import split
 from trainwright.engine.run import Run
+from trainwright.engine.signals import StopWaiting
 from trainwright.errors import DataError
 
 _STEPS_WITHOUT_TARGETS = 10
@@ -61,8 +62,12 @@ def _works(run: Run, steps: Iterator[tuple[int, list[Any]]]) -> Iterator[Work]:
     while True:
         failure: Exception | None = None
         batches: list[Any] = []
+        run.boundary = boundary.take(run)
         try:
-            position, batches = next(steps, (position, []))
+            with run.signals.waiting():
+                position, batches = next(steps, (position, []))
+        except StopWaiting:
+            batches = []
         except Exception as error:
             failure = error
         for batch in batches:
@@ -70,6 +75,7 @@ def _works(run: Run, steps: Iterator[tuple[int, list[Any]]]) -> Iterator[Work]:
         spare = batches[-1] if batches else spare
         work = _agreed(run, position, _in_pieces(batches, run.pieces), spare, failure)
         if work is None:
+            run.boundary = None
             return
         yield work
 
@@ -121,15 +127,19 @@ def _agreed(run: Run, position: int, batches: list[Any], spare: Any, failure: Ex
     items = [0 if isinstance(batch, Repeat) else run.count(batch) for batch in batches]
     plain = [batch.batch if isinstance(batch, Repeat) else batch for batch in batches]
     if run.trainer.strategy.world.size == 1:
+        if run.stop is not None:
+            leaving.leave(run)
         if failure is not None:
             _fail(run, failure, 0)
         return Work(position, plain, items, float(sum(items))) if batches else None
     stop = run.signals.received or 0
     agreed = run.trainer.strategy.agree(len(batches), sum(items), spare is not None, stop, failure is not None)
     counts, totals, present, stops, failures = zip(*agreed, strict=True)
+    run.agreed_stop = int(max(stops)) or None
+    if run.agreed_stop is not None:
+        leaving.leave(run)
     if any(failures):
         _fail(run, failure, failures.index(True))
-    run.agreed_stop = int(max(stops)) or None
     most = int(max(counts))
     if most == 0:
         return None
@@ -144,7 +154,7 @@ def _agreed(run: Run, position: int, batches: list[Any], spare: Any, failure: Ex
 
 def _fail(run: Run, failure: Exception | None, rank: int) -> NoReturn:
     """Save what is done, and raise what happened to the data of a rank."""
-    leaving.save_before(run, failure or DataError("on another rank"))
+    leaving.save_together(run, failure or DataError("on another rank"))
     if failure is None:
         raise DataError(f"The data of rank {rank} failed, so all ranks stop; its own message says why.")
     raise failure

@@ -20,7 +20,7 @@ import torch
 from trainwright.batch import IGNORED
 from trainwright.data.rows import Repeat
 from trainwright.engine.meters import Records
-from trainwright.engine.passes import batches_of, evaluating, rows_of
+from trainwright.engine.passes import batches_of, evaluating, rows_of, together, waiting
 from trainwright.errors import ConfigError
 from trainwright.models.inspect import limits
 
@@ -144,20 +144,12 @@ def success(
         forced: the rows as an evaluation has just seen them; without any there is a pass over the rows first.
 
     Raises:
-        RuntimeError: generation failed on another rank; on the rank itself its own error is raised.
+        DataError: generation failed on another rank; on the rank itself its own error is raised.
     """
-    results, failure = [], None
-    try:
+    with together(trainer):
         results = _write_rows(trainer, dataset, settings, forced)
-    except Exception as error:  # the other ranks wait for this one, so it is told first
-        failure = error
-    everyone = trainer.strategy.gather((results, None if failure is None else repr(failure)))
-    if failure is not None:
-        raise failure
-    for rank, (_, text) in enumerate(everyone):
-        if text is not None:
-            raise RuntimeError(f"Generation failed on rank {rank}: {text}")
-    results = sorted((one for rank, _ in everyone for one in rank), key=lambda one: one["row"])
+    everyone = trainer.strategy.gather(results)
+    results = sorted((one for rank in everyone for one in rank), key=lambda one: one["row"])
     path = results_file(trainer.run_folder, step, prefix.removeprefix("eval").strip("_"))
     trainer.strategy.on_main(lambda: _write(path, results))
     return _metrics(results, prefix, step)
@@ -213,7 +205,8 @@ def _generate(trainer: Trainer, model: Any, rows: list[Row], settings: Generatio
     encoder = model.config.is_encoder_decoder
     positions = limits(model).get("positions", settings.max_length + max((len(row.given) for row in rows), default=0))
     for start in range(0, len(rows), size):
-        some = rows[start : start + size]
+        with waiting(trainer.run):
+            some = rows[start : start + size]
         width = max(len(row.given) for row in some)
         ids = torch.full((len(some), width), pad)
         mask = torch.zeros(len(some), width, dtype=torch.int64)

@@ -1,72 +1,151 @@
-"""Leaving a run early: the state after this step is saved, with what was still due, and then the error is raised."""
+"""Leaving a run early: the last whole step is saved, with what was still due, and then the error is raised."""
 
 from __future__ import annotations
 
 import signal
 from typing import NoReturn
 
-from trainwright.engine import reports, saving
+from trainwright.engine import boundary, reports, saving
 from trainwright.engine.run import Run
 from trainwright.engine.signals import TIME_IS_UP, StopWaiting, exception_for
+from trainwright.errors import CheckpointError, DivergenceError
+
+_GOES_ON = "train(resume_from_checkpoint=True) goes on from there."
 
 
 def evaluate(run: Run) -> None:
     """Evaluate; at a signal, leave in the middle of it: the resumed run evaluates again from the start."""
-    run.randomness_before = run.randomness()
-    run.interruptible = run.trainer.strategy.world.size == 1
+    run.boundary = boundary.take(run, raised_flags(run))
     try:
         reports.evaluate(run)
     except StopWaiting:
-        run.due = ["evaluate", *(["save"] if run.trainer.control.should_save else [])]
         leave(run)
-    finally:
-        run.interruptible = False
-    run.randomness_before = None
+    run.boundary = None
+
+
+def raised_flags(run: Run) -> list[str]:
+    """Return which flags wait to be acted on besides a save, which is what follows."""
+    raised = [name for name in ("log", "evaluate", "save") if getattr(run.trainer.control, f"should_{name}")]
+    return [] if raised == ["save"] else raised
 
 
 def raise_due_flags(run: Run) -> None:
-    """Raise the flags that were not acted on when the checkpoint was written."""
-    for name in run.due:
-        setattr(run.trainer.control, f"should_{name}", True)
-    run.due = []
+    """Raise the flags that were not acted on when the checkpoint was written, or not even raised."""
+    due, run.due = run.due, []
+    if "step_end" in due:
+        run.fire("step_end")
+    for name in ("log", "evaluate", "save"):
+        if name in due:
+            setattr(run.trainer.control, f"should_{name}", True)
 
 
 def leave(run: Run) -> NoReturn:
     """Save, close the callbacks and leave.
 
     Raises:
-        Interrupted: with exit code 128 + n; KeyboardInterrupt for Ctrl-C at a prompt.
+        Interrupted: with exit code 128 + n; KeyboardInterrupt for Ctrl-C at a prompt; or what a handler of the user's
+            raised at the signal.
         CheckpointError: the save failed.
     """
-    save_here(run)
+    assert run.stop is not None
+    state, args = run.trainer.state, run.trainer.args
+    by = f"by {signal.Signals(run.stop).name}"
+    why = f"since max_train_time={args.max_train_time} is over," if run.stop == TIME_IS_UP else by
+    where = f"Interrupted {why} at step {state.global_step} of {run.max_steps}; "
+    if state.global_step == 0:
+        told = where + "nothing was done yet."
+    else:
+        save_here(run)
+        told = f"{where}saved in '{run.folder}'. {_GOES_ON}"
+    run.left = True
     run.fire("train_end")
     saving.finish(run)
-    assert run.stop is not None
-    args, by = run.trainer.args, f"by {signal.Signals(run.stop).name}"
-    why = f"since max_train_time={args.max_train_time} is over," if run.stop == TIME_IS_UP else by
-    message = (
-        f"Interrupted {why} at step {run.trainer.state.global_step} of {run.max_steps}; "
-        f"saved in '{run.folder}'. train(resume_from_checkpoint=True) goes on from there."
-    )
-    run.trainer.note(message)
-    stop = exception_for(run.stop, message)
+    run.trainer.note(told)
+    stop = exception_for(run.stop, told)
     if run.signals.raised is not None:
         raise run.signals.raised from stop
     raise stop
 
 
 def save_here(run: Run) -> None:
-    """Save the present step, unless that was just done, and wait for it."""
+    """Save the end of the last step, unless that was just done, and wait for it."""
+    if run.boundary is not None:
+        boundary.put_back(run)
+        run.due = run.boundary.due
     if run.saved_step != run.trainer.state.global_step or run.due:
         saving.save_checkpoint(run)
     saving.collect(run, wait=True)
 
 
-def save_before(run: Run, error: BaseException) -> None:
-    """Save what is done so far, since the data failed and the run cannot go on."""
-    step = run.trainer.state.global_step
-    if step == run.first_step:
+def save_together(run: Run, error: BaseException) -> None:
+    """Save what is done so far, since the run cannot go on; every rank does this at the same place."""
+    run.left = True
+    if run.trainer.state.global_step == run.first_step:
         return
     save_here(run)
+    tell_saved(run, error)
+
+
+def tell_saved(run: Run, error: BaseException) -> None:
+    """Say at which step a failed run was saved, in the log and in a note of the error."""
     if run.save_error is None:
-        run.trainer.note(f"The data of step {step + 1} failed ({type(error).__name__}); saved at step {step}.")
+        step = run.trainer.state.global_step
+        told = f"The run failed after step {step} ({type(error).__name__}); saved at step {step}."
+        run.trainer.note(told)
+        error.add_note(f"{told} {_GOES_ON}")
+
+
+def save_after(run: Run, error: BaseException) -> None:
+    """Save what is done before an error of any kind is raised, and let the error say how to go on.
+
+    Raises:
+        Interrupted: the run was asked to stop, and this came in between.
+    """
+    expected = isinstance(error, CheckpointError | DivergenceError)
+    if run.left or expected or run.signals.at_once or run.trainer.trial is not None:
+        return
+    if run.updating:
+        told = "It came in the middle of an update, where the parameters belong to no step: nothing was saved."
+        run.trainer.note(f"{type(error).__name__}: {told}")
+        error.add_note(told)
+        return
+    try:
+        save_all(run, error)
+    except CheckpointError as second:
+        run.trainer.note(f"The run failed ({type(error).__name__}), and could not be saved: {second}")
+        error.add_note(f"It could not be saved: {second}")
+
+
+def save_all(run: Run, error: BaseException) -> None:
+    """Save what is done, on every rank."""
+    if run.boundary is None:
+        run.due = [*run.due, *raised_flags(run)]
+    if run.trainer.strategy.world.size > 1:
+        save_if_all_failed(run, error)
+    elif run.stop is not None:
+        leave(run)
+    else:
+        save_together(run, error)
+
+
+def save_if_all_failed(run: Run, error: BaseException) -> None:
+    """Save what is done where all ranks came here from the same step: none of them is in the middle of an exchange."""
+    run.left = True
+    strategy, step = run.trainer.strategy, run.trainer.state.global_step
+    if step == run.first_step:
+        return
+    boundary.put_back(run)
+    run.due = run.boundary.due if run.boundary is not None else run.due
+    place = f"failed {run.run_id} {step}"
+    ranks = strategy.all_here(place, saving.rank_state(run))
+    if ranks is None:
+        told = "Not all ranks failed at the same step, so they cannot save together: the last checkpoint holds."
+        run.trainer.note(told)
+        error.add_note(told)
+        return
+    if strategy.world.is_main:
+        saving.collect(run, wait=True)
+        saving.write_alone(run, ranks)
+        strategy.tell(f"{place} saved")
+    strategy.wait_for(f"{place} saved")
+    tell_saved(run, error)

@@ -19,6 +19,15 @@ from trainwright.engine.run import Run
 
 
 def train(run: Run) -> None:
+    """Run all steps that are left; what is done is saved, whatever else happens."""
+    try:
+        passes(run)
+    except BaseException as error:
+        leaving.save_after(run, error)
+        raise
+
+
+def passes(run: Run) -> None:
     """Run all steps that are left."""
     run.fire("train_begin")
     if run.due:
@@ -32,7 +41,6 @@ def train(run: Run) -> None:
             for work in works:
                 run.fire("step_begin")
                 step(run, work)
-                run.advance(work.position)
                 run.fire("step_end")
                 act_on_flags(run)
                 if run.done or run.trainer.control.should_epoch_stop:
@@ -52,14 +60,24 @@ def step(run: Run, work: Work) -> None:
     """
     trainer = run.trainer
     run.health.buffers.keep()
+    if run.boundary is not None:
+        run.boundary.computing = True
     loss = backward(run, work)
     while loss is None:
         work = halve(run, work)
         loss = backward(run, work)
     updated = update(run, loss) if work.total else True
-    if updated and not trainer.follows_metric:
-        trainer.lr_scheduler.step()
-    trainer.optimizer.zero_grad(set_to_none=True)
+    try:
+        if work.total:
+            run.fire("optimizer_step")
+    except BaseException:
+        run.due = ["step_end"]
+        raise
+    finally:  # a callback that raises finds a whole step behind it
+        if updated and not trainer.follows_metric:
+            trainer.lr_scheduler.step()
+        trainer.optimizer.zero_grad(set_to_none=True)
+        run.advance(work.position)
 
 
 def backward(run: Run, work: Work) -> torch.Tensor | None:
@@ -92,10 +110,10 @@ def update(run: Run, loss: torch.Tensor) -> bool:
     run.grad_norm, norms = precision.clip(trainer.optimizer, run.parameters, trainer.args.max_grad_norm)
     run.fire("pre_optimizer_step")
     bad = precision.is_bad(loss, run.grad_norm, alone=trainer.strategy.world.size == 1)
+    run.boundary, run.updating = None, True
     done = precision.step(trainer.optimizer, bad)
     if trainer.ema is not None:
         trainer.ema.update(trainer.model)
-    run.fire("optimizer_step")
     run.health.buffers.put_back(bad)
     run.meter.add(loss, bad)
     run.health.after_step(bad, loss, norms)

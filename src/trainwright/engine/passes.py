@@ -22,7 +22,10 @@ from trainwright.engine.signals import StopWaiting
 from trainwright.errors import DataError
 
 if TYPE_CHECKING:
+    from trainwright.engine.run import Run
     from trainwright.engine.trainer import Trainer
+
+_END = object()
 
 
 def batches_of(trainer: Trainer, loader: Any) -> Generator[Any]:
@@ -37,13 +40,62 @@ def batches_of(trainer: Trainer, loader: Any) -> Generator[Any]:
     divided = divided or isinstance(getattr(loader, "batch_sampler", None), PlannedBatches)
     world, empty = trainer.strategy.world, True
     with reading(loader if divided or world.size == 1 else EveryNth(loader, world)) as batches:
-        for batch in batches:
+        while True:
+            with waiting(trainer.run):
+                batch = next(batches, _END)
+            if batch is _END:
+                break
             empty = False
-            if trainer.run is not None and trainer.run.interruptible and trainer.run.signals.received is not None:
-                raise StopWaiting
             yield batch
     if empty:
         raise DataError("The evaluation data gave no batch: the set or loader is empty.")
+
+
+@contextmanager
+def waiting(run: Run | None) -> Iterator[None]:
+    """Run the body, which waits for a batch in an evaluation of the run's, unless that is asked to stop, on any rank.
+
+    Raises:
+        StopWaiting: it is.
+    """
+    if run is None or not run.evaluates:
+        yield
+        return
+    strategy, word = run.trainer.strategy, f"stop {run.run_id} {run.trainer.state.global_step}"
+    if strategy.heard(word):
+        raise StopWaiting
+    try:
+        with run.signals.waiting():
+            yield
+    except StopWaiting:
+        strategy.tell(word)
+        raise
+
+
+@contextmanager
+def together(trainer: Trainer) -> Iterator[None]:
+    """Run this rank's part of a pass; either all ranks go on after it, or all leave.
+
+    Raises:
+        StopWaiting: the run is asked to stop.
+        DataError: another rank failed.
+    """
+    run, strategy = trainer.run, trainer.strategy
+    failure: BaseException | None = None
+    try:
+        yield
+    except (Exception, StopWaiting) as error:
+        failure = error
+    if strategy.world.size > 1:
+        stop = (run.signals.received or 0) if run is not None and run.evaluates else 0
+        told = strategy.gather((stop, repr(failure) if isinstance(failure, Exception) else None))
+        failed = [f"The evaluation failed on rank {rank}: {text}" for rank, (_, text) in enumerate(told) if text]
+        if failed and not isinstance(failure, Exception):
+            failure = DataError(failed[0])
+        elif run is not None and not failed and any(number for number, _ in told):
+            run.agreed_stop, failure = max(number for number, _ in told), StopWaiting()
+    if failure is not None:
+        raise failure
 
 
 def rows_of(loader: Any) -> np.ndarray | None:

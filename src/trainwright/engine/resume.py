@@ -256,6 +256,8 @@ def restore_rank(run: Run, place: Path) -> None:
         return
     randomness.restore(state)
     restore_generators(run, state.get("own", {}))
+    if "latest" in state:
+        run.grad_norm, run.learning_rate = state["latest"]["grad_norm"], state["latest"]["learning_rate"]
     if "averages" in state:
         run.meter.load_state_dict(state["averages"]["loss"], trainer.strategy.device)
         trainer.records.load_state_dict(state["averages"]["records"], trainer.strategy.device)

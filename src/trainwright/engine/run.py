@@ -16,6 +16,7 @@ from trainwright.checkpoint.snapshot import HostCopies
 from trainwright.checkpoint.writer import Writer
 from trainwright.data.fingerprint import Content
 from trainwright.data.loader import TrainLoader
+from trainwright.engine.boundary import Boundary
 from trainwright.engine.health import Health
 from trainwright.engine.meters import LossMeter
 from trainwright.engine.signals import Signals
@@ -48,7 +49,11 @@ class Run:
         content: what the training data holds, in a few bytes.
         generators: those that the user's own parts hold, by their place.
         problems: of saves, that were said already.
-        agreed_stop: the signal at which all ranks agreed to leave after this step, or None.
+        agreed_stop: the signal at which all ranks agreed to leave, or None.
+        boundary: the end of the last step, as long as nothing but what it keeps was changed since; None while nothing
+            was changed, or an update is going on.
+        updating: whether an update is going on, so that the parameters belong to no step.
+        left: whether the run was saved for the last time.
     """
 
     trainer: Trainer
@@ -78,8 +83,10 @@ class Run:
     saved_step: int = -1
     save_error: CheckpointError | None = None
     best_before: str | None = None
-    interruptible: bool = False
-    randomness_before: dict[str, Any] | None = None
+    boundary: Boundary | None = None
+    updating: bool = False
+    left: bool = False
+    streams: randomness.Streams = field(default_factory=randomness.Streams)
     meter: LossMeter = field(default_factory=LossMeter)
     writer: Writer = field(default_factory=Writer)
     copies: HostCopies = field(default_factory=HostCopies)
@@ -96,8 +103,13 @@ class Run:
 
     @property
     def stop(self) -> int | None:
-        """The signal at which to leave after this step: one process decides for itself, several agree beforehand."""
+        """The signal at which to leave: one process decides for itself, several agree before."""
         return self.signals.received if self.trainer.strategy.world.size == 1 else self.agreed_stop
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether an evaluation of this step's is going on, which a resumed run does again."""
+        return self.boundary is not None and "evaluate" in self.boundary.due
 
     @property
     def folder(self) -> Path:
@@ -106,7 +118,7 @@ class Run:
 
     def randomness(self) -> dict[str, Any]:
         """Return the states of all streams of random numbers that a step may draw from."""
-        return {**randomness.states(), "own": randomness.states_of(self.generators)}
+        return {**self.streams.states(), "own": randomness.states_of(self.generators)}
 
     def fire(self, event: str, **details: Any) -> None:
         """Tell the callbacks of an event."""
@@ -116,6 +128,7 @@ class Run:
     def advance(self, position: int) -> None:
         """Note that the step which ends at `position` is done."""
         state = self.trainer.state
+        self.boundary, self.updating = None, False
         self.position = position
         state.global_step += 1
         share = self.loader.share(position)

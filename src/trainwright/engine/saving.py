@@ -18,7 +18,7 @@ from trainwright.batch import map_tensors
 from trainwright.callbacks import states
 from trainwright.checkpoint import folder, plain, weights
 from trainwright.checkpoint.writer import Draft, Written, not_written, write
-from trainwright.engine import ema, hub
+from trainwright.engine import boundary, ema, hub
 from trainwright.engine.health import finite
 from trainwright.engine.memory import is_out_of_memory
 from trainwright.engine.passes import averaged
@@ -60,6 +60,16 @@ def write_checkpoint(run: Run) -> None:
         failed(run, refusal, stops=first)
     elif draft is not None and draft.copies is not None:
         run.writer.start(draft)
+    elif draft is not None:
+        write_now(run, draft)
+
+
+def write_alone(run: Run, ranks: list[dict[str, Any]]) -> None:
+    """Write a checkpoint from what every rank keeps, without a word to the others, who wait for it or fail."""
+    run.saved_step = run.trainer.state.global_step
+    draft, refusal = kept(lambda: begin(run, ranks))
+    if refusal is not None:
+        failed(run, refusal)
     elif draft is not None:
         write_now(run, draft)
 
@@ -156,10 +166,11 @@ def rank_state(run: Run) -> dict[str, Any]:
     trainer = run.trainer
     if trainer.args.save_only_model:
         return {}
-    streams = run.randomness_before or run.randomness()
+    last, rate = run.boundary or boundary.take(run), run.learning_rate
     own = {
-        "own": plain.plain(streams["own"], "The state of a random generator"),
-        "averages": {"loss": run.meter.state_dict(), "records": trainer.records.state_dict()},
+        "own": plain.plain(last.streams["own"], "The state of a random generator"),
+        "averages": {"loss": run.meter.state_dict(), "records": last.records},
+        "latest": {"grad_norm": run.grad_norm, "learning_rate": rate if rate is None else float(rate)},
         "buffers": run.health.buffers.state_dict(),
         "callbacks": plain.plain(
             states.collect_dicts(trainer.callback_handler.callbacks, trainer.note), "The state of the callbacks"
@@ -167,7 +178,7 @@ def rank_state(run: Run) -> dict[str, Any]:
     }
     if trainer.strategy.world.size > 1:  # it goes to the first rank through the hosts
         own = map_tensors(own, lambda tensor: tensor.cpu())
-    return {**streams, **plain.plain(run.loader.state_dict(), "The state of the training data"), **own}
+    return {**last.streams, **plain.plain(last.loader, "The state of the training data"), **own}
 
 
 def resumable_state(trainer: Trainer, ranks: list[dict[str, Any]]) -> dict[str, Any]:

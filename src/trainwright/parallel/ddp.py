@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import pickle
 import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +16,9 @@ from torch.nn.parallel import DistributedDataParallel
 from trainwright.parallel.strategy import Strategy
 from trainwright.world import World
 
+_LISTEN = 0.5  # seconds between looks for a word
+_ALL_HERE = 10.0  # seconds in which processes that fail for the same reason all have failed
+
 
 class DataParallel(Strategy):
     """Several processes under torchrun, each with the whole model on its own device."""
@@ -23,7 +27,11 @@ class DataParallel(Strategy):
         super().__init__(world, device)
         self.late = options.pop("late", False)
         self.options = options
-        self.hosts = start_processes(device, options.pop("backend", None), options.pop("timeout", 1800))
+        seconds = options.pop("timeout", 1800)
+        self.hosts = start_processes(device, options.pop("backend", None), seconds)
+        self.limit = timedelta(seconds=seconds)
+        self.store = distributed.PrefixStore("trainwright", distributed.distributed_c10d._get_default_store())
+        self._listened = 0.0
 
     def prepare(self, model: nn.Module) -> nn.Module:
         """Return the model wrapped in DistributedDataParallel, where it has anything to train."""
@@ -79,6 +87,33 @@ class DataParallel(Strategy):
     def barrier(self) -> None:
         """Wait until every process is here."""
         distributed.barrier(group=self.hosts)
+
+    def tell(self, word: str) -> None:
+        """Leave a word in the store by which the processes found each other."""
+        self.store.set(word, "1")
+
+    def heard(self, word: str) -> bool:
+        """Whether a process has left a word; looked for twice a second."""
+        now = time.monotonic()
+        if now - self._listened < _LISTEN:
+            return False
+        self._listened = now
+        return self.store.check([word])
+
+    def all_here(self, place: str, value: Any) -> list[Any] | None:
+        """Return the value of every process, where all come to the same place within seconds; else None."""
+        keys = [f"{place}/{rank}" for rank in range(self.world.size)]
+        self.store.set(keys[self.world.rank], pickle.dumps(value))  # type: ignore[arg-type]
+        try:
+            self.store.wait(keys, timedelta(seconds=_ALL_HERE))
+        except distributed.DistStoreError:
+            return None
+        return [pickle.loads(self.store.get(key)) for key in keys]
+
+    def wait_for(self, word: str) -> None:
+        """Wait until a process has left a word."""
+        with suppress(distributed.DistError):  # its process has gone
+            self.store.wait([word], self.limit)
 
 
 def start_processes(device: torch.device, backend: str | None, timeout: float) -> Any:

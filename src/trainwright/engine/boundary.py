@@ -1,0 +1,71 @@
+"""The end of the last step: what fetching data, computing gradients and evaluating change, as it was before.
+
+Whatever ends a run between two updates, the checkpoint is that of the last whole step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from trainwright.callbacks import states
+
+if TYPE_CHECKING:
+    from trainwright.engine.run import Run
+
+
+@dataclass
+class Boundary:
+    """What a checkpoint of the last step keeps, besides what only an update changes.
+
+    Attributes:
+        streams: states of the random number streams.
+        loader: the place in the data.
+        records: numbers to be logged besides the loss.
+        operations, tokens: counts of the trainer's state.
+        entries: length of the history of logs.
+        due: flags of this step that are to be acted on.
+        callbacks: their states, before an evaluation.
+        computing: whether a forward pass may have changed the buffers since.
+    """
+
+    streams: dict[str, Any]
+    loader: dict[str, Any]
+    records: dict[str, Any]
+    operations: float
+    tokens: int
+    entries: int
+    due: list[str] = field(default_factory=list)
+    callbacks: tuple[dict[str, Any], list[tuple[str, Any]]] | None = None
+    computing: bool = False
+
+
+def take(run: Run, due: list[str] | None = None) -> Boundary:
+    """Return the present state, at the end of a step."""
+    state = run.trainer.state
+    listening, note = run.trainer.callback_handler.callbacks, run.trainer.note
+    return Boundary(
+        run.randomness(),
+        run.loader.state_dict(),
+        run.trainer.records.state_dict(),
+        state.total_flos,
+        state.num_input_tokens_seen,
+        len(state.log_history),
+        due or [],
+        (states.collect(listening, note), states.collect_dicts(listening, note)) if due else None,
+    )
+
+
+def put_back(run: Run) -> None:
+    """Put back what was changed since the last step; streams and place only go to the checkpoint."""
+    kept, trainer = run.boundary, run.trainer
+    if kept is None:
+        return
+    if kept.computing:
+        run.health.buffers.put_back(True)
+    trainer.records.load_state_dict(kept.records, trainer.strategy.device)
+    trainer.state.total_flos, trainer.state.num_input_tokens_seen = kept.operations, kept.tokens
+    if kept.callbacks is not None:
+        states.restore(trainer.callback_handler.callbacks, kept.callbacks[0], trainer.note)
+        states.restore_dicts(trainer.callback_handler.callbacks, kept.callbacks[1], trainer.note)
+    del trainer.state.log_history[kept.entries :]
