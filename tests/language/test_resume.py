@@ -72,3 +72,25 @@ def test_replay_shows_the_documents_of_a_packed_row(runs, capsys):
     assert "Step 6: 4 rows of pass 1" in out
     assert out.count("document") > 4
     assert "<|end|>" in out
+
+
+@pytest.mark.parametrize("name", ["bfd", "packed stream, buffer, workers"])
+def test_a_file_of_data_that_was_changed_meanwhile_is_noticed(tmp_path, capsys, name):
+    """One word of one row is another, as long as before; the same words in a file that was copied are no change."""
+    place = tiny.make_place(tmp_path)
+    file = resumes.write(place, name)
+    assert main(["train", "-c", str(file), "training.max_steps=4"]) == 0
+    run = str(file.parent / "run")
+    folder = file.parent / "parts"
+    data = next(folder.iterdir()) if folder.is_dir() else place / "text.jsonl"
+    before = data.read_text()
+    data.write_text(before)
+    assert main(["train", "--resume", run, "training.max_steps=5"]) == 0
+    words = before.split(" ")
+    number = next(i for i in range(len(words) // 2, len(words)) if words[i] == "cat")
+    words[number] = "dog"
+    data.write_text(" ".join(words))
+    capsys.readouterr()
+    assert main(["train", "--resume", run, "training.max_steps=6"]) == 2
+    assert "The training data is not what" in capsys.readouterr().err
+    assert main(["train", "--resume", run, "training.max_steps=6", "training.allow_data_change=true"]) == 0
