@@ -124,7 +124,39 @@ def fail_calls() -> bool:
     return done.returncode == 0
 
 
+def alive(place: Path, seconds: float) -> tuple[float, int]:
+    """Let the run train for some seconds, kill it, and return those seconds and its new steps."""
+    before, steps = len(kills.lines(place)), kills.steps_done(place)
+    process = kills.start(place, {"settings": {"max_steps": 10**7, "save_steps": 25, "save_total_limit": 2},
+                                  "width": WIDTH, "pause": 0.01})  # fmt: skip
+    while process.poll() is None and len(kills.lines(place)) == before:
+        time.sleep(0.005)
+    began = time.monotonic()
+    time.sleep(seconds)
+    process.kill()
+    trained = time.monotonic() - began
+    errors = process.communicate()[1]
+    assert process.returncode == -signal.SIGKILL, errors[-2000:]
+    return trained, kills.steps_done(place) - steps
+
+
+def goodput(seconds: float = 600, every: float = 30) -> bool:
+    """Kill a run again and again; it must do 95 % of the steps that it does undisturbed in the time that it trains.
+
+    Reading the checkpoint, saving, and steps that are done again count against it; the start of Python does not.
+    """
+    chance = random.Random(0)
+    with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory() as quiet:
+        trained, steps = alive(Path(quiet), 2 * every)
+        rate, lives = steps / trained, []
+        while sum(span for span, _ in lives) < seconds:
+            lives.append(alive(Path(name), chance.uniform(0.5, 1.5) * every))
+        share = kills.steps_done(Path(name)) / (rate * sum(span for span, _ in lives))
+        print(f"{len(lives)} kills, one in {every:g} s: {share:.1%} of the steps of a run left alone", flush=True)
+        return share >= 0.95
+
+
 if __name__ == "__main__":
-    parts = (kill, terminate, fill, fail_calls)
+    parts = (kill, terminate, fill, fail_calls, goodput)
     chosen = [part for part in parts if part.__name__ in sys.argv[1:]] or parts
     sys.exit(0 if all(part() for part in chosen) else 1)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo  # noqa: F401  every optimizer loads it; here, so that a run's "start" is ours and not torch's
 
 from tests.reliability import cases
 from trainwright import Trainer, TrainerCallback, TrainingArguments
