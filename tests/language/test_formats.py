@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import random
 import re
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from tests.language import tiny_language as tiny
-from trainwright import ConfigError, DataError
+from trainwright import ConfigError, DataError, Trainer, TrainingArguments
 from trainwright.cli.main import main
 from trainwright.config.load import load_checked
 from trainwright.config.params import TrainerType
@@ -129,6 +130,156 @@ def test_preferences_with_and_without_a_prompt(place, tmp_path):
     assert text.tokenizer.decode(text.train[0]["rejected_ids"]) == "no<|im_end|>\n"
 
 
+@pytest.mark.parametrize(
+    "row",
+    [{"prompt": [TALK[0]], "chosen": "sat", "rejected": "ran"},
+     {"prompt": "the cat", "chosen": [{"role": "assistant", "content": "sat"}], "rejected": "ran"},
+     {"prompt": "the cat", "chosen": [TALK[0], {"role": "assistant", "content": "sat"}],
+      "rejected": [TALK[0], {"role": "assistant", "content": "ran"}]}],
+    ids=["chat prompt", "chat answer", "the prompt in the answers too"],
+)  # fmt: skip
+def test_preferences_that_mix_texts_and_messages(place, tmp_path, row):
+    text = text_of(place, [row], tmp_path, model={"chat_template": "chatml"})
+    decoded = [text.tokenizer.decode(text.train[0][f"{name}_ids"]) for name in ("prompt", "chosen", "rejected")]
+    prompt = "<|im_start|>user\nthe cat<|im_end|>\n<|im_start|>assistant\n"
+    assert decoded == [prompt, "sat<|im_end|>\n", "ran<|im_end|>\n"]
+
+
+def test_completions_that_mix_texts_and_messages(place, tmp_path):
+    text = text_of(place, [{"prompt": [TALK[0]], "completion": "sat"}], tmp_path, model={"chat_template": "chatml"})
+    assert learned(text) == "sat<|im_end|>\n"
+
+
+def marking(place, folder, pattern):
+    """A model's folder whose tokenizer sets marks around every text."""
+    from tokenizers import processors
+
+    tokenizer = tiny.new_tokenizer()
+    tokenizer.bos_token = "<|im_start|>"
+    marks = [("<|im_start|>", 2), ("<|end|>", 0)]
+    tokenizer._tokenizer.post_processor = processors.TemplateProcessing(single=pattern, special_tokens=marks)
+    tokenizer.save_pretrained(folder)
+    return {"tokenizer_name": str(folder)}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "row", "expected"),
+    [("<|im_start|> $A", {"text": "<|im_start|>the cat"}, "<|im_start|>the cat<|end|>"),
+     ("<|im_start|> $A", {"text": "the cat"}, "<|im_start|>the cat<|end|>"),
+     ("<|im_start|> $A <|end|>", {"text": "the cat<|end|>"}, "<|im_start|>the cat<|end|>"),
+     ("<|im_start|> $A <|end|>", {"prompt": "the", "completion": " cat"}, "<|im_start|>the cat<|end|>"),
+     ("<|im_start|> $A <|end|>", {"prompt": "the", "chosen": " cat", "rejected": " dog"}, "<|im_start|>the cat<|end|>"),
+     ("<|im_start|> $A", {"text": "<|im_start|><|im_start|>cat"}, "<|im_start|><|im_start|>cat<|end|>")],
+)  # fmt: skip
+def test_begin_and_end_tokens_stand_there_once(place, tmp_path, pattern, row, expected):
+    text = text_of(place, [row], tmp_path, model=marking(place, tmp_path / "marks", pattern))
+    first = text.train[0]
+    ids = first["input_ids"] if "input_ids" in first else torch.cat([first["prompt_ids"], first["chosen_ids"]])
+    assert text.tokenizer.decode(ids) == expected
+    doubled = row.get("text", "").startswith("<|im_start|>") or "<|end|>" in pattern
+    assert any("it stands there once" in note for note in text.notes) == doubled
+
+
+@pytest.mark.parametrize("muted", [{"weight": 0}, {"train": False}])
+@pytest.mark.parametrize("marked", [False, True], ids=["any template", "a template with marks"])
+def test_a_turn_that_weighs_nothing_is_not_learned(place, tmp_path, muted, marked):
+    template = chat.NAMED_TEMPLATES["chatml"]
+    if marked:
+        template = (
+            "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}{% if m['role'] == 'assistant' %}"
+            "{% generation %}{{ m['content'] + '<|im_end|>\n' }}{% endgeneration %}{% else %}"
+            "{{ m['content'] + '<|im_end|>\n' }}{% endif %}{% endfor %}"
+        )
+    rows = [{"messages": [TALK[0], {**TALK[1], **muted}, TALK[2], {**TALK[3], "weight": 1}]}]
+    text = text_of(place, rows, tmp_path, {"assistant_only_loss": True}, {"chat_template": template})
+    assert learned(text) == "ran home<|im_end|>\n"
+    everything = text_of(place, rows, tmp_path, {}, {"chat_template": template})
+    whole = "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in TALK)
+    own = "sat on<|im_end|>\n" if not marked else "<|im_start|>assistant\nsat on<|im_end|>\n"
+    assert learned(everything) == whole.replace(own, "")
+
+
+def test_text_stays_text(place, tmp_path):
+    """The reference is python's own reader of CSV, and what stands in the JSON."""
+    file = tmp_path / "a.csv"
+    file.write_text('prompt,completion\nis it?,NA\nname?,null\n1+1,2\nzip?,0010\nsay,"a, b"\n')
+    with file.open(newline="") as rows:
+        expected = [row["completion"] + "<|end|>" for row in csv.DictReader(rows)]
+    assert completions(place, tmp_path, file) == expected
+    dates = ["2020-01-02", "2020-01-02 10:00:00", "2020-01-02T00:00:00Z"]
+    file = tiny.write_rows(tmp_path / "a.jsonl", [{"prompt": "when?", "completion": date} for date in dates])
+    assert completions(place, tmp_path, file) == [date + "<|end|>" for date in dates]
+
+
+def completions(place, tmp_path, file, **dataset):
+    content = tiny.settings(place, "text")
+    content["data"]["train"]["datasets"] = [{"dataset_name": str(file), **dataset}]
+    text = load_text(load_checked(tiny.write_yaml(tmp_path / "run.yaml", content)).config)
+    return [learned(text, number) for number in range(len(text.train))]
+
+
+@pytest.fixture(scope="module")
+def many_files(tmp_path_factory):
+    """Train and test files, a folder for validation, and the same saved by `datasets`."""
+    root = tmp_path_factory.mktemp("splits")
+    folder = root / "files"
+    (folder / "dev").mkdir(parents=True)
+    parts = {"train": 4, "more": 2, "my-test": 3, "dev/a": 2}
+    for name, count in parts.items():
+        tiny.write_rows(folder / f"{name}.jsonl", [{"text": f"{name} {i}"} for i in range(count)])
+    tables = {
+        name: datasets.Dataset.from_dict({"text": [f"{name} {i}" for i in range(3)]}) for name in ("train", "test")
+    }
+    datasets.DatasetDict(tables).save_to_disk(str(root / "saved"))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "expected"),
+    [("files", "train", ["more 0", "more 1", "train 0", "train 1", "train 2", "train 3"]),
+     ("files", "test", ["my-test 0", "my-test 1", "my-test 2"]),
+     ("files", "val", ["dev/a 0", "dev/a 1"]),
+     ("files", "train[:2]", ["more 0", "more 1"]),
+     ("files", "test[1:]+validation[50%:]", ["my-test 1", "my-test 2", "dev/a 1"]),
+     ("files/my-test.jsonl", "train", ["my-test 0", "my-test 1", "my-test 2"]),
+     ("files/my-test.jsonl", "test[-1:]", ["my-test 2"]),
+     ("saved", "test", ["test 0", "test 1", "test 2"]),
+     ("saved", "train[:1]", ["train 0"])],
+)  # fmt: skip
+def test_splits_of_local_data_are_obeyed(place, tmp_path, many_files, name, split, expected):
+    assert completions(place, tmp_path, many_files / name, split=split) == [row + "<|end|>" for row in expected]
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "message"),
+    [("files", "tets", "files' has no split 'tets'; it has test, train, validation."),
+     ("files/train.jsonl", "test", "train.jsonl' has no split 'test'; it has train."),
+     ("saved", "validation", "saved' has no split 'validation'; it has test, train."),
+     ("files", "train[:x]", "split 'train[:x]' cannot be read: Unrecognized instruction format")],
+)  # fmt: skip
+def test_splits_that_are_not_there_are_refused(place, tmp_path, many_files, name, split, message):
+    with pytest.raises(DataError, match=re.escape(message)):
+        completions(place, tmp_path, many_files / name, split=split)
+
+
+def test_a_text_column_given_to_the_trainer_ends_as_from_a_file(place, tmp_path):
+    rows = [{"text": "the cat"}, {"text": "the dog<|end|>"}]
+    from_file = text_of(place, rows, tmp_path).train
+    arguments = TrainingArguments(str(tmp_path / "out"), use_cpu=True, max_steps=1, save_strategy="no")
+    trainer = Trainer(tiny.new_model(), arguments, train_dataset=rows, processing_class=tiny.new_tokenizer())
+    for number in range(2):
+        assert torch.equal(trainer.train_dataset[number]["labels"], from_file[number]["labels"])
+    stream = datasets.Dataset.from_list(rows).to_iterable_dataset()
+    trainer = Trainer(tiny.new_model(), arguments, train_dataset=stream, processing_class=tiny.new_tokenizer())
+    assert [row["labels"].tolist() for row in trainer.train_dataset] == [row["labels"].tolist() for row in from_file]
+    assert trainer.train().global_step == 1
+    with pytest.raises(DataError, match="Row 1 has None in 'text'"):
+        Trainer(
+            tiny.new_model(), arguments, train_dataset=[*rows[:1], {"text": None}],
+            processing_class=tiny.new_tokenizer(),
+        )  # fmt: skip
+
+
 def test_the_prompt_of_an_implicit_preference_is_trls():
     trl = pytest.importorskip("trl", reason="trl is not installed")
     rng = random.Random(0)
@@ -165,7 +316,7 @@ def test_assistant_turns_of_known_templates_are_those_that_trl_marks(family):
     assert not chat.has_marks(tokenizer)
     text = chat.render(tokenizer, TALK)
     assert text == full
-    ours = chat.assistant_spans(tokenizer, TALK, text)
+    ours = chat.spans_of(tokenizer, TALK, text, chat.assistant_turns(TALK))
     assert {i for start, end in ours for i in range(start, end)} == {i for a, b in spans for i in range(a, b)}
 
 
@@ -178,7 +329,7 @@ def test_a_template_that_strips_earlier_thoughts_is_masked_by_content():
     )
     thoughtful = [{**m, "content": f"hm</think>{m['content']}"} if m["role"] == "assistant" else m for m in TALK]
     text = chat.render(tokenizer, thoughtful)
-    spans = chat.assistant_spans(tokenizer, thoughtful, text)
+    spans = chat.spans_of(tokenizer, thoughtful, text, chat.assistant_turns(thoughtful))
     assert [text[a:b] for a, b in spans] == ["sat on<end>", "hm</think>ran home<end>"]
 
 
@@ -295,6 +446,12 @@ BAD = {
     "tools": ([{"messages": TALK, "tools": "{x"}], "Row 0: 'tools' is a text, but not JSON"),
     "labels": ([{"input_ids": [1, 2], "labels": [1]}], "Row 0 has 2 input_ids but 1 labels"),
     "half tokens": ([{"input_ids": [1, 2.5]}], "Row 0 is not tokens: TypeError 2.5 is no whole number"),
+    "an empty conversation": ([{"messages": TALK}, {"messages": []}], "Row 1 has no message in 'messages'"),
+    "a null": ([{"text": "the cat"}, {"text": None}], "Row 1 has None in 'text'. Drop the row"),
+    "null labels": ([{"input_ids": [1, 2], "labels": [1, 2]}, {"input_ids": [1], "labels": None}], "Row 1 has None in"),
+    "roles": ([{"messages": TALK[:1]}], "Row 0: The chat template refuses a conversation of the roles user: no"),
+    "a weight": ([{"messages": [TALK[0], {**TALK[1], "weight": 0.5}]}], "in 'messages' has weight 0.5 and train None"),
+    "no prompt": ([{"chosen": TALK[1:2], "rejected": TALK[3:]}], "Row 0: There is no prompt: 'chosen' and 'rejected'"),
     "nothing": ([], "is empty: it has no row"),
 }  # fmt: skip
 
@@ -303,7 +460,8 @@ BAD = {
 def test_bad_rows(place, tmp_path, name):
     rows, message = BAD[name]
     with pytest.raises((DataError, ConfigError), match=re.escape(message)) as caught:
-        text_of(place, rows, tmp_path, model={} if "template" in name else {"chat_template": "chatml"})
+        template = "{{ raise_exception('no') }}" if name == "roles" else "chatml"
+        text_of(place, rows, tmp_path, model={} if "template" in name else {"chat_template": template})
     assert "Traceback" not in str(caught.value)
 
 

@@ -82,10 +82,16 @@ def render(tokenizer: Any, messages: Sequence[Message], prompt: bool = False, **
         raise DataError(f"The chat template refuses a conversation of the roles {roles}: {error}.") from None
 
 
-def assistant_spans(
-    tokenizer: Any, messages: Sequence[Message], text: str, final_only: bool = False, **settings: Any
+def assistant_turns(messages: Sequence[Message], final_only: bool = False) -> list[int]:
+    """Return the numbers of the messages that the assistant wrote, or with `final_only` of the last one."""
+    turns = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
+    return turns[-1:] if final_only else turns
+
+
+def spans_of(
+    tokenizer: Any, messages: Sequence[Message], text: str, turns: Sequence[int], **settings: Any
 ) -> list[Span]:
-    """Return the parts of a rendered conversation that the assistant wrote: each turn without its header, with its end.
+    """Return the parts of a rendered conversation that are some of its turns: each without its header, with its end.
 
     A template without `{% generation %}` marks is asked what it makes of the conversation up to each turn. Where that
     is no beginning of the whole (templates that strip earlier thoughts), the turn is found by its content.
@@ -94,7 +100,7 @@ def assistant_spans(
         tokenizer: with a chat template.
         messages: the conversation.
         text: the whole of it, rendered.
-        final_only: only the last turn of the assistant.
+        turns: numbers of messages; the header of one that the assistant did not write counts as its own.
         settings: further variables of the template, tools.
 
     Returns:
@@ -103,10 +109,10 @@ def assistant_spans(
     Raises:
         DataError: a turn cannot be found in the text.
     """
-    turns = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
     spans = []
-    for number in turns[-1:] if final_only else turns:
-        before = render(tokenizer, messages[:number], prompt=True, **settings) if number else ""
+    for number in turns:
+        mine = messages[number]["role"] == "assistant"
+        before = render(tokenizer, messages[:number], prompt=mine, **settings) if number else ""
         until = render(tokenizer, messages[: number + 1], **settings)
         if number and text.startswith(until) and until.startswith(before):
             spans.append((len(before), len(until)))

@@ -75,7 +75,7 @@ def canonical(row: Mapping[str, Any], number: int) -> dict[str, Any]:
         number: of the row, for messages.
 
     Raises:
-        DataError: a message without role or content, tools that are not JSON.
+        DataError: a message without role or content, a weight that is neither 0 nor 1, tools that are not JSON.
     """
     new = {name: value for name, value in row.items() if value is not None}
     if "conversations" in new and "messages" not in new:
@@ -83,6 +83,8 @@ def canonical(row: Mapping[str, Any], number: int) -> dict[str, Any]:
     for name in _CHAT_COLUMNS:
         if is_chat(new.get(name)):
             new[name] = [_message(one, name, number) for one in new[name]]
+    if new.get("tools") == "":
+        del new["tools"]  # an empty cell of a CSV file
     if isinstance(new.get("tools"), str):
         try:
             new["tools"] = json.loads(new["tools"]) or None
@@ -104,21 +106,54 @@ def _message(given: Mapping[str, Any], column: str, number: int) -> dict[str, An
             "(or 'from' and 'value')."
         )
     message.setdefault("content", "")
+    if message.get("weight", 1) not in (0, 1) or message.get("train", True) not in (True, False):
+        raise DataError(
+            f"Row {number}: a message in '{column}' has weight {message.get('weight')!r} and train "
+            f"{message.get('train')!r}; a turn is learned (weight 1, train true) or it is not (weight 0, train false)."
+        )
     return message
+
+
+def is_muted(message: Mapping[str, Any]) -> bool:
+    """Whether a message says of itself that it is not learned: OpenAI's and Mistral's `weight: 0`, `train: false`."""
+    return not message.get("weight", 1) or not message.get("train", True)
+
+
+def of_one_kind(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row whose prompt and answers mix texts and messages with messages alone: a prompt that is a text is what
+    the user says, an answer that is one is what the assistant says. A row of one kind stays as it is."""
+    names = [name for name in ("prompt", "completion", "chosen", "rejected") if name in row]
+    if len({is_chat(row[name]) for name in names}) < 2:
+        return dict(row)
+    answers = [row[name] for name in names if name != "prompt" and is_chat(row[name])]
+    if answers and all(answer[0].get("role") not in ("assistant", "tool") for answer in answers):
+        names.remove("prompt")  # the answers begin with it
+    said = {
+        name: [{"role": "user" if name == "prompt" else "assistant", "content": row[name]}]
+        for name in names
+        if isinstance(row[name], str)
+    }
+    return {**row, **said}
 
 
 def with_prompt(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return a preference with its prompt: what chosen and rejected begin with alike, where none is given apart.
 
     A space before the first difference belongs to the answers, as TRL has it.
+
+    Raises:
+        DataError: there is no prompt.
     """
+    row = of_one_kind(row)
     chosen, rejected = row["chosen"], row["rejected"]
     if "prompt" in row and is_chat(row["prompt"]) == is_chat(chosen):
         return dict(row)
     shared = 0
     while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
         shared += 1
-    shared = min(shared, len(chosen) - 1, len(rejected) - 1)
+    shared = max(0, min(shared, len(chosen) - 1, len(rejected) - 1))
+    if is_chat(chosen) and not shared:
+        raise DataError("There is no prompt: 'chosen' and 'rejected' begin with no message alike. Give 'prompt'.")
     if shared and chosen[shared - 1] == " ":
         shared -= 1
     return {**row, "prompt": chosen[:shared], "chosen": chosen[shared:], "rejected": rejected[shared:]}

@@ -17,7 +17,7 @@ from trainwright.data.token_rows import PAIR_COLUMNS, ROW_COLUMNS, TokenRows
 from trainwright.data.tokenize import TextRules
 from trainwright.errors import DataError
 
-_VERSION = f"{__version__}/1"  # of what tokenising makes of a row
+_VERSION = f"{__version__}/2"  # of what tokenising makes of a row
 _NAMED = 5
 _LOW = 1000  # rows below which more processes cost more than they save
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from trainwright.batch import IGNORED
 from trainwright.data import chat
-from trainwright.data.formats import Format, canonical, is_chat, whole_numbers, with_prompt
+from trainwright.data.formats import Format, canonical, is_chat, is_muted, of_one_kind, whole_numbers, with_prompt
 from trainwright.errors import DataError
 
 
@@ -58,11 +59,14 @@ class TextRules:
             DataError: it cannot be tokenised, with its number.
         """
         row = canonical(given, number)
+        self._check(given, number)
         try:
             if self.format is Format.PREFERENCE:
                 return self._preference(with_prompt(row))
             ids, labels = self._tokens(row)
-        except (KeyError, TypeError, AttributeError) as error:
+        except DataError as error:
+            raise DataError(f"Row {number}: {error}") from error
+        except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
             raise DataError(
                 f"Row {number} is not {self.format.value}: {type(error).__name__} {error}. It has "
                 f"{', '.join(f'{name} ({type(value).__name__})' for name, value in row.items())}."
@@ -73,6 +77,16 @@ class TextRules:
         cut = 0 if limit is None else max(0, len(ids) - limit)
         return {"input_ids": ids[:limit], "labels": labels[:limit], "cut": cut}
 
+    def _check(self, given: Mapping[str, Any], number: int) -> None:
+        """Raise a DataError where a column that is learned from is None, or a conversation without a message."""
+        names = (self.text_column,) if self.format is Format.TEXT else _COLUMNS[self.format]
+        for name in names:
+            value = given.get(name)
+            if name in given and value is None and not (name in _EITHER and any(given.get(one) for one in _EITHER)):
+                raise DataError(f"Row {number} has None in '{name}'. Drop the row or fill it in.")
+            if isinstance(value, list) and not value and self.format is not Format.TOKENS:
+                raise DataError(f"Row {number} has no message in '{name}'. Drop the row or fill it in.")
+
     def _tokens(self, row: dict[str, Any]) -> tuple[list[int], list[int]]:
         if self.format is Format.TOKENS:
             return whole_numbers(row["input_ids"]), _given_labels(row, self.completion_only)
@@ -80,7 +94,7 @@ class TextRules:
             ids = self._encode(self._ended(row[self.text_column]))
             return ids, ids
         if self.format is Format.COMPLETION:
-            return self._completion(row)
+            return self._completion(of_one_kind(row))
         ids, wrote = self._conversation(row["messages"], row)
         return ids, [token if mine else IGNORED for token, mine in zip(ids, wrote, strict=True)]
 
@@ -116,7 +130,19 @@ class TextRules:
         return text if end is None or text.endswith(end) else text + end
 
     def _encode(self, text: str) -> list[int]:
-        return self.tokenizer(text)["input_ids"]
+        """Return the tokens of a text; marks that the tokenizer sets around it, and that it has already, once."""
+        ids = self.tokenizer(text)["input_ids"]
+        before, after = self.marks
+        if before and ids[: 2 * len(before)] == before * 2:
+            ids = ids[len(before) :]
+        if after and ids[-2 * len(after) :] == after * 2:
+            ids = ids[: -len(after)]
+        return ids
+
+    @cached_property
+    def marks(self) -> tuple[list[int], list[int]]:
+        """The tokens that the tokenizer sets before and after a text by itself."""
+        return marks_of(self.tokenizer)
 
     def _settings(self, row: Mapping[str, Any]) -> dict[str, Any]:
         own = row.get("chat_template_kwargs") or {}
@@ -129,21 +155,61 @@ class TextRules:
     def _conversation(self, messages: Sequence[Any], row: Mapping[str, Any]) -> tuple[list[int], Sequence[Any]]:
         """Return the tokens of a conversation, and for each whether it is learned."""
         settings = self._settings(row)
-        if self.assistant_only and chat.has_marks(self.tokenizer) and not self.final_turn_only:
-            made = self.tokenizer.apply_chat_template(
-                list(messages), return_dict=True, return_assistant_tokens_mask=True, **settings
-            )
-            return made["input_ids"], made["assistant_masks"]
+        muted = [number for number, message in enumerate(messages) if is_muted(message)]
+        wrote = self._written(messages, settings)
+        if wrote is not None and not muted:
+            return wrote
         text = chat.render(self.tokenizer, messages, **settings)
-        if not (self.assistant_only or self.final_turn_only):
+        if not (self.assistant_only or self.final_turn_only or muted):
             ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
             return ids, [True] * len(ids)
         if not self.tokenizer.is_fast:
-            raise DataError("assistant_only_loss needs a fast tokenizer, which tells where in the text a token stands.")
-        spans = chat.assistant_spans(self.tokenizer, messages, text, self.final_turn_only, **settings)
+            raise DataError(
+                "assistant_only_loss, weight and train need a fast tokenizer, which tells where in the text a token "
+                "stands."
+            )
         made = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        wrote = [any(start <= a < end for start, end in spans) for a, _ in made["offset_mapping"]]
-        return made["input_ids"], wrote
+        mine: Sequence[Any] = [True] * len(made["input_ids"])
+        if wrote is not None:
+            mine = wrote[1]
+        elif self.assistant_only or self.final_turn_only:
+            turns = chat.assistant_turns(messages, self.final_turn_only)
+            mine = _within(made, chat.spans_of(self.tokenizer, messages, text, turns, **settings))
+        others = _within(made, chat.spans_of(self.tokenizer, messages, text, muted, **settings))
+        return made["input_ids"], [learned and not other for learned, other in zip(mine, others, strict=True)]
+
+    def _written(self, messages: Sequence[Any], settings: Mapping[str, Any]) -> tuple[list[int], Sequence[Any]] | None:
+        """Return the tokens of a conversation and what of them the template marks as the assistant's, where that is
+        wanted."""
+        if not self.assistant_only or self.final_turn_only or not chat.has_marks(self.tokenizer):
+            return None
+        made = self.tokenizer.apply_chat_template(
+            list(messages), return_dict=True, return_assistant_tokens_mask=True, **settings
+        )
+        return made["input_ids"], made["assistant_masks"]
+
+
+_EITHER = ("messages", "conversations")
+_COLUMNS = {
+    Format.TOKENS: ("input_ids", "labels", "completion_mask", "assistant_masks"),
+    Format.COMPLETION: ("prompt", "completion"),
+    Format.MESSAGES: _EITHER,
+    Format.PREFERENCE: ("chosen", "rejected"),
+}
+
+
+def _within(made: Any, spans: Sequence[chat.Span]) -> list[bool]:
+    """Return for each token whether it begins within one of some parts of the text."""
+    return [any(start <= first < end for start, end in spans) for first, _ in made["offset_mapping"]]
+
+
+def marks_of(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """Return the tokens that a tokenizer sets before and after a text by itself."""
+    whole, bare = (tokenizer("a", add_special_tokens=with_marks)["input_ids"] for with_marks in (True, False))
+    for start in range(len(whole) - len(bare) + 1):
+        if whole[start : start + len(bare)] == bare:
+            return whole[:start], whole[start + len(bare) :]
+    return [], []
 
 
 def _given_labels(row: Mapping[str, Any], completion_only: bool) -> list[int]:

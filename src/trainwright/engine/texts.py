@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from trainwright.data.blocks import BlockStream
 from trainwright.data.columns import column_names
+from trainwright.data.formats import Format
+from trainwright.data.kinds import has_state, is_stream
 from trainwright.data.text_collators import PaddedBatch
+from trainwright.data.tokenize import TextRules
 from trainwright.models import inspect as models
 from trainwright.models.inspect import limits
 
@@ -20,7 +24,8 @@ _LONGEST = 1_000_000  # tokenizers without a limit say 10^30
 
 
 def tokenize(trainer: Trainer) -> None:
-    """Turn sets with a column `text` and no input of the model into tokens, labels being the tokens.
+    """Turn sets with a column `text` and no input of the model into tokens, each text ending with the end token; the
+    tokens are the labels.
 
     The tokenizer is the one that was given, or the one in the folder that the model was loaded from. Without one, or
     for a model that is no causal language model, everything stays as it is, and the error about the columns follows.
@@ -48,7 +53,9 @@ def _is_text(trainer: Trainer, dataset: Any) -> bool:
     taken = set(trainer.signature_columns or ()) - set(trainer.label_names)
     if not names or _TEXT not in names or "input_ids" not in taken or taken.intersection(names):
         return False
-    return models.shifts_labels(trainer.model) and isinstance(dataset[0][_TEXT], str)
+    if is_stream(dataset) and not has_state(dataset):
+        return False
+    return models.shifts_labels(trainer.model) and isinstance(next(iter(dataset))[_TEXT], str | None)
 
 
 def _own_tokenizer(trainer: Trainer) -> Any:
@@ -62,9 +69,12 @@ def _own_tokenizer(trainer: Trainer) -> Any:
 
 
 def _tokens(trainer: Trainer, dataset: Any, tokenizer: Any, most: int) -> Any:
+    """Return rows of tokens, by the rules for texts in a file: each ends with the end token."""
     if not _is_text(trainer, dataset):
         return dataset
-    texts = [dataset[number][_TEXT] for number in range(len(dataset))]
-    rows = tokenizer(texts, truncation=True, max_length=most)["input_ids"]
+    rules = TextRules(tokenizer, Format.TEXT, most)
+    if is_stream(dataset):
+        return BlockStream(dataset, rules, None, 0, trainer.args.seed)
+    rows = [rules.row(dataset[number], number)["input_ids"] for number in range(len(dataset))]
     return [{"input_ids": torch.tensor(ids), "attention_mask": torch.ones(len(ids), dtype=torch.int64),
              "labels": torch.tensor(ids)} for ids in rows]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from trainwright.config.params import TrainerType
 from trainwright.config.schema import DatasetSplitParams, TrainingConfig, TrainTarget
 from trainwright.data import chat, sources
 from trainwright.data.blocks import BlockStream
-from trainwright.data.formats import Format, format_of
+from trainwright.data.formats import Format, format_of, is_chat
 from trainwright.data.packing import PackedRows
 from trainwright.data.prepare import prepare
 from trainwright.data.tokenize import TextRules
@@ -97,6 +98,25 @@ def rules_of(config: TrainingConfig, kind: TrainerType, options: Any, tokenizer:
     )
 
 
+def notes_of_marks(rules: TextRules, table: Any) -> list[str]:
+    """Return what to say of begin and end tokens that would stand there twice: the tokenizer's own, and the text's."""
+    before, after = rules.marks
+    tokenizer, said = rules.tokenizer, []
+    names = [name for name in (rules.text_column, "prompt", "chosen") if name in columns_of(table)]
+    if rules.format in (Format.TOKENS, Format.MESSAGES) or not names:
+        return []
+    begin = tokenizer.decode(before)
+    texts = [row[names[0]] for row in islice(iter(table), _LOOKED_AT)]
+    if before and any(isinstance(text, str) and text.startswith(begin) for text in texts):
+        said.append(
+            f"Texts begin with {begin!r}, which the tokenizer sets before every text too; it stands there once."
+        )
+    if after and not all(is_chat(text) for text in texts):
+        end = tokenizer.decode(after)
+        said.append(f"The tokenizer sets {end!r} after every text by itself; at an end it stands there once.")
+    return said
+
+
 def columns_of(table: Any) -> list[str]:
     """Return the names of the columns of a dataset or stream."""
     return list(table.column_names or next(iter(table)))
@@ -116,6 +136,7 @@ def load_text(config: TrainingConfig) -> Text:
     tokenizer = tokenizer_of(config, options)
     rules = rules_of(config, kind, options, tokenizer, found)
     notes = [] if config.training.trainer_type is kind else [f"The data holds {found.value}, so this is {kind.name}."]
+    notes += notes_of_marks(rules, table)
     train = rows_of(config, config.data.train, table, rules, options, "training data", notes)
     evaluation = None
     if config.data.validation.datasets:
