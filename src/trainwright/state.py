@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
+
+UNKNOWN = sys.maxsize  # steps of a run by passes over a stream
 
 
 @dataclass
@@ -49,6 +52,10 @@ class TrainerState:
         saved = json.loads(Path(json_path).read_text(encoding="utf-8"))
         known = {f.name for f in fields(cls)}
         return cls(**{name: value for name, value in saved.items() if name in known})
+
+    def step_of(self, between: str = " of ") -> str:
+        """Return the step and the number of all steps, where that is known: `4 of 10`."""
+        return str(self.global_step) + (f"{between}{self.max_steps}" if self.max_steps < UNKNOWN else "")
 
     def compute_steps(self, args: StepIntervals, max_steps: int) -> None:
         """Turn logging, evaluation and save intervals below 1 into shares of `max_steps`, rounded up."""

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from trainwright.callbacks.base import TrainerCallback
-from trainwright.state import TrainerControl, TrainerState
+from trainwright.state import UNKNOWN, TrainerControl, TrainerState
 
 
 class PrinterCallback(TrainerCallback):
@@ -30,7 +30,9 @@ class ProgressCallback(TrainerCallback):
         """Open the bar, on the main process of a terminal."""
         if state.is_world_process_zero and sys.stdout.isatty():
             self.bar = new_bar()
-            self.training = self.bar.add_task("training", total=state.max_steps, completed=state.global_step)
+            self.training = self.bar.add_task(
+                "training", total=state.max_steps if state.max_steps < UNKNOWN else None, completed=state.global_step
+            )
             self.bar.start()
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -88,7 +90,7 @@ def new_bar() -> Any:
 def log_line(logs: dict[str, Any], state: TrainerState) -> str:
     """Return logged numbers as one line: step, then name and value."""
     shown = [f"{name} {_short(value)}" for name, value in logs.items() if name != "total_flos"]
-    return "  ".join([f"step {state.global_step}/{state.max_steps}", *shown])
+    return "  ".join([f"step {state.step_of('/')}", *shown])
 
 
 def _short(value: Any) -> str:

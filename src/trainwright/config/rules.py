@@ -93,6 +93,9 @@ def _data(config: TrainingConfig) -> Iterator[Fault]:
     if train.stream and params.max_steps <= 0 and params.lr_scheduler_type not in SCHEDULERS_WITHOUT_TOTAL:
         yield ("data.train.stream", "a stream has no length, so the run needs training.max_steps",
                f"or a schedule without an end: {', '.join(SCHEDULERS_WITHOUT_TOTAL)}")  # fmt: skip
+    elif train.stream and params.max_steps <= 0 and 0 < (params.warmup_ratio or params.warmup_steps or 0) < 1:
+        yield (f"training.warmup_{'ratio' if params.warmup_ratio else 'steps'}",
+               "a share of a run over a stream, whose steps are not known", "give steps, or max_steps")  # fmt: skip
     if train.stream and params.train_sampling_strategy == "group_by_length":
         yield "training.train_sampling_strategy", "a stream cannot be grouped by length", "leave it out"
 

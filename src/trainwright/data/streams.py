@@ -2,17 +2,21 @@
 
 With worker processes, every worker reads its shard of the stream, and micro-batches come from the shards in turn. So a
 place in a stream is one place per shard, and whose turn it is.
+
+A stream that does not ask torch which worker reads it has no shards: every worker reads all of it, and keeps the
+micro-batches that are its turn, so that they are those of a single reader, in its order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data._utils import worker
 
 from trainwright import randomness
 from trainwright.data.counting import counting
@@ -33,12 +37,33 @@ class Place:
         rows: read in this pass.
         state: what the stream says of itself, if it can.
         generators: states of those that the stream holds, where it has a state; else the pass begins anew with them.
+        whole: whether the stream is not divided among the workers, so that rows are those of all of it.
+        total: rows that all readers had read when there was another number of them.
     """
 
     shard: int
     rows: int = 0
     state: Any = None
     generators: Any = ()
+    whole: bool = False
+    total: int = 0
+
+    @property
+    def drawing(self) -> int:
+        """The number that tells the random numbers of shards apart."""
+        return 0 if self.whole else self.shard
+
+
+class AskedInfo:
+    """What torch tells a worker of itself; notes whether the stream has asked which one it is."""
+
+    def __init__(self, info: Any) -> None:
+        self.info = info
+        self.asked = False
+
+    def __getattr__(self, name: str) -> Any:
+        self.asked = self.asked or name in ("id", "seed")
+        return getattr(self.info, name)
 
 
 @dataclass(frozen=True)
@@ -62,6 +87,7 @@ class RankStream(IterableDataset):
         begin: where the readers begin their next pass, the one whose turn it is first; None for the start.
         stamped: whether every micro-batch comes with its place.
         place: where the reader in this process stands.
+        divided: whether the stream is known to be divided among workers; else that is seen at its first row.
     """
 
     def __init__(
@@ -86,7 +112,9 @@ class RankStream(IterableDataset):
         self.begin: list[Place] | None = None
         self.stamped = False
         self.place = Place(0)
+        self.divided = False
         self._worker: int | None = None
+        self.info: AskedInfo | None = None
         self._first = randomness.own_states(stream)
 
     def set_epoch(self, epoch: int) -> None:
@@ -103,11 +131,14 @@ class RankStream(IterableDataset):
             randomness.restore_own(self.place.generators, self.stream)
         elif self._worker is not None:  # whether it is a new process or one that stays
             randomness.restore_own(self._first, self.stream)
-        for group in self._groups():
+        for number, group in enumerate(self._groups()):
             if self.drop_last and sum(map(len, group)) < self.batch_size * self.world.size:
                 return
-            batch = self._collated(group)
+            mine = not self.place.whole or number % self._readers() == self.place.shard
+            batch = self._collated(group) if mine else None
             self.place = replace(self.place, rows=self.place.rows + sum(map(len, group)), state=None)
+            if not mine:
+                continue
             yield Stamped(batch, self.now() if self._worker is not None else self.place) if self.stamped else batch
 
     def now(self) -> Place:
@@ -121,10 +152,16 @@ class RankStream(IterableDataset):
         if info is None:
             return begin[0] if begin else Place(0)
         if self._worker is None:
-            self._worker = info.id
+            self._worker, self.info = info.id, AskedInfo(info)
+            worker._worker_info = self.info  # type: ignore[assignment]
+        assert self.info is not None
         place = begin[self._worker] if begin else Place(self._worker)
-        object.__setattr__(info, "id", place.shard)  # streams ask torch for the number of their worker
+        object.__setattr__(self.info.info, "id", place.shard)  # streams ask torch for the number of their worker
         return place
+
+    def _readers(self) -> int:
+        info = get_worker_info()
+        return 1 if info is None else info.num_workers
 
     def _groups(self) -> Iterator[list[list[Any]]]:
         """Yield the rows of every rank's next micro-batch, from the reader's place on."""
@@ -134,24 +171,38 @@ class RankStream(IterableDataset):
         row = self.place.rows - counted
         groups = self._groups_from(row)
         with counting(counted if self.place.shard == 0 else 0, "rows read again") as tell:
-            while row < counted:
+            while row < (max(counted, self.place.total) if self.place.whole else counted):
                 read = sum(map(len, next(groups, [])))
-                row = row + read if read else counted
+                if not read:
+                    break
+                row += read
                 tell(read)
+        if self.place.whole:
+            self.place = replace(self.place, rows=row, total=0)
         yield from groups
 
     def _groups_from(self, row: int) -> Iterator[list[list[Any]]]:
-        rows: Iterator[Any] | None = None
+        rows: Iterator[Any] | None = self._begun() if row == 0 and self._readers() > 1 and not self.divided else None
         while True:
             group = []
             for _ in range(self.world.size):
-                with draws(self.seed, int(self.epoch), self.place.shard, row):
+                with draws(self.seed, int(self.epoch), self.place.drawing, row):
                     rows = iter(self.stream) if rows is None else rows
                     group.append(list(islice(rows, self.batch_size)))
                 row += len(group[-1])
             if not group[0]:
                 return
             yield group
+
+    def _begun(self) -> Iterator[Any]:
+        """Return the rows of the stream, of which the first is read, and note whether it has asked for its worker."""
+        assert self.info is not None
+        self.info.asked = False
+        with draws(self.seed, int(self.epoch), 0, 0):
+            rows = iter(self.stream)
+            first = list(islice(rows, 1))
+        self.place = replace(self.place, whole=not self.info.asked)
+        return chain(first, rows)
 
     def _collated(self, group: list[list[Any]]) -> Any:
         mine = group[self.world.rank]
@@ -161,7 +212,7 @@ class RankStream(IterableDataset):
         if self.drawing is None:
             batch = self.collate(rows)
         else:
-            batch = self.drawing.make(lambda: self.collate(rows), int(self.epoch), self.place.shard, first, 1)
+            batch = self.drawing.make(lambda: self.collate(rows), int(self.epoch), self.place.drawing, first, 1)
         return batch if mine else Repeat(batch)
 
 
@@ -176,6 +227,7 @@ class StreamSource:
         self.places: dict[int, Place] = {}
         self.last = -1
         self.generators: list[Any] = []
+        self.told = False  # that the stream has no shards
         self.live = False  # whether the stream in this process stands at the place, and not still before it
 
     @property
@@ -196,6 +248,8 @@ class StreamSource:
             self._explain()
         with reading(self.loader) as batches:
             for stamped in batches:
+                if stamped.place.whole and self.readers > 1 and not self.told:
+                    self._tell()
                 self.last = stamped.place.shard
                 self.places[self.last] = stamped.place
                 self.live = True
@@ -205,7 +259,18 @@ class StreamSource:
         """End the processes that read the shards."""
         end_workers(self.loader)
 
+    def _tell(self) -> None:
+        self.told = True
+        self.note(
+            f"The {type(self.stream.stream).__name__} does not divide itself among the {self.readers} workers, so each "
+            "reads all of it and keeps its share. To read every row once, ask torch.utils.data.get_worker_info() in "
+            "its __iter__: itertools.islice(rows, info.id, None, info.num_workers)."
+        )
+
     def _in_turn(self) -> list[Place]:
+        newest = max(self.places.values(), key=lambda place: place.rows, default=Place(0))
+        if newest.whole:
+            return [replace(newest, shard=turn) for turn in range(self.readers)]
         shards = [(self.last + 1 + turn) % self.readers for turn in range(self.readers)]
         return [self.places.get(shard, Place(shard)) for shard in shards]
 
@@ -215,7 +280,8 @@ class StreamSource:
                 "The checkpoint does not say where the stream stood; it was written by another engine. Start the pass "
                 "anew with ignore_data_skip=True."
             )
-        rows = sum(place.rows for place in self.places.values() if place.state is None)
+        counted = [place.rows for place in self.places.values() if place.state is None]
+        rows = max(counted) if any(place.whole for place in self.places.values()) and counted else sum(counted)
         if rows:
             self.note(
                 f"{rows} rows of the stream are read again to find the place where the run stopped. A stream with "
@@ -242,7 +308,8 @@ class StreamSource:
         self.live = False
         places = [Place(**place) for place in state.get("places", [])]
         self.last, self.generators = state.get("last", -1), state.get("generators", [])
-        if state.get("readers", self.readers) != self.readers:
-            share = sum(place.rows for place in places) // self.readers
-            places, self.last = [Place(shard, share) for shard in range(self.readers)], -1
+        if state.get("readers", self.readers) != self.readers and not any(place.whole for place in places):
+            total = sum(place.rows for place in places)
+            places = [Place(shard, total // self.readers, total=total) for shard in range(self.readers)]
+            self.last = -1
         self.places = {place.shard: place for place in places}

@@ -51,7 +51,7 @@ def leave(run: Run) -> NoReturn:
     state, args = run.trainer.state, run.trainer.args
     by = f"by {signal.Signals(run.stop).name}"
     why = f"since max_train_time={args.max_train_time} is over," if run.stop == TIME_IS_UP else by
-    where = f"Interrupted {why} at step {state.global_step} of {run.max_steps}; "
+    where = f"Interrupted {why} at step {state.step_of()}; "
     if state.global_step == 0:
         told = where + "nothing was done yet."
     else:

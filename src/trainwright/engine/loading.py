@@ -77,6 +77,7 @@ def divided_stream(trainer: Trainer, loader: DataLoader) -> DataLoader:
         loader.drop_last,
         trainer.args.seed,
     )
+    stream.divided = loader.worker_init_fn is not None  # it may tell each worker its part
     return DataLoader(
         stream,
         batch_size=None,

@@ -45,6 +45,7 @@ def passes(run: Run) -> None:
                 act_on_flags(run)
                 if run.done or run.trainer.control.should_epoch_stop:
                     break
+        run.end_pass()
         run.fire("epoch_end")
         if not run.done or run.trainer.control.should_epoch_stop:
             run.next_epoch()

@@ -22,6 +22,7 @@ from trainwright.engine.meters import LossMeter
 from trainwright.engine.signals import Signals
 from trainwright.errors import CheckpointError
 from trainwright.held import KINDS, held_by, of_object
+from trainwright.state import UNKNOWN
 
 if TYPE_CHECKING:
     from trainwright.engine.trainer import Trainer
@@ -132,7 +133,15 @@ class Run:
         self.position = position
         state.global_step += 1
         share = self.loader.share(position)
-        state.epoch = self.epoch + share if share is not None else state.global_step / self.max_steps
+        if share is not None:
+            state.epoch = self.epoch + share
+        else:
+            state.epoch = state.global_step / self.max_steps if self.max_steps < UNKNOWN else float(self.epoch)
+
+    def end_pass(self) -> None:
+        """Note that the data has no more; a stream without a length tells it only now."""
+        if self.max_steps == UNKNOWN and not self.done:
+            self.trainer.state.epoch = self.epoch + 1.0
 
     def next_epoch(self) -> None:
         """Note that this pass over the data is over."""

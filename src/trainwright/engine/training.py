@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -25,10 +24,12 @@ from trainwright.engine.signals import TIME_IS_UP, Signals, exception_for
 from trainwright.errors import CheckpointError, ConfigError
 from trainwright.held import drawn_from_the_system
 from trainwright.randomness import set_seed
-from trainwright.state import TrainerState, TrainOutput
+from trainwright.state import UNKNOWN, TrainerState, TrainOutput
 
 if TYPE_CHECKING:
     from trainwright.engine.trainer import Trainer
+
+_STEPS = ("warmup_steps", "logging_steps", "eval_steps", "save_steps")
 
 
 def call_model_init(trainer: Trainer, trial: Any = None) -> Any:
@@ -161,7 +162,7 @@ def build(trainer: Trainer, loader: TrainLoader, saved: resume.Saved | None, sig
     if saved is not None:
         resume.restore_rest(run, saved)
         rest = "" if done < max_steps else ": the run is complete, and nothing is left to train"
-        trainer.note(f"Resuming from '{saved.folder}' at step {done} of {max_steps}{rest}.")
+        trainer.note(f"Resuming from '{saved.folder}' at step {trainer.state.step_of()}{rest}.")
     trainer.callback_handler.shared |= {
         "optimizer": trainer.optimizer,
         "lr_scheduler": trainer.lr_scheduler,
@@ -185,7 +186,8 @@ def lengths(args: Any, loader: TrainLoader, done: int, epoch: int, place: int) -
     """Return (optimizer steps, passes over the data) of the whole run.
 
     Raises:
-        ConfigError: the data has no length, and neither max_steps nor a schedule without an end is given.
+        ConfigError: the data has no length, and neither max_steps nor a schedule without an end is given, or steps are
+            given as shares of the run.
     """
     per_epoch = loader.steps_per_epoch
     if args.max_steps > 0:
@@ -199,7 +201,13 @@ def lengths(args: Any, loader: TrainLoader, done: int, epoch: int, place: int) -
             f"The training data has no length, so lr_scheduler_type='{args.lr_scheduler_type}' cannot know the end of "
             "the run. Set max_steps, or use lr_scheduler_type='constant_with_warmup' to run num_train_epochs passes."
         )
-    return sys.maxsize, args.num_train_epochs
+    shares = [f"{name}={value}" for name in _STEPS if 0 < (value := getattr(args, name) or 0) < 1]
+    if shares:
+        raise ConfigError(
+            f"{shares[0]} is a share of the run, but the training data has no length, so its steps are not known. "
+            f"Give a number of steps, or max_steps."
+        )
+    return UNKNOWN, args.num_train_epochs
 
 
 def prepare_state(
