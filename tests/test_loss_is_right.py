@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from tests import tiny
-from trainwright import Trainer, TrainingArguments
+from trainwright import DataError, Trainer, TrainingArguments
 
 ROWS = 12
 CLOSE = 1e-9  # float64: only the order of additions differs
@@ -220,3 +221,40 @@ def test_no_warning_is_raised_by_a_plain_run(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Trainer(tiny.new_line(), arguments(tmp_path, 6, steps=2), train_dataset=tiny.line_rows(24)).train()
+
+
+class Scores(torch.nn.Module):
+    """A layer with the loss of a regression, or of two sets of labels."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(3, 2)
+
+    def forward(self, x, labels=None, more=None):
+        logits = self.layer(x)
+        return {"loss": logits.pow(2).mean(), "logits": logits}
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [({"labels": [0.5, 1.5]}, "but they are torch.float32 of shape (4, 2)"),
+     ({"labels": [1, 0]}, "but they are torch.int64 of shape (4, 2)"),
+     ({"labels": 1, "more": 0}, "but they are several")],
+)  # fmt: skip
+def test_label_smoothing_needs_classes(tmp_path, labels, said):
+    rows = [{"x": torch.ones(3), **{name: torch.tensor(value) for name, value in labels.items()}}] * ROWS
+    args = arguments(tmp_path, 4, 1, label_smoothing_factor=0.1, label_names=list(labels))
+    with pytest.raises(DataError, match=re.escape(said)):
+        Trainer(Scores(), args, train_dataset=rows).train()
+
+
+def test_labels_that_are_none_are_no_labels(tmp_path):
+    rows = [{"x": torch.ones(3), "labels": None, "more": 1}] * 4
+    trainer = Trainer(
+        Scores(), arguments(tmp_path, 4, 1, label_names=["labels", "more"]),
+        data_collator=lambda some: {"x": torch.ones(len(some), 3), "labels": None, "more": torch.ones(len(some))},
+    )  # fmt: skip
+    assert trainer.predict(rows).label_ids.tolist() == [1, 1, 1, 1]
+    mixed = [{"x": torch.ones(3), "labels": None}, {"x": torch.ones(3), "labels": 1}]
+    with pytest.raises(DataError, match="row 0 has None in field 'labels'"):
+        Trainer(Scores(), arguments(tmp_path, 4, 1)).predict(mixed)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.language import tiny_language as tiny
-from trainwright import ConfigError, Trainer, TrainerState
+from trainwright import ConfigError, DataError, Trainer, TrainerState
 from trainwright.cli.main import main
 from trainwright.config import (
     BaseTrainer,
@@ -185,6 +185,79 @@ def test_adapters_go_on_from_a_folder_and_parts_are_frozen(place):
     frozen["model"]["freeze_layers"] = ["model.embed_token"]
     with pytest.raises(ConfigError, match="there is no module 'model.embed_token'. Did you mean 'model.embed_tokens'"):
         build_trainer(load_checked(tiny.write_yaml(tiny.Path("mine.yaml"), frozen)).config)
+
+
+def grown(place, tmp_path, kwargs=None, **training):
+    content = tiny.settings(place, "text", output_dir=str(tmp_path / "out"), max_steps=4, **training)
+    tiny.write_rows(tmp_path / "thoughts.jsonl", [{"text": "<think>the cat</think>"}] * 8)
+    content["data"]["train"]["datasets"] = [{"dataset_name": str(tmp_path / "thoughts.jsonl")}]
+    content["model"] |= kwargs or {"new_special_tokens": ["<think>", "</think>"]}
+    content["peft"] = {"lora_r": 4, "lora_target_modules": ["q_proj"]}
+    return load_checked(tiny.write_yaml(tmp_path / "run.yaml", content)).config
+
+
+@pytest.mark.parametrize(
+    "kwargs", [None, {"tokenizer_kwargs": {"extra_special_tokens": ["<think>", "</think>"]}}], ids=["ours", "kwargs"]
+)
+def test_new_tokens_grow_the_embeddings(place, tmp_path, kwargs):
+    from transformers import AutoModelForCausalLM
+
+    trainer = build_trainer(grown(place, tmp_path, kwargs))
+    old = AutoModelForCausalLM.from_pretrained(place / "model")
+    assert trainer.train_dataset[0]["input_ids"].tolist()[0] == 320
+    for name in ("get_input_embeddings", "get_output_embeddings"):
+        ours, before = (getattr(model, name)().weight.detach() for model in (trainer.model, old))
+        assert torch.equal(ours[:320], before)
+        assert (ours[320:] - before.mean(0)).norm() < 0.1 * before.norm(dim=1).mean()  # near the mean, as transformers
+    assert trainer.model.config.vocab_size == 322
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_new_tokens_are_trained_and_saved_with_adapters(place, tmp_path, tied):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = tmp_path / "model"
+    tiny.new_model(tie_word_embeddings=tied).save_pretrained(folder)
+    tiny.new_tokenizer().save_pretrained(folder)
+    given = {"model_name": str(folder), "new_special_tokens": ["<think>", "</think>"]}
+    training = {"use_peft": True, "save_strategy": "steps", "save_steps": 2}
+    holder = build(grown(place, tmp_path, given, **training, save_final_model=True))
+    start = holder.trainer.model.get_input_embeddings().weight.detach().clone()
+    holder.train()
+    ids = torch.tensor([[320, 5, 6, 321]])
+    expected = holder.trainer.model.eval()(ids).logits
+    out = tmp_path / "out"
+    base = AutoModelForCausalLM.from_pretrained(folder)
+    base.resize_token_embeddings(len(AutoTokenizer.from_pretrained(out)))
+    loaded = PeftModel.from_pretrained(base, out).eval()
+    assert torch.equal(loaded(ids).logits, expected)
+    rows = loaded.get_input_embeddings()(torch.arange(322)).detach()
+    assert torch.equal(rows[:320], start[:320])
+    assert not torch.equal(rows[320:], start[320:])
+    shutil.rmtree(out / "checkpoint-4")
+    again = build(grown(place, tmp_path, given, **training))
+    again.train(resume_from_checkpoint=True)
+    assert torch.equal(again.trainer.model.eval()(ids).logits, expected)
+
+
+def test_a_tokenizer_that_is_not_the_models_is_refused(place, tmp_path):
+    larger = tiny.new_tokenizer()
+    larger.add_tokens(["<think>"])
+    larger.save_pretrained(tmp_path / "larger")
+    with pytest.raises(DataError, match="The tokenizer has 321 tokens, but the model knows 320. Give the model's own"):
+        build_trainer(grown(place, tmp_path, {"tokenizer_name": str(tmp_path / "larger")}))
+
+
+def test_keys_of_a_file_are_what_the_trainer_gets(place, caplog):
+    content = write(place, include_num_input_tokens_seen="no", log_level="error")
+    trainer = build_trainer(load_checked(tiny.write_yaml(tiny.Path("mine.yaml"), content)).config)
+    assert (trainer.args.include_num_input_tokens_seen, trainer.args.log_level) == ("no", "error")
+    assert "remove_unused_columns" not in caplog.text
+    content = write(place, remove_unused_columns=True)
+    trainer = build_trainer(load_checked(tiny.write_yaml(tiny.Path("mine.yaml"), content)).config)
+    assert trainer.args.include_num_input_tokens_seen == "non_padding"
+    assert caplog.text.count("remove_unused_columns has no effect here") == 1
 
 
 def test_the_reference_is_computed_once_for_a_run(place, caplog):

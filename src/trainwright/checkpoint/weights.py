@@ -159,12 +159,12 @@ def _check_fit(saved: dict[str, torch.Tensor], own: dict[str, Any], folder: Path
 
 
 def _load_adapter(model: nn.Module, folder: Path) -> None:
-    from peft import set_peft_model_state_dict
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
     if not (folder / ADAPTER).exists():
         raise CheckpointError(f"{folder} holds no adapter ({ADAPTER} is missing), but the model is a PEFT model.")
     result = set_peft_model_state_dict(model, load_file(folder / ADAPTER))
-    if result.unexpected_keys:
-        raise CheckpointError(
-            f"The adapter in {folder} does not fit the model: {', '.join(result.unexpected_keys[:3])}."
-        )
+    own = get_peft_model_state_dict(model)
+    unknown = [name for name in result.unexpected_keys if name not in own]  # those of tied layers are written twice
+    if unknown:
+        raise CheckpointError(f"The adapter in {folder} does not fit the model: {', '.join(unknown[:3])}.")

@@ -61,6 +61,10 @@ class TrainingParams(ArgumentFields):
     max_grad_norm: float | None = 1.0  # type: ignore[assignment]
     dataloader_num_workers: int | str = 0  # type: ignore[assignment]
 
+    # None is decided by the kind of training
+    include_num_input_tokens_seen: str | bool | None = None  # type: ignore[assignment]
+    remove_unused_columns: bool | None = None  # type: ignore[assignment]
+
     # Oumi's names; the TrainingArguments name of the same thing is None until it is given
     optimizer: str = "adamw_torch"
     optim: str | None = None  # type: ignore[assignment]

@@ -24,6 +24,7 @@ class ModelParams:
         model_name: a folder, a name on the hub, or with load_pretrained_weights false a model type of transformers.
         load_pretrained_weights: false starts from random weights, from the configuration and model_kwargs.
         model_kwargs: for from_pretrained, or with random weights for the model's configuration.
+        new_special_tokens: tokens that the tokenizer gets besides its own; the model's embeddings grow with them.
     """
 
     model_name: str | None = None
@@ -31,6 +32,7 @@ class ModelParams:
     tokenizer_name: str | None = None
     tokenizer_pad_token: str | None = None
     tokenizer_kwargs: dict[str, Any] = field(default_factory=dict)
+    new_special_tokens: list[str] = field(default_factory=list)
     processor_kwargs: dict[str, Any] = field(default_factory=dict)
     model_max_length: int | None = None
     load_pretrained_weights: bool = True

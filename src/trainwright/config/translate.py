@@ -41,8 +41,10 @@ def argument_values(params: TrainingParams) -> dict[str, Any]:
     }
     if params.nccl_default_timeout_minutes is not None:
         values["ddp_timeout"] = int(params.nccl_default_timeout_minutes * 60)
-    if params.include_performance_metrics and values["include_num_input_tokens_seen"] == "no":
-        values["include_num_input_tokens_seen"] = "non_padding"
+    if values["include_num_input_tokens_seen"] is None:
+        values["include_num_input_tokens_seen"] = "non_padding" if params.include_performance_metrics else "no"
+    if values["remove_unused_columns"] is None:
+        values["remove_unused_columns"] = True
     return values
 
 

@@ -33,6 +33,8 @@ def default_data_collator(features: list[Any], return_tensors: str = "pt") -> di
     elif first.get("label_ids") is not None:
         batch["labels"] = _stack([row["label_ids"] for row in rows])
     for name, value in first.items():
+        if value is None and any(row[name] is not None for row in rows):
+            raise ValueError(f"'{name}' is None in some rows, and not in others.")
         if name not in ("label", "label_ids") and value is not None and not isinstance(value, str):
             batch[name] = _stack([row[name] for row in rows])
     return batch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,11 @@ from trainwright.config.schema import PeftParams
 from trainwright.errors import ConfigError, missing_package
 
 
-def add_adapters(model: nn.Module, params: PeftParams, adapter: str | None, checkpointing: bool) -> Any:
-    """Return the model with adapters as its only trained weights: new ones, or those of a folder.
+def add_adapters(
+    model: nn.Module, params: PeftParams, adapter: str | None, checkpointing: bool, new_tokens: Sequence[int] = ()
+) -> Any:
+    """Return the model with adapters as its only trained weights: new ones, or those of a folder; rows of new tokens
+    in the embeddings are trained and saved with them.
 
     Raises:
         ConfigError: peft is missing, or the modules named are not there.
@@ -30,9 +34,20 @@ def add_adapters(model: nn.Module, params: PeftParams, adapter: str | None, chec
     try:
         if adapter is not None:
             return peft.PeftModel.from_pretrained(model, adapter, is_trainable=True)
-        return peft.get_peft_model(model, lora_config(params))
+        settings = lora_config(params)
+        settings.trainable_token_indices = _rows_of(model, new_tokens, params.lora_modules_to_save or []) or None
+        return peft.get_peft_model(model, settings)
     except ValueError as error:
         raise ConfigError(f"peft: {str(error).splitlines()[0]}") from error
+
+
+def _rows_of(model: Any, tokens: Sequence[int], whole: Sequence[str]) -> dict[str, list[int]]:
+    """Return the rows of new tokens by the names of the layers that have them and are not trained as a whole."""
+    layers = [model.get_input_embeddings()]
+    if not model.config.get_text_config().tie_word_embeddings:
+        layers.append(model.get_output_embeddings())
+    names = [name for name, part in model.named_modules() if any(part is layer for layer in layers)]
+    return {name: list(tokens) for name in names if tokens and name.rpartition(".")[2] not in whole}
 
 
 def lora_config(params: PeftParams) -> Any:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from trainwright.config.schema import ModelParams
-from trainwright.errors import ConfigError, did_you_mean
+from trainwright.errors import ConfigError, DataError, did_you_mean
 
 _DTYPES = {
     "float32": torch.float32, "fp32": torch.float32, "float": torch.float32, "float16": torch.float16,
@@ -38,6 +38,7 @@ def load_tokenizer(params: ModelParams) -> Any:
             f"model.{'tokenizer_name' if params.tokenizer_name else 'model_name'} '{name}' holds no tokenizer: "
             f"{_first_line(error)} Give model.tokenizer_name: a folder or hub name."
         ) from error
+    tokenizer.add_tokens(params.new_special_tokens, special_tokens=True)
     if params.tokenizer_pad_token is not None:
         tokenizer.pad_token = known_token(tokenizer, params.tokenizer_pad_token, "model.tokenizer_pad_token")
     if tokenizer.pad_token is None:
@@ -47,6 +48,28 @@ def load_tokenizer(params: ModelParams) -> Any:
             f"The tokenizer '{name}' has neither a padding nor an end token; give model.tokenizer_pad_token."
         )
     return tokenizer
+
+
+def grow(model: Any, tokenizer: Any, params: ModelParams) -> list[int]:
+    """Let a model's embeddings grow by the new tokens of its file, and return their numbers; old rows stay as they are,
+    new ones begin as transformers has it, near the mean of the old ones.
+
+    Raises:
+        DataError: the tokenizer has more tokens than the model, and not because the file asks for them.
+    """
+    known = model.get_input_embeddings().num_embeddings
+    beyond = {token: number for token, number in tokenizer.get_vocab().items() if number >= known}
+    if not beyond:
+        return []
+    given = [params.tokenizer_kwargs.get(name) or [] for name in ("extra_special_tokens", "additional_special_tokens")]
+    asked = {str(token) for some in given for token in (some.values() if isinstance(some, dict) else some)}
+    if not set(beyond) <= asked.union(params.new_special_tokens):
+        raise DataError(
+            f"The tokenizer has {len(tokenizer)} tokens, but the model knows {known}. Give the model's own tokenizer "
+            "(model.tokenizer_name), or name the tokens that are new (model.new_special_tokens)."
+        )
+    model.resize_token_embeddings(len(tokenizer))
+    return sorted(beyond.values())
 
 
 def known_token(tokenizer: Any, token: str, name: str) -> str:

@@ -151,10 +151,10 @@ def logits_of(outputs: Any) -> torch.Tensor:
 
 
 def labels_of(inputs: Any, label_names: Sequence[str]) -> Any:
-    """Return the labels of a batch: the one, a tuple of several, or None."""
+    """Return the labels of a batch: the one, a tuple of several, or None; those that are None are none."""
     if not isinstance(inputs, Mapping):
         return None
-    found = [inputs[name] for name in label_names if name in inputs]
+    found = [inputs[name] for name in label_names if inputs.get(name) is not None]
     return None if not found else found[0] if len(found) == 1 else tuple(found)
 
 
@@ -166,7 +166,16 @@ def smoothed_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, smoothing
         labels: class indices, shape (...); -100 is no target.
         smoothing: share of the target probability spread evenly over all classes.
         shifted: whether logits at t predict the label at t + 1.
+
+    Raises:
+        DataError: the labels are not classes.
     """
+    if not isinstance(labels, torch.Tensor) or labels.is_floating_point() or labels.shape != logits.shape[:-1]:
+        given = f"{labels.dtype} of shape {tuple(labels.shape)}" if isinstance(labels, torch.Tensor) else "several"
+        raise DataError(
+            f"label_smoothing_factor needs labels that are classes, whole numbers of shape {tuple(logits.shape[:-1])} "
+            f"for logits of shape {tuple(logits.shape)}, but they are {given}. Set it to 0."
+        )
     if shifted:
         logits, labels = logits[..., :-1, :], labels[..., 1:]
     return functional.cross_entropy(

@@ -25,7 +25,7 @@ def targets_of(batch: Any, label_names: Sequence[str], shifted: bool) -> torch.T
         return None
     if isinstance(batch.get("shift_labels"), torch.Tensor):
         return batch["shift_labels"] != IGNORED
-    labels = next((batch[name] for name in label_names if name in batch), None)
+    labels = next((batch[name] for name in label_names if batch.get(name) is not None), None)
     if not isinstance(labels, torch.Tensor) or labels.is_floating_point() or labels.ndim == 0:
         return None
     return (labels[..., 1:] if shifted and labels.ndim > 1 else labels) != IGNORED

@@ -19,12 +19,12 @@ from trainwright.data.text_collators import FlatBatch, PaddedBatch, PairBatch
 from trainwright.engine import fusing
 from trainwright.engine.trainer import Trainer
 from trainwright.models.adapters import add_adapters, quantization
-from trainwright.models.load import freeze, load_model, without_dropout
+from trainwright.models.load import freeze, grow, load_model, without_dropout
 from trainwright.objectives.preference import PreferenceLoss
 from trainwright.randomness import set_seed
 from trainwright.tasks.language.reference import with_reference
 from trainwright.tasks.language.show import show_rows
-from trainwright.tasks.language.text import Text, check_vocabulary, load_text
+from trainwright.tasks.language.text import Text, load_text
 
 
 def build(config: TrainingConfig) -> Trainer:
@@ -48,6 +48,9 @@ def build(config: TrainingConfig) -> Trainer:
         processing_class=text.tokenizer,
         objective=PreferenceLoss(text.options) if dpo else None,
     )
+    set_levels(config.training)  # the Trainer has set those of the libraries by log_level
+    if config.training.remove_unused_columns:
+        trainer.note("remove_unused_columns has no effect here: rows of tokens have the columns that are used.")
     if dpo:
         add_reference(trainer, config, text)
     else:
@@ -62,9 +65,9 @@ def build(config: TrainingConfig) -> Trainer:
 
 
 def arguments(params: TrainingParams) -> TrainingArguments:
-    """Return the arguments of a run; rows of tokens have the columns that their collator wants."""
-    values = argument_values(params) | {"remove_unused_columns": False, "log_level": "passive"}
-    if values["include_num_input_tokens_seen"] == "no":
+    """Return the arguments of a run; tokens are counted without padding unless the file says otherwise."""
+    values = argument_values(params) | {"remove_unused_columns": False}
+    if params.include_num_input_tokens_seen is None:
         values["include_num_input_tokens_seen"] = "non_padding"
     return TrainingArguments(**values)
 
@@ -73,7 +76,9 @@ def set_levels(params: TrainingParams) -> None:
     """Quieten the libraries as asked, with bars on a terminal only; tell tensorboard its folder."""
     from transformers.utils.logging import disable_progress_bar
 
-    logging.getLogger("trainwright").setLevel(getattr(logging, params.log_level.upper(), logging.INFO))
+    if params.log_level != "passive":
+        own = "DEBUG" if params.log_level == "detail" else params.log_level.upper()
+        logging.getLogger("trainwright").setLevel(getattr(logging, own, logging.INFO))
     level = getattr(logging, params.dep_log_level.upper(), logging.WARNING)
     for name in ("transformers", "datasets", "peft"):
         logging.getLogger(name).setLevel(level)
@@ -86,7 +91,10 @@ def set_levels(params: TrainingParams) -> None:
 def build_model(config: TrainingConfig, args: TrainingArguments, text: Text) -> Any:
     """Return the model: loaded or random, frozen in parts, with adapters."""
     model = load_model(config.model, text.tokenizer, quantization(config.peft))
-    check_vocabulary(text.tokenizer, model)
+    new_tokens = grow(model, text.tokenizer, config.model)
+    if new_tokens:
+        shown = ", ".join(text.tokenizer.convert_ids_to_tokens(new_tokens))
+        text.notes.append(f"The model's embeddings have grown by {len(new_tokens)} new tokens: {shown}.")
     if isinstance(text.train, PackedRows) or text.options.padding_free:
         model.config.use_cache = False
     if text.kind is TrainerType.DPO and text.options.disable_dropout:
@@ -95,7 +103,8 @@ def build_model(config: TrainingConfig, args: TrainingArguments, text: Text) -> 
         model.config.eos_token_id = model.generation_config.eos_token_id = text.tokenizer.eos_token_id
     freeze(model, config.model.freeze_layers)
     if config.training.use_peft:
-        return add_adapters(model, config.peft, config.model.adapter_model, bool(args.activation_checkpointing))
+        checkpointing = bool(args.activation_checkpointing)
+        return add_adapters(model, config.peft, config.model.adapter_model, checkpointing, new_tokens)
     return model
 
 
@@ -115,6 +124,7 @@ def add_reference(trainer: Trainer, config: TrainingConfig, text: Text) -> None:
     fresh_adapters = config.training.use_peft and config.model.adapter_model is None
     if options.ref_model is not None:
         objective.reference = load_model(replace(config.model, model_name=options.ref_model), text.tokenizer)
+        grow(objective.reference, text.tokenizer, config.model)
     elif fresh_adapters:
         objective.without_adapters = model.disable_adapter
     elif not options.precompute_ref_log_probs:

@@ -20,7 +20,7 @@ from trainwright.data.formats import Format, format_of, is_chat
 from trainwright.data.packing import PackedRows
 from trainwright.data.prepare import prepare
 from trainwright.data.tokenize import TextRules
-from trainwright.errors import ConfigError, DataError
+from trainwright.errors import ConfigError
 from trainwright.models.load import known_token, load_tokenizer
 
 _SPECIAL = re.compile(r"<\|[^|<>\s]+\|>|<(?:start|end)_of_turn>|\[/?INST\]")
@@ -220,14 +220,4 @@ def warn_of_ends(text: Text) -> None:
         text.notes.append(
             f"The chat template writes {', '.join(split)}, which the tokenizer knows only as several tokens. Use the "
             "template that belongs to the tokenizer, or add the tokens to it."
-        )
-
-
-def check_vocabulary(tokenizer: Any, model: Any) -> None:
-    """Raise a DataError where the tokenizer has more tokens than the model."""
-    known = model.get_input_embeddings().num_embeddings
-    if len(tokenizer) > known:
-        raise DataError(
-            f"The tokenizer has {len(tokenizer)} tokens, but the model knows {known}. Give the model's own tokenizer "
-            "(model.tokenizer_name)."
         )
