@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-setup check bench torture format clean
+.PHONY: demo test test-setup test-versions check bench torture format clean
 
 demo: $(STAMP)
 	$(BIN)/trainwright demo
@@ -24,6 +24,11 @@ test-setup:
 	      || echo "They could not be installed; their tests will be skipped."; \
 	  fi; \
 	fi
+
+# Floor, pinned, newest and newest Python, an environment each in .versions; prints the table of docs/versions.md.
+# SETS=floor runs one of them.
+test-versions: $(STAMP)
+	$(BIN)/python -m tests.versions $(SETS)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
@@ -47,4 +52,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 clean:
-	rm -rf .venv build dist
+	rm -rf .venv .versions build dist

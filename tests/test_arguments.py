@@ -11,6 +11,7 @@ import transformers
 from transformers import HfArgumentParser
 from transformers.training_args import OptimizerNames, SchedulerType
 
+from tests import installed
 from trainwright import ConfigError, Seq2SeqTrainingArguments, TrainingArguments
 from trainwright.args import names
 from trainwright.args.durations import seconds
@@ -29,6 +30,7 @@ def default(field):
     return field.default_factory() if field.default is MISSING else field.default
 
 
+@installed.todays_arguments
 @pytest.mark.parametrize("ours", [TrainingArguments, Seq2SeqTrainingArguments], ids=lambda kind: kind.__name__)
 def test_fields_and_defaults_are_those_of_the_installed_transformers(ours):
     theirs = {f.name: default(f) for f in fields(getattr(transformers, ours.__name__))}
@@ -49,6 +51,7 @@ def test_every_field_stands_in_the_docs_with_what_becomes_of_it():
     assert {name for name, fate in rows.items() if fate == "refused"} == set(REFUSED)
 
 
+@installed.todays_arguments
 def test_tables_of_names_are_those_of_the_installed_transformers():
     assert set(names.SCHEDULERS) == {kind.value for kind in SchedulerType}
     assert set(names.OPTIMIZERS) | set(names.REFUSED_OPTIMIZERS) == {kind.value for kind in OptimizerNames}

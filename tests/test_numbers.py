@@ -10,7 +10,7 @@ import transformers
 from torch.utils.data import IterableDataset
 
 import trainwright
-from tests import tiny
+from tests import installed, tiny
 
 STEPS = 20
 TOLERANCE = 1e-5  # both compute in float32; the order of additions may differ
@@ -72,6 +72,7 @@ CAUSAL = {
 }
 
 
+@installed.true_mean
 @pytest.mark.parametrize("name", CAUSAL)
 def test_causal_language_model(tmp_path, name):
     both(tmp_path, tiny.llama, tiny.tokens(ragged=True), **CAUSAL[name])
@@ -115,10 +116,12 @@ def test_group_by_length(tmp_path):
     both(tmp_path, tiny.bert_classifier, tiny.sentences(96), collator=collator, learning_rate=1e-3, **settings)
 
 
+@installed.true_mean
 def test_iterable_dataset(tmp_path):
     both(tmp_path, tiny.llama, Stream(tiny.tokens(200, ragged=True)), learning_rate=1e-3)
 
 
+@installed.true_mean
 @pytest.mark.slow
 def test_iterable_dataset_with_accumulation(tmp_path):
     settings = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 3}
@@ -129,12 +132,14 @@ def test_plain_module(tmp_path):
     both(tmp_path, tiny.new_line, tiny.line_rows(), learning_rate=1e-2)
 
 
+@installed.true_mean
 @pytest.mark.parametrize("make", [tiny.gpt_neox, tiny.llama])
 def test_dropout(tmp_path, make):
     data = tiny.tokens(40, ragged=True)
     both(tmp_path, lambda: make(dropout=0.1), data, learning_rate=1e-3, per_device_train_batch_size=4)
 
 
+@installed.true_mean
 def test_bf16(tmp_path):
     # bfloat16 keeps 8 bits of mantissa, so only the course of the loss is compared
     settings = {"learning_rate": 1e-3, "bf16": True}

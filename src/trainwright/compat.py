@@ -9,12 +9,17 @@ from __future__ import annotations
 import functools
 import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 
 logger = logging.getLogger("trainwright")
 
 TESTED = {"torch": "2.15", "transformers": "5.24"}
 """The newest releases that the tests have passed with; a test holds them against `docs/versions.md`."""
+
+NO_FSDP = {"min_num_params": 0, "xla": False, "xla_fsdp_v2": False, "xla_fsdp_grad_ckpt": False}
+"""What TrainingArguments of transformers before 5.10 hold as fsdp_config where the user gave none."""
 
 
 @functools.cache
@@ -47,3 +52,20 @@ def cache_field() -> str:
 
     fields = Seq2SeqLMOutput.__dataclass_fields__
     return "cache" if "cache" in fields else "past_key_values"
+
+
+@contextmanager
+def meta_autocast() -> Iterator[None]:
+    """Let models ask inside whether autocast is on for the meta device, which torch before 2.13 does not know."""
+    import torch
+
+    known = torch.is_autocast_enabled
+
+    def asked(device: str = "cuda") -> bool:
+        return device != "meta" and known(device)
+
+    torch.is_autocast_enabled = asked  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        torch.is_autocast_enabled = known

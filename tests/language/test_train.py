@@ -9,6 +9,7 @@ import shutil
 import pytest
 import torch
 
+from tests import installed
 from tests.language import tiny_language as tiny
 from trainwright import ConfigError, DataError, Trainer, TrainerState
 from trainwright.cli.main import main
@@ -311,6 +312,7 @@ def test_seed_003(place):
     assert not issubclass(Trainer, BaseTrainer)
 
 
+@installed.true_mean
 def test_compare_runs_the_engines_on_the_same_rows(place, capsys):
     pytest.importorskip("trl", reason="trl is not installed")
     tiny.write_yaml(tiny.Path("mine.yaml"), write(place))

@@ -7,6 +7,7 @@ import logging
 import pytest
 import torch
 
+from tests import installed
 from tests.language import tiny_language as tiny
 from trainwright.config.build import build_trainer
 from trainwright.config.load import load_checked
@@ -100,6 +101,7 @@ SFT = {
 }
 
 
+@installed.true_mean
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SFT)
 def test_sft_is_trls(place, tmp_path, name):
@@ -162,6 +164,7 @@ def test_dpo_is_trls(place, tmp_path, name):
     compare(mine, reference, ["grad_norm"], STEEP if steep else CLOSE)
 
 
+@installed.true_mean
 @pytest.mark.slow
 @pytest.mark.parametrize("more", [{}, {"gradient_accumulation_steps": 2}], ids=["", "accumulation"])
 def test_dpo_of_conversations_with_an_implicit_prompt_is_trls(place, tmp_path, more):

@@ -8,6 +8,7 @@ from datetime import timedelta
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from trainwright import compat
 from trainwright.args import execution, monitoring, normalize, optimization, saving
 from trainwright.args.aliases import translate
 from trainwright.args.option import option
@@ -177,6 +178,8 @@ def adopt(foreign: Any) -> TrainingArguments:
     known = {f.name for f in fields(kind)}
     values = {f.name: getattr(foreign, f.name) for f in fields(foreign)}
     values.pop("accelerator_config", None)  # transformers fills in an object where the user gave nothing
+    if values.get("fsdp_config") == compat.NO_FSDP:
+        values.pop("fsdp_config")
     values.pop("restore_callback_states_from_checkpoint", None)  # its default, False, is not ours
     adopted = kind(**{name: value for name, value in values.items() if name in known})
     for name in values.keys() - known:

@@ -55,6 +55,9 @@ class ProblemTransformerConfig(PreTrainedConfig):
     activation_function: str = "gelu"
     init_std: float = 0.02
 
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**{"is_encoder_decoder": True, **given})  # False by default in transformers before 5.4
+
 
 Rotation = tuple[torch.Tensor, torch.Tensor]
 """Cosine and sine of every position's angles, each of shape (tokens, width of a head / 2)."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from trainwright import compat
 from trainwright.config.params import TrainerType
 from trainwright.config.schema import TrainingConfig
 from trainwright.config.translate import argument_values
@@ -99,7 +100,7 @@ def saved_bytes(model: Any, rows: int, length: int) -> int:
     AttentionInterface.register(_NAME, _kernel)
     AttentionMaskInterface.register(_NAME, lambda *given, **named: None)  # a mask would need the values of tensors
     base.set_attn_implementation(_NAME)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with compat.meta_autocast(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         base.get_decoder()(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
     return sum(kept.values())
 

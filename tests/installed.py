@@ -1,0 +1,22 @@
+"""Comparisons that say nothing with an older transformers, each with what that one does otherwise."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+import pytest
+
+from trainwright.compat import release
+
+TRANSFORMERS = release(version("transformers"))
+
+
+def _from(number: tuple[int, int], reason: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(number > TRANSFORMERS, reason=reason)
+
+
+true_mean = _from((5, 10), "transformers before 5.10 counts the first label of every row, which no causal loss has")
+gpt2_by_documents = _from((5, 10), "GPT-2 of transformers before 5.10 passes nothing on to its attention")
+todays_arguments = _from(
+    (5, 23), "the tables are those of transformers from 5.23 on; those before have fewer arguments"
+)
