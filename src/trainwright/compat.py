@@ -7,6 +7,7 @@ Every difference says from which floor of `pyproject.toml` on it can go. The tab
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 import re
 from collections.abc import Iterator
@@ -43,6 +44,18 @@ def warn_of_untested_versions() -> None:
 def release(text: str) -> tuple[int, ...]:
     """Return major and minor number of a version such as 2.14.1+cu130."""
     return tuple(int(number) for number in re.findall(r"\d+", text)[:2])
+
+
+def check_writing(repository: str, token: str | None) -> None:
+    """Ask the hub whether a token may write to a repository, where huggingface_hub knows how to ask.
+
+    Raises:
+        HfHubHTTPError: it may not.
+    """
+    from huggingface_hub import auth_check
+
+    if "write" in inspect.signature(auth_check).parameters:
+        auth_check(repository, token=token, write=True)
 
 
 @functools.cache

@@ -41,9 +41,11 @@ class Resuming:
 class Hub:
     """The Hugging Face hub; nothing is sent unless push_to_hub is set or called."""
 
-    push_to_hub: bool = option(False, "Push the model to the hub on saving.")
+    push_to_hub: bool = option(False, "Push the model to the hub on saving; its token is tried at construction.")
     hub_token: str | None = option(None, "Token for the hub.")
-    hub_private_repo: bool | None = option(None, "Make the repository private.")
+    hub_private_repo: bool | None = option(
+        None, "Make the repository private; one that is there and public is refused."
+    )
     hub_model_id: str | None = option(None, "Repository; the folder's name when not given.")
     hub_strategy: str = option("every_save", "What is pushed: end, every_save, checkpoint, all_checkpoints.")
     hub_always_push: bool = option(False, "Push even when the push before has not finished.")

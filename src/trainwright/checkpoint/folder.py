@@ -43,14 +43,20 @@ def open_temporary(place: Path) -> Path:
 def seal(folder: Path, run_id: str) -> None:
     """Flush every file to the disk and write the manifest that says what belongs to the folder, and to which run."""
     files = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+    for name in sorted(files_in(folder)):
+        path = folder / name
         _flush(path)
-        files[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "sha256": checksum(path)}
+        files[name.as_posix()] = {"size": path.stat().st_size, "sha256": checksum(path)}
     manifest = folder / MANIFEST
     content = {"version": 1, "run": run_id, "files": files}
     manifest.write_text(json.dumps({**content, "sha256": digest(content)}, indent=1) + "\n", encoding="utf-8")
     _flush(manifest)
     _flush(folder)
+
+
+def files_in(folder: Path) -> set[Path]:
+    """Return the files in a folder and its folders, relative to it."""
+    return {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
 
 
 def publish(temporary: Path, place: Path) -> None:

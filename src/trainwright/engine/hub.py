@@ -1,63 +1,71 @@
-"""The Hugging Face hub and the model card: thin calls of huggingface_hub, only when asked for."""
+"""The Hugging Face hub: what is pushed, where to and when; calls of huggingface_hub, only when asked for.
+
+What is pushed as the model is what a save writes of it, and a card; checkpoints are pushed where the strategy names
+them. The files lie as links in a folder of their own meanwhile: nothing else of the run's folder is sent, and nothing
+that is sent can be deleted on the way.
+"""
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from trainwright import compat
+from trainwright.checkpoint import folder
+from trainwright.engine.card import CARD
+from trainwright.errors import ConfigError
 
 if TYPE_CHECKING:
     from trainwright.engine.trainer import Trainer
 
-_STATE_FILES = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*", "trainer_state.json", "trainwright.json")
-
 
 def init_hf_repo(trainer: Trainer, token: str | None = None, private: bool | None = None) -> None:
-    """Make the repository that the arguments name, if it is not there."""
-    if trainer.is_world_process_zero():
-        from huggingface_hub import create_repo
-
-        args = trainer.args
-        name = args.hub_model_id or Path(args.output_dir or ".").resolve().name
-        made = create_repo(name, token=token or args.hub_token, private=private or args.hub_private_repo, exist_ok=True)
-        trainer.hub_model_id = made.repo_id
-
-
-def create_model_card(trainer: Trainer, model_name: str | None = None, **details: Any) -> None:
-    """Write README.md into the output folder: arguments, results and versions; nothing is looked up online.
+    """Make the repository that the arguments name, if it is not there; the main process does.
 
     Args:
-        model_name: title; the folder's name when not given.
-        details: language, license, tags, finetuned_from, tasks, dataset_tags, dataset, dataset_args: for the header.
-    """
-    if not trainer.is_world_process_zero():
-        return
-    import torch
+        trainer: whose `hub_model_id` it sets.
+        token: `hub_token` when not given.
+        private: whether it is hidden from others; `hub_private_repo` when not given.
 
-    folder = Path(trainer.args.output_dir or ".")
-    folder.mkdir(parents=True, exist_ok=True)
-    header = {
-        "library_name": "transformers",
-        "tags": ["trainwright"],
-        **{k: v for k, v in details.items() if v},
-    }
-    lines = ["---", *(f"{name}: {_yaml(value)}" for name, value in header.items()), "---", ""]
-    lines += [
-        f"# {model_name or folder.resolve().name}",
-        "",
-        "## Results",
-        "",
-        "| step | metric | value |",
-        "|---|---|---|",
-    ]
-    for entry in trainer.state.log_history:
-        for name, value in entry.items():
-            if name.startswith("eval_") and isinstance(value, float):
-                lines.append(f"| {entry['step']} | {name} | {value:.4g} |")
-    lines += ["", "## Arguments", ""]
-    chosen = type(trainer.args)(output_dir=trainer.args.output_dir).to_dict()
-    lines += [f"- {k}: {v}" for k, v in trainer.args.to_dict().items() if chosen.get(k) != v]
-    lines += ["", "## Versions", "", f"- torch {torch.__version__}", ""]
-    (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
+    Raises:
+        ConfigError: nothing can be written there, or it should be private and is there already, for everyone to see.
+    """
+    if trainer.is_world_process_zero():
+        args = trainer.args
+        name = args.hub_model_id or Path(args.output_dir or ".").resolve().name
+        token = args.hub_token if token is None else token
+        private = args.hub_private_repo if private is None else private
+        trainer.hub_model_id = repository(name, token, private)
+
+
+def repository(name: str, token: str | None, private: bool | None) -> str:
+    """Return the full name of a repository that can be written to; it is made if it is not there.
+
+    Raises:
+        ConfigError: it cannot be written to, or should be private and is not.
+    """
+    from huggingface_hub import create_repo, model_info
+
+    try:
+        made = create_repo(name, token=token, private=private, exist_ok=True).repo_id
+        compat.check_writing(made, token)
+        seen_by_all = bool(private) and not model_info(made, token=token).private
+    except Exception as error:  # of the network, of the hub, of a name that cannot be
+        raise ConfigError(
+            f"Nothing can be pushed to the repository '{name}': {_reason(error)}. Give hub_token= a token that may "
+            "write there (or log in: hf auth login), another hub_model_id, or leave out push_to_hub."
+        ) from error
+    if seen_by_all:
+        raise ConfigError(
+            f"The repository '{made}' should be private, but it is there already and everyone can see it; nothing was "
+            "sent. Make it private in its settings on the hub, or give another hub_model_id."
+        )
+    return made
 
 
 def push_to_hub(
@@ -66,56 +74,179 @@ def push_to_hub(
     blocking: bool = True,
     token: str | None = None,
     revision: str | None = None,
-    **kwargs: Any,
+    private: bool | None = None,
+    **details: Any,
 ) -> Any:
-    """Save model and card, and upload the output folder; return what huggingface_hub returns."""
-    trainer.create_model_card(**kwargs)
-    trainer.save_model(_internal_call=True)
-    if not trainer.is_world_process_zero():
-        return None
-    from huggingface_hub import upload_folder
+    """Save model and card into the output folder, and upload them and nothing else.
 
-    trainer.init_hf_repo(token=token)
+    Args:
+        trainer: whose model it is.
+        commit_message: of the commit.
+        blocking: whether to return only when it is done.
+        token: `hub_token` when not given.
+        revision: branch; `hub_revision` when not given.
+        private: whether a repository that is made now is hidden from others; `hub_private_repo` when not given.
+        details: for `create_model_card`.
+
+    Returns:
+        What huggingface_hub returns: the commit, or its future where it is not waited for; None on other processes.
+
+    Raises:
+        ConfigError: as `init_hf_repo`.
+    """
     trainer.control = trainer.callback_handler.fire("push_begin", trainer.args, trainer.state, trainer.control)
-    return upload_folder(
-        repo_id=trainer.hub_model_id,
-        folder_path=trainer.args.output_dir,
-        commit_message=commit_message,
-        token=token or trainer.args.hub_token,
-        run_as_future=not blocking,
-        ignore_patterns=[".*", "checkpoint-*/**"],
-        revision=revision or trainer.args.hub_revision,
-    )
+    if not trainer.is_world_process_zero():
+        trainer.save_model(_internal_call=True)
+        return None
+    if trainer.hub_model_id is None or private is not None:
+        trainer.init_hf_repo(token=token, private=private)
+    finish_pushes(trainer)
+    details.setdefault("model_name", str(trainer.hub_model_id).split("/")[-1])
+    output = Path(trainer.args.output_dir or ".")
+    sent = empty_folder(output)
+    trainer.save_model(str(sent), _internal_call=True)
+    # links share what a later save would write over
+    shutil.copytree(sent, output, copy_function=link if blocking else shutil.copy2, dirs_exist_ok=True)
+    trainer.create_model_card(**details)
+    link(output / CARD, sent / CARD)
+    return upload(trainer, sent, commit_message, token=token, revision=revision, blocking=blocking)
 
 
-def push_checkpoint(trainer: Trainer, checkpoint: Path) -> None:
+def push_checkpoint(trainer: Trainer, checkpoint: Path, model_files: Iterable[Path]) -> None:
     """Upload what `hub_strategy` says after a save, in the background; left out while the last upload goes on.
 
     The model's files go to the top of the repository; with `checkpoint` the whole checkpoint also becomes
     `last-checkpoint`, with `all_checkpoints` every checkpoint keeps its name.
+
+    Args:
+        trainer: whose run it is.
+        checkpoint: a folder that was just written.
+        model_files: what in it is the model, relative to it.
     """
     args, strategy = trainer.args, trainer.args.hub_strategy
-    busy = trainer.push_in_progress is not None and not trainer.push_in_progress.done()
-    if strategy == "end" or not trainer.is_world_process_zero() or (busy and not args.hub_always_push):
+    if strategy == "end" or not trainer.is_world_process_zero():
         return
-    from huggingface_hub import upload_folder
-
-    trainer.init_hf_repo()
-    folders: dict[str | None, list[str]] = {None: [*_STATE_FILES]}
+    if trainer.push_in_progress is not None and trainer.push_in_progress.is_done():
+        finish_pushes(trainer)  # they may have failed
+    if trainer.push_in_progress is not None and not args.hub_always_push:
+        trainer.note(f"{checkpoint.name} is not pushed: the push before goes on (hub_always_push=True lets it wait).")
+        return
+    trainer.control = trainer.callback_handler.fire("push_begin", args, trainer.state, trainer.control)
+    places: dict[str | None, Iterable[Path]] = {None: model_files}
     if strategy != "every_save":
-        folders["last-checkpoint" if strategy == "checkpoint" else checkpoint.name] = []
-    for path_in_repo, left_out in folders.items():
-        trainer.push_in_progress = upload_folder(
-            repo_id=trainer.hub_model_id,
-            folder_path=checkpoint,
-            path_in_repo=path_in_repo,
-            commit_message=f"Training in progress, step {trainer.state.global_step}",
-            token=args.hub_token,
-            revision=args.hub_revision,
-            ignore_patterns=left_out,
-            run_as_future=True,
+        whole = [file for file in folder.files_in(checkpoint) if not any(part.startswith(".") for part in file.parts)]
+        places["last-checkpoint" if strategy == "checkpoint" else checkpoint.name] = whole
+    message = f"Training in progress, step {trainer.state.global_step}"
+    try:
+        if trainer.hub_model_id is None:
+            trainer.init_hf_repo()
+        for place, files in places.items():
+            upload(trainer, linked(trainer, checkpoint, place, files), message, place, blocking=False)
+    except (OSError, ConfigError) as error:
+        trainer.note(f"{checkpoint.name} is not pushed: {_reason(error)}. Training goes on.")
+
+
+def linked(trainer: Trainer, checkpoint: Path, place: str | None, files: Iterable[Path]) -> Path:
+    """Return a new folder with files of a checkpoint; at the top of a repository there is a card, too."""
+    output = Path(trainer.args.output_dir or ".")
+    sent = empty_folder(output)
+    for file in files:
+        (sent / file).parent.mkdir(parents=True, exist_ok=True)
+        link(checkpoint / file, sent / file)
+    if place is None:
+        if not (output / CARD).exists():
+            trainer.create_model_card()
+        link(output / CARD, sent / CARD)
+    return sent
+
+
+def upload(
+    trainer: Trainer,
+    sent: Path,
+    message: str | None,
+    place: str | None = None,
+    token: str | None = None,
+    revision: str | None = None,
+    blocking: bool = True,
+) -> Any:
+    """Upload a folder, which is deleted afterwards, to a place in the repository; return the commit, or its future.
+
+    Those in the background go one after another, and are kept for `finish_pushes`.
+    """
+    from huggingface_hub import upload_folder
+    from transformers.utils import PushInProgress
+
+    what = {
+        "repo_id": trainer.hub_model_id,
+        "folder_path": sent,
+        "path_in_repo": place,
+        "commit_message": message,
+        "token": trainer.args.hub_token if token is None else token,
+        "revision": trainer.args.hub_revision if revision is None else revision,
+    }
+    if blocking:
+        try:
+            return upload_folder(**what)
+        finally:
+            shutil.rmtree(sent, ignore_errors=True)
+    job = upload_folder(**what, run_as_future=True)
+    job.add_done_callback(lambda _: shutil.rmtree(sent, ignore_errors=True))
+    before = trainer.push_in_progress.jobs if trainer.push_in_progress is not None else []
+    trainer.push_in_progress = PushInProgress([*before, job])
+    return job
+
+
+def finish_pushes(trainer: Trainer) -> None:
+    """Wait for the uploads that go on, and say which failed; those of a run are not worth its end."""
+    pushes, trainer.push_in_progress = trainer.push_in_progress, None
+    if pushes is None:
+        return
+    if not pushes.is_done():
+        trainer.note(f"Waiting for the push to '{trainer.hub_model_id}'.")
+    pushes.wait_until_done()
+    for error in filter(None, (job.exception() for job in pushes.jobs)):
+        trainer.note(
+            f"A push to '{trainer.hub_model_id}' failed: {_reason(error)}. The files are in "
+            f"'{trainer.args.output_dir}'; push_to_hub() sends the model again."
         )
 
 
-def _yaml(value: Any) -> str:
-    return "[" + ", ".join(str(item) for item in value) + "]" if isinstance(value, list | tuple) else str(value)
+@contextmanager
+def without_bars(args: Any) -> Iterator[None]:
+    """Keep the hub's progress bars, of uploads in the background, out of those of a run that pushes."""
+    if not args.push_to_hub:
+        yield
+        return
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    shown = not are_progress_bars_disabled()
+    if shown:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            enable_progress_bars()
+
+
+def empty_folder(output: Path) -> Path:
+    """Return a new folder in the run's, of a name that is swept where a process dies."""
+    output.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix=f".{folder.PREFIX}-push-", dir=output))
+
+
+def link(source: str | Path, target: str | Path) -> None:
+    """Put a file at a second place, in no space where the file system knows links; what lay there gives way."""
+    Path(target).unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _reason(error: BaseException) -> str:
+    """Return in a line why the hub refused, without what only its operators need."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    told = {401: "the hub does not accept the token", 403: "the token may not write there"}.get(status or 0)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return told or lines[-1].rstrip(".")

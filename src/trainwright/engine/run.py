@@ -49,6 +49,7 @@ class Run:
         made_with: settings of optimizer and schedule as the script made them, for a run that goes on from this one.
         content: what the training data holds, in a few bytes.
         generators: those that the user's own parts hold, by their place.
+        model_files: what is the model in the last checkpoint, relative to it.
         problems: of saves, that were said already.
         agreed_stop: the signal at which all ranks agreed to leave, or None.
         boundary: the end of the last step, as long as nothing but what it keeps was changed since; None while nothing
@@ -82,6 +83,7 @@ class Run:
     started: float = field(default_factory=time.time)
     first_step: int = 0
     saved_step: int = -1
+    model_files: set[Path] = field(default_factory=set)
     save_error: CheckpointError | None = None
     best_before: str | None = None
     boundary: Boundary | None = None

@@ -38,7 +38,7 @@ def save_checkpoint(run: Run) -> None:
     collect(run, wait=True)
     trainer._save_checkpoint(trainer.model, trainer.trial)
     if run.trainer.args.push_to_hub and run.save_error is None:
-        hub.push_checkpoint(trainer, checkpoint_folder(trainer))
+        hub.push_checkpoint(trainer, checkpoint_folder(trainer), run.model_files)
 
 
 def write_checkpoint(run: Run) -> None:
@@ -90,7 +90,9 @@ def write_now(run: Run, draft: Draft) -> None:
         failed(run, error)
         return
     if type(run.trainer).save_model.__module__ != "trainwright.engine.trainer":
+        before = folder.files_in(written.place)
         run.trainer.save_model(str(written.place), _internal_call=True)
+        run.model_files |= folder.files_in(written.place) - before
     succeeded(run, written)
 
 
@@ -112,6 +114,7 @@ def begin(run: Run, ranks: list[dict[str, Any]]) -> Draft | None:
         objects = {} if trainer.args.save_only_model else resumable_state(trainer, ranks)
         temporary = folder.open_temporary(place)
         tensors = weights.save_all_but_tensors(trainer.model, temporary, trainer.processing_class)
+        run.model_files = folder.files_in(temporary) | ({Path(weights.WEIGHTS)} if tensors is not None else set())
         write_progress(run, temporary)
         limit, best = trainer.args.save_total_limit, trainer.state.best_model_checkpoint
         draft = Draft(place, run.run_id, temporary, tensors, objects, limit, best)

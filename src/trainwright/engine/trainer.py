@@ -20,6 +20,7 @@ from trainwright.callbacks import job
 from trainwright.callbacks.base import CallbackHandler
 from trainwright.engine import (
     accelerator,
+    card,
     evaluation,
     hub,
     loading,
@@ -349,5 +350,5 @@ class Trainer:
     log_history = property(files.log_history)
     hyperparameter_search = search.hyperparameter_search
     init_hf_repo = hub.init_hf_repo
-    create_model_card = hub.create_model_card
+    create_model_card = card.create_model_card
     push_to_hub = hub.push_to_hub

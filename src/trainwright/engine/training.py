@@ -14,7 +14,7 @@ from trainwright.callbacks import states
 from trainwright.checkpoint import check, folder, weights
 from trainwright.checkpoint.lock import RunLock
 from trainwright.data.loader import TrainLoader
-from trainwright.engine import alike, fusing, loading, loop, optimizer_state, reports, resume, saving
+from trainwright.engine import alike, fusing, hub, loading, loop, optimizer_state, reports, resume, saving
 from trainwright.engine.ema import FILE, Ema
 from trainwright.engine.losses import computing_parameters
 from trainwright.engine.meters import Records
@@ -56,6 +56,7 @@ def fresh_model(trainer: Trainer, trial: Any) -> None:
 def train(trainer: Trainer, wanted: bool | str | Path | None, ignore_keys: list[str] | None) -> TrainOutput:
     """Train from the start or from a checkpoint; see `Trainer.train`."""
     alike.check(trainer, wanted)
+    hub.finish_pushes(trainer)
     lock = RunLock(trainer.run_folder)
     trainer.strategy.on_main(lambda: claim(trainer.run_folder, lock))
     trainer.is_in_train = True
@@ -90,8 +91,9 @@ def go(run: Run) -> TrainOutput:
     """Run the loop to its end; the save in flight is finished whatever happens."""
     run.trainer.run = run
     try:
-        loop.train(run)
-        return finish(run)
+        with hub.without_bars(run.trainer.args):
+            loop.train(run)
+            return finish(run)
     finally:
         run.writer.close()
         run.loader.close()
@@ -246,6 +248,7 @@ def finish(run: Run) -> TrainOutput:
         load_best(trainer, Path(best))
     run.fire("train_end")
     saving.finish(run)
+    hub.finish_pushes(trainer)
     return TrainOutput(trainer.state.global_step, metrics["train_loss"], metrics)
 
 

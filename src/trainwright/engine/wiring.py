@@ -91,6 +91,8 @@ def assemble(trainer: Trainer, callbacks: list[Any] | None) -> None:
 
         trainer.debug_overflow = DebugUnderflowOverflow(trainer.model)
     trainer.run_folder = Path(args.output_dir or ".")
+    if args.push_to_hub:
+        trainer.strategy.on_main(trainer.init_hf_repo)
 
 
 def process_options(args: TrainingArguments) -> dict[str, Any]:
