@@ -16,7 +16,6 @@ def _from(number: tuple[int, int], reason: str) -> pytest.MarkDecorator:
 
 
 true_mean = _from((5, 10), "transformers before 5.10 counts the first label of every row, which no causal loss has")
-gpt2_by_documents = _from((5, 10), "GPT-2 of transformers before 5.10 passes nothing on to its attention")
 todays_arguments = _from(
     (5, 23), "the tables are those of transformers from 5.23 on; those before have fewer arguments"
 )

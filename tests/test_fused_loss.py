@@ -11,7 +11,7 @@ import torch
 import transformers
 from torch.nn import functional
 
-from tests import installed, tiny
+from tests import tiny
 from trainwright import Trainer, TrainerCallback, TrainingArguments
 from trainwright.objectives import linear_loss
 from trainwright.objectives.linear_loss import CHUNK, linear_cross_entropy
@@ -294,10 +294,9 @@ WINDOWED = {
     ),
 }
 FLAT = {name: make for name, make in MODELS.items() if "gemma2" not in name} | WINDOWED
-ADAPTABLE = [pytest.param(name, marks=installed.gpt2_by_documents) if name == "gpt2" else name for name in FLAT]
 
 
-@pytest.mark.parametrize("name", ADAPTABLE)
+@pytest.mark.parametrize("name", FLAT)
 def test_batches_lose_their_padding_and_no_number_changes(tmp_path, name, caplog):
     results = []
     for fused in (True, False):
