@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
@@ -15,8 +16,8 @@ from tests import installed
 from trainwright import ConfigError, Seq2SeqTrainingArguments, TrainingArguments
 from trainwright.args import names
 from trainwright.args.durations import seconds
+from trainwright.args.foreign import adopt, check
 from trainwright.args.refusals import REFUSED
-from trainwright.args.training import adopt
 
 DOCS = Path(__file__).parent.parent / "docs" / "arguments.md"
 OTHER_DEFAULTS = {"restore_callback_states_from_checkpoint": True}
@@ -126,14 +127,134 @@ def test_two_names_of_one_thing_are_refused():
         TrainingArguments("out", evaluation_strategy="steps", eval_strategy="epoch")
 
 
-def test_transformers_own_arguments_are_accepted(tmp_path):
-    @dataclass
-    class Theirs(transformers.TrainingArguments):
-        extra: int = 7
+def public(kind):
+    return {name for name in dir(kind) if not name.startswith("_")}
 
-    args = adopt(Theirs(str(tmp_path), learning_rate=1e-3, optim="sgd", use_cpu=True, eval_strategy="steps"))
-    assert (args.learning_rate, args.optim, args.eval_strategy, args.extra) == (1e-3, "sgd", "steps", 7)
-    assert args.eval_strategy == transformers.IntervalStrategy.STEPS
+
+NOT_OF_ARGUMENTS = {"default_optim", "is_torch_greater_or_equal_than_2_8"}  # helpers that stand in their class body
+
+
+@installed.todays_arguments
+@pytest.mark.parametrize("ours", [TrainingArguments, Seq2SeqTrainingArguments], ids=lambda kind: kind.__name__)
+def test_methods_and_properties_are_those_of_the_installed_transformers(ours, tmp_path):
+    kind = getattr(transformers, ours.__name__)
+    assert public(kind) - public(ours) <= NOT_OF_ARGUMENTS
+    theirs, mine = (k(str(tmp_path), use_cpu=True, log_level="info") for k in (kind, ours))
+    properties = [name for name in public(kind) if isinstance(getattr(kind, name), property)]
+    assert len(properties) > 10
+    for name in [*properties, "_n_gpu"]:
+        assert getattr(mine, name) == getattr(theirs, name), name
+    assert mine.get_process_log_level() == theirs.get_process_log_level() == logging.INFO
+    assert TrainingArguments("out").get_process_log_level() == transformers.logging.get_verbosity()
+    with mine.main_process_first(desc="nothing"), mine.main_process_first(local=False):
+        pass
+
+
+SET = {
+    "set_training": {"learning_rate": 1e-3, "batch_size": 2, "activation_checkpointing": True},
+    "set_evaluate": {"strategy": "steps", "steps": 7, "delay": 2},
+    "set_testing": {"batch_size": 3, "loss_only": True},
+    "set_save": {"strategy": "epoch", "total_limit": 1},
+    "set_logging": {"strategy": "epoch", "report_to": "all", "level": "error"},
+    "set_push_to_hub": {"model_id": "me/it", "strategy": "end", "private_repo": True},
+    "set_optimizer": {"name": "adafactor", "beta1": 0.8},
+    "set_lr_scheduler": {"name": "cosine", "max_steps": 9, "warmup_steps": 2},
+    "set_dataloader": {"train_batch_size": 5, "drop_last": True, "sampler_seed": 3},
+}
+
+
+@installed.todays_arguments
+@pytest.mark.parametrize("name", SET)
+@pytest.mark.parametrize("given", ["nothing but what is needed", "settings"])
+def test_setters_set_what_transformers_set(name, given, tmp_path):
+    settings = SET[name] if given == "settings" else {k: v for k, v in SET[name].items() if k == "model_id"}
+    ours, theirs = (
+        getattr(kind(str(tmp_path), use_cpu=True), name)(**settings)
+        for kind in (TrainingArguments, transformers.TrainingArguments)
+    )
+    for field in fields(transformers.TrainingArguments):
+        if field.name not in ("accelerator_config", *OTHER_DEFAULTS, "dataloader_pin_memory"):
+            mine, wanted = getattr(ours, field.name), getattr(theirs, field.name)
+            assert mine == wanted or not (mine or wanted), field.name
+    assert set(SET) == {name for name in public(transformers.TrainingArguments) if name.startswith("set_")}
+
+
+@installed.todays_arguments
+def test_a_command_line_is_read_as_transformers_read_it():
+    ours, theirs = (HfArgumentParser(k) for k in (TrainingArguments, transformers.TrainingArguments))
+    wanted = {option: action for action in theirs._actions for option in action.option_strings}
+    mine = {option: action for action in ours._actions for option in action.option_strings}
+    for option, action in wanted.items():
+        assert (mine[option].nargs, mine[option].const) == (action.nargs, action.const), option
+    (args,) = ours.parse_args_into_dataclasses(["--output_dir", "x", "--gradient_checkpointing", "--do_train"])
+    assert args.gradient_checkpointing is args.activation_checkpointing is args.do_train is True
+
+
+@dataclass
+class Theirs(transformers.TrainingArguments):
+    extra: int = 7
+
+    @property
+    def twice(self):
+        return 2 * self.extra
+
+
+def test_transformers_own_arguments_stay_what_they_are(tmp_path):
+    given = Theirs(str(tmp_path), learning_rate=1e-3, optim="sgd", use_cpu=True, eval_strategy="steps")
+    args = adopt(given)
+    assert args is given
+    assert (args.learning_rate, args.optim, args.eval_strategy, args.twice) == (1e-3, "sgd", "steps", 14)
+    assert (args.ema_decay, args.use_fused_loss, args.max_skipped_steps) == (None, True, 10)
+    args.report_to, args.eval_steps = "tensorboard", None
+    check(args)
+    assert (args.report_to, args.eval_steps) == (["tensorboard"], 500)
+    args.optim = "adamw_torh"
+    with pytest.raises(ConfigError, match="Did you mean 'adamw_torch'"):
+        check(args)
+    with pytest.raises(ConfigError, match=r"args=3 is int; give TrainingArguments"):
+        adopt(3)
+
+
+@pytest.mark.parametrize("kind", [TrainingArguments, transformers.TrainingArguments])
+def test_options_of_accelerate_are_honoured_or_refused(kind, tmp_path):
+    def made(**options):
+        args = kind(str(tmp_path), use_cpu=True, accelerator_config=options)
+        return args if kind is TrainingArguments else adopt(args)
+
+    assert made(gradient_accumulation_kwargs={"num_steps": 4}).gradient_accumulation_steps == 4
+    assert made(split_batches=True, even_batches=False, dispatch_batches=True).gradient_accumulation_steps == 1
+    with pytest.raises(ConfigError, match="use_seedable_sampler=False"):
+        made(use_seedable_sampler=False)
+    with pytest.raises(ConfigError, match="sync_each_batch=True"):
+        made(gradient_accumulation_kwargs={"sync_each_batch": True})
+    with pytest.raises(ConfigError, match="num_steps=4 and gradient_accumulation_steps=2 differ"):
+        args = kind("x", use_cpu=True, gradient_accumulation_steps=2)
+        args.accelerator_config = {"gradient_accumulation_kwargs": {"num_steps": 4}}
+        check(args)
+    with pytest.raises(ConfigError, match="no option 'split_batch'.*Did you mean 'split_batches'"):
+        TrainingArguments("x", accelerator_config={"split_batch": True})
+
+
+def test_options_of_accelerate_that_need_several_processes_are_refused_there(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in ("split_batches", "dispatch_batches"):
+        with pytest.raises(ConfigError, match=f"{name}=True is not supported in several processes"):
+            TrainingArguments("x", accelerator_config={name: True})
+
+
+@pytest.mark.parametrize("name", ["DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG"])
+def test_what_accelerates_launcher_asks_for_is_never_ignored(name, monkeypatch):
+    monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
+    with pytest.raises(ConfigError, match=f"^ACCELERATE_USE_{name}=true asks for .* torchrun"):
+        TrainingArguments("out")
+
+
+def test_what_accelerates_launcher_says_of_precision_device_and_compiler(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "EAGER")
+    args = TrainingArguments("out")
+    assert (args.bf16, args.use_cpu, args.torch_compile, args.torch_compile_backend) == (True, True, True, "eager")
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ LONGEST_FUNCTION = 60
 LAYERS = [
     ["errors", "compat"],
     ["world", "held"],
+    ["processes"],
     ["args", "state", "batch", "randomness"],
     ["config"],
     ["data", "parallel", "optim", "models", "objectives"],

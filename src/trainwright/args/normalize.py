@@ -10,7 +10,7 @@ from dataclasses import fields
 from enum import Enum, StrEnum
 from typing import Any
 
-from trainwright.args import names
+from trainwright.args import launched, names
 from trainwright.args.validate import OPTIONAL_WHOLE, WHOLE
 from trainwright.errors import ConfigError
 
@@ -37,6 +37,7 @@ def normalize(args: Any) -> None:
     _parse_json_text(args)
     _names_to_enums(args)
     _checkpointing_names(args)
+    launched.follow(args)
     _evaluation_defaults(args)
     if isinstance(args.include_num_input_tokens_seen, bool):
         args.include_num_input_tokens_seen = "all" if args.include_num_input_tokens_seen else "no"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from trainwright.args.option import option
+from trainwright.args.option import flag, option
 
 
 @dataclass
@@ -78,11 +78,11 @@ class Precision:
 class Compute:
     """Memory against time, and compilation."""
 
-    activation_checkpointing: bool | None = option(None, "Recompute activations in the backward pass.")
+    activation_checkpointing: bool | None = flag(None, "Recompute activations in the backward pass.")
     activation_checkpointing_kwargs: dict[str, Any] | str | None = option(
         None, "Settings of the recomputation, such as use_reentrant."
     )
-    gradient_checkpointing: bool | None = option(None, "The older name of activation_checkpointing.")
+    gradient_checkpointing: bool | None = flag(None, "The older name of activation_checkpointing.")
     gradient_checkpointing_kwargs: dict[str, Any] | str | None = option(
         None, "The older name of activation_checkpointing_kwargs."
     )

@@ -12,6 +12,11 @@ def option(default: Any, help: str) -> Any:
     return field(default=default, metadata={"help": help})
 
 
+def flag(default: Any, help: str) -> Any:
+    """Declare a field that is True where a command line names it without a value."""
+    return field(default=default, metadata={"help": help, "nargs": "?", "const": True})
+
+
 def list_option(factory: Callable[[], list[Any]], help: str) -> Any:
     """Declare a dataclass field whose default is a new list."""
     return field(default_factory=factory, metadata={"help": help})

@@ -21,11 +21,6 @@ REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
         f"{_LATER}; start the script under torchrun, which trains with DistributedDataParallel",
     ),
     "parallelism_config": (bool, f"{_LATER}; data parallel under torchrun needs no configuration"),
-    "accelerator_config": (
-        bool,
-        "is not read, as accelerate is not part of the training step; use the dataloader_*, ddp_* and "
-        "gradient_accumulation_steps arguments",
-    ),
     "use_liger_kernel": (bool, f"{_LATER}; load the model with the kernels you want before passing it"),
     "liger_kernel_config": (bool, f"{_LATER}; load the model with the kernels you want before passing it"),
     "average_tokens_across_devices": (

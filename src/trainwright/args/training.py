@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
-from datetime import timedelta
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from trainwright import compat
-from trainwright.args import execution, monitoring, normalize, optimization, saving
+from trainwright.args import execution, launched, monitoring, normalize, optimization, saving
 from trainwright.args.aliases import translate
 from trainwright.args.option import option
+from trainwright.args.process import OfProcess
+from trainwright.args.setters import Setters
 from trainwright.args.validate import faults, validate
-from trainwright.world import choose_device, current_world
-
-if TYPE_CHECKING:
-    import torch
 
 
 class ArgumentsType(type):
@@ -53,7 +49,7 @@ class ArgumentFields(
 
 
 @dataclass(repr=False)
-class TrainingArguments(ArgumentFields, metaclass=ArgumentsType):
+class TrainingArguments(ArgumentFields, OfProcess, Setters, metaclass=ArgumentsType):
     """All settings of a run. Every field is described in docs/arguments.md.
 
     Raises:
@@ -63,58 +59,6 @@ class TrainingArguments(ArgumentFields, metaclass=ArgumentsType):
     def __post_init__(self) -> None:
         normalize.normalize(self)
         validate(self)
-
-    @property
-    def device(self) -> torch.device:
-        """The device of this process."""
-        return choose_device(current_world(), self.use_cpu)
-
-    @property
-    def n_gpu(self) -> int:
-        """GPUs used by this process: 1 or 0, never several."""
-        return int(self.device.type == "cuda")
-
-    @property
-    def world_size(self) -> int:
-        """Number of processes of the run."""
-        return current_world().size
-
-    @property
-    def process_index(self) -> int:
-        """Rank of this process."""
-        return current_world().rank
-
-    @property
-    def local_process_index(self) -> int:
-        """Rank of this process on its machine."""
-        return current_world().local_rank
-
-    @property
-    def train_batch_size(self) -> int:
-        """Rows of one training micro-batch of this process."""
-        return self.per_device_train_batch_size
-
-    @property
-    def eval_batch_size(self) -> int:
-        """Rows of one evaluation batch of this process."""
-        return self.per_device_eval_batch_size
-
-    @property
-    def should_log(self) -> bool:
-        """Whether this process reports to trackers."""
-        world = current_world()
-        return world.is_local_main if self.log_on_each_node else world.is_main
-
-    @property
-    def should_save(self) -> bool:
-        """Whether this process writes files."""
-        world = current_world()
-        return world.is_local_main if self.save_on_each_node else world.is_main
-
-    @property
-    def ddp_timeout_delta(self) -> timedelta:
-        """`ddp_timeout` as a timedelta."""
-        return timedelta(seconds=self.ddp_timeout)
 
     def get_warmup_steps(self, num_training_steps: int) -> int:
         """Return the steps of warm-up in a run of `num_training_steps`."""
@@ -164,27 +108,9 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if hasattr(value, "to_dict"):
         return value.to_dict()
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
     return value
-
-
-def adopt(foreign: Any) -> TrainingArguments:
-    """Return our arguments with the values of another library's dataclass of the same field names.
-
-    Only `restore_callback_states_from_checkpoint` is not taken: their default cannot be told from a choice.
-
-    Fields that are not ours (a user's own, in a subclass of transformers' TrainingArguments) become attributes.
-    """
-    kind = Seq2SeqTrainingArguments if hasattr(foreign, "predict_with_generate") else TrainingArguments
-    known = {f.name for f in fields(kind)}
-    values = {f.name: getattr(foreign, f.name) for f in fields(foreign)}
-    values.pop("accelerator_config", None)  # transformers fills in an object where the user gave nothing
-    if values.get("fsdp_config") == compat.NO_FSDP:
-        values.pop("fsdp_config")
-    values.pop("restore_callback_states_from_checkpoint", None)  # its default, False, is not ours
-    adopted = kind(**{name: value for name, value in values.items() if name in known})
-    for name in values.keys() - known:
-        setattr(adopted, name, values[name])
-    return adopted
 
 
 def faults_of(values: dict[str, Any]) -> list[str]:
@@ -195,6 +121,9 @@ def faults_of(values: dict[str, Any]) -> list[str]:
     return faults(args)
 
 
-def saved_arguments(args: TrainingArguments) -> dict[str, Any]:
+def saved_arguments(args: Any) -> dict[str, Any]:
     """Return the arguments as they are kept in a checkpoint: plain values, without tokens."""
-    return json.loads(json.dumps({k: _plain(v) for k, v in asdict(args).items() if "token" not in k}, default=str))
+    names = dict.fromkeys(f.name for kind in (ArgumentFields, args) for f in fields(kind) if "token" not in f.name)
+    values = {name: _plain(getattr(args, name)) for name in names}
+    values["accelerator_config"] = launched.chosen(args) or None  # transformers fills in an object of defaults
+    return json.loads(json.dumps(values, default=str))

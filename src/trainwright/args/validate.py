@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from enum import Enum
 from typing import Any
 
-from trainwright.args import names
+from trainwright.args import launched, names
 from trainwright.args.durations import seconds
 from trainwright.args.refusals import refusals
 from trainwright.errors import ConfigError, did_you_mean
@@ -50,6 +50,7 @@ def faults(args: Any) -> list[str]:
         *_best_model(args),
         *_precision(args),
         *_loading(args),
+        *launched.faults(args),
         *refusals(args),
     ]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainwright import randomness
+from trainwright.args.foreign import restores_callbacks
 from trainwright.args.training import saved_arguments
 from trainwright.callbacks import states
 from trainwright.checkpoint import check, folder, plain, weights
@@ -249,7 +250,7 @@ def restore_rank(run: Run, place: Path) -> None:
     state = folder.load(found) if found is not None else {}
     run.loader.load_state_dict(state)
     run.health.buffers.load_state_dict(state.get("buffers", {}), trainer.note)
-    if trainer.args.restore_callback_states_from_checkpoint:
+    if restores_callbacks(trainer.args):
         states.restore_dicts(trainer.callback_handler.callbacks, state.get("callbacks", []), trainer.note)
     if found != own:
         trainer.note(f"The checkpoint has no {own.name}: dropout and other randomness go on from the seed.")

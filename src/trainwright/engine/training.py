@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from trainwright.args.durations import seconds
+from trainwright.args.foreign import check as check_arguments
+from trainwright.args.foreign import restores_callbacks
 from trainwright.args.names import SCHEDULERS_WITHOUT_TOTAL
 from trainwright.callbacks import states
 from trainwright.checkpoint import check, folder, weights
@@ -55,6 +57,7 @@ def fresh_model(trainer: Trainer, trial: Any) -> None:
 
 def train(trainer: Trainer, wanted: bool | str | Path | None, ignore_keys: list[str] | None) -> TrainOutput:
     """Train from the start or from a checkpoint; see `Trainer.train`."""
+    check_arguments(trainer.args)
     alike.check(trainer, wanted)
     hub.finish_pushes(trainer)
     lock = RunLock(trainer.run_folder)
@@ -217,7 +220,7 @@ def prepare_state(
 ) -> None:
     """Set the trainer's state for this run: fresh, or as the checkpoint has it."""
     state = saved.state if saved is not None else TrainerState()
-    if saved is not None and trainer.args.restore_callback_states_from_checkpoint:
+    if saved is not None and restores_callbacks(trainer.args):
         states.restore(trainer.callback_handler.callbacks, state.stateful_callbacks, trainer.note)
     state.max_steps = max_steps
     passes = num_epochs if math.isfinite(num_epochs) else math.ceil(max_steps / (loader.steps_per_epoch or max_steps))

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainwright import compat
-from trainwright.args.training import TrainingArguments, adopt
+from trainwright.args import foreign
+from trainwright.args.training import TrainingArguments
 from trainwright.callbacks.base import CallbackHandler
 from trainwright.callbacks.flow import DefaultFlowCallback
 from trainwright.callbacks.progress import PrinterCallback, ProgressCallback
@@ -48,12 +49,15 @@ def old_names(given: dict[str, Any], known: list[str]) -> dict[str, Any]:
 
 
 def own_arguments(args: Any) -> TrainingArguments:
-    """Return the arguments as ours: defaults for none, a file's section `training` and transformers' own translated."""
+    """Return the arguments: a file's section `training` translated, transformers' own as they are."""
     if args is None:
         return TrainingArguments(output_dir="tmp_trainer")
     if isinstance(args, TrainingParams):
         return arguments_of(args)
-    return args if isinstance(args, TrainingArguments) else adopt(args)
+    if not isinstance(args, TrainingArguments):
+        return foreign.adopt(args)
+    foreign.check(args)
+    return args
 
 
 def assemble(trainer: Trainer, callbacks: list[Any] | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import pickle
 import time
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -14,6 +13,7 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trainwright.parallel.strategy import Strategy
+from trainwright.processes import start_processes
 from trainwright.world import World
 
 _LISTEN = 0.5  # seconds between looks for a word
@@ -114,27 +114,6 @@ class DataParallel(Strategy):
         """Wait until a process has left a word."""
         with suppress(distributed.DistError):  # its process has gone
             self.store.wait([word], self.limit)
-
-
-def start_processes(device: torch.device, backend: str | None, timeout: float) -> Any:
-    """Join torchrun's process group, once, and return the group for talk between hosts (gloo)."""
-    limit = timedelta(seconds=timeout)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    if not distributed.is_initialized():
-        distributed.init_process_group(backend or ("nccl" if device.type == "cuda" else "gloo"), timeout=limit)
-        atexit.register(_end_processes)
-    if distributed.get_backend() == "gloo":
-        return distributed.group.WORLD
-    return distributed.new_group(backend="gloo", timeout=limit)
-
-
-def _end_processes() -> None:
-    """Leave the group when its threads have let go of the last exchange's tensors: they need the interpreter for that,
-    and one that comes when it is ending aborts the process (gloo's runLoop, torch 2.13)."""
-    time.sleep(0.05)
-    if distributed.is_initialized():
-        distributed.destroy_process_group()
 
 
 def start(world: World, device: torch.device, options: dict[str, Any]) -> Strategy:
