@@ -14,6 +14,7 @@ from trainwright.checkpoint.folder import MANIFEST
 from trainwright.state import TrainerState
 
 STATE = "trainer_state.json"
+_OLDER_WEIGHTS = re.compile(r"(pytorch|adapter)_model.*\.bin")
 _OBJECTS = re.compile(r"(optimizer|scheduler|scaler|ema)\.pt|rng_state(_[0-9]+)?\.pth")
 
 
@@ -89,14 +90,15 @@ def _by_structure(folder: Path) -> str | None:
         if not (path.is_file() or path.is_dir()):
             return f"{path.name} is not a file"
     names = {path.name for path in folder.iterdir()}
-    if not any(name.endswith(".safetensors") for name in names):
+    present = [*folder.iterdir(), *folder.glob("*/adapter_model.*")]
+    if not any(path.suffix == ".safetensors" or _OLDER_WEIGHTS.fullmatch(path.name) for path in present):
         return "model.safetensors is missing"
     resumable = {"optimizer.pt", "scheduler.pt"}
     if names & resumable and resumable - names:
         return f"{(resumable - names).pop()} is missing"
     checks = {".json": _json_fault, ".safetensors": _safetensors_fault, ".pt": _archive_fault, ".pth": _archive_fault}
-    for path in sorted(folder.iterdir()):
-        check = checks.get(path.suffix)
+    for path in sorted(present):
+        check = _pickle_fault if _OLDER_WEIGHTS.fullmatch(path.name) else checks.get(path.suffix)
         fault = check(path) if check is not None and path.is_file() else None
         if fault is not None:
             return f"{path.name} {fault}"

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
+from trainwright.checkpoint import adapters
+from trainwright.checkpoint.tensors import check_fit, missing, read, refuse, unique_tensors
 from trainwright.errors import CheckpointError
-from trainwright.models.inspect import is_adapter, is_pretrained
+from trainwright.models.inspect import holds_adapters, is_pretrained, loads_itself
 
 WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-ADAPTER = "adapter_model.safetensors"
 
 
 def save_model(model: nn.Module, folder: Path, processing_class: Any = None) -> None:
     """Write weights, and configuration and tokenizer where there are any."""
     folder.mkdir(parents=True, exist_ok=True)
-    if is_pretrained(model) or is_adapter(model):
+    if holds_adapters(model):
+        with _without_bars():
+            adapters.save(model, folder)
+    elif is_pretrained(model):
         with _without_bars():
             model.save_pretrained(folder)  # type: ignore[operator]
     else:
@@ -40,7 +42,7 @@ def save_all_but_tensors(model: nn.Module, folder: Path, processing_class: Any) 
         and offloaded models), and they are written now.
     """
     if not is_pretrained(model):
-        tensors = None if is_adapter(model) else unique_tensors(model.state_dict())
+        tensors = None if holds_adapters(model) else unique_tensors(model.state_dict())
     else:
         tensors = _as_transformers_saves(model)
     if tensors is None:
@@ -82,48 +84,44 @@ def _without_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def unique_tensors(state: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """Return a state dict in which tensors that share memory appear once, under their first name."""
-    seen: set[tuple[Any, ...]] = set()
-    unique = {}
-    for name, tensor in state.items():
-        key = _identity(tensor)
-        if key not in seen:
-            seen.add(key)
-            unique[name] = tensor.detach().contiguous()
-    return unique
-
-
-def _identity(tensor: torch.Tensor) -> tuple[Any, ...]:
-    if tensor.numel() == 0:
-        return (id(tensor),)
-    return (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride())
-
-
 def load_model(model: nn.Module, folder: Path) -> None:
     """Copy a checkpoint's weights into a model, in place.
 
+    A model with its own way of loading (`load_state_dict`, or hooks of it) is asked before its shapes are judged.
+
     Raises:
-        CheckpointError: the folder holds no weights, or weights of another architecture; nothing is changed then.
+        CheckpointError: the folder holds no weights, or weights of another architecture; nothing is changed then, but
+            by a model that loads them in its own way.
     """
-    if is_adapter(model):
-        _load_adapter(model, folder)
+    if holds_adapters(model):
+        adapters.load(model, folder)
         return
-    saved = _read(folder)
+    saved = read(folder, "model")
+    if saved is None:
+        raise CheckpointError(
+            f"{folder} holds no weights of a whole model ({WEIGHTS} is missing); give a folder that a save wrote, "
+            "and where it holds adapters, a model that has them."
+        )
+    if loads_itself(model):
+        _load_itself(model, saved, folder)
+        return
     own = model.state_dict()
     if is_pretrained(model) and saved.keys() - own.keys():
         saved = _in_memory_form(model, folder, saved)
-    _check_fit(saved, own, folder)
+    check_fit(saved, own, folder)
     model.load_state_dict(saved, strict=False)
 
 
-def _read(folder: Path) -> dict[str, torch.Tensor]:
-    if (folder / INDEX).exists():
-        shards = set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
-        return {name: tensor for shard in sorted(shards) for name, tensor in load_file(folder / shard).items()}
-    if (folder / WEIGHTS).exists():
-        return load_file(folder / WEIGHTS)
-    raise CheckpointError(f"{folder} holds no weights ({WEIGHTS} is missing); give a folder that a save has written.")
+def _load_itself(model: nn.Module, saved: dict[str, torch.Tensor], folder: Path) -> None:
+    try:
+        result = model.load_state_dict(saved, strict=False)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(
+            f"The checkpoint {folder} cannot be loaded by {type(model).__name__}: {reason}"
+        ) from error
+    own = model.state_dict()
+    refuse(folder, missing(saved, own) if result else [], list(getattr(result, "unexpected_keys", ())), [])
 
 
 def _in_memory_form(model: Any, folder: Path, saved: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -135,36 +133,3 @@ def _in_memory_form(model: Any, folder: Path, saved: dict[str, torch.Tensor]) ->
         return saved  # another architecture
     with _without_bars():
         return type(model).from_pretrained(folder, dtype=model.dtype).state_dict()
-
-
-def _check_fit(saved: dict[str, torch.Tensor], own: dict[str, Any], folder: Path) -> None:
-    tied = {_identity(own[name]) for name in saved if name in own}
-    missing = [name for name, tensor in own.items() if name not in saved and _identity(tensor) not in tied]
-    unknown = [name for name in saved if name not in own]
-    shapes = [
-        f"{name} {tuple(tensor.shape)} against {tuple(own[name].shape)}"
-        for name, tensor in saved.items()
-        if name in own and tensor.shape != own[name].shape
-    ]
-    if missing or unknown or shapes:
-        faults = [
-            f"{what}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
-            for what, names in (("missing", missing), ("not in the model", unknown), ("other shapes", shapes))
-            if names
-        ]
-        raise CheckpointError(
-            f"The checkpoint {folder} is of another architecture than the model ({'; '.join(faults)}). Build the "
-            "model as it was when the checkpoint was written, or give another output_dir."
-        )
-
-
-def _load_adapter(model: nn.Module, folder: Path) -> None:
-    from peft import get_peft_model_state_dict, set_peft_model_state_dict
-
-    if not (folder / ADAPTER).exists():
-        raise CheckpointError(f"{folder} holds no adapter ({ADAPTER} is missing), but the model is a PEFT model.")
-    result = set_peft_model_state_dict(model, load_file(folder / ADAPTER))
-    own = get_peft_model_state_dict(model)
-    unknown = [name for name in result.unexpected_keys if name not in own]  # those of tied layers are written twice
-    if unknown:
-        raise CheckpointError(f"The adapter in {folder} does not fit the model: {', '.join(unknown[:3])}.")

@@ -76,12 +76,23 @@ def count_work(trainer: Trainer, batch: Any) -> None:
     kind = trainer.args.include_num_input_tokens_seen
     if kind == "no" or not isinstance(batch, Mapping):
         return
+    trainer.state.num_input_tokens_seen += tokens_of(trainer, batch, kind == "non_padding") * ranks
+
+
+def tokens_of(trainer: Trainer, batch: Mapping[str, Any], without_padding: bool) -> int:
+    """Return the tokens of a batch; those that are no padding, by the mask or else by the tokenizer's padding token.
+
+    Rows with positions of their own and no mask are packed, and have no padding.
+    """
     main = batch.get(getattr(trainer.model, "main_input_name", "input_ids"))
-    if kind == "non_padding" and "attention_mask" in batch:
-        tokens = int(batch["attention_mask"].sum())
-    else:
-        tokens = main.numel() if isinstance(main, torch.Tensor) else 0
-    trainer.state.num_input_tokens_seen += tokens * ranks
+    if without_padding and batch.get("attention_mask") is not None:
+        return int(batch["attention_mask"].sum())
+    if not isinstance(main, torch.Tensor):
+        return 0
+    padding = getattr(trainer.processing_class, "pad_token_id", None)
+    if without_padding and padding is not None and "position_ids" not in batch:
+        return int((main != padding).sum())
+    return main.numel()
 
 
 def floating_point_ops(trainer: Trainer, inputs: Any) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,12 +26,25 @@ def training_model(trainer: Trainer) -> nn.Module:
         inner.config.use_cache = args.use_cache
     if args.neftune_noise_alpha is not None:
         _add_noise(trainer, inner)
+    align_special_tokens(trainer.model, trainer.processing_class)
     wrapped = trainer.strategy.prepare(model)
     if args.torch_compile:
         wrapped = torch.compile(  # type: ignore[assignment]
             wrapped, backend=args.torch_compile_backend or "inductor", mode=args.torch_compile_mode
         )
     return wrapped
+
+
+def align_special_tokens(model: Any, processing_class: Any) -> None:
+    """Carry the begin, end and padding tokens of a tokenizer into a model's configurations, as transformers does: so
+    a trained model stops where its data ended."""
+    if processing_class is None or not is_pretrained(base_model(model)):
+        return
+    from transformers import PreTrainedTokenizerBase, ProcessorMixin
+    from transformers.trainer_utils import align_special_tokens as align
+
+    if isinstance(processing_class, PreTrainedTokenizerBase | ProcessorMixin):
+        align(model, processing_class)
 
 
 def checkpoint_activations(model: nn.Module, settings: Any) -> None:
@@ -52,8 +67,6 @@ def checkpoint_activations(model: nn.Module, settings: Any) -> None:
 def _add_noise(trainer: Trainer, model: nn.Module) -> None:
     """Add uniform noise to embeddings in training, up to alpha / sqrt(length × width) (NEFTune, arXiv:2310.05914)."""
     alpha = trainer.args.neftune_noise_alpha
-    if trainer.noise is not None:
-        trainer.noise.remove()
 
     def noisy(module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
         if not module.training:
@@ -62,6 +75,13 @@ def _add_noise(trainer: Trainer, model: nn.Module) -> None:
         return output + torch.zeros_like(output).uniform_(-bound, bound)
 
     trainer.noise = model.get_input_embeddings().register_forward_hook(noisy)  # type: ignore[operator]
+
+
+def remove_noise(trainer: Trainer) -> None:
+    """Take the noise away again, where there is some."""
+    if trainer.noise is not None:
+        trainer.noise.remove()
+        trainer.noise = None
 
 
 def train_mode(trainer: Trainer, training: bool) -> None:
@@ -75,3 +95,28 @@ def train_mode(trainer: Trainer, training: bool) -> None:
 def full_evaluation_type(args: Any) -> torch.dtype | None:
     """Return the number format that the whole model is cast to for evaluation outside of training, or None."""
     return torch.float16 if args.fp16_full_eval else torch.bfloat16 if args.bf16_full_eval else None
+
+
+@contextmanager
+def in_format(model: nn.Module, kind: torch.dtype | None) -> Iterator[None]:
+    """Have a whole model in a number format, and its own tensors again afterwards.
+
+    Those wait in the host's memory meanwhile, so that the device needs no more than for the smaller model.
+    """
+    if kind is None:
+        yield
+        return
+    parameters = [(p, p.data.cpu()) for p in model.parameters() if p.is_floating_point()]
+    places = [(part._buffers, name) for part in model.modules() for name in part._buffers]
+    buffers = [
+        (held, name, b.cpu()) for held, name in places if (b := held[name]) is not None and b.is_floating_point()
+    ]
+    model.to(kind)
+    try:
+        yield
+    finally:
+        for parameter, own in parameters:
+            parameter.data = own.to(parameter.device)
+        for held, name, own in buffers:
+            now = held[name]
+            held[name] = own if now is None else own.to(now.device)

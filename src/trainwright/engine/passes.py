@@ -17,7 +17,7 @@ from trainwright.data.streams import RankStream
 from trainwright.data.workers import reading
 from trainwright.engine import fusing
 from trainwright.engine.meters import Records
-from trainwright.engine.modes import full_evaluation_type, train_mode
+from trainwright.engine.modes import full_evaluation_type, in_format, train_mode
 from trainwright.engine.signals import StopWaiting
 from trainwright.errors import DataError
 
@@ -119,14 +119,12 @@ def evaluating(trainer: Trainer, records: Records) -> Iterator[nn.Module]:
     trainer.records = records
     model.to(trainer.strategy.device)
     kind = None if trainer.is_in_train else full_evaluation_type(trainer.args)
-    if kind is not None:
-        model.to(kind)
     train_mode(trainer, False)
     model.eval()
     if not trainer.is_in_train:
         fusing.prepare(trainer)
     try:
-        with torch.no_grad(), averaged(trainer):
+        with in_format(model, kind), torch.no_grad(), averaged(trainer):
             yield model
     finally:
         trainer.records = training_records

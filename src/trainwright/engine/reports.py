@@ -7,6 +7,7 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
+from trainwright.engine import saving
 from trainwright.engine.meters import averages
 from trainwright.engine.run import Run
 from trainwright.errors import ConfigError, did_you_mean
@@ -63,6 +64,8 @@ def evaluate(run: Run, schedule: bool = True) -> None:
     if schedule and trainer.follows_metric:
         trainer.lr_scheduler.step(chosen_metric(trainer.args, metrics))
     best = note_best(trainer, metrics)
+    if best and trainer.args.save_strategy != "no":
+        saving.best_is_saved(run)
     if trainer.args.save_strategy == "best":
         trainer.control.should_save = best
 

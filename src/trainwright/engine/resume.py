@@ -18,6 +18,7 @@ from trainwright.data.loader import PlannedLoader, TrainLoader
 from trainwright.engine import ema, optimizer_state
 from trainwright.engine.run import Run
 from trainwright.errors import CheckpointError
+from trainwright.models import adapters
 from trainwright.state import TrainerState
 
 if TYPE_CHECKING:
@@ -237,7 +238,15 @@ def restore_rest(run: Run, saved: Saved) -> None:
     if trainer.ema is not None and (place / ema.FILE).exists():
         trainer.ema.load_state_dict(folder.load(place / ema.FILE))
     run.due = list(saved.about.get("due", []))
+    restore_adapters(run, saved)
     restore_rank(run, place)
+
+
+def restore_adapters(run: Run, saved: Saved) -> None:
+    """Switch to the adapters that were active, unless the script begins with others than it did before."""
+    then, began = saved.about.get("adapters"), saved.about.get("made_with", {}).get("adapters")
+    if then and began == run.made_with["adapters"] != then:
+        adapters.activate(run.trainer.model, then)
 
 
 def restore_rank(run: Run, place: Path) -> None:

@@ -55,6 +55,7 @@ class Run:
         boundary: the end of the last step, as long as nothing but what it keeps was changed since; None while nothing
             was changed, or an update is going on.
         updating: whether an update is going on, so that the parameters belong to no step.
+        origin: the checkpoint that the run goes on from, or None.
         left: whether the run was saved for the last time.
     """
 
@@ -84,6 +85,7 @@ class Run:
     first_step: int = 0
     saved_step: int = -1
     model_files: set[Path] = field(default_factory=set)
+    origin: Path | None = None
     save_error: CheckpointError | None = None
     best_before: str | None = None
     boundary: Boundary | None = None

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import io
 import json
 import os
+import pickle
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,6 +27,7 @@ from trainwright.engine.memory import is_out_of_memory
 from trainwright.engine.passes import averaged
 from trainwright.engine.run import Run, generators_of
 from trainwright.errors import CheckpointError, SaveError, UnsavableError
+from trainwright.models import adapters
 
 if TYPE_CHECKING:
     from trainwright.engine.trainer import Trainer
@@ -113,7 +117,8 @@ def begin(run: Run, ranks: list[dict[str, Any]]) -> Draft | None:
     try:
         objects = {} if trainer.args.save_only_model else resumable_state(trainer, ranks)
         temporary = folder.open_temporary(place)
-        tensors = weights.save_all_but_tensors(trainer.model, temporary, trainer.processing_class)
+        tensors = weights.save_all_but_tensors(trainer.model, temporary, processor_of(trainer))
+        save_arguments(trainer, temporary)
         run.model_files = folder.files_in(temporary) | ({Path(weights.WEIGHTS)} if tensors is not None else set())
         write_progress(run, temporary)
         limit, best = trainer.args.save_total_limit, trainer.state.best_model_checkpoint
@@ -219,6 +224,7 @@ def write_progress(run: Run, place: Path) -> None:
         "content": run.content,
         "ranks": trainer.strategy.world.size,
         "made_with": run.made_with,
+        "adapters": adapters.active(trainer.model),
         "arguments": saved_arguments(trainer.args),
         "versions": {"torch": torch.__version__},
     }
@@ -281,4 +287,39 @@ def save_model(trainer: Trainer, output_dir: str | None) -> None:
     place = Path(output_dir if output_dir is not None else trainer.args.output_dir or ".")
     if trainer.args.should_save and not (trainer.is_in_train and (place / folder.MANIFEST).exists()):
         with averaged(trainer):
-            weights.save_model(trainer.model, place, trainer.processing_class)
+            weights.save_model(trainer.model, place, processor_of(trainer))
+        save_arguments(trainer, place)
+
+
+def processor_of(trainer: Trainer) -> Any:
+    """Return what is saved with the model: the Trainer's tokenizer or processor, or else its collator's."""
+    if trainer.processing_class is not None:
+        return trainer.processing_class
+    tokenizer = getattr(trainer.data_collator, "tokenizer", None)
+    return tokenizer if hasattr(tokenizer, "save_pretrained") else None
+
+
+def save_arguments(trainer: Trainer, place: Path) -> None:
+    """Write `training_args.bin`, which other tools read; it is never read here, and holds no token."""
+    args, packed = copy.copy(trainer.args), io.BytesIO()
+    args.hub_token = None
+    try:
+        torch.save(args, packed)
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        problem = f"training_args.bin is left out: the arguments cannot be pickled ({error})."
+        said = trainer.run.problems if trainer.run is not None else set()
+        if problem not in said:
+            said.add(problem)
+            trainer.note(problem)
+        return
+    (place / "training_args.bin").write_bytes(packed.getvalue())
+
+
+def best_is_saved(run: Run) -> None:
+    """Note the checkpoint of this step as the best, where it was saved before the evaluation that found it so."""
+    state = run.trainer.state
+    if run.saved_step == state.global_step:
+        if run.save_error is None:
+            state.best_model_checkpoint = str(checkpoint_folder(run.trainer))
+    elif run.origin is not None and run.first_step == state.global_step:
+        state.best_model_checkpoint = str(run.origin)

@@ -20,11 +20,12 @@ from trainwright.engine import alike, fusing, hub, loading, loop, optimizer_stat
 from trainwright.engine.ema import FILE, Ema
 from trainwright.engine.losses import computing_parameters
 from trainwright.engine.meters import Records
-from trainwright.engine.modes import train_mode, training_model
+from trainwright.engine.modes import remove_noise, train_mode, training_model
 from trainwright.engine.run import Run, generators_of
 from trainwright.engine.signals import TIME_IS_UP, Signals, exception_for
 from trainwright.errors import CheckpointError, ConfigError
 from trainwright.held import drawn_from_the_system
+from trainwright.models import adapters
 from trainwright.randomness import set_seed
 from trainwright.state import UNKNOWN, TrainerState, TrainOutput
 
@@ -101,6 +102,7 @@ def go(run: Run) -> TrainOutput:
         run.writer.close()
         run.loader.close()
         fusing.finish(run.trainer)
+        remove_noise(run.trainer)
 
 
 def claim(output_dir: Path, lock: RunLock) -> None:
@@ -160,11 +162,12 @@ def build(trainer: Trainer, loader: TrainLoader, saved: resume.Saved | None, sig
     )
     run.generators = generators_of(trainer)
     say_what_cannot_come_again(trainer)
-    run.made_with = optimizer_state.made_with(trainer)
+    run.made_with = {**optimizer_state.made_with(trainer), "adapters": adapters.active(trainer.model)}
     trainer.records = Records()
     run.first_step = run.meter.first_step = run.meter.logged_at = done
     run.targets_seen = done > 0
     if saved is not None:
+        run.origin = saved.folder
         resume.restore_rest(run, saved)
         rest = "" if done < max_steps else ": the run is complete, and nothing is left to train"
         trainer.note(f"Resuming from '{saved.folder}' at step {trainer.state.step_of()}{rest}.")

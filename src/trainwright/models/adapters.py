@@ -12,6 +12,7 @@ from torch import nn
 
 from trainwright.config.schema import PeftParams
 from trainwright.errors import ConfigError, missing_package
+from trainwright.models.inspect import holds_adapters, is_adapter
 
 
 def add_adapters(
@@ -95,7 +96,38 @@ def save_merged(model: Any, folder: Path, tokenizer: Any) -> None:
 
 
 def save_with_base(model: Any, folder: Path, tokenizer: Any) -> None:
-    """Write the adapters, and into `base_model` the weights below them."""
+    """Write the adapters, and into `base_model` the weights below them, as they were before training."""
     model.save_pretrained(folder)
-    copy.deepcopy(model).unload().save_pretrained(folder / "base_model")
+    without_adapters(copy.deepcopy(model)).save_pretrained(folder / "base_model")
     tokenizer.save_pretrained(folder)
+
+
+def without_adapters(model: Any) -> Any:
+    """Return the model that PEFT was put around; modules trained as a whole are the original ones again."""
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    if model.active_peft_config.is_prompt_learning:
+        return model.get_base_model()
+    wrappers = [(name, part) for name, part in model.named_modules() if isinstance(part, AuxiliaryTrainingWrapper)]
+    for name, wrapper in wrappers:
+        parent, _, own = name.rpartition(".")
+        setattr(model.get_submodule(parent), own, wrapper.original_module)
+    return model.unload()
+
+
+def active(model: Any) -> list[str]:
+    """Return the names of the adapters that are switched on; none where the model has no adapters."""
+    if not (is_adapter(model) or holds_adapters(model)):
+        return []
+    names = model.active_adapters
+    return list(names() if callable(names) else names)
+
+
+def activate(model: Any, names: list[str]) -> None:
+    """Switch to adapters by their names, and let them be trained."""
+    import peft
+
+    if len(names) == 1:
+        model.set_adapter(names[0])
+    else:
+        (model.base_model if isinstance(model, peft.PeftModel) else model).set_adapter(names)

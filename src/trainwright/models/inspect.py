@@ -26,6 +26,29 @@ def is_adapter(model: Any) -> bool:
     return peft is not None and isinstance(model, peft.PeftModel | peft.PeftMixedModel)
 
 
+def holds_adapters(model: Any) -> bool:
+    """Whether a model's files are adapters: wrapped by PEFT, or one of transformers' with adapters added to it.
+
+    Models of mixed adapters have no files in PEFT, and are saved whole.
+    """
+    peft = sys.modules.get("peft")
+    if peft is None:
+        return False
+    return isinstance(model, peft.PeftModel) or bool(getattr(model, "_hf_peft_config_loaded", False))
+
+
+def loads_itself(model: nn.Module) -> bool:
+    """Whether a model, or a part of it, has a way of its own to load what was saved: it may take other shapes."""
+    return type(model).load_state_dict is not nn.Module.load_state_dict or any(
+        part._load_state_dict_pre_hooks or _loads_own_state(type(part)) for part in model.modules()
+    )
+
+
+def _loads_own_state(kind: type[nn.Module]) -> bool:
+    owner = next(one for one in kind.__mro__ if "_load_from_state_dict" in vars(one))
+    return not owner.__module__.startswith("torch.")
+
+
 def base_model(model: nn.Module) -> nn.Module:
     """Return the model inside PEFT's wrapper, or the model itself."""
     if not is_adapter(model):

@@ -78,4 +78,15 @@ def build_optimizer(choice: OptimizerChoice, model: nn.Module, groups: list[dict
         return chosen()(model, **kwargs)
     for name in ("params", "model", "optimizer_dict"):
         groups = kwargs.pop(name, groups)
+    if kwargs.get("optim_bits") == 8 and chosen.__module__.startswith("bitsandbytes."):
+        _keep_embeddings_in_32_bit(model)
     return chosen(groups, **kwargs)
+
+
+def _keep_embeddings_in_32_bit(model: nn.Module) -> None:
+    """Let an 8-bit optimizer keep the state of embeddings in 32 bit, as transformers does: rare words move in leaps."""
+    from bitsandbytes.optim import GlobalOptimManager
+
+    for part in model.modules():
+        if isinstance(part, nn.Embedding):
+            GlobalOptimManager.get_instance().register_module_override(part, "weight", {"optim_bits": 32})

@@ -1,0 +1,103 @@
+"""Adapters on disk: each in PEFT's own files, and beside them what those do not hold of what was trained.
+
+The adapter `default` lies in the folder itself, every other one in a folder of its name, as PEFT writes them. PEFT
+keeps of an encoder of prompts what it computes, not what is trained, and of the base model nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from trainwright.checkpoint.tensors import check_fit, identity, read, refuse, unique_tensors
+from trainwright.errors import CheckpointError
+
+FILE = "adapter_model"
+BESIDE = "beside_adapters"
+
+
+def save(model: Any, folder: Path) -> None:
+    """Write all adapters of a model, and what else of it is trained or changes in training."""
+    model.save_pretrained(folder)
+    if beside := _beside(model):
+        save_file(beside, folder / f"{BESIDE}.safetensors", metadata={"format": "pt"})
+
+
+def _beside(model: Any) -> dict[str, torch.Tensor]:
+    """Return trained parameters and saved buffers that are in no adapter's file.
+
+    transformers' own adapters (`model.add_adapter`) are all among them: it writes only the active one.
+    """
+    state = {name: tensor for name, tensor in model.state_dict().items() if isinstance(tensor, torch.Tensor)}
+    changing = {name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
+    changing |= {name for name, _ in model.named_buffers(remove_duplicate=False)}
+    adapters = {identity(tensor) for name in model.peft_config for tensor in _adapter(model, name).values()}
+    inside = {name for name, tensor in state.items() if identity(tensor) in adapters}
+    wanted = changing | inside if is_native(model) else changing - inside
+    return unique_tensors({name: tensor for name, tensor in state.items() if name in wanted})
+
+
+def is_native(model: nn.Module) -> bool:
+    """Whether a model of transformers holds adapters without PEFT's wrapper."""
+    return bool(getattr(model, "_hf_peft_config_loaded", False))
+
+
+def _adapter(model: Any, name: str) -> dict[str, torch.Tensor]:
+    """Return an adapter's tensors by the names of its file; grown embeddings, which PEFT adds there, are left out."""
+    from peft import get_peft_model_state_dict
+
+    return get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+
+
+def load(model: Any, folder: Path) -> None:
+    """Copy all adapters of a folder into a model, each by its name, in place; one that the model lacks is added.
+
+    Where both have a single one, their names may differ.
+
+    Raises:
+        CheckpointError: the folder lacks an adapter, or holds one of other shapes; nothing is changed then.
+    """
+    from peft import set_peft_model_state_dict
+
+    places, mine = _places(folder), list(model.peft_config)
+    beside = read(folder, BESIDE) or {}
+    if len(places) == len(mine) == 1:
+        places = {mine[0]: next(iter(places.values()))}
+    if is_native(model) and beside:
+        places, mine = {}, []
+    lacking = [name for name in mine if name not in places]
+    if lacking:
+        has = f"the adapter{'s' * (len(places) > 1)} {', '.join(places)}" if places else "no adapter"
+        raise CheckpointError(
+            f"{folder} holds {has}, but the model has {', '.join(mine)}: {', '.join(lacking)} is not there. Build the "
+            "model as it was when the checkpoint was written."
+        )
+    whole = model.state_dict()
+    refuse(folder, [], [name for name in beside if name not in whole], [])
+    encoders = {name for name in mine if any(key.startswith(f"prompt_encoder.{name}.") for key in beside)}
+    kept = {name: read(places[name], FILE) or {} for name in mine if name not in encoders}
+    for name, saved in kept.items():
+        own = _adapter(model, name)
+        check_fit(saved, own | {key: whole[key] for key in saved if key in whole}, places[name])
+    check_fit(beside, {name: whole[name] for name in beside}, folder)
+    for name, saved in kept.items():
+        set_peft_model_state_dict(model, saved, adapter_name=name)
+    model.load_state_dict(beside, strict=False)
+    device = next(model.parameters()).device
+    for name in places.keys() - set(mine):
+        model.load_adapter(str(places[name]), name, torch_device=str(device))
+
+
+def _places(folder: Path) -> dict[str, Path]:
+    """Return where a folder holds adapters, by their names."""
+    found = {} if not _holds(folder) else {"default": folder}
+    inside = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    return found | {path.name: path for path in inside if _holds(path)}
+
+
+def _holds(folder: Path) -> bool:
+    return any((folder / f"{FILE}.{kind}").exists() for kind in ("safetensors", "bin"))
