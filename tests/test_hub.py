@@ -12,7 +12,7 @@ from safetensors.torch import load
 from tests import fake_hub, tiny
 from trainwright import ConfigError, Trainer, TrainerCallback, TrainingArguments
 
-MODEL = {"README.md", "config.json", "generation_config.json", "model.safetensors"}
+MODEL = {"README.md", "config.json", "generation_config.json", "model.safetensors", "training_args.bin"}
 RESUMABLE = {"optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "trainwright.json", "manifest.json"}
 
 
