@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +11,9 @@ import transformers
 from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset
 
+import trainwright
 from tests import tiny
-from trainwright import EarlyStoppingCallback, Trainer, TrainingArguments
+from trainwright import ConfigError, DataError, EarlyStoppingCallback, Trainer, TrainingArguments
 
 
 def arguments(folder, **changes):
@@ -154,13 +157,172 @@ def test_several_sets_with_their_own_metrics_and_a_mean_that_chooses_the_best(tm
         callbacks=[Hearing()],
     )
     trainer.train()
-    assert len(heard) == 3
-    last = heard[-1]
-    assert (last["eval_near_a"], last["eval_far_b"]) == (1.0, 2.0)
-    assert "eval_near_b" not in last
-    assert last["eval_mean_loss"] == pytest.approx((last["eval_near_loss"] + last["eval_far_loss"]) / 2)
-    assert trainer.state.best_metric == min(metrics["eval_mean_loss"] for metrics in heard)
+    assert len(heard) == 9  # both sets, as with transformers, and their mean
+    near, far, mean = heard[-3:]
+    assert (near["eval_near_a"], far["eval_far_b"]) == (1.0, 2.0)
+    assert "eval_near_b" not in near
+    assert mean == {"eval_mean_loss": pytest.approx((near["eval_near_loss"] + far["eval_far_loss"]) / 2)}
+    assert mean.items() <= trainer.state.log_history[-2].items()
+    assert trainer.state.best_metric == min(metrics["eval_mean_loss"] for metrics in heard[2::3])
     assert trainer.state.best_model_checkpoint.endswith(f"checkpoint-{trainer.state.best_global_step}")
+
+
+@pytest.mark.parametrize("engine", [transformers, trainwright])
+def test_several_sets_call_an_overridden_evaluate_once_for_each(tmp_path, engine):
+    calls, heard = [], []
+
+    class Own(engine.Trainer):
+        def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
+            calls.append((eval_dataset, metric_key_prefix))
+            return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+
+    class Hearing(engine.TrainerCallback):
+        def on_evaluate(self, args, state, control, metrics, **kwargs):
+            heard.append({name for name in metrics if name.endswith("_loss")})
+
+    settings = {"max_steps": 1, "eval_strategy": "steps", "eval_steps": 1, "save_strategy": "no", "use_cpu": True}
+    trainer = Own(
+        tiny.new_line(),
+        engine.TrainingArguments(str(tmp_path), report_to="none", disable_tqdm=True, **settings),
+        train_dataset=tiny.line_rows(8),
+        eval_dataset={"near": tiny.line_rows(4), "far": tiny.line_rows(4)},
+        callbacks=[Hearing()],
+    )
+    trainer.train()
+    assert calls == [(None, "eval"), ("near", "eval_near"), ("far", "eval_far")]
+    assert heard[:2] == [{"eval_near_loss"}, {"eval_far_loss"}]
+    assert heard[2:] == ([{"eval_mean_loss"}] if engine is trainwright else [])
+
+
+def test_a_best_metric_of_none_of_several_sets_is_refused_at_once(tmp_path):
+    def made(trainer=Trainer, **changes):
+        args = arguments(tmp_path, eval_strategy="epoch", save_strategy="epoch", load_best_model_at_end=True, **changes)
+        return trainer(tiny.new_line(), args, eval_dataset={"a": tiny.line_rows(4), "b": tiny.line_rows(4)})
+
+    with pytest.raises(
+        ConfigError, match=r"'loss' is of none of the evaluation sets 'a', 'b'.* Use 'a_loss', or 'mean_"
+    ):
+        made()
+
+    class Own(Trainer):
+        def evaluate(self, *args, **kwargs):
+            return {"eval_loss": 1.0}
+
+    for name in ("b_loss", "eval_a_loss", "mean_loss"):
+        made(metric_for_best_model=name)
+    made(Own)
+
+
+class Numbers(Trainer):
+    def evaluation_metrics(self, prefix):
+        return {f"{prefix}_own": np.float32(0.5)}
+
+
+def test_metrics_of_any_kind_of_number_are_kept_as_plain_ones(tmp_path):
+    metrics = {
+        "nested": {"a": {3: np.int64(3)}, "t": torch.tensor(2.5)},
+        "array": np.array([1, 2]),
+        "bfloat16": torch.tensor([0.5, 1.0], dtype=torch.bfloat16),
+        "one": np.array([7]),
+        "bool": np.bool_(True),
+        "text": "fine",
+    }
+    settings = {"max_steps": 2, "eval_strategy": "steps", "eval_steps": 1, "save_steps": 1}
+    args, rows = arguments(tmp_path, **settings), tiny.line_rows(8)
+    trainer = Numbers(tiny.new_line(), args, train_dataset=rows, eval_dataset=rows, compute_metrics=lambda p: metrics)
+    trainer.train()
+    trainer.log({"seen": np.float32(0.25)})
+    trainer.save_metrics("eval", {"count": np.int32(2)})
+    expected = {
+        "eval_nested": {"a": {"3": 3}, "t": 2.5},
+        "eval_array": [1, 2],
+        "eval_bfloat16": [0.5, 1.0],
+        "eval_one": 7,
+        "eval_bool": True,
+        "eval_text": "fine",
+        "eval_own": 0.5,
+    }
+    logged = next(entry for entry in trainer.state.log_history if "eval_own" in entry)
+    assert {name: logged[name] for name in expected} == expected
+    assert trainer.state.log_history[-1]["seen"] == 0.25
+    saved = json.loads((tmp_path / "checkpoint-2" / "trainer_state.json").read_text())["log_history"]
+    assert expected.items() <= saved[0].items()
+    trainer.log_metrics("eval", logged)
+
+
+def test_what_no_log_can_hold_is_refused_at_the_first_evaluation_and_never_later(tmp_path, caplog):
+    given = iter([{"fine": 1.0}, {"fine": 2.0, "odd": {"x": object()}}, {"fine": 3.0, "odd": {"x": object()}}])
+    settings = {"max_steps": 3, "eval_strategy": "steps", "eval_steps": 1, "save_steps": 1}
+
+    def made(metrics):
+        rows = tiny.line_rows(8)
+        return Trainer(
+            tiny.new_line(),
+            arguments(tmp_path, **settings),
+            train_dataset=rows,
+            eval_dataset=rows,
+            compute_metrics=metrics,
+        )
+
+    trainer = made(lambda p: next(given))
+    assert trainer.train().global_step == 3
+    assert [entry["eval_fine"] for entry in trainer.state.log_history if "eval_fine" in entry] == [1.0, 2.0, 3.0]
+    assert caplog.text.count("'eval_odd.x' is a object; logs and metrics hold numbers") == 1
+    with pytest.raises(DataError, match=r"'eval_odd\[1\]' is a object"):
+        made(lambda p: {"odd": [1, object()]}).train()
+
+
+def test_nan_is_never_the_best_and_does_not_renew_patience(tmp_path):
+    def run(values, patience):
+        given = iter(values)
+        settings = {"max_steps": len(values), "eval_strategy": "steps", "eval_steps": 1, "save_steps": 1}
+        choice = {"load_best_model_at_end": True, "metric_for_best_model": "f1", "greater_is_better": True}
+        trainer = Trainer(
+            tiny.new_line(),
+            arguments(tmp_path, **settings, **choice, save_total_limit=1),
+            train_dataset=tiny.line_rows(8),
+            eval_dataset=tiny.line_rows(4),
+            compute_metrics=lambda p: {"f1": next(given)},
+            callbacks=[EarlyStoppingCallback(patience)],
+        )
+        trainer.train()
+        return trainer.state.global_step, trainer.state.best_metric, trainer.state.best_global_step
+
+    nan = float("nan")
+    assert run([nan, 0.2, 0.5, 0.9, 0.95], 2) == (5, 0.95, 5)
+    assert run([0.5, nan, np.float64("nan"), 0.9], 2) == (3, 0.5, 1)
+    assert run([nan, nan, nan], 3) == (3, None, None)
+
+
+def test_a_best_metric_that_is_no_number_is_named(tmp_path):
+    settings = {"max_steps": 1, "eval_strategy": "steps", "save_strategy": "no", "metric_for_best_model": "f1"}
+    args, rows = arguments(tmp_path, eval_steps=1, **settings), tiny.line_rows(8)
+    metrics = lambda p: {"f1": np.array([0.1, 0.2])}  # noqa: E731
+    with pytest.raises(ConfigError, match=r"metric_for_best_model='f1' is a list, \[0.1, 0.2\]; only a number"):
+        Trainer(tiny.new_line(), args, train_dataset=rows, eval_dataset=rows, compute_metrics=metrics).train()
+
+
+@pytest.mark.parametrize("engine", [transformers, trainwright])
+def test_predict_with_metrics_batch_by_batch_returns_the_predictions(tmp_path, engine):
+    args = engine.TrainingArguments(str(tmp_path), batch_eval_metrics=True, use_cpu=True, disable_tqdm=True)
+    trainer = engine.Trainer(tiny.new_line(), args, compute_metrics=lambda p, compute_result: {"fine": 1.0})
+    output = trainer.predict(tiny.line_rows(20))
+    assert output.predictions.shape == output.label_ids.shape == (20,)
+    assert output.metrics["test_fine"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "filled"), [(torch.bool, 0), (torch.uint8, 0), (torch.int8, -100), (torch.half, -100)]
+)
+def test_rows_are_filled_with_what_their_type_can_hold(tmp_path, kind, filled):
+    class Masks(torch.nn.Module):
+        def forward(self, input_ids, labels=None):
+            return {"loss": torch.zeros(()), "mask": torch.ones_like(input_ids, dtype=kind)}
+
+    rows = [{"input_ids": torch.ones(n, dtype=torch.long), "labels": torch.ones(n)} for n in (2, 5, 3)]
+    trainer = Trainer(Masks(), arguments(tmp_path, per_device_eval_batch_size=1))
+    predictions = trainer.predict(rows).predictions
+    assert predictions.tolist() == [[1, 1, *[filled] * 3], [1] * 5, [1, 1, 1, filled, filled]]
 
 
 def test_best_model_is_loaded_at_the_end(tmp_path):
@@ -238,8 +400,6 @@ def test_full_evaluation_in_bfloat16(tmp_path):
 
 
 def test_seq2seq_generates(tmp_path):
-    import trainwright
-
     rows = [{"input_ids": r["input_ids"], "labels": r["labels"]} for r in tiny.tokens(6)]
     settings = {
         "predict_with_generate": True,

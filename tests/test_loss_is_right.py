@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+import random
 import re
 import warnings
 
+import numpy as np
 import pytest
 import torch
+import transformers
 from torch.nn import functional
 
+import trainwright
 from tests import tiny
-from trainwright import DataError, Trainer, TrainingArguments
+from trainwright import ConfigError, DataError, Trainer, TrainingArguments
 
 ROWS = 12
 CLOSE = 1e-9  # float64: only the order of additions differs
@@ -140,6 +145,217 @@ def test_loss_is_scaled_for_ga_says_that_a_result_is_a_mean(tmp_path):
     expected = reference_mean(4, tiny.words(), ragged(), 8)
     trainer = Mean(tiny.words(), arguments(tmp_path, 4, steps=8), train_dataset=ragged())
     assert (parameters(trainer) - expected).abs().max() < CLOSE
+
+
+def mean_of(model, inputs):
+    """A user's loss: it takes its labels out of the batch, draws random numbers, and is a mean."""
+    labels = inputs.pop("labels")
+    outputs = model(**inputs)
+    torch.rand(3), np.random.rand(), random.random()
+    loss = functional.cross_entropy(outputs["logits"].flatten(0, 1), labels.flatten())
+    return loss, outputs
+
+
+class TakesTheCount(Trainer):
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        loss, outputs = mean_of(model, inputs)
+        return (loss, outputs) if return_outputs else loss
+
+
+class TakesAnything(Trainer):
+    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+        loss, outputs = mean_of(model, inputs)
+        return (loss, outputs) if return_outputs else loss
+
+
+class Wrapped(Trainer):
+    @functools.wraps(Trainer.compute_loss)
+    def compute_loss(self, *args, **kwargs):
+        return mean_of(*args)[0]
+
+
+def ignoring(outputs, labels, num_items_in_batch=None):
+    return functional.cross_entropy(outputs["logits"].flatten(0, 1), labels.flatten())
+
+
+def replaced(model, inputs, return_outputs=False, num_items_in_batch=None):
+    return mean_of(model, inputs)[0]
+
+
+MEANS = {"count": TakesTheCount, "kwargs": TakesAnything, "wraps": Wrapped, "function": Trainer, "replaced": Trainer}
+
+
+@pytest.mark.parametrize("name", MEANS)
+def test_a_loss_that_ignores_the_count_is_a_mean_over_micro_batches(tmp_path, name):
+    expected = reference_mean(3, tiny.words(), ragged(), 8)
+    function = ignoring if name == "function" else None
+    args = arguments(tmp_path, 3, steps=8)
+    trainer = MEANS[name](tiny.words(), args, train_dataset=ragged(), compute_loss_func=function)
+    if name == "replaced":
+        trainer.compute_loss = replaced
+    assert (parameters(trainer) - expected).abs().max() < CLOSE
+
+
+def test_what_wraps_an_override_takes_what_that_takes(tmp_path):
+    def passed_on(function):
+        @functools.wraps(function)
+        def wrapper(*args, **kwargs):
+            return function(*args, **kwargs)
+
+        return wrapper
+
+    class Old(Trainer):
+        @passed_on
+        def compute_loss(self, model, inputs, return_outputs=False):
+            return mean_of(model, inputs)[0]
+
+    expected = reference_mean(3, tiny.words(), ragged(), 2)
+    trainer = Old(tiny.words(), arguments(tmp_path, 3, steps=2), train_dataset=ragged())
+    assert (parameters(trainer) - expected).abs().max() < CLOSE
+
+
+def test_transformers_weighs_the_same_loss_the_same(tmp_path):
+    def logged(engine, steps=3):
+        class Own(engine.Trainer):
+            def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+                return functional.mse_loss(model(inputs["x"])["logits"], inputs["labels"])
+
+        kept = {"logging_steps": 1, "max_steps": steps, "save_strategy": "no", "use_cpu": True, "report_to": "none"}
+        args = engine.TrainingArguments(
+            str(tmp_path), per_device_train_batch_size=2, gradient_accumulation_steps=4, disable_tqdm=True, **kept
+        )
+        trainer = Own(tiny.new_line(), args, train_dataset=tiny.line_rows(24))
+        trainer.train()
+        return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+    assert logged(trainwright) == pytest.approx(logged(transformers), rel=1e-5)  # float32
+
+
+class Noisy(torch.nn.Module):
+    """It draws, has a generator of its own, and buffers of which one is not saved and one appears later."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.norm = torch.nn.Linear(4, 4), torch.nn.BatchNorm1d(4)
+        self.own = torch.Generator().manual_seed(3)
+        self.register_buffer("calls", torch.zeros(()), persistent=False)
+        self.register_buffer("last", None)
+
+    def forward(self, x, labels=None):
+        self.calls += 1
+        hidden = functional.dropout(self.norm(self.layer(x)), 0.5)
+        self.last = hidden.detach().mean(0)
+        return {"logits": hidden.sum(1) + torch.randn(len(x), generator=self.own)}
+
+
+def test_asking_leaves_no_trace(tmp_path):
+    def trained(known):
+        class Own(Trainer):
+            loss_is_scaled_for_ga = False if known else None
+
+            def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+                self.record("noise", np.random.rand())
+                inputs["x"].add_(1.0)
+                return functional.mse_loss(model(inputs["x"])["logits"], inputs["labels"])
+
+        torch.manual_seed(0)
+        trainer = Own(Noisy(), arguments(tmp_path, 3, steps=3), train_dataset=tiny.line_rows(24))
+        trainer.train()
+        model = trainer.model
+        noise = [entry["noise"] for entry in trainer.state.log_history if "noise" in entry]
+        streams = [model.own.get_state(), torch.get_rng_state(), torch.tensor(np.random.rand())]
+        return [*model.state_dict().values(), model.calls, model.last, *streams, torch.tensor(noise)]
+
+    assert all(torch.equal(a, b) for a, b in zip(trained(True), trained(False), strict=True))
+
+
+def test_a_step_of_one_micro_batch_is_not_asked(tmp_path):
+    calls = []
+
+    class Own(Trainer):
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            calls.append(num_items_in_batch)
+            return model(**inputs)["loss"]
+
+    Own(tiny.new_line(), arguments(tmp_path, ROWS, steps=3), train_dataset=tiny.line_rows(24)).train()
+    assert calls == [12, 12, 12]
+    calls.clear()
+    Own(tiny.new_line(), arguments(tmp_path, 6, steps=2), train_dataset=tiny.line_rows(24)).train()
+    assert calls == [12, 24, 2, 2, 2, 2]  # twice more; a mean is over micro-batches
+
+
+def test_a_loss_that_is_neither_share_nor_mean_is_refused_before_a_step(tmp_path):
+    class Mixed(Trainer):
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            share = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
+            return share + 0.1 * sum(p.square().sum() for p in model.parameters())
+
+    trainer = Mixed(tiny.new_line(), arguments(tmp_path, 6, steps=2), train_dataset=tiny.line_rows(24))
+    with pytest.raises(
+        ConfigError, match=r"with num_items_in_batch=12 and .* neither a share .* loss_is_scaled_for_ga"
+    ):
+        trainer.train()
+    assert trainer.state.global_step == 0
+
+    class Said(Mixed):
+        loss_is_scaled_for_ga = True
+
+    assert Said(tiny.new_line(), arguments(tmp_path, 6, steps=2), train_dataset=tiny.line_rows(24)).train()
+
+
+def test_steps_without_targets_move_the_data_alone(tmp_path):
+    rows = ragged()
+    for row in (*rows[2:4], *rows[8:10]):
+        row["labels"] = torch.full_like(row["labels"], -100)
+    model, optimizer_steps, losses, rates = tiny.words(), 4, [], []
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for start in range(0, ROWS, 2):  # a hand-written loop that leaves such steps out
+        batch = {name: torch.stack([row[name] for row in rows[start : start + 2]]) for name in ("input_ids", "labels")}
+        if not (batch["labels"] != -100).any():
+            continue
+        optimizer.param_groups[0]["lr"] = 0.1 * (6 - len(losses)) / 6
+        rates.append(optimizer.param_groups[0]["lr"])
+        loss = model(**batch)["loss"]
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert len(losses) == optimizer_steps
+    args = arguments(tmp_path, 2, steps=6, optim="sgd", max_grad_norm=0.0, train_sampling_strategy="sequential")
+    args.gradient_accumulation_steps, args.learning_rate, args.logging_steps = 1, 0.1, 2
+    trainer = Trainer(tiny.words(), args, train_dataset=rows)
+    result = trainer.train()
+    logs = [entry for entry in trainer.state.log_history if "learning_rate" in entry]
+    assert [entry["step"] for entry in logs] == [2, 4, 6]
+    expected = [losses[0], sum(losses[1:3]) / 2, losses[3]]
+    assert [entry["loss"] for entry in logs] == pytest.approx(expected, rel=1e-6)  # logged as float32
+    assert [entry["learning_rate"] for entry in logs] == pytest.approx([rates[0], rates[2], rates[3]])
+    assert result.training_loss == pytest.approx(sum(losses) / optimizer_steps, rel=1e-6)
+    trained = torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+    assert (trained - torch.cat([p.detach().flatten() for p in model.parameters()])).abs().max() < CLOSE
+
+
+def test_an_error_of_the_users_loss_is_shown_as_it_is(tmp_path):
+    def helper(value):
+        return value
+
+    class Own(Trainer):
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            return helper(inputs["x"], reduction="mean")
+
+    class Calls(Trainer):
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            return model(inputs["x"], weight=1.0)
+
+    for kind, words in ((Own, "helper() got an unexpected"), (Calls, "forward() got an unexpected")):
+        trainer = kind(tiny.new_line(), arguments(tmp_path, 6, steps=2), train_dataset=tiny.line_rows(24))
+        with pytest.raises(TypeError, match=re.escape(words)) as raised:
+            trainer.train()
+        assert "compute_loss" in [entry.name for entry in raised.traceback]
+    args = arguments(tmp_path, 6, steps=2, remove_unused_columns=False)
+    rows = [{**row, "weight": torch.ones(())} for row in tiny.line_rows(24)]
+    with pytest.raises(DataError, match=r"the batch has \['labels', 'weight', 'x'\], but the model's forward takes"):
+        Trainer(tiny.new_line(), args, train_dataset=rows).train()
 
 
 def test_an_overridden_training_step_does_its_own_backward(tmp_path):

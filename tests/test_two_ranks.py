@@ -47,6 +47,8 @@ def test_two_ranks_are_one_process(tmp_path, kind):
     rows = [sorted(value for entry in result["seen"] for value in entry[1:]) for result in (one, first, second)]
     if kind == "map":
         assert rows[0] == sorted(rows[1] + rows[2])
+        alone, both = (flat({"parameters": result["mean"]}) for result in (one, first))
+        assert (alone - both).abs().max() < CLOSE
 
 
 def test_a_ready_loader_is_divided_between_the_ranks(tmp_path):

@@ -75,7 +75,24 @@ def run(kind: str, folder: Path, ranks: int) -> dict:
         "first_logit": prediction.predictions[:, 0, 0].tolist(),
         "seen": seen,
         "accumulation": trainer.args.gradient_accumulation_steps,
+        "mean": mean_loss(folder, ranks) if kind == "map" else None,
     }
+
+
+def mean_loss(folder: Path, ranks: int) -> list[list[float]]:
+    """Train by a loss that takes the count and ignores it; return the parameters."""
+
+    class Mean(Trainer):
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            return model(**inputs)["loss"]
+
+    args = TrainingArguments(
+        str(folder), per_device_train_batch_size=3, gradient_accumulation_steps=2 // ranks, max_steps=4,
+        learning_rate=1e-3, save_strategy="no", use_cpu=True, disable_tqdm=True,
+    )  # fmt: skip
+    trainer = Mean(tiny.words(), args, train_dataset=tiny.tokens(12, ragged=True))
+    trainer.train()
+    return [p.detach().flatten().tolist() for p in trainer.model.parameters()]
 
 
 def unlike(folder: Path) -> dict:

@@ -46,6 +46,24 @@ def sections(place, policy, **more):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("name", KINDS)
+def test_micro_batches_of_any_size_give_a_policy_the_same_loss(tmp_path, name, monkeypatch):
+    # draws depend on the shapes; without them the losses are those of the same eight windows, three with padding
+    monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
+    monkeypatch.setattr(torch, "randint", lambda low, high, size, device=None: torch.full(size, low, device=device))
+
+    def first_step(micro):
+        changes = {"per_device_train_batch_size": micro, "gradient_accumulation_steps": 8 // micro, "logging_steps": 1}
+        given = sections(tmp_path, KINDS[name], max_steps=3, data={"chunk": 30}, **changes)
+        trainer = build({part: given[part] for part in ("data", "policy", "train")})
+        trainer.train()
+        return [(e["loss"], e["grad_norm"]) for e in trainer.state.log_history if "grad_norm" in e]
+
+    whole = torch.tensor(first_step(8))
+    for micro in (1, 2):
+        torch.testing.assert_close(torch.tensor(first_step(micro)), whole, rtol=1e-4, atol=1e-5)  # float32
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_a_policy_learns_and_loads_in_two_lines(tmp_path, name):

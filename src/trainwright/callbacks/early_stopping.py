@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 from trainwright.callbacks.base import TrainerCallback
@@ -34,19 +35,25 @@ class EarlyStoppingCallback(TrainerCallback):
             control.should_training_stop = True
 
     def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Count evaluations without improvement, before the state learns of this one's metric."""
+        """Count evaluations without improvement, before the state learns of this one's metric; NaN is none.
+
+        Of several sets, only the one whose metric is watched counts.
+        """
         name = args.metric_for_best_model
         value = kwargs["metrics"].get(name if name.startswith("eval_") else f"eval_{name}")
         if value is None:
-            logger.warning("EarlyStoppingCallback found no '%s' among the metrics, so it does nothing.", name)
             return
-        gain = None if state.best_metric is None else value - state.best_metric
-        if gain is None or (gain if args.greater_is_better else -gain) > self.early_stopping_threshold:
+        if self._is_better(float(value), state.best_metric, args.greater_is_better):
             self.early_stopping_patience_counter = 0
         else:
             self.early_stopping_patience_counter += 1
         if self.early_stopping_patience_counter >= self.early_stopping_patience:
             control.should_training_stop = True
+
+    def _is_better(self, value: float, best: float | None, greater: bool | None) -> bool:
+        if best is None or math.isnan(best):
+            return not math.isnan(value)
+        return (value - best if greater else best - value) > self.early_stopping_threshold
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps of this callback."""

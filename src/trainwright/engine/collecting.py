@@ -22,7 +22,7 @@ class Rows:
     """An array that takes batch after batch without a copy of what it holds.
 
     The memory block is extended where it lies. Only when a batch is wider than all before (in the second dimension)
-    is everything moved; shorter rows are filled with -100.
+    is everything moved; shorter rows are filled with -100, or with 0 where their type has no such number.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Rows:
             self.array = np.empty((0, *batch.shape[1:]), dtype=batch.dtype)
         if wide and batch.shape[1] > self.array.shape[1]:
             room = max(batch.shape[1], int(self.array.shape[1] * _WIDEN))
-            wider = np.full((len(self.array), room, *self.array.shape[2:]), _PADDING, dtype=self.array.dtype)
+            wider = np.full((len(self.array), room, *self.array.shape[2:]), self._padding, dtype=self.array.dtype)
             wider[:, : self.array.shape[1]] = self.array
             self.array = wider
         start = len(self.array)
@@ -45,9 +45,14 @@ class Rows:
         if wide:
             self.width = max(self.width, batch.shape[1])
             self.array[start:, : batch.shape[1]] = batch
-            self.array[start:, batch.shape[1] :] = _PADDING
+            self.array[start:, batch.shape[1] :] = self._padding
         else:
             self.array[start:] = batch
+
+    @property
+    def _padding(self) -> int:
+        assert self.array is not None
+        return _PADDING if self.array.dtype.kind in "ifc" else 0
 
     def all(self) -> np.ndarray | None:
         """Return what was added."""

@@ -5,6 +5,7 @@ This costs nothing as long as nothing fails.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ import torch
 
 from trainwright.batch import IGNORED
 from trainwright.errors import DataError, TrainwrightError
-from trainwright.models.inspect import limits
+from trainwright.models.inspect import base_model, limits
 
 if TYPE_CHECKING:
     from trainwright.engine.trainer import Trainer
@@ -52,10 +53,21 @@ def fault(trainer: Trainer, batch: Any, error: Exception) -> str | None:
 
 
 def _wrong_keywords(trainer: Trainer, batch: Mapping[str, Any], error: Exception) -> str | None:
-    if not isinstance(error, TypeError) or "argument" not in str(error) or trainer.signature_columns is None:
+    if not isinstance(error, TypeError) or trainer.signature_columns is None:
         return None
+    forward = base_model(trainer.model).forward
+    if f"{forward.__qualname__}()" not in str(error) or _takes(forward, batch):
+        return None  # it comes from the user's code, or from inside the model
     accepted = sorted(set(trainer.signature_columns) - {"label", "label_ids"})
     return f"the batch has {sorted(batch)}, but the model's forward takes {accepted}: {error}."
+
+
+def _takes(forward: Any, batch: Mapping[str, Any]) -> bool:
+    try:
+        inspect.signature(forward).bind(**batch)
+    except TypeError:
+        return False
+    return True
 
 
 def _no_whole_numbers(trainer: Trainer, batch: Mapping[str, Any], error: Exception) -> str | None:

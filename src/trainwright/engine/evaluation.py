@@ -14,7 +14,7 @@ from torch import nn
 
 from trainwright.batch import row_count
 from trainwright.data.rows import Repeat
-from trainwright.engine import fusing, generation, isolation, reports
+from trainwright.engine import fusing, generation, isolation, numbers, reports
 from trainwright.engine.collecting import Collector, reordered, to_host
 from trainwright.engine.losses import overrides_loss
 from trainwright.engine.meters import Records, averages
@@ -30,29 +30,53 @@ _PREDICTIONS = (torch.Tensor, np.ndarray, int, float, Mapping, list, tuple, type
 """What a prediction can be; other objects in an output, of whatever name, are the model's cache."""
 
 
-def evaluate(trainer: Trainer, dataset: Any, ignore_keys: list[str] | None, prefix: str) -> dict[str, float]:
-    """Evaluate one set or several, log the metrics and tell the callbacks once; see `Trainer.evaluate`."""
+def evaluate(
+    trainer: Trainer, dataset: Any, ignore_keys: list[str] | None, prefix: str, **settings: Any
+) -> dict[str, Any]:
+    """Evaluate one set, log its metrics and tell the callbacks; or each of several; see `Trainer.evaluate`."""
     sets = trainer.eval_dataset if dataset is None else dataset
-    if isinstance(sets, dict) and trainer.eval_loader is None:
-        metrics: dict[str, float] = {}
-        each = []
-        for name, rows in sets.items():
-            one = evaluate_set(trainer, rows if dataset is not None else name, ignore_keys, f"{prefix}_{name}")
-            each.append({key.removeprefix(f"{prefix}_{name}_"): value for key, value in one.items()})
-            metrics |= one
-        metrics |= means(each, prefix)
-    else:
-        metrics = evaluate_set(trainer, dataset, ignore_keys, prefix)
-    trainer.control = trainer.callback_handler.fire(
-        "evaluate", trainer.args, trainer.state, trainer.control, metrics=metrics
-    )
+    if isinstance(sets, dict) and (dataset is not None or trainer.eval_loader is None):
+        names = {name: name if dataset is None else rows for name, rows in sets.items()}
+        return evaluate_each(trainer, names, ignore_keys, prefix, settings)
+    metrics = evaluate_set(trainer, dataset, ignore_keys, prefix)
+    tell(trainer, metrics)
     return metrics
 
 
-def means(each: list[dict[str, float]], prefix: str) -> dict[str, float]:
-    """Return the mean over several sets of every metric that all of them have, as `<prefix>_mean_<metric>`."""
-    shared = [n for n in each[0] if all(n in one for one in each) and not n.endswith(("runtime", "per_second"))]
-    return {f"{prefix}_mean_{name}": float(np.mean([one[name] for one in each])) for name in shared}
+def evaluate_each(
+    trainer: Trainer, sets: dict[str, Any], ignore_keys: list[str] | None, prefix: str, settings: dict[str, Any]
+) -> dict[str, Any]:
+    """Evaluate several sets by `Trainer.evaluate`, which a subclass may override; log and tell their means besides."""
+    metrics: dict[str, Any] = {}
+    each = []
+    for name, rows in sets.items():
+        own = f"{prefix}_{name}"
+        one = trainer.evaluate(eval_dataset=rows, ignore_keys=ignore_keys, metric_key_prefix=own, **settings)
+        each.append({key.removeprefix(f"{own}_"): value for key, value in one.items() if key.startswith(f"{own}_")})
+        metrics |= one
+    shared = means(each, prefix)
+    if shared:
+        trainer.log(dict(shared))
+        tell(trainer, shared)
+    return metrics | shared
+
+
+def tell(trainer: Trainer, metrics: dict[str, Any]) -> None:
+    """Tell the callbacks of an evaluation."""
+    trainer.control = trainer.callback_handler.fire(
+        "evaluate", trainer.args, trainer.state, trainer.control, metrics=metrics
+    )
+
+
+def means(each: list[dict[str, Any]], prefix: str) -> dict[str, float]:
+    """Return the mean over several sets of every number that all of them have, as `<prefix>_mean_<metric>`."""
+    names = [n for n in each[0] if not n.endswith(("runtime", "per_second"))]
+    columns: dict[str, list[Any]] = {name: [one.get(name) for one in each] for name in names}
+    return {
+        f"{prefix}_mean_{name}": float(np.mean(column))
+        for name, column in columns.items()
+        if all(isinstance(value, int | float) for value in column)
+    }
 
 
 def evaluate_set(trainer: Trainer, dataset: Any, ignore_keys: list[str] | None, prefix: str) -> dict[str, float]:
@@ -76,9 +100,17 @@ def evaluate_set(trainer: Trainer, dataset: Any, ignore_keys: list[str] | None, 
     if trainer.generation is not None:
         trainer.forced = None
         metrics |= generation.evaluate(trainer, dataset, prefix, trainer.generation, forced)
-    metrics |= trainer.evaluation_metrics(prefix)
+    metrics |= kept_metrics(trainer, trainer.evaluation_metrics(prefix))
     trainer.log(dict(metrics))
     return {**metrics, "epoch": trainer.state.epoch}
+
+
+def kept_metrics(trainer: Trainer, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return metrics in plain types.
+
+    One that cannot be kept is refused, unless an earlier evaluation of this run was whole: then it is left out.
+    """
+    return numbers.fit(trainer, metrics, refuse=trainer.run is None or not trainer.run.evaluated)
 
 
 def metrics_function(trainer: Trainer, name: str | None) -> Any:
@@ -116,9 +148,17 @@ class Totals:
 
 
 def evaluation_loop(
-    trainer: Trainer, loader: Any, loss_only: bool | None, ignore_keys: list[str] | None, prefix: str
+    trainer: Trainer,
+    loader: Any,
+    loss_only: bool | None,
+    ignore_keys: list[str] | None,
+    prefix: str,
+    wants_predictions: bool,
 ) -> EvalLoopOutput:
-    """Run the model over a loader; return predictions, labels and metrics of all ranks, each row once."""
+    """Run the model over a loader; return predictions, labels and metrics of all ranks, each row once.
+
+    With `batch_eval_metrics`, predictions are kept only where they are what is wanted.
+    """
     args = trainer.args
     loss_only = args.prediction_loss_only if loss_only is None else loss_only
     function = metrics_function(trainer, prefix.partition("_")[2] or None)
@@ -141,7 +181,7 @@ def evaluation_loop(
                 logits = trainer.preprocess_logits_for_metrics(logits, labels)
             if not loss_only and live is not None:
                 live.add(None if weightless else (loss, logits, labels, batch))
-            elif not loss_only:
+            if not loss_only and (live is None or wants_predictions):
                 collector.add(loss, logits, labels, main_input(trainer, batch), rows)
             trainer.control = trainer.callback_handler.fire("prediction_step", args, trainer.state, trainer.control)
     if live is not None:
@@ -171,11 +211,12 @@ def results(
     elif function is not None and parts.get("predictions") is not None and parts.get("labels") is not None:
         optional = {"inputs": parts.get("inputs"), "losses": parts.get("losses")}
         metrics = function(EvalPrediction(parts["predictions"], parts["labels"], **optional))
-    if not isinstance(metrics, dict):
+    if not isinstance(metrics, Mapping):
         raise ConfigError(
             f"compute_metrics returned {type(metrics).__name__}; it must return a dict of name and number."
         )
-    named = {k if k.startswith(f"{prefix}_") else f"{prefix}_{k}": _number(v) for k, v in metrics.items()}
+    named = {k if str(k).startswith(f"{prefix}_") else f"{prefix}_{k}": v for k, v in metrics.items()}
+    named = kept_metrics(trainer, named)
     if weight:
         named = {f"{prefix}_loss": loss / weight, **named}
     return EvalLoopOutput(parts.get("predictions"), parts.get("labels"), named, int(rows))
@@ -272,7 +313,3 @@ def main_input(trainer: Trainer, batch: Any) -> Any:
     if "inputs" not in trainer.args.include_for_metrics or not isinstance(batch, Mapping):
         return None
     return batch.get(getattr(trainer.model, "main_input_name", "input_ids"))
-
-
-def _number(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") and getattr(value, "size", 1) == 1 else value

@@ -30,12 +30,14 @@ class Work:
         batches: this rank's micro-batches.
         items: what each is weighed by; 0 for one without targets, or repeated to keep in step.
         total: items of all micro-batches of all ranks.
+        repeats: whether each is only repeated to keep in step.
     """
 
     position: int
     batches: list[Any]
     items: list[int]
     total: float
+    repeats: list[bool]
 
 
 def feed(run: Run) -> Generator[Work]:
@@ -124,14 +126,15 @@ def _agreed(run: Run, position: int, batches: list[Any], spare: Any, failure: Ex
     to stop, and whether its data failed. All run the same number of micro-batches; a rank without rows repeats its
     last, with weight zero.
     """
-    items = [0 if isinstance(batch, Repeat) else run.count(batch) for batch in batches]
+    repeats = [isinstance(batch, Repeat) for batch in batches]
+    items = [0 if repeat else run.count(batch) for batch, repeat in zip(batches, repeats, strict=True)]
     plain = [batch.batch if isinstance(batch, Repeat) else batch for batch in batches]
     if run.trainer.strategy.world.size == 1:
         if run.stop is not None:
             leaving.leave(run)
         if failure is not None:
             _fail(run, failure, 0)
-        return Work(position, plain, items, float(sum(items))) if batches else None
+        return Work(position, plain, items, float(sum(items)), repeats) if batches else None
     stop = run.signals.received or 0
     agreed = run.trainer.strategy.agree(len(batches), sum(items), spare is not None, stop, failure is not None)
     counts, totals, present, stops, failures = zip(*agreed, strict=True)
@@ -149,7 +152,7 @@ def _agreed(run: Run, position: int, batches: list[Any], spare: Any, failure: Ex
         )
     idle = spare.batch if isinstance(spare, Repeat) else spare
     added = most - len(batches)
-    return Work(position, plain + [idle] * added, items + [0] * added, float(sum(totals)))
+    return Work(position, plain + [idle] * added, items + [0] * added, float(sum(totals)), repeats + [True] * added)
 
 
 def _fail(run: Run, failure: Exception | None, rank: int) -> NoReturn:

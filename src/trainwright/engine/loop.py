@@ -11,7 +11,7 @@ from contextlib import closing
 
 import torch
 
-from trainwright.engine import leaving, reports, saving
+from trainwright.engine import leaving, reports, saving, weighing
 from trainwright.engine.feed import Work, feed, halve
 from trainwright.engine.losses import micro_batch
 from trainwright.engine.memory import is_out_of_memory
@@ -57,17 +57,21 @@ def passes(run: Run) -> None:
 def step(run: Run, work: Work) -> None:
     """Update the parameters once, from all micro-batches of a step.
 
-    The losses of the micro-batches are shares of one mean over `work.total` items, so they add up.
+    The losses of the micro-batches are shares of one mean over `work.total` items, so they add up. Without any item
+    the step moves on in the data, and nothing else.
     """
     trainer = run.trainer
     run.health.buffers.keep()
     if run.boundary is not None:
         run.boundary.computing = True
+    weighing.settle(run, work)
     loss = backward(run, work)
     while loss is None:
         work = halve(run, work)
+        weighing.settle(run, work)
         loss = backward(run, work)
-    updated = update(run, loss) if work.total else True
+    updated = bool(work.total) and update(run, loss)
+    run.meter.empty += not work.total
     try:
         if work.total:
             run.fire("optimizer_step")

@@ -1,8 +1,10 @@
 """Where a loss comes from decides how it is weighed. The rules:
 
-    SHARE   the model's own loss, `compute_loss_func`, or a `compute_loss` that takes `num_items_in_batch`: the result
-            is this micro-batch's share of one sum over one count, and is added as it is.
-    MEAN    a `compute_loss` without `num_items_in_batch`: the mean over micro-batches and ranks.
+    SHARE    the model's own loss, or an objective's: the result is this micro-batch's share of one sum over one count,
+             and is added as it is.
+    MEAN     a `compute_loss` without `num_items_in_batch`: the mean over micro-batches and ranks.
+    UNKNOWN  a `compute_loss` or `compute_loss_func` of the user's that takes `num_items_in_batch`: one of the two;
+             `engine/weighing.py` finds out which before it matters.
 
 An overridden `training_step` needs no rule: it does its own backward pass, and its result is only logged.
 """
@@ -33,18 +35,38 @@ class Rule(Enum):
 
     SHARE = auto()
     MEAN = auto()
+    UNKNOWN = auto()
+
+
+def look_at(trainer: Trainer) -> None:
+    """Note what the trainer's `compute_loss` takes, and how it is weighed; it may be replaced until a run begins."""
+    trainer.takes_num_items = takes_num_items(trainer.compute_loss)
+    trainer.rule = rule_of(trainer)
 
 
 def rule_of(trainer: Trainer) -> Rule:
-    """Return the rule for this trainer's `compute_loss`; `loss_is_scaled_for_ga` overrides what its signature says."""
-    shares = trainer.takes_num_items if trainer.loss_is_scaled_for_ga is None else trainer.loss_is_scaled_for_ga
-    return Rule.SHARE if shares else Rule.MEAN
+    """Return the rule for this trainer's `compute_loss`; `loss_is_scaled_for_ga` says it where it is set."""
+    if trainer.loss_is_scaled_for_ga is not None:
+        return Rule.SHARE if trainer.loss_is_scaled_for_ga else Rule.MEAN
+    if not trainer.takes_num_items:
+        return Rule.MEAN
+    own = trainer.compute_loss_func is not None or not is_of(trainer.compute_loss, "trainwright")
+    return Rule.UNKNOWN if own else Rule.SHARE
 
 
-def takes_num_items(trainer: Trainer) -> bool:
-    """Whether `compute_loss` has the argument `num_items_in_batch`."""
-    parameters = inspect.signature(trainer.compute_loss).parameters.values()
-    return any(p.name == "num_items_in_batch" or p.kind is p.VAR_KEYWORD for p in parameters)
+def takes_num_items(function: Any) -> bool:
+    """Whether a `compute_loss` takes `num_items_in_batch`; one that hands on any keyword takes what it wraps takes."""
+    parameters = inspect.signature(function, follow_wrapped=False).parameters.values()
+    if any(p.name == "num_items_in_batch" for p in parameters):
+        return True
+    wrapped = getattr(function, "__wrapped__", None)
+    return any(p.kind is p.VAR_KEYWORD for p in parameters) and (wrapped is None or takes_num_items(wrapped))
+
+
+def is_of(function: Any, package: str) -> bool:
+    """Whether a function was written in a module of a package; `functools.wraps` does not change what it looks at."""
+    module = getattr(getattr(function, "__func__", function), "__globals__", {}).get("__name__", "")
+    return module == package or module.startswith(f"{package}.")
 
 
 def has_own_loss(trainer: Trainer) -> bool:
@@ -53,8 +75,8 @@ def has_own_loss(trainer: Trainer) -> bool:
 
 
 def overrides_loss(trainer: Trainer) -> bool:
-    """Whether a subclass has a `compute_loss` of its own."""
-    return type(trainer).compute_loss.__module__ != "trainwright.engine.trainer"
+    """Whether a subclass, or the instance, has a `compute_loss` of its own."""
+    return not is_of(trainer.compute_loss, "trainwright.engine.trainer")
 
 
 def count_items(trainer: Trainer, batch: Any) -> int:
@@ -65,8 +87,8 @@ def count_items(trainer: Trainer, batch: Any) -> int:
 
 
 def count_eval_items(trainer: Trainer, batch: Any) -> int:
-    """Return what an evaluation batch's mean loss is weighed by: targets where training counts them, else rows."""
-    return trainer.objective.count(batch) if trainer.rule is Rule.SHARE else row_count(batch)
+    """Return what an evaluation batch's mean loss is weighed by: targets where it is told their number, else rows."""
+    return trainer.objective.count(batch) if trainer.takes_num_items else row_count(batch)
 
 
 def count_work(trainer: Trainer, batch: Any) -> None:
@@ -131,6 +153,18 @@ def micro_batch(run: Run, batch: Any, items: int, total: float, last: bool) -> t
 def training_step(trainer: Trainer, model: nn.Module, inputs: Any, num_items: float | None) -> torch.Tensor:
     """Run forward and backward of a micro-batch; return its share of the step's loss, detached."""
     args, ranks = trainer.args, trainer.strategy.world.size
+    loss = loss_of_batch(trainer, model, inputs, num_items)
+    if trainer.rule is Rule.MEAN and num_items is not None:
+        loss = loss / num_items
+    if args.torch_empty_cache_steps and trainer.state.global_step % args.torch_empty_cache_steps == 0:
+        torch.cuda.empty_cache()
+    # gradients of several ranks are averaged, but shares add up
+    trainer.precision.backward(loss * ranks if ranks > 1 else loss)
+    return loss.detach()
+
+
+def loss_of_batch(trainer: Trainer, model: nn.Module, inputs: Any, num_items: float | None) -> torch.Tensor:
+    """Return what `compute_loss` makes of a micro-batch, as one scalar."""
     with explained(trainer, inputs):
         fusing.before_loss(trainer, inputs)
         inputs = isolation.kept_apart(trainer, inputs, trainer.objective.fused)
@@ -140,15 +174,7 @@ def training_step(trainer: Trainer, model: nn.Module, inputs: Any, num_items: fl
             loss = trainer.compute_loss(model, moved, num_items_in_batch=num_items)
         else:
             loss = trainer.compute_loss(model, moved)
-        loss = one_loss(trainer, loss)
-    if trainer.rule is Rule.MEAN and num_items is not None:
-        loss = loss / num_items
-    del moved
-    if args.torch_empty_cache_steps and trainer.state.global_step % args.torch_empty_cache_steps == 0:
-        torch.cuda.empty_cache()
-    # gradients of several ranks are averaged, but shares add up
-    trainer.precision.backward(loss * ranks if ranks > 1 else loss)
-    return loss.detach()
+        return one_loss(trainer, loss)
 
 
 def idle_step(trainer: Trainer, model: nn.Module, inputs: Any) -> None:

@@ -17,6 +17,8 @@ class LossMeter:
         logged: sum of the losses of all steps whose window is over.
         skipped: steps of this window that were skipped and have no loss.
         skipped_before: steps skipped in the windows before.
+        empty: steps of this window that had no target, and so no loss.
+        empty_before: those of the windows before.
         first_step: the step that the sums begin after: 0, unless the run goes on from another engine's checkpoint.
         logged_at: the step of the last log.
     """
@@ -26,6 +28,8 @@ class LossMeter:
         self.logged = 0.0
         self.skipped = 0
         self.skipped_before = 0
+        self.empty = 0
+        self.empty_before = 0
         self.first_step = 0
         self.logged_at = 0
 
@@ -41,9 +45,10 @@ class LossMeter:
         """Return the sum of the window's losses over all processes and its skipped steps; begin a new window."""
         window = torch.zeros((), device=device) if self.window is None else self.window
         value, skipped = total(window).item(), self.skipped
-        self.window, self.skipped = None, 0
         self.logged += value
         self.skipped_before += skipped
+        self.empty_before += self.empty
+        self.window, self.skipped, self.empty = None, 0, 0
         return value, skipped
 
     def state_dict(self) -> dict[str, Any]:

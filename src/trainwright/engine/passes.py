@@ -15,7 +15,7 @@ from trainwright.data.loader import PlannedBatches
 from trainwright.data.ready import EveryNth
 from trainwright.data.streams import RankStream
 from trainwright.data.workers import reading
-from trainwright.engine import fusing
+from trainwright.engine import fusing, losses
 from trainwright.engine.meters import Records
 from trainwright.engine.modes import full_evaluation_type, in_format, train_mode
 from trainwright.engine.signals import StopWaiting
@@ -122,6 +122,7 @@ def evaluating(trainer: Trainer, records: Records) -> Iterator[nn.Module]:
     train_mode(trainer, False)
     model.eval()
     if not trainer.is_in_train:
+        losses.look_at(trainer)
         fusing.prepare(trainer)
     try:
         with in_format(model, kind), torch.no_grad(), averaged(trainer):

@@ -7,7 +7,7 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
-from trainwright.engine import saving
+from trainwright.engine import numbers, saving
 from trainwright.engine.meters import averages
 from trainwright.engine.run import Run
 from trainwright.errors import ConfigError, did_you_mean
@@ -23,9 +23,9 @@ def log_step(run: Run) -> None:
     the device."""
     trainer = run.trainer
     run.health.settle()
-    steps = trainer.state.global_step - run.meter.logged_at
-    if steps <= 0:
+    if trainer.state.global_step <= run.meter.logged_at:
         return
+    steps = trainer.state.global_step - run.meter.logged_at - run.meter.empty
     total, skipped = run.meter.read(trainer.strategy.sum_tensor, trainer.strategy.device)
     logs: dict[str, Any] = {"loss": total / (steps - skipped)} if steps > skipped else {}
     if skipped:
@@ -46,19 +46,21 @@ def note(trainer: Trainer, message: str) -> None:
 
 
 def write_log(trainer: Trainer, logs: dict[str, Any]) -> None:
-    """Add epoch and step to numbers, keep them in the history and tell the callbacks."""
+    """Add epoch and step to numbers, keep them in the history and tell the callbacks, in plain types."""
     state = trainer.state
     logs["epoch"] = state.epoch
     if trainer.args.include_num_input_tokens_seen != "no":
         logs["num_input_tokens_seen"] = state.num_input_tokens_seen
-    state.log_history.append({**logs, "step": state.global_step})
-    trainer.control = trainer.callback_handler.fire("log", trainer.args, state, trainer.control, logs=logs)
+    kept = numbers.fit(trainer, logs)
+    state.log_history.append({**kept, "step": state.global_step})
+    trainer.control = trainer.callback_handler.fire("log", trainer.args, state, trainer.control, logs=kept)
 
 
 def evaluate(run: Run, schedule: bool = True) -> None:
     """Evaluate during training: tell a schedule that follows a metric, and note whether this is the best model."""
     trainer = run.trainer
     metrics = trainer.evaluate(ignore_keys=run.ignore_keys_for_eval)
+    run.evaluated = True
     if trainer.trial_report is not None:
         trainer.trial_report(trainer.state.global_step, metrics)
     if schedule and trainer.follows_metric:
@@ -70,11 +72,11 @@ def evaluate(run: Run, schedule: bool = True) -> None:
         trainer.control.should_save = best
 
 
-def chosen_metric(args: Any, metrics: dict[str, float]) -> float:
+def chosen_metric(args: Any, metrics: dict[str, Any]) -> float:
     """Return the metric that decides which model is best.
 
     Raises:
-        ConfigError: the evaluation does not give it.
+        ConfigError: the evaluation does not give it, or it is no number.
     """
     name = args.metric_for_best_model
     name = name if name.startswith("eval_") else f"eval_{name}"
@@ -83,16 +85,25 @@ def chosen_metric(args: Any, metrics: dict[str, float]) -> float:
             f"metric_for_best_model='{args.metric_for_best_model}' is not among the metrics of the evaluation."
             f"{did_you_mean(name, metrics)} They are: {', '.join(sorted(metrics))}."
         )
-    return metrics[name]
+    value = numbers.plain(metrics[name], name)
+    if not isinstance(value, int | float):
+        raise ConfigError(
+            f"metric_for_best_model='{args.metric_for_best_model}' is a {type(value).__name__}, {value!r}; only a "
+            "number tells which model is best."
+        )
+    return value
 
 
 def note_best(trainer: Trainer, metrics: dict[str, float]) -> bool:
-    """Note the best metric so far; return whether this one is it."""
+    """Note the best metric so far; return whether this one is it. NaN never is."""
     args, state = trainer.args, trainer.state
     if args.metric_for_best_model is None:
         return False
     value = chosen_metric(args, metrics)
-    if state.best_metric is not None:
+    if math.isnan(value):
+        trainer.note(f"{args.metric_for_best_model} is NaN at step {state.global_step}, which is never the best.")
+        return False
+    if state.best_metric is not None and not math.isnan(state.best_metric):
         better = value > state.best_metric if args.greater_is_better else value < state.best_metric
         if not better:
             return False
@@ -119,6 +130,7 @@ def training_metrics(run: Run) -> dict[str, float]:
     steps = trainer.state.global_step - run.first_step
     rows = trainer.args.per_device_train_batch_size * trainer.args.gradient_accumulation_steps
     metrics = speed("train", run.started, steps * rows * trainer.strategy.world.size, steps)
-    good = trainer.state.global_step - run.meter.skipped_before - run.meter.first_step
+    without = run.meter.skipped_before + run.meter.empty_before
+    good = trainer.state.global_step - without - run.meter.first_step
     loss = run.meter.logged / good if good else math.nan
     return {**metrics, "total_flos": trainer.state.total_flos, "train_loss": loss}

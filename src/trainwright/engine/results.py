@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainwright.engine import numbers
+
 if TYPE_CHECKING:
     from trainwright.engine.trainer import Trainer
 
@@ -33,7 +35,7 @@ def log_metrics(trainer: Trainer, split: str, metrics: dict[str, float]) -> None
     width = max(len(name) for name in formatted)
     print(f"***** {split} metrics *****")
     for name in sorted(formatted):
-        print(f"  {name:<{width}} = {formatted[name]:>}")
+        print(f"  {name:<{width}} = {formatted[name]}")
 
 
 def save_metrics(trainer: Trainer, split: str, metrics: dict[str, float], combined: bool = True) -> None:
@@ -42,6 +44,7 @@ def save_metrics(trainer: Trainer, split: str, metrics: dict[str, float], combin
         return
     folder = Path(trainer.args.output_dir or ".")
     folder.mkdir(parents=True, exist_ok=True)
+    metrics = numbers.fit(trainer, metrics)
     _write(folder / f"{split}_results.json", metrics)
     if combined:
         everything = folder / "all_results.json"

@@ -81,6 +81,7 @@ class Run:
     learning_rate: Any = None
     ignore_keys_for_eval: list[str] | None = None
     targets_seen: bool = False
+    evaluated: bool = False
     started: float = field(default_factory=time.time)
     first_step: int = 0
     saved_step: int = -1

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from trainwright.engine import evaluation
 from trainwright.engine.trainer import Trainer
 from trainwright.errors import ConfigError
 from trainwright.state import PredictionOutput
@@ -48,7 +49,7 @@ class Seq2SeqTrainer(Trainer):
     ) -> dict[str, float]:
         """Evaluate; `gen_kwargs` (max_length, num_beams, ...) go to `generate`."""
         self._generation = self._settings(gen_kwargs)
-        return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        return evaluation.evaluate(self, eval_dataset, ignore_keys, metric_key_prefix, **gen_kwargs)
 
     def predict(
         self,

@@ -85,6 +85,8 @@ class Trainer:
     signature_columns: list[str] | None
     keys_to_ignore: list[str]
     can_return_loss: bool
+    takes_num_items: bool
+    rule: losses.Rule
     run_folder: Path
 
     def __init__(
@@ -132,6 +134,7 @@ class Trainer:
         self.forced: generating.Forced | None = None
         self.ema: Ema | None = None
         self.noise: Any = None
+        self.left_out: set[str] = set()
         self.isolation: dict[str, str | None] = {}
         self.hub_model_id: str | None = None
         self.push_in_progress: Any = None
@@ -143,8 +146,7 @@ class Trainer:
         self.run: Run | None = None
         self._accelerator: Any = None
         assemble(self, callbacks)
-        self.takes_num_items = losses.takes_num_items(self)
-        self.rule = losses.rule_of(self)
+        losses.look_at(self)
         self.computing_parameters = 0
         self.control = self.callback_handler.fire("init_end", self.args, self.state, self.control)
 
@@ -188,8 +190,9 @@ class Trainer:
     ) -> Any:
         """Return the loss of a batch, a scalar; with `return_outputs`, also what the model returned.
 
-        With `num_items_in_batch`, the loss is this batch's share: its sum divided by that number. An override that
-        takes `num_items_in_batch` must do the same; one that does not returns the mean over its batch. A dict of
+        With `num_items_in_batch`, the loss is this batch's share: its sum divided by that number. An override may do
+        the same, or return the mean over its batch: it is called twice more, at the first step of several micro-batches
+        or ranks, to see which. `loss_is_scaled_for_ga` says it instead: True for a share, False for a mean. A dict of
         losses counts by its `loss`, or by its sum, and every entry is logged.
         """
         loss, outputs = self.objective.loss(model, inputs, num_items_in_batch, return_outputs)
@@ -263,7 +266,10 @@ class Trainer:
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Return the loss and metrics over an evaluation set; of several sets, also the means `eval_mean_...`."""
+        """Return the loss and metrics over an evaluation set; of several sets, also the means `eval_mean_...`.
+
+        Several sets are evaluated by one call of this method each, with `metric_key_prefix="eval_<name>"`.
+        """
         return evaluation.evaluate(self, eval_dataset, ignore_keys, metric_key_prefix)
 
     def predict(
@@ -281,7 +287,9 @@ class Trainer:
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """Run the model over a loader, for `evaluate` and `predict`."""
-        return evaluation.evaluation_loop(self, dataloader, prediction_loss_only, ignore_keys, metric_key_prefix)
+        return evaluation.evaluation_loop(
+            self, dataloader, prediction_loss_only, ignore_keys, metric_key_prefix, description == "Prediction"
+        )
 
     def prediction_step(
         self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None = None

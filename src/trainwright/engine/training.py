@@ -16,7 +16,7 @@ from trainwright.callbacks import states
 from trainwright.checkpoint import check, folder, weights
 from trainwright.checkpoint.lock import RunLock
 from trainwright.data.loader import TrainLoader
-from trainwright.engine import alike, fusing, hub, loading, loop, optimizer_state, reports, resume, saving
+from trainwright.engine import alike, fusing, hub, loading, loop, losses, optimizer_state, reports, resume, saving
 from trainwright.engine.ema import FILE, Ema
 from trainwright.engine.losses import computing_parameters
 from trainwright.engine.meters import Records
@@ -151,6 +151,7 @@ def build(trainer: Trainer, loader: TrainLoader, saved: resume.Saved | None, sig
         resume.restore_model(trainer, saved)
     model = training_model(trainer)
     trainer.model_wrapped = model
+    losses.look_at(trainer)
     fusing.prepare(trainer)
     trainer.computing_parameters = computing_parameters(trainer.model)
     trainer.create_optimizer_and_scheduler(num_training_steps=max_steps)

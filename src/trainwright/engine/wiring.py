@@ -18,7 +18,7 @@ from trainwright.callbacks.trackers import tracker_callbacks
 from trainwright.config.params import TrainingParams
 from trainwright.config.translate import arguments_of
 from trainwright.data.collate import default_data_collator
-from trainwright.engine import texts
+from trainwright.engine import losses, texts
 from trainwright.errors import ConfigError, DataError, did_you_mean
 from trainwright.models import inspect as models
 from trainwright.objectives.model_loss import ModelLoss
@@ -137,8 +137,27 @@ def check(trainer: Trainer) -> None:
         )
     if isinstance(trainer.eval_dataset, dict) and not trainer.eval_dataset:
         raise DataError("eval_dataset={} holds no set. Give at least one, or None.")
+    if isinstance(trainer.eval_dataset, dict) and trainer.eval_loader is None and args.eval_strategy != "no":
+        check_best_metric(trainer, list(trainer.eval_dataset))
     if trainer.train_loader is not None and trainer.train_dataset is not None:
         raise ConfigError("Give train_dataset= or train_loader=, not both.")
+
+
+def check_best_metric(trainer: Trainer, sets: list[str]) -> None:
+    """Check that the metric by which the best model is chosen is one of several evaluation sets, or of their mean.
+
+    Raises:
+        ConfigError: it names none of them; a subclass's own `evaluate` may give whatever it likes.
+    """
+    given = trainer.args.metric_for_best_model
+    if given is None or not losses.is_of(trainer.evaluate, "trainwright"):
+        return
+    name = given.removeprefix("eval_")
+    if not any(name.startswith(f"{one}_") for one in [*sets, "mean"]):
+        raise ConfigError(
+            f"metric_for_best_model='{given}' is of none of the evaluation sets {', '.join(map(repr, sets))}, whose "
+            f"metrics begin with their names. Use '{sets[0]}_{name}', or 'mean_{name}' for the mean over the sets."
+        )
 
 
 def describe_model(trainer: Trainer) -> None:

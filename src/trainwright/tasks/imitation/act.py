@@ -79,12 +79,13 @@ class ActPolicy(Policy):
         return self.head(self.decoder(self.places.expand(len(seen), -1, -1), memory))
 
     def forward(self, observation: Observation, action: torch.Tensor, action_is_pad: torch.Tensor) -> dict[str, Any]:
-        """Return `l1`, `kl` and `loss` = l1 + kl_weight · kl."""
+        """Return `l1`, `kl` and `loss` = l1 + kl_weight · kl, each a mean over the actions that are targets."""
         seen, wanted = self.seen(self.features(observation)), self.normalizer(ACTION, action)
         if self.training:
             mean, log_variance = self.read_style(seen, wanted, action_is_pad)
             style = mean + (log_variance / 2).exp() * torch.randn_like(mean)
-            kl = (-0.5 * (1 + log_variance - mean**2 - log_variance.exp())).sum(-1).mean()
+            each = (-0.5 * (1 + log_variance - mean**2 - log_variance.exp())).sum(-1)
+            kl = masked_mean(each[:, None].expand_as(action_is_pad), action_is_pad)
         else:  # as in use, so that the held-out loss is that of what is done
             style = seen.new_zeros(len(wanted), self.config.latent)
             kl = seen.new_zeros(())

@@ -53,7 +53,7 @@ class Policy(PreTrainedModel):
         """Leave every part as torch draws it."""
 
     def forward(self, observation: Observation, action: torch.Tensor, action_is_pad: torch.Tensor) -> dict[str, Any]:
-        """Return the losses of a batch, `loss` among them.
+        """Return the losses of a batch, `loss` among them: a mean over the actions that are targets.
 
         Args:
             observation: by name, (rows, history, ...).

@@ -11,9 +11,22 @@ from torch import nn
 from trainwright.engine.meters import Records
 from trainwright.engine.passes import evaluating
 from trainwright.engine.trainer import Trainer
+from trainwright.objectives.model_loss import ModelLoss, loss_of
 from trainwright.tasks.imitation.rollout import Rollouts, summary
 
 _BACKBONE = "backbone"
+
+
+class ActionLoss(ModelLoss):
+    """The loss of a policy, whose items are the actions that are targets."""
+
+    def count(self, batch: Any) -> int:
+        """Return the number of actions of a batch that are no padding."""
+        return int(_targets(batch))
+
+
+def _targets(batch: Any) -> torch.Tensor:
+    return (~batch["action_is_pad"]).sum()
 
 
 class PolicyTrainer(Trainer):
@@ -28,7 +41,7 @@ class PolicyTrainer(Trainer):
     def __init__(
         self, *args: Any, rollouts: Rollouts | None = None, backbone_learning_rate: float | None = None, **named: Any
     ) -> None:
-        super().__init__(*args, **named)
+        super().__init__(*args, **{"objective": ActionLoss(), **named})
         self.rollouts = rollouts
         self.backbone_learning_rate = backbone_learning_rate
         self._last_rollout: tuple[int, dict[str, float]] | None = None
@@ -36,9 +49,12 @@ class PolicyTrainer(Trainer):
     def compute_loss(
         self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Return the policy's losses, every one of which is logged."""
-        losses = model(**inputs)
-        return (losses, losses) if return_outputs else losses
+        """Return the policy's losses, every one of which is logged; with `num_items_in_batch`, `loss` as a share."""
+        outputs = model(**inputs)
+        losses = outputs
+        if num_items_in_batch is not None:
+            losses = {**outputs, "loss": loss_of(outputs, inputs) * (_targets(inputs) / num_items_in_batch)}
+        return (losses, outputs) if return_outputs else losses
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Build the optimizer, the backbone in groups of its own where it has a learning rate."""

@@ -1,0 +1,113 @@
+"""How a user's `compute_loss` is weighed, found out from what it does and not from its signature.
+
+A share of the step's loss is half as large when it is told twice the number of items; a mean does not change.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from trainwright import randomness
+from trainwright.batch import map_tensors
+from trainwright.engine.losses import Rule, loss_of_batch
+from trainwright.engine.memory import is_out_of_memory
+from trainwright.engine.meters import Records
+from trainwright.errors import ConfigError
+
+if TYPE_CHECKING:
+    from trainwright.engine.feed import Work
+    from trainwright.engine.run import Run
+
+_CLOSE = {4: 1e-4, 2: 1e-2}  # relative difference that is none, by bytes of the loss's number format
+
+
+def settle(run: Run, work: Work) -> None:
+    """Find out the rule where it is unknown and matters, and weigh this step's micro-batches by it.
+
+    It matters where a step has more than one micro-batch or rank. Every rank asks, with its first micro-batch, and all
+    do as the first one says that can tell.
+
+    Raises:
+        ConfigError: the loss is neither a share nor a mean.
+    """
+    trainer, strategy = run.trainer, run.trainer.strategy
+    alone = len(work.batches) * strategy.world.size == 1
+    if trainer.rule is not Rule.UNKNOWN or alone or not work.total:
+        return
+    answers = strategy.gather(ask(run, work))
+    rules = [rule_by(once, twice, close, work.total) for once, twice, close in filter(None, answers)]
+    trainer.rule = next((rule for rule in rules if rule is not Rule.UNKNOWN), Rule.UNKNOWN)
+    if trainer.rule is Rule.MEAN:
+        work.items = [0 if repeat else 1 for repeat in work.repeats]
+        work.total = sum(count for (count,) in strategy.agree(sum(work.items)))
+
+
+def rule_by(once: float, twice: float, close: float, total: float) -> Rule:
+    """Return the rule that a loss follows: what it is with the number of items and with twice that; UNKNOWN for 0.
+
+    Raises:
+        ConfigError: it follows none.
+    """
+    if once == 0 or not (math.isfinite(once) and math.isfinite(twice)):
+        return Rule.UNKNOWN
+    if abs(twice / once - 1) <= close:
+        return Rule.MEAN
+    if abs(twice / once - 0.5) <= close:
+        return Rule.SHARE
+    raise ConfigError(
+        f"compute_loss returned {once:.6g} with num_items_in_batch={total:g} and {twice:.6g} with twice that: it is "
+        "neither a share of the step's loss (half as large) nor a mean over its batch (the same), so micro-batches "
+        "cannot be weighed. Divide every term by num_items_in_batch, or none; or set loss_is_scaled_for_ga in your "
+        "Trainer: True adds what is returned up over micro-batches and ranks, False takes its mean."
+    )
+
+
+def ask(run: Run, work: Work) -> tuple[float, float, float] | None:
+    """Return the first micro-batch's loss with the number of items and with twice that, and what difference is none.
+
+    None where it has no targets, or memory ran out. All ranks call the model alike.
+    """
+    try:
+        first, second = (_loss_without_traces(run, work, factor * work.total) for factor in (1, 2))
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
+    if not work.items[0]:
+        return None
+    return float(first), float(second), _CLOSE[2 if first.dtype.itemsize < 4 else 4]
+
+
+def _loss_without_traces(run: Run, work: Work, num_items: float) -> torch.Tensor:
+    batch = map_tensors(work.batches[0], torch.clone)  # which compute_loss may change in place
+    with _undone(run), run.trainer.strategy.accumulate(run.model, last=False):
+        return loss_of_batch(run.trainer, run.model, batch, num_items).detach()
+
+
+@contextmanager
+def _undone(run: Run) -> Iterator[None]:
+    """Put back what computing a loss changes: random numbers, generators, buffers, gradients and what is recorded."""
+    trainer, records, streams = run.trainer, run.trainer.records, run.randomness()
+    kept = [(m._buffers, name, b, _copied(b)) for m in trainer.model.modules() for name, b in m._buffers.items()]
+    trainer.records = Records()
+    try:
+        yield
+    finally:
+        trainer.records = records
+        trainer.optimizer.zero_grad(set_to_none=True)
+        for buffers, name, buffer, copy in kept:
+            buffers[name] = buffer
+            if copy is not None and not torch.equal(buffer, copy):
+                with torch.no_grad():
+                    buffer.copy_(copy)
+        randomness.restore(streams)
+        randomness.restore_into(run.generators, streams["own"])
+
+
+def _copied(buffer: Any) -> Any:
+    return buffer.clone() if isinstance(buffer, torch.Tensor) and buffer.layout is torch.strided else None
