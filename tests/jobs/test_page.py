@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from tests.jobs import scripts
 from tests.jobs.test_decorator import wait_for
 from tests.jobs.test_worker import submitted
 from trainwright.jobs import processes
+from trainwright.jobs.journal import append
 from trainwright.jobs.store import Store
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -251,3 +253,45 @@ def test_a_server_that_goes_away_is_told_and_one_with_another_token(browser, hom
     process.kill()
     process.wait()
     page.close()
+
+
+@pytest.fixture
+def old_home(home):
+    """A home that 0.1.0 wrote."""
+    shutil.copytree(Path(__file__).parents[1] / "fixtures" / "0.1.0" / "home", home)
+
+
+def test_where_the_time_went(old_home, page, home):
+    """One job was killed and went on; those of 0.1.0 did not tell."""
+    journal = home / "jobs" / "killed" / "job.jsonl"
+    told = {"run": "out", "name": "killed", "params": {}, "pid": 1, "host": "elsewhere"}
+    append(journal, "start", **told)
+    append(journal, "time", **told, began=1000, first_step=0, reached=0, step=47,
+           spent={"starting": 5, "training": 60, "evaluating": 3, "saving": 2})  # fmt: skip
+    append(journal, "progress", progress=50, step=50)
+    append(journal, "start", **told)
+    append(journal, "time", **told, began=1080, first_step=40, reached=50, step=100,
+           spent={"starting": 5, "again": 10, "training": 100, "saving": 5})  # fmt: skip
+    append(journal, "status", status="COMPLETE")
+    page.locator("tr[data-job='killed'] a").click()
+    card = page.locator(".card", has=page.get_by_role("heading", name="Where the time went"))
+    playwright.expect(card).to_contain_text("2 attempts; 10 steps were done again.")
+    rows = card.locator("dl").first
+    assert rows.locator("dd").all_inner_texts() == [
+        "2:40 80 %",
+        "10 s 5 %",
+        "3.0 s 2 %",
+        "7.0 s 4 %",
+        "10 s 5 %",
+        "10 s 5 %",
+    ]
+    bars = card.get_by_role("img")
+    assert bars.count() == 3
+    whole, training = (bars.first.bounding_box(), bars.first.locator(".training").bounding_box())
+    assert training["width"] == pytest.approx(0.8 * whole["width"], abs=1)  # a pixel
+    assert "attempts" not in page.locator(".card", has=page.get_by_role("heading", name="About")).inner_text()
+    picture(page, "time")
+    page.get_by_role("link", name="Trainwright").click()
+    page.get_by_role("link", name="complete").click()
+    playwright.expect(page.get_by_role("heading", name="Parameters")).to_be_visible()
+    assert page.get_by_text("Where the time went").count() == 0

@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from trainwright.jobs import places
+from trainwright.jobs.timesheet import Timesheet
 
 NAME = "trainwright"
 """What `report_to` calls the job store."""
 
 
 @contextmanager
-def of_training(args: Any, handler: Any) -> Iterator[None]:
-    """Tell the job that this process is what the training does; without one, and unless asked for, do nothing.
+def of_training(args: Any, handler: Any) -> Iterator[Timesheet]:
+    """Tell the job that this process is what the training does; give where its time is noted.
 
+    Without a job, and unless one is asked for, nobody is told.
     `TRAINWRIGHT_JOBS=on` and `report_to="trainwright"` ask for one that lasts as long as the training. A rank of a job
     that another process is tells that one.
     """
@@ -26,20 +28,21 @@ def of_training(args: Any, handler: Any) -> Iterator[None]:
     wanted = places.is_on() or NAME in (args.report_to or [])
     is_rank_of_job = places.OWNER in os.environ
     if not (wanted or is_rank_of_job or (tracking is not None and tracking.current() is not None)):
-        yield
+        yield Timesheet()
         return
     from trainwright.jobs.callback import JobCallback
     from trainwright.jobs.tracking import tracked
 
     name = args.run_name or Path(sys.argv[0]).stem or "training"
     with tracked(name, {key: value for key, value in vars(args).items() if _is_plain(value)}) as job:
-        added = None
+        added, timesheet = None, Timesheet() if job is None else job.open_timesheet()
         if job is not None and not any(isinstance(one, JobCallback) for one in handler.callbacks):
             added = JobCallback(job)
             handler.add_callback(added)
         try:
-            yield
+            yield timesheet
         finally:
+            timesheet.turn("other")
             if added is not None:
                 handler.remove_callback(added)
 

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from trainwright.errors import JobError
-from trainwright.jobs import health, masking, outputs, places, queue, schema
+from trainwright.jobs import attempts, health, masking, outputs, places, queue, schema
 from trainwright.jobs.status import ENDED, QUEUED, RUNNING, STOPPED
 from trainwright.jobs.store import Job, Store
+from trainwright.jobs.timesheet import PARTS
 
 _FOLLOW_SECONDS = 0.3
+_PARTS = (*PARTS, "between")
 
 
 def submit(args: Namespace) -> int:
@@ -64,8 +66,10 @@ def show(args: Namespace) -> int:
     store = _store()
     job = masking.job(store.find(args.job))
     artifacts, events = outputs.artifacts(store, job), store.of_job(schema.events, job["id"])
+    spent = attempts.account(store.of_job(schema.attempts, job["id"]))
     if args.json:
-        _print_json({**job, "metrics": store.last_metrics(job["id"]), "artifacts": artifacts, "events": events})
+        told = {"metrics": store.last_metrics(job["id"]), "artifacts": artifacts, "events": events, "time": spent}
+        _print_json({**job, **told})
         return 0
     lines = [("job", job["id"]), ("name", job["name"]), ("experiment", job["experiment"]), ("status", job["status"])]
     lines += [("progress", f"{job['progress']:.0f} %"), ("time", age(job)), ("folder", job["folder"])]
@@ -78,9 +82,31 @@ def show(args: Namespace) -> int:
     lines += [(one["kind"], one["text"]) for one in events[-5:]]
     for name, value in lines:
         print(f"{name:<14} {value}")
+    if spent is not None:
+        _time(spent)
     if job["traceback"]:
         print(job["traceback"])
     return 0
+
+
+def _time(spent: Any) -> None:
+    """Print where the time of a job went, for every attempt and for all."""
+
+    def row(name: str, steps: str, one: Any) -> Any:
+        return [name, steps, one["again"], *(_brief(one["seconds"][part]) for part in _PARTS)]
+
+    rows = [
+        row(str(number), f"{one['first_step']}-{one['step']}", one) for number, one in enumerate(spent["attempts"], 1)
+    ]
+    if len(rows) > 1:
+        rows.append(row("all", "", spent))
+    shares = [f"{seconds / (spent['total'] or 1):.1%}" for seconds in spent["seconds"].values()]
+    print("\nwhere the time went")
+    _table(["attempt", "steps", "steps again", *_PARTS], [*rows, ["share", "", "", *shares]])
+
+
+def _brief(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 10 else span(seconds)
 
 
 def logs(args: Namespace) -> int:

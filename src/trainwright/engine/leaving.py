@@ -144,8 +144,9 @@ def save_if_all_failed(run: Run, error: BaseException) -> None:
         error.add_note(told)
         return
     if strategy.world.is_main:
-        saving.collect(run, wait=True)
-        saving.write_alone(run, ranks)
+        with run.timesheet.spending("saving"):
+            saving.collect(run, wait=True)
+            saving.write_alone(run, ranks)
         strategy.tell(f"{place} saved")
     strategy.wait_for(f"{place} saved")
     tell_saved(run, error)

@@ -39,6 +39,7 @@ def passes(run: Run) -> None:
         run.fire("epoch_begin")
         with closing(feed(run)) as works:
             for work in works:
+                run.timesheet.begin_step()
                 run.fire("step_begin")
                 step(run, work)
                 run.fire("step_end")

@@ -59,7 +59,8 @@ def write_log(trainer: Trainer, logs: dict[str, Any]) -> None:
 def evaluate(run: Run, schedule: bool = True) -> None:
     """Evaluate during training: tell a schedule that follows a metric, and note whether this is the best model."""
     trainer = run.trainer
-    metrics = trainer.evaluate(ignore_keys=run.ignore_keys_for_eval)
+    with run.timesheet.spending("evaluating"):
+        metrics = trainer.evaluate(ignore_keys=run.ignore_keys_for_eval)
     run.evaluated = True
     if trainer.trial_report is not None:
         trainer.trial_report(trainer.state.global_step, metrics)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from trainwright import randomness
+from trainwright.callbacks.job import Timesheet
 from trainwright.checkpoint.snapshot import HostCopies
 from trainwright.checkpoint.writer import Writer
 from trainwright.data.fingerprint import Content
@@ -57,6 +58,7 @@ class Run:
         updating: whether an update is going on, so that the parameters belong to no step.
         origin: the checkpoint that the run goes on from, or None.
         left: whether the run was saved for the last time.
+        timesheet: where its time goes.
     """
 
     trainer: Trainer
@@ -96,6 +98,7 @@ class Run:
     meter: LossMeter = field(default_factory=LossMeter)
     writer: Writer = field(default_factory=Writer)
     copies: HostCopies = field(default_factory=HostCopies)
+    timesheet: Timesheet = field(default_factory=Timesheet)
     health: Health = field(init=False)
 
     def __post_init__(self) -> None:
@@ -137,6 +140,7 @@ class Run:
         self.boundary, self.updating = None, False
         self.position = position
         state.global_step += 1
+        self.timesheet.step = state.global_step
         share = self.loader.share(position)
         if share is not None:
             state.epoch = self.epoch + share

@@ -9,6 +9,7 @@ import os
 import pickle
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -39,10 +40,11 @@ def save_checkpoint(run: Run) -> None:
     """Save `checkpoint-<step>`: in the background, unless someone else's code wants to see the folder."""
     trainer = run.trainer
     trainer.control.should_save = False
-    collect(run, wait=True)
-    trainer._save_checkpoint(trainer.model, trainer.trial)
-    if run.trainer.args.push_to_hub and run.save_error is None:
-        hub.push_checkpoint(trainer, checkpoint_folder(trainer), run.model_files)
+    with run.timesheet.spending("saving"):
+        collect(run, wait=True)
+        trainer._save_checkpoint(trainer.model, trainer.trial)
+        if run.trainer.args.push_to_hub and run.save_error is None:
+            hub.push_checkpoint(trainer, checkpoint_folder(trainer), run.model_files)
 
 
 def write_checkpoint(run: Run) -> None:
@@ -234,7 +236,8 @@ def write_progress(run: Run, place: Path) -> None:
 def collect(run: Run, wait: bool) -> None:
     """See whether the save in flight is done, or wait for it, and say what came of it."""
     try:
-        written = run.writer.collect(wait)
+        with run.timesheet.spending("saving") if wait else nullcontext():
+            written = run.writer.collect(wait)
     except CheckpointError as error:
         failed(run, error)
         return

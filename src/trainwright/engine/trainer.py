@@ -167,11 +167,11 @@ class Trainer:
         """
         if self.model_init is not None:
             runs.fresh_model(self, trial)
-        with job.of_training(self.args, self.callback_handler):
+        with job.of_training(self.args, self.callback_handler) as timesheet:
             wanted = (
                 resume_from_checkpoint if resume_from_checkpoint is not None else job.resume_by_itself(self.run_folder)
             )
-            return runs.train(self, wanted, ignore_keys_for_eval)
+            return runs.train(self, wanted, ignore_keys_for_eval, timesheet)
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: float | None = None) -> torch.Tensor:
         """Run forward and backward of a micro-batch; return its share of the step's loss, detached."""

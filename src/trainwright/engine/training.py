@@ -13,6 +13,7 @@ from trainwright.args.foreign import check as check_arguments
 from trainwright.args.foreign import restores_callbacks
 from trainwright.args.names import SCHEDULERS_WITHOUT_TOTAL
 from trainwright.callbacks import states
+from trainwright.callbacks.job import Timesheet
 from trainwright.checkpoint import check, folder, weights
 from trainwright.checkpoint.lock import RunLock
 from trainwright.data.loader import TrainLoader
@@ -56,7 +57,9 @@ def fresh_model(trainer: Trainer, trial: Any) -> None:
     trainer.optimizer = trainer.lr_scheduler = None
 
 
-def train(trainer: Trainer, wanted: bool | str | Path | None, ignore_keys: list[str] | None) -> TrainOutput:
+def train(
+    trainer: Trainer, wanted: bool | str | Path | None, ignore_keys: list[str] | None, timesheet: Timesheet
+) -> TrainOutput:
     """Train from the start or from a checkpoint; see `Trainer.train`."""
     check_arguments(trainer.args)
     alike.check(trainer, wanted)
@@ -78,7 +81,8 @@ def train(trainer: Trainer, wanted: bool | str | Path | None, ignore_keys: list[
             if saved is not None:
                 resume.check_data(trainer, saved, content)
             run = build(trainer, loader, saved, signals)
-            run.ignore_keys_for_eval, run.content = ignore_keys, content
+            run.ignore_keys_for_eval, run.content, run.timesheet = ignore_keys, content, timesheet
+            timesheet.begin(str(run.folder.absolute()), run.first_step)
             lock.name(run.run_id)
             set_earlier_aside(run, saved)
             output = go(run)
@@ -99,7 +103,8 @@ def go(run: Run) -> TrainOutput:
             loop.train(run)
             return finish(run)
     finally:
-        run.writer.close()
+        with run.timesheet.spending("saving"):
+            run.writer.close()
         run.loader.close()
         fusing.finish(run.trainer)
         remove_noise(run.trainer)

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import IntegrityError
 
-from trainwright.jobs import schema
+from trainwright.jobs import attempts, schema
 from trainwright.jobs.journal import Part
 from trainwright.jobs.records import Record
 from trainwright.jobs.status import ENDED, QUEUED, RUNNING
@@ -25,7 +25,7 @@ _ONCE = ("name", "experiment", "command", "params", "cwd", "restarts", "after", 
 
 
 def apply(connection: Connection, job: str, found: dict[str, Any] | None, folder: Path, part: Part) -> dict[str, Any]:
-    """Insert metrics, events and artifacts; return what changes in the job's row, which is made if it is missing."""
+    """Insert what belongs to a job; return what changes in its own row, which is made if it is missing."""
     if found is None:
         found = _new_row(connection, job, folder, part.records)
     rows: dict[str, list[dict[str, Any]]] = {"metric": [], "event": [], "artifact": []}
@@ -37,6 +37,7 @@ def apply(connection: Connection, job: str, found: dict[str, Any] | None, folder
     for kind, table in (("metric", schema.metrics), ("event", schema.events), ("artifact", schema.artifacts)):
         if rows[kind]:
             connection.execute(table.insert(), rows[kind])
+    attempts.note(connection, job, part.records)
     return _changes(found, [record for record in part.records if record["k"] not in rows])
 
 

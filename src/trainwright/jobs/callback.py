@@ -35,8 +35,9 @@ class JobCallback(SilentCallback):
         self.start, self.end = start, end
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Note where the run's files are."""
+        """Note where the run's files are, and at which step it begins."""
         self.tracking.data("output_dir", str(getattr(args, "output_dir", "") or ""))
+        self.tracking.tell_time()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         """Note progress; save and stop where the job is asked to."""

@@ -22,6 +22,7 @@ FLUSH_SECONDS = 0.2
 _MOST_WAITING = 32_000_000  # bytes, while the file cannot be written
 _LAST_SECONDS = 3.0  # that the end waits for a disk that is full
 _PART = 8_000_000  # bytes that are read at once; no line is longer
+_END = 1_000_000  # bytes that hold the newest words of how far a job is
 
 
 class Journal:
@@ -185,6 +186,20 @@ def read_journal(path: Path, start: int = 0) -> Part:
             part.damaged += 1
         part.end += len(line)
     return part
+
+
+def steps_before(path: Path) -> dict[str, int]:
+    """Return how many steps a job's processes had done when they last told, by the folder of their run."""
+    start = max(path.stat().st_size - _END, 0) if path.is_file() else 0
+    found: dict[str, int] = {}
+    run = None
+    for record in read_journal(path, start).records:
+        if record["k"] == "time":
+            run = record["run"]
+            found[run] = max(found.get(run, 0), record["reached"], record["step"])
+        elif record["k"] == "progress" and record["step"] is not None and run is not None:
+            found[run] = max(found[run], record["step"])
+    return found
 
 
 def _is_whole(path: Path) -> bool:

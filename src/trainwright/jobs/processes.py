@@ -35,6 +35,15 @@ def created(pid: int) -> float | None:
     return _created_by_wall_clock(pid)
 
 
+def age(pid: int) -> float:
+    """Return how many seconds ago a process began; 0 where there is none."""
+    since = created(pid)
+    if since is None:
+        return 0.0
+    now = time.time() if since > _LONGEST_UPTIME else time.clock_gettime(time.CLOCK_BOOTTIME)
+    return max(now - since, 0.0)
+
+
 def _created_by_wall_clock(pid: int) -> float | None:
     """Return it in seconds since 1970: where there is no /proc, and as 0.1.0 noted it everywhere."""
     try:

@@ -9,6 +9,7 @@ from typing import Any
 
 from trainwright.jobs import values
 from trainwright.jobs.status import ENDED
+from trainwright.jobs.timesheet import PARTS
 
 Record = dict[str, Any]
 _NUMBER = partial(values.whole, below=2**31)  # of the database's smaller columns
@@ -66,6 +67,10 @@ def _words(value: Any) -> list[str]:
     return value
 
 
+def _seconds(value: Any) -> dict[str, float]:
+    return {part: values.finite(_names_and_values(value).get(part, 0.0)) for part in PARTS}
+
+
 _NAME = partial(_some_text, longest=values.NAME_LENGTH)
 _KIND = partial(_some_text, longest=values.KIND_LENGTH)
 _NAMED: dict[str, Callable[[Any], Any]] = {
@@ -80,6 +85,8 @@ _KINDS: dict[str, dict[str, Callable[[Any], Any]]] = {
     "progress": {"t": values.finite, "progress": _perhaps(values.finite), "step": _perhaps(values.whole),
                  "total_steps": _perhaps(values.whole), "attempt": _perhaps(_NUMBER)},
     "data": {"t": values.finite, "name": _NAME, "value": values.plain},
+    "time": {"t": values.finite, "began": values.finite, "run": _some_text, "first_step": values.whole,
+             "reached": values.whole, "step": values.whole, "spent": _seconds},
     "event": {"t": values.finite, "kind": _KIND, "text": _some_text},
     "artifact": {"t": values.finite, "kind": _KIND, "path": _some_text, "step": _perhaps(values.whole)},
     "status": {"t": values.finite, "status": _end, "message": _perhaps(values.text),

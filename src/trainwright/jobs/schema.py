@@ -21,6 +21,7 @@ from sqlalchemy import (
 )
 
 from trainwright.errors import JobError
+from trainwright.jobs.timesheet import PARTS
 
 META = MetaData()
 _ID = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up only an INTEGER key
@@ -95,12 +96,27 @@ artifacts = Table(
     Column("step", BigInteger),
 )  # fmt: skip
 
+attempts = Table(  # processes of a job that trained
+    "attempts", META,
+    Column("id", _ID, primary_key=True, autoincrement=True),
+    Column("job", String(64), ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("began", Float, nullable=False),
+    Column("first_step", BigInteger, nullable=False),  # done when it began
+    Column("reached", BigInteger, nullable=False),  # done by attempts before
+    Column("step", BigInteger, nullable=False),
+    *(Column(part, Float, nullable=False) for part in PARTS),  # seconds
+)  # fmt: skip
+
 
 def _first(connection: Connection) -> None:
     META.create_all(connection)
 
 
-MIGRATIONS: list[Callable[[Connection], None]] = [_first]
+def _attempts(connection: Connection) -> None:
+    META.create_all(connection, [attempts])
+
+
+MIGRATIONS: list[Callable[[Connection], None]] = [_first, _attempts]
 """Step n takes a database of version n to version n + 1."""
 
 

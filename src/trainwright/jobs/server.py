@@ -23,7 +23,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from trainwright.errors import JobError
-from trainwright.jobs import curves, files, health, link, masking, outputs, places, queue, schema
+from trainwright.jobs import attempts, curves, files, health, link, masking, outputs, places, queue, schema
 from trainwright.jobs.connection import Connection
 from trainwright.jobs.guard import Guard
 from trainwright.jobs.store import Job, Store, is_away
@@ -82,7 +82,7 @@ class Api:
             "metric_names": self.store.metric_names(name),
             "last": {key: list(value) for key, value in self.store.last_metrics(name).items()},
             "artifacts": outputs.artifacts(self.store, job), "events": self.store.of_job(schema.events, name),
-            "samples": files.samples(job),
+            "samples": files.samples(job), "time": attempts.account(self.store.of_job(schema.attempts, name)),
         }  # fmt: skip
 
     def metrics(self, request: Request) -> Any:

@@ -224,7 +224,7 @@ class Store:
     def remove(self, job: str) -> None:
         """Forget a job and everything of it."""
         with self.engine.begin() as connection:
-            for table in (schema.metrics, schema.events, schema.artifacts):
+            for table in (schema.metrics, schema.events, schema.artifacts, schema.attempts):
                 connection.execute(table.delete().where(table.c.job == job))
             connection.execute(schema.jobs.delete().where(schema.jobs.c.id == job))
 
@@ -301,7 +301,7 @@ class Store:
 
     @_mending
     def of_job(self, table: sql.Table, job: str) -> list[dict[str, Any]]:
-        """Return a job's events or artifacts, the oldest first."""
+        """Return a job's events, artifacts or attempts, the oldest first."""
         query = sql.select(table).where(table.c.job == job).order_by(table.c.id)
         with self.reader.connect() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]

@@ -15,8 +15,9 @@ from typing import Any
 
 from trainwright.errors import STOP_SIGNALS, Interrupted, leave_by_exception
 from trainwright.jobs import commands, places, processes, values
-from trainwright.jobs.journal import Journal
+from trainwright.jobs.journal import Journal, steps_before
 from trainwright.jobs.status import COMPLETE, FAILED, HEARTBEAT_SECONDS, INTERRUPTED, STOPPED
+from trainwright.jobs.timesheet import Timesheet
 
 _MOVE_SECONDS = 0.5
 _AWAY_SECONDS = 2.0  # between attempts while the database is away
@@ -38,6 +39,7 @@ class Tracking:
         stop_requested: whether it is asked to stop.
         acted: whether something stopped because of that.
         reason: why the process will leave with an exit code, where something knows it.
+        timesheet: where the time of this process goes, once it trains.
         is_guest: a parent process is this job, and this one only adds to it: a rank of a training on several.
     """
 
@@ -50,6 +52,8 @@ class Tracking:
         self.reason: str | None = None
         self.step = 0
         self.ended = False
+        self.timesheet: Timesheet | None = None
+        self._made = time.perf_counter()
         attempt = os.environ.get(places.ATTEMPT)
         self.attempt = int(attempt) if attempt else None
         self.is_guest = _is_guest(job)
@@ -118,6 +122,20 @@ class Tracking:
         """Note a file or folder that the job made."""
         self.journal.add("artifact", kind=values.text(kind, values.KIND_LENGTH), path=values.text(path), step=step)
 
+    def open_timesheet(self) -> Timesheet:
+        """Return where the time goes: of the whole process, but of a notebook and of later jobs since the job began."""
+        if self.timesheet is None:
+            whole = not _had_job and commands.of_this_process()
+            passed = processes.age(os.getpid()) if whole else time.perf_counter() - self._made
+            self.timesheet = Timesheet(passed, steps_before(self.journal.path))
+            self.tell_time()
+        return self.timesheet
+
+    def tell_time(self) -> None:
+        """Note where the time went until now."""
+        if self.timesheet is not None:
+            self.journal.add("time", **self.timesheet.told())
+
     def stopped(self) -> None:
         """Leave, because the job was asked to.
 
@@ -132,6 +150,7 @@ class Tracking:
         if self.ended:
             return
         self.ended = True
+        self.tell_time()
         if not self.is_guest:
             said = {"message": message and values.text(message), "traceback": text and values.text(text)}
             self.journal.add("status", status=status, attempt=self.attempt, **said)
@@ -146,9 +165,12 @@ class Tracking:
         """Move the journal to the database and give a heartbeat, until the end; wait for a database that is away."""
         from trainwright.jobs.store import Store, is_away
 
-        store, beaten, told = None, 0.0, False
+        store, beaten, clocked, told = None, 0.0, time.monotonic(), False
         while True:
             over = self._over.is_set()
+            if not over and time.monotonic() - clocked >= HEARTBEAT_SECONDS:
+                self.tell_time()
+                clocked = time.monotonic()
             try:
                 store = store or Store()
                 store.move(self.id, self.folder)
@@ -183,6 +205,7 @@ def _is_guest(job: str) -> bool:
 
 
 _current: Tracking | None = None
+_had_job = False  # whether this process was another job before
 _said: set[str] = set()
 
 
@@ -217,7 +240,7 @@ def tracked(
     Raises:
         JobError: the job runs already.
     """
-    global _current
+    global _current, _had_job
     if not is_tracked() or _current is not None:
         yield _current
         return
@@ -246,7 +269,7 @@ def tracked(
         tracking.end(*done)
     finally:
         _hear(ending, signal.SIG_DFL)
-        _current = None
+        _current, _had_job = None, True
 
 
 def _unheard() -> list[int]:

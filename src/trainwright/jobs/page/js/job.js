@@ -1,16 +1,17 @@
-// One job: how it is, its curves, parameters, what its model wrote, checkpoints, log and error.
+// One job: how it is, its curves, parameters, where its time went, what its model wrote, checkpoints, log and error.
 
 import { get, post, watch } from "./api.js";
 import { askAgain } from "./again.js";
 import { Board } from "./charts.js";
 import { failure, h, number, show, status, times } from "./dom.js";
+import { timeCard } from "./time.js";
 
 const LOOK = 1500;
 const RESUMABLE = ["FAILED", "STOPPED", "INTERRUPTED", "LOST"];
 
 export function jobPage(id) {
   const path = `jobs/${encodeURIComponent(id)}`;
-  const parts = Object.fromEntries(["head", "problem", "empty", "figures", "params", "samples", "checkpoints"].map((name) => [name, h("div")]));
+  const parts = Object.fromEntries(["head", "problem", "empty", "figures", "params", "time", "samples", "checkpoints"].map((name) => [name, h("div")]));
   const log = h("pre", { tabindex: 0, "aria-label": "Log" });
   const logCard = h("section", { class: "card" }, h("h2", {}, "Log"), log);
   let job = null;
@@ -30,7 +31,7 @@ export function jobPage(id) {
         document.title = `${job.name} · Trainwright`;
         show(parts.head, parts.problem, h("div", { class: "columns" },
           h("div", {}, parts.empty, board.element, parts.samples, logCard),
-          h("div", {}, parts.params, parts.figures, parts.checkpoints)));
+          h("div", {}, parts.time, parts.params, parts.figures, parts.checkpoints)));
       }
       draw();
       await Promise.all([drawCharts(), readLog()]);
@@ -83,6 +84,7 @@ export function jobPage(id) {
     const rows = Object.entries(job.params);
     parts.params.replaceChildren(h("section", { class: "card" }, h("h2", {}, "Parameters"),
       rows.length ? h("dl", {}, rows.map(([name, value]) => [h("dt", {}, name), h("dd", {}, number(value))])) : h("p", { class: "quiet" }, "None.")));
+    parts.time.replaceChildren(timeCard(job.time));
     const saved = job.artifacts.filter((one) => one.kind === "checkpoint").slice(-8).reverse();
     const facts = [["experiment", job.experiment], ["machine", job.host], ["folder", job.folder], ...Object.entries(job.data)];
     parts.checkpoints.replaceChildren(

@@ -1,0 +1,79 @@
+"""Where the time of a process that trains goes: every moment belongs to one part, so that the parts add up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, get_args
+
+Part = Literal["starting", "training", "again", "evaluating", "saving", "other"]
+PARTS: tuple[Part, ...] = get_args(Part)
+
+
+class Timesheet:
+    """The seconds of one process, by what they were spent on; nothing waits for a device to know them.
+
+    `starting` is until the first step, `again` are steps that an earlier process had done, `saving` is what training
+    waits for a save, and `other` what a script does besides once it has trained. What a device has still to compute
+    where training waits for a save or an evaluation counts as these.
+
+    Args:
+        passed: seconds from the beginning of the process until now.
+        earlier: steps that earlier processes had done, by the folder of their run.
+
+    Attributes:
+        began: when the process began, in seconds since 1970.
+        run: the folder of the run that trains, or trained last.
+        first_step: steps that were done when that run began, or went on.
+        reached: steps of it that earlier processes had done.
+        step: steps of it that are done.
+    """
+
+    def __init__(self, passed: float = 0.0, earlier: dict[str, int] | None = None) -> None:
+        self.began = time.time() - passed
+        self.earlier = earlier or {}
+        self.run, self.first_step, self.reached, self.step = "", 0, 0, 0
+        spent: dict[Part, float] = dict.fromkeys(PARTS, 0.0)
+        self._now: tuple[Part, float, dict[Part, float]] = (
+            "starting",
+            time.perf_counter(),
+            {**spent, "starting": passed},
+        )
+
+    def begin(self, run: str, step: int) -> None:
+        """Note that a run begins or goes on, after so many steps."""
+        self.run, self.first_step, self.reached, self.step = run, step, max(self.earlier.get(run, 0), step), step
+
+    def begin_step(self) -> None:
+        """Note that a step begins."""
+        part: Part = "again" if self.step < self.reached else "training"
+        if part != self._now[0]:
+            self.turn(part)
+
+    def turn(self, part: Part) -> Part:
+        """Spend the time from now on with a part; return the one until now."""
+        before = self._now[0]
+        now, spent = self._read()
+        self._now = (part, now, spent)  # at once, for the thread that reads it
+        return before
+
+    @contextmanager
+    def spending(self, part: Part) -> Iterator[None]:
+        """Spend the time of the body with a part."""
+        before = self.turn(part)
+        try:
+            yield
+        finally:
+            self.turn(before)
+
+    def told(self) -> dict[str, Any]:
+        """Return what a journal keeps of it."""
+        spent = {part: round(seconds, 6) for part, seconds in self._read()[1].items()}
+        return {"began": self.began, "run": self.run, "first_step": self.first_step, "reached": self.reached,
+                "step": self.step, "spent": spent}  # fmt: skip
+
+    def _read(self) -> tuple[float, dict[Part, float]]:
+        part, since, spent = self._now
+        now = time.perf_counter()
+        return now, {**spent, part: spent[part] + now - since}
