@@ -9,11 +9,12 @@ train_begin
         step_end
         log, evaluate (prediction_step for every batch), save: when a flag asks for it
     epoch_end
-train_end
+train_end, or error: when the run dies before that
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,7 @@ from trainwright.state import TrainerControl, TrainerState
 EVENTS = (
     "init_end", "train_begin", "train_end", "epoch_begin", "epoch_end", "step_begin", "pre_optimizer_step",
     "optimizer_step", "substep_end", "step_end", "evaluate", "predict", "save", "log", "prediction_step", "push_begin",
+    "error",
 )  # fmt: skip
 _LOWERED_BEFORE = {
     "train_begin": ("should_training_stop",),
@@ -88,6 +90,11 @@ class TrainerCallback:
     def on_push_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> Any:
         """A push to the hub begins."""
 
+    def on_error(
+        self, args: Any, state: TrainerState, control: TrainerControl, exception: BaseException, **kwargs: Any
+    ) -> Any:
+        """The run dies of an exception, after what was done is saved; `on_train_end` does not come."""
+
 
 class CallbackHandler:
     """Calls the callbacks in order, and only those that do something at an event."""
@@ -105,9 +112,12 @@ class CallbackHandler:
         self._listeners = {}
 
     def pop_callback(self, callback: Any) -> Any:
-        """Remove and return a callback, given as an instance or as a class; None where there is none."""
+        """Remove and return a callback, given as an instance or as a class; None where there is none.
+
+        transformers' classes of flow, progress, printing and early stopping stand for ours.
+        """
         for present in self.callbacks:
-            if present is callback or (isinstance(callback, type) and isinstance(present, callback)):
+            if present is callback or (isinstance(callback, type) and _is_a(present, callback)):
                 self.callbacks.remove(present)
                 self._listeners = {}
                 return present
@@ -128,6 +138,32 @@ class CallbackHandler:
             control = control if returned is None else returned
         return control
 
+    def call_event(
+        self, event: str, args: Any, state: TrainerState, control: TrainerControl, **details: Any
+    ) -> TrainerControl:
+        """Tell every callback of an event by the name of its method, which may be one of the user's own.
+
+        No flag is lowered before; `on_step_begin(args, state, control)` and its kin lower those of their event.
+        """
+        for listener in self.listeners(event.removeprefix("on_")):
+            returned = listener(args, state, control, **self.shared, **details)
+            control = control if returned is None else returned
+        return control
+
+    def tell_error(self, args: Any, state: TrainerState, control: TrainerControl, error: BaseException) -> None:
+        """Tell every callback that the run dies; what fails meanwhile becomes a note of the error."""
+        for listener in self.listeners("error"):
+            try:
+                listener(args, state, control, **self.shared, exception=error)
+            except Exception as second:
+                owner = type(getattr(listener, "__self__", listener)).__name__
+                error.add_note(f"{owner}.on_error failed too ({type(second).__name__}: {second}).")
+
+    @property
+    def callback_list(self) -> str:
+        """The names of the callbacks, one a line."""
+        return "\n".join(type(callback).__name__ for callback in self.callbacks)
+
     def listeners(self, event: str) -> list[Callable[..., Any]]:
         """Return the methods that do something at an event."""
         found = self._listeners.get(event)
@@ -138,7 +174,41 @@ class CallbackHandler:
         return found
 
 
+def _method(event: str) -> Callable[..., TrainerControl]:
+    """Return the method of an event that overrides written for transformers call: `handler.on_evaluate(...)`."""
+    detail = {"log": "logs", "evaluate": "metrics", "predict": "metrics"}.get(event)
+
+    def call(
+        self: CallbackHandler, args: Any, state: TrainerState, control: TrainerControl, *last: Any, **details: Any
+    ) -> TrainerControl:
+        given = {detail: last[0]} if detail is not None and last else {}
+        return self.fire(event, args, state, control, **given, **details)
+
+    return call
+
+
+for _event in EVENTS:
+    setattr(CallbackHandler, f"on_{_event}", _method(_event))
+
+
+def _bases() -> tuple[type, ...]:
+    """Return the classes whose events do nothing: ours, and transformers' where it is loaded."""
+    theirs = getattr(sys.modules.get("transformers.trainer_callback"), "TrainerCallback", TrainerCallback)
+    return (TrainerCallback, theirs)
+
+
 def _does_nothing(callback: Any, name: str) -> bool:
-    method = getattr(type(callback), name, None)
-    inherited = getattr(method, "__qualname__", "") == f"TrainerCallback.{name}"
-    return inherited and name not in vars(callback)
+    method = getattr(callback, name, None)
+    inherited = [getattr(base, name, None) for base in _bases()]
+    return method is None or getattr(method, "__func__", method) in inherited
+
+
+def _is_a(callback: Any, kind: type) -> bool:
+    """Whether a callback is of a class, or of ours that does what transformers' class of that name does."""
+    if isinstance(callback, kind):
+        return True
+    stands_for = kind.__name__ if kind.__module__ == "transformers.trainer_callback" else None
+    return any(
+        base.__name__ == stands_for and base.__module__.startswith("trainwright.callbacks.")
+        for base in type(callback).__mro__
+    )

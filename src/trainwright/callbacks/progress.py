@@ -67,6 +67,16 @@ class ProgressCallback(TrainerCallback):
 
     def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Close the bar."""
+        self.close()
+
+    def on_error(
+        self, args: Any, state: TrainerState, control: TrainerControl, exception: BaseException, **kwargs: Any
+    ) -> None:
+        """Close the bar."""
+        self.close()
+
+    def close(self) -> None:
+        """Give the terminal back."""
         if self.bar is not None:
             self.bar.stop()
             self.bar = self.evaluation = None

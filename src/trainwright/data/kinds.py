@@ -29,6 +29,8 @@ def is_stream(dataset: Any) -> bool:
 
 def has_state(data: Any) -> bool:
     """Whether a stream or loader can say where it stands and go on from there."""
+    if getattr(data, "use_stateful_dataloader", None) is False:
+        return False  # one of accelerate, which has the methods all the same
     return hasattr(data, "state_dict") and hasattr(data, "load_state_dict") and not _shuffles_in_a_buffer(data)
 
 
@@ -66,3 +68,8 @@ def _is_steady_collator(collator: Any) -> bool:
     if known and named.__name__ == "DataCollatorForLanguageModeling":
         return not collator.mlm
     return known and named.__name__ in _STEADY_COLLATORS
+
+
+def is_prepared(loader: Any) -> bool:
+    """Whether a loader comes from `accelerate`, which divides it among the processes."""
+    return type(loader).__module__ == "accelerate.data_loader"

@@ -55,12 +55,17 @@ class RowFetcher(torch.utils.data.Dataset):
         seed: with a seed, what the dataset and the collator draw from torch, numpy and python's random, or from
             generators of their own, depends on the seed, the pass and the batch alone, in whatever process they run;
             None where they draw nothing.
+        epochs: whether a dataset with `set_epoch` is told the pass that its rows are fetched for, in workers too.
     """
 
-    def __init__(self, dataset: Any, collate: Callable[[list[Any]], Any], seed: int | None) -> None:
+    def __init__(
+        self, dataset: Any, collate: Callable[[list[Any]], Any], seed: int | None, epochs: bool = False
+    ) -> None:
         self.dataset = dataset
         self.collate = collate
         self.fetch_many = getattr(dataset, "__getitems__", None)
+        self.tell_epoch = getattr(dataset, "set_epoch", None) if epochs else None
+        self.epoch: int | None = None
         collator = collator_in(collate)
         make_generator(collator)
         self.drawing = None if seed is None else randomness.Drawing(seed, dataset=dataset, collator=collator)
@@ -80,6 +85,9 @@ class RowFetcher(torch.utils.data.Dataset):
         return Repeat(batch) if indices.weightless else batch
 
     def _batch(self, indices: Indices) -> Any:
+        if self.tell_epoch is not None and self.epoch != indices.epoch:
+            self.epoch = indices.epoch
+            self.tell_epoch(indices.epoch)
         fetched = Fetched(self._fetch(indices))
         fetched.indices = indices
         return self.collate(fetched)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from trainwright.engine.collecting import finished, grown, to_arrays
 from trainwright.errors import ConfigError
@@ -59,8 +60,12 @@ class Accelerator:
         return torch.from_numpy(joined) if isinstance(value, torch.Tensor) else joined
 
     def unwrap_model(self, model: Any, *args: Any, **kwargs: Any) -> Any:
-        """Return the model inside of what strategy and compiler wrapped around it."""
-        return self._trainer.model if model is self._trainer.model_wrapped else model
+        """Return the model inside of what strategy, compiler and torch's data parallelism wrapped around it."""
+        if model is self._trainer.model_wrapped:
+            return self._trainer.model
+        while (inner := _inside(model)) is not None:
+            model = inner
+        return model
 
     def wait_for_everyone(self) -> None:
         """Wait until every process is here."""
@@ -76,6 +81,13 @@ class Accelerator:
                 ) from None
             self._real = accelerate.Accelerator(cpu=self.device.type == "cpu")
         return getattr(self._real, name)
+
+
+def _inside(model: Any) -> Any:
+    """Return what a wrapper of torch's is around; None for a model."""
+    if isinstance(model, nn.DataParallel | DistributedDataParallel):
+        return model.module
+    return getattr(model, "_orig_mod", None)  # of torch.compile
 
 
 def of(trainer: Trainer) -> Accelerator:

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from trainwright.data.columns import check_columns, column_names
 from trainwright.data.fingerprint import Content, content_of
-from trainwright.data.kinds import is_stream, length_of, may_draw
+from trainwright.data.kinds import is_prepared, is_stream, length_of, may_draw
 from trainwright.data.lengths import row_lengths
 from trainwright.data.loader import PlannedBatches, PlannedLoader, SequentialLoader, Source, TrainLoader, new_generator
 from trainwright.data.plan import Batching, Order, Plan
@@ -17,6 +17,7 @@ from trainwright.data.ready import DrawnSource, EveryNth, ForeignSource, OneRow
 from trainwright.data.rows import Collate, RowFetcher, as_it_is
 from trainwright.data.streams import RankStream, StreamSource
 from trainwright.data.workers import worker_init
+from trainwright.engine import surface
 from trainwright.errors import ConfigError, DataError
 from trainwright.world import World
 
@@ -63,7 +64,7 @@ def source_of(trainer: Trainer, loader: Any) -> Source:
 
 def divides_itself(loader: Any) -> bool:
     """Whether a loader gives every rank its own batches already."""
-    return isinstance(getattr(loader, "sampler", None), DistributedSampler)
+    return isinstance(getattr(loader, "sampler", None), DistributedSampler) or is_prepared(loader)
 
 
 def divided_stream(trainer: Trainer, loader: DataLoader) -> DataLoader:
@@ -104,6 +105,8 @@ def train_dataloader(trainer: Trainer) -> Any:
         return stream_dataloader(trainer, dataset, collate, args.train_batch_size, args.dataloader_drop_last)
     if len(dataset) == 0:
         raise DataError("The training dataset is empty (its length is 0). Check how it was loaded and filtered.")
+    if (sampler := surface.own_sampler(trainer, "_get_train_sampler", dataset)) is not None:
+        return sampled_dataloader(trainer, dataset, collate, sampler, args.train_batch_size, args.dataloader_drop_last)
     plan = Plan(
         Order(
             len(dataset),
@@ -124,7 +127,7 @@ def train_dataloader(trainer: Trainer) -> Any:
             f"The training dataset has {len(dataset)} rows, fewer than one batch of "
             f"{args.train_batch_size * trainer.strategy.world.size}, and dataloader_drop_last=True drops them all."
         )
-    return planned_dataloader(trainer, dataset, collate, plan)
+    return planned_dataloader(trainer, dataset, collate, plan, epochs=True)
 
 
 def stream_dataloader(trainer: Trainer, dataset: Any, collate: Collate, size: int, drop_last: bool) -> DataLoader:
@@ -133,9 +136,20 @@ def stream_dataloader(trainer: Trainer, dataset: Any, collate: Collate, size: in
     return DataLoader(stream, batch_size=None, collate_fn=as_it_is, **settings(trainer))
 
 
-def planned_dataloader(trainer: Trainer, dataset: Any, collate: Collate, plan: Plan) -> DataLoader:
-    """Return the loader of this rank's micro-batches in a plan's order."""
-    rows = RowFetcher(dataset, collate, drawing(trainer, dataset, collate))
+def sampled_dataloader(
+    trainer: Trainer, dataset: Any, collate: Collate, sampler: Any, size: int, drop_last: bool
+) -> DataLoader:
+    """Return the loader of batches in the order of a sampler of the user's own."""
+    return DataLoader(
+        dataset, batch_size=size, sampler=sampler, collate_fn=collate, drop_last=drop_last, **settings(trainer)
+    )
+
+
+def planned_dataloader(
+    trainer: Trainer, dataset: Any, collate: Collate, plan: Plan, epochs: bool = False
+) -> DataLoader:
+    """Return the loader of this rank's micro-batches in a plan's order; the dataset hears of passes if it wants to."""
+    rows = RowFetcher(dataset, collate, drawing(trainer, dataset, collate), epochs)
     batches = PlannedBatches(plan, trainer.strategy.world.rank)
     return DataLoader(rows, batch_sampler=batches, collate_fn=as_it_is, **settings(trainer))
 
@@ -149,9 +163,14 @@ def eval_dataloader(trainer: Trainer, dataset: Any) -> Any:
     """Return the loader of an evaluation set: one given, one named, the ready loader, or the Trainer's own set.
 
     Raises:
-        ConfigError: there is none, or none of that name.
+        ConfigError: there is none, none of that name, or one that repeats rows.
     """
     if dataset is None and trainer.eval_loader is not None:
+        if is_prepared(trainer.eval_loader) and trainer.strategy.world.size > 1:
+            raise ConfigError(
+                "eval_loader comes from accelerate, which repeats rows to divide them among processes; give the "
+                "DataLoader itself, whose every row is then evaluated once."
+            )
         return trainer.eval_loader
     name = dataset if isinstance(dataset, str) else None
     if name is not None:
@@ -183,6 +202,8 @@ def evaluation_dataloader(trainer: Trainer, dataset: Any, what: str) -> DataLoad
     collate = Collate(trainer.data_collator, wanted_columns(trainer, dataset, what), what)
     if is_stream(dataset):
         return stream_dataloader(trainer, dataset, collate, args.eval_batch_size, drop_last=False)
+    if (sampler := surface.own_sampler(trainer, "_get_eval_sampler", dataset)) is not None:
+        return sampled_dataloader(trainer, dataset, collate, sampler, args.eval_batch_size, drop_last=False)
     lengths = getattr(dataset, "lengths", None) if args.eval_do_concat_batches else None
     order = Order(len(dataset), "sequential" if lengths is None else "by_length", lengths=lengths)
     plan = Plan(order, Batching(args.eval_batch_size, 1, world.size))
@@ -195,7 +216,8 @@ def wanted_columns(trainer: Trainer, dataset: Any, what: str) -> list[str] | Non
     Raises:
         DataError: no column of the dataset is an input of the model.
     """
-    columns = trainer.signature_columns
+    trainer._set_signature_columns_if_needed()
+    columns = trainer._signature_columns
     if not trainer.args.remove_unused_columns or columns is None:
         return None
     names = column_names(dataset)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 import time
@@ -36,7 +37,14 @@ def log_step(run: Run) -> None:
         logs["learning_rate"] = float(run.learning_rate)
     logs |= averages(trainer.strategy.gather(trainer.records.take()))
     run.meter.logged_at = trainer.state.global_step
-    trainer.log(logs, run.started)
+    log(trainer, logs, run.started)
+
+
+def log(trainer: Trainer, logs: dict[str, Any], started: float) -> None:
+    """Call `log`, with the time at which the run began where an override takes it."""
+    parameters = inspect.signature(trainer.log).parameters
+    takes = "start_time" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    trainer.log(logs, **({"start_time": started} if takes else {}))
 
 
 def note(trainer: Trainer, message: str) -> None:

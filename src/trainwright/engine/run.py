@@ -59,6 +59,7 @@ class Run:
         origin: the checkpoint that the run goes on from, or None.
         left: whether the run was saved for the last time.
         timesheet: where its time goes.
+        ended: whether the callbacks were told that training is over.
     """
 
     trainer: Trainer
@@ -94,6 +95,7 @@ class Run:
     boundary: Boundary | None = None
     updating: bool = False
     left: bool = False
+    ended: bool = False
     streams: randomness.Streams = field(default_factory=randomness.Streams)
     meter: LossMeter = field(default_factory=LossMeter)
     writer: Writer = field(default_factory=Writer)
@@ -132,7 +134,14 @@ class Run:
     def fire(self, event: str, **details: Any) -> None:
         """Tell the callbacks of an event."""
         trainer = self.trainer
+        self.ended = self.ended or event == "train_end"
         trainer.control = trainer.callback_handler.fire(event, trainer.args, trainer.state, trainer.control, **details)
+
+    def fire_error(self, error: BaseException) -> None:
+        """Tell the callbacks that the run dies, unless they were told that training is over."""
+        if not self.ended:
+            trainer = self.trainer
+            trainer.callback_handler.tell_error(trainer.args, trainer.state, trainer.control, error)
 
     def advance(self, position: int) -> None:
         """Note that the step which ends at `position` is done."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from copy import copy
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainwright.args.foreign import check
+from trainwright.args.training import ArgumentFields
 from trainwright.errors import ConfigError, did_you_mean, missing_package
 from trainwright.state import BestRun
 
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
     from trainwright.engine.trainer import Trainer
 
 STUDY = "hyperparameter_search.db"
+_OF_THE_STUDY = ("storage", "study_name", "sampler", "pruner", "load_if_exists")
 _SPEED = ("_runtime", "_per_second", "_compilation_time")
 
 
@@ -39,7 +43,7 @@ def hyperparameter_search(
     compute_objective: Callable[[dict[str, float]], Any] | None = None,
     n_trials: int = 20,
     direction: str | list[str] = "minimize",
-    backend: Any = "optuna",
+    backend: Any = None,
     hp_name: Callable[[Any], str] | None = None,
     **kwargs: Any,
 ) -> BestRun | list[BestRun]:
@@ -53,16 +57,16 @@ def hyperparameter_search(
         compute_objective: metrics of an evaluation to what is optimised: a number, or several.
         n_trials: trials in all.
         direction: "minimize" or "maximize", or one for each objective.
-        backend: only "optuna".
+        backend: None or "optuna".
         hp_name: a trial to its name.
-        kwargs: passed to optuna's `create_study` (storage, study_name, sampler, pruner) and `optimize`.
+        kwargs: passed to optuna's `create_study` (storage, study_name, sampler, pruner, load_if_exists) and `optimize`.
 
     Raises:
         ConfigError: no model_init, another backend, or optuna is not installed.
     """
     if trainer.model_init is None:
         raise ConfigError("A hyperparameter search starts every trial with a new model: give model_init=, not model=.")
-    if str(getattr(backend, "value", backend)) != "optuna":
+    if backend is not None and str(getattr(backend, "value", backend)) != "optuna":
         raise ConfigError(f"backend='{backend}' is not supported; use backend='optuna'.")
     try:
         import optuna
@@ -83,12 +87,13 @@ def hyperparameter_search(
 def _study(optuna: Any, trainer: Trainer, direction: str | list[str], kwargs: dict[str, Any]) -> Any:
     folder = Path(trainer.args.output_dir or ".")
     folder.mkdir(parents=True, exist_ok=True)
-    given = {name: kwargs.pop(name) for name in ("storage", "study_name", "sampler", "pruner") if name in kwargs}
+    given = {name: kwargs.pop(name) for name in _OF_THE_STUDY if name in kwargs}
+    given.setdefault("load_if_exists", True)
     given.setdefault("storage", f"sqlite:///{(folder / STUDY).resolve()}")
     given.setdefault("study_name", "search")
     given.setdefault("sampler", optuna.samplers.TPESampler(seed=trainer.args.seed))
     goal = {"direction": direction} if isinstance(direction, str) else {"directions": direction}
-    return optuna.create_study(load_if_exists=True, **goal, **given)
+    return optuna.create_study(**goal, **given)
 
 
 class _Search:
@@ -105,11 +110,14 @@ class _Search:
         """Train one trial and return what is optimised."""
         trainer = self.trainer
         values = self.space(trial)
-        known = [f.name for f in fields(self.args)]
+        known = [f.name for kind in (self.args, ArgumentFields) for f in fields(kind)]
         for name in values:
             if name not in known:
                 raise ConfigError(f"hp_space gives '{name}', which is no argument.{did_you_mean(name, known)}")
-        trainer.args = replace(self.args, **values)
+        trainer.args = copy(self.args)
+        for name, value in values.items():
+            setattr(trainer.args, name, value)
+        check(trainer.args)
         folder = self.name(trial) if self.name is not None else f"run-{trial.number}"
         trainer.run_folder = Path(self.args.output_dir or ".") / folder
         trainer.trial = trial

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from trainwright.engine import (
     reports,
     saving,
     search,
+    surface,
 )
 from trainwright.engine import generation as generating
 from trainwright.engine import replay as replaying
@@ -75,6 +77,11 @@ class Trainer:
     """
 
     loss_is_scaled_for_ga: bool | None = None
+    place_model_on_device = True
+    is_deepspeed_enabled = is_fsdp_enabled = is_fsdp_xla_enabled = False
+    deepspeed = hp_search_backend = hp_name = None
+    current_flos = 0
+    _signature_columns: list[str] | None = None
     strategy: Strategy
     precision: Precision
     objective: Any
@@ -200,7 +207,7 @@ class Trainer:
 
     def compute_loss_context_manager(self) -> AbstractContextManager[Any]:
         """Return the context in which losses are computed: autocast, where a lower precision is asked for."""
-        return self.precision.autocast()
+        return self.autocast_smart_context_manager()
 
     def autocast_smart_context_manager(self, cache_enabled: bool | None = True) -> AbstractContextManager[Any]:
         """Return the context of lower precision; the older name of `compute_loss_context_manager`."""
@@ -256,6 +263,14 @@ class Trainer:
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
         """Return the loader of the batches to predict."""
         return loading.evaluation_dataloader(self, test_dataset, "test data")
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """Return a sampler in place of the order that the arguments say; None here, a sampler in an override."""
+        return None
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Any:
+        """Return a sampler of an evaluation set; None here, a sampler in an override."""
+        return None
 
     def num_examples(self, dataloader: Any) -> int:
         """Return the number of rows behind a loader."""
@@ -329,7 +344,7 @@ class Trainer:
         return self.strategy.to_device(data)
 
     def _prepare_inputs(self, inputs: Any) -> Any:
-        return self.strategy.to_device(inputs)
+        return self._prepare_input(inputs)
 
     # ---- families that are rarely overridden
 
@@ -342,6 +357,13 @@ class Trainer:
     call_model_init = runs.call_model_init
     follows_metric = property(optimizing.follows_metric)
     has_own_loss = property(losses.has_own_loss)
+    label_smoother = cached_property(surface.label_smoother)
+    model_accepts_loss_kwargs = cached_property(surface.model_accepts_loss_kwargs)
+    neftune_noise_alpha = cached_property(surface.neftune_noise_alpha)
+    gather_function = cached_property(surface.gather_function)
+    get_batch_samples = surface.get_batch_samples
+    _train_batch_size = cached_property(surface.train_batch_size)
+    _set_signature_columns_if_needed = surface.set_signature_columns
     store_flos = files.store_flos
     log_metrics = files.log_metrics
     metrics_format = staticmethod(files.metrics_format)

@@ -102,6 +102,9 @@ def go(run: Run) -> TrainOutput:
         with hub.without_bars(run.trainer.args):
             loop.train(run)
             return finish(run)
+    except BaseException as error:
+        run.fire_error(error)
+        raise
     finally:
         with run.timesheet.spending("saving"):
             run.writer.close()
@@ -254,7 +257,7 @@ def finish(run: Run) -> TrainOutput:
     saving.collect(run, wait=True)
     trainer.strategy.barrier()
     metrics = reports.training_metrics(run)
-    trainer.log(metrics, run.started)
+    reports.log(trainer, metrics, run.started)
     best = trainer.strategy.from_main(trainer.state.best_model_checkpoint)  # where a save failed, others do not know
     if trainer.args.load_best_model_at_end and best is not None:
         load_best(trainer, Path(best))

@@ -18,7 +18,7 @@ from trainwright.callbacks.trackers import tracker_callbacks
 from trainwright.config.params import TrainingParams
 from trainwright.config.translate import arguments_of
 from trainwright.data.collate import default_data_collator
-from trainwright.engine import losses, texts
+from trainwright.engine import losses, surface, texts
 from trainwright.errors import ConfigError, DataError, did_you_mean
 from trainwright.models import inspect as models
 from trainwright.objectives.model_loss import ModelLoss
@@ -95,6 +95,7 @@ def assemble(trainer: Trainer, callbacks: list[Any] | None) -> None:
 
         trainer.debug_overflow = DebugUnderflowOverflow(trainer.model)
     trainer.run_folder = Path(args.output_dir or ".")
+    surface.tell_what_is_never_called(trainer)
     if args.push_to_hub:
         trainer.strategy.on_main(trainer.init_hf_repo)
 
