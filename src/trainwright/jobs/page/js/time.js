@@ -5,11 +5,12 @@ import { h, span } from "./dom.js";
 const PARTS = {
   training: "training", again: "steps done again", evaluating: "evaluating", saving: "waiting for saves", starting: "starting", other: "besides", between: "between attempts",
 };
-const MOST = 8;
+const LEAST = 0.05; // seconds that are worth a line
+const MOST = 8; // attempts
 
 export function timeCard(time) {
   if (!time) return "";
-  const shown = Object.keys(PARTS).filter((part) => time.seconds[part] > 0);
+  const shown = Object.keys(PARTS).filter((part) => time.seconds[part] >= LEAST);
   const attempts = time.attempts.slice(-MOST);
   const several = time.attempts.length > 1;
   return h("section", { class: "card" }, h("h2", {}, "Where the time went"), bar(time.seconds, shown),
