@@ -19,7 +19,7 @@ LONGEST_FUNCTION = 60
 # From the bottom up; a module may import from its own package and from the lines below it.
 LAYERS = [
     ["errors", "compat"],
-    ["world", "held"],
+    ["world", "held", "devices"],
     ["processes"],
     ["args", "state", "batch", "randomness"],
     ["config"],

@@ -60,6 +60,7 @@ def test_what_a_strategy_names_is_sent_and_nothing_else(tmp_path, hub, strategy,
     for place in places:
         expected |= {f"{place}/{name}" for name in (MODEL - {"README.md"}) | RESUMABLE}
     assert set(hub.sent()) == expected
+    assert not any(fake_hub.WRITING.encode() in content for content in hub.sent().values())
     assert listener.steps == ([] if strategy == "end" else [2, 4])
     assert list(tmp_path.glob("previous-*"))
     assert not list(tmp_path.glob(".*"))  # what was sent lay there

@@ -7,7 +7,13 @@ of the first table; models, tokenizers, collators and schedules are transformers
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import Any
+
+if importlib.util.find_spec("fcntl") is None:
+    raise ImportError(
+        "trainwright runs on Linux and macOS; on Windows, use it inside WSL 2 (https://learn.microsoft.com/windows/wsl)."
+    )
 
 __version__ = "0.1.0"
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from trainwright import devices
 from trainwright.held import held_by
 
 
@@ -70,14 +71,6 @@ def restore_host(streams: dict[str, Any]) -> None:
     torch.random.set_rng_state(streams["cpu"])
 
 
-def states() -> dict[str, Any]:
-    """Return the states of all streams of this process."""
-    streams = host_states()
-    if torch.cuda.is_available():
-        streams["cuda"] = torch.cuda.random.get_rng_state()
-    return streams
-
-
 class Streams:
     """The streams of this process, read at every step.
 
@@ -92,15 +85,13 @@ class Streams:
         self._used = self._memory is None or bool(self._numpy[3])  # type: ignore[index]
 
     def states(self) -> dict[str, Any]:
-        """Return what the function `states` returns."""
+        """Return the states of all streams of this process, the devices' too."""
         if not self._used:
             self._used = _memory_of_numpy() != self._memory
         if self._used:
             self._numpy = np.random.get_state()
         streams = {"python": random.getstate(), "numpy": self._numpy, "cpu": torch.random.get_rng_state()}
-        if torch.cuda.is_initialized():
-            streams["cuda"] = torch.cuda.random.get_rng_state()
-        return streams
+        return streams | devices.random_states()
 
 
 def _memory_of_numpy() -> bytes | None:
@@ -114,9 +105,7 @@ def _memory_of_numpy() -> bytes | None:
 def restore(streams: dict[str, Any]) -> None:
     """Put the streams back to saved states."""
     restore_host(streams)
-    if torch.cuda.is_available() and "cuda" in streams:
-        cuda = streams["cuda"]
-        torch.cuda.random.set_rng_state(cuda[torch.cuda.current_device()] if isinstance(cuda, list) else cuda)
+    devices.restore_random(streams)
 
 
 def own_states(*owners: Any) -> list[Any]:

@@ -38,7 +38,7 @@ class OfProcess:
     @property
     def n_gpu(self) -> int:
         """GPUs used by this process: 1 or 0, never several."""
-        return int(self.device.type == "cuda")
+        return int(self.device.type != "cpu")
 
     _n_gpu = n_gpu
 

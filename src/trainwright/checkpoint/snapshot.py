@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from trainwright.devices import queued
+
 
 def size_of(tree: Any) -> int:
     """Return the bytes of the storages in a tree of dicts, lists and tuples; each storage counts once."""
@@ -22,6 +24,11 @@ def _tensors(tree: Any) -> Iterator[torch.Tensor]:
             yield from _tensors(item)
 
 
+def bytes_of(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor's whole storage as bytes, in the same memory."""
+    return torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(tensor.untyped_storage())
+
+
 class HostCopies:
     """Host memory for one snapshot at a time; the next one reuses it.
 
@@ -33,27 +40,25 @@ class HostCopies:
         self._buffers: list[torch.Tensor] = []
         self._used = 0
         self._copied: dict[tuple[Any, int], torch.Tensor] = {}
-        self._event: torch.cuda.Event | None = None
+        self._events: list[torch.Event] = []
 
     def take(self, tree: Any) -> Any:
         """Return a tree of dicts, lists and tuples with every tensor copied; other values are its own."""
         self._used = 0
         self._copied = {}
         copied = self._copy(tree)
+        self._events = [queued(device) for device in {device for device, _ in self._copied} if device.type != "cpu"]
         self._copied = {}
-        if torch.cuda.is_available() and torch.cuda.is_initialized():
-            self._event = torch.cuda.Event()
-            self._event.record()
         return copied
 
     def ready(self) -> None:
         """Wait until the copies from a device have arrived."""
-        if self._event is not None:
-            self._event.synchronize()
+        for event in self._events:
+            event.synchronize()
 
     def release(self) -> None:
         """Give the memory back."""
-        self._buffers, self._copied, self._event = [], {}, None
+        self._buffers, self._copied, self._events = [], {}, []
 
     def _copy(self, value: Any) -> Any:
         if isinstance(value, torch.Tensor):
@@ -69,7 +74,7 @@ class HostCopies:
         storage = tensor.untyped_storage()
         key = (tensor.device, storage.data_ptr())
         if key not in self._copied or storage.nbytes() == 0:
-            source = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(storage)
+            source = bytes_of(tensor)
             buffer = self._buffer(source.numel(), pinned=tensor.is_cuda)
             self._copied[key] = buffer.copy_(source, non_blocking=True)
         host = torch.empty(0, dtype=tensor.dtype)

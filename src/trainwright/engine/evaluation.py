@@ -142,7 +142,7 @@ class Totals:
         """Return (sum of loss × weight, sum of weights, rows)."""
         if not self.batches:
             return 0.0, 0.0, self.rows
-        losses = torch.stack([loss for loss, _ in self.batches]).double().cpu()
+        losses = torch.stack([loss for loss, _ in self.batches]).cpu().double()
         weights = torch.tensor([weight for _, weight in self.batches], dtype=torch.float64)
         return float((losses * weights).sum()), float(weights.sum()), self.rows
 

@@ -7,10 +7,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-import torch
-
 from trainwright.batch import row_count
 from trainwright.data.rows import Repeat
+from trainwright.devices import empty_cache
 from trainwright.engine import boundary, leaving
 from trainwright.engine.losses import count_work
 from trainwright.engine.memory import split
@@ -90,8 +89,7 @@ def halve(run: Run, work: Work) -> Work:
     """
     run.trainer.optimizer.zero_grad(set_to_none=True)
     run.health.buffers.put_back(True)
-    if run.trainer.strategy.device.type == "cuda":
-        torch.cuda.empty_cache()
+    empty_cache(run.trainer.strategy.device)
     rows = max(row_count(batch) for batch in work.batches)
     if rows == 1:
         raise DataError(

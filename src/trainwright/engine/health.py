@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from trainwright import devices
 from trainwright.data.loader import PlannedLoader
 from trainwright.engine.buffers import Buffers
 from trainwright.errors import DivergenceError
@@ -36,14 +37,14 @@ class Reading:
     bad: torch.Tensor | bool
     loss: torch.Tensor
     norms: torch.Tensor
-    arrived: torch.cuda.Event | None = None
+    arrived: torch.Event | None = None
 
     def send(self) -> None:
         """Begin to copy the numbers from the device; on the host there is nothing to do."""
         if isinstance(self.bad, torch.Tensor):
-            self.bad, self.loss, self.norms = _sent(self.bad), _sent(self.loss), _sent(self.norms)
-            self.arrived = torch.cuda.Event()
-            self.arrived.record()
+            device = self.bad.device
+            self.bad, self.loss, self.norms = (devices.sent(value) for value in (self.bad, self.loss, self.norms))
+            self.arrived = devices.queued(device)
 
     def wait(self) -> None:
         """Wait for the numbers, which have arrived unless the device is more than a step behind."""
@@ -130,10 +131,6 @@ class Health:
                 f"(spike_factor). It read {rows_of(self.run, reading)}."
             )
         self.losses.append(loss)
-
-
-def _sent(value: torch.Tensor) -> torch.Tensor:
-    return torch.empty(value.shape, dtype=value.dtype, pin_memory=True).copy_(value, non_blocking=True)
 
 
 def finite(parameters: Sequence[torch.nn.Parameter]) -> torch.Tensor:

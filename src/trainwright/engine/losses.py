@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from trainwright.batch import row_count
+from trainwright.devices import empty_cache
 from trainwright.engine import fusing, isolation
 from trainwright.engine.diagnose import explained
 from trainwright.errors import DataError
@@ -157,7 +158,7 @@ def training_step(trainer: Trainer, model: nn.Module, inputs: Any, num_items: fl
     if trainer.rule is Rule.MEAN and num_items is not None:
         loss = loss / num_items
     if args.torch_empty_cache_steps and trainer.state.global_step % args.torch_empty_cache_steps == 0:
-        torch.cuda.empty_cache()
+        empty_cache(trainer.strategy.device)
     # gradients of several ranks are averaged, but shares add up
     trainer.precision.backward(loss * ranks if ranks > 1 else loss)
     return loss.detach()

@@ -8,6 +8,9 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import nn
+
 from trainwright import compat
 from trainwright.args import foreign
 from trainwright.args.training import TrainingArguments
@@ -181,6 +184,14 @@ def describe_model(trainer: Trainer) -> None:
         smoothing,
         needs_labels=bool(getattr(config, "is_encoder_decoder", False)),
     )
+    move_parts(trainer.objective, trainer.strategy.device)
+
+
+def move_parts(objective: Any, device: torch.device) -> None:
+    """Move the models that an objective holds, such as a reference, to the device of the batches."""
+    for part in vars(objective).values():
+        if isinstance(part, nn.Module) and any(p.device.type != device.type for p in part.parameters()):
+            part.to(device)
 
 
 def default_collator(processing_class: Any) -> Any:
@@ -218,7 +229,5 @@ def set_log_level(args: TrainingArguments) -> None:
 
 def allow_tf32(allowed: bool) -> None:
     """Allow or forbid TensorFloat-32 in matrix products."""
-    import torch
-
     torch.backends.cuda.matmul.allow_tf32 = allowed
     torch.backends.cudnn.allow_tf32 = allowed

@@ -12,6 +12,7 @@ from torch import nn
 
 from trainwright.batch import IGNORED
 from trainwright.config.options import DPOOptions
+from trainwright.devices import widest_float
 from trainwright.objectives.dpo_losses import Pairs, losses_of
 from trainwright.objectives.language import FusedLoss
 from trainwright.objectives.linear_loss import Watch, new_watch
@@ -24,7 +25,7 @@ class Answers:
     """Both answers of every pair under one model; tensors of shape (pairs, 2), the chosen answer first.
 
     Attributes:
-        log_probs: of the whole answers, in float64.
+        log_probs: of the whole answers, in the widest format of the device.
         tokens: of the answers.
         nll: sum over the tokens of the chosen answers of -log p.
         per_token: log-probability of every target, shape (targets,).
@@ -125,7 +126,7 @@ class PreferenceLoss:
         count = len(labels)
         tokens = torch.zeros(count, device=per_token.device).index_add_(0, owners, torch.ones_like(per_token).float())
         weight = self._token_weights(owners, tokens)
-        exact = per_token.double()  # log-ratios are small differences of large sums
+        exact = per_token.to(widest_float(per_token.device))  # log-ratios are small differences of large sums
         weighted = exact if weight is None else exact * weight
         sums = torch.zeros(count, dtype=exact.dtype, device=exact.device).index_add(0, owners, weighted)
         nll = -exact[owners % 2 == 0].sum()

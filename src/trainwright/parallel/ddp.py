@@ -12,6 +12,7 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from trainwright.errors import ConfigError
 from trainwright.parallel.strategy import Strategy
 from trainwright.processes import start_processes
 from trainwright.world import World
@@ -117,5 +118,11 @@ class DataParallel(Strategy):
 
 
 def start(world: World, device: torch.device, options: dict[str, Any]) -> Strategy:
-    """Return the strategy for this world: one process, or data parallel under torchrun."""
+    """Return the strategy for this world: one process, or data parallel under torchrun.
+
+    Raises:
+        ConfigError: several processes on a device that cannot exchange gradients.
+    """
+    if world.size > 1 and device.type == "mps":
+        raise ConfigError("Several processes cannot train on one Apple GPU. Start one, or set use_cpu=True.")
     return Strategy(world, device) if world.size == 1 else DataParallel(world, device, options)

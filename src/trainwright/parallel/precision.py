@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from trainwright.devices import skips_by_itself
+
 Flag = torch.Tensor | bool
 
 
@@ -59,7 +61,7 @@ class Precision:
 
     def step(self, optimizer: torch.optim.Optimizer, bad: Flag) -> bool:
         """Update the parameters unless the step is bad; return whether the schedule moves on, which it does here."""
-        if isinstance(bad, torch.Tensor) and is_fused(optimizer):
+        if isinstance(bad, torch.Tensor) and skips_by_itself(bad) and is_fused(optimizer):
             optimizer.grad_scale, optimizer.found_inf = None, bad.float()  # type: ignore[attr-defined]
             optimizer.step()
             del optimizer.grad_scale, optimizer.found_inf  # type: ignore[attr-defined]

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from trainwright.batch import map_tensors
+from trainwright.devices import moved
 from trainwright.errors import TrainwrightError
 from trainwright.world import World
 
@@ -83,4 +84,4 @@ class Strategy:
 
     def to_device(self, batch: Any) -> Any:
         """Return the batch with every tensor on the device; containers keep their kind."""
-        return map_tensors(batch, lambda tensor: tensor.to(self.device, non_blocking=True))
+        return map_tensors(batch, lambda tensor: moved(tensor, self.device))

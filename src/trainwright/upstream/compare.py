@@ -94,7 +94,9 @@ def run_one(config: Any, build: Any) -> Result:
     if torch.cuda.is_available() and not config.training.use_cpu:
         result.memory = torch.cuda.max_memory_allocated() / 1e6
     else:
-        result.memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+        result.memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+            1e6 if sys.platform == "darwin" else 1e3  # there in bytes, elsewhere in kilobytes
+        )
     return result
 
 
