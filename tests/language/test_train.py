@@ -158,6 +158,7 @@ def test_adapters_are_saved_as_asked(place, mode):
 
     content = write(place, use_peft=True, save_final_model=True, output_dir="out")
     content["peft"] = {"lora_r": 4, "lora_target_modules": ["q_proj", "v_proj"], "peft_save_mode": mode}
+    content["peft"]["lora_modules_to_save"] = ["lm_head"]
     trainer = build(load_checked(tiny.write_yaml(tiny.Path("mine.yaml"), content)).config)
     trainer.train()
     ids = torch.tensor([[5, 6, 7, 8]])
@@ -166,7 +167,10 @@ def test_adapters_are_saved_as_asked(place, mode):
         loaded = AutoModelForCausalLM.from_pretrained("out")
     else:
         base = "out/base_model" if mode == "ADAPTER_AND_BASE_MODEL" else place / "model"
-        loaded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), "out")
+        below = AutoModelForCausalLM.from_pretrained(base)
+        before = AutoModelForCausalLM.from_pretrained(place / "model").state_dict()
+        assert all(torch.equal(tensor, before[name]) for name, tensor in below.state_dict().items())
+        loaded = PeftModel.from_pretrained(below, "out")
     assert (loaded(ids).logits - expected).abs().max() < 1e-5  # float32, merged weights round otherwise
 
 
