@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainwright.config.schema import PeftParams
+from trainwright.config.schema import PeftParams, PeftSaveMode
 from trainwright.errors import ConfigError, missing_package
 from trainwright.models.inspect import holds_adapters, is_adapter
 
@@ -34,7 +34,13 @@ def add_adapters(
         model.enable_input_require_grads()  # type: ignore[operator]
     try:
         if adapter is not None:
-            return peft.PeftModel.from_pretrained(model, adapter, is_trainable=True)
+            adapted = peft.PeftModel.from_pretrained(model, adapter, is_trainable=True)
+            if params.peft_save_mode is PeftSaveMode.MERGED and adapted.active_peft_config.is_prompt_learning:
+                raise ConfigError(
+                    f"peft.peft_save_mode: MERGED: the adapter in '{adapter}' is a prompt, which cannot be merged into "
+                    "weights; use ADAPTER_ONLY or ADAPTER_AND_BASE_MODEL."
+                )
+            return adapted
         settings = lora_config(params)
         settings.trainable_token_indices = _rows_of(model, new_tokens, params.lora_modules_to_save or []) or None
         return peft.get_peft_model(model, settings)
