@@ -46,11 +46,11 @@ def is_native(model: nn.Module) -> bool:
     return bool(getattr(model, "_hf_peft_config_loaded", False))
 
 
-def _adapter(model: Any, name: str) -> dict[str, torch.Tensor]:
-    """Return an adapter's tensors by the names of its file; grown embeddings, which PEFT adds there, are left out."""
+def _adapter(model: Any, name: str, embeddings: bool = False) -> dict[str, torch.Tensor]:
+    """Return an adapter's tensors by the names of its file; with the embeddings, which PEFT adds where they grew."""
     from peft import get_peft_model_state_dict
 
-    return get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    return get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=embeddings)
 
 
 def load(model: Any, folder: Path) -> None:
@@ -82,7 +82,8 @@ def load(model: Any, folder: Path) -> None:
     kept = {name: read(places[name], FILE) or {} for name in mine if name not in encoders}
     for name, saved in kept.items():
         own = _adapter(model, name)
-        check_fit(saved, own | {key: whole[key] for key in saved if key in whole}, places[name])
+        own = own if saved.keys() <= own.keys() else _adapter(model, name, embeddings=True)
+        check_fit(saved, own, places[name])
     check_fit(beside, {name: whole[name] for name in beside}, folder)
     for name, saved in kept.items():
         set_peft_model_state_dict(model, saved, adapter_name=name)
