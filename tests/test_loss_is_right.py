@@ -16,6 +16,7 @@ from torch.nn import functional
 import trainwright
 from tests import tiny
 from trainwright import ConfigError, DataError, Trainer, TrainingArguments
+from trainwright.models.inspect import shifts_labels
 
 ROWS = 12
 CLOSE = 1e-9  # float64: only the order of additions differs
@@ -474,3 +475,37 @@ def test_labels_that_are_none_are_no_labels(tmp_path):
     mixed = [{"x": torch.ones(3), "labels": None}, {"x": torch.ones(3), "labels": 1}]
     with pytest.raises(DataError, match="row 0 has None in field 'labels'"):
         Trainer(Scores(), arguments(tmp_path, 4, 1)).predict(mixed)
+
+
+def causal_classes():
+    small = {"vocab_size": 61, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    gpt = {"vocab_size": 61, "n_embd": 32, "n_layer": 1, "n_head": 2}
+    bart = {"vocab_size": 61, "d_model": 32, "decoder_layers": 1, "decoder_attention_heads": 2, "encoder_layers": 1}
+    return {
+        "LlamaForCausalLM": ("LlamaConfig", {**small, "intermediate_size": 48}),
+        "BertGenerationDecoder": ("BertGenerationConfig", {**small, "intermediate_size": 48, "is_decoder": True}),
+        "BertLMHeadModel": ("BertConfig", {**small, "intermediate_size": 48, "is_decoder": True}),
+        "BertForMaskedLM": ("BertConfig", {**small, "intermediate_size": 48}),
+        "GPT2LMHeadModel": ("GPT2Config", gpt),
+        "CTRLLMHeadModel": ("CTRLConfig", {**gpt, "dff": 32}),
+        "XLMWithLMHeadModel": ("XLMConfig", {"vocab_size": 61, "emb_dim": 32, "n_layers": 1, "n_heads": 2}),
+        "XLNetLMHeadModel": (
+            "XLNetConfig",
+            {"vocab_size": 61, "d_model": 32, "n_layer": 1, "n_head": 2, "d_inner": 32},
+        ),
+        "BartForCausalLM": ("BartConfig", {**bart, "decoder_ffn_dim": 32, "is_encoder_decoder": False}),
+        "PegasusForCausalLM": ("PegasusConfig", {**bart, "decoder_ffn_dim": 32, "is_encoder_decoder": False}),
+    }
+
+
+@pytest.mark.parametrize("name", causal_classes())
+def test_the_first_label_counts_where_the_model_learns_it(name):
+    config, settings = causal_classes()[name]
+    torch.manual_seed(0)
+    model = getattr(transformers, name)(getattr(transformers, config)(**settings)).eval()
+    ids = torch.randint(3, 61, (2, 9), generator=torch.Generator().manual_seed(0))
+    without = ids.clone()
+    without[:, 0] = -100
+    with torch.no_grad():
+        ignored = torch.equal(model(input_ids=ids, labels=ids).loss, model(input_ids=ids, labels=without).loss)
+    assert shifts_labels(model) is ignored

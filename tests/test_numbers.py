@@ -140,6 +140,59 @@ def test_dropout(tmp_path, make):
 
 
 @installed.true_mean
+def test_gpt2_counts_its_targets_where_transformers_counts_the_first_label_of_every_row_too(tmp_path):
+    rows, length = tiny.tokens(32, length=15), 15
+    theirs = history(transformers, tiny.gpt2(), tmp_path / "theirs", rows, max_steps=1)[0]["loss"]
+    ours = history(trainwright, tiny.gpt2(), tmp_path / "ours", rows, max_steps=1)[0]["loss"]
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(42)).tolist()[:8]
+    batch = {name: torch.stack([rows[i][name] for i in order]) for name in rows[0]}
+    with torch.no_grad():
+        logits = tiny.gpt2()(**batch).logits[:, :-1].flatten(0, 1)
+    exact = torch.nn.functional.cross_entropy(logits.double(), batch["labels"][:, 1:].flatten()).item()
+    assert ours == pytest.approx(exact, rel=TOLERANCE)
+    assert theirs == pytest.approx(exact * (length - 1) / length, rel=TOLERANCE)
+    assert (round(theirs, 3), round(ours, 3)) == (3.825, 4.098)  # as docs/differences.md has it
+
+
+def test_a_step_without_targets_is_in_no_average(tmp_path):
+    rows = tiny.tokens(32)
+    for row in rows[16:24]:
+        row["labels"] = torch.full_like(row["labels"], -100)
+    settings = {"max_steps": 4, "logging_steps": 4, "train_sampling_strategy": "sequential"}
+    theirs = history(transformers, tiny.llama(), tmp_path / "theirs", rows, **settings)[0]["loss"]
+    ours = history(trainwright, tiny.llama(), tmp_path / "ours", rows, **settings)[0]["loss"]
+    each = history(trainwright, tiny.llama(), tmp_path / "each", rows, **{**settings, "logging_steps": 1})
+    assert ours == pytest.approx(sum(entry["loss"] for entry in each) / 3, rel=1e-6)
+    assert (round(theirs, 3), round(ours, 3)) == (3.762, 4.104)  # as docs/differences.md has it
+
+
+def test_means_of_a_users_loss_are_averaged_where_transformers_adds_them(tmp_path):
+    def losses(engine):
+        class Own(engine.Trainer):
+            def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+                return model(**inputs).loss
+
+        found = []
+        for micro in (8, 2):
+            settings = {"per_device_train_batch_size": micro, "gradient_accumulation_steps": 8 // micro}
+            args = engine.TrainingArguments(
+                str(tmp_path),
+                max_steps=1,
+                logging_steps=1,
+                use_cpu=True,
+                save_strategy="no",
+                report_to="none",
+                **settings,
+            )
+            trainer = Own(tiny.llama(), args, train_dataset=tiny.tokens(40))
+            trainer.train()
+            found.append(round(trainer.state.log_history[0]["loss"], 3))
+        return found
+
+    assert losses(trainwright) == [4.122, 4.122]
+    assert losses(transformers) == [4.122, 16.487]  # as docs/differences.md has it
+
+
 def test_bf16(tmp_path):
     # bfloat16 keeps 8 bits of mantissa, so only the course of the loss is compared
     settings = {"learning_rate": 1e-3, "bf16": True}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from typing import Any
 
@@ -11,7 +12,8 @@ from torch import nn
 _CAUSAL_LOSS = "ForCausalLM"
 _CACHES = ("past_key_values", "cache")
 _STATES = ("state", "mems", "past_buckets_states")  # of RWKV, XLNet and Reformer
-_HEAD = "LMHead"  # such classes (GPT2LMHeadModel) name no loss, and fall back to the causal one
+_NAMED_LOSS = "loss_function("
+_SHIFTED = re.compile(r"shift_labels|labels\[(\.\.\.|:), ?1:\]|logits\[(\.\.\.|:), ?:-1")
 
 
 def is_pretrained(model: Any) -> bool:
@@ -84,15 +86,34 @@ def can_return_loss(model: nn.Module) -> bool:
 
 
 def shifts_labels(model: nn.Module) -> bool:
-    """Whether the model's own loss predicts each label from the positions before it."""
+    """Whether the model's own loss predicts each label from the positions before it.
+
+    What its `forward` does decides: transformers' classes named `...ForCausalLM` do not all do it (BART's decoder), and
+    some that name no loss do, since they fall back to the causal one (GPT-2, BertGenerationDecoder).
+    """
     inner = base_model(model)
-    if not is_pretrained(inner):
+    if not is_pretrained(inner) or getattr(inner.config, "is_encoder_decoder", False):
         return False
     from transformers.loss.loss_utils import LOSS_MAPPING
 
     kind = getattr(inner, "loss_type", None)
-    causal = LOSS_MAPPING.get(kind) is LOSS_MAPPING[_CAUSAL_LOSS] or (kind is None and _HEAD in type(inner).__name__)
-    return causal and not getattr(inner.config, "is_encoder_decoder", False)
+    causal = LOSS_MAPPING.get(kind) is LOSS_MAPPING[_CAUSAL_LOSS]
+    source = _source_of_loss(type(inner))
+    if source is None:
+        return causal
+    return _SHIFTED.search(source) is not None or (_NAMED_LOSS in source and (causal or kind not in LOSS_MAPPING))
+
+
+def _source_of_loss(kind: type) -> str | None:
+    """Return the source of the `forward` that computes a class's loss; None where none is seen to."""
+    for one in kind.__mro__:
+        try:
+            source = inspect.getsource(vars(one)["forward"]) if "forward" in vars(one) else ""
+        except (OSError, TypeError):
+            return None
+        if _NAMED_LOSS in source or "CrossEntropyLoss" in source or "cross_entropy(" in source:
+            return source
+    return None
 
 
 def cache_names(model: nn.Module) -> tuple[str, ...]:
