@@ -15,6 +15,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.reliability import cases
 from trainwright import Trainer, TrainerCallback, TrainingArguments
+from trainwright.jobs.store import Store
+from trainwright.jobs.tracking import current
 from trainwright.world import current_world
 
 torch.set_num_threads(1)
@@ -26,6 +28,15 @@ class Terminate(TrainerCallback):
     def on_step_begin(self, args, state, control, **kwargs):
         if state.global_step == 5 and current_world().rank == 1:
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+class Wish(TrainerCallback):
+    """Asks the job to stop, in the middle of step 6; the first rank alone is told."""
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == 5 and current_world().rank == 0:
+            Store().ask_to_stop(current().id)
+            current().stop_requested = True  # as its next heartbeat would
 
 
 class Hungry(cases.Net):
@@ -69,6 +80,10 @@ def run(kind: str, place: Path) -> dict:
     changes = {"auto_find_batch_size": True} if kind == "memory" else {}
     if kind in ("logged", "terminate"):
         changes = {"logging_steps": 7, "dataloader_num_workers": 1}
+    if kind == "wish":
+        changes = {"eval_strategy": "steps", "eval_steps": 5, "load_best_model_at_end": True}
+    if kind == "endless":
+        changes = {"max_steps": 10**6, "logging_steps": 10**6}
     if kind == "time":
         changes = {"max_steps": 10**6, "save_strategy": "no", "logging_steps": 10**6, "max_train_time": 8}
     data = {"uneven": Uneven, "broken": Broken}.get(kind, cases.Augmented)()
@@ -85,8 +100,8 @@ def run(kind: str, place: Path) -> dict:
     net = (Hungry if kind == "memory" else cases.Net)()
     if kind in ("memory", "whole"):
         net.layers[2].p = 0.0
-    callbacks = [Terminate()] if kind == "terminate" and not resume else []
-    trainer = Watched(net, args, train_dataset=data, callbacks=callbacks)
+    callbacks = {"terminate": [Terminate()], "wish": [Wish()]}.get(kind, []) if not resume else []
+    trainer = Watched(net, args, train_dataset=data, eval_dataset=cases.rows(12), callbacks=callbacks)
     trainer.seen = []
     trainer.train(resume_from_checkpoint=resume)
     return {

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -18,13 +22,17 @@ pytestmark = pytest.mark.ranks
 SCRIPT = Path(__file__).parent / "ranks.py"
 
 
-def torchrun(kind, place, fails=False):
+def started(kind, place, **more):
     place.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **more}
+    return subprocess.Popen(
         [*command, str(SCRIPT), kind, str(place)], stderr=subprocess.PIPE, text=True, env=environment
     )
+
+
+def torchrun(kind, place, fails=False, **more):
+    process = started(kind, place, **more)
     try:
         errors = process.communicate(timeout=60)[1]
     except subprocess.TimeoutExpired:
@@ -53,6 +61,31 @@ def test_sigterm_to_one_of_two_ranks(tmp_path):
         assert torch.equal(weights(one), weights(other))
         assert one["seen"] == [entry for entry in other["seen"] if entry[0] >= folder.step_of(saved)]
     assert resumed[0]["logs"] == straight[0]["logs"]
+
+
+def test_sigterm_to_torchrun_and_its_ranks_together(tmp_path):
+    process = started("endless", tmp_path)
+    while not (tmp_path / "checkpoint-10").is_dir() and process.poll() is None:
+        time.sleep(0.05)
+    for one in [*psutil.Process(process.pid).children(recursive=True), process]:
+        one.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=60)[1]
+    step = folder.step_of(check.newest_valid(tmp_path)[0])
+    assert f"Interrupted by SIGTERM at step {step} of 1000000; saved in" in said, said[-3000:]
+
+
+def test_a_job_of_two_ranks_that_is_asked_to_stop(tmp_path):
+    home = tmp_path / "home"
+    results, said = torchrun("wish", tmp_path / "run", TRAINWRIGHT_JOBS="on", TRAINWRIGHT_HOME=str(home))
+    assert [result["step"] for result in results] == [6, 6], said[-3000:]
+    newest = check.newest_valid(tmp_path / "run")[0]
+    assert folder.step_of(newest) == 6
+    evaluated = json.loads((newest.parent / "checkpoint-5" / folder.RUN_FILE).read_text())
+    assert (evaluated["due"], evaluated["best"]) == ([], "checkpoint-5")  # written early, completed, loaded at the end
+    assert torch.equal(weights(results[0]), weights(results[1]))
+    assert "Loaded the best model" in said
+    with sqlite3.connect(home / "jobs.db") as database:
+        assert database.execute("select status, step from jobs").fetchall() == [("STOPPED", 6)]
 
 
 def test_the_time_is_up_for_two_ranks_at_the_same_step(tmp_path):

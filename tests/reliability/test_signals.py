@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -190,6 +191,42 @@ def test_an_ignored_signal_stays_ignored(tmp_path):
         assert made(tmp_path, [Raise("step_end", 2, signal.SIGINT)]).train().global_step == 14
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_data_that_hangs_does_not_hold_up_a_signal(tmp_path, workers):
+    class Hanging(cases.Augmented):
+        def __getitem__(self, index):
+            if len(list(tmp_path.glob("row-*"))) == 14:  # in the fourth step
+                (tmp_path / "hangs").touch()
+                threading.Event().wait()
+            (tmp_path / f"row-{index}").touch()
+            return super().__getitem__(index)
+
+    def terminate():
+        while not (tmp_path / "hangs").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    trainer = made(tmp_path / "run", dataloader_num_workers=workers, dataloader_prefetch_factor=1 if workers else None)
+    trainer.train_dataset = Hanging()
+    threading.Thread(target=terminate, daemon=True).start()
+    with pytest.raises(Interrupted, match="by SIGTERM at step 3 of"):
+        trainer.train()
+    assert folder.step_of(check.newest_valid(tmp_path / "run")[0]) == 3
+
+
+def test_a_save_that_failed_at_the_signal_is_tried_again(tmp_path, monkeypatch):
+    publish = folder.publish
+
+    def full_once(*given):
+        monkeypatch.setattr(folder, "publish", publish)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(folder, "publish", full_once)
+    with pytest.raises(Interrupted, match="at step 5 of 14; saved in"):
+        made(tmp_path, [Raise("step_end", 5)], save_strategy="steps", save_steps=5).train()
+    assert folder.step_of(check.newest_valid(tmp_path)[0]) == 5
 
 
 def test_outside_the_main_thread_it_is_said(tmp_path, caplog):

@@ -47,6 +47,22 @@ def of_training(args: Any, handler: Any) -> Iterator[Timesheet]:
                 handler.remove_callback(added)
 
 
+def asked_to_stop() -> bool:
+    """Whether this process is a job that was asked to stop, and nothing has acted on that yet."""
+    tracking = sys.modules.get("trainwright.jobs.tracking")
+    job = tracking.current() if tracking is not None else None
+    return job is not None and job.stop_requested and not job.acted
+
+
+def acts() -> None:
+    """Note that the training stops because its job was asked to."""
+    from trainwright.jobs.tracking import current
+
+    job = current()
+    if job is not None:
+        job.acted = True
+
+
 def resume_by_itself(run_folder: Path) -> bool | None:
     """Return True where a job was begun to go on and there is a checkpoint to go on from."""
     if not places.resumes():

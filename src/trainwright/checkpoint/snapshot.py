@@ -9,6 +9,9 @@ import torch
 
 from trainwright.devices import queued
 
+_PIECE = 1 << 22
+_WHOLE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
+
 
 def size_of(tree: Any) -> int:
     """Return the bytes of the storages in a tree of dicts, lists and tuples; each storage counts once."""
@@ -27,6 +30,31 @@ def _tensors(tree: Any) -> Iterator[torch.Tensor]:
 def bytes_of(tensor: torch.Tensor) -> torch.Tensor:
     """Return a tensor's whole storage as bytes, in the same memory."""
     return torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(tensor.untyped_storage())
+
+
+def mark(value: Any) -> Any:
+    """Return what is another when the content of a tree is: of a tensor, the sum of its bits as whole numbers,
+    which is exact on every device.
+
+    A tensor of a special kind is never the same.
+    """
+    if isinstance(value, torch.Tensor):
+        if type(value) not in (torch.Tensor, torch.nn.Parameter) or value.layout is not torch.strided:
+            return object()
+        bits = value.detach()
+        bits = torch.view_as_real(bits) if bits.is_complex() else bits
+        return value.shape, value.dtype, _sum_of_bits(bits)
+    if isinstance(value, dict):
+        return {key: mark(item) for key, item in value.items()}
+    return [mark(item) for item in value] if isinstance(value, list | tuple) else repr(value)
+
+
+def _sum_of_bits(tensor: torch.Tensor) -> int:
+    """Return it, in pieces that take little memory; half of each number is mixed into the other, so that changed signs
+    do not cancel."""
+    size = tensor.element_size()
+    pieces = tensor.reshape(-1).view(_WHOLE[size]).split(_PIECE)
+    return int(sum((piece ^ (piece >> 4 * size - 1)).sum(dtype=torch.int64) for piece in pieces))
 
 
 class HostCopies:

@@ -16,10 +16,12 @@ import torch
 from safetensors.torch import save_file
 
 from trainwright.checkpoint import check, folder
-from trainwright.checkpoint.snapshot import HostCopies, size_of
+from trainwright.checkpoint.snapshot import HostCopies, mark, size_of
+from trainwright.checkpoint.weights import WEIGHTS
 from trainwright.errors import CheckpointError, SaveError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_LARGE = ("optimizer.pt", "ema.pt")
 _SPARE = 1 << 20  # bytes for the manifest and what else is small
 
 
@@ -38,6 +40,8 @@ class Draft:
         copies: holds the snapshot that `weights` and `objects` point into; None where they are the run's own memory,
             so that the loop must wait until they are written.
         finite: whether each trained parameter is, by name; part of the snapshot.
+        early: whether an evaluation follows, after which the checkpoint is written again, with what has changed.
+        linked: what the manifest says of files that are those of the checkpoint written early.
     """
 
     place: Path
@@ -49,6 +53,8 @@ class Draft:
     best: str | None = None
     copies: HostCopies | None = None
     finite: dict[str, torch.Tensor] = field(default_factory=dict)
+    early: bool = False
+    linked: dict[str, Any] = field(default_factory=dict)
 
     size: int = field(init=False)  # bytes that the checkpoint needs, roughly
 
@@ -56,14 +62,31 @@ class Draft:
         small = sum(path.stat().st_size for path in self.temporary.rglob("*") if path.is_file())
         self.size = size_of({"weights": self.weights, "objects": self.objects}) + small + _SPARE
 
+    def marks(self) -> dict[str, Any]:
+        """Return a mark of every file that may be large: of the weights, the optimizer and a moving average."""
+        large = {WEIGHTS: self.weights, **{name: self.objects.get(name) for name in _LARGE}}
+        return {name: mark(content) for name, content in large.items() if content is not None}
+
+    def link(self, early: Written) -> None:
+        """Take over the files that are as in the checkpoint written early, so that they are not written again."""
+        assert early.marks is not None
+        same = [name for name, now in self.marks().items() if early.marks.get(name) == now]
+        self.linked = folder.link(early.place, self.temporary, same)
+        if WEIGHTS in self.linked:
+            self.size -= size_of(self.weights)
+            self.weights = None
+        for name in self.linked.keys() & self.objects.keys():
+            self.size -= size_of(self.objects.pop(name))
+
 
 @dataclass
 class Written:
-    """A checkpoint that exists, those deleted for it, and what could not be deleted."""
+    """A checkpoint that exists, those deleted for it, what could not be deleted, and, if it is early, its marks."""
 
     place: Path
     deleted: list[Path]
     problems: list[str]
+    marks: dict[str, Any] | None = None
 
 
 class Writer:
@@ -129,7 +152,8 @@ def write(draft: Draft) -> Written:
         fault = check.unreadable(draft.temporary, draft.objects)
         if fault is not None:
             raise CheckpointError(f"it could not be read again: {fault}")
-        folder.seal(draft.temporary, draft.run_id)
+        marks = draft.marks() if draft.early else None
+        folder.seal(draft.temporary, draft.run_id, draft.linked)
         folder.publish(draft.temporary, draft.place)
     except SaveError:
         raise
@@ -137,13 +161,13 @@ def write(draft: Draft) -> Written:
         raise not_written(draft.place, error, draft.size) from error
     finally:
         shutil.rmtree(draft.temporary, ignore_errors=True)
-    deleted += _rotate(draft, problems)
-    return Written(draft.place, deleted, problems)
+    deleted += [] if draft.early else _rotate(draft, problems)
+    return Written(draft.place, deleted, problems, marks)
 
 
 def _write_tensors(draft: Draft) -> None:
     if draft.weights is not None:
-        save_file(draft.weights, draft.temporary / "model.safetensors", metadata={"format": "pt"})
+        save_file(draft.weights, draft.temporary / WEIGHTS, metadata={"format": "pt"})
     for name, value in draft.objects.items():
         with (draft.temporary / name).open("wb") as file:
             torch.save(value, file)

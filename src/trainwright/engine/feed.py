@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from trainwright.batch import row_count
+from trainwright.callbacks import job
 from trainwright.data.rows import Repeat
 from trainwright.devices import empty_cache
 from trainwright.engine import boundary, leaving
@@ -51,7 +52,7 @@ def feed(run: Run) -> Generator[Work]:
             _check_targets(run, work.total)
             yielded = True
             yield work
-    if not yielded and run.position == 0:
+    if not yielded and run.position == 0 and not run.done:
         raise DataError(
             f"The training data gave no batch in pass {run.epoch + 1}: the dataset or loader is empty, or is used up "
             "after one pass. Give a dataset with rows, or one that can be read again."
@@ -121,8 +122,8 @@ def _agreed(run: Run, position: int, batches: list[Any], spare: Any, failure: Ex
     """Return the work that all ranks do together in one step, or None at the end of the data.
 
     One exchange tells how many micro-batches and items every rank has, whether it has any data, whether it was asked
-    to stop, and whether its data failed. All run the same number of micro-batches; a rank without rows repeats its
-    last, with weight zero.
+    to stop, by a signal or by its job, and whether its data failed. All run the same number of micro-batches; a rank
+    without rows repeats its last, with weight zero.
     """
     repeats = [isinstance(batch, Repeat) for batch in batches]
     items = [0 if repeat else run.count(batch) for batch, repeat in zip(batches, repeats, strict=True)]
@@ -134,13 +135,17 @@ def _agreed(run: Run, position: int, batches: list[Any], spare: Any, failure: Ex
             _fail(run, failure, 0)
         return Work(position, plain, items, float(sum(items)), repeats) if batches else None
     stop = run.signals.received or 0
-    agreed = run.trainer.strategy.agree(len(batches), sum(items), spare is not None, stop, failure is not None)
-    counts, totals, present, stops, failures = zip(*agreed, strict=True)
+    asked = run.boundary is not None and not run.boundary.computing and job.asked_to_stop()
+    agreed = run.trainer.strategy.agree(len(batches), sum(items), spare is not None, stop, asked, failure is not None)
+    counts, totals, present, stops, wishes, failures = zip(*agreed, strict=True)
     run.agreed_stop = int(max(stops)) or None
     if run.agreed_stop is not None:
         leaving.leave(run)
     if any(failures):
         _fail(run, failure, failures.index(True))
+    if any(wishes):
+        leaving.stop(run)
+        return None
     most = int(max(counts))
     if most == 0:
         return None

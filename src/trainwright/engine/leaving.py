@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from typing import NoReturn
 
+from trainwright.callbacks import job
 from trainwright.engine import boundary, reports, saving
 from trainwright.engine.run import Run
 from trainwright.engine.signals import TIME_IS_UP, StopWaiting, exception_for
@@ -16,11 +17,15 @@ _GOES_ON = "train(resume_from_checkpoint=True) goes on from there."
 def evaluate(run: Run) -> None:
     """Evaluate; at a signal, leave in the middle of it: the resumed run evaluates again from the start."""
     run.boundary = boundary.take(run, raised_flags(run))
+    saves = run.trainer.control.should_save
+    saving.save_early(run)
     try:
         reports.evaluate(run)
     except StopWaiting:
         leave(run)
     run.boundary = None
+    if saves and not run.trainer.control.should_save:
+        saving.drop_early(run)
 
 
 def raised_flags(run: Run) -> list[str]:
@@ -67,13 +72,25 @@ def leave(run: Run) -> NoReturn:
     raise stop
 
 
+def stop(run: Run) -> None:
+    """Save, and let the training end as if it were complete, since its job was asked to stop."""
+    if run.trainer.state.global_step > run.first_step:
+        save_here(run)
+    run.left = run.trainer.control.should_training_stop = True
+    job.acts()
+
+
 def save_here(run: Run) -> None:
-    """Save the end of the last step, unless that was just done, and wait for it."""
+    """Save the end of the last step, unless that was just done, and wait for it; a save that failed is tried again."""
     if run.boundary is not None:
         boundary.put_back(run)
         run.due = run.boundary.due
-    if run.saved_step != run.trainer.state.global_step or run.due:
-        saving.save_checkpoint(run)
+    saving.collect(run, wait=True)
+    is_saved = run.saved_step == run.trainer.state.global_step and run.saved_due == run.due
+    if run.trainer.strategy.from_main(is_saved and run.save_error is None):  # others do not know whether it failed
+        saving.early_is_final(run)
+        return
+    saving.save_checkpoint(run)
     saving.collect(run, wait=True)
 
 

@@ -46,6 +46,8 @@ def passes(run: Run) -> None:
                 act_on_flags(run)
                 if run.done or run.trainer.control.should_epoch_stop:
                     break
+        if run.left:
+            break
         run.end_pass()
         run.fire("epoch_end")
         if not run.done or run.trainer.control.should_epoch_stop:

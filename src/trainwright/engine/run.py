@@ -14,7 +14,7 @@ from torch import nn
 from trainwright import randomness
 from trainwright.callbacks.job import Timesheet
 from trainwright.checkpoint.snapshot import HostCopies
-from trainwright.checkpoint.writer import Writer
+from trainwright.checkpoint.writer import Writer, Written
 from trainwright.data.fingerprint import Content
 from trainwright.data.loader import TrainLoader
 from trainwright.engine.boundary import Boundary
@@ -53,6 +53,8 @@ class Run:
         model_files: what is the model in the last checkpoint, relative to it.
         problems: of saves, that were said already.
         agreed_stop: the signal at which all ranks agreed to leave, or None.
+        saved_step, saved_due: what was last saved, or tried to be.
+        early: the checkpoint of this step that was written before its evaluation.
         boundary: the end of the last step, as long as nothing but what it keeps was changed since; None while nothing
             was changed, or an update is going on.
         updating: whether an update is going on, so that the parameters belong to no step.
@@ -88,6 +90,8 @@ class Run:
     started: float = field(default_factory=time.time)
     first_step: int = 0
     saved_step: int = -1
+    saved_due: list[str] = field(default_factory=list)
+    early: Written | None = None
     model_files: set[Path] = field(default_factory=set)
     origin: Path | None = None
     save_error: CheckpointError | None = None

@@ -21,7 +21,8 @@ from trainwright.args.training import saved_arguments
 from trainwright.batch import map_tensors
 from trainwright.callbacks import states
 from trainwright.checkpoint import folder, plain, weights
-from trainwright.checkpoint.writer import Draft, Written, not_written, write
+from trainwright.checkpoint.snapshot import HostCopies
+from trainwright.checkpoint.writer import Draft, Written, not_written, reason_of, write
 from trainwright.engine import boundary, ema, hub
 from trainwright.engine.health import finite
 from trainwright.engine.memory import is_out_of_memory
@@ -47,8 +48,38 @@ def save_checkpoint(run: Run) -> None:
             hub.push_checkpoint(trainer, checkpoint_folder(trainer), run.model_files)
 
 
-def write_checkpoint(run: Run) -> None:
+def save_early(run: Run) -> None:
+    """Save before the evaluation that is due at this step, so that nothing which ends the run in there costs the step.
+
+    A resumed run evaluates again. When the evaluation is over the checkpoint is saved as always, and takes over the
+    files that are still the same. Code that is not ours and looks into the folder sees it then, and only then.
+    """
+    control, args = run.trainer.control, run.trainer.args
+    resumed_here = run.trainer.state.global_step == run.first_step
+    if not control.should_save or args.save_strategy == "best" or resumed_here or args.push_to_hub:
+        return
+    if not saves_its_own_way(run.trainer):
+        collect(run, wait=True)
+        write_checkpoint(run, early=True)
+
+
+def drop_early(run: Run) -> None:
+    """Delete the checkpoint written early, where a callback has decided in the evaluation that none is wanted."""
+    collect(run, wait=True)
+    if run.early is not None:
+        try:
+            folder.delete(run.early.place)
+        except OSError as error:
+            run.trainer.note(f"{run.early.place} is not wanted, and could not be deleted: {reason_of(error)}.")
+    run.early, run.saved_step = None, 0
+
+
+def write_checkpoint(run: Run, early: bool = False) -> None:
     """Take the run's state and write it, or begin to.
+
+    Args:
+        run: the run.
+        early: an evaluation follows; then this is the end of the step, where the evaluation is due.
 
     Raises:
         UnsavableError: at the first save, on every rank: the state holds a value that no checkpoint can keep.
@@ -57,10 +88,11 @@ def write_checkpoint(run: Run) -> None:
     run.generators = generators_of(trainer)  # some are made in the first step
     run.health.settle()  # so that the averages know whether this step was skipped
     first, run.saved_step = run.saved_step < 0, trainer.state.global_step
+    run.saved_due = due(run)
     state, refusal = kept(lambda: rank_state(run))
     ranks, draft = strategy.gather(state), None
     if refusal is None:
-        draft, refusal = kept(lambda: begin(run, ranks))
+        draft, refusal = kept(lambda: begin(run, ranks, early))
     refusal = next((one for one in strategy.gather(refusal) if one is not None), None)
     if refusal is not None:
         failed(run, refusal, stops=first)
@@ -68,6 +100,11 @@ def write_checkpoint(run: Run) -> None:
         run.writer.start(draft)
     elif draft is not None:
         write_now(run, draft)
+
+
+def due(run: Run) -> list[str]:
+    """Return what is still to be done at this step, for the run that goes on from its checkpoint."""
+    return run.boundary.due if run.boundary is not None and run.boundary.due else run.due
 
 
 def write_alone(run: Run, ranks: list[dict[str, Any]]) -> None:
@@ -102,7 +139,7 @@ def write_now(run: Run, draft: Draft) -> None:
     succeeded(run, written)
 
 
-def begin(run: Run, ranks: list[dict[str, Any]]) -> Draft | None:
+def begin(run: Run, ranks: list[dict[str, Any]], early: bool = False) -> Draft | None:
     """Write the small files of a checkpoint and copy what is large; None where this process writes nothing.
 
     Raises:
@@ -124,9 +161,12 @@ def begin(run: Run, ranks: list[dict[str, Any]]) -> Draft | None:
         run.model_files = folder.files_in(temporary) | ({Path(weights.WEIGHTS)} if tensors is not None else set())
         write_progress(run, temporary)
         limit, best = trainer.args.save_total_limit, trainer.state.best_model_checkpoint
-        draft = Draft(place, run.run_id, temporary, tensors, objects, limit, best)
+        draft = Draft(place, run.run_id, temporary, tensors, objects, limit, best, early=early)
         draft.finite = dict(zip(run.health.names, finite(run.parameters), strict=True))
-        if not synchronous(trainer):
+        if run.early is not None and run.early.place == place:
+            draft.link(run.early)
+        run.early = None
+        if early or not synchronous(trainer):
             copy_state(run, draft)
         return draft
     except Exception as error:
@@ -140,17 +180,18 @@ def begin(run: Run, ranks: list[dict[str, Any]]) -> Draft | None:
 
 def copy_state(run: Run, draft: Draft) -> None:
     """Copy the state to the host, so that the loop need not wait; where memory is short it has to."""
+    copies = HostCopies() if draft.linked else run.copies  # the run's are kept for a whole checkpoint
     parts = {"weights": draft.weights, "objects": draft.objects, "finite": draft.finite}
     try:
-        copied = run.copies.take(parts)
+        copied = copies.take(parts)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        run.copies.release()
+        copies.release()
         run.trainer.note(f"There is no memory for a copy of the state: training waits until {draft.place} is written.")
         return
     draft.weights, draft.objects, draft.finite = copied["weights"], copied["objects"], copied["finite"]
-    draft.copies = run.copies
+    draft.copies = copies
 
 
 def checkpoint_folder(trainer: Trainer) -> Path:
@@ -160,15 +201,16 @@ def checkpoint_folder(trainer: Trainer) -> Path:
 
 def synchronous(trainer: Trainer) -> bool:
     """Whether the loop waits for a save: where code that is not ours is called with the finished folder."""
-    if trainer.args.push_to_hub:
-        return True
-    if any(
-        getattr(type(trainer), name).__module__ != "trainwright.engine.trainer"
-        for name in ("save_model", "_save_checkpoint")
-    ):
+    if trainer.args.push_to_hub or saves_its_own_way(trainer):
         return True
     owners = [getattr(listener, "__self__", listener) for listener in trainer.callback_handler.listeners("save")]
     return any(not type(owner).__module__.startswith("trainwright.") for owner in owners)
+
+
+def saves_its_own_way(trainer: Trainer) -> bool:
+    """Whether a subclass saves in a way of its own."""
+    methods = (getattr(type(trainer), name) for name in ("save_model", "_save_checkpoint"))
+    return any(method.__module__ != "trainwright.engine.trainer" for method in methods)
 
 
 def rank_state(run: Run) -> dict[str, Any]:
@@ -221,7 +263,7 @@ def write_progress(run: Run, place: Path) -> None:
         "best": os.path.relpath(best, run.folder) if best is not None else None,
         "epoch": run.epoch,
         "position": run.position,
-        "due": run.due,
+        "due": due(run),
         "data": run.loader.describe(),
         "content": run.content,
         "ranks": trainer.strategy.world.size,
@@ -246,7 +288,7 @@ def collect(run: Run, wait: bool) -> None:
 
 
 def succeeded(run: Run, written: Written) -> None:
-    """Tell the callbacks that a checkpoint exists."""
+    """Tell the callbacks that a checkpoint exists; of one written early they hear when it is complete."""
     run.save_error = None
     for old in written.deleted:
         run.trainer.note(f"Deleted {old.name} (save_total_limit={run.trainer.args.save_total_limit}).")
@@ -254,7 +296,17 @@ def succeeded(run: Run, written: Written) -> None:
         if problem not in run.problems:
             run.problems.add(problem)
             run.trainer.note(problem)
-    run.fire("save", checkpoint=written.place)
+    if written.marks is None:
+        run.fire("save", checkpoint=written.place)
+    else:
+        run.early = written
+
+
+def early_is_final(run: Run) -> None:
+    """Tell the callbacks of a checkpoint that was written early, when the run ends with it."""
+    if run.early is not None:
+        early, run.early = run.early, None
+        run.fire("save", checkpoint=early.place)
 
 
 def failed(run: Run, error: CheckpointError, stops: bool = False) -> None:

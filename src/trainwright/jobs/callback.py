@@ -40,11 +40,14 @@ class JobCallback(SilentCallback):
         self.tracking.tell_time()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        """Note progress; save and stop where the job is asked to."""
+        """Note progress; save and stop where the job is asked to.
+
+        Of several ranks one alone hears of it, so there the loop does that, after the same step on all of them.
+        """
         tracking = self.tracking
         done = state.global_step / max(state.max_steps, 1)
         tracking.progress(self.start + (self.end - self.start) * done, state.global_step, state.max_steps)
-        if tracking.stop_requested and not tracking.acted:
+        if tracking.stop_requested and not tracking.acted and getattr(args, "world_size", 1) == 1:
             tracking.acted = True
             control.should_save = control.should_training_stop = True
         return control

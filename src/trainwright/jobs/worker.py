@@ -18,7 +18,7 @@ from trainwright.jobs.status import COMPLETE, ENDED, FAILED, LOST, QUEUED, RUNNI
 from trainwright.jobs.store import Job, Store, is_away
 
 _LOOK_SECONDS = 0.5
-_KILL_SECONDS = 10.0  # from SIGTERM to SIGKILL
+_KILL_SECONDS = 300.0  # from SIGTERM to SIGKILL: the last save of a large model takes its time
 _FAILURES = 3  # at one step, after which a job is not begun again
 
 
