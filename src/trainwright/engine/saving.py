@@ -60,6 +60,7 @@ def save_early(run: Run) -> None:
         return
     if not saves_its_own_way(run.trainer):
         collect(run, wait=True)
+        run.trainer.control.should_save = True  # the save before has lowered it
         write_checkpoint(run, early=True)
 
 
