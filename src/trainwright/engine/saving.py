@@ -72,6 +72,9 @@ def drop_early(run: Run) -> None:
             folder.delete(run.early.place)
         except OSError as error:
             run.trainer.note(f"{run.early.place} is not wanted, and could not be deleted: {reason_of(error)}.")
+    state = run.trainer.state
+    if state.best_model_checkpoint == str(checkpoint_folder(run.trainer)):
+        state.best_model_checkpoint = run.best_before
     run.early, run.saved_step = None, 0
 
 
