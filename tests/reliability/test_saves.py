@@ -252,11 +252,11 @@ class Alien:
 
 
 def _second(function, change):
-    """Return torch.save, changed in the first of its three calls of the second save."""
+    """Return torch.save, changed in the first of its three calls for the state in the second save."""
     calls = []
 
     def wrapped(*args, **kwargs):
-        calls.append(args)
+        calls.extend(arg for arg in args if isinstance(arg, dict))
         return change(function, *args, **kwargs) if len(calls) == 4 else function(*args, **kwargs)
 
     return wrapped
