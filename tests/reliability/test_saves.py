@@ -255,9 +255,12 @@ def _second(function, change):
     """Return torch.save, changed in the first of its three calls for the state in the second save."""
     calls = []
 
-    def wrapped(*args, **kwargs):
-        calls.extend(arg for arg in args if isinstance(arg, dict))
-        return change(function, *args, **kwargs) if len(calls) == 4 else function(*args, **kwargs)
+    def wrapped(value, *args, **kwargs):
+        if isinstance(value, dict):
+            calls.append(value)
+            if len(calls) == 4:
+                return change(function, value, *args, **kwargs)
+        return function(value, *args, **kwargs)
 
     return wrapped
 
