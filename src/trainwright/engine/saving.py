@@ -59,9 +59,10 @@ def save_early(run: Run) -> None:
     if not control.should_save or args.save_strategy == "best" or resumed_here or args.push_to_hub:
         return
     if not saves_its_own_way(run.trainer):
-        collect(run, wait=True)
-        run.trainer.control.should_save = True  # the save before has lowered it
-        write_checkpoint(run, early=True)
+        with run.timesheet.spending("saving"):
+            collect(run, wait=True)
+            run.trainer.control.should_save = True  # the save before has lowered it
+            write_checkpoint(run, early=True)
 
 
 def drop_early(run: Run) -> None:
