@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from trainwright.batch import IGNORED
 from trainwright.engine import evaluation
 from trainwright.engine.trainer import Trainer
-from trainwright.errors import ConfigError
+from trainwright.errors import ConfigError, DataError
 from trainwright.state import PredictionOutput
 
 _DEFAULT_LENGTH = 20
@@ -30,15 +32,24 @@ class Seq2SeqTrainer(Trainer):
 
     @staticmethod
     def load_generation_config(source: Any) -> Any:
-        """Return a GenerationConfig: a copy of one given, or read from a folder, a file or the hub."""
+        """Return a GenerationConfig: a copy of one given, or read from a folder, a file or the hub.
+
+        Raises:
+            ConfigError: its settings contradict each other.
+        """
         from transformers import GenerationConfig
 
         if isinstance(source, GenerationConfig):
-            return deepcopy(source)
-        path = Path(source)
-        if path.is_file():
-            return GenerationConfig.from_pretrained(path.parent, path.name)
-        return GenerationConfig.from_pretrained(source)
+            found = deepcopy(source)
+        elif Path(source).is_file():
+            found = GenerationConfig.from_pretrained(Path(source).parent, Path(source).name)
+        else:
+            found = GenerationConfig.from_pretrained(source)
+        try:
+            found.validate(strict=True)
+        except ValueError as error:
+            raise ConfigError(f"generation_config cannot work: {' '.join(str(error).split())}") from None
+        return found
 
     def evaluate(
         self,
@@ -70,14 +81,19 @@ class Seq2SeqTrainer(Trainer):
         ignore_keys: list[str] | None = None,
         **gen_kwargs: Any,
     ) -> tuple[Any, Any, Any]:
-        """Return (loss, generated tokens, labels) of a batch."""
+        """Return (loss, generated tokens, labels) of a batch.
+
+        The tokens are what `generate` returns: of a decoder-only model, they begin with the prompt, which ends where
+        the labels begin.
+        """
         if not getattr(self.args, "predict_with_generate", False) or prediction_loss_only:
             return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         loss = None
         if "labels" in inputs:
             loss = super().prediction_step(model, inputs, True, ignore_keys)[0]
         moved = self._prepare_inputs(inputs)
-        kept = prompts_of(moved)
+        decoder_only = not getattr(self.model.config, "is_encoder_decoder", False) and "input_ids" in moved
+        kept = left_padded(moved, self._pad_token) if decoder_only else prompts_of(moved)
         with torch.no_grad(), self.compute_loss_context_manager():
             tokens = model.generate(**kept, **{**self._generation, **gen_kwargs})  # type: ignore[operator]
         labels = moved.get("labels")
@@ -112,4 +128,41 @@ def prompts_of(inputs: dict[str, Any]) -> dict[str, Any]:
     started, labels = inputs.get("decoder_input_ids"), inputs.get("labels")
     if started is not None and labels is not None and started.shape == labels.shape:
         kept = {name: value for name, value in kept.items() if not name.startswith("decoder_")}
+    return kept
+
+
+def left_padded(inputs: dict[str, Any], pad_token: Callable[[], int]) -> dict[str, Any]:
+    """Return the inputs of a decoder-only model's `generate`: each row up to its first label, the rows ending together.
+
+    Args:
+        inputs: `input_ids` and what else has their shape (rows, tokens); `labels` ignore the prompt.
+        pad_token: gives the token before shorter prompts, where there are any.
+
+    Raises:
+        DataError: the labels of a row begin with its first token, so that it has no prompt.
+    """
+    ids, labels = inputs["input_ids"], inputs.get("labels")
+    mask = inputs.get("attention_mask", torch.ones_like(ids)).bool()
+    if labels is not None:
+        mask = mask & ((labels != IGNORED).cumsum(-1) == 0)
+    lengths = mask.sum(-1)
+    if (lengths == 0).any():
+        row = int((lengths == 0).nonzero()[0])
+        raise DataError(
+            f"predict_with_generate=True: row {row} of a batch has labels from its first token on, so nothing is left "
+            "as the prompt of a decoder-only model. Set the labels of the prompt's tokens to -100."
+        )
+    width = int(lengths.max())
+    token = pad_token() if int(lengths.min()) < width else 0
+
+    places = torch.arange(width, device=ids.device) >= width - lengths[:, None]  # (rows, width)
+
+    def moved(value: torch.Tensor, fill: int) -> torch.Tensor:
+        return value.new_full(places.shape, fill).masked_scatter(places, value[mask])
+
+    kept = {"input_ids": moved(ids, token), "attention_mask": places.to(torch.int64)}
+    for name, value in inputs.items():
+        if name in (*kept, "labels", "position_ids"):
+            continue
+        kept[name] = moved(value, 0) if isinstance(value, torch.Tensor) and value.shape == ids.shape else value
     return kept
