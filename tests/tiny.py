@@ -119,24 +119,52 @@ def gpt_neox(seed: int = 0, dropout: float = 0.0) -> Any:
     )
 
 
+def bert_config(**changes: Any) -> Any:
+    from transformers import BertConfig
+
+    return BertConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=48,
+        max_position_embeddings=64,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        pad_token_id=0,
+        **changes,
+    )
+
+
 def bert_classifier(seed: int = 0, num_labels: int = 3) -> Any:
-    from transformers import BertConfig, BertForSequenceClassification
+    from transformers import BertForSequenceClassification
 
     torch.manual_seed(seed)
-    return BertForSequenceClassification(
-        BertConfig(
-            vocab_size=VOCABULARY,
-            hidden_size=32,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            intermediate_size=48,
-            max_position_embeddings=64,
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
-            num_labels=num_labels,
-            pad_token_id=0,
-        )
-    )
+    return BertForSequenceClassification(bert_config(num_labels=num_labels))
+
+
+def bert_tagger(seed: int = 0) -> Any:
+    """Return a classifier of tokens."""
+    from transformers import BertForTokenClassification
+
+    torch.manual_seed(seed)
+    return BertForTokenClassification(bert_config(num_labels=3))
+
+
+def bert_reader(seed: int = 0) -> Any:
+    """Return a model that marks where an answer begins and ends."""
+    from transformers import BertForQuestionAnswering
+
+    torch.manual_seed(seed)
+    return BertForQuestionAnswering(bert_config())
+
+
+def bert_masked(seed: int = 0) -> Any:
+    """Return a masked language model."""
+    from transformers import BertForMaskedLM
+
+    torch.manual_seed(seed)
+    return BertForMaskedLM(bert_config())
 
 
 def t5(seed: int = 0) -> Any:
