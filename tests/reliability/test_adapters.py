@@ -52,6 +52,11 @@ MODELS = {
     "of another name": one(LORA),
     "prompt tuning": one(peft.PromptTuningConfig(**PROMPTS), "default"),
     "an encoder of prompts": one(peft.PromptEncoderConfig(**PROMPTS, encoder_hidden_size=8)),
+    "an encoder that drops": one(
+        peft.PromptEncoderConfig(
+            **PROMPTS, encoder_hidden_size=8, encoder_reparameterization_type="LSTM", encoder_dropout=0.5
+        )
+    ),
     "prefix tuning": one(peft.PrefixTuningConfig(**PROMPTS)),
     "projected prefixes": one(peft.PrefixTuningConfig(**PROMPTS, prefix_projection=True, encoder_hidden_size=8)),
     "some tokens": one(

@@ -6,6 +6,8 @@ keeps of an encoder of prompts what it computes, not what is trained, and of the
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,25 @@ BESIDE = "beside_adapters"
 
 def save(model: Any, folder: Path) -> None:
     """Write all adapters of a model, and what else of it is trained or changes in training."""
-    model.save_pretrained(folder)
-    if beside := _beside(model):
+    with _without_dropout_in_prompts(model):
+        model.save_pretrained(folder)
+        beside = _beside(model)
+    if beside:
         save_file(beside, folder / f"{BESIDE}.safetensors", metadata={"format": "pt"})
+
+
+@contextmanager
+def _without_dropout_in_prompts(model: Any) -> Iterator[None]:
+    """Have encoders of prompts compute what PEFT saves of them without drawing random numbers."""
+    prompts = any(getattr(config, "is_prompt_learning", False) for config in model.peft_config.values())
+    parts = [part for part in model.prompt_encoder.modules() if part.training] if prompts else []
+    for part in parts:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.training = True
 
 
 def _beside(model: Any) -> dict[str, torch.Tensor]:

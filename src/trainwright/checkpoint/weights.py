@@ -102,12 +102,12 @@ def load_model(model: nn.Module, folder: Path) -> None:
             f"{folder} holds no weights of a whole model ({WEIGHTS} is missing); give a folder that a save wrote, "
             "and where it holds adapters, a model that has them."
         )
-    if loads_itself(model):
-        _load_itself(model, saved, folder)
-        return
     own = model.state_dict()
     if is_pretrained(model) and saved.keys() - own.keys():
         saved = _in_memory_form(model, folder, saved)
+    if loads_itself(model):
+        _load_itself(model, saved, folder)
+        return
     check_fit(saved, own, folder)
     model.load_state_dict(saved, strict=False)
 
