@@ -270,6 +270,33 @@ def test_asking_leaves_no_trace(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(trained(True), trained(False), strict=True))
 
 
+def test_an_overridden_training_step_is_asked_as_it_trains(tmp_path):
+    class Prepared(Trainer):
+        def training_step(self, model, inputs, num_items_in_batch=None):
+            return super().training_step(model, {"ids": inputs["input_ids"], **inputs}, num_items_in_batch)
+
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            return model(input_ids=inputs["ids"], labels=inputs["labels"])["loss"]
+
+    class Itself(Trainer):
+        steps = 0
+
+        def training_step(self, model, inputs, num_items_in_batch=None):
+            self.steps += 1
+            loss = self.compute_loss(model, inputs) / 4
+            loss.backward()
+            return loss.detach()
+
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            return model(**inputs)["loss"]
+
+    expected = reference_mean(3, tiny.words(), ragged(), 8)
+    for kind in (Prepared, Itself):
+        trainer = kind(tiny.words(), arguments(tmp_path, 3, steps=8), train_dataset=ragged())
+        assert (parameters(trainer) - expected).abs().max() < CLOSE
+    assert trainer.steps == 32
+
+
 def test_a_step_of_one_micro_batch_is_not_asked(tmp_path):
     calls = []
 

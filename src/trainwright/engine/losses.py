@@ -39,6 +39,10 @@ class Rule(Enum):
     UNKNOWN = auto()
 
 
+class Asked(BaseException):
+    """Ends a `training_step` that is only asked for its loss, before the backward pass."""
+
+
 def look_at(trainer: Trainer) -> None:
     """Note what the trainer's `compute_loss` takes, and how it is weighed; it may be replaced until a run begins."""
     trainer.takes_num_items = takes_num_items(trainer.compute_loss)
@@ -155,6 +159,8 @@ def training_step(trainer: Trainer, model: nn.Module, inputs: Any, num_items: fl
     """Run forward and backward of a micro-batch; return its share of the step's loss, detached."""
     args, ranks = trainer.args, trainer.strategy.world.size
     loss = loss_of_batch(trainer, model, inputs, num_items)
+    if trainer.is_asked:
+        raise Asked(loss)
     if trainer.rule is Rule.MEAN and num_items is not None:
         loss = loss / num_items
     if args.torch_empty_cache_steps and trainer.state.global_step % args.torch_empty_cache_steps == 0:
@@ -176,6 +182,25 @@ def loss_of_batch(trainer: Trainer, model: nn.Module, inputs: Any, num_items: fl
         else:
             loss = trainer.compute_loss(model, moved)
         return one_loss(trainer, loss)
+
+
+def asked(trainer: Trainer, model: nn.Module, inputs: Any, num_items: float) -> torch.Tensor | None:
+    """Return the loss that `training_step`, which may be overridden, would take the gradient of; None if another."""
+    trainer.is_asked = True
+    try:
+        trainer.training_step(model, inputs, num_items_in_batch=num_items)
+    except Asked as answer:
+        return answer.args[0].detach()
+    finally:
+        trainer.is_asked = False
+    return None
+
+
+def steps_by_itself(trainer: Trainer) -> bool:
+    """Whether an overridden `training_step` does its own backward pass, and does not call the one it overrides."""
+    function = trainer.training_step
+    names = getattr(getattr(function, "__code__", None), "co_names", ())
+    return not is_of(function, "trainwright") and "training_step" not in names
 
 
 def idle_step(trainer: Trainer, model: nn.Module, inputs: Any) -> None:

@@ -142,6 +142,7 @@ class Trainer:
         self.ema: Ema | None = None
         self.noise: Any = None
         self.left_out: set[str] = set()
+        self.is_asked = False
         self.isolation: dict[str, str | None] = {}
         self.hub_model_id: str | None = None
         self.push_in_progress: Any = None

@@ -14,7 +14,7 @@ import torch
 
 from trainwright import randomness
 from trainwright.batch import map_tensors
-from trainwright.engine.losses import Rule, loss_of_batch
+from trainwright.engine.losses import Rule, asked, steps_by_itself
 from trainwright.engine.memory import is_out_of_memory
 from trainwright.engine.meters import Records
 from trainwright.errors import ConfigError
@@ -37,7 +37,7 @@ def settle(run: Run, work: Work) -> None:
     """
     trainer, strategy = run.trainer, run.trainer.strategy
     alone = len(work.batches) * strategy.world.size == 1
-    if trainer.rule is not Rule.UNKNOWN or alone or not work.total:
+    if trainer.rule is not Rule.UNKNOWN or alone or not work.total or steps_by_itself(trainer):
         return
     answers = strategy.gather(ask(run, work))
     rules = [rule_by(once, twice, close, work.total) for once, twice, close in filter(None, answers)]
@@ -70,7 +70,7 @@ def rule_by(once: float, twice: float, close: float, total: float) -> Rule:
 def ask(run: Run, work: Work) -> tuple[float, float, float] | None:
     """Return the first micro-batch's loss with the number of items and with twice that, and what difference is none.
 
-    None where it has no targets, or memory ran out. All ranks call the model alike.
+    None where it has no targets, memory ran out, or another loss is trained. All ranks call the model alike.
     """
     try:
         first, second = (_loss_without_traces(run, work, factor * work.total) for factor in (1, 2))
@@ -78,15 +78,15 @@ def ask(run: Run, work: Work) -> tuple[float, float, float] | None:
         if not is_out_of_memory(error):
             raise
         return None
-    if not work.items[0]:
+    if not work.items[0] or first is None or second is None:
         return None
     return float(first), float(second), _CLOSE[2 if first.dtype.itemsize < 4 else 4]
 
 
-def _loss_without_traces(run: Run, work: Work, num_items: float) -> torch.Tensor:
+def _loss_without_traces(run: Run, work: Work, num_items: float) -> torch.Tensor | None:
     batch = map_tensors(work.batches[0], torch.clone)  # which compute_loss may change in place
     with _undone(run), run.trainer.strategy.accumulate(run.model, last=False):
-        return loss_of_batch(run.trainer, run.model, batch, num_items).detach()
+        return asked(run.trainer, run.model, batch, num_items)
 
 
 @contextmanager
