@@ -317,7 +317,8 @@ def test_output_dir_that_is_a_file(tmp_path):
 def test_checkpoint_of_another_architecture(tmp_path):
     settings = {"max_steps": 2, "save_steps": 1, "use_cpu": True, "disable_tqdm": True}
     Trainer(tiny.new_line(), TrainingArguments(str(tmp_path), **settings), train_dataset=tiny.line_rows()).train()
-    other = Trainer(tiny.Line(7), TrainingArguments(str(tmp_path), **settings), train_dataset=tiny.line_rows(40, 7))
+    consented = TrainingArguments(str(tmp_path), allow_data_change=True, **settings)  # rows of 7 numbers are other data
+    other = Trainer(tiny.Line(7), consented, train_dataset=tiny.line_rows(40, 7))
     before = other.model.layer.weight.clone()
     with pytest.raises(CheckpointError, match=r"of another architecture .*layer.weight \(1, 4\) against \(1, 7\)"):
         other.train(resume_from_checkpoint=True)

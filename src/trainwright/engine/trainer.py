@@ -77,6 +77,7 @@ class Trainer:
     """
 
     loss_is_scaled_for_ga: bool | None = None
+    is_asked = False
     place_model_on_device = True
     is_deepspeed_enabled = is_fsdp_enabled = is_fsdp_xla_enabled = False
     deepspeed = hp_search_backend = hp_name = None
@@ -142,7 +143,6 @@ class Trainer:
         self.ema: Ema | None = None
         self.noise: Any = None
         self.left_out: set[str] = set()
-        self.is_asked = False
         self.isolation: dict[str, str | None] = {}
         self.hub_model_id: str | None = None
         self.push_in_progress: Any = None
