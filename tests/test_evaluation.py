@@ -272,7 +272,7 @@ def test_what_no_log_can_hold_is_refused_at_the_first_evaluation_and_never_later
         made(lambda p: {"odd": [1, object()]}).train()
 
 
-def test_nan_is_never_the_best_and_does_not_renew_patience(tmp_path):
+def test_nan_is_never_the_best_and_does_not_renew_patience(tmp_path, caplog):
     def run(values, patience):
         given = iter(values)
         settings = {"max_steps": len(values), "eval_strategy": "steps", "eval_steps": 1, "save_steps": 1}
@@ -291,7 +291,9 @@ def test_nan_is_never_the_best_and_does_not_renew_patience(tmp_path):
     nan = float("nan")
     assert run([nan, 0.2, 0.5, 0.9, 0.95], 2) == (5, 0.95, 5)
     assert run([0.5, nan, np.float64("nan"), 0.9], 2) == (3, 0.5, 1)
+    assert "the last weights stay" not in caplog.text
     assert run([nan, nan, nan], 3) == (3, None, None)
+    assert caplog.text.count("no evaluation found a best model that is saved; the last weights stay.") == 1
 
 
 def test_a_best_metric_that_is_no_number_is_named(tmp_path):

@@ -261,6 +261,8 @@ def finish(run: Run) -> TrainOutput:
     best = trainer.strategy.from_main(trainer.state.best_model_checkpoint)  # where a save failed, others do not know
     if trainer.args.load_best_model_at_end and best is not None:
         load_best(trainer, Path(best))
+    elif trainer.args.load_best_model_at_end:
+        trainer.note("load_best_model_at_end: no evaluation found a best model that is saved; the last weights stay.")
     run.fire("train_end")
     saving.finish(run)
     hub.finish_pushes(trainer)
