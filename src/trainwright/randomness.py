@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import hashlib
 import os
 import random
 import struct
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -74,32 +76,63 @@ def restore_host(streams: dict[str, Any]) -> None:
 class Streams:
     """The streams of this process, read at every step.
 
-    Reading numpy's takes longer than all the rest. It is left out while its memory has not changed since it was read,
-    which is looked at instead; once it was used, it is always read, since half of a pair of normal numbers may be kept
-    elsewhere.
+    Reading python's and numpy's takes longer than all the rest. It is left out while the place and the first words of
+    their Mersenne Twisters are what they were, which is looked at in memory: drawing moves the place, every 624 words
+    the words change too, and so they do with another seed. Once numpy's was used, it is always read, since half of a
+    pair of normal numbers may be kept elsewhere.
     """
 
     def __init__(self) -> None:
-        self._numpy = np.random.get_state()
-        self._memory = _memory_of_numpy()
-        self._used = self._memory is None or bool(self._numpy[3])  # type: ignore[index]
+        self._python, self._numpy = random.getstate(), np.random.get_state()
+        self._python_seen, self._numpy_seen = _glance_at_python(), _glance_at_numpy()
+        self._used = self._numpy_seen is None or bool(self._numpy[3])  # type: ignore[index]
 
     def states(self) -> dict[str, Any]:
         """Return the states of all streams of this process, the devices' too."""
+        seen = _glance_at_python()
+        if seen is None or seen != self._python_seen:
+            self._python, self._python_seen = random.getstate(), seen
         if not self._used:
-            self._used = _memory_of_numpy() != self._memory
+            self._used = _glance_at_numpy() != self._numpy_seen
         if self._used:
             self._numpy = np.random.get_state()
-        streams = {"python": random.getstate(), "numpy": self._numpy, "cpu": torch.random.get_rng_state()}
+        streams = {"python": self._python, "numpy": self._numpy, "cpu": torch.random.get_rng_state()}
         return streams | devices.random_states()
 
 
-def _memory_of_numpy() -> bytes | None:
-    """Return the 624 words and the place of numpy's Mersenne Twister as they lie in memory; None for another one."""
+_WORDS = 5  # of a Mersenne Twister that are looked at; the first is the same for every seed
+_PYTHON: Any = getattr(random.getstate, "__self__", None)
+_PYTHON_ADDRESS = id(_PYTHON) + object.__basicsize__  # CPython's _randommodule.c: the place, then 624 words
+
+
+def _glance_at_python() -> tuple[bytes, float | None] | None:
+    """Return the place and the first words of python's stream, and the kept half of a pair of normal numbers; None
+    where they do not lie in memory as they do with CPython."""
+    return (ctypes.string_at(_PYTHON_ADDRESS, 4 + 4 * _WORDS), _PYTHON.gauss_next) if _IS_CPYTHON else None
+
+
+def _glance_at_numpy() -> tuple[int, bytes] | None:
+    """Return the generator, the first words and the place of numpy's stream; None where it is another generator."""
     generator = numpy_random.get_bit_generator()
     if type(generator) is not np.random.MT19937:
         return None
-    return ctypes.string_at(generator.ctypes.state_address, 625 * 4)
+    address = _address_of(generator)
+    return address, ctypes.string_at(address, 4 * _WORDS) + ctypes.string_at(address + 624 * 4, 4)
+
+
+@functools.lru_cache(maxsize=4)
+def _address_of(generator: Any) -> int:
+    return int(generator.ctypes.state_address)
+
+
+def _lies_as_expected() -> bool:
+    if sys.implementation.name != "cpython" or type(_PYTHON) is not random.Random:
+        return False
+    words = random.getstate()[1]
+    return ctypes.string_at(_PYTHON_ADDRESS, 24) == struct.pack("=6I", words[-1], *words[:5])
+
+
+_IS_CPYTHON = _lies_as_expected()
 
 
 def restore(streams: dict[str, Any]) -> None:

@@ -21,6 +21,10 @@ LONG = [*SMALL, "training.max_steps=100000", "training.save_steps=100000", "trai
 LONG += ["training.logging_steps=1", "training.output_dir=out"]
 
 
+def _hear_ctrl_c():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background job ignores it
+
+
 class Command:
     """`trainwright train -c FILE` with a home of jobs of its own.
 
@@ -29,17 +33,19 @@ class Command:
         python: the one that trains.
     """
 
-    def __init__(self, place, *before, resume=True):
-        """Start it after some words of a shell, such as nohup, and wait until it trains."""
+    def __init__(self, place, *before, resume=True, more=(), waits=True):
+        """Start it after some words of a shell, such as nohup, with more settings; wait until it trains, or not."""
         environment = {**os.environ, "TRAINWRIGHT_HOME": str(place / "home"), "PYTHONUNBUFFERED": "1"}
         environment.pop("TRAINWRIGHT_JOBS", None)
         recipe = str(files("trainwright") / "recipes" / "demo.yaml")
         command = [sys.executable, "-m", "trainwright.cli.main", "train", "-c", recipe, *["--resume"] * resume, *LONG]
+        command += more
         self.place, self.log = place, place / "log"
         with self.log.open("w") as log:
             self.wrapper = subprocess.Popen([*before, *command], cwd=place, stdin=subprocess.DEVNULL, stdout=log,
-                                            stderr=log, env=environment)  # fmt: skip
-        self.wait_for_step(self.step() + 2)
+                                            stderr=log, env=environment, preexec_fn=_hear_ctrl_c)  # fmt: skip
+        if waits:
+            self.wait_for_step(self.step() + 2)
         self.python = psutil.Process(self.wrapper.pid)
         while before and self.python.children():
             self.python = self.python.children()[0]
@@ -64,12 +70,17 @@ class Command:
         return self.wrapper.returncode, int(said[-1])
 
 
-@pytest.fixture
-def place(tmp_path):
-    (tmp_path / "source").mkdir()
+def write_source(place):
+    """Write a little source code to learn from."""
+    (place / "source").mkdir()
     for number in range(40):
         lines = [f"def function_{number}_{i}(x):\n    return x + {i}\n" for i in range(12)]
-        (tmp_path / "source" / f"module_{number}.py").write_text("\n".join(lines))
+        (place / "source" / f"module_{number}.py").write_text("\n".join(lines))
+
+
+@pytest.fixture
+def place(tmp_path):
+    write_source(tmp_path)
     return tmp_path
 
 

@@ -384,3 +384,31 @@ def test_a_generator_without_a_state_is_named(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, logger="trainwright"):
         made(tmp_path, lambda: model, max_steps=1).train()
     assert "model.noise draws from random.SystemRandom, which cannot be put back" in caplog.text
+
+
+DRAWS = {
+    "a number": random.random,
+    "half of a pair": lambda: random.gauss(0, 1),
+    "the other half": lambda: random.gauss(0, 1),
+    "as many words as there are": lambda: random.getrandbits(32 * 624),
+    "a seed": lambda: random.seed(1),
+    "another seed": lambda: random.seed(2),
+    "of numpy": lambda: np.random.rand(312),
+    "of numpy, a pair": lambda: np.random.randn(),
+    "of numpy, the other half": lambda: np.random.randn(),
+    "of torch": lambda: torch.rand(1),
+}
+
+
+def test_streams_are_read_again_when_they_were_used():
+    def listed(states):
+        return states["python"], [np.asarray(part).tolist() for part in states["numpy"]], states["cpu"].tolist()
+
+    streams = randomness.Streams()
+    for draw in DRAWS.values():
+        before = listed(randomness.host_states())
+        kept = streams.states()
+        assert listed(kept) == before
+        assert streams.states()["python"] is kept["python"]  # not read anew
+        draw()
+        assert listed(streams.states()) == listed(randomness.host_states()) != before

@@ -1,20 +1,30 @@
-"""The long form, `make torture`: kills, SIGTERMs, full disks, calls that fail; every run ends as if left alone."""
+"""The long form, `make torture`: kills, signals, hooks and calls that fail, full disks; every run ends as if left
+alone."""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import itertools
+import logging
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 
-from tests.reliability import errnos, kills, neighbour, victim
+from tests.reliability import errnos, kills, neighbour, test_hooks, test_signals, victim
+from tests.reliability.test_command_line import Command, write_source
 from tests.reliability.test_kills import WIDTH
 from trainwright.checkpoint import check, folder
+from trainwright.errors import STOP_SIGNALS
 
 KILLS = 26
 CONFIGURATIONS = ((False, 1, None), (False, 2, 2), (False, 1, 1), (True, 1, 1))
@@ -74,6 +84,56 @@ def terminate(times: int = 30) -> bool:
         same = compare(place, settings, 0) and done == list(range(1, len(done) + 1))
         print(f"{times} SIGTERMs in {len(done)} steps: {'nothing lost, bitwise the same end' if same else 'LOST'}")
         return same
+
+
+def signals(times: int = 30) -> bool:
+    """Send signals of all kinds, twice, to the tracked command line at random instants; nothing may be lost."""
+    chance = random.Random(0)
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        write_source(place)
+        more = ["training.lr_scheduler_type=constant", "training.eval_steps=300", "training.save_steps=300"]
+        for number in (STOP_SIGNALS * times)[:times]:
+            run = Command(place, resume=(place / "out").exists(), more=more)
+            time.sleep(chance.uniform(0, 0.5))
+            for _ in range(2):
+                run.python.send_signal(number)
+            code, step = run.ended()
+            newest = check.newest_valid(place / "out")[0]
+            if code != 128 + number or newest is None or not folder.step_of(newest) == step == run.step():
+                print(f"{signal.Signals(number).name}: exit code {code} after step {run.step()}, and {newest} saved")
+                return False
+        settings = [*more, f"training.max_steps={step + 3}"]
+        for out, resume in (("out", True), ("straight", False)):
+            Command(place, resume=resume, more=[*settings, f"training.output_dir={out}"], waits=False).wrapper.wait()
+        ends = [load_file(place / out / f"checkpoint-{step + 3}" / "model.safetensors") for out in ("out", "straight")]
+        same = all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
+        told = "nothing lost, bitwise the same end" if same else "ANOTHER END"
+        print(f"{times} signals of {len(STOP_SIGNALS)} kinds to the command line in {step} steps: {told}", flush=True)
+        return same
+
+
+def hooks(afters: Sequence[int] = range(1, 11)) -> bool:
+    """Let every hook of a user's code fail, after every number of steps; the run goes on as if it had not failed."""
+    logging.disable()
+    failed = []
+    with tempfile.TemporaryDirectory() as name, contextlib.redirect_stdout(io.StringIO()):
+        straight = test_hooks.made(Path(name) / "straight")
+        straight.train()
+        for hook, after in itertools.product(test_hooks.HOOKS, afters):
+            place = Path(name) / f"{hook}-{after}"
+            with contextlib.suppress(ValueError):  # what is not called any more does not fail
+                test_hooks.made(place, hook, after, ValueError("what the user wrote")).train()
+            resumed = test_hooks.made(place, seed=99)
+            resumed.train(resume_from_checkpoint=True)
+            pair = (resumed, straight)
+            if not test_signals.same(*pair) or test_signals.history(resumed) != test_signals.history(straight):
+                failed.append(f"{hook} after step {after}")
+            shutil.rmtree(place)
+    logging.disable(logging.NOTSET)
+    told = f"ANOTHER END: {', '.join(failed)}" if failed else "all bitwise the same end"
+    print(f"{len(test_hooks.HOOKS)} hooks that fail, after each of {len(afters)} steps: {told}", flush=True)
+    return not failed
 
 
 def fill(times: int = 20, width: int = 1024) -> bool:
@@ -157,6 +217,6 @@ def goodput(seconds: float = 600, every: float = 30) -> bool:
 
 
 if __name__ == "__main__":
-    parts = (kill, terminate, fill, fail_calls, goodput)
+    parts = (kill, terminate, signals, hooks, fill, fail_calls, goodput)
     chosen = [part for part in parts if part.__name__ in sys.argv[1:]] or parts
     sys.exit(0 if all(part() for part in chosen) else 1)

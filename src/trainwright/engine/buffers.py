@@ -62,7 +62,6 @@ class Buffers:
             if place.tensor is not None:
                 place.seen, place.digest = (place.tensor, _version(place.tensor)), _digest(place.tensor)
 
-    @torch.no_grad()
     def keep(self) -> None:
         """Copy what is watched, before the forward passes of a step."""
         if self._still and (new := [place for place in self._still if place.moved]):
@@ -72,8 +71,10 @@ class Buffers:
         if len(now) != len(self._now) or any(a is not b for a, b in zip(now, self._now, strict=True)):
             self._now = now
             self._group()
-        for copies, buffers in self._groups:
-            torch._foreach_copy_(copies, buffers)
+        if self._groups:
+            with torch.no_grad():
+                for copies, buffers in self._groups:
+                    torch._foreach_copy_(copies, buffers)
 
     def _group(self) -> None:
         """Make room for the copies, and sort the buffers by their number format, which copies all of one at once."""
@@ -86,17 +87,17 @@ class Buffers:
                 buffers.append(buffer)
         self._groups = list(groups.values())
 
-    @torch.no_grad()
     def put_back(self, bad: torch.Tensor | bool) -> None:
         """Put back what `keep` copied, where the step was bad."""
-        if bad is False:
+        if bad is False or not self.watched:
             return
-        for place in self.watched:
-            now, copy = place.tensor, place.copy
-            if now is not None and now.shape == copy.shape:
-                now.copy_(copy if bad is True else torch.where(bad, copy, now))
-            elif bad is True and now is not None:
-                place.module._buffers[place.name] = copy.clone()
+        with torch.no_grad():
+            for place in self.watched:
+                now, copy = place.tensor, place.copy
+                if now is not None and now.shape == copy.shape:
+                    now.copy_(copy if bad is True else torch.where(bad, copy, now))
+                elif bad is True and now is not None:
+                    place.module._buffers[place.name] = copy.clone()
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return the buffers that are not saved with the model and were changed, by name."""
