@@ -18,7 +18,7 @@ from trainwright.checkpoint import check, folder
 KINDS = ("missing", "empty", "half", "zeroed tail", "flipped bit")
 FILES = (
     "model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "trainwright.json",
-    "manifest.json",
+    "training_args.bin", "manifest.json",
 )  # fmt: skip
 
 
