@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 
+import numpy as np
 import pytest
 import yaml
 from safetensors.torch import load
@@ -189,6 +190,7 @@ def test_a_card_says_nothing_of_this_machine_and_is_valid(tmp_path, hub):
     trainer.eval_dataset = tiny.tokens(4)
     trainer.train()
     loss = trainer.evaluate()["eval_loss"]
+    trainer.state.log_history[-1] |= {"eval_far": np.float64(2.5), "eval_lost": float("nan")}
     trainer.create_model_card(
         "en", "apache-2.0", ["x"], "m: n", "a/b", "text-generation", dataset_tags="d/s", dataset="D",
         dataset_args="c: 1",
@@ -202,7 +204,9 @@ def test_a_card_says_nothing_of_this_machine_and_is_valid(tmp_path, hub):
     }  # fmt: skip
     assert index[0]["name"] == "m: n"
     assert index[0]["results"][0]["dataset"] == {"type": "d/s", "name": "D", "args": "c: 1"}
-    assert index[0]["results"][0]["metrics"] == [{"type": "loss", "name": "loss", "value": loss}]
+    assert index[0]["results"][0]["metrics"] == [
+        {"type": name, "name": name, "value": value} for name, value in (("loss", loss), ("far", 2.5))
+    ]
     assert "learning_rate: 0.001" in text
     for private in (str(tmp_path), fake_hub.WRITING, "secret run", "hub_"):
         assert private not in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,9 +115,12 @@ def last_metrics(trainer: Trainer) -> dict[str, float]:
     """Return the numbers of the last evaluation, without those of speed, by their names without `eval_`."""
     for entry in reversed(trainer.state.log_history):
         found = {
-            name.removeprefix("eval_"): value
+            name.removeprefix("eval_"): float(value)  # YAML knows no numbers of numpy
             for name, value in entry.items()
-            if name.startswith("eval_") and not name.endswith(_SPEED) and isinstance(value, int | float)
+            if name.startswith("eval_")
+            and not name.endswith(_SPEED)
+            and isinstance(value, int | float)
+            and isfinite(value)
         }
         if found:
             return found
