@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import logging
 
@@ -243,6 +244,9 @@ def test_events_are_called_by_name(tmp_path):
     handler.call_event("on_rollout", *common, reward=3.0)
     assert heard == [{"eval_f1": 1.0}, {"eval_f1": 2.0}, 3.0]
     assert "Own" in handler.callback_list
+    assert handler.model is trainer.model
+    handler.model = None
+    assert handler.shared["model"] is None
 
 
 def test_a_run_that_dies_tells_its_callbacks(tmp_path):
@@ -356,6 +360,33 @@ def test_a_loader_prepared_by_accelerate_is_read(tmp_path):
     Own(tiny.new_line(), arguments(tmp_path), train_loader=loader).train(str(tmp_path / "checkpoint-3"))
     wanted = [torch.stack([row["x"] for row in rows[at : at + 8]]).flatten().tolist() for at in (0, 8)]
     assert seen == [*wanted * 2, wanted[1]]
+
+
+def test_a_tracker_that_logs_the_model_can_save_it(tmp_path, monkeypatch):
+    saved = []
+
+    class Tracker(transformers.TrainerCallback):  # as transformers' callback of wandb does it
+        def __init__(self):
+            self._log_model = "end"
+
+        def on_train_end(self, args, state, control, model=None, processing_class=None, **kwargs):
+            given = copy.deepcopy(args)
+            given.deepspeed = given.deepspeed_plugin = None
+            made = transformers.Trainer(
+                args=given, model=model, processing_class=processing_class, eval_dataset=["fake"]
+            )
+            made.save_model(str(tmp_path / "logged"))
+            saved.append((args.load_best_model_at_end, args.metric_for_best_model, args.run_name))
+
+    monkeypatch.setattr("transformers.integrations.get_reporting_integration_callbacks", lambda names: [Tracker])
+    for kind in (TrainingArguments, transformers.TrainingArguments):
+        settings = {"eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 2, "save_steps": 2}
+        given = arguments(tmp_path, kind, **settings, load_best_model_at_end=True, run_name="one")
+        given.report_to = ["wandb"]
+        Trainer(tiny.bert_classifier(), given, train_dataset=tiny.sentences(8), eval_dataset=tiny.sentences(8),
+                processing_class=tiny.tokenizer()).train()  # fmt: skip
+        assert (tmp_path / "logged" / "model.safetensors").exists()
+    assert saved == [(True, "loss", "one")] * 2
 
 
 logging.getLogger("optuna").setLevel(logging.ERROR)

@@ -187,8 +187,17 @@ def _method(event: str) -> Callable[..., TrainerControl]:
     return call
 
 
+def _part(name: str) -> property:
+    """Return the attribute that reads and sets what every callback gets by this keyword."""
+    return property(
+        lambda self: self.shared.get(name), lambda self, value: self.shared.__setitem__(name, value), doc=f"The {name}."
+    )
+
+
 for _event in EVENTS:
     setattr(CallbackHandler, f"on_{_event}", _method(_event))
+for _name in ("model", "processing_class", "optimizer", "lr_scheduler", "train_dataloader", "eval_dataloader"):
+    setattr(CallbackHandler, _name, _part(_name))
 
 
 def _bases() -> tuple[type, ...]:
