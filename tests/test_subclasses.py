@@ -378,7 +378,8 @@ def test_a_tracker_that_logs_the_model_can_save_it(tmp_path, monkeypatch):
             made.save_model(str(tmp_path / "logged"))
             saved.append((args.load_best_model_at_end, args.metric_for_best_model, args.run_name))
 
-    monkeypatch.setattr("transformers.integrations.get_reporting_integration_callbacks", lambda names: [Tracker])
+    for module in ("integrations", "trainer"):
+        monkeypatch.setattr(f"transformers.{module}.get_reporting_integration_callbacks", lambda names: [Tracker])
     for kind in (TrainingArguments, transformers.TrainingArguments):
         settings = {"eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 2, "save_steps": 2}
         given = arguments(tmp_path, kind, **settings, load_best_model_at_end=True, run_name="one")

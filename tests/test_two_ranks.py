@@ -59,6 +59,7 @@ def test_a_ready_loader_is_divided_between_the_ranks(tmp_path):
     assert sorted(value for entry in epoch for value in entry[1:]) == data
     assert first["metrics"]["eval_rows"] == 13  # three batches of a ready loader, for two ranks
     assert first["metrics"] == second["metrics"]
+    assert (first["found"], second["found"]) == (False, True)  # main_process_first
 
 
 def test_two_ranks_resume_bitwise_and_on_one_rank_with_the_same_rows(tmp_path):
