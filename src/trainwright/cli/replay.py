@@ -27,7 +27,8 @@ def run(argv: Sequence[str]) -> int:
 
     config = args.run / RUN_CONFIG
     if config.exists():
-        trainer = build_trainer(load(config, [f"training.output_dir={args.run}"]).config)
+        here = [f"training.output_dir={args.run}", "training.push_to_hub=false"]
+        trainer = build_trainer(load(config, here).config)
         step = replay(trainer, args.step, args.loss)
     elif args.loss:
         raise ConfigError(

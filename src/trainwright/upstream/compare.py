@@ -111,6 +111,7 @@ def frozen(config: TrainingConfig, engine: TrainerType, steps: int, folder: str)
         logging_steps=1,
         logging_first_step=False,
         save_strategy="no",
+        push_to_hub=False,
         save_final_model=False,
         eval_strategy="no",
         report_to="none",
