@@ -51,7 +51,7 @@ class Trainer:
 
     Override in a subclass: `compute_loss`, `training_step`, `prediction_step`, `evaluation_loop`, `evaluate`, `log`,
     `get_train_dataloader`, `get_eval_dataloader`, `get_test_dataloader`, `create_optimizer`, `create_scheduler`,
-    `get_decay_parameter_names`, `floating_point_ops`, `save_model`.
+    `get_decay_parameter_names`, `floating_point_ops`, `save_model`, `_get_train_sampler`, `_get_eval_sampler`.
 
     Args:
         model: a PreTrainedModel, a PEFT model or any module whose forward returns a dict, a tuple or a bare loss.
