@@ -78,7 +78,7 @@ def together(trainer: Trainer) -> Iterator[None]:
 
     Raises:
         StopWaiting: the run is asked to stop.
-        DataError: another rank failed.
+        RuntimeError: another rank failed.
     """
     run, strategy = trainer.run, trainer.strategy
     failure: BaseException | None = None
@@ -91,7 +91,7 @@ def together(trainer: Trainer) -> Iterator[None]:
         told = strategy.gather((stop, repr(failure) if isinstance(failure, Exception) else None))
         failed = [f"The evaluation failed on rank {rank}: {text}" for rank, (_, text) in enumerate(told) if text]
         if failed and not isinstance(failure, Exception):
-            failure = DataError(failed[0])
+            failure = RuntimeError(failed[0])
         elif run is not None and not failed and any(number for number, _ in told):
             run.agreed_stop, failure = max(number for number, _ in told), StopWaiting()
     if failure is not None:
