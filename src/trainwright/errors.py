@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import difflib
 import signal
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, NoReturn
 
 
@@ -56,6 +58,19 @@ STOP_SIGNALS = tuple(
 """Signals that ask a process to end: of systems, schedulers, terminals that close, limits of time."""
 
 
+def is_foreign(number: int) -> bool:
+    """Whether code that is not Python has set a signal's handler, as `faulthandler.register` does.
+
+    Python takes such a signal for one with the default effect; the system knows better. Its `struct sigaction` begins
+    with the handler's address, which is 0 for the default, on Linux and macOS.
+    """
+    if signal.getsignal(number) != signal.SIG_DFL:
+        return signal.getsignal(number) is None
+    kept = ctypes.create_string_buffer(256)  # more than any system's struct
+    ctypes.CDLL(None).sigaction(number, None, kept)
+    return bool(ctypes.c_void_p.from_buffer(kept).value)
+
+
 def leave_by_exception(number: int, frame: Any) -> NoReturn:
     """Handle a signal where there is nothing to save: leave as at once, but by an exception, so that it can be told.
 
@@ -63,6 +78,13 @@ def leave_by_exception(number: int, frame: Any) -> NoReturn:
         SystemExit: with exit code 128 + the signal's number.
     """
     raise SystemExit(128 + number)
+
+
+def add_note(error: BaseException, text: str) -> None:
+    """Add a note to an exception, once; one that takes none, as a frozen dataclass, stays what it is."""
+    with suppress(Exception):
+        if text not in getattr(error, "__notes__", []):
+            error.add_note(text)
 
 
 class JobError(TrainwrightError, RuntimeError):

@@ -12,6 +12,7 @@ import sys
 import textwrap
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -650,3 +651,58 @@ def test_overridden_saves_run_on_the_finished_folder(tmp_path, name):
         "checkpoint-12", "checkpoint-4", "checkpoint-8",
     ]  # fmt: skip
     assert check.newest_valid(tmp_path) == (tmp_path / "checkpoint-12", [])
+
+
+@dataclass(frozen=True)
+class Budget(Exception):
+    """Takes neither notes nor, from contextlib, its place."""
+
+    spent: int
+
+
+@pytest.mark.parametrize("where", ["callback", "data"])
+def test_an_exception_that_takes_no_notes_is_raised_as_it_is(tmp_path, where):
+    class Fails(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            raise Budget(1)
+
+    class Data(cases.Augmented):
+        def __getitem__(self, index):
+            if trainer.state.global_step == 1:
+                raise Budget(1)
+            return super().__getitem__(index)
+
+    more = {"callbacks": [Fails()]} if where == "callback" else None
+    trainer = made(tmp_path, data=Data() if where == "data" else None, more=more)
+    with pytest.raises(Budget) as caught:
+        trainer.train()
+    assert caught.value.spent == 1
+    assert folder.step_of(check.newest_valid(tmp_path)[0]) == 1
+
+
+def test_an_exception_raised_again_has_its_note_once(tmp_path):
+    error = ValueError("one for all")
+
+    class Fails(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            raise error
+
+    for _ in range(2):
+        with pytest.raises(ValueError, match="one for all"):
+            made(tmp_path, more={"callbacks": [Fails()]}).train()
+    assert len(error.__notes__) == 1
+
+
+class Unsendable(cases.Augmented):
+    """Can be pickled, and not be read back, as torch's own generators."""
+
+    def __reduce__(self):
+        return (exec, ("raise OSError('cannot be read back')",))
+
+
+@pytest.mark.slow
+def test_data_that_cannot_be_sent_to_a_worker_is_not_called_a_lack_of_memory(tmp_path):
+    trainer = made(tmp_path, data=Unsendable(), dataloader_num_workers=1, dataloader_multiprocessing_context="spawn")
+    with pytest.raises(DataError, match="exited unexpectedly.*exit code 1.*must survive pickling") as caught:
+        trainer.train()
+    assert "memory" not in str(caught.value)

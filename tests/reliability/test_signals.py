@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import faulthandler
 import os
 import random
 import signal
@@ -18,6 +19,7 @@ from tests.reliability import cases, kills, victim
 from trainwright import Interrupted, Trainer, TrainerCallback, TrainingArguments
 from trainwright.checkpoint import check, folder
 from trainwright.errors import STOP_SIGNALS
+from trainwright.jobs.tracking import tracked
 
 CHANGES = {"max_steps": 14, "eval_strategy": "steps", "eval_steps": 5, "save_strategy": "no", "logging_steps": 1}
 
@@ -114,14 +116,19 @@ def test_the_resumed_run_is_the_uninterrupted_one(tmp_path, event, nth, saves):
 @pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_exit_codes_and_handlers(tmp_path, number):
     heard = []
-    before = signal.signal(number, lambda *got: heard.append(got[0]))
+
+    def own(number, frame):
+        heard.append(number)
+        if number in (signal.SIGUSR1, signal.SIGUSR2):
+            sys.exit(128 + number)  # a handler of these that returns has dealt with it
+
+    before = signal.signal(number, own)
     try:
         with pytest.raises(SystemExit) as caught:
             made(tmp_path, [Raise("step_end", 2, number)]).train()
         assert caught.value.code == 128 + number
         assert heard == [number]  # the user's own handler is called too
-        signal.raise_signal(number)
-        assert heard == [number, number]  # and it is back
+        assert signal.getsignal(number) is own  # and it is back
     finally:
         signal.signal(number, before)
 
@@ -327,3 +334,112 @@ def test_timeouts_of_the_user_s_own_are_left_alone(tmp_path):
     times = Times()
     made(tmp_path, [times], max_train_time="1h").train()
     assert times.heard == CHANGES["max_steps"]
+
+
+def test_a_handler_of_code_that_is_not_python_is_left_alone(tmp_path, caplog):
+    """Faulthandler's, the usual way to see where a process is; python takes the signal for one with no handler."""
+    with (tmp_path / "stacks").open("w") as stacks:
+        faulthandler.register(signal.SIGUSR1, file=stacks)
+        try:
+            with tracked("run"):
+                trainer = made(tmp_path / "run", [Raise("step_end", 2, signal.SIGUSR1)])
+                assert trainer.train().global_step == 14
+            signal.raise_signal(signal.SIGUSR1)  # and it is still there
+        finally:
+            faulthandler.unregister(signal.SIGUSR1)
+    assert (tmp_path / "stacks").read_text().count("most recent call first") == 2
+    assert caplog.text.count("SIGUSR1 has a handler of code that is not Python") == 1
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_a_program_s_own_use_of_usr2(tmp_path, leaves):
+    """The run goes on after a handler that returns; what one raises is raised when all is saved."""
+    heard = []
+
+    def own(number, frame):
+        heard.append(number)
+        if leaves:
+            sys.exit(5)
+
+    before = signal.signal(signal.SIGUSR2, own)
+    trainer = made(tmp_path, [Raise("optimizer_step", 3, signal.SIGUSR2)])
+    try:
+        if leaves:
+            with pytest.raises(SystemExit) as caught:
+                trainer.train()
+            assert caught.value.code == 5
+            assert folder.step_of(check.newest_valid(tmp_path)[0]) == 3
+        else:
+            assert trainer.train().global_step == 14
+        assert signal.getsignal(signal.SIGUSR2) is own
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert heard == [signal.SIGUSR2]
+
+
+def test_a_handler_set_during_the_run_stays_and_is_named(tmp_path, caplog):
+    def own(number, frame):
+        pass
+
+    class Sets(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            signal.signal(signal.SIGTERM, own)
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        made(tmp_path, [Sets()]).train()
+        assert signal.getsignal(signal.SIGTERM) is own
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert caplog.text.count("SIGTERM got another handler during the run") == 1
+
+
+def test_a_handler_that_is_put_back_after_the_run_is_the_one_before_it(tmp_path):
+    kept, heard = [], []
+
+    class Sets(TrainerCallback):
+        def on_train_begin(self, args, state, control, **kwargs):
+            kept.append(signal.signal(signal.SIGTERM, signal.SIG_IGN))
+
+    before = signal.signal(signal.SIGTERM, lambda *_: heard.append("before"))
+    try:
+        made(tmp_path, [Sets()]).train()
+        signal.signal(signal.SIGTERM, kept[0])
+        signal.raise_signal(signal.SIGTERM)
+        assert heard == ["before"]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("retries", [2, 10**6])
+def test_data_read_in_a_loop_that_catches_everything(tmp_path, monkeypatch, caplog, retries):
+    """It is broken off again; where it never ends, what is done is saved meanwhile."""
+    monkeypatch.setattr("trainwright.engine.signals._AGAIN", 0.05)
+    run = tmp_path / "run"
+
+    class Retrying(cases.Augmented):
+        def __getitem__(self, index):
+            for _ in range(retries):
+                try:
+                    if trainer.state.global_step == 3 and not saved():
+                        signal.raise_signal(signal.SIGTERM) if trainer.run.stop is None else None
+                        threading.Event().wait()
+                    return super().__getitem__(index)
+                except:  # noqa: E722
+                    pass
+            raise OSError("no answer")
+
+    def saved():
+        return check.newest_valid(run)[0] is not None
+
+    trainer = made(run)
+    trainer.train_dataset = Retrying()
+    with pytest.raises(Interrupted, match="by SIGTERM at step 3 of"):
+        trainer.train()
+    assert folder.step_of(check.newest_valid(run)[0]) == 3
+    assert ("the process may be killed" in caplog.text) == (retries > 2)
+    resumed = made(run)
+    resumed.train(resume_from_checkpoint=True)
+    straight = made(tmp_path / "straight")
+    straight.train()
+    assert same(resumed, straight)

@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from trainwright.errors import add_note
 from trainwright.state import TrainerControl, TrainerState
 
 EVENTS = (
@@ -157,7 +158,7 @@ class CallbackHandler:
                 listener(args, state, control, **self.shared, exception=error)
             except Exception as second:
                 owner = type(getattr(listener, "__self__", listener)).__name__
-                error.add_note(f"{owner}.on_error failed too ({type(second).__name__}: {second}).")
+                add_note(error, f"{owner}.on_error failed too ({type(second).__name__}: {second}).")
 
     @property
     def callback_list(self) -> str:

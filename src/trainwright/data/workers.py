@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch._utils import ExceptionWrapper
 
-from trainwright.errors import STOP_SIGNALS, DataError
+from trainwright.errors import STOP_SIGNALS, DataError, is_foreign
 
 _LET_THREADS_FINISH = 0.02
 _GRACE = 30  # seconds a worker goes on after a SIGTERM
@@ -48,7 +48,7 @@ def reading(loader: Any) -> Iterator[Iterator[Any]]:
     try:
         yield batches
     except Exception as error:
-        dead = _death(error) if workers else None
+        dead = _death(error, batches) if workers else None
         if dead is None:
             raise
         raise dead from error
@@ -92,7 +92,8 @@ def _end(batches: Any, patience: float = _PATIENCE) -> None:
 def _begin(given: Callable[[int], None] | None, worker: int) -> None:
     """Leave signals to the main process, which finishes its step and saves; workers end with it."""
     for number in STOP_SIGNALS:
-        signal.signal(number, go_on_for_a_while if number == signal.SIGTERM else signal.SIG_IGN)
+        if not is_foreign(number):  # faulthandler tells where a worker hangs
+            signal.signal(number, go_on_for_a_while if number == signal.SIGTERM else signal.SIG_IGN)
     multiprocessing.queues.Queue._on_queue_feeder_error = _say_why  # type: ignore[attr-defined]
     if given is not None:
         given(worker)
@@ -115,7 +116,7 @@ def _kinds(value: Any) -> str:
     return ", ".join(sorted({type(part).__name__ for part in parts}))
 
 
-def _death(error: Exception) -> DataError | None:
+def _death(error: Exception, batches: Any) -> DataError | None:
     """Return the sentence for a worker that died, as torch or the connection to it tells it; None for other errors."""
     reason = str(error).strip() or type(error).__name__
     lost = isinstance(error, ConnectionError | EOFError | FileNotFoundError) and not reason.startswith(
@@ -123,10 +124,17 @@ def _death(error: Exception) -> DataError | None:
     )  # torch, of a row's error
     if not lost and not reason.startswith("DataLoader worker"):
         return None
-    return DataError(
-        f"A process that loads data was killed or has left ({reason}). Often memory ran out: use fewer workers "
-        "(dataloader_num_workers) or smaller rows. The run can be resumed."
-    )
+    told = f"A process that loads data was killed or has left ({reason})."
+    left = [worker.exitcode for worker in getattr(batches, "_workers", []) if (worker.exitcode or 0) > 0]
+    if left:
+        why = (
+            f"It left by itself, with exit code {left[0]}, and what it printed says why. One that is "
+            "started anew (spawn) is sent the dataset and the collator, which must survive pickling; "
+            "dataloader_num_workers=0 reads without one."
+        )
+    else:
+        why = "Often memory ran out: use fewer workers (dataloader_num_workers) or smaller rows."
+    return DataError(f"{told} {why} The run can be resumed.")
 
 
 def go_on_for_a_while(number: int, frame: FrameType | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn
 
 from trainwright.batch import row_count
@@ -61,12 +62,13 @@ def feed(run: Run) -> Generator[Work]:
 
 def _works(run: Run, steps: Iterator[tuple[int, list[Any]]]) -> Iterator[Work]:
     position, spare = run.position, None
+    save = partial(leaving.save_meanwhile, run) if run.trainer.strategy.world.size == 1 else None
     while True:
         failure: Exception | None = None
         batches: list[Any] = []
         run.boundary = boundary.take(run)
         try:
-            with run.signals.waiting():
+            with run.signals.waiting(save):
                 position, batches = next(steps, (position, []))
         except StopWaiting:
             batches = []

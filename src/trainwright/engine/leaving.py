@@ -9,7 +9,7 @@ from trainwright.callbacks import job
 from trainwright.engine import boundary, reports, saving
 from trainwright.engine.run import Run
 from trainwright.engine.signals import TIME_IS_UP, StopWaiting, exception_for
-from trainwright.errors import CheckpointError, DivergenceError
+from trainwright.errors import CheckpointError, DivergenceError, add_note
 
 _GOES_ON = "train(resume_from_checkpoint=True) goes on from there."
 
@@ -94,6 +94,22 @@ def save_here(run: Run) -> None:
     saving.collect(run, wait=True)
 
 
+def save_meanwhile(run: Run) -> None:
+    """Save what is done at a signal, in the midst of code that gives data and lets no exception through.
+
+    The process ends when that code does.
+    """
+    if run.trainer.state.global_step == run.first_step:
+        return
+    save_here(run)
+    if run.save_error is None:
+        run.trainer.note(
+            "The run is asked to stop, but the code that reads its data catches every exception and goes on. Step "
+            f"{run.trainer.state.global_step} is saved in '{run.folder}'; the process may be killed. Let that code "
+            "catch `Exception`, not all."
+        )
+
+
 def save_together(run: Run, error: BaseException) -> None:
     """Save what is done so far, since the run cannot go on; every rank does this at the same place."""
     run.left = True
@@ -109,7 +125,7 @@ def tell_saved(run: Run, error: BaseException) -> None:
         step = run.trainer.state.global_step
         told = f"The run failed after step {step} ({type(error).__name__}); saved at step {step}."
         run.trainer.note(told)
-        error.add_note(f"{told} {_GOES_ON}")
+        add_note(error, f"{told} {_GOES_ON}")
 
 
 def save_after(run: Run, error: BaseException) -> None:
@@ -124,13 +140,13 @@ def save_after(run: Run, error: BaseException) -> None:
     if run.updating:
         told = "It came in the middle of an update, where the parameters belong to no step: nothing was saved."
         run.trainer.note(f"{type(error).__name__}: {told}")
-        error.add_note(told)
+        add_note(error, told)
         return
     try:
         save_all(run, error)
     except CheckpointError as second:
         run.trainer.note(f"The run failed ({type(error).__name__}), and could not be saved: {second}")
-        error.add_note(f"It could not be saved: {second}")
+        add_note(error, f"It could not be saved: {second}")
 
 
 def save_all(run: Run, error: BaseException) -> None:
@@ -158,7 +174,7 @@ def save_if_all_failed(run: Run, error: BaseException) -> None:
     if ranks is None:
         told = "Not all ranks failed at the same step, so they cannot save together: the last checkpoint holds."
         run.trainer.note(told)
-        error.add_note(told)
+        add_note(error, told)
         return
     if strategy.world.is_main:
         with run.timesheet.spending("saving"):

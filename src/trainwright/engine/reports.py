@@ -23,6 +23,7 @@ def log_step(run: Run) -> None:
     """Log the mean loss since the last log, the gradient norm and the learning rate; the only place that waits for
     the device."""
     trainer = run.trainer
+    run.signals.check()
     run.health.settle()
     if trainer.state.global_step <= run.meter.logged_at:
         return

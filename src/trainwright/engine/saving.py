@@ -41,6 +41,7 @@ def save_checkpoint(run: Run) -> None:
     """Save `checkpoint-<step>`: in the background, unless someone else's code wants to see the folder."""
     trainer = run.trainer
     trainer.control.should_save = False
+    run.signals.check()
     with run.timesheet.spending("saving"):
         collect(run, wait=True)
         trainer._save_checkpoint(trainer.model, trainer.trial)

@@ -17,11 +17,14 @@ from types import FrameType
 from typing import Any
 
 from trainwright.data.workers import go_on_for_a_while
-from trainwright.errors import STOP_SIGNALS, Interrupted, leave_by_exception
+from trainwright.errors import STOP_SIGNALS, Interrupted, is_foreign, leave_by_exception
 
 _LEAVE = (signal.default_int_handler, leave_by_exception)  # handlers that only end the process; it is ended by the run
 TIME_IS_UP = signal.SIGALRM
 """What a run receives when its `max_train_time` is over; no process needs to send it."""
+_USERS_OWN = {"SIGUSR1", "SIGUSR2"}  # for what a program wants: who has a handler for them need not mean to stop
+_AGAIN = 2.0  # seconds until waiting that goes on after a signal is broken off again
+_TRIES = 3  # times that it is, before what is done is saved meanwhile
 _ONE_PRESS = 1.0  # seconds in which several Ctrl-C are one: a group and a parent both pass it on
 
 
@@ -47,6 +50,12 @@ class Signals:
         self._before: dict[int, Any] = {}
         self._process = os.getpid()
         self._waiting = False
+        self._save: Callable[[], None] | None = None
+        self._broken_off = 0
+        self._insists = False
+        self._over = threading.Event()
+        self._insisting = threading.Thread(target=self._insist, daemon=True)
+        self._replaced: set[int] = set()
         self._pressed = -1.0
         self._alarm = None if allowance is None else threading.Timer(allowance, self._time_is_up)
 
@@ -58,28 +67,46 @@ class Signals:
             self._note("train() runs outside the main thread, so signals end it without a save.")
             return self
         for number in STOP_SIGNALS:
-            if signal.getsignal(number) not in (signal.SIG_IGN, None):  # None: set by code that is not python
+            if is_foreign(number):
+                name = signal.Signals(number).name
+                self._note(f"{name} has a handler of code that is not Python, so it does not save and stop this run.")
+            elif signal.getsignal(number) != signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._noted)
-        if self._alarm is not None and signal.getsignal(TIME_IS_UP) == signal.SIG_DFL:
+        if self._alarm is not None and signal.getsignal(TIME_IS_UP) == signal.SIG_DFL and not is_foreign(TIME_IS_UP):
             self._before[TIME_IS_UP] = signal.signal(TIME_IS_UP, self._noted)
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._over.set()
         if self._alarm is not None:
             self._alarm.cancel()
+        if self._insisting.is_alive():
+            self._insisting.join()
         for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
+            if self._is_ours(number):
+                signal.signal(number, handler)
+
+    def check(self) -> None:
+        """Say, once, which handlers of ours were replaced: at those signals nothing is saved any more."""
+        for number in self._before:
+            if number != TIME_IS_UP and number not in self._replaced and not self._is_ours(number):
+                self._replaced.add(number)
+                name = signal.Signals(number).name
+                self._note(f"{name} got another handler during the run, so it does not save and stop this run.")
 
     @contextmanager
-    def waiting(self) -> Iterator[None]:
+    def waiting(self, save: Callable[[], None] | None = None) -> Iterator[None]:
         """Let a signal break off the body, which waits for something that may never come.
+
+        Code that catches everything, such as a bare `except` around a read, may swallow that; it is broken off again
+        and again, and after some seconds `save` is called from there, if given.
 
         Raises:
             StopWaiting: a signal came, before or meanwhile.
         """
-        self._waiting = True
+        self._save, self._broken_off = save, 0
         try:
+            self._waiting = True
             if self.received is not None:
                 raise StopWaiting
             yield
@@ -93,23 +120,66 @@ class Signals:
         """
         if self.received is None:
             self.received = TIME_IS_UP
-        if self._waiting and signal.getsignal(TIME_IS_UP) == self._noted:
+        if self._waiting and self._is_ours(TIME_IS_UP):
             signal.pthread_kill(threading.main_thread().ident or 0, TIME_IS_UP)
 
     def _noted(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:  # a child that was forked while we listened
             go_on_for_a_while(number, frame)
             return
-        if number == signal.SIGINT and self._pressed_again():
+        if self._insists:  # nobody has sent it
+            self._insists = False
+        elif self._over.is_set():  # put back by who had replaced it
+            signal.signal(number, self._before[number])
+            os.kill(os.getpid(), number)
+        elif number == signal.SIGINT and self._pressed_again():
             self.at_once = True
             self.__exit__()
             os.kill(os.getpid(), number)
             return
-        if self.received is None:
-            self.received = number
-        self._tell(self._before[number], number, frame)
-        if self._waiting:
-            raise StopWaiting
+        elif self._stops(number, frame):
+            self.received = self.received or number
+        if self._waiting and self.received is not None:
+            self._break_off()
+
+    def _stops(self, number: int, frame: FrameType | None) -> bool:
+        """Call the handler of the user's own, if there is one; return whether the signal asks the run to stop.
+
+        SIGUSR1 and SIGUSR2 are the user's where there is one: they ask for it if the handler raises, as to exit.
+        """
+        handler = self._before[number]
+        is_own = callable(handler) and handler not in _LEAVE
+        raised = self._told(handler, number, frame) if is_own else None
+        self.raised = self.raised or raised
+        nested = getattr(handler, "__func__", None) is Signals._noted  # a training inside a training
+        return not is_own or nested or raised is not None or signal.Signals(number).name not in _USERS_OWN
+
+    def _break_off(self) -> None:
+        """Raise out of what is waited for.
+
+        Raises:
+            StopWaiting: always.
+        """
+        self._broken_off += 1
+        if self._broken_off == _TRIES and self._save is not None:
+            self._waiting = False
+            try:
+                self._save()
+            finally:
+                self._waiting = True
+        if not self._insisting.ident:
+            self._insisting.start()
+        raise StopWaiting
+
+    def _insist(self) -> None:
+        """Send the signal again as long as the main thread waits; in a thread of its own."""
+        while not self._over.wait(_AGAIN):
+            if self._waiting and self.received is not None and self._is_ours(self.received):
+                self._insists = True
+                signal.pthread_kill(threading.main_thread().ident or 0, self.received)
+
+    def _is_ours(self, number: int) -> bool:
+        return bool(signal.getsignal(number) == self._noted)
 
     def _pressed_again(self) -> bool:
         """Whether Ctrl-C was pressed before; the same press may come several times."""
@@ -118,14 +188,13 @@ class Signals:
             self._pressed = now
         return 0 <= before < now - _ONE_PRESS
 
-    def _tell(self, handler: Any, number: int, frame: FrameType | None) -> None:
-        """Call a handler of the user's own; what it raises must not tear a step apart."""
-        if not callable(handler) or handler in _LEAVE:
-            return
+    def _told(self, handler: Any, number: int, frame: FrameType | None) -> BaseException | None:
+        """Call a handler of the user's own; return what it raises, which must not tear a step apart."""
         try:
             handler(number, frame)
         except BaseException as error:
-            self.raised = self.raised or error
+            return error
+        return None
 
 
 def exception_for(number: int, message: str) -> BaseException:

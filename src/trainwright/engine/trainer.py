@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import FrozenInstanceError, is_dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -175,11 +176,13 @@ class Trainer:
         """
         if self.model_init is not None:
             runs.fresh_model(self, trial)
-        with job.of_training(self.args, self.callback_handler) as timesheet:
-            wanted = (
-                resume_from_checkpoint if resume_from_checkpoint is not None else job.resume_by_itself(self.run_folder)
-            )
-            return runs.train(self, wanted, ignore_keys_for_eval, timesheet)
+        wanted = resume_from_checkpoint
+        try:
+            with job.of_training(self.args, self.callback_handler) as timesheet:
+                wanted = job.resume_by_itself(self.run_folder) if wanted is None else wanted
+                return runs.train(self, wanted, ignore_keys_for_eval, timesheet)
+        except FrozenInstanceError as error:  # contextlib's, in place of an exception that is a frozen dataclass
+            raise (error.__context__ if is_dataclass(error.__context__) else error) from None
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: float | None = None) -> torch.Tensor:
         """Run forward and backward of a micro-batch; return its share of the step's loss, detached."""

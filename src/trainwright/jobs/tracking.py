@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from trainwright.errors import STOP_SIGNALS, Interrupted, leave_by_exception
+from trainwright.errors import STOP_SIGNALS, Interrupted, is_foreign, leave_by_exception
 from trainwright.jobs import commands, places, processes, values
 from trainwright.jobs.journal import Journal, steps_before
 from trainwright.jobs.status import COMPLETE, FAILED, HEARTBEAT_SECONDS, INTERRUPTED, STOPPED
@@ -255,20 +255,20 @@ def tracked(
     _current = tracking
     _said.clear()
     ending = _unheard()
-    _hear(ending, leave_by_exception)  # a training takes these over, and saves
+    _hear(ending, signal.SIG_DFL, leave_by_exception)  # a training takes these over, and saves
     try:
         yield tracking
     except BaseException as error:
-        _hear(ending, signal.SIG_IGN)  # none cuts the last word short
+        _hear(ending, leave_by_exception, signal.SIG_IGN)  # none cuts the last word short
         tracking.end(*outcome(tracking, error))
         if not isinstance(error, JobStopped):
             raise
     else:
-        _hear(ending, signal.SIG_IGN)
+        _hear(ending, leave_by_exception, signal.SIG_IGN)
         done = (STOPPED, "Stopped on request.") if tracking.acted else (COMPLETE, None)
         tracking.end(*done)
     finally:
-        _hear(ending, signal.SIG_DFL)
+        _hear(ending, signal.SIG_IGN, signal.SIG_DFL)
         _current, _had_job = None, True
 
 
@@ -276,12 +276,14 @@ def _unheard() -> list[int]:
     """Return the signals that would end this process at once."""
     if threading.current_thread() is not threading.main_thread():
         return []
-    return [number for number in STOP_SIGNALS if signal.getsignal(number) == signal.SIG_DFL]
+    return [number for number in STOP_SIGNALS if signal.getsignal(number) == signal.SIG_DFL and not is_foreign(number)]
 
 
-def _hear(numbers: list[int], handler: Any) -> None:
+def _hear(numbers: list[int], before: Any, handler: Any) -> None:
+    """Set a handler where the one before is still ours; what the script has set meanwhile stays."""
     for number in numbers:
-        signal.signal(number, handler)
+        if signal.getsignal(number) == before:
+            signal.signal(number, handler)
 
 
 def outcome(tracking: Tracking, error: BaseException) -> tuple[str, str | None, str | None]:
