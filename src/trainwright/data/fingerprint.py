@@ -1,88 +1,78 @@
 """What training data holds, in a few bytes: so that a resumed run notices other data of the same length.
 
-No code of the user's runs where the rows lie in memory or in Arrow's files. Of another dataset a few rows are read
-twice under the same random numbers; what differs between the two is drawn anew each time, and is left out.
+Only what lies in memory, in Arrow's files or in parts of ours is looked at, and no code of the user's runs: a row that
+their code makes may draw, count, or give each row once. Of a dataset of their own nothing is said.
 """
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import hashlib
-import time
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import Subset, TensorDataset
 
-from trainwright.data.workers import reading, worker_init
-from trainwright.randomness import Drawing
-
-Content = str | dict[str, dict[str, str]]
-READ = 4  # rows of a dataset of the user's own
-_VERSION = "1"  # of what is digested; contents of other versions are not compared
-_ITEMS = 512  # of a sequence
+_VERSION = "2"  # of what is digested; contents of other versions are not compared
+_ITEMS = 512  # of a sequence, rows of a dataset among them
+_NUMBERS = 1 << 12  # of a list of plain values
 _BYTES = 32 << 20  # in all; of what comes then, stripes
+_TABLE = 8 << 20  # bytes of rows that are taken from a table
 _STRIPES, _STRIPE = 16, 1 << 14
-_PATIENCE = 0.2  # seconds for reading rows
 _NESTED = 8
-_PLAIN = (type(None), bool, int, float, complex, np.generic)
+_LONGEST_PATH = 4096
+_PLAIN = {
+    type(None), bool, int, float, complex, datetime.datetime, datetime.date, datetime.time, datetime.timedelta,
+    decimal.Decimal,
+}  # fmt: skip
+_PATH = re.compile(r"\A(?:(?:/|~|[A-Za-z]:\\|\w+://).*[/\\]|\S*[/\\](?=\S*$))")  # up to the name of the file
+_was: dict[str, str] = {}  # what data held before runs of this process changed it in place
 
 
-def content_of(dataset: Any, workers: int = 0, context: Any = None) -> Content | None:
-    """Return what a map-style dataset holds: one digest, or digests of some rows' fields by row and field.
+def content_of(dataset: Any, columns: Collection[str] | None = None) -> str | None:
+    """Return a digest of what a dataset holds; what it held before, where a run of this process has changed it.
 
     Args:
         dataset: the rows.
-        workers: processes that read them in training; where there are some, a process of its own reads here too, since
-            files that a dataset opens must not be shared with those.
-        context: how those are started, as torch's DataLoader takes it. Only forked ones are imitated.
+        columns: the fields of a row that reach the collator, where the others are dropped; None for all of them.
 
     Returns:
-        None where nothing can be said, such as of a stream.
+        None where nothing can be said: of streams, and of rows that the user's code makes.
     """
-    if _is_ours(dataset) and getattr(dataset, "content", dataset) is None:
+    if type(dataset) is Subset and type(dataset.dataset) in (list, tuple):
+        dataset = [dataset.dataset[row] for row in dataset.indices]
+    if _is_ours(dataset):
+        known = getattr(dataset, "content", dataset) is not None
+    else:
+        known = type(dataset) in (list, tuple, TensorDataset) or (_is_table(dataset) and not _has_transform(dataset))
+    if not known:
         return None
-    in_memory = isinstance(dataset, list | tuple | TensorDataset)
-    if in_memory or _is_ours(dataset) or is_table(dataset):
-        return f"{_VERSION}:{_digest_of(dataset)}"
-    if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
-        return None
-    sample = _Sample(dataset)
-    if workers == 0:
-        return sample[0]
-    if getattr(context, "get_start_method", lambda: context or torch.multiprocessing.get_start_method())() != "fork":
-        return None
-    apart = torch.Generator()  # else a number of the global stream would be drawn
-    one: Any = DataLoader(
-        sample,  # type: ignore[arg-type]
-        batch_size=None,
-        num_workers=1,
-        worker_init_fn=worker_init(),
-        generator=apart,
-    )
+    digest = _Digest(None if _is_ours(dataset) else columns)
     try:
-        with reading(one) as items:
-            return next(items)
-    except Exception:  # a process that dies of its rows; training reads them too, and says what is wrong
+        digest.add(dataset)
+    except Exception:  # of rows that cannot be looked at; training reads them too, and says what is wrong with them
         return None
+    found = f"{_VERSION}:{digest.text}"
+    return _was.get(found, found)
 
 
-def difference(before: Content | None, now: Content | None) -> str | None:
+def difference(before: Any, now: str | None) -> str | None:
     """Return in words what differs between two contents, or None where nothing is seen to."""
-    if isinstance(before, str) and isinstance(now, str):
-        alike = before == now or before.partition(":")[0] != now.partition(":")[0]
-        return None if alike else "its content is another"
-    if not isinstance(before, dict) or not isinstance(now, dict):
+    if not isinstance(before, str) or now is None or before == now:
         return None
-    rows = [
-        row
-        for row in before.keys() & now.keys()
-        if any(before[row][field] != now[row][field] for field in before[row].keys() & now[row].keys())
-    ]
-    compared = len(before.keys() & now.keys())
-    return f"of {compared} rows compared, {', '.join(sorted(rows, key=int))} differ" if rows else None
+    return "its content is another" if before.partition(":")[0] == now.partition(":")[0] else None
+
+
+def leave(before: str | None, after: str | None) -> None:
+    """Note what a run has made of its data, so that this process takes the one for the other."""
+    if before is not None and after is not None and after != before:
+        _was[after] = before
 
 
 def pieces_of_files(paths: Iterable[str | Path]) -> list[bytes]:
@@ -98,46 +88,15 @@ def pieces_of_files(paths: Iterable[str | Path]) -> list[bytes]:
     return pieces
 
 
-class _Sample:
-    """Reads the rows; a dataset of one item, so that a data worker can do it."""
-
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return 1
-
-    def __getitem__(self, index: int) -> dict[str, dict[str, str]]:
-        drawing = Drawing(0, dataset=self.dataset)
-        began, found = time.perf_counter(), {}
-        for row in _spread(len(self.dataset), READ):
-            first = self._read(drawing, row)
-            if time.perf_counter() - began > _PATIENCE:
-                break
-            second = self._read(drawing, row)
-            if same := {name: value for name, value in first.items() if second.get(name) == value}:
-                found[str(row)] = same
-        return found
-
-    def _read(self, drawing: Drawing, row: int) -> dict[str, str]:
-        try:
-            made = drawing.make(lambda: self.dataset[row], row)
-        except Exception:  # training reads it too, and says what is wrong with it
-            return {}
-        parts = made.items() if isinstance(made, Mapping) else [("", made)]
-        return {str(name): _digest_of(value) for name, value in parts}
-
-
-def _digest_of(value: Any) -> str:
-    digest = _Digest()
-    digest.add(value)
-    return digest.text
-
-
 class _Digest:
-    """Takes values in: all of them up to a number of bytes, then pieces of them."""
+    """Takes values in: all of them up to a number of bytes, then pieces of them.
 
-    def __init__(self) -> None:
+    Args:
+        columns: the fields that count of the mappings in a sequence, and of tables; None for all.
+    """
+
+    def __init__(self, columns: Collection[str] | None) -> None:
+        self._columns = columns
         self._hash = hashlib.blake2b(digest_size=12)
         self._left = _BYTES
 
@@ -147,25 +106,32 @@ class _Digest:
         return self._hash.hexdigest()
 
     def add(self, value: Any, depth: int = 0) -> None:
-        """Take a value in; of what is no plain value, array, table or part of ours, its class alone.
+        """Take a value in; of what is no plain value, array, table or part of ours, that there is one.
 
         The same content in another container of its kind is the same: a file that is mapped into memory, a tuple.
         """
         value = getattr(value, "content", value) if _is_ours(value) else value
-        self._hash.update(f"{_kind(value)};".encode())
-        if isinstance(value, str | bytes):
-            self._bytes(value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value)
-        elif isinstance(value, torch.Tensor | np.ndarray):
+        kind = type(value)
+        if kind is str:
+            self._bytes(value if len(value) > _LONGEST_PATH else _PATH.sub("", value, count=1))
+        elif kind is bytes:
+            self._bytes(value)
+        elif kind in (torch.Tensor, np.ndarray, np.memmap):
             self._array(value)
-        elif isinstance(value, _PLAIN):
-            self._hash.update(repr(value.item() if isinstance(value, np.generic) else value).encode())
-        elif is_table(value):
+        elif kind in _PLAIN or isinstance(value, np.generic):
+            self._hash.update(f"{_bare(value)!r};".encode())
+        elif _is_table(value):
             self._table(value)
+        elif kind in (list, tuple) and all(type(item) in _PLAIN or isinstance(item, np.generic) for item in value):
+            shown = [_bare(value[number]) for number in _spread(len(value), _NUMBERS)]
+            self._hash.update(f"{len(value)}{shown};".encode())
         elif depth < _NESTED:
-            for part in _parts(value):
+            self._hash.update(b"holds;")
+            for part in self._parts(value, depth):
                 self.add(part, depth + 1)
 
-    def _bytes(self, plain: Any) -> None:
+    def _bytes(self, value: str | bytes | memoryview) -> None:
+        plain = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
         size = len(plain)
         self._hash.update(f"{size};".encode())
         if size <= self._left:
@@ -178,67 +144,77 @@ class _Digest:
     def _array(self, value: torch.Tensor | np.ndarray) -> None:
         self._hash.update(f"{tuple(value.shape)}{str(value.dtype).removeprefix('torch.')};".encode())
         if isinstance(value, torch.Tensor):
-            if value.layout is not torch.strided or value.numel() == 0:
+            if value.layout is not torch.strided or value.is_meta or value.numel() == 0:
                 return
-            value = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+            bare = value.detach().cpu().resolve_conj().resolve_neg().contiguous()
+            value = bare.flatten().view(torch.uint8).numpy()
         if value.dtype.hasobject:
             self.add(value.ravel()[:_ITEMS].tolist(), _NESTED - 1)
         elif value.size:
             self._bytes(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
 
     def _table(self, dataset: Any) -> None:
-        """Take in the rows as they lie in Arrow, however they are cut into chunks; of a large table, some."""
+        """Take in rows as Arrow holds them, of the columns that are read: their values, however they lie in memory."""
         table, order = dataset.data.table, dataset._indices
-        chosen = None if order is None else order.column(0).to_numpy()
-        self._hash.update(f"{len(dataset)}{table.column_names};".encode())
-        if table.nbytes <= self._left:
-            self._left -= table.nbytes
-            table = table if chosen is None else table.take(chosen)
-            for batch in table.combine_chunks().to_batches():
-                self._hash.update(batch.serialize())
-            return
-        for row in _spread(len(dataset), _ITEMS):
-            for column in table.slice(row if chosen is None else int(chosen[row]), 1).columns:
-                value = column[0].as_py()
-                self.add(repr(value) if isinstance(value, list) else value)
+        seen = [name for name in sorted(_columns_of(dataset)) if self._columns is None or name in self._columns]
+        table = table.select(seen)
+        most = _TABLE * len(table) // max(table.nbytes, 1)
+        rows = _spread(len(dataset), min(max(most, 4), _ITEMS))
+        rows = rows if order is None else order.column(0).take(rows).to_pylist()
+        self._hash.update(f"{len(dataset)};".encode())
+        for row in rows:
+            for name, column in zip(seen, table.slice(row, 1).columns, strict=True):
+                self.add(name, _NESTED)
+                self.add(column[0].as_py(), 2)
+
+    def _parts(self, value: Any, depth: int) -> Iterator[Any]:
+        """Yield what a container, or an object of ours, holds: up to a number of parts."""
+        if _is_mapping(value):
+            counted = [key for key in value if depth != 1 or self._columns is None or key in self._columns]
+            for key in sorted(counted, key=repr)[:_ITEMS]:
+                yield key
+                yield value[key]
+        elif type(value) in (list, tuple):
+            yield len(value)
+            yield from (value[number] for number in _spread(len(value), _ITEMS))
+        elif type(value) is TensorDataset:
+            yield from value.tensors
+        elif _is_ours(value):
+            yield from (part for name, part in vars(value).items() if not name.startswith("_") and _holds_rows(part))
 
 
-def _parts(value: Any) -> Iterator[Any]:
-    """Yield what a container, or an object of ours, holds: up to a number of parts."""
-    if isinstance(value, Mapping):
-        for key in list(value)[:_ITEMS]:
-            yield str(key)
-            yield value[key]
-    elif isinstance(value, list | tuple):
-        yield len(value)
-        yield from (value[number] for number in _spread(len(value), _ITEMS))
-    elif isinstance(value, TensorDataset):
-        yield from value.tensors
-    elif _is_ours(value):
-        yield from (part for name, part in vars(value).items() if not name.startswith("_") and _holds_rows(part))
+def _bare(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _is_mapping(value: Any) -> bool:
+    """Whether a value is a mapping with keys of text, none of the user's own class, which may make what it gives."""
+    ready = type(value) in (dict, OrderedDict) or (
+        isinstance(value, Mapping) and type(value).__module__.startswith("transformers.")
+    )
+    return ready and all(type(key) in (str, int) for key in value)
 
 
 def _holds_rows(part: Any) -> bool:
     """Whether an attribute of ours may hold rows; names and paths do not, and differ where the data does not."""
     if isinstance(part, Mapping):
         return isinstance(next(iter(part.values()), None), torch.Tensor | np.ndarray)
-    return isinstance(part, torch.Tensor | np.ndarray | list | tuple | int) or is_table(part) or _is_ours(part)
+    return isinstance(part, torch.Tensor | np.ndarray | list | tuple | int) or _is_table(part) or _is_ours(part)
 
 
-def is_table(value: Any) -> bool:
+def _is_table(value: Any) -> bool:
     """Whether a value is a Dataset of `datasets`, whose rows lie in Arrow."""
-    return type(value).__module__.startswith("datasets.") and hasattr(value, "_indices")
+    return (type(value).__module__, type(value).__name__) == ("datasets.arrow_dataset", "Dataset")
 
 
-def _kind(value: Any) -> str:
-    """Return the kind of a value; its class, where that tells."""
-    if isinstance(value, torch.Tensor | np.ndarray):
-        return "array"
-    if isinstance(value, Mapping):
-        return "mapping"
-    if isinstance(value, list | tuple):
-        return "sequence"
-    return "plain" if isinstance(value, (*_PLAIN, str)) else type(value).__name__
+def _has_transform(table: Any) -> bool:
+    """Whether the rows of a table are what a function of the user makes of them."""
+    return table.format["type"] == "custom"
+
+
+def _columns_of(table: Any) -> list[str]:
+    """Return the names of the columns that a row of a table has."""
+    return table.column_names if table.format["output_all_columns"] else table.format["columns"]
 
 
 def _is_ours(value: Any) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch.utils.data import DataLoader, DistributedSampler
 
 from trainwright.data.columns import check_columns, column_names
-from trainwright.data.fingerprint import Content, content_of
+from trainwright.data.fingerprint import content_of
 from trainwright.data.kinds import is_prepared, is_stream, length_of, may_draw
 from trainwright.data.lengths import row_lengths
 from trainwright.data.loader import PlannedBatches, PlannedLoader, SequentialLoader, Source, TrainLoader, new_generator
@@ -226,13 +226,12 @@ def wanted_columns(trainer: Trainer, dataset: Any, what: str) -> list[str] | Non
     return columns
 
 
-def content_of_training(trainer: Trainer, loader: TrainLoader) -> Content | None:
-    """Return what the training data holds, as the first rank finds it; None where that cannot be said."""
-    ready = loader.loader
-    rows = getattr(ready, "dataset", None)
+def content_of_training(loader: TrainLoader) -> str | None:
+    """Return what of the training data reaches the collator, in a few bytes; None where that cannot be said."""
+    rows = getattr(loader.loader, "dataset", None)
+    collate = rows.collate if isinstance(rows, RowFetcher) else getattr(loader.loader, "collate_fn", None)
     rows = rows.dataset if isinstance(rows, RowFetcher) else rows.stream if isinstance(rows, RankStream) else rows
-    workers, context = getattr(ready, "num_workers", 0), getattr(ready, "multiprocessing_context", None)
-    return trainer.strategy.on_main(lambda: content_of(rows, workers, context))
+    return content_of(rows, collate.columns if isinstance(collate, Collate) else None)
 
 
 def settings(trainer: Trainer) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from trainwright.args.foreign import restores_callbacks
 from trainwright.args.training import saved_arguments
 from trainwright.callbacks import states
 from trainwright.checkpoint import check, folder, plain, weights
-from trainwright.data.fingerprint import Content, difference
+from trainwright.data.fingerprint import difference
 from trainwright.data.loader import PlannedLoader, TrainLoader
 from trainwright.engine import ema, optimizer_state
 from trainwright.engine.run import Run
@@ -172,7 +172,7 @@ def check_order(trainer: Trainer, saved: Saved, loader: TrainLoader) -> None:
     trainer.note(f"The data order changes from here: {'; '.join(changed)}.")
 
 
-def check_data(trainer: Trainer, saved: Saved, now: Content | None) -> None:
+def check_data(trainer: Trainer, saved: Saved, now: str | None) -> None:
     """Compare what the training data holds with what it held; a change needs consent.
 
     Raises:

@@ -15,7 +15,6 @@ from trainwright import randomness
 from trainwright.callbacks.job import Timesheet
 from trainwright.checkpoint.snapshot import HostCopies
 from trainwright.checkpoint.writer import Writer, Written
-from trainwright.data.fingerprint import Content
 from trainwright.data.loader import TrainLoader
 from trainwright.engine.boundary import Boundary
 from trainwright.engine.health import Health
@@ -78,7 +77,7 @@ class Run:
     pieces: int = 1
     due: list[str] = field(default_factory=list)
     made_with: dict[str, Any] = field(default_factory=dict)
-    content: Content | None = None
+    content: str | None = None
     generators: dict[str, Any] = field(default_factory=dict)
     problems: set[str] = field(default_factory=set)
     agreed_stop: int | None = None

@@ -16,6 +16,7 @@ from trainwright.callbacks import states
 from trainwright.callbacks.job import Timesheet
 from trainwright.checkpoint import check, folder, weights
 from trainwright.checkpoint.lock import RunLock
+from trainwright.data import fingerprint
 from trainwright.data.loader import TrainLoader
 from trainwright.engine import alike, fusing, hub, loading, loop, losses, optimizer_state, reports, resume, saving
 from trainwright.engine.ema import FILE, Ema
@@ -77,7 +78,7 @@ def train(
             loader = loading.train_loader(trainer)
             if saved is not None:
                 resume.check_order(trainer, saved, loader)
-            content = loading.content_of_training(trainer, loader)
+            content = trainer.strategy.on_main(lambda: loading.content_of_training(loader))
             if saved is not None:
                 resume.check_data(trainer, saved, content)
             run = build(trainer, loader, saved, signals)
@@ -108,6 +109,8 @@ def go(run: Run) -> TrainOutput:
     finally:
         with run.timesheet.spending("saving"):
             run.writer.close()
+        if run.trainer.strategy.world.is_main:
+            fingerprint.leave(run.content, loading.content_of_training(run.loader))
         run.loader.close()
         fusing.finish(run.trainer)
         remove_noise(run.trainer)
