@@ -21,7 +21,7 @@ from torch.utils.data import Subset, TensorDataset
 
 _VERSION = "2"  # of what is digested; contents of other versions are not compared
 _ITEMS = 512  # of a sequence, rows of a dataset among them
-_NUMBERS = 1 << 12  # of a list of plain values
+_NUMBERS = 1 << 11  # of a list of plain values
 _BYTES = 32 << 20  # in all; of what comes then, stripes
 _TABLE = 8 << 20  # bytes of rows that are taken from a table
 _STRIPES, _STRIPE = 16, 1 << 14
@@ -31,7 +31,7 @@ _PLAIN = {
     type(None), bool, int, float, complex, datetime.datetime, datetime.date, datetime.time, datetime.timedelta,
     decimal.Decimal,
 }  # fmt: skip
-_PATH = re.compile(r"\A(?:(?:/|~|[A-Za-z]:\\|\w+://).*[/\\]|\S*[/\\](?=\S*$))")  # up to the name of the file
+_ABSOLUTE = re.compile(r"/|~|[A-Za-z]:\\|\w+://")
 _was: dict[str, str] = {}  # what data held before runs of this process changed it in place
 
 
@@ -113,7 +113,7 @@ class _Digest:
         value = getattr(value, "content", value) if _is_ours(value) else value
         kind = type(value)
         if kind is str:
-            self._bytes(value if len(value) > _LONGEST_PATH else _PATH.sub("", value, count=1))
+            self._bytes(_without_folder(value))
         elif kind is bytes:
             self._bytes(value)
         elif kind in (torch.Tensor, np.ndarray, np.memmap):
@@ -122,9 +122,8 @@ class _Digest:
             self._hash.update(f"{_bare(value)!r};".encode())
         elif _is_table(value):
             self._table(value)
-        elif kind in (list, tuple) and all(type(item) in _PLAIN or isinstance(item, np.generic) for item in value):
-            shown = [_bare(value[number]) for number in _spread(len(value), _NUMBERS)]
-            self._hash.update(f"{len(value)}{shown};".encode())
+        elif kind in (list, tuple) and (items := _plain_items(value)) is not None:
+            self._hash.update(f"{len(value)}{items};".encode())
         elif depth < _NESTED:
             self._hash.update(b"holds;")
             for part in self._parts(value, depth):
@@ -181,6 +180,19 @@ class _Digest:
             yield from value.tensors
         elif _is_ours(value):
             yield from (part for name, part in vars(value).items() if not name.startswith("_") and _holds_rows(part))
+
+
+def _without_folder(text: str) -> str:
+    """Return the last part of what looks like a path, and other text as it is: a restarted job has other folders."""
+    is_path = len(text) <= _LONGEST_PATH and (_ABSOLUTE.match(text) or len(text.split(maxsplit=1)) == 1)
+    return re.split(r"[/\\]", text)[-1] if is_path and "\n" not in text else text
+
+
+def _plain_items(values: list[Any] | tuple[Any, ...]) -> list[Any] | None:
+    """Return plain values as Python's own, up to a number of them; None where there are others."""
+    some = values if len(values) <= _NUMBERS else [values[number] for number in _spread(len(values), _NUMBERS)]
+    plain = all(type(item) in _PLAIN or isinstance(item, np.generic) for item in some)
+    return [_bare(item) for item in some] if plain else None
 
 
 def _bare(value: Any) -> Any:
