@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -114,10 +115,14 @@ def unlike(folder: Path) -> dict:
             settings["data_seed"] = 42 + other
         if name == "machine":
             settings |= {"dataloader_num_workers": int(other), "output_dir": str(folder / f"own{int(other)}")}
+            settings["hub_model_id"] = f"mine/rank{int(other)}"
         args = TrainingArguments(
             **{"output_dir": str(folder), **settings}, max_steps=2, save_strategy="no", use_cpu=True, disable_tqdm=True
         )
         optimizer = torch.optim.SGD(model.parameters(), lr=0.2 if other else 0.1) if name == "optimizer" else None
+        if name == "machine":
+            group = {"params": model.parameters(), "made_by_rank": int(other)}
+            optimizer = torch.optim.SGD([group], lr=0.1, dampening=math.nan)  # without momentum it is not used
         rows = tiny.line_rows(20 if name == "rows" and other else 32, 8 if name == "width" and other else 4)
         trainer = Trainer(model, args, train_dataset=rows, optimizers=(optimizer, None))
         try:

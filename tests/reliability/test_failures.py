@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import shutil
@@ -20,6 +21,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+import trainwright
 from tests.reliability import cases
 from trainwright import (
     CheckpointError,
@@ -179,6 +181,56 @@ def test_weights_that_overflow_are_never_saved(tmp_path, caplog, steps, waits):
     assert all(t.isfinite().all() for t in load_file(tmp_path / "checkpoint-5" / "model.safetensors").values())
     if waits:
         assert "checkpoint-6 was not written: the parameters are not finite in layers.0.weight" in caplog.text
+
+
+class Masked(nn.Module):
+    """Trains a bias with -inf where nothing may be looked at, and has a parameter that was never set."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.unused = nn.Linear(4, 4), nn.Parameter(torch.full((3,), math.nan))
+        self.bias = nn.Parameter(torch.zeros(4, 4).masked_fill(torch.ones(4, 4).triu(1).bool(), -math.inf))
+
+    def forward(self, x, labels=None):
+        looked = torch.softmax(self.bias + self.layer.weight, -1) @ x.unsqueeze(-1)
+        return {"loss": ((looked.squeeze(-1).sum(-1) - labels) ** 2).mean()}
+
+
+@pytest.mark.filterwarnings("ignore")  # of transformers
+def test_parameters_that_never_were_finite_are_no_overflow(tmp_path, caplog):
+    import transformers
+
+    def run(place, module, **more):
+        torch.manual_seed(0)
+        args = module.TrainingArguments(
+            str(place), max_steps=6, save_steps=2, logging_steps=1, learning_rate=1e-2, report_to="none",
+            use_cpu=True, disable_tqdm=True, **more,
+        )  # fmt: skip
+        return module.Trainer(Masked(), args, train_dataset=cases.rows())
+
+    theirs, ours = run(tmp_path / "theirs", transformers), run(tmp_path / "ours", trainwright)
+    theirs.train()
+    ours.train()
+    for name, value in theirs.model.named_parameters():
+        assert torch.allclose(value, ours.model.get_parameter(name), atol=1e-6, equal_nan=True)
+    assert caplog.text.count("Not finite from the start: bias, unused.") == 1
+    shutil.rmtree(tmp_path / "ours" / "checkpoint-6")
+    again = run(tmp_path / "ours", trainwright)
+    again.train(resume_from_checkpoint=True)
+    assert torch.equal(again.model.bias, ours.model.bias)
+    averaged = run(tmp_path / "averaged", trainwright, ema_decay=0.5)
+    averaged.train()
+    saved = load_file(tmp_path / "averaged" / "checkpoint-6" / "model.safetensors")
+    assert torch.equal(saved["bias"].isinf(), ours.model.bias.isinf())
+
+    class Overflow(TrainerCallback):
+        def on_pre_optimizer_step(self, args, state, control, optimizer=None, **kwargs):
+            optimizer.param_groups[0]["lr"] = 1e39
+
+    spoiled = run(tmp_path / "spoiled", trainwright)
+    spoiled.add_callback(Overflow)
+    with pytest.raises(DivergenceError, match=r"not finite any more in layer\.weight"):
+        spoiled.train()
 
 
 def test_running_means_are_put_back(tmp_path):
@@ -392,6 +444,17 @@ def test_two_runs_in_one_folder(tmp_path):
     assert not list(tmp_path.glob(".*"))  # the lock's file is gone with the run
 
 
+def test_a_run_that_cannot_begin_does_not_hold_its_folder(tmp_path, monkeypatch):
+    def refused(place):
+        raise PermissionError(f"{place} belongs to someone else")
+
+    with monkeypatch.context() as patch, pytest.raises(PermissionError):
+        patch.setattr(folder, "sweep", refused)
+        made(tmp_path).train()
+    assert not (tmp_path / ".trainwright.lock").exists()
+    made(tmp_path).train()
+
+
 def test_who_waited_for_a_lock_that_is_taken_away_takes_the_new_one(tmp_path):
     """Eight processes take the lock 40 times each; two at once would see each other's mark."""
     body = """
@@ -432,8 +495,10 @@ def test_a_dead_holder_frees_the_folder(tmp_path):
     with pytest.raises(ConfigError, match=f"in use by process {holder.pid}"):
         RunLock(tmp_path).acquire()
     holder.kill()
-    holder.wait()
-    RunLock(tmp_path).acquire()
+    holder.communicate()
+    lock = RunLock(tmp_path)
+    lock.acquire()
+    lock.release()
 
 
 @pytest.mark.slow
@@ -455,8 +520,11 @@ def test_children_of_a_dead_holder_are_waited_for(tmp_path):
     holder.kill()
     holder.wait()
     began = time.monotonic()
-    RunLock(tmp_path).acquire()
+    lock = RunLock(tmp_path)
+    lock.acquire()
     assert 0.5 < time.monotonic() - began < 10
+    lock.release()
+    holder.stdout.close()
 
 
 def test_a_folder_without_flock_uses_a_heartbeat(tmp_path, monkeypatch):
@@ -470,7 +538,10 @@ def test_a_folder_without_flock_uses_a_heartbeat(tmp_path, monkeypatch):
         RunLock(tmp_path).acquire()
     first.released.set()  # its holder beats no longer
     os.utime(first.path, (time.time() - 61, time.time() - 61))
-    RunLock(tmp_path).acquire()
+    second = RunLock(tmp_path)
+    second.acquire()
+    second.release()
+    first.file.close()
 
 
 def test_starting_anew_moves_earlier_checkpoints_aside(tmp_path, caplog):

@@ -6,6 +6,7 @@ import functools
 import logging
 import random
 import signal
+import weakref
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from torch import nn
 from tests.reliability import cases
 from trainwright import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments, randomness
 from trainwright.checkpoint import folder
+from trainwright.held import held_by
 
 STOPPED = 9
 
@@ -138,6 +140,121 @@ def test_callbacks_that_were_added_or_cannot_go_on_do_not_break_the_resume(tmp_p
     assert not kept
     assert "1 callbacks Exported were saved, none like this one" in caplog.text
     assert "The state of Broken cannot be restored" in caplog.text
+
+
+class Awkward(Counting):
+    """Has properties of the names that callbacks with a state have, and no way to ask for them."""
+
+    @property
+    def state(self):
+        raise RuntimeError("not started")
+
+    @property
+    def state_dict(self):
+        raise RuntimeError("not started")
+
+    def load_state_dict(self, state):
+        raise AssertionError
+
+
+class Unsavable(WithDict):
+    """Keeps a function, which no checkpoint can, in both forms."""
+
+    def state(self):
+        return {"args": {}, "attributes": {"found": print}}
+
+    def state_dict(self):
+        return {"count": self.count, "name": lambda: self.count}
+
+
+def test_callbacks_whose_state_cannot_be_kept_cost_no_checkpoint(tmp_path, caplog):
+    def build():
+        return made(tmp_path, callbacks=[Awkward(1), Unsavable(1), WithDict(1)])
+
+    build().train()
+    assert [path.name for path in folder.checkpoints(tmp_path)] == [f"checkpoint-{n}" for n in (5, 10, 15, 20)]
+    assert caplog.text.count("The state of Unsavable['name'] is a function") == 1
+    assert caplog.text.count("The state of Unsavable['attributes']['found'] is a ") == 1
+    assert caplog.text.count("The checkpoints are without the state of Unsavable.") == 2
+    again = build()
+    again.train(resume_from_checkpoint=True)
+    counts = {type(one): one.count for one in again.callback_handler.callbacks if isinstance(one, Counting)}
+    assert counts == {Awkward: 0, Unsavable: 0, WithDict: 20}
+
+
+def test_a_state_that_is_not_saved_is_not_asked_for(tmp_path):
+    calls = []
+
+    class Expensive(WithDict):
+        def state_dict(self):
+            calls.append(1)
+            return super().state_dict()
+
+    made(tmp_path, callbacks=[Expensive(1)], **WATCHED, save_strategy="no").train()
+    assert not calls
+
+
+class Proxy:
+    """Stands for something that is not there now."""
+
+    @property
+    def __class__(self):
+        raise RuntimeError("outside of its context")
+
+    def __getattribute__(self, name):
+        raise RuntimeError("outside of its context")
+
+
+class Lazy(dict):
+    def __getitem__(self, key):
+        raise RuntimeError("asleep")
+
+    items = keys = __iter__ = __getitem__
+
+
+class Nameless:
+    def __repr__(self):
+        raise RuntimeError("has no name")
+
+
+class Short(list):
+    def __getitem__(self, number):
+        raise RuntimeError("loads from a server")
+
+
+def test_the_search_for_generators_runs_no_code_of_the_objects():
+    gone = nn.Linear(1, 1)
+    parts = {
+        "proxy": Proxy(), "dead": weakref.proxy(gone), "lazy": Lazy(a=random.Random(1)),
+        "nameless": {Nameless(): 1}, "short": Short([random.Random(2)]), "last": random.Random(3),
+    }  # fmt: skip
+    del gone
+    assert list(held_by({"parts": parts})) == ["parts['last']", "parts['lazy']['a']", "parts['short'][0]"]
+
+
+class Remembers(cases.Net):
+    """Keeps the mean of every batch in a buffer that is saved with it, and another one that the first step makes."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("memory", torch.zeros(0))
+        self.register_buffer("first", None)
+
+    def forward(self, x, labels=None):
+        if self.training:
+            self.memory = torch.cat([self.memory, x.detach().mean().reshape(1)])
+            self.first = x.detach()[0] if self.first is None else self.first
+        outputs = super().forward(x, labels)
+        return {**outputs, "loss": outputs["loss"] + outputs["logits"].mean() * self.memory.sum() * self.first.sum()}
+
+
+def test_buffers_that_have_grown_go_on(tmp_path):
+    straight = made(tmp_path / "straight", Remembers)
+    straight.train()
+    assert straight.model.memory.shape == (20,)
+    again = resumed(tmp_path / "resumed", functools.partial(made, model=Remembers))
+    for name, value in straight.model.state_dict().items():
+        assert torch.equal(value, again.model.state_dict()[name]), name
 
 
 class Momentum(nn.Module):

@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from trainwright.errors import UnsavableError
+
 Note = Callable[[str], None]
+Encode = Callable[[Any, str], Any]  # of a value and what it is called; raises UnsavableError
 _NOTHING: dict[str, Any] = {"args": {}, "attributes": {}}
 
 
@@ -53,17 +56,50 @@ def restore_dicts(owners: list[Any], saved: list[tuple[str, Any]], note: Note) -
             note(f"The state of {name} cannot be restored ({_said(error)}); it begins anew.")
 
 
+def encoded(found: dict[str, Any], encode: Encode, note: Note) -> dict[str, Any]:
+    """Return what `collect` returned, encoded, without the states that no checkpoint can keep."""
+    return {
+        name: [_encoded(name, state, encode, note, _NOTHING) for state in states]
+        if isinstance(states, list)
+        else _encoded(name, states, encode, note, _NOTHING)
+        for name, states in found.items()
+    }
+
+
+def encoded_dicts(found: list[tuple[str, Any]], encode: Encode, note: Note) -> list[tuple[str, Any]]:
+    """Return what `collect_dicts` returned, encoded; None for what no checkpoint can keep."""
+    return [(name, _encoded(name, state, encode, note, None)) for name, state in found]
+
+
+def _encoded(name: str, state: Any, encode: Encode, note: Note, otherwise: Any) -> Any:
+    try:
+        return encode(state, f"The state of {name}")
+    except Exception as error:  # other engines never ask for it, so it must not cost the checkpoint
+        said = str(error) if isinstance(error, UnsavableError) else f"The state of {name} fails ({_said(error)})."
+        note(f"{said} The checkpoints are without the state of {name}.")
+        return otherwise
+
+
+def _method(owner: Any, name: str) -> Any:
+    """Return a method, or None where there is none; a property of that name may raise, and is none."""
+    try:
+        found = getattr(owner, name, None)
+    except Exception:  # it is not what is looked for, whatever it says
+        return None
+    return found if callable(found) else None
+
+
 def _stateful(owners: list[Any]) -> list[tuple[str, list[Any]]]:
     groups: dict[str, list[Any]] = {}
     for owner in owners:
-        if callable(getattr(owner, "state", None)):
+        if _method(owner, "state") is not None:
             groups.setdefault(type(owner).__name__, []).append(owner)
     return list(groups.items())
 
 
 def _with_dicts(owners: list[Any]) -> list[Any]:
     pair = ("state_dict", "load_state_dict")
-    return [owner for owner in owners if all(callable(getattr(owner, name, None)) for name in pair)]
+    return [owner for owner in owners if all(_method(owner, name) is not None for name in pair)]
 
 
 def _asked(owner: Any, method: str, note: Note, otherwise: Any) -> Any:

@@ -92,6 +92,11 @@ def for_json(tree: Any, name: str) -> Any:
     raise _refusal(tree, name)
 
 
+def as_json(value: Any, name: str) -> Any:
+    """Return a value as JSON can hold it and `restore` gives it back; see `plain` and `for_json`."""
+    return for_json(plain(value, name), name)
+
+
 def _encode(value: Any, where: str, exact: bool) -> Any:
     if type(value) in _AS_THEY_ARE or isinstance(value, torch.Tensor):
         return value

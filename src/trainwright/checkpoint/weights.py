@@ -87,7 +87,8 @@ def _without_bars() -> Iterator[None]:
 def load_model(model: nn.Module, folder: Path) -> None:
     """Copy a checkpoint's weights into a model, in place.
 
-    A model with its own way of loading (`load_state_dict`, or hooks of it) is asked before its shapes are judged.
+    A buffer takes the saved shape, as it may grow in training, such as a memory of what was seen. A model with its own
+    way of loading (`load_state_dict`, or hooks of it) is asked before its shapes are judged.
 
     Raises:
         CheckpointError: the folder holds no weights, or weights of another architecture; nothing is changed then, but
@@ -108,8 +109,22 @@ def load_model(model: nn.Module, folder: Path) -> None:
     if loads_itself(model):
         _load_itself(model, saved, folder)
         return
-    check_fit(saved, own, folder)
+    others = list(_buffers_of_another_shape(model, saved))
+    check_fit(saved, {**own, **{path: saved[path] for path, _, _ in others}}, folder)
+    for path, module, name in others:
+        now, value = module._buffers[name], saved[path]
+        like = next(model.parameters(), value) if now is None else now
+        module._buffers[name] = value.to(like.device, value.dtype if now is None else now.dtype, copy=True)
     model.load_state_dict(saved, strict=False)
+
+
+def _buffers_of_another_shape(model: nn.Module, saved: dict[str, torch.Tensor]) -> Iterator[tuple[str, nn.Module, str]]:
+    """Yield path, module and name of the buffers that have grown or come into being since the model was built."""
+    for prefix, module in model.named_modules():
+        for name, now in module._buffers.items():
+            path = f"{prefix}.{name}" if prefix else name
+            if path in saved and (now is None or now.shape != saved[path].shape):
+                yield path, module, name
 
 
 def _load_itself(model: nn.Module, saved: dict[str, torch.Tensor], folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 _OF_A_MACHINE = (  # arguments that change no number, and may differ
     "output_dir", "local_rank", "log_level", "log_level_replica", "disable_tqdm", "report_to", "run_name", "project",
     "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id", "hub_token", "ddp_timeout", "debug",
+    "hub_model_id", "hub_private_repo", "hub_revision", "hub_strategy", "hub_always_push", "log_on_each_node",
+    "skip_memory_metrics",
     "dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers", "dataloader_prefetch_factor",
     "dataloader_multiprocessing_context", "resume_from_checkpoint", "do_train", "do_eval", "do_predict",
 )  # fmt: skip
@@ -72,7 +75,8 @@ def facts(trainer: Trainer, wanted: Any) -> Iterator[tuple[str, Any]]:
     for name, parameter in trainer.model.named_parameters():
         yield f"the parameter {name}", f"{tuple(parameter.shape)} {parameter.dtype}, trained: {parameter.requires_grad}"
     for number, group in enumerate(trainer.optimizer.param_groups if trainer.optimizer is not None else ()):
-        for key in group.keys() - {"params"}:
+        known = {"lr", *getattr(trainer.optimizer, "defaults", {})}  # what else lies in a group is the user's own
+        for key in group.keys() & known:
             yield f"{key} of the optimizer's group {number}", plain(group[key])
     for name in _PACKAGES:
         yield f"the version of {name}", version(name)
@@ -80,7 +84,12 @@ def facts(trainer: Trainer, wanted: Any) -> Iterator[tuple[str, Any]]:
 
 
 def plain(value: Any) -> Any:
-    """Return a value as numbers, texts and lists of them; of other objects, which cannot be compared, the type."""
+    """Return a value as numbers, texts and lists of them; of other objects, which cannot be compared, the type.
+
+    NaN, which is not equal to itself, becomes text.
+    """
+    if isinstance(value, float) and math.isnan(value):
+        return "nan"
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, Mapping):

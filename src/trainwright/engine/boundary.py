@@ -25,7 +25,7 @@ class Boundary:
         operations, tokens: counts of the trainer's state.
         entries: length of the history of logs.
         due: flags of this step that are to be acted on.
-        callbacks: their states, before an evaluation.
+        callbacks: their states, before an evaluation; of those with `state_dict()` where the run saves them.
         computing: whether a forward pass may have changed the buffers since.
     """
 
@@ -43,7 +43,8 @@ class Boundary:
 def take(run: Run, due: list[str] | None = None) -> Boundary:
     """Return the present state, at the end of a step."""
     state = run.trainer.state
-    listening, note = run.trainer.callback_handler.callbacks, run.trainer.note
+    listening, note, args = run.trainer.callback_handler.callbacks, run.note_once, run.trainer.args
+    saves = args.save_strategy != "no" and not args.save_only_model
     return Boundary(
         run.randomness(),
         run.loader.state_dict(),
@@ -52,7 +53,7 @@ def take(run: Run, due: list[str] | None = None) -> Boundary:
         state.num_input_tokens_seen,
         len(state.log_history),
         due or [],
-        (states.collect(listening, note), states.collect_dicts(listening, note)) if due else None,
+        (states.collect(listening, note), states.collect_dicts(listening, note) if saves else []) if due else None,
     )
 
 

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from trainwright.engine.health import finite
+
 FILE = "ema.pt"
 
 
@@ -17,7 +19,8 @@ class Ema:
     """The exponential moving average of a model's trainable weights.
 
     The decay of update n is min(decay, (1 + n) / (10 + n)), so that the first weights are soon forgotten (TensorFlow's
-    ExponentialMovingAverage).
+    ExponentialMovingAverage). A parameter that is not finite from the start, such as a mask of -inf, has no average:
+    its last values stay.
 
     Attributes:
         updates: how many steps are in it.
@@ -26,7 +29,9 @@ class Ema:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         self.updates = 0
-        self.weights = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+        trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        flags = finite(list(trained.values())).tolist()
+        self.weights = {n: p.detach().clone() for (n, p), fine in zip(trained.items(), flags, strict=True) if fine}
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:

@@ -30,6 +30,7 @@ def train(run: Run) -> None:
 def passes(run: Run) -> None:
     """Run all steps that are left."""
     run.fire("train_begin")
+    run.health.begin()
     if run.due:
         leaving.raise_due_flags(run)
         act_on_flags(run)

@@ -21,7 +21,7 @@ from trainwright.engine.health import Health
 from trainwright.engine.meters import LossMeter
 from trainwright.engine.signals import Signals
 from trainwright.errors import CheckpointError
-from trainwright.held import KINDS, held_by, of_object
+from trainwright.held import held_by, is_generator, of_object
 from trainwright.state import UNKNOWN
 
 if TYPE_CHECKING:
@@ -140,6 +140,12 @@ class Run:
         self.ended = self.ended or event == "train_end"
         trainer.control = trainer.callback_handler.fire(event, trainer.args, trainer.state, trainer.control, **details)
 
+    def note_once(self, problem: str) -> None:
+        """Say a problem of saves, unless it was said before."""
+        if problem not in self.problems:
+            self.problems.add(problem)
+            self.trainer.note(problem)
+
     def fire_error(self, error: BaseException) -> None:
         """Tell the callbacks that the run dies, unless they were told that training is over."""
         if not self.ended:
@@ -180,6 +186,6 @@ def generators_of(trainer: Trainer) -> dict[str, Any]:
             "compute_metrics": trainer.compute_metrics,
             "preprocess_logits_for_metrics": trainer.preprocess_logits_for_metrics,
             "callbacks": trainer.callback_handler.callbacks,
-            "trainer": {name: value for name, value in of_object(trainer) if isinstance(value, KINDS)},
+            "trainer": {name: value for name, value in of_object(trainer) if is_generator(value)},
         }
     )

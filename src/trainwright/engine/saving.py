@@ -24,7 +24,6 @@ from trainwright.checkpoint import folder, plain, weights
 from trainwright.checkpoint.snapshot import HostCopies
 from trainwright.checkpoint.writer import Draft, Written, not_written, reason_of, write
 from trainwright.engine import boundary, ema, hub
-from trainwright.engine.health import finite
 from trainwright.engine.memory import is_out_of_memory
 from trainwright.engine.passes import averaged
 from trainwright.engine.run import Run, generators_of
@@ -168,7 +167,7 @@ def begin(run: Run, ranks: list[dict[str, Any]], early: bool = False) -> Draft |
         write_progress(run, temporary)
         limit, best = trainer.args.save_total_limit, trainer.state.best_model_checkpoint
         draft = Draft(place, run.run_id, temporary, tensors, objects, limit, best, early=early)
-        draft.finite = dict(zip(run.health.names, finite(run.parameters), strict=True))
+        draft.finite = run.health.finite_parameters()
         if run.early is not None and run.early.place == place:
             draft.link(run.early)
         run.early = None
@@ -230,8 +229,8 @@ def rank_state(run: Run) -> dict[str, Any]:
         "averages": {"loss": run.meter.state_dict(), "records": last.records},
         "latest": {"grad_norm": run.grad_norm, "learning_rate": rate if rate is None else float(rate)},
         "buffers": run.health.buffers.state_dict(),
-        "callbacks": plain.plain(
-            states.collect_dicts(trainer.callback_handler.callbacks, trainer.note), "The state of the callbacks"
+        "callbacks": states.encoded_dicts(
+            states.collect_dicts(trainer.callback_handler.callbacks, run.note_once), plain.plain, run.note_once
         ),
     }
     if trainer.strategy.world.size > 1:  # it goes to the first rank through the hosts
@@ -259,9 +258,8 @@ def write_progress(run: Run, place: Path) -> None:
     """
     trainer = run.trainer
     owners = [*trainer.callback_handler.callbacks, trainer.control]
-    trainer.state.stateful_callbacks = states.collect(owners, trainer.note)
-    kept = plain.plain(trainer.state.stateful_callbacks, "The state of the callbacks")
-    kept = plain.for_json(kept, "The state of a callback")
+    trainer.state.stateful_callbacks = states.collect(owners, run.note_once)
+    kept = states.encoded(trainer.state.stateful_callbacks, plain.as_json, run.note_once)
     replace(trainer.state, stateful_callbacks=kept).save_to_json(place / "trainer_state.json")
     best = trainer.state.best_model_checkpoint
     about = {
@@ -299,9 +297,7 @@ def succeeded(run: Run, written: Written) -> None:
     for old in written.deleted:
         run.trainer.note(f"Deleted {old.name} (save_total_limit={run.trainer.args.save_total_limit}).")
     for problem in written.problems:
-        if problem not in run.problems:
-            run.problems.add(problem)
-            run.trainer.note(problem)
+        run.note_once(problem)
     if written.marks is None:
         run.fire("save", checkpoint=written.place)
     else:
@@ -368,10 +364,7 @@ def save_arguments(trainer: Trainer, place: Path) -> None:
         torch.save(args, packed)
     except (pickle.PicklingError, TypeError, AttributeError) as error:
         problem = f"training_args.bin is left out: the arguments cannot be pickled ({error})."
-        said = trainer.run.problems if trainer.run is not None else set()
-        if problem not in said:
-            said.add(problem)
-            trainer.note(problem)
+        (trainer.note if trainer.run is None else trainer.run.note_once)(problem)
         return
     (place / "training_args.bin").write_bytes(packed.getvalue())
 

@@ -132,7 +132,11 @@ def claim(output_dir: Path, lock: RunLock) -> None:
             f"output_dir='{output_dir}' cannot be written ({error.strerror}); give another folder or its rights."
         ) from error
     lock.acquire()
-    folder.sweep(output_dir)
+    try:
+        folder.sweep(output_dir)
+    except BaseException:
+        lock.release()
+        raise
 
 
 def set_earlier_aside(run: Run, saved: resume.Saved | None) -> None:
