@@ -219,3 +219,11 @@ def test_what_cannot_be_compared_is_let_through():
     assert difference("0:a", "1:b") is None  # digested by another version
     assert difference({"3": {"x": "a"}}, "2:b") is None  # of rows of one's own, as the first version did
     assert content_of(cases.Stream()) is None
+    assert content_of(Subset([1, 2], [5])) is None  # training says what is wrong with it
+    odd = [
+        torch.zeros(3, device="meta"),
+        torch.eye(2).to_sparse(),
+        torch.ones(2, dtype=torch.complex64).conj(),
+        object(),
+    ]
+    assert content_of([{"odd": value} for value in odd]) == content_of([{"odd": value} for value in odd])

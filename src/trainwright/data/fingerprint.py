@@ -45,16 +45,12 @@ def content_of(dataset: Any, columns: Collection[str] | None = None) -> str | No
     Returns:
         None where nothing can be said: of streams, and of rows that the user's code makes.
     """
-    if type(dataset) is Subset and type(dataset.dataset) in (list, tuple):
-        dataset = [dataset.dataset[row] for row in dataset.indices]
-    if _is_ours(dataset):
-        known = getattr(dataset, "content", dataset) is not None
-    else:
-        known = type(dataset) in (list, tuple, TensorDataset) or (_is_table(dataset) and not _has_transform(dataset))
-    if not known:
-        return None
     digest = _Digest(None if _is_ours(dataset) else columns)
     try:
+        if type(dataset) is Subset and type(dataset.dataset) in (list, tuple):
+            dataset = [dataset.dataset[row] for row in dataset.indices]
+        if not _is_known(dataset):
+            return None
         digest.add(dataset)
     except Exception:  # of rows that cannot be looked at; training reads them too, and says what is wrong with them
         return None
@@ -129,24 +125,24 @@ class _Digest:
             for part in self._parts(value, depth):
                 self.add(part, depth + 1)
 
-    def _bytes(self, value: str | bytes | memoryview) -> None:
+    def _bytes(self, value: str | bytes | memoryview | torch.Tensor) -> None:
         plain = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
         size = len(plain)
         self._hash.update(f"{size};".encode())
         if size <= self._left:
-            self._hash.update(plain)
+            self._hash.update(_in_memory(plain))
             self._left -= size
             return
         for start in _starts(size):
-            self._hash.update(plain[start : start + _STRIPE])
+            self._hash.update(_in_memory(plain[start : start + _STRIPE]))
 
     def _array(self, value: torch.Tensor | np.ndarray) -> None:
         self._hash.update(f"{tuple(value.shape)}{str(value.dtype).removeprefix('torch.')};".encode())
         if isinstance(value, torch.Tensor):
-            if value.layout is not torch.strided or value.is_meta or value.numel() == 0:
-                return
-            bare = value.detach().cpu().resolve_conj().resolve_neg().contiguous()
-            value = bare.flatten().view(torch.uint8).numpy()
+            if value.layout is torch.strided and not value.is_meta and value.numel():
+                plain = value.detach().resolve_conj().resolve_neg().contiguous()
+                self._bytes(plain.flatten().view(torch.uint8))  # of what is large on a device, pieces come to memory
+            return
         if value.dtype.hasobject:
             self.add(value.ravel()[:_ITEMS].tolist(), _NESTED - 1)
         elif value.size:
@@ -180,6 +176,17 @@ class _Digest:
             yield from value.tensors
         elif _is_ours(value):
             yield from (part for name, part in vars(value).items() if not name.startswith("_") and _holds_rows(part))
+
+
+def _is_known(dataset: Any) -> bool:
+    """Whether rows can be looked at without code of the user."""
+    if _is_ours(dataset):
+        return getattr(dataset, "content", dataset) is not None
+    return type(dataset) in (list, tuple, TensorDataset) or (_is_table(dataset) and not _has_transform(dataset))
+
+
+def _in_memory(piece: Any) -> Any:
+    return piece.cpu().numpy() if isinstance(piece, torch.Tensor) else piece
 
 
 def _without_folder(text: str) -> str:
