@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import faulthandler
+import multiprocessing
 import os
 import random
 import signal
@@ -375,6 +376,28 @@ def test_a_program_s_own_use_of_usr2(tmp_path, leaves):
     finally:
         signal.signal(signal.SIGUSR2, before)
     assert heard == [signal.SIGUSR2]
+
+
+def test_a_process_that_the_users_code_forks_ends_when_it_is_told_to(tmp_path):
+    ended, forking = [], multiprocessing.get_context("fork")
+    begun = forking.Event()
+
+    def work():
+        begun.set()
+        time.sleep(60)
+
+    class Forks(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 2:
+                process = forking.Process(target=work)
+                process.start()
+                begun.wait()
+                process.terminate()
+                process.join()
+                ended.append(process.exitcode)
+
+    assert made(tmp_path, [Forks()]).train().global_step == 14
+    assert ended == [-signal.SIGTERM]
 
 
 def test_a_handler_set_during_the_run_stays_and_is_named(tmp_path, caplog):

@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from trainwright.data.workers import go_on_for_a_while
 from trainwright.errors import STOP_SIGNALS, Interrupted, is_foreign, leave_by_exception
 
 _LEAVE = (signal.default_int_handler, leave_by_exception)  # handlers that only end the process; it is ended by the run
@@ -124,14 +123,12 @@ class Signals:
             signal.pthread_kill(threading.main_thread().ident or 0, TIME_IS_UP)
 
     def _noted(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:  # a child that was forked while we listened
-            go_on_for_a_while(number, frame)
-            return
         if self._insists:  # nobody has sent it
             self._insists = False
-        elif self._over.is_set():  # put back by who had replaced it
+        elif os.getpid() != self._process or self._over.is_set():  # a child of the user's code; put back by such code
             signal.signal(number, self._before[number])
             os.kill(os.getpid(), number)
+            return
         elif number == signal.SIGINT and self._pressed_again():
             self.at_once = True
             self.__exit__()
