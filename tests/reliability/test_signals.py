@@ -337,12 +337,14 @@ def test_timeouts_of_the_user_s_own_are_left_alone(tmp_path):
     assert times.heard == CHANGES["max_steps"]
 
 
-def test_a_handler_of_code_that_is_not_python_is_left_alone(tmp_path, caplog):
+def test_a_handler_of_code_that_is_not_python_is_left_alone(tmp_path, caplog, monkeypatch):
     """Faulthandler's, the usual way to see where a process is; python takes the signal for one with no handler."""
+    monkeypatch.setenv("TRAINWRIGHT_JOBS", "on")
     with (tmp_path / "stacks").open("w") as stacks:
-        faulthandler.register(signal.SIGUSR1, file=stacks)
+        faulthandler.register(signal.SIGUSR1, file=stacks, all_threads=False)
         try:
-            with tracked("run"):
+            with tracked("run") as job:
+                assert job is not None
                 trainer = made(tmp_path / "run", [Raise("step_end", 2, signal.SIGUSR1)])
                 assert trainer.train().global_step == 14
             signal.raise_signal(signal.SIGUSR1)  # and it is still there
@@ -400,7 +402,7 @@ def test_a_process_that_the_users_code_forks_ends_when_it_is_told_to(tmp_path):
     assert ended == [-signal.SIGTERM]
 
 
-def test_a_handler_set_during_the_run_stays_and_is_named(tmp_path, caplog):
+def test_a_handler_set_during_the_run_stays_and_is_named(tmp_path, caplog, monkeypatch):
     def own(number, frame):
         pass
 
@@ -408,6 +410,7 @@ def test_a_handler_set_during_the_run_stays_and_is_named(tmp_path, caplog):
         def on_step_end(self, args, state, control, **kwargs):
             signal.signal(signal.SIGTERM, own)
 
+    monkeypatch.setenv("TRAINWRIGHT_JOBS", "on")
     before = signal.getsignal(signal.SIGTERM)
     try:
         made(tmp_path, [Sets()]).train()
