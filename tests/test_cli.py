@@ -130,6 +130,32 @@ def test_train_runs_a_file_and_resumes(place, capsys):
     assert TrainerState.load_from_json(place / "out" / "checkpoint-8" / "trainer_state.json").global_step == 8
 
 
+@pytest.mark.parametrize("lines", [10, 10_000])  # those that fit in the buffer are written at the end
+def test_a_reader_that_leaves_is_no_mistake(lines):
+    code = f"""
+import sys, time
+from types import SimpleNamespace
+from trainwright.cli.main import main
+sys.modules["trainwright.cli.jobs"] = SimpleNamespace(run=lambda argv: [print("a line") for _ in range({lines})] and 0)
+sys.stdin.read()
+sys.exit(main(["jobs", "show"]))
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, stderr=-1) as process:
+        process.stdout.close()
+        process.stdin.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 141
+
+
+def test_another_pipe_that_breaks_is_raised(monkeypatch, capfd):
+    def run(argv):
+        raise BrokenPipeError("of a data worker")
+
+    monkeypatch.setattr("trainwright.cli.jobs.run", run)
+    with pytest.raises(BrokenPipeError, match="of a data worker"):
+        main(["jobs", "list"])
+
+
 def test_help_and_version(capsys):
     for argv, text in ((["--help"], "train a small model of Python code"), (["--version"], "trainwright 0.")):
         with pytest.raises(SystemExit) as caught:

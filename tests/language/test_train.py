@@ -104,6 +104,25 @@ def test_a_folder_that_holds_a_run_is_refused_with_three_choices(place, capsys):
     assert steps_of("out/checkpoint-4") == 4
 
 
+def test_one_command_begins_and_goes_on(place, capsys, caplog):
+    tries = "training.try_resume_from_last_checkpoint=true"
+    content = write(place, output_dir="out")
+    assert run(content, tries) == 0  # there is nothing to go on from yet
+    assert run(content, tries, "training.max_steps=4") == 0
+    assert "Resuming from 'out/checkpoint-3' at step 3 of 4" in caplog.text
+    assert run(content, tries, "--overwrite") == 0
+    assert len(list(tiny.Path("out").glob("previous-*"))) == 1
+    for checkpoint in tiny.Path("out").glob("checkpoint-*"):
+        (checkpoint / "optimizer.pt").write_bytes(b"")
+    capsys.readouterr()
+    assert run(content, tries, "training.max_steps=4") == 2
+    assert "'out': all are damaged (checkpoint-3: optimizer.pt" in capsys.readouterr().err
+
+    content = write(place, drop=("output_dir",))
+    assert run(content, tries) == run(content, tries, "training.max_steps=4") == 0
+    assert steps_of("runs/mine-1/checkpoint-4") == 4
+
+
 def test_batches_of_similar_lengths_and_workers(place):
     def spread(strategy):
         content = write(place, train_sampling_strategy=strategy, max_steps=20)

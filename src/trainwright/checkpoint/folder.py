@@ -156,6 +156,11 @@ def misnamed(output_dir: Path) -> list[Path]:
     return [path for path in _inside(output_dir) if _ALIKE.match(path.name) and not _NAME.fullmatch(path.name)]
 
 
+def holds_any(output_dir: Path) -> bool:
+    """Whether a run's folder holds a checkpoint, whole or damaged."""
+    return bool(checkpoints(output_dir) or misnamed(output_dir))
+
+
 def _inside(output_dir: Path) -> list[Path]:
     return [path for path in output_dir.iterdir() if path.is_dir()] if output_dir.is_dir() else []
 

@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 from typing import Any
-
-from trainwright.checkpoint.check import newest_valid
-from trainwright.jobs import places
 
 
 @contextmanager
@@ -19,13 +15,6 @@ def running(name: str, params: dict[str, Any]) -> Iterator[None]:
 
     with tracked(name, params):
         yield
-
-
-def has_checkpoint(folder: Path) -> bool | None:
-    """Return True to resume; None where the queue begins a job anew that had not saved yet."""
-    if places.resumes() and newest_valid(folder)[0] is None:
-        return None
-    return True
 
 
 def changed(config: Any, prefix: str = "") -> dict[str, Any]:

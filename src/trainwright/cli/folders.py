@@ -27,7 +27,8 @@ _LIBRARIES = (
 def choose(config: TrainingConfig, file: Path, resume: bool, new: bool, overwrite: bool) -> None:
     """Decide the run's folder, and note it in the configuration.
 
-    Without `training.output_dir` it is runs/<name>-<n>, the next number that is free; with `resume` the last one.
+    Without `training.output_dir` it is runs/<name>-<n>, the next number that is free; with `resume` the last one, and
+    with `training.try_resume_from_last_checkpoint` the last one if there is one.
 
     Raises:
         ConfigError: the folder holds another run, or several processes would have to choose one.
@@ -40,7 +41,8 @@ def choose(config: TrainingConfig, file: Path, resume: bool, new: bool, overwrit
         taken = numbered(RUNS / name)
         if resume and not taken:
             raise ConfigError(f"There is no run '{RUNS / name}-<n>' to go on with.")
-        number = taken[-1] if resume else (taken[-1] + 1 if taken else 1)
+        last = taken[-1] if taken else 0
+        number = last if last and (resume or params.try_resume_from_last_checkpoint) else last + 1
         params.output_dir = str(RUNS / f"{name}-{number}")
         return
     folder = Path(params.output_dir).expanduser()

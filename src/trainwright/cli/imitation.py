@@ -64,7 +64,7 @@ def train(sections: dict[str, Any], name: str, resume: bool) -> Any:
     """
     import yaml
 
-    from trainwright.checkpoint.check import newest_valid
+    from trainwright.checkpoint.folder import holds_any
     from trainwright.cli import as_job
     from trainwright.errors import ConfigError
     from trainwright.jobs import places
@@ -75,7 +75,7 @@ def train(sections: dict[str, Any], name: str, resume: bool) -> Any:
     with as_job.running(name, {key: v for key, v in flat.items() if isinstance(v, str | int | float | bool)}):
         trainer = build(sections)
         folder = trainer.run_folder
-        there = newest_valid(folder)[0] is not None
+        there = holds_any(folder)
         if there and not resume:
             raise ConfigError(
                 f"train.output_dir '{folder}' holds another run. --resume goes on with it; else give another folder: "

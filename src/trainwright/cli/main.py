@@ -1,15 +1,19 @@
 """The command line. Commands are imported when they are called, so that `--help` answers at once.
 
 Exit codes: 0 done, 2 the user's mistake and 1 a run that could not end well (one sentence), 1 a fault of ours (with
-traceback), 128 + n at signal n.
+traceback), 128 + n at signal n, 141 where nobody reads the output any more.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import os
+import select
+import signal
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 from trainwright import __version__
 from trainwright.errors import DivergenceError, Interrupted, SaveError, TrainwrightError
@@ -30,7 +34,32 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code."""
+    """Run a command and return its exit code; quietly where what reads its output, such as `head`, has left."""
+    try:
+        try:
+            return _main(argv)
+        finally:
+            print(end="", flush=True)  # so that what cannot be written is noticed here
+    except BrokenPipeError as error:
+        unread = [stream for stream in (sys.stdout, sys.stderr) if _is_unread(stream)]
+        if not unread:
+            raise  # another pipe
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in unread:
+            os.dup2(nowhere, stream.fileno())  # what is left in its buffer goes there
+        for note in getattr(error, "__notes__", ()):  # of a training: how to go on with it
+            print(note, file=sys.stderr)
+        return 128 + signal.SIGPIPE
+
+
+def _is_unread(stream: TextIO) -> bool:
+    """Whether a stream is a pipe that nobody reads any more."""
+    poll = select.poll()
+    poll.register(stream, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _main(argv: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(
         prog="trainwright", description="One training engine, and runs that never lose a step."
     )

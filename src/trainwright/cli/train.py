@@ -37,16 +37,16 @@ def run(argv: Sequence[str]) -> int:
             raise ConfigError(f"'{args.resume}' is no run's folder: it holds no {RUN_CONFIG}.")
         overrides = [f"training.output_dir={args.resume}", *overrides]
     config = load_checked(args.config, overrides).config
-    args.resume = args.resume or places.resumes()
-    folders.choose(config, args.config, bool(args.resume), args.new, args.overwrite)
+    params, begun_again = config.training, places.resumes()
+    if args.new or args.overwrite:
+        params.try_resume_from_last_checkpoint = False
+    folders.choose(config, args.config, bool(args.resume or begun_again), args.new, args.overwrite)
 
-    from trainwright.config.build import build
+    from trainwright.config.build import build, newest, starting_point
 
-    params = config.training
     with as_job.running(params.run_name or args.config.stem, as_job.changed(config)):
         trainer = build(config)
         folders.describe(config, argv)
-        wanted = params.resume_from_checkpoint or params.try_resume_from_last_checkpoint
-        folder = Path(params.output_dir or "")
-        trainer.train(resume_from_checkpoint=as_job.has_checkpoint(folder) if args.resume else wanted or None)
+        goes_on = args.resume or (begun_again and newest(params))
+        trainer.train(resume_from_checkpoint=True if goes_on else starting_point(params))
     return 0

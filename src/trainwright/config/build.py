@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainwright.checkpoint import folder
 from trainwright.config.base import BaseTrainer
 from trainwright.config.load import check
-from trainwright.config.params import UPSTREAM
+from trainwright.config.params import UPSTREAM, TrainingParams
 from trainwright.config.schema import TrainingConfig
 from trainwright.config.translate import argument_values
 from trainwright.tasks.language.holder import Holder
@@ -57,10 +59,25 @@ def build(config: TrainingConfig) -> BaseTrainer:
     return ConfiguredTrainer(config)
 
 
+def newest(params: TrainingParams) -> bool | None:
+    """Return True, which is the newest checkpoint, where the output folder holds one, be it damaged; else None."""
+    return True if folder.holds_any(Path(params.output_dir or "output").expanduser()) else None
+
+
+def starting_point(params: TrainingParams) -> str | bool | None:
+    """Return what to go on from: `resume_from_checkpoint`, or with `try_resume_from_last_checkpoint` the newest
+    checkpoint where there is one; None to begin."""
+    return params.resume_from_checkpoint or (newest(params) if params.try_resume_from_last_checkpoint else None)
+
+
 def train(config: TrainingConfig) -> Any:
     """Train what a configuration describes; return the trainer's output.
 
-    It goes on from `training.resume_from_checkpoint`, or with `try_resume_from_last_checkpoint` from the newest one.
+    It goes on from `training.resume_from_checkpoint`, or with `try_resume_from_last_checkpoint` from the newest one, if
+    there is one.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be gone on from, or all of them are damaged.
     """
-    params = config.training
-    return build(config).train(params.resume_from_checkpoint or params.try_resume_from_last_checkpoint or None)
+    trainer = build(config)
+    return trainer.train(starting_point(config.training))

@@ -13,6 +13,7 @@ import yaml
 
 from trainwright.args.training import TrainingArguments
 from trainwright.checkpoint.check import newest_valid
+from trainwright.checkpoint.folder import holds_any
 from trainwright.config.sections import check_keys, plain, required
 from trainwright.config.translate import ARGUMENTS
 from trainwright.engine.generation import Generation
@@ -139,7 +140,7 @@ class TrainerPipeline:
         """
         trainer = self._built()
         wanted: str | bool | None = self.resumes if resume_from_checkpoint is None else resume_from_checkpoint
-        if wanted is True and newest_valid(trainer.run_folder)[0] is None:
+        if wanted is True and not holds_any(trainer.run_folder):
             wanted = None
         trainer.strategy.on_main(self._describe)
         output = trainer.train(resume_from_checkpoint=wanted or None)
