@@ -134,6 +134,49 @@ class StatefulLoader(DataLoader):
         self.began, self.skip = state["began"], state["given"]
 
 
+class Mixture:
+    """A loader of the user's own, whose rows come from its own generator; that is part of its state."""
+
+    def __init__(self) -> None:
+        self.random = random.Random(9)
+        self.next = 0
+
+    def __len__(self) -> int:
+        return 7
+
+    def __iter__(self) -> Any:
+        data = rows()
+        while self.next < len(self):
+            self.next += 1
+            picked = [data[self.random.randrange(ROWS)] for _ in range(4)]
+            yield {name: torch.stack([row[name] for row in picked]) for name in picked[0]}
+        self.next = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"random": self.random.getstate(), "next": self.next}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.random.setstate(state["random"])
+        self.next = state["next"]
+
+
+class Told(Dataset):
+    """Rows that depend on the pass, of which the dataset is told."""
+
+    def __init__(self) -> None:
+        self.rows = rows()
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return {**self.rows[index], "x": self.rows[index]["x"] + self.epoch}
+
+
 class Sampler(torch.utils.data.Sampler):
     """A batch sampler whose own generator goes on from pass to pass."""
 
@@ -223,7 +266,14 @@ CASES: dict[str, tuple[Any, dict[str, Any], str]] = {
         "second pass",
     ),
     "ready loader over a stream": (lambda: DataLoader(Stream(True), batch_size=4), {}, "second pass"),
+    "ready loader, told of passes, persistent workers": (
+        lambda: DataLoader(Told(), batch_size=4, num_workers=2, persistent_workers=True),
+        {},
+        "second pass",
+    ),
     "stateful loader": (stateful_loader, {}, "second pass"),
+    "stateful loader, saved between passes": (stateful_loader, {"save_strategy": "epoch"}, "end of a pass"),
+    "stateful loader that draws for every batch": (Mixture, {}, "second pass"),
     "loader of another class": (lambda: OtherLoader(rows(), batch_size=4, shuffle=True), {}, "second pass"),
 }
 
@@ -257,7 +307,7 @@ def trainer(name: str, folder: Path, seed: int = 0) -> Watched:
         Net(),
         TrainingArguments(str(folder), **{**settings, **changes}),
         eval_dataset=rows(8),
-        **{"train_loader" if isinstance(given, DataLoader) else "train_dataset": given},
+        **{"train_loader" if isinstance(given, DataLoader | Mixture) else "train_dataset": given},
     )
     made.seen = {}
     return made

@@ -89,6 +89,36 @@ def test_a_ready_loader_loads_no_row_again(tmp_path):
     assert Counting.fetched == 3 * 4
 
 
+@pytest.mark.parametrize("within", [False, True])
+def test_samplers_are_told_the_pass(tmp_path, within):
+    class Shuffled(cases.Sampler):
+        epoch = 0
+
+        def set_epoch(self, epoch):
+            self.epoch = epoch
+
+        def __iter__(self):
+            return iter(torch.randperm(8, generator=torch.Generator().manual_seed(self.epoch)).tolist())
+
+    class Orders(cases.Trainer):
+        def training_step(self, model, inputs, num_items_in_batch=None):
+            orders.extend(inputs["labels"].tolist())
+            return super().training_step(model, inputs, num_items_in_batch)
+
+    orders: list[float] = []
+    data = [{"x": torch.ones(4), "labels": torch.tensor(float(i))} for i in range(8)]
+    batches = torch.utils.data.BatchSampler(Shuffled(), 4, drop_last=False)
+    loader = (
+        cases.DataLoader(data, batch_sampler=batches)
+        if within
+        else cases.DataLoader(data, batch_size=4, sampler=Shuffled())
+    )
+    args = cases.TrainingArguments(str(tmp_path), num_train_epochs=3, use_cpu=True, disable_tqdm=True)
+    Orders(cases.Net(), args, train_loader=loader).train()
+    alone = [torch.randperm(8, generator=torch.Generator().manual_seed(epoch)).tolist() for epoch in range(3)]
+    assert orders == [index for order in alone for index in order]
+
+
 def test_augmentation_is_the_same_with_and_without_workers(runs):
     alone, with_workers = runs[0]["augmented"], runs[0]["augmented, workers"]
     assert alone["seen"] == with_workers["seen"]

@@ -199,11 +199,18 @@ class SequentialLoader:
 
 
 def set_epoch(part: Any, epoch: int) -> None:
-    """Call `set_epoch` on a loader, its dataset and its samplers, where they have it."""
-    for owner in (part, *(getattr(part, name, None) for name in ("dataset", "sampler", "batch_sampler"))):
+    """Call `set_epoch` on a loader, its dataset and its samplers, where they have it, once on each."""
+    batches = getattr(part, "batch_sampler", None)
+    owners = (part, getattr(part, "dataset", None), batches, *samplers(part))
+    for owner in {id(owner): owner for owner in owners}.values():
         tell = getattr(owner, "set_epoch", None)
         if tell is not None:
             tell(epoch)
+
+
+def samplers(loader: Any) -> tuple[Any, ...]:
+    """Return what draws the rows of a ready loader: its sampler and the one that its batch sampler is made of."""
+    return getattr(loader, "sampler", None), getattr(getattr(loader, "batch_sampler", None), "sampler", None)
 
 
 def draw_once(generator: torch.Generator | None = None) -> None:

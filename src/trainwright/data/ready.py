@@ -65,7 +65,7 @@ class DrawnSource:
         collate = Collate(convert if loader.batch_sampler is not None else OneRow(convert))
         drawing = seed if may_draw(loader.dataset, convert) else None
         self.rebuilt: DataLoader = DataLoader(
-            RowFetcher(loader.dataset, collate, drawing),
+            RowFetcher(loader.dataset, collate, drawing, epochs=True),
             batch_sampler=self.batches,
             collate_fn=as_it_is,
             generator=new_generator(seed),
@@ -131,15 +131,8 @@ class ForeignSource:
         """Yield the batches of a pass after the first `position`."""
         set_epoch(self.loader, epoch)
         now = randomness.host_states()
-        if position and self.saved is not None:
-            saved, self.saved = self.saved, None
-            self.loader.load_state_dict(saved["loader"])
-            with reading(self.loader) as batches:
-                first = list(islice(batches, 1))
-                randomness.restore_host(now)  # finding the place may have drawn
-                randomness.restore_own(saved["generators"], *self._owners())
-                yield from first
-                yield from batches
+        if self.saved is not None:
+            yield from self._go_on(position, now)
             return
         if position == 0:
             self.pass_began = {"streams": now, "generators": randomness.own_states(*self._owners())}
@@ -151,6 +144,23 @@ class ForeignSource:
                 self._skip(batches, position)
                 randomness.restore_host(now)
             yield from batches
+
+    def _go_on(self, position: int, now: dict[str, Any]) -> Generator[Any]:
+        """Yield what is left of a pass after the loader's own state, which puts back its generators too.
+
+        Where the pass is to begin, a state may still be that of the end of the pass before, which gives nothing.
+        """
+        saved, self.saved = self.saved, None
+        self.loader.load_state_dict(saved["loader"])
+        with reading(self.loader) as batches:
+            first = list(islice(batches, 1))
+            if position or first:
+                randomness.restore_host(now)  # finding the place may have drawn
+            yield from first
+            yield from batches
+        if position == 0 and not first:
+            with reading(self.loader) as batches:
+                yield from batches
 
     def _skip(self, batches: Iterator[Any], position: int) -> None:
         self.note(
@@ -174,8 +184,7 @@ class ForeignSource:
         if self.saved is not None:  # not begun to read yet
             return {"loader_state": self.saved}
         if has_state(self.loader):
-            state = {"loader": self.loader.state_dict(), "generators": randomness.own_states(*self._owners())}
-            return {"loader_state": state}
+            return {"loader_state": {"loader": self.loader.state_dict()}}
         return {"pass_began": self.pass_began}
 
     def _owners(self) -> tuple[Any, ...]:

@@ -11,7 +11,15 @@ from trainwright.data.columns import check_columns, column_names
 from trainwright.data.fingerprint import content_of
 from trainwright.data.kinds import is_prepared, is_stream, length_of, may_draw
 from trainwright.data.lengths import row_lengths
-from trainwright.data.loader import PlannedBatches, PlannedLoader, SequentialLoader, Source, TrainLoader, new_generator
+from trainwright.data.loader import (
+    PlannedBatches,
+    PlannedLoader,
+    SequentialLoader,
+    Source,
+    TrainLoader,
+    new_generator,
+    samplers,
+)
 from trainwright.data.plan import Batching, Order, Plan
 from trainwright.data.ready import DrawnSource, EveryNth, ForeignSource, OneRow
 from trainwright.data.rows import Collate, RowFetcher, as_it_is
@@ -64,7 +72,7 @@ def source_of(trainer: Trainer, loader: Any) -> Source:
 
 def divides_itself(loader: Any) -> bool:
     """Whether a loader gives every rank its own batches already."""
-    return isinstance(getattr(loader, "sampler", None), DistributedSampler) or is_prepared(loader)
+    return is_prepared(loader) or any(isinstance(one, DistributedSampler) for one in samplers(loader))
 
 
 def divided_stream(trainer: Trainer, loader: DataLoader) -> DataLoader:
