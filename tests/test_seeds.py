@@ -249,6 +249,39 @@ def test_hyperparameter_search(sets):
     assert len(optuna.load_study(study_name="search", storage=storage).trials) == 3
 
 
+def test_a_search_that_was_stopped_tries_the_same_point_and_then_new_ones(tmp_path):
+    import optuna
+
+    from trainwright import Trainer, TrainerCallback, TrainingArguments
+
+    class Stops(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.trial_name == "run-1":
+                raise SystemExit(143)  # as a signal does
+
+    def search(callbacks, n_trials=4):
+        args = TrainingArguments(tmp_path / "out", max_steps=1, eval_strategy="steps", save_strategy="no", report_to=[])
+        data = tiny.line_rows(8)
+        trainer = Trainer(
+            None, args, train_dataset=data, eval_dataset=data, model_init=lambda: tiny.new_line(), callbacks=callbacks
+        )
+        trainer.hyperparameter_search(
+            lambda trial: {"learning_rate": trial.suggest_float("rate", 0, 1)}, n_trials=n_trials
+        )
+
+    with pytest.raises(SystemExit):
+        search([Stops()])
+    search([])
+    search([])  # it is complete
+    storage = f"sqlite:///{tmp_path}/out/hyperparameter_search.db"
+    trials = optuna.load_study(study_name="search", storage=storage).trials
+    assert [trial.state.name for trial in trials] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE", "COMPLETE"]
+    rates = [trial.params["rate"] for trial in trials]
+    assert rates[1] == rates[2]
+    assert len(set(rates)) == 4
+    assert not (tmp_path / "out" / ".trainwright.lock").exists()
+
+
 def test_minimal_names_the_text_column_and_the_line_that_tokenises_it(place):
     from trainwright import AutoModelForCausalLM, DataError, Trainer
 

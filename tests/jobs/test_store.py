@@ -16,7 +16,7 @@ import sqlalchemy as sql
 
 from trainwright.errors import JobError
 from trainwright.jobs import health, places, processes, schema
-from trainwright.jobs.journal import Journal, read_journal
+from trainwright.jobs.journal import Journal, append, read_journal
 from trainwright.jobs.store import Store
 from trainwright.jobs.tracking import Tracking, tracked
 
@@ -244,6 +244,24 @@ def test_a_number_is_no_process(store):
     assert not processes.lives(gone.pid, None)
 
 
+@pytest.mark.skipif(processes.boot() is None, reason="the system has no name for the time between two starts")
+def test_a_number_of_before_the_machine_began_anew_is_another_process(store, monkeypatch):
+    """Times count from the machine's start, so after the next one a process may have number and time of an old one."""
+    for job, began_in, status in (
+        ("now", processes.boot(), "RUNNING"),
+        ("old", "another", "LOST"),
+        ("0.1.0", None, "RUNNING"),
+    ):
+        folder = places.job_folder(job)
+        folder.mkdir(parents=True)
+        pid, host = os.getpid(), processes.hostname()
+        words = {"name": job, "params": {}, "pid": pid, "pid_created": processes.created(pid), "host": host}
+        worker = f"{host}:{pid}:{processes.created(pid)}"
+        append(folder / places.JOURNAL, "start", **words, worker=worker, **({"boot": began_in} if began_in else {}))
+        health.sweep(store)
+        assert store.find(job)["status"] == status
+
+
 def test_a_clock_that_is_set_makes_no_process_another_one(monkeypatch):
     """psutil's times of this machine move with the clock: the machine's beginning is now minus how long it runs."""
     before, old = processes.created(os.getpid()), psutil.Process().create_time()  # 0.1.0 noted the latter
@@ -295,7 +313,7 @@ def test_names_and_beginnings(store):
 def test_a_database_of_a_newer_version_is_refused(store):
     with store.engine.begin() as connection:
         connection.execute(schema.versions.update().values(version=99))
-    with pytest.raises(JobError, match="has version 99, and this Trainwright knows 2: a newer one made it"):
+    with pytest.raises(JobError, match="has version 99, and this Trainwright knows 3: a newer one made it"):
         Store(store.url)
 
 
@@ -309,7 +327,7 @@ def test_an_empty_database_of_version_none_is_brought_up(store, monkeypatch):
     assert newer.find(job)["params"] == {"a": 1}
     with newer.engine.begin() as connection:
         assert sql.inspect(connection).has_table("more")
-        assert connection.execute(sql.select(schema.versions.c.version)).scalars().all() == [3]
+        assert connection.execute(sql.select(schema.versions.c.version)).scalars().all() == [4]
     newer.close()
 
 

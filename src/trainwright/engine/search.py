@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from copy import copy
 from dataclasses import fields
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainwright.args.foreign import check
 from trainwright.args.training import ArgumentFields
+from trainwright.checkpoint.lock import RunLock
 from trainwright.errors import ConfigError, did_you_mean, missing_package
 from trainwright.state import BestRun
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 STUDY = "hyperparameter_search.db"
 _OF_THE_STUDY = ("storage", "study_name", "sampler", "pruner", "load_if_exists")
+_AGAIN = "again"  # at a trial: the number of the stopped one whose point it has
 _SPEED = ("_runtime", "_per_second", "_compilation_time")
 
 
@@ -50,7 +53,8 @@ def hyperparameter_search(
     """Train with different arguments and return the best.
 
     The trials are kept in `hyperparameter_search.db` in the output folder: a search that was stopped goes on with
-    the trials that are left of `n_trials`.
+    the trials that are left of `n_trials`, and tries again what it was trying. By default points are drawn by a
+    `TPESampler` seeded with `args.seed` plus the number of trials there are.
 
     Args:
         hp_space: a trial to argument names and values.
@@ -62,7 +66,7 @@ def hyperparameter_search(
         kwargs: passed to optuna's `create_study` (storage, study_name, sampler, pruner, load_if_exists) and `optimize`.
 
     Raises:
-        ConfigError: no model_init, another backend, or optuna is not installed.
+        ConfigError: no model_init, another backend, optuna is not installed, or another search is in the folder.
     """
     if trainer.model_init is None:
         raise ConfigError("A hyperparameter search starts every trial with a new model: give model_init=, not model=.")
@@ -72,13 +76,17 @@ def hyperparameter_search(
         import optuna
     except ImportError:
         raise missing_package("optuna", "hpo", "A hyperparameter search") from None
-    study = _study(optuna, trainer, direction, kwargs)
     search = _Search(trainer, hp_space or default_space, compute_objective or default_objective, hp_name)
-    done = len([t for t in study.trials if t.state.is_finished()])
-    try:
-        study.optimize(search.objective, n_trials=max(0, n_trials - done), **kwargs)
-    finally:
-        search.restore()
+    is_alone = "storage" not in kwargs  # one that is given may be shared with other processes
+    with _only_search(Path(trainer.args.output_dir or ".")) if is_alone else nullcontext():
+        study = _study(optuna, trainer, direction, kwargs)
+        if is_alone:
+            _try_again(optuna, study)
+        done = sum(trial.state.is_finished() - (_AGAIN in trial.user_attrs) for trial in study.trials)
+        try:
+            study.optimize(search.objective, n_trials=max(0, n_trials - done), **kwargs)
+        finally:
+            search.restore()
     if isinstance(direction, str):
         return _best(study.best_trial)
     return [_best(trial) for trial in study.best_trials]
@@ -91,9 +99,32 @@ def _study(optuna: Any, trainer: Trainer, direction: str | list[str], kwargs: di
     given.setdefault("load_if_exists", True)
     given.setdefault("storage", f"sqlite:///{(folder / STUDY).resolve()}")
     given.setdefault("study_name", "search")
-    given.setdefault("sampler", optuna.samplers.TPESampler(seed=trainer.args.seed))
     goal = {"direction": direction} if isinstance(direction, str) else {"directions": direction}
-    return optuna.create_study(**goal, **given)
+    study = optuna.create_study(**goal, **given)
+    if "sampler" not in given:  # one that begins anew with the same seed would draw the same points again
+        study.sampler = optuna.samplers.TPESampler(seed=trainer.args.seed + len(study.trials))
+    return study
+
+
+@contextmanager
+def _only_search(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = RunLock(folder)
+    lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _try_again(optuna: Any, study: Any) -> None:
+    """End the trials that a stopped process left, and put their points first."""
+    state = optuna.trial.TrialState
+    known = {trial.user_attrs.get(_AGAIN) for trial in study.trials}
+    for trial in study.get_trials(states=[state.RUNNING]):
+        if trial.number not in known:
+            study.enqueue_trial(trial.params, user_attrs={_AGAIN: trial.number})
+        study.tell(trial.number, state=state.FAIL)
 
 
 class _Search:

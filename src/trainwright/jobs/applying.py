@@ -20,7 +20,7 @@ NEW: dict[str, Any] = {
     "name": "job", "experiment": "default", "status": RUNNING, "params": {}, "data": {}, "progress": 0.0, "moved": {},
     "attempt": 1, "restarts": 0, "gpus": 0, "folder": "",
 }  # fmt: skip
-_FACTS = ("pid", "pid_created", "host", "cwd", "worker")
+_FACTS = ("pid", "pid_created", "boot", "host", "cwd", "worker")
 _ONCE = ("name", "experiment", "command", "params", "cwd", "restarts", "after", "gpus")
 
 

@@ -38,7 +38,7 @@ def is_alive(store: Store, job: Job) -> bool:
     if not _is_elsewhere(job):
         if job["pid"] is None:
             return time.time() - (job["started"] or job["created"]) < _STARTING_SECONDS
-        return processes.lives(job["pid"], job["pid_created"])
+        return processes.lives(job["pid"], job["pid_created"], job["boot"])
     heard, since = store.heard.get(job["id"], (None, 0.0))
     if heard != job["heartbeat"] or not since:
         since = time.monotonic()
@@ -60,7 +60,8 @@ def _its_worker_lives(job: Job) -> bool:
     """Whether the worker that began a job is there to read its exit code, and so knows better how it ended."""
     parts = (job["worker"] or "").rsplit(":", 2)  # machine, number and beginning of its process
     try:
-        return parts[0] == processes.hostname() and processes.lives(int(parts[1]), float(parts[2]))
+        here = parts[0] == processes.hostname()
+        return here and processes.lives(int(parts[1]), float(parts[2]), job["boot"])
     except (IndexError, ValueError):
         return False
 

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -21,6 +22,13 @@ _LONGEST_UPTIME = 1e9  # seconds; larger times are of the wall clock
 def hostname() -> str:
     """Return this machine's name."""
     return socket.gethostname()
+
+
+@cache
+def boot() -> str | None:
+    """Return what names the time from this machine's start to its next one; None where the system has no such name."""
+    name = Path("/proc/sys/kernel/random/boot_id")
+    return name.read_text().strip() if name.exists() else None
 
 
 def created(pid: int) -> float | None:
@@ -53,9 +61,15 @@ def _created_by_wall_clock(pid: int) -> float | None:
         return None
 
 
-def lives(pid: int | None, since: float | None) -> bool:
-    """Whether the very process that began then lives, and not a later one of the same number."""
-    if pid is None:
+def lives(pid: int | None, since: float | None, began_in: str | None = None) -> bool:
+    """Whether the very process that began then lives, and not a later one of the same number.
+
+    Args:
+        pid: its number.
+        since: what `created` gave for it; None if that is not known.
+        began_in: what `boot` gave; None if that is not known.
+    """
+    if pid is None or began_in not in (None, boot()):
         return False
     found = _created_by_wall_clock(pid) if since is not None and since > _LONGEST_UPTIME else created(pid)
     return found is not None and (since is None or abs(found - since) < 1.0)

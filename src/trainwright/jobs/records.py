@@ -79,7 +79,7 @@ _NAMED: dict[str, Callable[[Any], Any]] = {
 }  # fmt: skip
 _KINDS: dict[str, dict[str, Callable[[Any], Any]]] = {
     "submit": {**_NAMED, "after": _perhaps(_NAME), "gpus": _perhaps(_NUMBER)},
-    "start": {**_NAMED, "pid": _NUMBER, "pid_created": _perhaps(values.finite), "host": _NAME,
+    "start": {**_NAMED, "pid": _NUMBER, "pid_created": _perhaps(values.finite), "boot": _perhaps(_NAME), "host": _NAME,
               "attempt": _perhaps(_NUMBER), "worker": _perhaps(_NAME)},
     "metric": {"t": values.finite, "name": _NAME, "value": _perhaps(values.number), "step": values.whole},
     "progress": {"t": values.finite, "progress": _perhaps(values.finite), "step": _perhaps(values.whole),

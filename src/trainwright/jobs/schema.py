@@ -18,6 +18,7 @@ from sqlalchemy import (
     Text,
     inspect,
     select,
+    text,
 )
 
 from trainwright.errors import JobError
@@ -48,6 +49,7 @@ jobs = Table(
     Column("host", String(200)),
     Column("pid", Integer),
     Column("pid_created", Float),
+    Column("boot", String(40)),  # of the machine, when the process began
     Column("progress", Float, nullable=False),
     Column("step", BigInteger),
     Column("total_steps", BigInteger),
@@ -116,7 +118,12 @@ def _attempts(connection: Connection) -> None:
     META.create_all(connection, [attempts])
 
 
-MIGRATIONS: list[Callable[[Connection], None]] = [_first, _attempts]
+def _boot(connection: Connection) -> None:
+    if "boot" not in [column["name"] for column in inspect(connection).get_columns("jobs")]:  # step 0 makes all of it
+        connection.execute(text("ALTER TABLE jobs ADD COLUMN boot VARCHAR(40)"))
+
+
+MIGRATIONS: list[Callable[[Connection], None]] = [_first, _attempts, _boot]
 """Step n takes a database of version n to version n + 1."""
 
 

@@ -156,8 +156,9 @@ class Store:
         """Put a job that has ended into the queue again; False where someone else was first."""
         table = schema.jobs
         change = table.update().where(table.c.id == job, table.c.status.in_(ENDED), table.c.attempt == attempt)
-        fresh = {"status": QUEUED, "attempt": attempt + 1, "pid": None, "worker": None, "stop_requested": None,
-                 "ended": None, "message": None, "traceback": None, "heartbeat": None}  # fmt: skip
+        fresh = {"status": QUEUED, "attempt": attempt + 1, "pid": None, "boot": None, "worker": None,
+                 "stop_requested": None, "ended": None, "message": None, "traceback": None,
+                 "heartbeat": None}  # fmt: skip
         with self.engine.begin() as connection:
             return connection.execute(change.values(**fresh)).rowcount == 1
 

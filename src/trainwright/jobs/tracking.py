@@ -73,7 +73,7 @@ class Tracking:
         os.environ[places.OWNER] = f"{self.id}:{pid}"
         self.journal.add(
             "start", name=name, experiment=experiment, params=self.params, pid=pid, attempt=self.attempt,
-            pid_created=processes.created(pid), host=processes.hostname(), cwd=str(Path.cwd()),
+            pid_created=processes.created(pid), boot=processes.boot(), host=processes.hostname(), cwd=str(Path.cwd()),
             command=commands.of_this_process(), worker=os.environ.get(places.WORKER),
         )  # fmt: skip
         try:

@@ -124,7 +124,7 @@ class Worker:
             )  # fmt: skip
         self.children[job["id"]] = child
         self.store.update(job["id"], [RUNNING], pid=child.pid, pid_created=processes.created(child.pid),
-                          folder=str(folder))  # fmt: skip
+                          boot=processes.boot(), folder=str(folder))  # fmt: skip
 
     def _reap(self) -> None:
         """Read the last word of children that ended; what they did not say, their exit code says."""
@@ -151,7 +151,7 @@ class Worker:
         """Send SIGTERM to a job that is asked to stop and goes on, then SIGKILL."""
         if job["stop_requested"] is None or job["worker"] is None or job["pid"] is None:
             return
-        if not processes.lives(job["pid"], job["pid_created"]):
+        if not processes.lives(job["pid"], job["pid_created"], job["boot"]):
             return
         now, wait = time.monotonic(), job["data"].get("grace", self.grace)
         asked = self.asked.setdefault(job["id"], now)
