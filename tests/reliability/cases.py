@@ -191,6 +191,44 @@ class Sampler(torch.utils.data.Sampler):
         return iter(order[: ROWS // 4 * 4].reshape(-1, 4).tolist())
 
 
+class Counting(torch.utils.data.Sampler):
+    """A sampler whose order follows from the passes that it has counted, and from the last order."""
+
+    def __init__(self) -> None:
+        self.passes = self.epoch = 0
+        self.order = list(range(ROWS))
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return ROWS
+
+    def __iter__(self) -> Any:
+        random.Random(f"{self.passes} {self.epoch}").shuffle(self.order)
+        self.passes += 1
+        return iter(list(self.order))
+
+
+class CountingStream(IterableDataset):
+    """A stream that begins further on in every pass."""
+
+    def __init__(self) -> None:
+        self.passes = self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Any:
+        self.passes += 1
+        first = self.passes + 5 * self.epoch
+        return iter(rows()[first:] + rows()[:first])
+
+
+def counting_loader(kind: type[DataLoader] = DataLoader) -> DataLoader:
+    return kind(rows(), batch_sampler=torch.utils.data.BatchSampler(Counting(), 4, drop_last=False))
+
+
 def hub_stream(buffer: bool) -> Any:
     import datasets
 
@@ -255,6 +293,33 @@ CASES: dict[str, tuple[Any, dict[str, Any], str]] = {
     "ready loader": (lambda: DataLoader(rows(), batch_size=4, shuffle=True), {}, "second pass"),
     "ready loader with its own generator": (seeded_loader, {}, "second pass"),
     "ready loader with its own sampler": (lambda: DataLoader(rows(), batch_sampler=Sampler()), {}, "second pass"),
+    "ready loader with its own generator, saved between passes": (
+        seeded_loader,
+        {"save_strategy": "epoch"},
+        "end of a pass",
+    ),
+    "ready loader whose sampler counts its passes": (counting_loader, {}, "second pass"),
+    "ready loader whose sampler counts its passes, saved between passes": (
+        counting_loader,
+        {"save_strategy": "epoch"},
+        "end of a pass",
+    ),
+    "loader of another class whose sampler counts its passes": (
+        lambda: counting_loader(OtherLoader),
+        {"save_strategy": "epoch"},
+        "end of a pass",
+    ),
+    "stream that counts its passes": (CountingStream, {}, "second pass"),
+    "stream that counts its passes, saved between passes": (
+        CountingStream,
+        {"save_strategy": "epoch"},
+        "end of a pass",
+    ),
+    "stream with its own generator, saved between passes": (
+        OwnGenerator,
+        {"save_strategy": "epoch"},
+        "end of a pass",
+    ),
     "ready loader, augmented, workers": (
         lambda: DataLoader(Augmented(), batch_size=4, shuffle=True, num_workers=2),
         {},

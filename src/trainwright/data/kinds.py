@@ -44,6 +44,11 @@ def _shuffles_in_a_buffer(data: Any) -> bool:
     return False
 
 
+def is_of_library(value: Any) -> bool:
+    """Whether an object is of a class of torch or of another library that is known here."""
+    return type(value).__module__.startswith((*_KNOWN_LIBRARIES, "accelerate."))
+
+
 def may_draw(dataset: Any, collator: Any) -> bool:
     """Whether fetching or collating may draw random numbers: wherever one of them is code of the user."""
     return not (_is_steady_dataset(dataset) and _is_steady_collator(collator))

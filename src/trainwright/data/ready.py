@@ -14,6 +14,7 @@ from trainwright import randomness
 from trainwright.data.counting import counting
 from trainwright.data.kinds import has_state, may_draw
 from trainwright.data.loader import Note, draw_once, new_generator, set_epoch
+from trainwright.data.own_state import OwnState
 from trainwright.data.rows import Collate, Indices, Repeat, RowFetcher, as_it_is, new_indices
 from trainwright.data.workers import end_workers, reading, worker_init
 from trainwright.world import World
@@ -60,7 +61,10 @@ class DrawnSource:
         self.loader = loader
         self.from_main = from_main
         self.batches = DrawnBatches(world)
+        self.own = OwnState(loader, loader.sampler, loader.batch_sampler)
         self.pass_began: dict[str, Any] = {}
+        self.pass_ended: dict[str, Any] = {}
+        self.resumed = False
         convert = loader.collate_fn
         collate = Collate(convert if loader.batch_sampler is not None else OneRow(convert))
         drawing = seed if may_draw(loader.dataset, convert) else None
@@ -75,19 +79,15 @@ class DrawnSource:
 
     def read(self, epoch: int, position: int) -> Generator[Any]:
         """Yield the micro-batches of a pass after the first `position`."""
-        owners = (self.loader, self.loader.sampler, self.loader.batch_sampler)
         now = randomness.host_states()
-        if position == 0:
-            self.pass_began = {"streams": now, "generators": randomness.own_states(*owners)}
-        elif self.pass_began:
-            randomness.restore_host(self.pass_began["streams"])
-            randomness.restore_own(self.pass_began["generators"], *owners)
+        begin_pass(self, position, now)
         set_epoch(self.loader, epoch)
         draw_once(self.loader.generator)
         self.batches.drawn = self.from_main(self._draw() if self.batches.world.is_main else None)
         self.batches.epoch, self.batches.position = epoch, position
         if position > 0:
             randomness.restore_host(now)
+        self.pass_ended = self.own.get()  # all is drawn
         with reading(self.rebuilt) as batches:
             yield from batches
 
@@ -105,12 +105,13 @@ class DrawnSource:
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the random streams as they were when this pass began."""
-        return {"pass_began": self.pass_began}
+        """Return the random streams as they were when this pass began, and what the next one begins with."""
+        return {"pass_began": self.pass_began, "pass_ended": self.pass_ended}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self.pass_began = state.get("pass_began", {})
+        self.pass_began, self.pass_ended = state.get("pass_began", {}), state.get("pass_ended", {})
+        self.resumed = True
 
 
 _KEPT = (
@@ -124,26 +125,29 @@ class ForeignSource:
     def __init__(self, loader: Any, note: Note) -> None:
         self.loader = loader
         self.note = note
+        self.own = OwnState(loader, *(getattr(loader, name, None) for name in ("sampler", "batch_sampler")))
         self.pass_began: dict[str, Any] = {}
+        self.pass_ended: dict[str, Any] = {}
+        self.resumed = False
         self.saved: Any = None
 
     def read(self, epoch: int, position: int) -> Generator[Any]:
         """Yield the batches of a pass after the first `position`."""
-        set_epoch(self.loader, epoch)
         now = randomness.host_states()
         if self.saved is not None:
+            set_epoch(self.loader, epoch)
             yield from self._go_on(position, now)
             return
-        if position == 0:
-            self.pass_began = {"streams": now, "generators": randomness.own_states(*self._owners())}
-        elif self.pass_began:
-            randomness.restore_host(self.pass_began["streams"])
-            randomness.restore_own(self.pass_began["generators"], *self._owners())
-        with reading(self.loader) as batches:
-            if position:
-                self._skip(batches, position)
-                randomness.restore_host(now)
-            yield from batches
+        begin_pass(self, position, now)
+        set_epoch(self.loader, epoch)
+        try:
+            with reading(self.loader) as batches:
+                if position:
+                    self._skip(batches, position)
+                    randomness.restore_host(now)
+                yield from batches
+        finally:
+            self.pass_ended = self.own.get()
 
     def _go_on(self, position: int, now: dict[str, Any]) -> Generator[Any]:
         """Yield what is left of a pass after the loader's own state, which puts back its generators too.
@@ -185,14 +189,27 @@ class ForeignSource:
             return {"loader_state": self.saved}
         if has_state(self.loader):
             return {"loader_state": {"loader": self.loader.state_dict()}}
-        return {"pass_began": self.pass_began}
-
-    def _owners(self) -> tuple[Any, ...]:
-        return (self.loader, *(getattr(self.loader, name, None) for name in ("sampler", "batch_sampler")))
+        return {"pass_began": self.pass_began, "pass_ended": self.pass_ended}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.saved, self.pass_began = state.get("loader_state"), state.get("pass_began", {})
+        self.pass_ended, self.resumed = state.get("pass_ended", {}), True
+
+
+def begin_pass(source: DrawnSource | ForeignSource, position: int, now: dict[str, Any]) -> None:
+    """Note what a pass begins with, or put it back where the pass is to be found again.
+
+    A resumed run that begins a pass goes on with what the pass before ended with.
+    """
+    if position == 0:
+        if source.resumed:
+            source.own.put_back(source.pass_ended)
+        source.pass_began = {"streams": now, **source.own.get()}
+    elif source.pass_began:
+        randomness.restore_host(source.pass_began["streams"])
+        source.own.put_back(source.pass_began)
+    source.resumed = False
 
 
 class EveryNth:

@@ -22,6 +22,7 @@ from trainwright import randomness
 from trainwright.data.counting import counting
 from trainwright.data.kinds import has_state
 from trainwright.data.loader import Note, draw_once, set_epoch
+from trainwright.data.own_state import OwnState
 from trainwright.data.rows import Fetched, Repeat, collator_in, draws, make_generator
 from trainwright.data.workers import end_workers, reading
 from trainwright.errors import DataError
@@ -226,7 +227,10 @@ class StreamSource:
         self.stream.stamped = True
         self.places: dict[int, Place] = {}
         self.last = -1
-        self.generators: list[Any] = []
+        self.own = OwnState(self.stream.stream)
+        self.pass_began: dict[str, Any] = {}
+        self.pass_ended: dict[str, Any] = {}
+        self.resumed = False
         self.told = False  # that the stream has no shards
         self.live = False  # whether the stream in this process stands at the place, and not still before it
 
@@ -237,23 +241,29 @@ class StreamSource:
 
     def read(self, epoch: int, position: int) -> Generator[Any]:
         """Yield the micro-batches of a pass after the first `position`."""
-        self.stream.set_epoch(epoch)
         if position == 0:
             draw_once()
             self.places, self.last, self.stream.begin = {}, -1, None
-            self.generators = randomness.own_states(self.stream.stream)
+            if self.resumed:
+                self.own.put_back(self.pass_ended)
+            self.pass_began = self.own.get()
         else:
-            randomness.restore_own(self.generators, self.stream.stream)
+            self.own.put_back(self.pass_began)
             self.stream.begin = self._in_turn()
             self._explain()
-        with reading(self.loader) as batches:
-            for stamped in batches:
-                if stamped.place.whole and self.readers > 1 and not self.told:
-                    self._tell()
-                self.last = stamped.place.shard
-                self.places[self.last] = stamped.place
-                self.live = True
-                yield stamped.batch
+        self.resumed = False
+        self.stream.set_epoch(epoch)
+        try:
+            with reading(self.loader) as batches:
+                for stamped in batches:
+                    if stamped.place.whole and self.readers > 1 and not self.told:
+                        self._tell()
+                    self.last = stamped.place.shard
+                    self.places[self.last] = stamped.place
+                    self.live = True
+                    yield stamped.batch
+        finally:
+            self.pass_ended = self.own.get()
 
     def close(self) -> None:
         """End the processes that read the shards."""
@@ -300,14 +310,17 @@ class StreamSource:
             "readers": self.readers,
             "places": [dict(vars(place)) for place in places],
             "last": self.last,
-            "generators": self.generators,
+            **self.pass_began,
+            "pass_ended": self.pass_ended,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned; other numbers of readers share the rows read evenly."""
         self.live = False
         places = [Place(**place) for place in state.get("places", [])]
-        self.last, self.generators = state.get("last", -1), state.get("generators", [])
+        self.last, self.resumed = state.get("last", -1), True
+        self.pass_began = {name: state[name] for name in ("generators", "attributes") if name in state}
+        self.pass_ended = state.get("pass_ended", {})
         if state.get("readers", self.readers) != self.readers and not any(place.whole for place in places):
             total = sum(place.rows for place in places)
             places = [Place(shard, total // self.readers, total=total) for shard in range(self.readers)]
