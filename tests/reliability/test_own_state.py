@@ -11,6 +11,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
+import transformers
 from torch import nn
 
 from tests.reliability import cases
@@ -104,10 +105,11 @@ class Broken(TrainerCallback):
         return 0
 
 
+@pytest.mark.parametrize("kind", [EarlyStoppingCallback, transformers.EarlyStoppingCallback])
 @pytest.mark.parametrize("restored", [True, False])
-def test_early_stopping_ends_where_the_straight_run_does(tmp_path, restored):
+def test_early_stopping_ends_where_the_straight_run_does(tmp_path, restored, kind):
     def build(place, **changes):
-        return made(place, callbacks=[EarlyStoppingCallback(early_stopping_patience=4)], **WATCHED, **changes)
+        return made(place, callbacks=[kind(early_stopping_patience=4)], **WATCHED, **changes)
 
     straight = build(tmp_path / "straight")
     straight.train()
@@ -119,7 +121,7 @@ def test_early_stopping_ends_where_the_straight_run_does(tmp_path, restored):
         again = build(tmp_path / "resumed")
         again.train(resume_from_checkpoint=True)
         assert again.state.global_step == 10
-        longer = made(tmp_path / "resumed", callbacks=[EarlyStoppingCallback(early_stopping_patience=6)], **WATCHED)
+        longer = made(tmp_path / "resumed", callbacks=[kind(early_stopping_patience=6)], **WATCHED)
         longer.train(resume_from_checkpoint=True)
         assert longer.state.global_step == 14
 

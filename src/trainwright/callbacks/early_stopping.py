@@ -30,9 +30,6 @@ class EarlyStoppingCallback(TrainerCallback):
             )
         if state.global_step == 0:
             self.early_stopping_patience_counter = 0
-        elif self.early_stopping_patience_counter >= self.early_stopping_patience:
-            logger.warning("The run was stopped early; a larger early_stopping_patience lets it go on.")
-            control.should_training_stop = True
 
     def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Count evaluations without improvement, before the state learns of this one's metric; NaN is none.
@@ -64,3 +61,17 @@ class EarlyStoppingCallback(TrainerCallback):
             },
             "attributes": {"early_stopping_patience_counter": self.early_stopping_patience_counter},
         }
+
+
+def stay_stopped(callbacks: list[Any], state: TrainerState, control: TrainerControl) -> None:
+    """Let a resumed run that was stopped early, by our class or by transformers', train no further step."""
+    if state.global_step > 0 and any(_is_used_up(callback) for callback in callbacks):
+        logger.warning("The run was stopped early; a larger early_stopping_patience lets it go on.")
+        control.should_training_stop = True
+
+
+def _is_used_up(callback: Any) -> bool:
+    """Transformers' class is told by its attributes, so that it need not be imported."""
+    counted = getattr(callback, "early_stopping_patience_counter", None)
+    patience = getattr(callback, "early_stopping_patience", None)
+    return isinstance(counted, int) and isinstance(patience, int) and counted >= patience

@@ -11,6 +11,7 @@ from contextlib import closing
 
 import torch
 
+from trainwright.callbacks.early_stopping import stay_stopped
 from trainwright.engine import leaving, reports, saving, weighing
 from trainwright.engine.feed import Work, feed, halve
 from trainwright.engine.losses import micro_batch
@@ -30,6 +31,7 @@ def train(run: Run) -> None:
 def passes(run: Run) -> None:
     """Run all steps that are left."""
     run.fire("train_begin")
+    stay_stopped(run.trainer.callback_handler.callbacks, run.trainer.state, run.trainer.control)
     run.health.begin()
     if run.due:
         leaving.raise_due_flags(run)
