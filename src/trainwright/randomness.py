@@ -187,13 +187,14 @@ class Drawing:
     def make(self, build: Callable[[], Any], *numbers: int) -> Any:
         """Return what a function makes from random numbers that follow from some numbers.
 
-        The first result is made twice where generators came into being on the way: the second time from theirs.
+        The first result of a process is made twice where generators came into being on the way, or were made anew as
+        transformers' collators do in a worker: the second time from theirs.
         """
         made = self._make(build, numbers)
         if not self._has_looked:
             self._has_looked = True
             held = list(held_by(self.owners).values())
-            if len(held) > len(self._held):
+            if len(held) > len(self._held) or any(now is not was for now, was in zip(held, self._held, strict=False)):
                 self._held = held
                 made = self._make(build, numbers)
         return made

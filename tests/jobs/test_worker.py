@@ -31,9 +31,9 @@ def worker(home, tmp_path):
     """Commands to start and kill workers; the last is stopped at the end."""
     running = []
 
-    def start(*words, command=("jobs", "worker")):
+    def start(*words, command=("jobs", "worker"), program=("-m", "trainwright.cli.main")):
         process = subprocess.Popen(
-            [sys.executable, "-m", "trainwright.cli.main", *command, *words], cwd=tmp_path,
+            [sys.executable, *program, *command, *words], cwd=tmp_path,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         running.append(process)
@@ -134,7 +134,11 @@ def test_a_job_that_does_not_listen_is_made_to_end(home, tmp_path, worker):
     )
     job, polite = submitted(tmp_path, deaf), None
     store = Store()
-    worker("--grace", "0.5", "--slots", "2")
+    impatient = (
+        "from trainwright.cli.main import main\nfrom trainwright.jobs import worker\nworker._KILL_SECONDS = 5.0\n"
+        "raise SystemExit(main())"
+    )
+    worker("--grace", "0.5", "--slots", "2", program=("-c", impatient))
     wait_for(
         lambda: (
             (places.job_folder(job) / places.LOG).exists() and "up" in (places.job_folder(job) / places.LOG).read_text()

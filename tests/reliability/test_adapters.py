@@ -28,7 +28,10 @@ def two(active="second"):
 
 def native():
     model = tiny.llama()
-    model.add_adapter(peft.LoraConfig(r=2, target_modules=["q_proj"]), "first")
+    try:
+        model.add_adapter(peft.LoraConfig(r=2, target_modules=["q_proj"]), "first")
+    except ValueError as error:
+        pytest.skip(f"transformers {transformers.__version__} takes no adapters of peft {peft.__version__}: {error}")
     model.add_adapter(peft.LoraConfig(r=2, target_modules=["v_proj"]), "second")
     return model
 
