@@ -24,7 +24,7 @@ def torchrun(kind, folder, ranks=2):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*command, str(SCRIPT), kind, str(folder)], capture_output=True, text=True, timeout=120, env=environment
+        [*command, str(SCRIPT), kind, str(folder)], capture_output=True, text=True, timeout=300, env=environment
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(ranks)]

@@ -115,7 +115,7 @@ def test_a_resumed_run_is_bitwise_the_same(tmp_path):
 
             shutil.rmtree(path)
     done = subprocess.run([sys.executable, "-m", "tests.imitation.resume", str(tmp_path)], cwd=ROOT,
-                          capture_output=True, text=True, timeout=120)  # fmt: skip
+                          capture_output=True, text=True, timeout=300)  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     resumed = json.loads((tmp_path / "resumed.json").read_text())
     assert resumed["logs"] == straight["logs"]

@@ -45,7 +45,7 @@ class Served:
             time.sleep(0.01)
 
     def ask(self, path, method="GET", body=None, token=SECRET, **headers):
-        client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
         own = {"Host": f"127.0.0.1:{self.port}", **({"Authorization": f"Bearer {token}"} if token else {})}
         client.request(
             method, path, body, {**own, **{name.replace("_", "-"): value for name, value in headers.items()}}
@@ -59,7 +59,7 @@ class Served:
 
     def raw(self, text):
         """Send bytes as they are, and return the status of the answer."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=20) as client:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=300) as client:
             client.sendall(text)
             return int(client.recv(65_536).split(b" ")[1])
 
@@ -192,7 +192,7 @@ def test_parameters_never_reach_a_shell(served, made, job, tmp_path):
     assert code == 200
     new = made.find(json.loads(text)["id"])
     assert new["command"][-1] == f"--steps={evil}"
-    subprocess.run([sys.executable, "-m", "trainwright.cli.main", "jobs", "worker", "--once"], check=True, timeout=60,
+    subprocess.run([sys.executable, "-m", "trainwright.cli.main", "jobs", "worker", "--once"], check=True, timeout=300,
                    capture_output=True)  # fmt: skip
     assert made.find(new["id"])["status"] == "COMPLETE"
     assert not (tmp_path / "taken").exists()
@@ -256,7 +256,7 @@ def test_a_request_without_an_end_is_not_waited_for(made, monkeypatch):
         half = f"GET /api/jobs HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\nX-Long: ".encode()
         whole = f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\nAuthorization: Bearer {SECRET}\r\n\r\n".encode()
         for first, then in ((b"", b""), (half, b""), (whole, half)):  # also after a whole one on the same connection
-            with socket.create_connection(("127.0.0.1", served.port), timeout=20) as client:
+            with socket.create_connection(("127.0.0.1", served.port), timeout=300) as client:
                 client.sendall(first)
                 while then and not client.recv(65_536).endswith(b"</html>\n"):
                     continue
@@ -394,7 +394,7 @@ def test_the_browser_is_opened_through_a_file(home, tmp_path):
         assert token not in Path(f"/proc/{process.pid}/cmdline").read_text()
     finally:
         process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 128 + signal.SIGTERM
+    assert process.wait(300) == 128 + signal.SIGTERM
     assert not file.exists()
 
 

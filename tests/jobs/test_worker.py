@@ -55,7 +55,7 @@ def submitted(tmp_path, text, params=None, **more):
     return queue.submit(Store(), path, params or {}, **more)
 
 
-def ended(store, job, seconds=40):
+def ended(store, job, seconds=300):
     def look():
         sweep(store)
         found = store.find(job)
@@ -72,7 +72,7 @@ def test_submit_run_and_look(home, tmp_path, worker, capsys):
     job = json.loads(capsys.readouterr().out)["id"]
     plain = submitted(tmp_path, QUICK, {"a": "x; rm -rf /", "b": 2})
     after = submitted(tmp_path, QUICK.replace("ran", "later"), after=job)
-    worker("--slots", "2", "--once").wait(60)
+    worker("--slots", "2", "--once").wait(300)
     store = Store()
     assert [store.find(one)["status"] for one in (job, plain, after)] == ["COMPLETE"] * 3
     assert store.find(after)["started"] >= store.find(job)["ended"]
@@ -116,7 +116,7 @@ def test_a_yaml_file_as_a_job_and_its_mistakes(home, tmp_path, worker):
     store = Store()
     good = queue.submit(store, tmp_path / "run.yaml", {}, ["training.logging_steps=1"])
     bad = queue.submit(store, tmp_path / "run.yaml", {}, ["training.lerning_rate=1"])
-    worker("--once").wait(120)
+    worker("--once").wait(300)
     found = store.find(good)
     log = (places.job_folder(good) / places.LOG).read_text()
     assert found["status"] == "COMPLETE", log
@@ -155,7 +155,7 @@ def test_a_job_that_does_not_listen_is_made_to_end(home, tmp_path, worker):
     assert main(["jobs", "stop", job, polite]) == 0
     assert ended(store, polite)["status"] == "STOPPED"
     assert ended(store, job)["status"] == "STOPPED"
-    assert time.monotonic() - began < 25
+    assert time.monotonic() - began < 120
 
 
 @pytest.mark.slow
@@ -164,7 +164,7 @@ def test_what_comes_after_a_failure_fails_and_a_crash_is_told(home, tmp_path, wo
     later = submitted(tmp_path, QUICK, after=wrong)
     crash = submitted(tmp_path, "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
     leaves = submitted(tmp_path, "import os\nos._exit(3)\n")
-    worker("--once").wait(60)
+    worker("--once").wait(300)
     store = Store()
     assert (store.find(leaves)["status"], store.find(leaves)["message"]) == (
         "FAILED", "Its process left with exit code 3."
@@ -196,7 +196,7 @@ def test_a_killed_worker_and_killed_jobs(home, tmp_path, worker):
     processes.send(victim["pid"], signal.SIGKILL)
     second = worker("--slots", "3")
     for job in jobs:
-        assert wait_for(lambda job=job: store.find(job)["status"] == "COMPLETE", 60)
+        assert wait_for(lambda job=job: store.find(job)["status"] == "COMPLETE", 300)
     second.kill()
     runs = {job: (tmp_path / job).read_text().split() for job in jobs}
     assert [len(runs[job]) for job in jobs] == [2, 1, 1]  # only the killed one ran again
@@ -217,7 +217,7 @@ def test_random_kills_of_jobs_and_workers(home, tmp_path, worker):
     )
     jobs = [submitted(tmp_path, script, restarts=20) for _ in range(6)]
     store, process, page = Store(), worker("--slots", "3"), worker(command=["ui", "--port", "0"])
-    end = time.monotonic() + 90
+    end = time.monotonic() + 300
     kills = 0
     while any(job["status"] != "COMPLETE" for job in store.jobs()) and time.monotonic() < end:
         time.sleep(rng.uniform(0.2, 0.8))
@@ -302,7 +302,7 @@ def test_every_command_goes_on_and_begins_again_as_it_was_begun(home, tmp_path, 
     assert store.find(again)["command"][-5:] == ["-u", "-m", "package", "x", "--lr=2"]
     for job in jobs.values():
         queue.resume(store, job)
-    worker("--slots", "2", "--once").wait(120)
+    worker("--slots", "2", "--once").wait(300)
     logs = {name: (places.job_folder(f"j{name}") / places.LOG).read_text() for name in ways}
     assert {name: store.find(f"j{name}")["status"] for name in ways} == dict.fromkeys(ways, "COMPLETE"), logs
     for name, log in logs.items():
@@ -359,7 +359,7 @@ def test_a_job_that_fails_at_one_step_is_not_begun_again_for_ever(home, tmp_path
     ways = ("same", "none", "further", "killed")
     jobs = {way: submitted(tmp_path, text, {"way": way}, restarts=9) for way in ways}
     after = submitted(tmp_path, QUICK, after=jobs["further"])
-    out = worker("--slots", "2", "--once").communicate(timeout=120)[0]
+    out = worker("--slots", "2", "--once").communicate(timeout=300)[0]
     store = Store()
     found = {way: store.find(job) for way, job in jobs.items()}
     assert {way: (job["status"], job["attempt"]) for way, job in found.items()} == {

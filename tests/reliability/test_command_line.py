@@ -64,7 +64,7 @@ class Command:
 
     def ended(self):
         """Return (exit code, step at which it was interrupted) when it has ended."""
-        self.wrapper.wait(timeout=60)
+        self.wrapper.wait(timeout=300)
         said = re.findall(r"Interrupted by \w+ at step (\d+) of 100000; saved in", self.log.read_text())
         assert said, self.log.read_text()[-2000:]
         return self.wrapper.returncode, int(said[-1])

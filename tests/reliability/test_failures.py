@@ -344,7 +344,7 @@ def _script(body, place):
     head = "import resource, sys, torch\nfrom tests.reliability import cases\n"
     head += "from tests.reliability.test_failures import made\n"
     command = [sys.executable, "-c", head + textwrap.dedent(body), str(place)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
 class Deadly(cases.Augmented):
@@ -477,7 +477,7 @@ def test_who_waited_for_a_lock_that_is_taken_away_takes_the_new_one(tmp_path):
     """
     command = [sys.executable, "-c", "import sys\n" + textwrap.dedent(body), "-", str(tmp_path)]
     runs = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(8)]
-    errors = [process.communicate(timeout=100)[1] for process in runs]
+    errors = [process.communicate(timeout=300)[1] for process in runs]
     assert [process.returncode for process in runs] == [0] * 8, errors
     assert not list(tmp_path.iterdir())
 
@@ -510,6 +510,7 @@ def test_children_of_a_dead_holder_are_waited_for(tmp_path):
         lock = RunLock(Path(sys.argv[2])); lock.acquire()
         if os.fork() == 0:
             time.sleep(2)
+            Path(sys.argv[2], "gone").touch()
             os._exit(0)
         print("held", flush=True)
         time.sleep(60)
@@ -519,10 +520,9 @@ def test_children_of_a_dead_holder_are_waited_for(tmp_path):
     assert holder.stdout.readline() == "held\n"
     holder.kill()
     holder.wait()
-    began = time.monotonic()
     lock = RunLock(tmp_path)
     lock.acquire()
-    assert 0.5 < time.monotonic() - began < 10
+    assert (tmp_path / "gone").exists()
     lock.release()
     holder.stdout.close()
 

@@ -34,7 +34,7 @@ def started(kind, place, **more):
 def torchrun(kind, place, fails=False, **more):
     process = started(kind, place, **more)
     try:
-        errors = process.communicate(timeout=60)[1]
+        errors = process.communicate(timeout=300)[1]
     except subprocess.TimeoutExpired:
         process.terminate()  # torchrun ends its workers
         raise
@@ -69,7 +69,7 @@ def test_sigterm_to_torchrun_and_its_ranks_together(tmp_path):
         time.sleep(0.05)
     for one in [*psutil.Process(process.pid).children(recursive=True), process]:
         one.send_signal(signal.SIGTERM)
-    said = process.communicate(timeout=60)[1]
+    said = process.communicate(timeout=300)[1]
     step = folder.step_of(check.newest_valid(tmp_path)[0])
     assert f"Interrupted by SIGTERM at step {step} of 1000000; saved in" in said, said[-3000:]
 

@@ -211,8 +211,8 @@ def test_data_that_hangs_does_not_hold_up_a_signal(tmp_path, workers):
             (tmp_path / f"row-{index}").touch()
             return super().__getitem__(index)
 
-    def terminate():
-        while not (tmp_path / "hangs").exists():
+    def terminate():  # a worker reads ahead: it may hang before the third step is done
+        while not ((tmp_path / "hangs").exists() and trainer.state.global_step == 3):
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -253,9 +253,9 @@ def test_workers_outlive_a_signal_to_the_whole_group(tmp_path):
     for pid in [*map(int, children), process.pid]:
         os.kill(pid, signal.SIGTERM)
     began = time.monotonic()
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == 128 + signal.SIGTERM
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
     assert folder.step_of(check.newest_valid(tmp_path)[0]) == kills.steps_done(tmp_path)
 
 
@@ -266,9 +266,9 @@ def test_an_error_with_workers_does_not_hold_up_the_exit(tmp_path):
     (tmp_path / "log").mkdir()  # the callback cannot open its file
     began = time.monotonic()
     process = kills.start(tmp_path, given)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == 1
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
 
 
 @pytest.mark.slow
@@ -283,7 +283,7 @@ def test_sigterm_at_random_instants(tmp_path):
         kills.wait_for_steps(tmp_path, process, before, chance.randint(1, 9))
         time.sleep(chance.uniform(0, 0.05))
         process.terminate()
-        errors = process.communicate(timeout=60)[1]
+        errors = process.communicate(timeout=300)[1]
         assert process.returncode == 128 + signal.SIGTERM, errors[-2000:]
         assert folder.step_of(check.newest_valid(tmp_path)[0]) == kills.steps_done(tmp_path)
     done = [int(words[1]) for words in kills.lines(tmp_path) if words[0] == "step"]

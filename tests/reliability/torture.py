@@ -72,7 +72,7 @@ def terminate(times: int = 30) -> bool:
             kills.wait_for_steps(place, process, before, chance.randint(1, 9))
             time.sleep(chance.uniform(0, 0.05))
             process.terminate()
-            process.communicate(timeout=60)
+            process.communicate(timeout=300)
             if process.returncode != 128 + signal.SIGTERM:
                 print(f"exit code {process.returncode} after SIGTERM")
                 return False
@@ -161,7 +161,7 @@ def fill(times: int = 20, width: int = 1024) -> bool:
                 time.sleep(chance.uniform(0, 0.5))
                 (disk / "other").unlink()
             process.terminate()
-            failed = process.communicate(timeout=120)[1].count("could not be written")
+            failed = process.communicate(timeout=300)[1].count("could not be written")
             newest, steps = check.newest_valid(place)[0], kills.steps_done(place)
             if process.returncode != 128 + signal.SIGTERM or newest is None or folder.step_of(newest) != steps:
                 print(f"Full disks: exit code {process.returncode} at step {steps}, and {newest} saved")
