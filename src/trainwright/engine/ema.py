@@ -19,11 +19,13 @@ class Ema:
     """The exponential moving average of a model's trainable weights.
 
     The decay of update n is min(decay, (1 + n) / (10 + n)), so that the first weights are soon forgotten (TensorFlow's
-    ExponentialMovingAverage). A parameter that is not finite from the start, such as a mask of -inf, has no average:
-    its last values stay.
+    ExponentialMovingAverage). It is kept in float32 at least, for what a step adds is lost in 16 bits, and given to the
+    model in the model's own format. A parameter that is not finite from the start, such as a mask of -inf, has no
+    average: its last values stay.
 
     Attributes:
         updates: how many steps are in it.
+        weights: the averages by name, float32 or wider.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -31,7 +33,8 @@ class Ema:
         self.updates = 0
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         flags = finite(list(trained.values())).tolist()
-        self.weights = {n: p.detach().clone() for (n, p), fine in zip(trained.items(), flags, strict=True) if fine}
+        kept = [(name, p.detach()) for (name, p), fine in zip(trained.items(), flags, strict=True) if fine]
+        self.weights = {name: p.to(torch.promote_types(p.dtype, torch.float32), copy=True) for name, p in kept}
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
@@ -39,8 +42,9 @@ class Ema:
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         now = dict(model.named_parameters())
         names = list(self.weights)
-        average = get_ema_multi_avg_fn(decay)
-        average([self.weights[name] for name in names], [now[name] for name in names], self.updates)
+        averages = [self.weights[name] for name in names]
+        last = [now[name].to(average.dtype) for name, average in zip(names, averages, strict=True)]
+        get_ema_multi_avg_fn(decay)(averages, last, self.updates)
         self.updates += 1
 
     @contextmanager
@@ -49,7 +53,7 @@ class Ema:
         now = dict(model.named_parameters())
         last = {name: now[name].data for name in self.weights}
         for name, average in self.weights.items():
-            now[name].data = average
+            now[name].data = average.to(now[name].dtype)
         try:
             yield
         finally:
