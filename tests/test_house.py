@@ -30,6 +30,7 @@ LAYERS = [
     ["upstream"],
     ["pipelines", "config.build"],
     ["cli"],
+    ["__main__"],
 ]
 ALONE = {"jobs": {"errors"}}
 MAY_IMPORT_JOBS = {"callbacks.job", "cli"}

@@ -1,13 +1,16 @@
 """One training engine with familiar front doors.
 
 Names are imported when they are first used, so that `import trainwright` costs nothing. Ours come from the modules
-of the first table; models, tokenizers, collators and schedules are transformers' own, by the second.
+of the first table. Every other name that transformers has is transformers' own: models, configurations, tokenizers,
+collators, schedules, `pipeline`.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
+import pkgutil
 from typing import Any
 
 if importlib.util.find_spec("fcntl") is None:
@@ -48,7 +51,7 @@ _OURS = {
     "SaveError": "errors",
 }
 _SAME = {"BaseTrainer": ("engine.trainer", "Trainer")}
-_TRANSFORMERS = (
+_TRANSFORMERS = (  # what most scripts use, for `dir` and `import *`; the others are found as well
     "AutoConfig",
     "AutoFeatureExtractor",
     "AutoImageProcessor",
@@ -83,17 +86,35 @@ _TRANSFORMERS = (
     "get_wsd_schedule",
 )
 
+_NOT_THEIRS = ("trainer", "training_args")
+"""How transformers' modules around its Trainer begin; whoever asks us for one would get the other Trainer."""
+
 __all__ = ["__version__", *_OURS, *_SAME, *_TRANSFORMERS]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _TRANSFORMERS:
-        return getattr(importlib.import_module("transformers"), name)
-    module, attribute = _SAME.get(name, (_OURS.get(name), name))
-    if module is None:
+    if name in _SAME or name in _OURS:
+        module, attribute = _SAME.get(name) or (_OURS[name], name)
+        return getattr(importlib.import_module(f"trainwright.{module}"), attribute)
+    if name in _modules():
+        return importlib.import_module(f"trainwright.{name}")
+    if name.startswith("_"):
         raise AttributeError(f"module 'trainwright' has no attribute '{name}'")
-    return getattr(importlib.import_module(f"trainwright.{module}"), attribute)
+    theirs = importlib.import_module("transformers")
+    if not name.startswith(_NOT_THEIRS) and hasattr(theirs, name):
+        return getattr(theirs, name)
+    from trainwright.errors import did_you_mean
+
+    near = did_you_mean(name, [*__dir__(), *(one for one in dir(theirs) if not one.startswith(_NOT_THEIRS))])
+    # with a name and no object, or Python would add a suggestion of its own
+    raise AttributeError(f"module 'trainwright' has no attribute '{name}'.{near}", name=name)
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted({*__all__, *_modules()})
+
+
+@functools.cache
+def _modules() -> frozenset[str]:
+    """Return the names of our packages and modules, which go before what transformers calls the same."""
+    return frozenset(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))

@@ -294,7 +294,7 @@ def test_the_schema_for_editors_is_shipped_as_it_is():
 def test_init_writes_a_file_that_is_right_but_for_the_names(place, kind, capsys):
     assert main(["init", kind]) == 0
     text = (place / f"{kind}.yaml").read_text()
-    assert text.startswith("# yaml-language-server: $schema=")
+    assert text.startswith("# yaml-language-server: $schema=.trainwright.schema.json\n")
     for name in re.findall(r"\./[\w.-]+", text):
         Path(name).mkdir(exist_ok=True)
     load_checked(place / f"{kind}.yaml")

@@ -145,7 +145,7 @@ def test_several_processes_need_a_folder(place, monkeypatch, capsys):
 
 def test_the_command_says_what_is_missing(place, capsys):
     assert main(["train"]) == 2
-    assert "Give -c FILE" in capsys.readouterr().err
+    assert "Give FILE" in capsys.readouterr().err
     assert main(["train", "--resume", "nowhere"]) == 2
     assert "'nowhere' is no run's folder" in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""`trainwright check -c run.yaml`: every mistake that can be found before a model is loaded, all at once."""
+"""`trainwright check run.yaml`: every mistake that can be found before a model is loaded, all at once."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ from pathlib import Path
 
 def run(argv: Sequence[str]) -> int:
     """Look at a file; say that it is right, or everything that is wrong with it."""
-    parser = argparse.ArgumentParser(prog="trainwright check", description="Look for mistakes in a run's YAML file.")
-    parser.add_argument("-c", "--config", type=Path, required=True, help="the run's YAML file")
+    parser = argparse.ArgumentParser(
+        prog="trainwright check", usage="trainwright check FILE [--memory] [KEY=VALUE ...]",
+        description="Look for mistakes in a run's YAML file.",
+    )  # fmt: skip
+    parser.add_argument("-c", "--config", type=Path, help="the run's YAML file; -c may be left out")
     parser.add_argument("--memory", action="store_true", help="estimate the memory and the tokens of a step")
-    args, overrides = parser.parse_known_args(argv)
+    args, words = parser.parse_known_args(argv)
 
+    from trainwright.cli.files import file_and_overrides
     from trainwright.config.load import load_checked
 
-    config = load_checked(args.config, overrides).config
+    file, overrides = file_and_overrides(args.config, words, "check")
+    config = load_checked(file, overrides).config
     kind = config.training.trainer_type
     length = config.training.max_steps
     what = f"{length} steps" if length > 0 else f"{config.training.num_train_epochs:g} epochs"
-    print(
-        f"{args.config} is valid: {kind.name if kind else 'SFT or DPO, by the data'}, "
-        f"{config.model.model_name}, {what}."
-    )
+    print(f"{file} is valid: {kind.name if kind else 'SFT or DPO, by the data'}, {config.model.model_name}, {what}.")
     if args.memory:
         from trainwright.tasks.language.memory import describe, for_config
 

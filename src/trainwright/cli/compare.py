@@ -1,4 +1,4 @@
-"""`trainwright compare -c run.yaml --engines SFT,TRL_SFT,HF`: the same file with several engines, side by side."""
+"""`trainwright compare run.yaml --engines SFT,TRL_SFT,HF`: the same file with several engines, side by side."""
 
 from __future__ import annotations
 
@@ -14,27 +14,32 @@ from trainwright.errors import ConfigError
 
 def run(argv: Sequence[str]) -> int:
     """Train a file with every engine in turns; print losses, speed and memory, and write a PNG and a JSON."""
-    parser = argparse.ArgumentParser(prog="trainwright compare", description="Compare engines on one file.")
-    parser.add_argument("-c", "--config", type=Path, required=True, help="the run's YAML file")
+    parser = argparse.ArgumentParser(
+        prog="trainwright compare", description="Compare engines on one file.",
+        usage="trainwright compare FILE [--engines A,B,...] [--steps N] [--rounds N] [--out FOLDER] [KEY=VALUE ...]",
+    )  # fmt: skip
+    parser.add_argument("-c", "--config", type=Path, help="the run's YAML file; -c may be left out")
     parser.add_argument("--engines", default="SFT,TRL_SFT,HF", help="names of trainer types, the first is the measure")
     parser.add_argument("--steps", type=int, default=30, help="optimizer steps of every engine (30)")
     parser.add_argument("--rounds", type=int, default=2, help="how often every engine runs, in turns (2)")
     parser.add_argument("--out", type=Path, default=Path("comparison"), help="folder of comparison.png and .json")
     parser.add_argument("--one", help=argparse.SUPPRESS)
-    args, overrides = parser.parse_known_args(argv)
+    args, words = parser.parse_known_args(argv)
 
+    from trainwright.cli.files import file_and_overrides
     from trainwright.config.load import load_checked
     from trainwright.upstream import compare as comparing
 
-    config = load_checked(args.config, overrides).config
+    file, overrides = file_and_overrides(args.config, words, "compare")
+    config = load_checked(file, overrides).config
     if args.one is not None:
-        return _one(args.config, overrides, args.one, args.steps)
+        return _one(file, overrides, args.one, args.steps)
     engines = [name.strip().upper() for name in args.engines.split(",") if name.strip()]
     for engine in engines:
-        load_checked(args.config, [*overrides, f"training.trainer_type={engine}"])
+        load_checked(file, [*overrides, f"training.trainer_type={engine}"])
     if args.steps <= comparing.WARM:
         raise ConfigError(f"--steps {args.steps} is too few: the first {comparing.WARM} are not timed.")
-    results = comparing.compare(args.config, list(overrides), engines, args.steps, args.rounds)
+    results = comparing.compare(file, overrides, engines, args.steps, args.rounds)
     print(comparing.table(results))
     for sentence in comparing.not_the_same(config, engines):
         print(f"Not the same: {sentence}.")

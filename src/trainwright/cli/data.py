@@ -1,4 +1,4 @@
-"""`trainwright data show -c run.yaml`: the first rows as the model sees them."""
+"""`trainwright data show run.yaml`: the first rows as the model sees them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ from pathlib import Path
 
 def run(argv: Sequence[str]) -> int:
     """Show the first rows of the training data, with what is learned marked."""
-    parser = argparse.ArgumentParser(prog="trainwright data", description="Show the rows of a run's YAML file.")
+    parser = argparse.ArgumentParser(
+        prog="trainwright data", usage="trainwright data show FILE [-n ROWS] [KEY=VALUE ...]",
+        description="Show the rows of a run's YAML file.",
+    )  # fmt: skip
     parser.add_argument("action", choices=["show"], help="show: the first rows, with what is learned marked")
-    parser.add_argument("-c", "--config", type=Path, required=True, help="the run's YAML file")
+    parser.add_argument("-c", "--config", type=Path, help="the run's YAML file; -c may be left out")
     parser.add_argument("-n", "--rows", type=int, default=3, help="how many rows (3)")
-    args, overrides = parser.parse_known_args(argv)
+    args, words = parser.parse_known_args(argv)
 
+    from trainwright.cli.files import file_and_overrides
     from trainwright.config.load import load_checked
 
-    config = load_checked(args.config, overrides).config
+    config = load_checked(*file_and_overrides(args.config, words, "data show")).config
 
     from trainwright.tasks.language.show import LEGEND, show_rows
     from trainwright.tasks.language.text import load_text

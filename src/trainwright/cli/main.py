@@ -23,6 +23,7 @@ COMMANDS = {
     "train": "train what a YAML file describes",
     "check": "look for mistakes in a YAML file, before anything is loaded",
     "init": "write a commented YAML file to start from",
+    "examples": "list the examples, copy them here",
     "data": "show the rows of a YAML file as the model sees them",
     "compare": "train the same file with several engines, side by side",
     "algebra": "make problems of computer algebra, train, and look at a model's answers",

@@ -1,4 +1,4 @@
-"""`trainwright train -c run.yaml training.max_steps=100`"""
+"""`trainwright train run.yaml training.max_steps=100`"""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trainwright.errors import ConfigError
 
-_USAGE = """trainwright train -c FILE [--resume | --new | --overwrite] [KEY=VALUE ...]
+_USAGE = """trainwright train FILE [--resume | --new | --overwrite] [KEY=VALUE ...]
        trainwright train --resume FOLDER"""
 
 
@@ -17,25 +17,27 @@ def run(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="trainwright train", usage=_USAGE, description="Train what a YAML file describes."
     )
-    parser.add_argument("-c", "--config", type=Path, help="the run's YAML file")
+    parser.add_argument("-c", "--config", type=Path, help="the run's YAML file; -c may be left out")
     parser.add_argument("--resume", nargs="?", const=True, metavar="FOLDER", help="go on from the newest checkpoint")
     parser.add_argument("--new", action="store_true", help="a new folder beside one that holds a run")
     parser.add_argument("--overwrite", action="store_true", help="start anew in a folder that holds a run")
     args, overrides = parser.parse_known_args(argv)
-    if isinstance(args.resume, str) and "=" in args.resume:
+    if isinstance(args.resume, str) and ("=" in args.resume or Path(args.resume).suffix in (".yaml", ".yml")):
         args.resume, overrides = True, [args.resume, *overrides]
 
-    from trainwright.cli import as_job, folders
+    from trainwright.cli import as_job, files, folders
     from trainwright.config.load import RUN_CONFIG, load_checked
     from trainwright.jobs import places
 
+    args.config, overrides = files.file_among(args.config, overrides)
+    if isinstance(args.resume, str):
+        overrides = [f"training.output_dir={args.resume}", *overrides]
+    elif args.config is None:
+        raise ConfigError("Give FILE to train what a file describes, or --resume FOLDER to go on with a run.")
     if args.config is None:
-        if not isinstance(args.resume, str):
-            raise ConfigError("Give -c FILE to train what a file describes, or --resume FOLDER to go on with a run.")
         args.config = Path(args.resume) / RUN_CONFIG
         if not args.config.is_file():
             raise ConfigError(f"'{args.resume}' is no run's folder: it holds no {RUN_CONFIG}.")
-        overrides = [f"training.output_dir={args.resume}", *overrides]
     config = load_checked(args.config, overrides).config
     params, begun_again = config.training, places.resumes()
     if args.new or args.overwrite:

@@ -36,7 +36,9 @@ def _trainer(config: TrainingConfig) -> Iterator[Fault]:
     kind = config.training.trainer_type
     if kind in (TrainerType.TRL_SFT, TrainerType.TRL_DPO):
         yield from _needs("trl", "trl", "training.trainer_type", f"trainer_type {kind.name}")
-    elif kind not in (*OURS, TrainerType.HF, None):
+    elif kind is TrainerType.HF:
+        yield from _needs("accelerate", "trl", "training.trainer_type", "trainer_type HF")
+    elif kind not in (*OURS, None):
         name = kind.name.removeprefix("TRL_").removeprefix("VERL_")
         where = "verl" if kind is TrainerType.VERL_GRPO else "Oumi or TRL's own command line"
         yield ("training.trainer_type", f"valid, but {name} is not ours; run it with {where}",
@@ -83,6 +85,8 @@ def _data(config: TrainingConfig) -> Iterator[Fault]:
     train = config.data.train
     if not train.datasets:
         yield "data.train", "data.train.datasets is missing, so there is nothing to learn from", "give one dataset_name"
+    elif config.model.model_name not in OWN_MODELS:
+        yield from _needs("datasets", "llm", "data.train.datasets", "reading data from a file")
     validation = config.data.validation.datasets
     if config.training.eval_strategy != "no" and not validation and config.model.model_name not in OWN_MODELS:
         strategy = config.training.eval_strategy

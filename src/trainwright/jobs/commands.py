@@ -13,6 +13,7 @@ import psutil
 Words = list[str]
 _WITH_VALUE = "cmWX"  # options of one letter that a value belongs to
 _OWN = ("job_id",)  # the name of the job that it was
+_OURS = (["-m", "trainwright"], ["-m", "trainwright.cli.main"])
 
 
 def of_this_process() -> Words:
@@ -56,7 +57,7 @@ def split(command: Sequence[str]) -> tuple[Words, Words]:
 def is_ours(command: Sequence[str]) -> bool:
     """Whether a command is `trainwright ...`."""
     _, program = split(command)
-    return program[:2] == ["-m", "trainwright.cli.main"] or Path(program[0] if program else "").stem == "trainwright"
+    return program[:2] in _OURS or Path(program[0] if program else "").stem == "trainwright"
 
 
 def changed(command: Sequence[str], params: Mapping[str, Any]) -> Words:

@@ -68,7 +68,7 @@ def run_command(file: Path, overrides: Sequence[str], folder: Path) -> list[str]
     words = list(overrides)
     if "output_dir" not in file.read_text(encoding="utf-8") and not any("output_dir" in word for word in words):
         words.append(f"training.output_dir={folder / 'output'}")
-    return [sys.executable, "-m", "trainwright.cli.main", "train", "-c", str(file.resolve()), *words]
+    return [sys.executable, "-m", "trainwright", "train", "-c", str(file.resolve()), *words]
 
 
 def resume(store: Store, job: Job) -> str:
@@ -133,10 +133,11 @@ def _not_resuming(command: Sequence[str]) -> list[str]:
     if not commands.is_ours(words) or "--resume" not in words:
         return words
     place = words.index("--resume")
-    after = words[place + 1 : place + 2]
-    if "-c" in words or not after or "=" in after[0] or after[0].startswith("-"):
+    after = "".join(words[place + 1 : place + 2])
+    if not after or "=" in after or after.startswith("-") or Path(after).suffix in YAML:
         return [*words[:place], *words[place + 1 :]]
-    return [*words[:place], "-c", str(Path(after[0]) / "run.yaml"), *words[place + 2 :]]
+    has_file = any(word in ("-c", "--config") or Path(word).suffix in YAML for word in words if word != after)
+    return [*words[:place], *([] if has_file else ["-c", str(Path(after) / "run.yaml")]), *words[place + 2 :]]
 
 
 def _names(word: str, name: str) -> bool:

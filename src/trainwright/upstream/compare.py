@@ -148,7 +148,7 @@ def compare(file: Path, overrides: list[str], engines: list[str], steps: int, ro
 
 
 def _in_a_process(file: Path, overrides: list[str], engine: str, steps: int) -> Result:
-    command = [sys.executable, "-m", "trainwright.cli.main", "compare", "-c", str(file), "--one", engine]
+    command = [sys.executable, "-m", "trainwright", "compare", str(file), "--one", engine]
     done = subprocess.run([*command, "--steps", str(steps), *overrides], capture_output=True, text=True)
     marked = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode or not marked:

@@ -1,0 +1,39 @@
+"""Which file a command is about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from trainwright.errors import ConfigError
+
+
+def file_among(given: Path | None, words: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """Return the file of a command line and its overrides: that of `-c`, else the word that is no override.
+
+    argparse cannot tell `run.yaml` from the 9 in `--training.max_steps 9`.
+
+    Args:
+        given: after `-c`.
+        words: those that argparse does not know.
+    """
+    if given is not None:
+        return given, list(words)
+    belongs = False  # to the name before it
+    for place, word in enumerate(words):
+        if not belongs and not word.startswith("--") and "=" not in word:
+            return Path(word), [*words[:place], *words[place + 1 :]]
+        belongs = not belongs and word.startswith("--") and "=" not in word
+    return None, list(words)
+
+
+def file_and_overrides(given: Path | None, words: Sequence[str], command: str) -> tuple[Path, list[str]]:
+    """Return the file of a command line and its overrides, as `file_among`.
+
+    Raises:
+        ConfigError: there is no file.
+    """
+    file, overrides = file_among(given, words)
+    if file is None:
+        raise ConfigError(f"Give the run's YAML file: trainwright {command} FILE.")
+    return file, overrides
