@@ -5,20 +5,26 @@ from __future__ import annotations
 import logging
 import re
 import tomllib
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
 import torch
+import transformers
 
 import trainwright
 from tests import tiny
 from tests.installed import TRANSFORMERS
 from trainwright import compat
+from trainwright.args.foreign import adopt, check
+from trainwright.config.params import TrainingParams
+from trainwright.config.schema import TrainingConfig
 from trainwright.tasks.algebra.models import POSITIONS
+from trainwright.upstream.build import foreign_arguments
 
 ROOT = Path(__file__).parent.parent
 TOKENS = 30
-MAMBA_BEAMS = (5, 23)  # Mamba of transformers 5.3 writes other beams with its own cache than without
+MAMBA_BEAMS = (5, 13)
 
 
 class Letters:
@@ -129,6 +135,53 @@ def test_the_demo_does_not_go_on_from_a_cache_it_cannot_read():
         embeds = made.embedded(ids)[:, 3:]
         last = made(inputs_embeds=embeds, **kept).logits
         torch.testing.assert_close(last[:, -1], made(ids).logits[:, -1], atol=1e-5, rtol=1e-5)
+
+
+def test_beams_are_those_without_a_cache(tmp_path):
+    made = named_model("mamba").eval()
+    ids, mask = prompts(made)
+    settings = {"num_beams": 3, "max_new_tokens": 16, "min_new_tokens": 16, "do_sample": False}
+    args = trainwright.Seq2SeqTrainingArguments(
+        str(tmp_path), predict_with_generate=True, use_cpu=True, report_to="none", per_device_eval_batch_size=3
+    )
+    rows = [{"input_ids": one, "attention_mask": seen} for one, seen in zip(ids, mask, strict=True)]
+    found = trainwright.Seq2SeqTrainer(made, args).predict(rows, **settings).predictions
+    wanted = made.generate(ids, attention_mask=mask, use_cache=False, **settings)
+    assert torch.equal(torch.from_numpy(found)[:, -16:], wanted[:, -16:])
+
+
+@dataclass
+class Older:
+    """Arguments as transformers before 5.23 has them, as far as they matter here."""
+
+    gradient_checkpointing: bool = True
+    gradient_checkpointing_kwargs: dict | None = None
+    report_to: str = "none"
+    use_cpu: bool = False
+
+
+@pytest.mark.parametrize("kind", [Older, transformers.TrainingArguments])
+@pytest.mark.parametrize("on", [True, False])
+def test_engines_of_theirs_recompute_activations_as_the_file_says(kind, on):
+    settings = {"use_reentrant": False} if on else None
+    training = TrainingParams(enable_gradient_checkpointing=on, gradient_checkpointing_kwargs=settings, use_cpu=True,
+                              report_to="none")  # fmt: skip
+    args = foreign_arguments(TrainingConfig(training=training), kind, {})
+    assert (args.gradient_checkpointing, args.gradient_checkpointing_kwargs) == (on, settings)
+
+
+def test_what_their_release_does_not_know_is_refused():
+    with pytest.raises(trainwright.ConfigError, match="^training.ddp_static_graph is unknown to the Older"):
+        foreign_arguments(TrainingConfig(training=TrainingParams(ddp_static_graph=True)), Older, {})
+
+
+def test_an_older_name_that_is_changed_later_is_seen(tmp_path):
+    args = adopt(transformers.TrainingArguments(str(tmp_path), gradient_checkpointing=True, use_cpu=True))
+    assert args.activation_checkpointing is True
+    older = "activation_checkpointing" not in {f.name for f in fields(args)}
+    args.gradient_checkpointing = False
+    check(args)
+    assert args.activation_checkpointing is not older  # from 5.23 on it is not read again, by transformers neither
 
 
 def test_what_was_never_tested_is_said_once(tmp_path, monkeypatch, caplog):

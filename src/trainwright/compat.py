@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 logger = logging.getLogger("trainwright")
 
@@ -21,6 +22,12 @@ TESTED = {"torch": "2.15", "transformers": "5.24"}
 
 NO_FSDP = {"min_num_params": 0, "xla": False, "xla_fsdp_v2": False, "xla_fsdp_grad_ckpt": False}
 """What TrainingArguments of transformers before 5.10 hold as fsdp_config where the user gave none."""
+
+CHECKPOINTING = {
+    "gradient_checkpointing": "activation_checkpointing",
+    "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
+}
+"""Arguments that have another name from transformers 5.23 on."""
 
 
 @functools.cache
@@ -56,6 +63,34 @@ def check_writing(repository: str, token: str | None) -> None:
 
     if "write" in inspect.signature(auth_check).parameters:
         auth_check(repository, token=token, write=True)
+
+
+def checkpointing_arguments(values: dict[str, Any], known: set[str]) -> dict[str, Any]:
+    """Return arguments with the recomputing of activations under the names that a class of arguments knows.
+
+    Args:
+        values: arguments, among them those of `CHECKPOINTING` under both names.
+        known: names of the class's fields; those of transformers before 5.23 are the older ones.
+    """
+    values = dict(values)
+    for older, newer in CHECKPOINTING.items():
+        old, new = values.pop(older), values.pop(newer)
+        values[newer if newer in known else older] = old if new is None else new
+    return values
+
+
+def sound_beams(model: Any, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return keywords of `generate` with which beam search is right: without a cache where it would be left unsorted.
+
+    Before 5.13 transformers' beam search does not sort the states of models that call their cache `cache_params`, Mamba
+    and its kin, with the beams.
+    """
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    beams = settings.get("num_beams") or model.generation_config.num_beams or 1
+    unsorted = (
+        release(version("transformers")) < (5, 13) and "cache_params" in inspect.signature(inner.forward).parameters
+    )
+    return {**settings, "use_cache": False} if beams > 1 and unsorted else settings
 
 
 @functools.cache

@@ -63,6 +63,10 @@ def _made_of(args: Any) -> TrainingArguments:
     values = {name: getattr(args, name) for name in known if hasattr(args, name)}
     if values.get("fsdp_config") == compat.NO_FSDP:
         values.pop("fsdp_config")
+    theirs = {f.name for f in fields(args)}
+    for newer in compat.CHECKPOINTING.values():
+        if newer not in theirs:  # set here by an earlier check; the field of theirs is the one that can have changed
+            values.pop(newer, None)
     return kind(**values)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from trainwright import compat
 from trainwright.batch import IGNORED
 from trainwright.engine import evaluation
 from trainwright.engine.trainer import Trainer
@@ -95,7 +96,8 @@ class Seq2SeqTrainer(Trainer):
         decoder_only = not getattr(self.model.config, "is_encoder_decoder", False) and "input_ids" in moved
         kept = left_padded(moved, self._pad_token) if decoder_only else prompts_of(moved)
         with torch.no_grad(), self.compute_loss_context_manager():
-            tokens = model.generate(**kept, **{**self._generation, **gen_kwargs})  # type: ignore[operator]
+            settings = compat.sound_beams(model, {**self._generation, **gen_kwargs})
+            tokens = model.generate(**kept, **settings)  # type: ignore[operator]
         labels = moved.get("labels")
         config = model.generation_config
         width: Any = config.max_length or _DEFAULT_LENGTH  # type: ignore[union-attr]

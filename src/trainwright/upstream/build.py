@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, fields, replace
+from importlib.metadata import version
 from typing import Any
 
+from trainwright import compat
 from trainwright.config.load import options_of
 from trainwright.config.options import DPOOptions, SFTOptions
-from trainwright.config.params import TrainerType
+from trainwright.config.params import TrainerType, TrainingParams
 from trainwright.config.schema import TrainingConfig
 from trainwright.config.translate import argument_values
 from trainwright.data import sources
@@ -47,17 +49,25 @@ def foreign_arguments(config: TrainingConfig, kind: Any, more: dict[str, Any]) -
     """Return the other library's arguments: those of ours that it has.
 
     Raises:
-        ConfigError: it refuses them.
+        ConfigError: one that was set is unknown to the installed release.
     """
     known = {f.name for f in fields(kind)}
-    values = {name: value for name, value in argument_values(config.training).items() if name not in _OURS_ALONE}
-    checkpointing = values.pop("gradient_checkpointing")
-    values["activation_checkpointing"] = checkpointing
-    values["log_level"] = "passive"
-    given = {**values, **more}
+    values, defaults = (
+        compat.checkpointing_arguments(
+            {name: value for name, value in argument_values(params).items() if name not in _OURS_ALONE}, known
+        )
+        for params in (config.training, TrainingParams())
+    )
     unknown = [name for name in more if name not in known]
     if unknown:
         raise ConfigError(f"{kind.__name__} has no setting '{unknown[0]}' (training.trainer_kwargs.{unknown[0]}).")
+    unknown = [name for name in values if name not in known and values[name] != defaults[name]]
+    if unknown:
+        raise ConfigError(
+            f"training.{unknown[0]} is unknown to the {kind.__name__} of transformers {version('transformers')}; "
+            "leave it out, or install a newer transformers."
+        )
+    given = {**values, "log_level": "passive", **more}
     missing = ("fsdp", "fsdp_config", "deepspeed", "accelerator_config", "parallelism_config", "liger_kernel_config")
     given = {name: value for name, value in given.items() if name in known and not (name in missing and not value)}
     return kind(**given)
