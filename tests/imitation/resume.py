@@ -27,7 +27,8 @@ def sections(place: Path, folder: Path) -> dict[str, Any]:
         "train": {"output_dir": str(folder), "max_steps": STEPS, "save_steps": SAVED, "logging_steps": 1,
                   "per_device_train_batch_size": 8, "dataloader_num_workers": 2, "ema_decay": 0.9, "use_cpu": True,
                   "eval_strategy": "steps", "eval_steps": 4, "disable_tqdm": True, "learning_rate": 1e-3},
-        "rollout": {"env": point.NAME, "episodes": 4, "workers": 0, "settings": {"camera": True}},
+        "rollout": {"env": point.NAME, "episodes": 4, "workers": 0, "settings": {"camera": True},
+                    "success": "terminated"},
     }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -22,6 +23,7 @@ from trainwright.tasks.imitation.loading import load_policy
 from trainwright.tasks.imitation.policies import MlpConfig, MlpPolicy
 from trainwright.tasks.imitation.rollout import Rollouts, summary
 from trainwright.tasks.imitation.run import build, parts
+from trainwright.tasks.imitation.success import success_of
 
 ROOT = Path(__file__).parents[2]
 KINDS = {
@@ -42,7 +44,7 @@ def sections(place, policy, **more):
         "train": {"output_dir": str(place / "run"), "max_steps": 250, "learning_rate": 3e-3, "use_cpu": True,
                   "per_device_train_batch_size": 64, "save_strategy": "no", "logging_steps": 50,
                   "disable_tqdm": True, **more},
-        "rollout": {"env": point.NAME, "episodes": 12, "workers": 0},
+        "rollout": {"env": point.NAME, "episodes": 12, "workers": 0, "success": "terminated"},
     }  # fmt: skip
 
 
@@ -95,7 +97,8 @@ torch.set_num_threads({torch.get_num_threads()})
 from tests.imitation import point
 from trainwright.tasks.imitation.loading import load_policy
 from trainwright.tasks.imitation.rollout import Rollouts
-results = Rollouts(point.NAME, episodes=12, workers=0).run(load_policy({str(tmp_path / "run" / "checkpoint-40")!r}))
+rollouts = Rollouts(point.NAME, episodes=12, workers=0, success="terminated")
+results = rollouts.run(load_policy({str(tmp_path / "run" / "checkpoint-40")!r}))
 print(json.dumps([vars(one) for one in results]))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -129,7 +132,7 @@ def test_chunks_are_done_and_ensembled():
     class Counting(MlpPolicy):
         asked = 0
 
-        def predict(self, observation, generator=None):
+        def predict(self, observation, generators=None):
             Counting.asked += 1
             rows = len(observation["state"])
             return torch.arange(4.0).view(1, 4, 1).expand(rows, 4, 1) + 10 * Counting.asked
@@ -137,7 +140,7 @@ def test_chunks_are_done_and_ensembled():
     def run(count, **settings):
         Counting.asked = 0
         config = MlpConfig(numbers={"state": 2}, action_size=1, chunk=4, history=2, **settings)
-        actor = Actor(Counting(config).eval(), 3)
+        actor = Actor(Counting(config).eval(), range(3))
         return [actor.act({"state": np.zeros((3, 2), np.float32)})[0, 0] for _ in range(count)], Counting.asked
 
     assert run(6) == ([10, 11, 12, 13, 20, 21], 2)
@@ -149,30 +152,56 @@ def test_chunks_are_done_and_ensembled():
 
 
 def test_what_success_is():
-    def won(success, terminated, flag=None, total=0.0):
-        return Rollouts(point.NAME, success=success)._won(terminated, flag, total)
+    def rule(env="Pendulum-v1", given=None):
+        return success_of(gymnasium.spec(env), given)
 
-    assert won("terminated", True)
-    assert not won("terminated", False)  # a time-out is none
-    assert won("survived", False)
-    assert not won("survived", True)
-    assert won("info", False, True)
-    assert not won("info", True, None)
-    assert won("terminated", False, flag=True)  # the environment knows better
-    assert won(-200, False, total=-150.0)
-    assert not won(-200, True, total=-250.0)
-    assert Rollouts("CartPole-v1").success == "survived"
-    with pytest.raises(ConfigError, match="rollout.success 'often' is not known"):
+    assert rule(given="terminated").won(True, None, 0.0)
+    assert rule(given="terminated").won(False, None, 0.0) is False  # a time-out is none
+    assert rule(given="survived").won(False, None, 0.0)
+    assert rule(given="survived").won(True, None, 0.0) is False
+    assert rule(given="info").won(False, True, 0.0)
+    assert rule(given="info").won(True, None, 0.0) is False
+    assert rule(given="terminated").won(False, True, 0.0)  # the environment knows better
+    assert rule(given=-200).won(False, None, -150.0)
+    assert rule(given=-200).won(True, True, -250.0) is False
+    with pytest.raises(ConfigError, match=r"rollout.success 'often' is not known"):
         Rollouts(point.NAME, success="often")
+    with pytest.raises(ConfigError, match=r"rollout.success 'True' is not known"):
+        Rollouts(point.NAME, success=True)
     with pytest.raises(ConfigError, match="There is no environment 'Cartpole-v7'"):
         Rollouts("Cartpole-v7").run(None)
+
+
+SOLVED = {  # by gymnasium's documentation of each: a fall from the goal, a crash from a landing
+    "CartPole-v1": [(False, 0, True), (True, 0, False)],
+    "InvertedPendulum-v5": [(False, 0, True), (True, 0, False)],
+    "MountainCarContinuous-v0": [(True, 0, True), (False, 99, False)],
+    "Acrobot-v1": [(True, -400, True), (False, -500, False)],
+    "Hopper-v5": [(True, 20, False), (False, 3900, True), (False, 3700, False)],
+    "Ant-v5": [(True, 20, False), (False, 6100, True)],
+    "BipedalWalker-v3": [(True, -100, False), (False, 310, True)],
+    "LunarLander-v3": [(True, -100, False), (True, 250, True)],
+    "FrozenLake-v1": [(True, 0, False), (True, 1, True)],
+    "Walker2d-v5": [(True, 20, None), (False, 9000, None)],
+    "Humanoid-v5": [(True, 20, None)],
+    "Pendulum-v1": [(False, -100, None)],
+}
+
+
+@pytest.mark.parametrize("env", SOLVED)
+def test_success_follows_the_task_of_the_environment(env):
+    rule = success_of(gymnasium.spec(env), None)
+    for terminated, total, expected in SOLVED[env]:
+        assert rule.won(terminated, None, float(total)) is expected
+        assert rule.won(terminated, True, float(total)) is True  # what the environment says itself
+    assert ("no success rate" in rule.text) == (SOLVED[env][0][2] is None)
 
 
 def test_side_by_side_is_one_after_another(tmp_path):
     policy = parts(sections(tmp_path, KINDS["mlp"])).policy.eval()
     both = []
     for workers in (0, 2):
-        rollouts = Rollouts(point.NAME, episodes=6, workers=workers)
+        rollouts = Rollouts(point.NAME, episodes=6, workers=workers, success="terminated")
         both.append(rollouts.run(policy))
         assert rollouts.run(policy) == both[-1]  # and again
         rollouts.close()

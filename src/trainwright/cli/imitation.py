@@ -108,9 +108,8 @@ def _eval(args: argparse.Namespace) -> int:
     results = rollouts.run(policy)
     rollouts.close()
     for one in results:
-        print(
-            f"seed {one.seed}  return {one.total:.2f}  steps {one.length}  {'success' if one.success else 'no success'}"
-        )
+        won = {True: "  success", False: "  no success", None: ""}[one.success]
+        print(f"seed {one.seed}  return {one.total:.2f}  steps {one.length}{won}")
     found = summary(results, "mean")
     print("  ".join(f"{name.removeprefix('mean_')} {value:.4g}" for name, value in found.items()))
     if args.film:

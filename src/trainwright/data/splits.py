@@ -10,12 +10,17 @@ from typing import Any
 
 from trainwright.errors import DataError
 
-TRAIN = "train"
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
 _NAMES = {
-    TRAIN: TRAIN, "training": TRAIN, "validation": "validation", "valid": "validation", "val": "validation",
-    "dev": "validation", "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
+    TRAIN: TRAIN, "training": TRAIN, VALIDATION: VALIDATION, "valid": VALIDATION, "val": VALIDATION, "dev": VALIDATION,
+    TEST: TEST, "testing": TEST, "eval": TEST, "evaluation": TEST,
 }  # fmt: skip
 _WORDS = re.compile(r"[-._ 0-9]+")
+
+
+def named_split(name: str) -> str | None:
+    """Return the split that a name means by itself; None for one that means none."""
+    return _NAMES.get(name.lower())
 
 
 def split_of(parts: Sequence[str]) -> str | None:

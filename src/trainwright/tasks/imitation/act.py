@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from trainwright.tasks.imitation.normalize import ACTION
-from trainwright.tasks.imitation.policies import Features, Observation, Policy, PolicyConfig, masked_mean
+from trainwright.tasks.imitation.policies import Features, Generators, Observation, Policy, PolicyConfig, masked_mean
 
 
 class ActConfig(PolicyConfig):
@@ -93,7 +93,7 @@ class ActPolicy(Policy):
         return {"loss": l1 + self.config.kl_weight * kl, "l1": l1, "kl": kl}
 
     @torch.no_grad()
-    def predict(self, observation: Observation, generator: torch.Generator | None = None) -> torch.Tensor:
+    def predict(self, observation: Observation, generators: Generators = None) -> torch.Tensor:
         """Return the actions of some moments, (rows, chunk, size), in the mean style."""
         seen = self.seen(self.features(observation))
         style = seen.new_zeros(len(seen), self.config.latent)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from trainwright.tasks.imitation.episodes import STATE
+from trainwright.tasks.imitation.observations import as_learned
 
 if TYPE_CHECKING:
     from trainwright.tasks.imitation.policies import Policy
@@ -18,20 +19,23 @@ class Actor:
 
     Args:
         policy: in evaluation mode.
-        count: environments.
-        seed: of policies that draw their actions.
+        seeds: of every environment's episode, for policies that draw their actions.
     """
 
-    def __init__(self, policy: Policy, count: int, seed: int = 0) -> None:
+    def __init__(self, policy: Policy, seeds: Sequence[int]) -> None:
         self.policy, self.config = policy, policy.config
-        self.count = count
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self.moments: list[dict[str, np.ndarray]] = []
         self.chunks: list[np.ndarray] = []  # (count, chunk, size), the newest last
         self.ages: list[int] = []
 
     def act(self, observation: dict[str, np.ndarray]) -> np.ndarray:
-        """Return the next actions, (count, size), or (count,) of discrete ones, for observations (count, ...)."""
+        """Return the next actions, (count, size), or (count,) of discrete ones, for observations (count, ...).
+
+        Raises:
+            DataError: observations other than the policy has learned to see.
+        """
+        observation = as_learned(self.policy.sees, observation)
         self.moments = [*self.moments, observation][-self.config.history :]
         every = self.config.chunk if self.config.execute is None else self.config.execute
         if not self.chunks or self.config.ensemble or self.ages[-1] + 1 >= min(every, self.config.chunk):
@@ -48,7 +52,7 @@ class Actor:
         batch = {
             name: torch.from_numpy(np.stack([one[name] for one in filled], axis=1)).to(device) for name in filled[0]
         }
-        said = self.policy.predict(batch, self.generator).float().cpu().numpy()
+        said = self.policy.predict(batch, self.generators).float().cpu().numpy()
         keep = self.config.chunk if self.config.ensemble else 1
         self.chunks, self.ages = [*self.chunks, said][-keep:], [*self.ages, 0][-keep:]
 
@@ -57,15 +61,3 @@ class Actor:
         said = [chunk[:, age] for chunk, age in zip(self.chunks, self.ages, strict=True) if age < self.config.chunk]
         weights = np.exp(-self.config.ensemble * np.arange(len(said)))
         return np.tensordot(weights / weights.sum(), np.stack(said), axes=1)
-
-
-def named(observation: Any) -> dict[str, np.ndarray]:
-    """Return an environment's observation by name; one without names is the `state`."""
-    if isinstance(observation, dict):
-        return {name: _plain(value) for name, value in observation.items()}
-    return {STATE: _plain(observation)}
-
-
-def _plain(value: Any) -> np.ndarray:
-    array = np.asarray(value)
-    return array if array.dtype == np.uint8 else array.astype(np.float32)

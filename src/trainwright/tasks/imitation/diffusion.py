@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from itertools import repeat
 from typing import Any
 
 import torch
 from torch import nn
 
 from trainwright.tasks.imitation.normalize import ACTION
-from trainwright.tasks.imitation.policies import Features, Observation, Policy, PolicyConfig, masked_mean
+from trainwright.tasks.imitation.policies import Features, Generators, Observation, Policy, PolicyConfig, masked_mean
 
 
 class DiffusionConfig(PolicyConfig):
@@ -79,18 +80,22 @@ class DiffusionPolicy(Policy):
         return {"loss": masked_mean(((guess - noise) ** 2).mean(-1), action_is_pad)}
 
     @torch.no_grad()
-    def predict(self, observation: Observation, generator: torch.Generator | None = None) -> torch.Tensor:
-        """Return actions drawn from noise, (rows, chunk, size); the same for the same generator."""
-        config = self.config
+    def predict(self, observation: Observation, generators: Generators = None) -> torch.Tensor:
+        """Return actions drawn from noise, (rows, chunk, size); each row's from its own generator."""
+        config, norm = self.config, self.normalizer
         seen = self.seen(self.features(observation).flatten(1))
-        x = torch.randn(len(seen), config.chunk, config.action_size, generator=generator).to(seen.device)
+        shape = (config.chunk, config.action_size)
+        drawn = [torch.randn(shape, generator=one) for one in generators or repeat(None, len(seen))]
+        x = torch.stack(drawn).to(seen.device)
+        middle, reach = (norm.action_high + norm.action_low) / 2, (norm.action_high - norm.action_low) * 0.75
         steps = torch.linspace(config.noise_steps - 1, 0, config.sample_steps).round().long().tolist()
         for number, step in enumerate(steps):
             kept = self.kept[step]
             noise = self.guess(x, torch.full((len(x),), step, device=x.device), seen)
-            clean = ((x - (1 - kept).sqrt() * noise) / kept.sqrt()).clamp(-1.5, 1.5)
+            clean = (x - (1 - kept).sqrt() * noise) / kept.sqrt()
+            clean = clean.clamp(middle - reach, middle + reach)  # half as far again as demonstrated
             if number + 1 == len(steps):
-                return self.normalizer.inverse(ACTION, clean)
+                return norm.inverse(ACTION, clean)
             after = self.kept[steps[number + 1]]
             noise = (x - kept.sqrt() * clean) / (1 - kept).sqrt()
             x = after.sqrt() * clean + (1 - after).sqrt() * noise

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from trainwright.data.splits import TRAIN, VALIDATION, named_split
 from trainwright.errors import DataError, missing_package
+from trainwright.tasks.imitation.observations import plain
 
-STATE = "state"
 _LEROBOT = "observation."
+Parts = tuple[dict[str, np.ndarray], np.ndarray, dict[str, Any]]
 
 
 @dataclass
@@ -21,14 +23,23 @@ class Episode:
     """One demonstration.
 
     Attributes:
-        observations: by name, (steps, ...): numbers as float32, images as uint8 (height, width, channels).
-        actions: float32, shape (steps, size); of discrete actions, one column per action, 1 for the one that was taken.
-        about: what is known of it, such as its return.
+        observations: by name, (steps, ...): numbers as float32 (size,), images as uint8, or floats from 0 to 1,
+            (height, width, channels); other forms are brought to these.
+        actions: float32, shape (steps, size).
+        about: what is known of it, such as its return; `split` where the file says which one it belongs to.
+
+    Raises:
+        DataError: an observation that is no number, or an image of another shape or range.
     """
 
     observations: dict[str, np.ndarray]
     actions: np.ndarray
     about: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.observations = {name: plain(name, values) for name, values in self.observations.items()}
+        actions = np.asarray(self.actions, dtype=np.float32)
+        self.actions = actions.reshape(len(actions), -1) if actions.size else actions
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -47,9 +58,13 @@ def read_episodes(path: Path, count: int | None = None) -> list[Episode]:
     if not path.exists():
         raise DataError(f"There are no demonstrations at '{path}' (looked for from {Path.cwd()}).")
     found: list[Episode] = []
-    for episode in _reader(path):
+    for given in _reader(path):
         if len(found) == count:
             break
+        try:
+            episode = Episode(*given)
+        except (DataError, ValueError, TypeError) as error:
+            raise DataError(f"Episode {len(found)} of '{path}': {error}") from error
         _check(episode, path, len(found))
         found.append(episode)
     if not found:
@@ -57,7 +72,7 @@ def read_episodes(path: Path, count: int | None = None) -> list[Episode]:
     return found
 
 
-def _reader(path: Path) -> Iterator[Episode]:
+def _reader(path: Path) -> Iterator[Parts]:
     if path.is_file() and path.suffix == ".npz":
         return _npz([path])
     if path.is_file() and path.suffix in (".hdf5", ".h5"):
@@ -80,16 +95,7 @@ def _check(episode: Episode, path: Path, number: int) -> None:
         raise DataError(f"Episode {number} of '{path}': actions of shape (steps, size) are expected, not {shape}.")
 
 
-def _number(values: np.ndarray) -> np.ndarray:
-    return values if values.dtype == np.uint8 else values.astype(np.float32)
-
-
-def _actions(values: np.ndarray) -> np.ndarray:
-    values = np.asarray(values)
-    return values.astype(np.float32).reshape(len(values), -1)
-
-
-def _npz(files: Sequence[Path]) -> Iterator[Episode]:
+def _npz(files: Sequence[Path]) -> Iterator[Parts]:
     """Yield episodes: a file's arrays `action` and `observation.<name>`, with `episode_ends` where it holds several."""
     for file in files:
         with np.load(file, allow_pickle=False) as content:
@@ -100,8 +106,8 @@ def _npz(files: Sequence[Path]) -> Iterator[Episode]:
             ends = content["episode_ends"].tolist() if "episode_ends" in content.files else [len(arrays["action"])]
             about = json.loads(str(content["about"])) if "about" in content.files else {}
         for start, end in zip([0, *ends[:-1]], ends, strict=True):
-            observations = {name.removeprefix(_LEROBOT): _number(arrays[name][start:end]) for name in names}
-            yield Episode(observations, _actions(arrays["action"][start:end]), dict(about))
+            observations = {name.removeprefix(_LEROBOT): arrays[name][start:end] for name in names}
+            yield observations, arrays["action"][start:end], dict(about)
 
 
 def write_npz(path: Path, episodes: Sequence[Episode], about: dict[str, Any]) -> None:
@@ -119,8 +125,9 @@ def write_npz(path: Path, episodes: Sequence[Episode], about: dict[str, Any]) ->
     np.savez_compressed(path, **arrays)
 
 
-def _robomimic(path: Path) -> Iterator[Episode]:
-    """Yield the episodes of robomimic's layout: data/demo_<n>/obs/<name> and data/demo_<n>/actions."""
+def _robomimic(path: Path) -> Iterator[Parts]:
+    """Yield the episodes of robomimic's layout: data/demo_<n>/obs/<name> and data/demo_<n>/actions; mask/train and
+    mask/valid name those of a split."""
     try:
         import h5py
     except ModuleNotFoundError as error:
@@ -128,22 +135,26 @@ def _robomimic(path: Path) -> Iterator[Episode]:
     with h5py.File(path, "r") as file:
         if "data" not in file:
             raise DataError(f"'{path}' has no group 'data' as robomimic's files have; it has {list(file)}.")
+        masks = {split: file["mask"][key][:] for key in file.get("mask", ()) if (split := named_split(key))}
+        splits = {name.decode(): split for split, names in masks.items() for name in names.tolist()}
         for name in sorted(file["data"], key=lambda one: int(one.rpartition("_")[2] or 0)):
             demo = file["data"][name]
             if "obs" not in demo or "actions" not in demo:
                 raise DataError(f"'{path}': data/{name} needs 'obs' and 'actions'; it has {list(demo)}.")
-            observations = {key: _number(demo["obs"][key][:]) for key in demo["obs"]}
-            yield Episode(observations, _actions(demo["actions"][:]), {"name": name})
+            about = {"name": name, **({"split": splits.get(name)} if masks else {})}
+            yield {key: demo["obs"][key][:] for key in demo["obs"]}, demo["actions"][:], about
 
 
-def _lerobot(path: Path) -> Iterator[Episode]:
-    """Yield the episodes of LeRobot's layout: data/**/*.parquet with episode_index, action, observation.<name>."""
+def _lerobot(path: Path) -> Iterator[Parts]:
+    """Yield the episodes of LeRobot's layout: data/**/*.parquet with episode_index, action, observation.<name>;
+    `splits` of meta/info.json, such as `train: 0:8`, name those of a split."""
     try:
         import pyarrow.parquet as parquet
     except ModuleNotFoundError as error:
         raise missing_package("pyarrow", "imitation", f"'{path}'") from error
     info = path / "meta" / "info.json"
-    features = json.loads(info.read_text(encoding="utf-8")).get("features", {}) if info.is_file() else {}
+    known = json.loads(info.read_text(encoding="utf-8")) if info.is_file() else {}
+    features, splits = known.get("features", {}), _ranges(known.get("splits") or {}, info)
     videos = [name for name, feature in features.items() if feature.get("dtype") == "video"]
     if videos:
         raise DataError(f"'{path}' keeps {', '.join(videos)} as video, which is not read; image arrays are.")
@@ -160,27 +171,79 @@ def _lerobot(path: Path) -> Iterator[Episode]:
         }
         for number in dict.fromkeys(index.tolist()):
             rows = index == number
-            observations = {name.removeprefix(_LEROBOT): _number(columns[name][rows]) for name in names}
-            yield Episode(observations, _actions(columns["action"][rows]), {"episode_index": number})
+            observations = {name.removeprefix(_LEROBOT): columns[name][rows] for name in names}
+            said = next((split for split, episodes in splits if number in episodes), None)
+            yield (
+                observations,
+                columns["action"][rows],
+                {"episode_index": number, **({"split": said} if splits else {})},
+            )
+
+
+def _ranges(splits: dict[str, Any], info: Path) -> list[tuple[str, range]]:
+    """Return the splits of a LeRobot folder with the numbers of their episodes."""
+    try:
+        bounds = [(named_split(name) or name, str(said).split(":")) for name, said in splits.items()]
+        return [(name, range(int(first), int(end))) for name, (first, end) in bounds]
+    except ValueError:
+        raise DataError(f"'{info}': splits are written like train: 0:8, not {splits}.") from None
 
 
 def _column(column: Any, shape: Any) -> np.ndarray:
-    """Return a column of lists as an array of shape (rows, ...)."""
+    """Return a column of numbers or lists as an array of shape (rows, ...)."""
     values = np.stack([np.asarray(value) for value in column.to_pylist()])
-    if shape and values.ndim == 2 and len(shape) > 1:
-        values = values.reshape(len(values), *shape)
-    return values.astype(np.uint8) if shape and len(shape) == 3 and values.dtype.kind == "i" else values
+    return values.reshape(len(values), *shape) if shape and values.ndim == 2 and len(shape) > 1 else values
 
 
 def split(episodes: Sequence[Episode], share: float, seed: int) -> tuple[list[Episode], list[Episode]]:
-    """Return (training, held-out) episodes: whole ones, drawn by a seed.
+    """Return (training, held-out) episodes, whole ones: as their file says, else drawn by a seed.
+
+    A file that names the training episodes alone holds out the others; where these are none, the share is drawn.
 
     Args:
         share: of the episodes that is held out, at least one where it is not 0.
+
+    Raises:
+        DataError: none is left to train on.
     """
+    said = [one.about.get("split") for one in episodes]
+    if any(said):
+        train = [one for one, name in zip(episodes, said, strict=True) if name == (TRAIN if TRAIN in said else None)]
+        if not train:
+            raise DataError(f"The demonstrations are of the splits {', '.join(sorted(set(filter(None, said))))}, so "
+                            "none is left to train on.")  # fmt: skip
+        others = VALIDATION if VALIDATION in said else None
+        held_out = [one for one, name in zip(episodes, said, strict=True) if name == others]
+        if held_out and (TRAIN in said or others):
+            return train, held_out
+        episodes = train
     count = 0 if share <= 0 else max(1, round(len(episodes) * share))
     if count >= len(episodes):
         raise DataError(f"Holding out {count} of {len(episodes)} episodes leaves none to train on; record more.")
     order = np.random.default_rng(seed).permutation(len(episodes))
     held = set(order[:count].tolist())
     return ([one for i, one in enumerate(episodes) if i not in held], [episodes[i] for i in sorted(held)])
+
+
+def as_classes(episodes: Sequence[Episode]) -> list[Episode]:
+    """Return episodes of discrete actions with one column per action, 1 for the one that was taken.
+
+    Args:
+        episodes: whose actions are so already, or one column of class numbers from 0 on.
+
+    Raises:
+        DataError: they are neither.
+    """
+    taken = np.concatenate([one.actions for one in episodes])
+    if taken.shape[1] > 1:
+        if not (np.isin(taken, (0, 1)).all() and (taken.sum(axis=1) == 1).all()):
+            raise DataError(
+                f"data.discrete is true, but the actions are {taken.shape[1]} numbers that are no classes, such as "
+                f"{taken[0].tolist()}; one number of a class is expected, or one column per class with a single 1."
+            )
+        return list(episodes)
+    if not ((taken >= 0) & (taken == np.rint(taken))).all():
+        wrong = taken[(taken < 0) | (taken != np.rint(taken))][0]
+        raise DataError(f"data.discrete is true, but an action is {wrong:g}; whole numbers from 0 on are expected.")
+    kinds = np.eye(int(taken.max()) + 1, dtype=np.float32)
+    return [Episode(one.observations, kinds[one.actions[:, 0].astype(np.int64)], one.about) for one in episodes]

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from trainwright.errors import ConfigError, did_you_mean, missing_package
-from trainwright.tasks.imitation.actor import named
 from trainwright.tasks.imitation.episodes import Episode
+from trainwright.tasks.imitation.observations import named
 
 Expert = Callable[[np.ndarray], Any]
 
@@ -92,11 +92,17 @@ def make(env: str, **settings: Any) -> Any:
         raise ConfigError(f"There is no environment '{env}': {error}") from None
 
 
+def number_of_actions(space: Any) -> int:
+    """Return how many actions a discrete space has; 0 for one that is not."""
+    return int(space.n) if hasattr(space, "n") and space.shape == () else 0
+
+
 def record(env: str, expert: str, count: int, seed: int, **settings: Any) -> Iterator[Episode]:
     """Yield episodes of a demonstrator; episode n begins from `seed + n`."""
     act = expert_for(env, expert)
     world = make(env, **settings)
-    discrete = int(getattr(world.action_space, "n", 0))
+    discrete = number_of_actions(world.action_space)
+    first = int(getattr(world.action_space, "start", 0)) if discrete else 0
     for number in range(count):
         observation, _ = world.reset(seed=seed + number)
         world.action_space.seed(seed + number)
@@ -106,7 +112,7 @@ def record(env: str, expert: str, count: int, seed: int, **settings: Any) -> Ite
             now = named(observation)
             action = act(next(iter(now.values()))) if act else world.action_space.sample()
             seen.append(now)
-            done.append(np.eye(discrete, dtype=np.float32)[action] if discrete else np.ravel(action))
+            done.append(np.eye(discrete, dtype=np.float32)[action - first] if discrete else np.ravel(action))
             observation, reward, terminated, truncated, _ = world.step(action)
             total += float(reward)
             over = terminated or truncated

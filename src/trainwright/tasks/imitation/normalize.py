@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from trainwright.errors import ConfigError, did_you_mean
+from trainwright.errors import ConfigError, DataError, did_you_mean
 from trainwright.tasks.imitation.episodes import Episode
+from trainwright.tasks.imitation.observations import check_alike
 
 KINDS = ("mean_std", "min_max", "percentile", "identity")
 ACTION = "action"
-_LEAST = 1e-4  # a dimension that does not change is not stretched
+# A dimension that changes by no more than float32's rounding of its numbers does not change, and is not stretched.
+_ROUNDING = 4 * float(np.finfo(np.float32).eps)
+_LEAST = 1e-8  # of numbers that should be 0
 
 
 class Normalizer(nn.Module):
@@ -22,13 +24,21 @@ class Normalizer(nn.Module):
 
     mean_std gives mean 0 and deviation 1; min_max brings to [-1, 1]; percentile brings the 1st and 99th to -1 and 1,
     without clipping; identity leaves as it is. Images are brought to [0, 1] and are no part of it.
+
+    `action_low` and `action_high` are the least and the greatest demonstrated actions, normalised: -1 and 1 by min_max,
+    the actions' own where a mask leaves them as they are, and alike where an action does not change.
     """
+
+    action_low: torch.Tensor
+    action_high: torch.Tensor
 
     def __init__(self, sizes: Mapping[str, int]) -> None:
         super().__init__()
         for name, size in sizes.items():
             self.register_buffer(f"{name}_shift", torch.zeros(size))
             self.register_buffer(f"{name}_scale", torch.ones(size))
+        self.register_buffer("action_low", torch.full((sizes[ACTION],), -1.0))
+        self.register_buffer("action_high", torch.ones(sizes[ACTION]))
 
     def forward(self, name: str, values: torch.Tensor) -> torch.Tensor:
         """Return values of shape (..., size), normalised."""
@@ -49,25 +59,41 @@ class Normalizer(nn.Module):
             masks: by name, True for the dimensions that are normalised.
 
         Raises:
-            ConfigError: a kind that is not known, or a mask of another size.
+            ConfigError: a kind that is not known, a mask of another size, or of what is not there.
+            DataError: numbers that are not finite.
         """
-        for name in _names(self):
-            values = np.concatenate([e.actions if name == ACTION else e.observations[name] for e in episodes])
-            shift, scale = statistics(values.astype(np.float64), kinds.get(name, kinds.get("default", "mean_std")))
+        names = _names(self)
+        for name in masks or {}:
+            if name not in names:
+                raise ConfigError(f"normalization_masks: unknown name '{name}'; there are {', '.join(names)}.")
+        for name in names:
+            values = _numbers(episodes, name)
+            shift, scale = statistics(values, kinds.get(name, kinds.get("default", "mean_std")))
             given = (masks or {}).get(name)
             kept = np.ones(len(shift), dtype=bool) if given is None else np.asarray(given, dtype=bool)
             if kept.shape != shift.shape:
                 raise ConfigError(f"normalization_masks.{name} has {kept.size} values; '{name}' has {shift.size}.")
             self.get_buffer(f"{name}_shift").copy_(torch.from_numpy(np.where(kept, shift, 0.0)))
             self.get_buffer(f"{name}_scale").copy_(torch.from_numpy(np.where(kept, scale, 1.0)))
+        for end, buffer in ((values.min(axis=0), self.action_low), (values.max(axis=0), self.action_high)):
+            buffer.copy_(self(ACTION, torch.from_numpy(end)))
 
 
 def _names(normalizer: nn.Module) -> list[str]:
     return [name.removesuffix("_shift") for name, _ in normalizer.named_buffers() if name.endswith("_shift")]
 
 
+def _numbers(episodes: Sequence[Episode], name: str) -> np.ndarray:
+    """Return the values of all episodes, float64 (rows, size)."""
+    parts = [one.actions if name == ACTION else one.observations[name] for one in episodes]
+    for number, part in enumerate(parts):
+        if not np.isfinite(part).all():
+            raise DataError(f"Episode {number} has '{name}' with numbers that are not finite (NaN or inf); repair it.")
+    return np.concatenate(parts).astype(np.float64)
+
+
 def statistics(values: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return (shift, scale) of values of shape (rows, size).
+    """Return (shift, scale) of values of shape (rows, size); the scale of what does not change is 1.
 
     Raises:
         ConfigError: a kind that is not known.
@@ -81,11 +107,18 @@ def statistics(values: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
         shift, scale = (low + high) / 2, (high - low) / 2
     else:
         raise ConfigError(f"normalization '{kind}' is not known.{did_you_mean(kind, KINDS)} Known: {', '.join(KINDS)}.")
-    return shift, np.where(scale < _LEAST, 1.0, scale)
+    least = np.maximum(np.abs(values).max(axis=0) * _ROUNDING, _LEAST)
+    return shift, np.where(scale <= least, 1.0, scale)
 
 
-def sizes_of(episodes: Sequence[Episode]) -> dict[str, Any]:
-    """Return what a normaliser is made for: the numbers of the observations, not their images, and the actions."""
+def sizes_of(episodes: Sequence[Episode]) -> dict[str, int]:
+    """Return what a normaliser is made for: the numbers of the observations, not their images, and the actions.
+
+    Raises:
+        DataError: episodes that see or do something else than the first one.
+    """
+    found = [{name: values.shape[1:] for name, values in one.observations.items()} for one in episodes]
+    check_alike([{**seen, ACTION: one.actions.shape[1:]} for seen, one in zip(found, episodes, strict=True)])
     first = episodes[0]
     plain = {name: values.shape[1] for name, values in first.observations.items() if values.ndim == 2}
     return {**plain, ACTION: first.actions.shape[1]}

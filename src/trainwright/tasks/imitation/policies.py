@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from trainwright.tasks.imitation.normalize import ACTION, Normalizer
 
 Observation = Mapping[str, torch.Tensor]
+Generators = Sequence[torch.Generator] | None
 
 
 class PolicyConfig(PreTrainedConfig):
@@ -22,7 +23,7 @@ class PolicyConfig(PreTrainedConfig):
         numbers: size of every observation of numbers, by name.
         images: (height, width, channels) of every image, by name.
         action_size: of an action; for discrete ones their number.
-        discrete: actions are one of `action_size`.
+        discrete: actions are one of `action_size`; the dense policy says them as classes.
         history, chunk: moments seen, actions said at once.
         execute: actions of a chunk that are done before it is asked again.
         ensemble: weight of temporal ensembling, 0 for none (Zhao et al. 2023, section IV-A); asks at every moment.
@@ -62,19 +63,31 @@ class Policy(PreTrainedModel):
         """
         raise NotImplementedError
 
-    def predict(self, observation: Observation, generator: torch.Generator | None = None) -> torch.Tensor:
-        """Return the actions of some moments, (rows, chunk, size), as the environment takes them."""
+    def predict(self, observation: Observation, generators: Generators = None) -> torch.Tensor:
+        """Return the actions of some moments, (rows, chunk, size), as the environment takes them.
+
+        Args:
+            observation: by name, (rows, history, ...).
+            generators: of policies that draw their actions, one for each row; None draws from torch's own.
+        """
         raise NotImplementedError
+
+    @property
+    def sees(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every observation of a moment, by name."""
+        numbers = {name: (size,) for name, size in (self.config.numbers or {}).items()}
+        return numbers | {name: tuple(shape) for name, shape in (self.config.images or {}).items()}
 
     def act(self, observation: Any) -> Any:
         """Return the next action for one environment's observation: an array, or a dict of arrays by name.
 
         `reset()` begins an episode.
         """
-        from trainwright.tasks.imitation.actor import Actor, named
+        from trainwright.tasks.imitation.actor import Actor
+        from trainwright.tasks.imitation.observations import named
 
         if self.actor is None:
-            self.actor = Actor(self.eval(), 1)
+            self.actor = Actor(self.eval(), [0])
         batch = {name: value[None] for name, value in named(observation).items()}
         return self.actor.act(batch)[0]
 
@@ -97,7 +110,8 @@ class Features(nn.Module):
         """Return (rows, history, size)."""
         parts = [self.normalizer[0](name, observation[name].float()) for name in self.names]
         for name, network in self.backbone.items():
-            images = observation[name].float().div(255).movedim(-1, -3)
+            seen = observation[name]
+            images = (seen.float() if seen.is_floating_point() else seen.float().div(255)).movedim(-1, -3)
             parts.append(network(images.flatten(0, 1)).unflatten(0, images.shape[:2]))
         return torch.cat(parts, dim=-1)
 
@@ -167,17 +181,24 @@ class MlpPolicy(Policy):
             return {"loss": masked_mean(losses.view(action_is_pad.shape), action_is_pad)}
         wanted = self.normalizer(ACTION, action)
         if config.bins:
-            place = ((wanted.clamp(-1, 1) + 1) / 2 * (config.bins - 1)).round().long()
+            low, width = self._range()
+            part = ((wanted - low) / torch.where(width > 0, width, 1.0)).clamp(0, 1)
+            place = (part * (config.bins - 1)).round().long()
             losses = functional.cross_entropy(out.flatten(0, 2), place.flatten(), reduction="none")
             return {"loss": masked_mean(losses.view(place.shape).mean(-1), action_is_pad)}
         return {"loss": masked_mean((out.squeeze(-1) - wanted).abs().mean(-1), action_is_pad)}
 
     @torch.no_grad()
-    def predict(self, observation: Observation, generator: torch.Generator | None = None) -> torch.Tensor:
+    def predict(self, observation: Observation, generators: Generators = None) -> torch.Tensor:
         """Return the actions of some moments, (rows, chunk, size)."""
         out = self.said(observation)
         if self.config.discrete:
             return out.squeeze(-1)
         if self.config.bins:
-            out = out.argmax(-1, keepdim=True) / (self.config.bins - 1) * 2.0 - 1
+            low, width = self._range()
+            return self.normalizer.inverse(ACTION, low + out.argmax(-1) / (self.config.bins - 1) * width)
         return self.normalizer.inverse(ACTION, out.squeeze(-1))
+
+    def _range(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the least demonstrated action, normalised, and how far it is to the greatest; (size,) each."""
+        return self.normalizer.action_low, self.normalizer.action_high - self.normalizer.action_low

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,23 +11,21 @@ from typing import Any
 import numpy as np
 
 from trainwright.errors import ConfigError
-from trainwright.tasks.imitation.actor import Actor, named
-from trainwright.tasks.imitation.experts import make
+from trainwright.tasks.imitation.actor import Actor
+from trainwright.tasks.imitation.experts import make, number_of_actions
+from trainwright.tasks.imitation.observations import named
 from trainwright.tasks.imitation.policies import Policy
-
-SURVIVAL = ("CartPole-v0", "CartPole-v1", "InvertedPendulum-v4", "InvertedPendulum-v5", "InvertedDoublePendulum-v5")
-RULES = ("info", "terminated", "survived")
-_FLAGS = ("is_success", "success")
+from trainwright.tasks.imitation.success import Success, check, flags, success_of
 
 
 @dataclass(frozen=True)
 class Result:
-    """One episode: its seed, the sum of its rewards, its steps, and whether it succeeded."""
+    """One episode: its seed, the sum of its rewards, its steps, and whether it succeeded, None where nobody can say."""
 
     seed: int
     total: float
     length: int
-    success: bool
+    success: bool | None
 
 
 @dataclass
@@ -37,9 +34,10 @@ class Rollouts:
 
     Attributes:
         env: its name; settings: its options.
-        episodes: how many; episode n begins from `seed + n`.
+        episodes: how many; episode n begins from `seed + n`, and what is random in it depends on that alone.
         success: `terminated` at a goal (a time-out is none), `survived` to the time-out, `info` where the environment
             says it itself, or a number: the return at least. None: what is known of the environment.
+        rule: how success is told, once `prepare` has seen the environment.
         workers: 0 or 1 steps the environments, ten at a time, one after another in this process; with more, which is
             the default where there are several processors, each has a process of its own. The results are the same.
         film: episodes that become a GIF.
@@ -54,25 +52,36 @@ class Rollouts:
     film: int = 0
     rollout_steps: int | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    rule: Success | None = field(default=None, init=False)
     _envs: Any = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.success is None:
-            self.success = "survived" if self.env in SURVIVAL else "terminated"
-        if isinstance(self.success, str) and self.success not in RULES:
-            raise ConfigError(f"rollout.success '{self.success}' is not known; known: {', '.join(RULES)}, a number.")
+        check(self.success)
         if self.episodes < 1:
             raise ConfigError(f"rollout.episodes is {self.episodes}; at least one is expected.")
+
+    def prepare(self, policy: Policy) -> None:
+        """Look at the environment, so that a mistake is told before anything is trained, and not by a process.
+
+        Raises:
+            ConfigError: there is none of that name, or its actions are not those of the policy.
+        """
+        world = make(self.env, **self.settings)
+        space = world.action_space
+        self.rule = success_of(world.spec, self.success)
+        world.close()
+        check_actions(space, policy.config, self.env)
 
     def run(self, policy: Policy) -> list[Result]:
         """Return the results of all episodes, in the order of their seeds."""
         if self._envs is None:
+            self.prepare(policy)
             self._envs = self._start()
         count, results = self._envs.num_envs, []
         for start in range(0, self.episodes, count):
             seeds = [self.seed + start + number for number in range(count)]
-            results += self._batch(policy, seeds)
-        return results[: self.episodes]
+            results += self._batch(policy, seeds, min(count, self.episodes - start))
+        return results
 
     def close(self) -> None:
         """End the processes."""
@@ -82,7 +91,6 @@ class Rollouts:
 
     def _start(self) -> Any:
         """Return the environments side by side."""
-        make(self.env, **self.settings).close()  # a mistake is told here, not by a process
         import gymnasium
 
         wanted = min(os.cpu_count() or 1, 8) if self.workers is None else self.workers
@@ -92,30 +100,30 @@ class Rollouts:
             return gymnasium.vector.SyncVectorEnv(makers)
         return gymnasium.vector.AsyncVectorEnv(makers, context="spawn" if _cuda_runs() else "fork")
 
-    def _batch(self, policy: Policy, seeds: list[int]) -> list[Result]:
-        """Return the results of episodes that begin together."""
+    def _batch(self, policy: Policy, seeds: list[int], wanted: int) -> list[Result]:
+        """Return the results of the first episodes of those that begin together."""
         envs, count = self._envs, len(seeds)
         observation, _ = envs.reset(seed=seeds)
-        actor = Actor(policy, count, seeds[0])
+        actor = Actor(policy, seeds)
         totals, lengths = np.zeros(count), np.zeros(count, dtype=np.int64)
-        open_ones, won = np.ones(count, dtype=bool), np.zeros(count, dtype=bool)
+        told, succeeded, ended_early = (np.zeros(count, dtype=bool) for _ in range(3))
+        open_ones = np.arange(count) < wanted
         while open_ones.any():
-            actions = _fitting(actor.act(named(observation)), envs.action_space)
+            actions = fitting(actor.act(named(observation)), envs.single_action_space)
             observation, rewards, terminated, truncated, info = envs.step(actions)
             totals[open_ones] += rewards[open_ones]
             lengths[open_ones] += 1
-            ended = open_ones & (terminated | truncated)
-            for number in np.flatnonzero(ended):
-                won[number] = self._won(terminated[number], _flag(info, int(number)), totals[number])
-            open_ones &= ~ended
-        return [Result(seed, float(totals[n]), int(lengths[n]), bool(won[n])) for n, seed in enumerate(seeds)]
-
-    def _won(self, terminated: bool, flag: bool | None, total: float) -> bool:
-        if not isinstance(self.success, str):
-            return total >= float(self.success or 0)
-        if flag is not None or self.success == "info":
-            return bool(flag)
-        return bool(terminated) == (self.success == "terminated")
+            says, what = flags(info, count)
+            told |= open_ones & says
+            succeeded |= open_ones & what  # at any step: it may say so once only
+            ended_early |= open_ones & terminated
+            open_ones &= ~(terminated | truncated)
+        assert self.rule is not None
+        won = [
+            self.rule.won(bool(ended_early[n]), bool(succeeded[n]) if told[n] else None, float(totals[n]))
+            for n in range(wanted)
+        ]
+        return [Result(seeds[n], float(totals[n]), int(lengths[n]), won[n]) for n in range(wanted)]
 
     def record_film(self, policy: Policy, path: Path) -> None:
         """Draw the first `film` episodes as a GIF."""
@@ -125,15 +133,11 @@ class Rollouts:
         for number in range(self.film):
             world = make(self.env, render_mode="rgb_array", **self.settings)
             observation, _ = world.reset(seed=self.seed + number)
-            actor, over = Actor(policy, 1, self.seed + number), False
+            actor, over = Actor(policy, [self.seed + number]), False
             while not over:
                 frames.append(Image.fromarray(world.render()))
                 batch = {name: value[None] for name, value in named(observation).items()}
-                action = actor.act(batch)[0]
-                space = world.action_space
-                action = (
-                    int(action) if hasattr(space, "n") else np.clip(action.reshape(space.shape), space.low, space.high)
-                )
+                action = fitting(actor.act(batch), world.action_space)[0]
                 observation, _, terminated, truncated, _ = world.step(action)
                 over = terminated or truncated
             world.close()
@@ -143,29 +147,41 @@ class Rollouts:
 
 
 def summary(results: list[Result], prefix: str) -> dict[str, float]:
-    """Return success rate, mean return and mean length of episodes as metrics."""
+    """Return success rate, where anybody knows what success is, mean return and mean length of episodes as metrics."""
+    known = any(one.success is not None for one in results)
+    rate = {f"{prefix}_success_rate": float(np.mean([bool(one.success) for one in results]))} if known else {}
     return {
-        f"{prefix}_success_rate": float(np.mean([one.success for one in results])),
+        **rate,
         f"{prefix}_return": float(np.mean([one.total for one in results])),
         f"{prefix}_episode_length": float(np.mean([one.length for one in results])),
     }
 
 
-def _fitting(actions: np.ndarray, space: Any) -> np.ndarray:
-    """Return actions as the environments take them: in their shape and bounds."""
-    if not hasattr(space, "low"):
-        return actions.astype(space.dtype)
-    return np.clip(actions.reshape(space.shape), space.low, space.high).astype(space.dtype)
+def check_actions(space: Any, config: Any, env: str) -> None:
+    """Raise a ConfigError where an environment's actions are not those that a policy gives."""
+    number, size = number_of_actions(space), int(np.prod(space.shape or (1,)))
+    if bool(number) != config.discrete:
+        raise ConfigError(
+            f"The actions of '{env}' are {f'one of {number}' if number else space}, so data.discrete must be "
+            f"{str(bool(number)).lower()}."
+        )
+    if config.action_size > number if number else config.action_size != size:
+        raise ConfigError(
+            f"The demonstrations have {config.action_size} {'actions' if number else 'numbers in an action'}, but "
+            f"'{env}' has {number or size}."
+        )
 
 
-def _flag(info: Mapping[str, Any], number: int) -> bool | None:
-    """Return what the environment itself says of an episode's success, also where it has begun the next one."""
-    last = info.get("final_info", info)
-    for source in (last, info):
-        for name in _FLAGS:
-            if name in source:
-                return bool(np.asarray(source[name])[number])
-    return None
+def fitting(actions: np.ndarray, space: Any) -> np.ndarray:
+    """Return actions (count, ...) as an environment takes them: in its shape and bounds, counted from its first one."""
+    if number_of_actions(space):
+        return (actions + space.start).astype(space.dtype)
+    shaped = actions.reshape(len(actions), *space.shape)
+    if hasattr(space, "low"):
+        return np.clip(shaped, space.low, space.high).astype(space.dtype)
+    first = getattr(space, "start", 0)  # several whole numbers, or several switches
+    last = first + getattr(space, "nvec", 2) - 1
+    return np.clip(np.rint(shaped), first, last).astype(space.dtype)
 
 
 def _cuda_runs() -> bool:

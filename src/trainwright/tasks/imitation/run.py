@@ -14,7 +14,7 @@ from trainwright.args.training import TrainingArguments
 from trainwright.callbacks.early_stopping import EarlyStoppingCallback
 from trainwright.config.sections import check_keys, read_sections
 from trainwright.errors import ConfigError, did_you_mean
-from trainwright.tasks.imitation.episodes import Episode, read_episodes, split
+from trainwright.tasks.imitation.episodes import Episode, as_classes, read_episodes, split
 from trainwright.tasks.imitation.experts import record
 from trainwright.tasks.imitation.loading import kinds
 from trainwright.tasks.imitation.normalize import ACTION, KINDS, sizes_of
@@ -34,12 +34,13 @@ _INHERITED = ("numbers", "images", "action_size", "discrete", "history", "chunk"
 
 @dataclass
 class Parts:
-    """What a file describes: policy, data and how it is tried."""
+    """What a file describes: policy, data and how it is tried; and what the user should know of them."""
 
     policy: Policy
     train: Windows
     held_out: Windows | None
     rollouts: Rollouts | None
+    notes: list[str]
 
 
 def read_file(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -60,6 +61,11 @@ def parts(sections: Mapping[str, Any]) -> Parts:
     data = dict(sections.get("data") or {})
     check_keys(data, DATA, "data")
     episodes = demonstrations(data)
+    notes = []
+    if "held_out" in data and any(one.about.get("split") for one in episodes):
+        notes.append(
+            "The file of the demonstrations says which are held out; data.held_out divides only what it leaves."
+        )
     train, held_out = split(episodes, float(data.get("held_out", 0.1)), int(data.get("split_seed", 0)))
     window = {"history": int(data.get("history", 1)), "chunk": int(data.get("chunk", 1))}
     policy = new_policy(dict(sections.get("policy") or {}), train, bool(data.get("discrete", False)), window)
@@ -70,15 +76,21 @@ def parts(sections: Mapping[str, Any]) -> Parts:
         if "env" not in sections["rollout"]:
             raise ConfigError("rollout.env must be given: the name of an environment.")
         rollouts = Rollouts(**sections["rollout"])
-    return Parts(policy, Windows(train, **window), Windows(held_out, **window) if held_out else None, rollouts)
+        rollouts.prepare(policy)
+        assert rollouts.rule is not None
+        notes.append(f"A success is {rollouts.rule.text}.")
+    return Parts(policy, Windows(train, **window), Windows(held_out, **window) if held_out else None, rollouts, notes)
 
 
 def demonstrations(data: Mapping[str, Any]) -> list[Episode]:
-    """Return the episodes of a section `data`: of `path`, or recorded as `record` says."""
+    """Return the episodes of a section `data`: of `path`, or recorded as `record` says; discrete actions as classes."""
     if (data.get("path") is None) == (data.get("record") is None):
         raise ConfigError("data needs either `path`, a file or folder of episodes, or `record`.")
     if data.get("path") is not None:
-        return read_episodes(Path(data["path"]).expanduser(), data.get("episodes"))
+        found = read_episodes(Path(data["path"]).expanduser(), data.get("episodes"))
+        return as_classes(found) if data.get("discrete") else found
+    if data.get("episodes") is not None:
+        raise ConfigError("data.episodes is of `path`; beside data.record write data.record.episodes.")
     given = dict(data["record"])
     check_keys(given, RECORD, "data.record")
     if "env" not in given:
@@ -105,18 +117,34 @@ def new_policy(
            for name in vars(owner).get("__annotations__", {}) if name not in _INHERITED]  # fmt: skip
     check_keys(section, [*POLICY, *own], "policy")
     sizes = sizes_of(episodes)
-    first = episodes[0].observations
+    images = {name: list(v.shape[1:]) for name, v in episodes[0].observations.items() if v.ndim == 4}
     size = sizes.pop(ACTION)
     config = config_class(
-        numbers=sizes, images={name: list(v.shape[1:]) for name, v in first.items() if v.ndim == 4}, action_size=size,
-        discrete=discrete, **window, **{name: value for name, value in section.items() if name in own},
+        numbers=sizes, images=images, action_size=size, discrete=discrete, **window,
+        **{name: value for name, value in section.items() if name in own},
     )  # fmt: skip
+    check_policy(section, config)
     with torch.random.fork_rng(enabled=section.get("seed") is not None):
         if section.get("seed") is not None:
             torch.manual_seed(section["seed"])
         policy = known[kind](config)
     policy.normalizer.fit(episodes, normalization(section, config), section.get("normalization_masks"))
     return policy
+
+
+def check_policy(section: Mapping[str, Any], config: Any) -> None:
+    """Raise a ConfigError for settings of a policy that do not go together."""
+    kind, bins = section.get("kind", "mlp"), getattr(config, "bins", 0)
+    if config.discrete and kind != "mlp":
+        raise ConfigError(f"data.discrete is true, but policy.kind {kind} says numbers; kind mlp says classes.")
+    if config.discrete and bins:
+        raise ConfigError(
+            "policy.bins divides numbers into classes; with data.discrete the actions are classes already."
+        )
+    if bins < 0 or bins == 1:
+        raise ConfigError(f"policy.bins is {bins}; it is 0, for none, or at least 2.")
+    if config.execute is not None and config.ensemble:
+        raise ConfigError("policy.execute and policy.ensemble exclude each other: an ensemble asks at every moment.")
 
 
 def normalization(section: Mapping[str, Any], config: Any) -> dict[str, str]:
@@ -129,6 +157,9 @@ def normalization(section: Mapping[str, Any], config: Any) -> dict[str, str]:
     given = {"default": given} if isinstance(given, str) else dict(given)
     bounded = bool(getattr(config, "bins", 0)) or section.get("kind") == "diffusion"
     usual = "identity" if config.discrete else "min_max" if bounded else given.get("default", "mean_std")
+    check_keys(given, ["default", *(config.numbers or {}), ACTION], "policy.normalization")
+    if config.discrete and given.get(ACTION, "identity") != "identity":
+        raise ConfigError("policy.normalization.action has no effect on discrete actions; leave it out.")
     found = {"default": "mean_std", **given}
     found[ACTION] = given.get(ACTION, usual)
     for name, kind in found.items():
@@ -148,8 +179,9 @@ def build(sections: Mapping[str, Any]) -> PolicyTrainer:
                 "report_to": "none", **given}  # fmt: skip
     if made.held_out is None and made.rollouts is not None:
         raise ConfigError("data.held_out is 0, but rollouts are a part of evaluation; hold some episodes out.")
+    check_images(made.policy, sections)
     patience = own.get("early_stopping_patience")
-    return PolicyTrainer(
+    trainer = PolicyTrainer(
         made.policy,
         TrainingArguments(**settings),
         data_collator=Together(int(sections["data"].get("image_shift", 0))),
@@ -159,3 +191,15 @@ def build(sections: Mapping[str, Any]) -> PolicyTrainer:
         backbone_learning_rate=own.get("backbone_learning_rate"),
         callbacks=[EarlyStoppingCallback(patience)] if patience is not None else None,
     )
+    for note in made.notes:
+        trainer.note(note)
+    return trainer
+
+
+def check_images(policy: Policy, sections: Mapping[str, Any]) -> None:
+    """Raise a ConfigError for settings of images where there are none."""
+    for part, name in (("data", "image_shift"), ("train", "backbone_learning_rate")):
+        if (sections.get(part) or {}).get(name) and not policy.config.images:
+            raise ConfigError(
+                f"{part}.{name} is for images, but the demonstrations see {', '.join(policy.sees)} alone."
+            )

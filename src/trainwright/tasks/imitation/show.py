@@ -15,7 +15,7 @@ from trainwright.tasks.imitation.experts import EXPERTS, record
 def draw_returns(folder: Path, rollout: Mapping[str, Any]) -> tuple[list[str], Path]:
     """Draw `returns.png` in a run's folder; return what it shows as lines of text, and its path.
 
-    The demonstrator and chance begin from the seeds of the rollouts.
+    The demonstrator and chance begin from the seeds of the rollouts, in the same environment.
     """
     from matplotlib.figure import Figure
 
@@ -23,7 +23,9 @@ def draw_returns(folder: Path, rollout: Mapping[str, Any]) -> tuple[list[str], P
     curve = [(_step(path), [one["total"] for one in json.loads(path.read_text(encoding="utf-8"))]) for path in files]
     env, count, seed = rollout["env"], int(rollout.get("episodes", 20)), int(rollout.get("seed", 10_000))
     known = [name for name in ("scripted", "random") if name == "random" or env in EXPERTS]
-    lines = {name: float(np.mean([one.about["return"] for one in record(env, name, count, seed)])) for name in known}
+    settings = rollout.get("settings") or {}
+    episodes = {name: record(env, name, count, seed, **settings) for name in known}
+    lines = {name: float(np.mean([one.about["return"] for one in some])) for name, some in episodes.items()}
     figure = Figure(figsize=(7, 3.6), layout="constrained")
     axes = figure.subplots()
     steps = [step for step, _ in curve]

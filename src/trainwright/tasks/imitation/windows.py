@@ -68,10 +68,10 @@ class Together:
                 "action_is_pad": torch.stack([row["action_is_pad"] for row in rows])}  # fmt: skip
 
     def _moved(self, images: torch.Tensor) -> torch.Tensor:
-        if images.dtype != torch.uint8:
-            return images
+        if images.ndim < 5:
+            return images  # numbers
         by, (high, wide) = self.shift, images.shape[2:4]
         padded = torch.nn.functional.pad(images.flatten(0, 1).permute(0, 3, 1, 2).float(), [by] * 4, mode="replicate")
-        padded = padded.to(torch.uint8).permute(0, 2, 3, 1).unflatten(0, images.shape[:2])
+        padded = padded.to(images.dtype).permute(0, 2, 3, 1).unflatten(0, images.shape[:2])
         places = torch.randint(0, 2 * by + 1, (len(images), 2)).tolist()
         return torch.stack([one[:, y : y + high, x : x + wide] for one, (y, x) in zip(padded, places, strict=True)])
