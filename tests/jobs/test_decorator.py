@@ -237,9 +237,21 @@ def test_datasets_of_every_form(tmp_path):
 
     lines = "".join(json.dumps({"a": number}) + "\n" for number in range(10))
     (tmp_path / "one.jsonl").write_text(lines)
-    assert rows(datasets.load(str(tmp_path / "one.jsonl"), ["train"])) == {"train": list(range(10))}
     held = datasets.load(str(tmp_path / "one.jsonl"), ["train", "valid"])
     assert rows(held) == {"train": list(range(8)), "valid": [8, 9]}
+    for split in ("train", "valid"):  # what one call holds out, no other trains on
+        assert rows(datasets.load(str(tmp_path / "one.jsonl"), [split])) == {split: rows(held)[split]}
+    (tmp_path / "two.jsonl").write_text(lines)
+    assert rows(datasets.load(str(tmp_path / "two.jsonl"), ["train"])) == {"train": list(range(10))}
+    for asked in (["valid"], ["train", "dev"]):
+        with pytest.raises(DataError, match="all its rows were given as training rows before; ask for both in one"):
+            datasets.load(str(tmp_path / "two.jsonl"), asked)
+    (tmp_path / "three.jsonl").write_text(lines)
+    assert rows(datasets.load(str(tmp_path / "three.jsonl"), ["val"])) == {"val": [8, 9]}
+    assert rows(datasets.load(str(tmp_path / "three.jsonl"), ["train"])) == {"train": list(range(8))}
+    (tmp_path / "single.jsonl").write_text('{"a": 1}\n')
+    with pytest.raises(DataError, match="has 1 row, of which none can be held out"):
+        datasets.load(str(tmp_path / "single.jsonl"), ["train", "valid"])
     folder = tmp_path / "several"
     (folder / "test").mkdir(parents=True)
     (folder / "train-1.csv").write_text("a\n1\n")
@@ -253,10 +265,10 @@ def test_datasets_of_every_form(tmp_path):
     with pytest.raises(DataError, match="has no split 'test'; it has train"):
         datasets.load(str(tmp_path / "one.jsonl"), ["test"])
     (folder / "more.jsonl").write_text(lines)
-    with pytest.raises(DataError, match=r"files of several kinds \(csv, json\)"):
+    with pytest.raises(DataError, match=r"holds files of json, csv; it must hold files of one kind"):
         datasets.load(str(folder), ["train"])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="holds no file that is one of"):
+    with pytest.raises(DataError, match="holds no file of a known kind"):
         datasets.load(str(tmp_path / "empty"), ["train"])
 
 

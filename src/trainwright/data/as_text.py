@@ -13,23 +13,18 @@ def text_columns(files: Sequence[str], given: Mapping[str, Any]) -> dict[str, An
 
     Args:
         files: of the same columns.
-        given: the user's settings, which go before.
+        given: settings that go before.
     """
     import pandas  # type: ignore[import-untyped]
     from datasets import Features, Value
 
-    settings: dict[str, Any] = {"sep": "\t"} if files[0].endswith(".tsv") else {}
     if "features" in given:
-        return settings
-    header = {**settings, **{name: given[name] for name in _HEADER if name in given}}
+        return {}
+    header = {name: given[name] for name in _HEADER if name in given}
     if "delimiter" in header:
         header.pop("sep", None)
     columns = pandas.read_csv(files[0], nrows=0, **header).columns
-    return {
-        **settings,
-        "keep_default_na": False,
-        "features": Features({str(name): Value("string") for name in columns}),
-    }
+    return {"keep_default_na": False, "features": Features({str(name): Value("string") for name in columns})}
 
 
 def without_dates(features: Any) -> Any:

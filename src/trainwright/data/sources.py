@@ -6,23 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from trainwright.config.schema import DatasetParams, DatasetSplitParams
-from trainwright.data import splits
-from trainwright.data.as_text import text_columns, without_dates
+from trainwright.data import files, splits
 from trainwright.data.python_source import python_source
-from trainwright.errors import DataError, missing_package
+from trainwright.errors import DataError
 
-_BUILDERS = {
-    ".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".arrow": "arrow",
-    ".txt": "text",
-}  # fmt: skip
 _FORMATS = {
-    "json": "json", "jsonl": "json", "csv": "csv", "tsv": "csv", "parquet": "parquet", "arrow": "arrow", "text": "text",
+    "json": "json", "jsonl": "json", "csv": "csv", "tsv": "tsv", "parquet": "parquet", "arrow": "arrow", "text": "text",
     "text_sft_jsonl": "json", "text_sft": "json", "preference_jsonl": "json",
 }  # fmt: skip
-
-
-_SAVED = ("dataset_info.json", "dataset_dict.json")
-_NOT_ROWS = (*_SAVED, "dataset_infos.json", "config.json")
 
 
 def read(split: DatasetSplitParams, seed: int) -> Any:
@@ -58,71 +49,26 @@ def read_one(one: DatasetParams, stream: bool) -> Any:
     Raises:
         DataError: it cannot be read.
     """
-    try:
-        import datasets
-    except ModuleNotFoundError:
-        raise missing_package("datasets", "llm", "Reading data from a file") from None
-    datasets.disable_progress_bars()
+    datasets = files.library()
     if one.dataset_name == "python_source":
         return _python_source(one, stream)
     name, path = one.dataset_name or "", one.dataset_path
     where = Path(path or name).expanduser()
     try:
         if where.exists():
-            return _local(one, where, stream)
+            reader = files.Reader(stream, True, one.dataset_kwargs)
+            found = files.find(where, reader, _FORMATS.get(name), one.subset)
+            known = {**dict.fromkeys(found.names), **({splits.TRAIN: None} if found.whole else {})}
+            return splits.chosen(
+                one.split, known, lambda split: found.load(found.names[0] if found.whole else split), f"'{where}'"
+            )
         return datasets.load_dataset(
             name, one.subset, split=one.split, streaming=stream, data_dir=path, **one.dataset_kwargs
         )
     except DataError:
         raise
     except Exception as error:
-        cause = error.__cause__ or error
-        said = (str(cause).strip() or "no reason given").splitlines()[0]
-        raise DataError(f"The dataset '{path or name}' cannot be read: {type(cause).__name__}: {said}") from error
-
-
-def _local(one: DatasetParams, where: Path, stream: bool) -> Any:
-    """Return the wanted split of a file, a folder, or a saved dataset."""
-    where = _subset(one, where)
-    what = f"'{where}'"
-    if any((where / name).exists() for name in _SAVED):
-        import datasets
-
-        saved = datasets.load_from_disk(str(where))
-        tables = dict(saved) if isinstance(saved, dict) else {splits.TRAIN: saved, str(saved.split): saved}
-        return splits.chosen(
-            one.split, tables, lambda name: tables[name].to_iterable_dataset() if stream else tables[name], what
-        )
-    builder, files = _files(where, _FORMATS.get(one.dataset_name or ""))
-    if where.is_dir():
-        found = splits.by_split(where, files)
-    else:  # whoever names a file means it, whatever it is called
-        found = dict.fromkeys([splits.TRAIN, splits.split_of([where.name]) or splits.TRAIN], [str(where)])
-    return splits.chosen(one.split, found, lambda name: _load(builder, found[name], stream, one), what)
-
-
-def _subset(one: DatasetParams, where: Path) -> Path:
-    if one.subset is None or one.subset == "default":
-        return where
-    if not (where / one.subset).is_dir():
-        raise DataError(f"subset '{one.subset}' is no folder in '{where}'; leave it out, or name one that is there.")
-    return where / one.subset
-
-
-def _load(builder: str, files: list[str], stream: bool, one: DatasetParams) -> Any:
-    """Return the rows of some files of one kind."""
-    import datasets
-
-    if not any(Path(file).stat().st_size for file in files):
-        raise DataError(f"'{files[0]}' is empty: it has no row.")
-    given = {**(text_columns(files, one.dataset_kwargs) if builder == "csv" else {}), **one.dataset_kwargs}
-    rows = datasets.load_dataset(builder, data_files=files, split="train", streaming=stream, **given)
-    dated = without_dates(rows.features) if builder == "json" and "features" not in given else None
-    if dated is None:
-        return rows
-    return datasets.load_dataset(
-        builder, data_files=files, split="train", streaming=stream, **{**given, "features": dated}
-    )
+        raise DataError(f"The dataset '{path or name}' cannot be read: {files.reason(error)}") from error
 
 
 def _python_source(one: DatasetParams, stream: bool) -> Any:
@@ -148,28 +94,8 @@ def local_files(split: DatasetSplitParams) -> list[str]:
         where = Path(one.dataset_path or one.dataset_name or "").expanduser()
         if not where.exists():
             return []
-        found += [str(where)] if where.is_file() else [str(path) for path in sorted(where.rglob("*")) if path.is_file()]
+        found += [str(where)] if where.is_file() else [str(path) for path in files.rows_files(where)]
     return found
-
-
-def _files(where: Path, builder: str | None) -> tuple[str, list[Path]]:
-    """Return the reader and the files of a path: of a folder, all files of the one kind that it holds."""
-    if where.is_file():
-        chosen = builder or _BUILDERS.get(where.suffix)
-        if chosen is None:
-            raise DataError(f"'{where}' ends with '{where.suffix}'; known are {', '.join(_BUILDERS)}.")
-        return chosen, [where]
-    found = sorted(path for path in where.rglob("*") if path.suffix in _BUILDERS and path.name not in _NOT_ROWS)
-    kinds = dict.fromkeys(_BUILDERS[path.suffix] for path in found)
-    if builder is not None:
-        found, kinds = [path for path in found if _BUILDERS[path.suffix] == builder], {builder: None}
-    if not found or len(kinds) > 1:
-        what = f"files of {', '.join(kinds)}" if found else "no file of a known kind"
-        raise DataError(
-            f"The folder '{where}' holds {what}; it must hold files of one kind ({', '.join(_BUILDERS)}). Name the "
-            "kind by dataset_name and the folder by dataset_path."
-        )
-    return next(iter(kinds)), found
 
 
 def _limited(rows: Any, one: DatasetParams, seed: int) -> Any:

@@ -15,6 +15,7 @@ _NAMES = {
     TRAIN: TRAIN, "training": TRAIN, VALIDATION: VALIDATION, "valid": VALIDATION, "val": VALIDATION, "dev": VALIDATION,
     TEST: TEST, "testing": TEST, "eval": TEST, "evaluation": TEST,
 }  # fmt: skip
+_SHARD = re.compile(r"data/([\w.]+)-\d{5}-of-\d{5}.*\..*")
 _WORDS = re.compile(r"[-._ 0-9]+")
 
 
@@ -24,12 +25,15 @@ def named_split(name: str) -> str | None:
 
 
 def split_of(parts: Sequence[str]) -> str | None:
-    """Return the split that a file's name says, or else the nearest of its folders; None where nothing does.
+    """Return the split that the nearest of a file's folders says, or else its name; None where nothing does.
 
     Args:
         parts: the names of the folders from the top, and of the file.
     """
-    for part in reversed(parts):
+    shard = _SHARD.fullmatch("/".join(parts[-2:]))
+    if shard:  # the hub's data/<split>-00000-of-00001.parquet
+        return _NAMES.get(shard[1].lower(), shard[1])
+    for part in [*reversed(parts[:-1]), parts[-1]]:
         for word in _WORDS.split(part.lower()):
             if word in _NAMES:
                 return _NAMES[word]
@@ -78,9 +82,16 @@ def chosen(wanted: str, known: Collection[str], load: Callable[[str], Any], what
 
 def _known_name(part: str, known: Collection[str], what: str) -> str:
     """Return one part of a split with the name that the data has for it."""
-    name, bracket, rest = part.partition("[")
-    if name not in known:
-        name = _NAMES.get(name, name)
-    if name not in known:
-        raise DataError(f"{what} has no split '{part.partition('[')[0]}'; it has {', '.join(sorted(known))}.")
+    asked, bracket, rest = part.partition("[")
+    name = known_name(asked, known)
+    if name is None:
+        raise DataError(f"{what} has no split '{asked}'; it has {', '.join(sorted(known))}.")
     return name + bracket + rest
+
+
+def known_name(asked: str, known: Collection[str]) -> str | None:
+    """Return the name that the data has for a split, `validation` for `val` and the reverse; None for none."""
+    if asked in known:
+        return asked
+    alike = [name for name in known if _NAMES.get(name) == _NAMES.get(asked, asked)]
+    return alike[0] if alike else None

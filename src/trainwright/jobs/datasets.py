@@ -6,73 +6,70 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trainwright.errors import DataError, missing_package
+from trainwright.data import files
+from trainwright.data.splits import TRAIN, VALIDATION, known_name
+from trainwright.errors import DataError
 
-_KINDS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
-_SPLITS = {"train": "train", "test": "test", "valid": "valid", "validation": "valid", "dev": "valid", "eval": "valid"}
 _HELD_OUT = 0.2
+_divided: dict[tuple[str, str | None], bool] = {}  # whether this process has divided a dataset, or given all of it
 
 
 def load(name: str, splits: Sequence[str], config: str | None = None) -> dict[str, Any]:
-    """Return the datasets of some splits, by split.
+    """Return the datasets of some splits, by the names that were asked for.
 
-    Files go by their names: train.jsonl, test-1.parquet; one that says nothing is training data. Without a `valid` one
-    the last fifth of the training data is held out.
+    Where the data has no validation, and it is asked for, the last fifth of the training rows is held out. What one
+    call of this process holds out is training data in none.
 
     Raises:
-        DataError: there is no such data, or no such split.
+        DataError: there is no such data, no such split, or what is to be held out was given to train on.
     """
     path = Path(name).expanduser()
-    found = _local(path) if path.exists() else _hub(name, config)
-    given = {_SPLITS.get(split, split): rows for split, rows in found.items()}
-    wanted = {split: _SPLITS.get(split, split) for split in splits}
-    if "valid" in wanted.values() and "valid" not in given and "train" in given:
-        cut = int(len(given["train"]) * (1 - _HELD_OUT))
-        whole = given["train"]
-        given |= {"train": whole.select(range(cut)), "valid": whole.select(range(cut, len(whole)))}
-    missing = [split for split, key in wanted.items() if key not in given]
-    if missing:
-        raise DataError(f"The dataset '{name}' has no split '{missing[0]}'; it has {', '.join(sorted(given))}.")
-    return {split: given[key] for split, key in wanted.items()}
+    found = files.find(path, files.Reader(), subset=config) if path.exists() else _hub(name, config)
+    train = known_name(TRAIN, found.names)
+    divisible = train is not None and known_name(VALIDATION, found.names) is None
+    asked: dict[str, str] = {}
+    for split in splits:
+        own = known_name(split, [*found.names, VALIDATION] if divisible else found.names)
+        if own is None:
+            raise DataError(f"The dataset '{name}' has no split '{split}'; it has {', '.join(sorted(found.names))}.")
+        asked[split] = own
+    given = {own: found.load(own) for own in asked.values() if own in found.names}
+    if divisible and {train, VALIDATION} & set(asked.values()):
+        key = (str(path.resolve()) if path.exists() else name, config)
+        if _divides(name, key, VALIDATION in asked.values()):
+            given |= _parts(name, found.load(str(train)))
+    return {split: given[own] for split, own in asked.items()}
 
 
-def _library() -> Any:
+def _divides(name: str, key: tuple[str, str | None], holds_out: bool) -> bool:
+    """Return whether a dataset's training rows are divided, by this call or an earlier one.
+
+    Raises:
+        DataError: an earlier one gave all of them.
+    """
+    if not _divided.setdefault(key, holds_out) and holds_out:
+        raise DataError(
+            f"The dataset '{name}' has no validation rows, and all its rows were given as training rows before; ask "
+            'for both in one call, load_dataset(["train", "valid"]), which holds the last fifth out.'
+        )
+    return _divided[key]
+
+
+def _parts(name: str, whole: Any) -> dict[str, Any]:
+    """Return the first four fifths of some rows as training rows, and the rest."""
+    cut = int(len(whole) * (1 - _HELD_OUT))
+    if cut == 0:
+        raise DataError(f"The dataset '{name}' has {len(whole)} row, of which none can be held out for validation.")
+    return {TRAIN: whole.select(range(cut)), VALIDATION: whole.select(range(cut, len(whole)))}
+
+
+def _hub(name: str, config: str | None) -> files.Found:
+    library = files.library()
     try:
-        import datasets
-    except ModuleNotFoundError as error:
-        raise missing_package("datasets", "llm", "load_dataset()") from error
-    return datasets
-
-
-def _local(path: Path) -> dict[str, Any]:
-    files = [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.suffix in _KINDS)
-    if not files or files[0].suffix not in _KINDS:
-        raise DataError(f"The dataset '{path}' holds no file that is one of {', '.join(_KINDS)}.")
-    kinds = {_KINDS[file.suffix] for file in files}
-    if len(kinds) > 1:
-        raise DataError(f"The dataset '{path}' holds files of several kinds ({', '.join(sorted(kinds))}); keep one.")
-    by_split: dict[str, list[str]] = {}
-    for file in files:
-        by_split.setdefault(split_of(file, path), []).append(str(file))
-    return dict(_library().load_dataset(kinds.pop(), data_files=by_split))
-
-
-def split_of(file: Path, root: Path) -> str:
-    """Return the split that a file's name, or that of its folder below `root`, says: train where nothing does."""
-    parts = file.relative_to(root).with_suffix("").parts if file != root else (file.stem,)
-    for part in reversed(parts):
-        word = part.lower().replace("-", "_").split("_")[0].split(".")[0]
-        if word in _SPLITS:
-            return _SPLITS[word]
-    return "train"
-
-
-def _hub(name: str, config: str | None) -> dict[str, Any]:
-    library = _library()
-    try:
-        return dict(library.load_dataset(name, config))
+        tables = dict(library.load_dataset(name, config))
     except Exception as error:
         raise DataError(
             f"The dataset '{name}' is no file or folder here (looked for from {Path.cwd()}), and the hub gave: "
             f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
         ) from error
+    return files.Found(list(tables), lambda split: tables[split])
