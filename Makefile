@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-setup test-versions check bench torture format clean
+.PHONY: demo test test-setup test-versions release-check check bench torture format clean
 
 demo: $(STAMP)
 	$(BIN)/trainwright demo
@@ -29,6 +29,10 @@ test-setup:
 # SETS=floor runs one of them.
 test-versions: $(STAMP)
 	$(BIN)/python -m tests.versions $(SETS)
+
+# Builds the packages, and tries the wheel in an empty environment: some minutes, and the network of the package index.
+release-check:
+	$(PYTHON) -m tests.release
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
