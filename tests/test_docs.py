@@ -66,6 +66,34 @@ def test_commands_exist():
             assert words[0] in ("torchrun", "pip"), line
 
 
+def test_options_exist(capsys):
+    """What a page says to type, in blocks and within its text: commands and options are in the command's own help."""
+    from trainwright.cli.main import COMMANDS, main
+
+    said = {line for _, code in snippets("bash") for line in code.splitlines()}
+    said |= {code for page in PAGES for code in re.findall(r"`(trainwright [^`]+)`", page.read_text())}
+    commands = [re.sub(r"\s+#.*", "", line).split()[1:] for line in said if line.startswith("trainwright ")]
+    assert len(commands) > 40
+    for words in commands:
+        if words[0].startswith("-"):
+            continue  # of the program itself
+        assert words[0] in COMMANDS, words
+        options = [word.partition("=")[0] for word in words if word.startswith("-")]
+        if not options:
+            continue
+        action = words[1:2] if words[0] in ("jobs", "algebra", "imitation", "examples") else []
+        with pytest.raises(SystemExit):
+            main([words[0], *action, "--help"])
+        shown = capsys.readouterr().out
+        assert all(option in shown for option in options), words
+
+
+def test_every_door_of_the_readme_is_short():
+    readme = (ROOT / "README.md").read_text()
+    for code in re.findall(r"^```\w+\n(.*?)^```", readme, flags=re.M | re.S):
+        assert code.count("\n") <= 10, code
+
+
 def test_links_and_pictures_exist():
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
