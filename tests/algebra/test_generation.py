@@ -10,14 +10,17 @@ import torch
 
 from tests.algebra import task
 from trainwright import ConfigError
-from trainwright.engine.generation import Generation
+from trainwright.engine.generation import Generation, Row, _metrics, _result
 from trainwright.pipelines import IOPipeline, ModelPipeline, TrainerPipeline
+from trainwright.tasks.algebra.inspect import by_length, describe
+from trainwright.tasks.algebra.lexer import read_lexer
+from trainwright.tasks.algebra.problems import TASKS
 
 pytestmark = pytest.mark.slow
 
 
-def built(place, monkeypatch, model=None, rows=400, **train):
-    """A trainer of running sums that has learned a little: some rows right, some wrong."""
+def built(place, monkeypatch, model=None, rows=400, texts=None, steps=150, **train):
+    """A trainer that has learned a little, pairs and not what is longer, or `texts`: some rows right, some wrong."""
     monkeypatch.chdir(place)
     config = task.write(place, rows, eval_strategy="no", save_strategy="no", num_train_epochs=6, learning_rate=3e-3,
                         **train)  # fmt: skip
@@ -25,12 +28,14 @@ def built(place, monkeypatch, model=None, rows=400, **train):
     (place / "data" / "train_raw.txt").write_text("".join(easy * 2))
     hard = [f"{a} | 3 | {a} | 5 # {a} | 3 | {a} | 5\n" for a in range(9)]  # longer than anything that is learned
     (place / "data" / "test_raw.txt").write_text("".join(easy[::7] + hard))
+    for name in ("train", "test") if texts else ():
+        (place / "data" / f"{name}_raw.txt").write_text("".join(texts))
     io_dict = IOPipeline.from_config(config["data"]).build()
     made = ModelPipeline.from_io_dict(
         {**config["model"], "dropout": 0.0, "init_std": 0.1, "seed": 0, **(model or {})}, io_dict
     ).build()
     pipeline = TrainerPipeline.from_io_dict(config["train"], made, io_dict).build()
-    pipeline.trainer.args.max_steps = 150
+    pipeline.trainer.args.max_steps = steps
     pipeline.trainer.train()
     return pipeline.trainer
 
@@ -83,6 +88,115 @@ def test_a_checker_decides_by_algebra(tmp_path, monkeypatch):
     metrics, rows = written(trainer, checker=lambda problem, reference, answer: answer.startswith(reference[0]))
     assert metrics["eval_generation_algebra_rate"] >= metrics["eval_generation_success_rate"]
     assert all(row["algebraically_correct"] >= row["correct"] for row in rows)
+    none, _ = written(trainer, verify="none", checker=lambda problem, reference, answer: True)
+    assert "eval_generation_algebra_rate" not in none  # nothing was written that it could decide about
+
+
+def test_a_checker_that_fails_ends_nothing(tmp_path, monkeypatch, caplog):
+    trainer = built(tmp_path, monkeypatch, steps=20)
+    with caplog.at_level(logging.WARNING):
+        metrics, rows = written(trainer, checker=lambda problem, reference, answer: 1 / 0)
+    wrong = [row for row in rows if not row["correct"]]
+    assert wrong
+    assert all(row["algebraically_correct"] is False and "ZeroDivision" in row["checker_error"] for row in wrong)
+    assert metrics["eval_generation_algebra_rate"] == metrics["eval_generation_success_rate"]
+    assert f"The checker failed on {len(wrong)} of {len(rows)} answers, which count as wrong" in caplog.text
+
+
+def test_an_answer_longer_than_may_be_generated_is_not_right(tmp_path, monkeypatch):
+    trainer = built(tmp_path, monkeypatch)
+    _, free = written(trainer, verify="all")
+    assert any(row["correct"] for row in free)  # each of four tokens, its end among them
+    verdicts = []
+    for verify in ("failures", "all", "none"):
+        for most in (3, 4):
+            metrics, rows = written(trainer, verify=verify, max_length=most)
+            assert all(len(row["generated"].split()) <= most for row in rows)
+            right = [row["correct"] for row in rows]
+            assert right == [row["correct"] and most == 4 for row in free]
+            assert metrics["eval_generation_success_rate"] == sum(right) / len(rows)
+            verdicts.append(rows if verify != "none" else None)
+    assert verdicts[:2] == verdicts[2:4]
+    # the final one keeps to the same limit, and CALT's own rule needs no end
+    trainer.generation = Generation(max_length=3)
+    assert trainer.evaluate_and_save_generation() == 0
+    assert trainer.evaluate_and_save_generation(4) == sum(row["correct"] for row in free) / len(free)
+    assert trainer.generation.max_length == 3
+    assert trainer.evaluate()["eval_generation_calt_success_rate"] > 0
+
+
+@pytest.mark.parametrize(("kind", "positions"), [("generic", 6), ("bart", 6), ("gpt2", 11)])
+def test_an_answer_that_fills_the_models_positions_can_be_written(tmp_path, monkeypatch, kind, positions):
+    # an encoder-decoder has six positions for an answer of six; a decoder alone eleven, after a prompt of nine too
+    texts = [f"{a} # {a} | {a} | {a}\n" for a in range(17)]
+    texts += [f"{a} | {a} | {a} | {a} # {a}\n" for a in range(17)] if kind == "gpt2" else []
+    trainer = built(
+        tmp_path, monkeypatch, {"model_type": kind, "max_sequence_length": positions}, texts=texts, steps=200
+    )
+    _, forced = written(trainer, verify="failures")
+    _, generated = written(trainer, verify="all")
+    assert sum(row["correct"] for row in forced if row["length"] == 6) > 8
+    assert generated == forced
+
+
+def result(written, reference, problem="1", checker=None, name="gf17_sum"):
+    """How an answer of these tokens is graded."""
+    lexer = read_lexer(TASKS[name].lexer, "")
+    trainer = type("AnyTrainer", (), {"processing_class": lexer.tokenizer()})()
+    given, target, ids = (
+        [lexer.vocabulary.index(one) for one in text.split()] for text in (problem, reference, written)
+    )
+    return _result(trainer, Row(0, given, target, [], ids), checker)
+
+
+ANSWERS = {
+    "1 | 3 </s>": (True, None),
+    "<s> 1 | 3 </s> [PAD] [PAD]": (True, None),
+    "1 | 3 [PAD] </s>": (True, None),
+    "1 | 3": (False, True),  # no end
+    "1 [CLS] | 3 </s>": (False, True),
+    "1 <unk> | 3 </s>": (False, True),
+    "[SEP] 1 | 3 </s>": (False, True),
+    "1 | <s> 3 </s>": (False, True),
+    "1 [PAD] | 3 </s>": (False, True),
+    "1 | 4 </s>": (False, None),
+    "1 | 3 </s> 4": (True, False),  # what stands after the end is no part of an answer
+}
+
+
+@pytest.mark.parametrize("written", ANSWERS)
+def test_special_tokens_within_an_answer_are_an_error(written):
+    correct, calt = ANSWERS[written]
+    asked = []
+    found = result(written, "1 | 3 </s>", checker=lambda *texts: asked.append(texts))
+    assert found["correct"] is correct
+    assert found.get("calt_correct") is calt
+    assert found["algebraically_correct"] is correct
+    assert asked == ([("1", "1 | 3", "1 | 4")] if written.startswith("1 | 4") else [])
+
+
+def test_unknown_tokens_are_never_the_same():
+    assert result("1 | <unk> </s>", "1 | <unk> </s>")["correct"] is False
+    assert result("1 [SEP] 3 </s>", "1 [SEP] 3 </s>")["correct"] is True  # what the reference holds itself
+
+
+def test_numbers_come_to_the_checker_in_one_piece():
+    pairs = {"polynomial_gcd": ("x ^ 2 - 1 2 * x", "- 1 2 * x + x ^ 2"),
+             "groebner": ("x - 1 2 * y | y ^ 2 - 1 0", "y ^ 2 - 1 0 | x - 1 2 * y")}  # fmt: skip
+    for name, (reference, answer) in pairs.items():
+        found = result(f"{answer} </s>", f"{reference} </s>", checker=TASKS[name].check, name=name)
+        assert (found["correct"], found["algebraically_correct"]) == (False, True)
+
+
+def test_every_length_is_in_a_group():
+    rows = [{"row": n, "length": n, "correct": n < 200, "input": "", "reference": "", "generated": ""}
+            for n in (1, 5, 10, 130, 300, 4000)]  # fmt: skip
+    assert sum(count for *_, count in by_length(rows)) == len(rows)
+    assert by_length(rows)[-1] == ("above 256", 0, 2)
+    found = _metrics(rows, "eval", 7)
+    assert found["eval_generation_success_rate_above_128_tokens"] == 1 / 3
+    assert len([name for name in found if "_tokens" in name]) == 4
+    assert "written    ... (no end within generation_max_length)" in describe([{**rows[-1], "finished": False}])
 
 
 def test_a_failure_raises_at_first_and_is_logged_later(tmp_path, monkeypatch, caplog):

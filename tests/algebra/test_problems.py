@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import random
 
 import pytest
 import sympy
+import yaml
 
 from trainwright import ConfigError, DataError
 from trainwright.cli.main import main
-from trainwright.tasks.algebra.data import read_rows
-from trainwright.tasks.algebra.generate import belongs_to_test, draw, pairs, write_task
+from trainwright.pipelines import IOPipeline
+from trainwright.pipelines.file import train_file
+from trainwright.tasks.algebra.data import as_text, read_rows
+from trainwright.tasks.algebra.generate import belongs_to_test, draw, pairs, write_problems, write_task
 from trainwright.tasks.algebra.lexer import NumberPolicy, read_lexer
 from trainwright.tasks.algebra.problems import TASKS, task_named
 
@@ -91,6 +95,41 @@ def test_the_lexer_of_a_task_knows_its_problems(name):
             assert "".join(lexer.tokenize(text)) == text.replace(" ", "")
 
 
+class Extremes(random.Random):
+    """Draws the ends of what it may draw alone."""
+
+    def randint(self, a, b):
+        return self.choice((a, b))
+
+    def randrange(self, start, stop=None):
+        return self.choice((0, start - 1) if stop is None else (start, stop - 1))
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_lexer_of_a_task_holds_the_largest_numbers(name):
+    lexer = read_lexer(TASKS[name].lexer, name)
+    for seed in range(20 if name == "groebner" else 1000):
+        for text in TASKS[name].make(Extremes(seed)) if name != "eigenvalues" else ("-60 | 60", "-5 | 5"):
+            lexer.tokenize(text)
+
+
+def test_a_matrix_is_not_triangular():
+    for problem, answer in problems("eigenvalues", 300):
+        matrix = sympy.Matrix(3, 3, whole(problem))
+        assert not matrix.is_lower
+        assert not matrix.is_upper
+        assert max(map(abs, matrix)) <= 60
+        assert matrix.charpoly(x).as_expr().equals(sympy.prod(x - value for value in whole(answer)))
+
+
+def test_a_copied_problem_is_a_basis_only_if_it_is_the_reduced_one():
+    for problem, answer in problems("groebner", 60):
+        parts = [one for one in parse(problem) if one != 0]
+        basis = sympy.groebner(parse(problem), x, y, order="lex", domain="QQ")
+        same = {sympy.Poly(one, x, y, domain="QQ").monic() for one in parts} == {one.monic() for one in basis.polys}
+        assert TASKS["groebner"].check(problem, answer, problem) is (same and len(parse(problem)) == len(basis.polys))
+
+
 def test_problems_are_the_same_for_any_number_of_processes_and_never_shared(tmp_path):
     for number, processes in enumerate((1, 2)):
         write_task("gf17_sum", tmp_path / str(number), 1200, 300, processes=processes)
@@ -101,6 +140,105 @@ def test_problems_are_the_same_for_any_number_of_processes_and_never_shared(tmp_
     assert (len(train), len(test)) == (1200, 300)
     assert not {problem for problem, _ in train} & {problem for problem, _ in test}
     assert all(belongs_to_test(problem) for problem, _ in test)
+
+
+def test_problems_differ_by_seed_and_are_apart_in_any_order(tmp_path):
+    for seed in range(2):
+        write_task("polynomial_sum", tmp_path / str(seed), 600, 200, seed, processes=1)
+    train, other = (list(read_rows(tmp_path / str(seed) / "train_raw.txt")) for seed in range(2))
+    assert not set(train) & set(other)
+    tests = [pair for seed in range(2) for pair in read_rows(tmp_path / str(seed) / "test_raw.txt")]
+    swapped = [" | ".join(problem.split(" | ")[::-1]) for problem, _ in tests]
+    form = TASKS["polynomial_sum"].problem_form
+    assert all(belongs_to_test(form(problem)) for problem in swapped)
+    assert not {form(problem) for problem, _ in [*train, *other]} & set(map(form, swapped))
+    ways = ("1 + {0}*x^2", "{0}*x*x+1", "({0})*x^2 - -1")  # of a user's generator, for one problem
+    for number in range(200):
+        assert len({draw_split(ways[way].format(number)) for way in range(3)}) == 1
+
+
+def draw_split(problem):
+    """Which split a problem is drawn for."""
+    for test in (False, True):
+        try:
+            draw(lambda seed: (problem, "1"), 0, test, 0)
+        except DataError:
+            continue
+        return test
+    return None
+
+
+def own_stream(seed):
+    return str(random.random()), "1"
+
+
+def own_process(seed):
+    return f"{seed} | {os.getpid()}", "1"
+
+
+def counting_up(seed, seen=[0]):  # noqa: B006
+    seen[0] += 1
+    return f"{seed} | {seen[0]}", "1"
+
+
+@pytest.mark.parametrize(("make", "processes"), [(own_stream, 1), (own_stream, 2), (counting_up, 1), (own_process, 2)])
+def test_a_generator_that_does_not_draw_from_its_seed_alone_is_refused(tmp_path, make, processes):
+    with pytest.raises(DataError, match=r"For one seed the generator made .* It may draw from its seed alone"):
+        write_problems(make, tmp_path / "made", {"train": 1200, "test": 10}, processes=processes)
+    assert not (tmp_path / "made").exists()
+
+
+def test_problems_that_were_interrupted_are_made_anew(tmp_path, monkeypatch):
+    def interrupted(seed):
+        if seed % 40 == 0:
+            raise KeyboardInterrupt
+        return str(seed), "1"
+
+    with pytest.raises(KeyboardInterrupt):
+        write_problems(interrupted, tmp_path / "made", {"train": 500, "test": 10}, processes=1)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "made").mkdir()  # an empty folder holds no problems either
+    names = {"lexer_config": "lexer.yaml", "train_dataset_path": "train_raw.txt", "test_dataset_path": "none.txt"}
+    section = {"task": "parity", "save_dir": "made", "num_train_samples": 30, "num_test_samples": 5}
+    sections = {
+        "dataset": section,
+        "data": {key: f"made/{name}" for key, name in names.items()},
+        "model": {},
+        "train": {},
+    }
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(sections))
+    with pytest.raises(DataError, match=r"There is no data file 'made/none.txt'"):
+        train_file(tmp_path / "run.yaml")
+    assert len((tmp_path / "made" / "train_raw.txt").read_text().splitlines()) == 30
+
+
+def test_what_files_cannot_hold_is_refused():
+    assert as_text([[1, 2], [3]]) == "1 | 2 || 3"
+    with pytest.raises(DataError, match="has lists three deep"):
+        as_text([[[1], 2], [3]])
+    for text in ("a # b", "a\nb"):
+        with pytest.raises(DataError, match="holds '#' or a line break"):
+            as_text(text)
+
+
+def test_the_checker_has_to_be_able_to_read_the_test_data(tmp_path):
+    section = {"lexer_config": {"vocab": {"range": {"n": ["", 0, 9], "C": ["C", -9, 9], "E": ["E", 0, 9]},
+                                          "misc": ["x"]}, "number_policy": {"attach_sign": False}},
+               "train_dataset_path": str(tmp_path / "a.txt"), "test_dataset_path": str(tmp_path / "a.txt"),
+               "task": "derivative"}  # fmt: skip
+    (tmp_path / "a.txt").write_text("x^2 # 2*x\nx # 1\n")
+    plain = IOPipeline.from_config(section).build()["train_dataset"].description["checker"]
+    assert plain("", "2 * x + 1", "1 + x * 2")
+    expanded = {**section, "dataset_load_preprocessor": "expanded_form"}
+    checker = IOPipeline.from_config(expanded).build()["train_dataset"].description["checker"]
+    assert checker("", "C3 E2 + C-1 E0", "C-1 E0 + C3 E2")
+    assert not checker("", "C3 E2 + C-1 E0", "C3 E2 + C1 E0")
+    (tmp_path / "a.txt").write_text("x^2 # 2*x\nx # 1 x\n")
+    with pytest.raises(DataError) as caught:
+        IOPipeline.from_config(section).build()
+    assert str(caught.value).startswith("Row 1 of the test data: its answer '1 x' cannot be read by the checker of "
+                                        "cfg.data.task 'derivative' ('x' follows")  # fmt: skip
 
 
 def test_a_generator_that_cannot_is_told():
@@ -133,12 +271,48 @@ def test_numbers_of_the_lexer():
     assert strict.decode(strict.encode("x * (x + x)")) == strict.to_token_text("x*(x+x)") == "x * ( x + x )"
 
 
+def test_names_end_where_they_end():
+    vocab = {"range": {"n": ["", 0, 9], "C": ["C", -12, 12]}, "misc": ["x", "y"]}
+    strict, loose = (read_lexer({"vocab": vocab, "strict": strict}, "lexer.yaml") for strict in (True, False))
+    assert strict.tokenize("C12 x*y xy 2x C-1") == ["C12", "x", "*", "y", "x", "y", "2", "x", "C-1"]
+    for text in ("C123", "x10", "y1 + x", "C-13", "xy2"):
+        with pytest.raises(DataError, match="which the lexer's vocabulary has not"):
+            strict.tokenize(text)
+    assert loose.tokenize("C123 + x10") == ["<unk>", "+", "<unk>"]
+
+
+def test_every_number_can_be_read_in_every_group_of_digits():
+    for group in range(1, 5):
+        policy = {"digit_group": group, "attach_sign": False}
+        lexer = read_lexer({"vocab": {"range": {"n": ["", 0, 9]}}, "number_policy": policy}, "lexer.yaml")
+        assert "".join(lexer.tokenize("1005 + 12 - 1000000 | 7")) == "1005+12-1000000|7"
+    assert read_lexer({"number_policy": {"digit_group": 3}}, "lexer.yaml").tokenize("-1005") == ["-1", "005"]
+
+
+def test_numbers_whose_digits_run_together_are_refused_with_their_rows(tmp_path):
+    lexer = {"vocab": {"misc": ["x"]}, "number_policy": {"digit_group": 1, "attach_sign": False}}
+    section = {"lexer_config": lexer, "train_dataset_path": str(tmp_path / "a.txt"),
+               "test_dataset_path": str(tmp_path / "a.txt")}  # fmt: skip
+    (tmp_path / "a.txt").write_text("1 | 2 # 3\n12 3 # 4\n1 23 # 4\n123 # 4\nx # q\n")
+    with pytest.raises(DataError) as caught:
+        IOPipeline.from_config(section).build()
+    assert str(caught.value) == (
+        "Row 1 of the training data: '12 3' has 12 and 3 with nothing between them, which are the same tokens as 123 "
+        "with number_policy.digit_group 1. Write an operator or | between them. 2 more rows cannot be read: 2, 4."
+    )
+    two = read_lexer({"number_policy": {"digit_group": 2, "attach_sign": False}}, "lexer.yaml")
+    assert two.tokenize("12 3 | x"[:4]) == ["12", "3"]  # the tokens of no other text
+    with pytest.raises(DataError, match="1 and 23 with nothing between them"):
+        two.tokenize("1 23")
+
+
 BAD = {
     "a key": ({"vocb": {}}, "lexer.yaml: unknown key vocb. Did you mean 'vocab'?"),
     "a range": ({"vocab": {"range": {"n": [1, 2]}}}, "vocab.range.n is [1, 2]; [prefix, least, greatest] is expected"),
     "backwards": ({"vocab": {"range": {"n": ["", 3, 2]}}}, "the least number is greater than the greatest"),
     "a policy": ({"number_policy": {"digits": 2}}, "unknown key number_policy.digits"),
     "a group": ({"number_policy": {"digit_group": -1}}, "number_policy.digit_group is -1"),
+    "a large group": ({"number_policy": {"digit_group": 5}}, "is 5; a number of digits up to 4, or 0, is expected"),
 }
 
 

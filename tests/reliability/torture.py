@@ -1,5 +1,5 @@
 """The long form, `make torture`: kills, signals, hooks and calls that fail, full disks; every run ends as if left
-alone."""
+alone. And algebra's checkers on many answers."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 
+from tests.algebra import held
 from tests.reliability import errnos, kills, neighbour, test_hooks, test_signals, victim
 from tests.reliability.test_command_line import Command, write_source
 from tests.reliability.test_kills import WIDTH
 from trainwright.checkpoint import check, folder
 from trainwright.errors import STOP_SIGNALS
+from trainwright.tasks.algebra.problems import TASKS
 
 KILLS = 26
 CONFIGURATIONS = ((False, 1, None), (False, 2, 2), (False, 1, 1), (True, 1, 1))
@@ -216,7 +219,19 @@ def goodput(seconds: float = 600, every: float = 30) -> bool:
         return share >= 0.95
 
 
+def checkers(count: int = 10_000) -> bool:
+    """Hold every checker of algebra against sympy and FLINT; print a line for each."""
+    fine = True
+    with ProcessPoolExecutor() as pool:
+        for name, tally in zip(TASKS, pool.map(held.compare, TASKS, itertools.repeat(count)), strict=True):
+            told = f"all as sympy and FLINT, the longest in {tally.longest * 1000:.0f} ms"
+            told = f"{len(tally.wrong)} OTHERWISE: {tally.wrong[0]}" if tally.wrong else told
+            print(f"{name}: {count} answers, {tally.right} right, {told}", flush=True)
+            fine = fine and not tally.wrong
+    return fine
+
+
 if __name__ == "__main__":
-    parts = (kill, terminate, signals, hooks, fill, fail_calls, goodput)
+    parts = (kill, terminate, signals, hooks, fill, fail_calls, goodput, checkers)
     chosen = [part for part in parts if part.__name__ in sys.argv[1:]] or parts
     sys.exit(0 if all(part() for part in chosen) else 1)

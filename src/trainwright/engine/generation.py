@@ -1,16 +1,19 @@
 """Evaluation by generation: what the model writes for every row, and whether it is the reference.
 
 In greedy decoding a row is written exactly if every argmax under the reference (teacher forcing) is right, given the
-same numbers. So one forward pass proves the right rows, and only the others are generated.
+same numbers. So one forward pass proves the right rows, and only the others are generated. Whatever shows it, an answer
+is right only if it ends within the tokens that may be generated, and holds no special token but at its ends.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
+import math
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,10 +41,11 @@ class Generation:
     """How an evaluation generates.
 
     Attributes:
-        max_length: tokens that are generated at most.
+        max_length: tokens that are generated at most, the answer's end among them.
         num_beams: 1 for greedy decoding.
         verify: which rows are really generated: all, the failures of teacher forcing, or none.
-        checker: `f(problem, reference, generated)` tells whether an answer is right that is not the same text.
+        checker: `f(problem, reference, generated)` tells whether an answer is right that is not the same text; it is
+            not asked about answers that nothing generated.
         worked: whether an evaluation of this run has succeeded; only then is a later failure passed over.
         failed: whether such a failure was logged already.
     """
@@ -67,7 +71,7 @@ class Row:
         given: tokens that the model is given: the encoder's input, or the prompt.
         target: the reference's tokens.
         argmax: what teacher forcing predicts in their places.
-        written: what was generated; None until then.
+        written: what was generated, or what is known of it without; None until then.
     """
 
     place: int
@@ -121,8 +125,14 @@ def evaluate(
     return found
 
 
-def evaluate_and_save_generation(trainer: Trainer, max_length: int = 512, step: int | None = None) -> float:
+def evaluate_and_save_generation(
+    trainer: Trainer, max_length: int | None = None, step: int | None = None
+) -> float:  # fmt: skip
     """Generate for the evaluation set, save what was written, and return the share of exact matches.
+
+    Args:
+        max_length: tokens that are generated at most, in place of `trainer.generation.max_length`.
+        step: names the file that is written; the current one when not given.
 
     Raises:
         ConfigError: there is no evaluation set.
@@ -130,7 +140,7 @@ def evaluate_and_save_generation(trainer: Trainer, max_length: int = 512, step: 
     if trainer.eval_dataset is None:
         raise ConfigError("Evaluation by generation needs eval_dataset=.")
     base = trainer.generation or Generation()
-    settings = Generation(max_length, base.num_beams, base.verify, base.checker)
+    settings = base if max_length is None else replace(base, max_length=max_length)
     number = trainer.state.global_step if step is None else step
     return success(trainer, None, "eval", settings, number)["eval_generation_success_rate"]
 
@@ -152,6 +162,8 @@ def success(
     results = sorted((one for rank in everyone for one in rank), key=lambda one: one["row"])
     path = results_file(trainer.run_folder, step, prefix.removeprefix("eval").strip("_"))
     trainer.strategy.on_main(lambda: _write(path, results))
+    if trainer.strategy.world.is_main:
+        _tell_errors(results)
     return _metrics(results, prefix, step)
 
 
@@ -165,11 +177,24 @@ def _write_rows(trainer: Trainer, dataset: Any, settings: Generation, forced: Fo
     with evaluating(trainer, Records()) as model, torch.no_grad(), trainer.compute_loss_context_manager():
         if forced is None or not forced.rows:
             forced = _pass(trainer, model, dataset)
-        rows = forced.rows
+        rows, most = forced.rows, _limit(trainer, settings.max_length)
         open_rows = [row for row in rows if settings.verify == "all" or settings.num_beams > 1 or not row.proven]
+        for row in rows:
+            row.written = row.argmax[: most(row)]
         if settings.verify != "none":
-            _generate(trainer, model, open_rows, settings)
-    return [_result(trainer, row, settings.checker) for row in rows]
+            _generate(trainer, model, open_rows, settings.num_beams, most)
+    return [_result(trainer, row, settings.checker if settings.verify != "none" else None) for row in rows]
+
+
+def _limit(trainer: Trainer, max_length: int) -> Callable[[Row], int]:
+    """Return how many tokens may be generated for a row: as many as are asked for, and as the model has positions."""
+    model = trainer.model
+    positions = limits(model).get("positions")
+    if positions is None:
+        return lambda row: max_length
+    if model.config.is_encoder_decoder:
+        return lambda row: min(max_length, positions)
+    return lambda row: min(max_length, positions - len(row.given))
 
 
 def _pass(trainer: Trainer, model: Any, dataset: Any) -> Forced:
@@ -198,72 +223,113 @@ def _rows(shifted: bool, batch: dict[str, Any], argmax: torch.Tensor, first: int
         yield Row(first + i, given.tolist(), target, predicted)
 
 
-def _generate(trainer: Trainer, model: Any, rows: list[Row], settings: Generation) -> None:
+def _generate(trainer: Trainer, model: Any, rows: list[Row], num_beams: int, most: Callable[[Row], int]) -> None:
     """Generate for some rows, those of similar length together, and note what was written."""
     rows = sorted(rows, key=lambda row: len(row.given))
-    size, pad = trainer.args.eval_batch_size, trainer.processing_class.pad_token_id
-    encoder = model.config.is_encoder_decoder
-    positions = limits(model).get("positions", settings.max_length + max((len(row.given) for row in rows), default=0))
+    size, end = trainer.args.eval_batch_size, trainer.processing_class.eos_token_id
     for start in range(0, len(rows), size):
         with waiting(trainer.run):
             some = rows[start : start + size]
-        width = max(len(row.given) for row in some)
-        ids = torch.full((len(some), width), pad)
-        mask = torch.zeros(len(some), width, dtype=torch.int64)
-        for number, row in enumerate(some):
-            place = (
-                slice(0, len(row.given)) if encoder else slice(width - len(row.given), width)
-            )  # prompts end together
-            ids[number, place] = torch.tensor(row.given)
-            mask[number, place] = 1
-        device = trainer.strategy.device
-        most = min(settings.max_length, positions if encoder else positions - width)
-        length = {"max_length": most} if encoder else {"max_new_tokens": most}
-        made = model.generate(
-            ids.to(device), attention_mask=mask.to(device), num_beams=settings.num_beams, do_sample=False, **length
-        )
-        for row, written in zip(some, made[:, 1 if encoder else width :].tolist(), strict=True):
+        together_most = min(map(most, some))
+        for row, written in zip(some, _written(trainer, model, some, num_beams, together_most), strict=True):
             row.written = written
+            if end not in written and most(row) > together_most:  # cut off by the longest prompt of the batch alone
+                row.written = _written(trainer, model, [row], num_beams, most(row))[0]
+
+
+def _written(trainer: Trainer, model: Any, rows: list[Row], num_beams: int, most: int) -> list[list[int]]:
+    """Return what is generated for the rows of a batch."""
+    encoder, device = model.config.is_encoder_decoder, trainer.strategy.device
+    width = max(len(row.given) for row in rows)
+    ids = torch.full((len(rows), width), trainer.processing_class.pad_token_id)
+    mask = torch.zeros(len(rows), width, dtype=torch.int64)
+    for number, row in enumerate(rows):
+        # prompts end together
+        place = slice(0, len(row.given)) if encoder else slice(width - len(row.given), width)
+        ids[number, place] = torch.tensor(row.given)
+        mask[number, place] = 1
+    made = model.generate(
+        ids.to(device), attention_mask=mask.to(device), num_beams=num_beams, do_sample=False, max_new_tokens=most
+    )
+    return made[:, 1 if encoder else width :].tolist()
 
 
 def _result(trainer: Trainer, row: Row, checker: Checker | None) -> dict[str, Any]:
     """Return what is saved of a row."""
-
-    def text(ids: list[int]) -> str:
-        return trainer.processing_class.decode(ids, skip_special_tokens=True).strip()
-
-    problem, reference = text(row.given), text(row.target)
+    tokenizer = trainer.processing_class
     written = row.argmax if row.written is None else row.written
-    generated = reference if written == row.target else text(written)
+    inner, wanted = _inner(tokenizer, written), _inner(tokenizer, row.target)
+    problem = tokenizer.decode(row.given, skip_special_tokens=True).strip()
+    reference, generated = (tokenizer.decode(ids).strip() for ids in (wanted, inner))
+    finished = tokenizer.eos_token_id in written or tokenizer.eos_token_id not in row.target
+    same = generated == reference and finished and tokenizer.unk_token_id not in inner
     result = {
         "row": row.place,
         "input": problem,
         "generated": generated,
         "reference": reference,
-        "correct": generated == reference,
+        "correct": same,
         "length": len(row.target),
     }
+    if not finished:
+        result["finished"] = False
+    shown, asked = (tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in (written, row.target))
+    if (shown == asked) != same:
+        result["calt_correct"] = shown == asked
     if checker is not None:
-        result["algebraically_correct"] = generated == reference or bool(checker(problem, reference, generated))
+        result["algebraically_correct"] = same
+        if not same and finished and not set(inner) & set(tokenizer.all_special_ids):
+            result |= _checked(checker, problem, reference, generated)
     return result
 
 
+def _inner(tokenizer: Any, ids: list[int]) -> list[int]:
+    """Return the tokens of an answer without begin, end, and padding after it."""
+    end = ids.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in ids else len(ids)
+    start = 1 if ids[:1] == [tokenizer.bos_token_id] else 0
+    while end > start and ids[end - 1] == tokenizer.pad_token_id:
+        end -= 1
+    return ids[start:end]
+
+
+def _checked(checker: Checker, problem: str, reference: str, generated: str) -> dict[str, Any]:
+    """Return the checker's verdict; where it fails, an answer is wrong, and the error is kept."""
+    try:
+        return {"algebraically_correct": bool(checker(problem, reference, generated))}
+    except Exception as error:
+        return {"algebraically_correct": False, "checker_error": repr(error)}
+
+
 def _metrics(results: list[dict[str, Any]], prefix: str, step: int) -> dict[str, float]:
-    """Return the shares of right rows: in all, by algebra, and by length of the reference."""
+    """Return the shares of right rows: in all, by algebra, by length of the reference, and by CALT's rule (special
+    tokens are skipped wherever they stand, and an answer needs no end) where that is another."""
     found = {f"{prefix}_generation_success_rate": _share(results, "correct"), f"{prefix}_generation_step": step}
+    if any("calt_correct" in one for one in results):
+        calt = [{"calt_correct": one["correct"], **one} for one in results]
+        found[f"{prefix}_generation_calt_success_rate"] = _share(calt, "calt_correct")
     if results and "algebraically_correct" in results[0]:
         found[f"{prefix}_generation_algebra_rate"] = _share(results, "algebraically_correct")
-    least = 0
-    for most in _BUCKETS:
+    for least, most in itertools.pairwise((0, *_BUCKETS, math.inf)):
         part = [one for one in results if least < one["length"] <= most]
         if part and len(part) < len(results):
-            found[f"{prefix}_generation_success_rate_to_{most}_tokens"] = _share(part, "correct")
-        least = most
+            name = f"to_{most}" if most < math.inf else f"above_{least}"
+            found[f"{prefix}_generation_success_rate_{name}_tokens"] = _share(part, "correct")
     return found
 
 
 def _share(results: list[dict[str, Any]], name: str) -> float:
     return sum(one[name] for one in results) / max(len(results), 1)
+
+
+def _tell_errors(results: list[dict[str, Any]]) -> None:
+    """Say where the checker failed."""
+    failed = [one for one in results if "checker_error" in one]
+    if failed:
+        first = failed[0]
+        logger.warning(
+            "The checker failed on %d of %d answers, which count as wrong by algebra; on that of row %d, %r, with %s",
+            len(failed), len(results), first["row"], first["generated"][:60], first["checker_error"],
+        )  # fmt: skip
 
 
 def _write(path: Path, results: list[dict[str, Any]]) -> None:

@@ -7,11 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from trainwright.config.sections import check_keys, plain, required
 from trainwright.errors import ConfigError
-from trainwright.tasks.algebra.generate import from_task, write_problems
+from trainwright.tasks.algebra.generate import are_written, from_task, write_problems
 from trainwright.tasks.algebra.problems import task_named
 
 # verbose and batch_size (rows that a process makes at a time) are CALT's and change no row
@@ -19,6 +17,7 @@ KEYS = (
     "task", "save_dir", "num_train_samples", "num_test_samples", "root_seed", "n_jobs", "batch_size", "verbose",
     "backend", "save_text", "save_json",
 )  # fmt: skip
+_SPLITS = ("train", "test")
 
 
 class DatasetPipeline:
@@ -51,16 +50,23 @@ class DatasetPipeline:
         """Write train_raw.txt and test_raw.txt, with `save_json` *_data.jsonl too, and a task's lexer.yaml.
 
         Raises:
-            DataError: the generator makes too few different problems.
+            DataError: the generator makes too few different problems, or does not draw from its seed alone.
         """
         config, folder = self.config, Path(self.config["save_dir"]).expanduser()
-        wanted = {"txt": config.get("save_text", True), "jsonl": config.get("save_json", False)}
-        counts = {split: int(config[f"num_{split}_samples"]) for split in ("train", "test")}
+        counts = {split: int(config[f"num_{split}_samples"]) for split in _SPLITS}
         jobs = config.get("n_jobs")
         write_problems(
             self.make, folder, counts, int(config.get("root_seed", 42)), int(jobs) if jobs and int(jobs) > 0 else None,
-            [form for form, on in wanted.items() if on],
+            self._kinds, self.task,
         )  # fmt: skip
-        if self.task is not None:
-            (folder / "lexer.yaml").write_text(yaml.safe_dump(self.task.lexer, sort_keys=False), encoding="utf-8")
         return folder
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the files that it writes are there."""
+        return are_written(Path(self.config["save_dir"]).expanduser(), _SPLITS, self._kinds)
+
+    @property
+    def _kinds(self) -> list[str]:
+        wanted = {"txt": self.config.get("save_text", True), "jsonl": self.config.get("save_json", False)}
+        return [kind for kind, on in wanted.items() if on]

@@ -70,7 +70,7 @@ def _trained(pipeline: TrainerPipeline) -> TrainerPipeline:
 
 
 def _make_problems(section: Any) -> None:
-    """Write the problems of a section `dataset` whose folder is not there yet."""
+    """Write the problems of a section `dataset` that are not there yet."""
     pipeline = DatasetPipeline.from_config(section)
-    if not Path(pipeline.config["save_dir"]).expanduser().exists():
+    if not pipeline.is_done:
         pipeline.run()

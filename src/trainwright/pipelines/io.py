@@ -9,11 +9,14 @@ from typing import Any
 import yaml
 
 from trainwright.config.sections import check_keys, plain, required
-from trainwright.errors import ConfigError
+from trainwright.errors import ConfigError, DataError
 from trainwright.tasks.algebra.batches import EncoderDecoderBatch
 from trainwright.tasks.algebra.data import Problems, cached, shared_problems
-from trainwright.tasks.algebra.lexer import Lexer, read_lexer
+from trainwright.tasks.algebra.expressions import NotAPolynomial
+from trainwright.tasks.algebra.forms import Checker
+from trainwright.tasks.algebra.lexer import UNKNOWN, Lexer, read_lexer
 from trainwright.tasks.algebra.preprocess import described, is_described_by_value, read_preprocessor
+from trainwright.tasks.algebra.problems import task_named
 
 # validate_*_tokens are CALT's and change nothing: every token of a file is checked, once, when it is read
 KEYS = (
@@ -64,6 +67,7 @@ class IOPipeline:
             "config": {**config, "dataset_load_preprocessor": described(self._chosen)},
             "hashes": {"train": train_dataset.key, "test": test_dataset.key},
             "shared_problems": shared,
+            "checker": self._checker(test_dataset, lexer),
         }
         return {
             "tokenizer": tokenizer,
@@ -84,6 +88,28 @@ class IOPipeline:
         count = int(self.config.get(f"num_{split}_samples", -1))
         what = {"train": "training data", "test": "test data"}[split]
         return cached(path, count, lexer, about, change, what)
+
+    def _checker(self, test: Problems, lexer: Lexer) -> Checker | None:
+        """Return what decides by algebra about answers of the task that the section names; None where it names none.
+
+        Raises:
+            DataError: an answer of the test data is none that it can decide about.
+        """
+        if not self.config.get("task"):
+            return None
+        checker = task_named(self.config["task"]).checker(lexer.numbers.digit_group)
+        for number in range(len(test)):
+            ids = test[number]["target_ids"].tolist()
+            try:
+                if lexer.vocabulary.index(UNKNOWN) not in ids:
+                    checker.form_of(lexer.decode(ids))
+            except NotAPolynomial as error:
+                raise DataError(
+                    f"Row {number} of the test data: its answer {lexer.decode(ids)[:60]!r} cannot be read by the "
+                    f"checker of cfg.data.task '{self.config['task']}' ({error}). Leave out `task` to count exact "
+                    "answers alone."
+                ) from None
+        return checker
 
     def _display(self, dataset: Problems, lexer: Lexer, count: int) -> None:
         """Print the first rows, as the model reads them and writes them."""

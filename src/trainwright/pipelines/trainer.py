@@ -23,7 +23,6 @@ from trainwright.pipelines.io import IOPipeline
 from trainwright.pipelines.model import ModelPipeline
 from trainwright.tasks.algebra.batches import DecoderBatch, EncoderDecoderBatch
 from trainwright.tasks.algebra.metrics import argmax_of_logits, shifted_argmax, token_metrics
-from trainwright.tasks.algebra.problems import task_named
 
 # CALT's names, by those of TrainingArguments; every other key of `cfg.train` is an argument by its own name
 RENAMED = {
@@ -123,8 +122,7 @@ class TrainerPipeline:
     def _checker(self) -> Any:
         """Return the checker of the task that the section `data` names."""
         data = getattr(self.train_dataset, "description", None)
-        name = data["config"].get("task") if data else None
-        return task_named(name).check if name else None
+        return data["checker"] if data else None
 
     def _for_decoder(self) -> Any:
         """Return the collator for a model without an encoder, in place of the one that `IOPipeline` makes."""
@@ -152,8 +150,12 @@ class TrainerPipeline:
         trainer = self._built()
         trainer.save_model(output_dir or str(trainer.run_folder))
 
-    def evaluate_and_save_generation(self, max_length: int = 512) -> float:
-        """Generate for the test data, save what was written, and return the share of exact matches."""
+    def evaluate_and_save_generation(self, max_length: int | None = None) -> float:
+        """Generate for the test data, save what was written, and return the share of exact matches.
+
+        Args:
+            max_length: tokens that are generated at most, in place of `generation_max_length`.
+        """
         return self._built().evaluate_and_save_generation(max_length=max_length)
 
     @classmethod

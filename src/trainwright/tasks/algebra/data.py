@@ -22,7 +22,8 @@ from trainwright.tasks.algebra.lexer import BOS, EOS, Lexer
 DELIMITER = " # "
 Pair = tuple[str, str]
 Tokens = tuple[list[int], list[int]]
-_CACHE_FORMAT = 1
+_CACHE_FORMAT = 2
+_SHOWN = 10  # rows that are named when more are wrong
 
 
 def read_rows(path: Path, count: int = -1) -> Iterator[Pair | Tokens]:
@@ -67,11 +68,20 @@ def _row(line: str, path: Path, number: int) -> Pair | Tokens:
 
 
 def as_text(value: Any) -> str:
-    """Return a value as text; lists with ` | ` between their items, lists of lists with ` || `."""
+    """Return a value as text; lists with ` | ` between their items, lists of lists with ` || `.
+
+    Raises:
+        DataError: lists are nested more deeply, or a text would not be read back as it is.
+    """
     if isinstance(value, list):
         nested = any(isinstance(one, list) for one in value)
+        if any(isinstance(inner, list) for one in value if isinstance(one, list) for inner in one):
+            raise DataError(f"{str(value)[:60]} has lists three deep; ' | ' and ' || ' can show two.")
         return (" || " if nested else " | ").join(as_text(one) for one in value)
-    return str(value)
+    text = str(value)
+    if DELIMITER.strip() in text or len(text.splitlines()) > 1:
+        raise DataError(f"{text[:60]!r} holds '#' or a line break, which are between problems and answers in files.")
+    return text
 
 
 class Problems(Dataset):
@@ -142,6 +152,7 @@ def tokens_of(rows: Iterator[Pair | Tokens], lexer: Lexer, change: Callable[[Pai
     ids = {token: number for number, token in enumerate(lexer.vocabulary)}
     values: list[int] = []
     offsets = [0]
+    wrong: dict[int, DataError] = {}
     for number, row in enumerate(rows):
         try:
             texts = row if isinstance(row[0], list) else change(row)
@@ -150,7 +161,12 @@ def tokens_of(rows: Iterator[Pair | Tokens], lexer: Lexer, change: Callable[[Pai
                 values += [ids[BOS], *inner, ids[EOS]]
                 offsets.append(len(values))
         except DataError as error:
-            raise DataError(f"Row {number} of the {what}: {error}") from None
+            wrong[number] = error
+    if wrong:
+        first, *others = wrong
+        more = f" {len(others)} more rows cannot be read: {', '.join(map(str, others[:_SHOWN]))}" if others else ""
+        more += ", ..." if len(others) > _SHOWN else "." if others else ""
+        raise DataError(f"Row {first} of the {what}: {wrong[first]}{more}") from None
     return Problems(np.array(values, dtype=np.int32), np.array(offsets, dtype=np.int64))
 
 

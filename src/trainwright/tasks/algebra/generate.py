@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import random
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
@@ -19,22 +20,28 @@ import yaml
 from trainwright.data.counting import counting
 from trainwright.errors import DataError
 from trainwright.tasks.algebra.data import DELIMITER, as_text
-from trainwright.tasks.algebra.problems import Pair, task_named
+from trainwright.tasks.algebra.forms import alike
+from trainwright.tasks.algebra.problems import Pair, Task, task_named
 
 _TEST_SHARE = 16  # one problem in so many belongs to the test data, whatever seed made it
 _CHUNK = 500
 _TRIES = 1000
 _NAMES = {"txt": "raw.txt", "jsonl": "data.jsonl"}
 Generator = Callable[[int], Pair]
+Form = Callable[[str], str]
 
 
 def belongs_to_test(problem: str) -> bool:
-    """Whether a problem may be in the test data; in the training data it may not be then."""
+    """Whether a problem, in the form that all ways to write it have, may be in the test data; in the training data it
+    may not be then."""
     return hashlib.blake2b(problem.encode(), digest_size=4).digest()[0] % _TEST_SHARE == 0
 
 
-def draw(make: Generator, root_seed: int, test: bool, index: int) -> Pair:
+def draw(make: Generator, root_seed: int, test: bool, index: int, form: Form = alike) -> Pair:
     """Return row `index` of a split; the same in every process.
+
+    Args:
+        form: of a problem, the same for all problems that are one.
 
     Raises:
         DataError: the generator makes no problem for this split.
@@ -42,7 +49,7 @@ def draw(make: Generator, root_seed: int, test: bool, index: int) -> Pair:
     for attempt in range(_TRIES):
         seed = hashlib.blake2b(f"{root_seed}/{test}/{index}/{attempt}".encode(), digest_size=8).digest()
         problem, answer = make(int.from_bytes(seed, "big"))
-        if belongs_to_test(as_text(problem)) == test:
+        if belongs_to_test(form(as_text(problem))) == test:
             return problem, answer
     raise DataError(
         f"In {_TRIES} tries the generator made no problem for the {'test' if test else 'training'} data; it makes too "
@@ -55,11 +62,26 @@ def from_task(name: str, seed: int) -> Pair:
     return task_named(name).make(random.Random(seed))
 
 
-def _part(make: Generator, root_seed: int, test: bool, indices: range) -> list[Pair]:
-    return [draw(make, root_seed, test, index) for index in indices]
+def _part(make: Generator, root_seed: int, test: bool, form: Form, indices: range) -> list[Pair]:
+    _check_alike(make, draw(make, root_seed, test, indices[0], form), root_seed, test, indices[0], form)
+    return [draw(make, root_seed, test, index, form) for index in indices]
 
 
-def pairs(make: Generator, count: int, root_seed: int, test: bool, processes: int | None = None) -> Iterator[Pair]:
+def _check_alike(make: Generator, made: Pair, root_seed: int, test: bool, index: int, form: Form) -> None:
+    """Refuse a generator that does not make a row again; only if it does, rows differ by their seeds alone."""
+    again = draw(make, root_seed, test, index, form)
+    one, other = (DELIMITER.join(map(as_text, pair)) for pair in (made, again))
+    if one != other:
+        raise DataError(
+            f"For one seed the generator made {one[:60]!r}, and then {other[:60]!r}. It may draw from its seed alone, "
+            "such as with random.Random(seed): not from random or numpy.random, whose numbers go on from call to call "
+            "and may be the same in all processes."
+        )
+
+
+def pairs(
+    make: Generator, count: int, root_seed: int, test: bool, processes: int | None = None, form: Form = alike
+) -> Iterator[Pair]:
     """Yield the rows of a split, in order.
 
     Args:
@@ -68,45 +90,72 @@ def pairs(make: Generator, count: int, root_seed: int, test: bool, processes: in
         root_seed: of everything.
         test: the test data, or the training data.
         processes: that make them; all processors when not given.
+        form: of a problem, the same for all problems that are one.
+
+    Raises:
+        DataError: the generator makes too few different problems, or does not draw from its seed alone.
     """
     parts = [range(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
-    work = partial(_part, make, root_seed, test)
+    work = partial(_part, make, root_seed, test, form)
     number = min(processes or os.cpu_count() or 1, len(parts))
     if number <= 1:
         yield from chain.from_iterable(map(work, parts))
         return
     with ProcessPoolExecutor(number) as pool, counting(count, "problems") as tell:
-        for made in pool.map(work, parts):
+        for part, made in zip(parts, pool.map(work, parts), strict=True):
+            if part[0] == 0:  # what depends on the process differs from what this one makes
+                _check_alike(make, made[0], root_seed, test, 0, form)
             tell(len(made))
             yield from made
 
 
 def write_problems(
     make: Generator, folder: Path, counts: dict[str, int], root_seed: int = 42, processes: int | None = None,
-    forms: Sequence[str] = ("txt",),
+    kinds: Sequence[str] = ("txt",), task: Task | None = None,
 ) -> None:  # fmt: skip
     """Write the problems of every split into a folder: train_raw.txt, test_raw.txt, and *_data.jsonl where asked.
+
+    They are there when all of them are made, and not before.
 
     Args:
         make: `f(seed)` returns (problem, answer): texts, numbers, or lists of them.
         counts: rows of "train" and "test".
-        forms: txt, jsonl, or both.
+        kinds: of files: txt, jsonl, or both.
+        task: whose problems they are; its lexer.yaml is written too.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for split, count in counts.items():
-        with ExitStack() as open_files:
-            files = {form: open_files.enter_context((folder / f"{split}_{_NAMES[form]}").open("w")) for form in forms}
-            for problem, answer in pairs(make, count, root_seed, split == "test", processes):
-                if "txt" in files:
-                    files["txt"].write(f"{as_text(problem)}{DELIMITER}{as_text(answer)}\n")
-                if "jsonl" in files:
-                    files["jsonl"].write(json.dumps({"problem": problem, "answer": answer}) + "\n")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    form = alike if task is None else task.problem_form
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as name:
+        new = Path(name)
+        if task is not None:
+            (new / "lexer.yaml").write_text(yaml.safe_dump(task.lexer, sort_keys=False), encoding="utf-8")
+        for split, count in counts.items():
+            rows = pairs(make, count, root_seed, split == "test", processes, form)
+            _write(rows, {kind: new / f"{split}_{_NAMES[kind]}" for kind in kinds})
+        folder.mkdir(exist_ok=True)
+        for file in sorted(new.iterdir()):
+            file.replace(folder / file.name)
+
+
+def are_written(folder: Path, splits: Sequence[str], kinds: Sequence[str]) -> bool:
+    """Whether a folder holds all problems that `write_problems` writes."""
+    return all((folder / f"{split}_{_NAMES[kind]}").is_file() for split in splits for kind in kinds)
+
+
+def _write(rows: Iterator[Pair], places: dict[str, Path]) -> None:
+    with ExitStack() as open_files:
+        files = {kind: open_files.enter_context(path.open("w", encoding="utf-8")) for kind, path in places.items()}
+        for problem, answer in rows:
+            if "txt" in files:
+                files["txt"].write(f"{as_text(problem)}{DELIMITER}{as_text(answer)}\n")
+            if "jsonl" in files:
+                files["jsonl"].write(json.dumps({"problem": problem, "answer": answer}) + "\n")
 
 
 def write_task(
     name: str, folder: Path, train: int, test: int, root_seed: int = 42, processes: int | None = None
 ) -> Path:
     """Write train_raw.txt, test_raw.txt and lexer.yaml of a task into a folder; return the folder."""
-    write_problems(partial(from_task, name), folder, {"train": train, "test": test}, root_seed, processes)
-    (folder / "lexer.yaml").write_text(yaml.safe_dump(task_named(name).lexer, sort_keys=False), encoding="utf-8")
+    counts = {"train": train, "test": test}
+    write_problems(partial(from_task, name), folder, counts, root_seed, processes, task=task_named(name))
     return folder

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 from trainwright.errors import DataError
 
 _EDGES = (4, 8, 16, 32, 64, 128, 256)
+_CUT = " ... (no end within generation_max_length)"
 
 
 def newest_results(folder: Path) -> Path:
@@ -32,12 +35,12 @@ def read_results(path: Path) -> list[dict[str, Any]]:
 
 def by_length(results: list[dict[str, Any]]) -> list[tuple[str, int, int]]:
     """Return (tokens of the reference, right rows, rows) for every range of lengths that occurs."""
-    found, least = [], 0
-    for most in _EDGES:
+    found = []
+    for least, most in itertools.pairwise((0, *_EDGES, math.inf)):
         part = [one for one in results if least < one["length"] <= most]
         if part:
-            found.append((f"{least + 1}-{most}", sum(one["correct"] for one in part), len(part)))
-        least = most
+            name = f"{least + 1}-{most}" if most < math.inf else f"above {least}"
+            found.append((name, sum(one["correct"] for one in part), len(part)))
     return found
 
 
@@ -78,8 +81,8 @@ def describe(results: list[dict[str, Any]], wrong: int = 10) -> str:
         lines += ["", "expected   written   times", *(f"{a:>8}   {b:>7}   {times:>5}" for a, b, times in mixed)]
     failures = [one for one in results if not one["correct"]][:wrong]
     for one in failures:
-        lines += ["", f"problem   {one['input']}", f"expected  {one['reference']}",
-                  f"written   {marked(one['reference'], one['generated'])}"]  # fmt: skip
+        written = marked(one["reference"], one["generated"]) + ("" if one.get("finished", True) else _CUT)
+        lines += ["", f"problem   {one['input']}", f"expected  {one['reference']}", f"written   {written}"]
     return "\n".join(lines)
 
 

@@ -15,6 +15,7 @@ BRACKETS = ("(", ")", "[", "]")
 PAD, BOS, EOS, CLS, SEP, UNKNOWN = "[PAD]", "<s>", "</s>", "[CLS]", "[SEP]", "<unk>"
 SPECIAL = (PAD, BOS, EOS, CLS, UNKNOWN)
 _NUMBER = r"\d+(?:\.\d+)?"
+_MOST_DIGITS = 4  # of a token: 11,110 tokens for all groups
 
 
 @dataclass(frozen=True)
@@ -49,24 +50,29 @@ class Lexer:
     def __post_init__(self) -> None:
         self._known = set(self.vocabulary)
         words = sorted((token for token in self._known if token not in SPECIAL), key=len, reverse=True)
-        names = [re.escape(word) for word in words if not re.fullmatch(rf"-?{_NUMBER}", word)]
+        # a name goes on in digits: x10 is another one than x, and C123 than C12
+        names = [re.escape(word) + (r"(?!\d)" if word[-1].isalnum() or word[-1] == "_" else "")
+                 for word in words if not re.fullmatch(rf"-?{_NUMBER}", word)]  # fmt: skip
         self._pattern = re.compile("|".join([r"\s+", *names, _NUMBER, r"[^\W\d_]\w*", "."]))
 
     def tokenize(self, text: str) -> list[str]:
         """Return the tokens of a text.
 
         Raises:
-            DataError: the lexer is strict, and the text holds what is not in the vocabulary; all of it.
+            DataError: the lexer is strict, and the text holds what is not in the vocabulary; all of it. Or the digits
+                of two numbers would run together.
         """
         tokens: list[str] = []
-        for match in self._pattern.finditer(text):
-            piece = match[0]
+        before = ""  # the piece before, without space
+        for piece in (match[0] for match in self._pattern.finditer(text)):
             if piece.isspace():
                 continue
-            if re.fullmatch(_NUMBER, piece) and piece not in self._known or self._is_plain_number(piece):
+            if re.fullmatch(_NUMBER, piece):
+                self._refuse_as_one(before, piece, text)
                 self._add_number(tokens, piece)
             else:
                 tokens.append(piece)
+            before = piece
         unknown = sorted({token for token in tokens if token not in self._known})
         if unknown and self.strict:
             hints = "".join(did_you_mean(token, self._known) for token in unknown[:1])
@@ -76,9 +82,14 @@ class Lexer:
             )
         return [token if token in self._known else UNKNOWN for token in tokens]
 
-    @staticmethod
-    def _is_plain_number(piece: str) -> bool:
-        return re.fullmatch(_NUMBER, piece) is not None
+    def _refuse_as_one(self, before: str, number: str, text: str) -> None:
+        """Refuse a number whose tokens would be more digits of the number before it."""
+        size = self.numbers.digit_group
+        if size and before.isdecimal() and number.isdecimal() and len(number) % size == 0:
+            raise DataError(
+                f"{text[:60]!r} has {before} and {number} with nothing between them, which are the same tokens as "
+                f"{before}{number} with number_policy.digit_group {size}. Write an operator or | between them."
+            )
 
     def _add_number(self, tokens: list[str], digits: str) -> None:
         """Append a number, with its sign where it has one, in groups of digits where that is asked for."""
@@ -133,6 +144,27 @@ class Lexer:
         )
 
 
+def join_digits(text: str, digit_group: int) -> str:
+    """Return a text of tokens with the digits of each number together again.
+
+    Args:
+        text: tokens with spaces between them.
+        digit_group: digits of a token, as the lexer counts them: of a number's tokens, only the first may have fewer.
+    """
+    if not digit_group:
+        return text
+    joined: list[str] = []
+    open_number = False
+    for token in text.split():
+        digits = token.isdecimal() and len(token) <= digit_group
+        if open_number and digits and len(token) == digit_group:
+            joined[-1] += token
+        else:
+            joined.append(token)
+            open_number = digits or (token[1:].isdecimal() and token[0] == "-" and len(token) <= digit_group + 1)
+    return " ".join(joined)
+
+
 def _begins_number(before: list[str]) -> bool:
     """Whether a sign after these tokens belongs to a number: at the start, after an operator, bracket or separator."""
     return not before or before[-1] in (*OPERATORS, *SEPARATORS, "(", "[", ",", "=")
@@ -164,10 +196,13 @@ def read_lexer(config: Mapping[str, Any], source: str) -> Lexer:
     extra = vocab.get("special_tokens") or []
     tokens += [str(token) for token in (extra.values() if isinstance(extra, Mapping) else extra)]
     group = policy.get("digit_group") or 0
-    if not isinstance(group, int) or group < 0:
-        raise ConfigError(f"{source}: number_policy.digit_group is {group!r}; a number of digits, or 0, is expected.")
+    if not isinstance(group, int) or not 0 <= group <= _MOST_DIGITS:
+        raise ConfigError(
+            f"{source}: number_policy.digit_group is {group!r}; a number of digits up to {_MOST_DIGITS}, or 0, is "
+            "expected."
+        )
     numbers = NumberPolicy(bool(policy.get("attach_sign", True)), group, bool(policy.get("allow_float", False)))
-    return Lexer(list(dict.fromkeys([*SPECIAL, *tokens])), numbers, bool(config.get("strict", True)))
+    return Lexer(list(dict.fromkeys([*SPECIAL, *tokens, *_groups(numbers)])), numbers, bool(config.get("strict", True)))
 
 
 def _range(given: Any, where: str) -> list[str]:
@@ -177,6 +212,14 @@ def _range(given: Any, where: str) -> list[str]:
     if least > greatest:
         raise ConfigError(f"{where} is {given!r}: the least number is greater than the greatest.")
     return [f"{prefix}{number}" for number in range(least, greatest + 1)]
+
+
+def _groups(numbers: NumberPolicy) -> list[str]:
+    """Return all groups of digits that a number may be written in: 0 to 9, 00 to 99, and so on; with a sign where it
+    is attached, which only the first group of a number has."""
+    size = numbers.digit_group
+    found = [str(number).zfill(length) for length in range(1, size + 1) for number in range(10**length)]
+    return found + [f"-{number}" for number in range(1, 10**size) if numbers.attach_sign]
 
 
 def _check(given: Mapping[str, Any], known: Sequence[str], source: str, prefix: str) -> None:

@@ -4,12 +4,13 @@ run that goes on does the same."""
 from __future__ import annotations
 
 import importlib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from trainwright.errors import ConfigError, DataError, did_you_mean
+from trainwright.tasks.algebra.expressions import NotAPolynomial, Polynomial, terms, written
 
 Pair = tuple[str, str]
 Preprocessor = Callable[[Pair], Pair]
@@ -17,24 +18,25 @@ Preprocessor = Callable[[Pair], Pair]
 
 @dataclass(frozen=True)
 class ReversedOrder:
-    """The answer's items in reversed order."""
+    """The answer's items in reversed order; of rows with `||` between them, the rows."""
 
     delimiter: str = "|"
 
     def __call__(self, pair: Pair) -> Pair:
         """Return the problem and its changed answer."""
-        return pair[0], _joined(_items(pair[1], self.delimiter)[::-1], self.delimiter)
+        outer = _outer(pair[1], self.delimiter)
+        return pair[0], f" {outer} ".join(_items(pair[1], outer)[::-1])
 
 
 @dataclass(frozen=True)
 class LastElement:
-    """The last of the answer's items alone."""
+    """The last of the answer's items alone; of rows with `||` between them, the last row."""
 
     delimiter: str = "|"
 
     def __call__(self, pair: Pair) -> Pair:
         """Return the problem and its changed answer."""
-        return pair[0], _items(pair[1], self.delimiter)[-1]
+        return pair[0], _items(pair[1], _outer(pair[1], self.delimiter))[-1]
 
 
 @dataclass(frozen=True)
@@ -58,30 +60,30 @@ class ExpandedForm:
         Raises:
             DataError: one of them is no expanded polynomial.
         """
-        problem, answer = (
-            _joined([self._expanded(one) for one in _items(text, self.delimiter)], self.delimiter) for text in pair
-        )
+        problem, answer = map(self._all_expanded, pair)
         return problem, answer
 
-    def _expanded(self, text: str) -> str:
-        terms = re.findall(r"[+-]?[^+-]+", text.replace("**", "^").replace(" ", ""))
-        return " + ".join(self._term(term, text) for term in terms)
+    def _all_expanded(self, text: str) -> str:
+        outer = f" {self.delimiter * 2} "
+        rows = (_items(row, self.delimiter) for row in text.split(outer.strip()))
+        return outer.join(f" {self.delimiter} ".join(map(self._expanded, row)) for row in rows)
 
-    def _term(self, term: str, text: str) -> str:
-        coefficient, powers = "", dict.fromkeys(self.variables, 0)
-        sign = "-" if term[0] == "-" else ""
-        for factor in term.lstrip("+-").split("*"):
-            name, _, power = factor.partition("^")
-            if name in powers and (not power or power.isdigit()):
-                powers[name] += int(power or 1)
-            elif re.fullmatch(r"\d+(/\d+)?", factor) and not coefficient:
-                coefficient = factor
-            else:
-                raise DataError(
-                    f"{text[:60]!r} is no expanded polynomial in {', '.join(self.variables)}: '{factor}' is neither a "
-                    "number nor a power of one of them."
-                )
-        return " ".join([f"C{sign}{coefficient or 1}", *(f"E{power}" for power in powers.values())])
+    def _expanded(self, text: str) -> str:
+        try:
+            return " + ".join(map(self._term, terms(text)))
+        except NotAPolynomial as error:
+            raise DataError(
+                f"{text[:60]!r} is no expanded polynomial in {', '.join(self.variables)}: {error}."
+            ) from None
+
+    def _term(self, term: Polynomial) -> str:
+        if len(term) > 1:
+            raise NotAPolynomial(f"the product ({written(term)}) is not expanded")
+        powers, value = next(iter(term.items()), ((), Fraction(0)))
+        other = next((name for name, _ in powers if name not in self.variables), None)
+        if other is not None:
+            raise NotAPolynomial(f"'{other}' is neither a number nor a power of one of them")
+        return " ".join([f"C{value}", *(f"E{dict(powers).get(name, 0)}" for name in self.variables)])
 
 
 @dataclass(frozen=True)
@@ -173,9 +175,10 @@ def _function(path: str, where: str) -> Preprocessor:
     return found  # type: ignore[return-value]
 
 
+def _outer(text: str, delimiter: str) -> str:
+    """Return what is between the outermost items of a text: the delimiter, doubled where it is between rows."""
+    return delimiter * 2 if delimiter * 2 in text else delimiter
+
+
 def _items(text: str, delimiter: str) -> list[str]:
     return [one.strip() for one in text.split(delimiter)]
-
-
-def _joined(items: Sequence[str], delimiter: str) -> str:
-    return f" {delimiter} ".join(items)

@@ -1,4 +1,4 @@
-"""Tasks: each makes a problem with its answer from a seed, and decides by algebra whether an answer is right.
+"""Tasks: each makes a problem with its answer from a seed, and says which answers are the same by algebra.
 
 Polynomials are written as `3*x^2 - 2*x + 1`, several things with ` | ` between them.
 """
@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainwright.errors import ConfigError, did_you_mean
+from trainwright.tasks.algebra import forms
 
 Pair = tuple[str, str]
 P = 17
 GF = 7  # of polynomials that are factored
+MOST = 60  # of a matrix's numbers
 
 
 @dataclass(frozen=True)
@@ -24,16 +26,28 @@ class Task:
     Attributes:
         name: as files and commands name it.
         make: `f(rng)` returns (problem, answer).
-        check: `f(problem, reference, answer)` tells whether an answer is right, also if it is written otherwise.
+        form: the normal form of an answer, by which it is right also if it is written otherwise.
         lexer: the content of its lexer.yaml.
         text: what is asked.
+        problem_form: a text that is the same for all problems that are one; training and test data share none.
     """
 
     name: str
     make: Callable[[random.Random], Pair]
-    check: Callable[[str, str, str], bool]
+    form: forms.Form
     lexer: dict[str, Any]
     text: str
+    problem_form: Callable[[str], str] = forms.as_made
+
+    @property
+    def check(self) -> forms.Checker:
+        """What decides whether an answer is right: `check(problem, reference, answer)`, as this task's lexer writes
+        them."""
+        return self.checker(self.lexer["number_policy"]["digit_group"])
+
+    def checker(self, digit_group: int) -> forms.Checker:
+        """Return what decides about the texts of a lexer that writes numbers in such groups of digits."""
+        return forms.Checker(self.form, digit_group)
 
 
 def join(items: list[Any]) -> str:
@@ -57,21 +71,6 @@ def polynomial(coefficients: list[int]) -> str:
         return "0"
     first = ("-" if terms[0][0] == "-" else "") + terms[0][1]
     return " ".join([first, *(f"{sign} {term}" for sign, term in terms[1:])])
-
-
-def coefficients(text: str) -> list[int]:
-    """Return a polynomial's coefficients, from the lowest power on.
-
-    Raises:
-        ValueError: the text is no polynomial in x with whole coefficients.
-    """
-    import sympy
-
-    x = sympy.Symbol("x")
-    found = sympy.Poly(sympy.sympify(text.replace("^", "**"), locals={"x": x}), x).all_coeffs()[::-1]
-    if not all(one.is_integer for one in found):
-        raise ValueError(f"{text!r} has coefficients that are no whole numbers")
-    return [int(one) for one in found]
 
 
 def _random(rng: random.Random, degree: int, size: int) -> list[int]:
@@ -169,13 +168,23 @@ def _parity(rng: random.Random) -> Pair:
 
 
 def _eigenvalues(rng: random.Random) -> Pair:
-    values = sorted(rng.randint(-5, 5) for _ in range(3))
-    a, b, c = (rng.randint(-2, 2) for _ in range(3))
-    # L · D · L⁻¹ with a lower unitriangular L, so that the eigenvalues are whole
-    lower = [[1, 0, 0], [a, 1, 0], [b, c, 1]]
-    inverse = [[1, 0, 0], [-a, 1, 0], [a * c - b, -c, 1]]
-    matrix = [[sum(lower[i][k] * values[k] * inverse[k][j] for k in range(3)) for j in range(3)] for i in range(3)]
-    return " || ".join(join(row) for row in matrix), join(values)
+    while True:
+        values = sorted(rng.randint(-5, 5) for _ in range(3))
+        a, b, c, d, e, f = (rng.randint(-2, 2) for _ in range(6))
+        # P · D · P⁻¹ with P of determinant 1, a lower times an upper unitriangular one, so that all numbers are whole
+        change = _times([[1, 0, 0], [a, 1, 0], [b, c, 1]], [[1, d, e], [0, 1, f], [0, 0, 1]])
+        back = _times([[1, -d, d * f - e], [0, 1, -f], [0, 0, 1]], [[1, 0, 0], [-a, 1, 0], [a * c - b, -c, 1]])
+        diagonal = [[values[0], 0, 0], [0, values[1], 0], [0, 0, values[2]]]
+        matrix = _times(_times(change, diagonal), back)
+        above, below = (matrix[0][1], matrix[0][2], matrix[1][2]), (matrix[1][0], matrix[2][0], matrix[2][1])
+        # the eigenvalues of a triangular matrix are its diagonal
+        if any(above) and any(below) and all(abs(one) <= MOST for row in matrix for one in row):
+            return " || ".join(join(row) for row in matrix), join(values)
+
+
+def _times(a: list[list[int]], b: list[list[int]]) -> list[list[int]]:
+    return [[sum(one * other for one, other in zip(row, column, strict=True)) for column in zip(*b, strict=True)]
+            for row in a]  # fmt: skip
 
 
 def _groebner(rng: random.Random) -> Pair:
@@ -194,65 +203,6 @@ def _plain(expression: Any) -> str:
     return str(expression).replace("**", "^")
 
 
-def same_text(problem: str, reference: str, answer: str) -> bool:
-    """Whether the answer is the reference but for spaces."""
-    return answer.split() == reference.split()
-
-
-def same_polynomials(problem: str, reference: str, answer: str) -> bool:
-    """Whether both are the same polynomials in the same order, however they are written."""
-    ours, theirs = (text.split("|") for text in (answer, reference))
-    try:
-        return len(ours) == len(theirs) and all(map(_equal, ours, theirs))
-    except (ValueError, TypeError, SyntaxError, AttributeError):
-        return False  # no polynomial at all
-
-
-def same_product(problem: str, reference: str, answer: str) -> bool:
-    """Whether both are the same polynomials in any order."""
-    return _same_parts(reference, answer, lambda value: value)
-
-
-def same_product_modulo(problem: str, reference: str, answer: str) -> bool:
-    """Whether both are the same polynomials over GF(7) in any order."""
-    return _same_parts(reference, answer, lambda value: value % GF)
-
-
-def _same_parts(reference: str, answer: str, value_of: Callable[[int], int]) -> bool:
-    ours, theirs = (text.split("|") for text in (answer, reference))
-    try:
-        keys = [sorted(tuple(map(value_of, coefficients(one))) for one in parts) for parts in (ours, theirs)]
-    except (ValueError, TypeError, SyntaxError, AttributeError):
-        return False
-    return keys[0] == keys[1]
-
-
-def same_set(problem: str, reference: str, answer: str) -> bool:
-    """Whether both are the same numbers in any order."""
-    return sorted(one.strip() for one in answer.split("|")) == sorted(one.strip() for one in reference.split("|"))
-
-
-def same_ideal(problem: str, reference: str, answer: str) -> bool:
-    """Whether the answer's polynomials have the same reduced Gröbner basis as the reference."""
-    import sympy
-
-    x, y = sympy.symbols("x y")
-    try:
-        parts = [sympy.sympify(one.replace("^", "**")) for one in answer.split("|")]
-        found = sympy.groebner(parts, x, y, order="lex")
-    except (sympy.SympifyError, sympy.PolynomialError, TypeError, SyntaxError, AttributeError, ValueError):
-        return False
-    wanted = [sympy.sympify(one.replace("^", "**")) for one in reference.split("|")]
-    return set(found.exprs) == set(sympy.groebner(wanted, x, y, order="lex").exprs)
-
-
-def _equal(one: str, other: str) -> bool:
-    import sympy
-
-    difference = sympy.sympify(one.replace("^", "**")) - sympy.sympify(other.replace("^", "**"))
-    return bool(sympy.expand(difference) == 0)
-
-
 def _lexer(least: int, greatest: int, misc: tuple[str, ...] = (), attach_sign: bool = False) -> dict[str, Any]:
     return {
         "vocab": {"range": {"numbers": ["", least, greatest]}, "misc": list(misc)},
@@ -267,27 +217,38 @@ def _digits(misc: tuple[str, ...]) -> dict[str, Any]:
     return made
 
 
+_X, _XY = ("x",), ("x", "y")
 TASKS = {
     task.name: task
     for task in (
-        Task("gf17_sum", _sums, same_text, _lexer(0, 16), "cumulative sums of numbers modulo 17"),
-        Task("derivative", _derivative, same_polynomials, _lexer(0, 45, ("x",)), "derivative of a polynomial"),
-        Task("polynomial_sum", _sum, same_polynomials, _lexer(0, 40, ("x",)), "sum of two polynomials"),
-        Task("polynomial_product", _product, same_polynomials, _lexer(0, 162, ("x",)), "product of two polynomials"),
-        Task("polynomial_division", _division, same_polynomials, _lexer(0, 60, ("x",)), "quotient and remainder"),
-        Task("polynomial_gcd", _gcd, same_polynomials, _digits(("x",)), "greatest common divisor of two polynomials"),
+        Task("gf17_sum", _sums, forms.residues_modulo_17, _lexer(0, 16), "cumulative sums of numbers modulo 17"),
+        Task("derivative", _derivative, forms.polynomials, _lexer(0, 45, _X), "derivative of a polynomial"),
+        Task("polynomial_sum", _sum, forms.polynomials, _lexer(0, 40, _X), "sum of two polynomials", forms.any_order),
         Task(
-            "polynomial_factors", _polynomial_factors, same_product, _digits(("x",)), "factors of a polynomial over Z"
+            "polynomial_product", _product, forms.polynomials, _lexer(0, 243, _X), "product of two polynomials",
+            forms.any_order,
         ),
+        Task("polynomial_division", _division, forms.polynomials, _lexer(0, 60, _X), "quotient and remainder"),
         Task(
-            "gf7_factors", _factors_modulo, same_product_modulo, _digits(("x",)), "factors of a polynomial over GF(7)"
+            "polynomial_gcd", _gcd, forms.up_to_sign, _digits(_X), "greatest common divisor of two polynomials over Z",
+            forms.any_order,
         ),
-        Task("integer_factors", _factors, same_set, _digits(()), "prime factors of a number"),
-        Task("eigenvalues", _eigenvalues, same_set, _lexer(-60, 60, (), True), "eigenvalues of a 3×3 matrix"),
-        Task("parity", _parity, same_text, _lexer(0, 1), "whether the number of ones is odd"),
-        Task("groebner", _groebner, same_ideal, _digits(("x", "y")), "Gröbner basis of two polynomials, lex order"),
+        Task("polynomial_factors", _polynomial_factors, forms.factors, _digits(_X), "factors of a polynomial over Z"),
+        Task(
+            "gf7_factors", _factors_modulo, forms.factors_modulo_7, _digits(_X), "factors of a polynomial over GF(7)"
+        ),
+        Task("integer_factors", _factors, forms.prime_factors, _digits(()), "prime factors of a number"),
+        Task(
+            "eigenvalues", _eigenvalues, forms.numbers_in_any_order, _lexer(-MOST, MOST, (), True),
+            "eigenvalues of a 3×3 matrix",
+        ),
+        Task("parity", _parity, forms.numbers, _lexer(0, 1), "whether the number of ones is odd"),
+        Task(
+            "groebner", _groebner, forms.basis, _digits(_XY),
+            "reduced Gröbner basis of two polynomials over Q, lex order", forms.any_order_and_sign,
+        ),
     )
-}
+}  # fmt: skip
 
 
 def task_named(name: str) -> Task:
