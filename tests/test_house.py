@@ -18,9 +18,9 @@ LONGEST_FUNCTION = 60
 
 # From the bottom up; a module may import from its own package and from the lines below it.
 LAYERS = [
-    ["errors", "compat"],
+    ["errors", "compat", "terminal"],
     ["data.files", "data.splits", "data.as_text"],
-    ["world", "held", "devices"],
+    ["world", "held", "devices", "bars"],
     ["processes"],
     ["args", "state", "batch", "randomness"],
     ["config"],

@@ -126,10 +126,11 @@ def test_augmentation_is_the_same_with_and_without_workers(runs):
 
 
 def test_a_terminal_shows_how_far_the_rows_are_counted(monkeypatch, capsys):
-    from trainwright.data.counting import counting
+    from trainwright import bars
 
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     monkeypatch.setenv("TERM", "xterm-256color")
-    with counting(40, "rows read again") as tell:
+    monkeypatch.setattr(bars, "PATIENCE", 0.0)
+    with bars.counting(40, "rows read again") as tell:
         tell(40)
     assert "rows read again" in capsys.readouterr().err

@@ -1,12 +1,18 @@
-"""What a person sees of a run: a bar on a terminal, plain lines everywhere else."""
+"""What a person sees of a run: on a terminal a table that grows above a bar, plain lines everywhere else."""
 
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
+from trainwright import bars
 from trainwright.callbacks.base import TrainerCallback
+from trainwright.callbacks.curve import Points, curve
+from trainwright.callbacks.table import LogTable, is_evaluation, is_of_whole_run
 from trainwright.state import UNKNOWN, TrainerControl, TrainerState
+
+_LEAST_WIDTH, _LEAST_HEIGHT = 60, 20  # of a terminal that has room for a curve
 
 
 class PrinterCallback(TrainerCallback):
@@ -19,21 +25,30 @@ class PrinterCallback(TrainerCallback):
 
 
 class ProgressCallback(TrainerCallback):
-    """A progress bar for training and for evaluation, with the logs above it; lines where there is no terminal."""
+    """The logs as a table above a progress bar, and a curve that is drawn anew at evaluations; lines where there is no
+    terminal.
+
+    Attributes:
+        bar: the bars of the terminal while a run trains, else None.
+        training: the one of the run.
+    """
 
     def __init__(self) -> None:
         self.bar: Any = None
         self.training: Any = None
-        self.evaluation: Any = None
+        self.pace = Pace()
+        self.table: LogTable | None = None
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Open the bar, on the main process of a terminal."""
-        if state.is_world_process_zero and sys.stdout.isatty():
-            self.bar = new_bar()
-            self.training = self.bar.add_task(
-                "training", total=state.max_steps if state.max_steps < UNKNOWN else None, completed=state.global_step
-            )
-            self.bar.start()
+        if not (state.is_world_process_zero and sys.stdout.isatty()):
+            return
+        total = state.max_steps if state.max_steps < UNKNOWN else None
+        self.bar = bars.open_bars(sys.stdout)
+        self.training = self.bar.add_task("training", total=total, completed=state.global_step)
+        counts_tokens = getattr(args, "include_num_input_tokens_seen", "no") not in ("no", False)
+        self.pace = Pace(counts_tokens, state)
+        self.table = LogTable(self.bar.width, str(total or 0), self.pace.unit)
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Move the bar."""
@@ -41,27 +56,46 @@ class ProgressCallback(TrainerCallback):
             self.bar.update(self.training, completed=state.global_step)
 
     def on_prediction_step(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Show that an evaluation goes on."""
-        if self.bar is not None:
-            if self.evaluation is None:
-                self.evaluation = self.bar.add_task("evaluation", total=None)
-            self.bar.advance(self.evaluation)
+        """Note when an evaluation begins, which is no part of the speed."""
+        self.pace.pause()
 
     def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Take the evaluation's bar away."""
-        if self.bar is not None and self.evaluation is not None:
-            self.bar.remove_task(self.evaluation)
-            self.evaluation = None
+        """Draw the curve anew."""
+        self.pace.go_on()
+        if self.bar is None or self.bar.width < _LEAST_WIDTH or self.bar.console.height < _LEAST_HEIGHT:
+            return
+        line, marks, legend = self.points(args, state)
+        last = state.max_steps if state.max_steps < UNKNOWN else state.global_step
+        if self.bar.console.encoding.startswith("utf"):
+            self.bar.above = curve(line, marks, last, self.bar.width, legend)
+
+    def points(self, args: Any, state: TrainerState) -> tuple[Points, Points, str]:
+        """Return what the curve shows: points (step, value) of training and of evaluations, and a legend."""
+        watched = getattr(args, "metric_for_best_model", None) or "loss"
+        name = watched if watched.startswith("eval_") else f"eval_{watched}"
+        marks = [(one["step"], one[name]) for one in state.log_history if isinstance(one.get(name), int | float)]
+        if not name.endswith("loss"):
+            return [], marks, f" ● {name} "
+        return [(one["step"], one["loss"]) for one in state.log_history if "loss" in one], marks, f" ⠒ loss  ● {name} "
 
     def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Write the logged numbers above the bar, or as a line."""
-        if state.is_world_process_zero:
-            self.say(log_line(kwargs["logs"], state))
+        """Write the logged numbers above the bar as a row of the table, or as a line."""
+        logs = kwargs["logs"]
+        if not state.is_world_process_zero:
+            return
+        if self.bar is None or self.table is None:
+            print(log_line(logs, state), flush=True)
+        elif is_evaluation(logs):
+            for line in self.table.evaluation(logs, state.step_of("/")):
+                self.bar.say(line, "bold")
+        elif not is_of_whole_run(logs):
+            for line in self.table.lines(logs, {"step": state.step_of("/"), **self.pace.read(state)}):
+                self.bar.say(line)
 
     def say(self, line: str) -> None:
         """Write a line above the bar, or as it is."""
         if self.bar is not None:
-            self.bar.console.print(line, highlight=False, markup=False)
+            self.bar.say(line)
         else:
             print(line, flush=True)
 
@@ -78,23 +112,52 @@ class ProgressCallback(TrainerCallback):
     def close(self) -> None:
         """Give the terminal back."""
         if self.bar is not None:
-            self.bar.stop()
-            self.bar = self.evaluation = None
+            bars.close_bars()
+            self.bar = None
 
 
-def new_bar() -> Any:
-    """Return a progress bar of the terminal, not yet started."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-    from rich.progress import TimeRemainingColumn as TimeLeft
+class Pace:
+    """How fast a run trains, evaluations not counted, and how long it will go on.
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeLeft(),
-    )
-    return Progress(*columns, refresh_per_second=4)
+    Args:
+        counts_tokens: whether the state counts the tokens; else steps are.
+        state: of the run at its beginning.
+    """
+
+    def __init__(self, counts_tokens: bool = False, state: TrainerState | None = None) -> None:
+        state = state or TrainerState()
+        self.counts_tokens = counts_tokens
+        self.unit = "tokens/s" if counts_tokens else "steps/s"
+        self.begun = self.read_at = time.monotonic()
+        self.first_step = state.global_step
+        self.before = self._count(state)
+        self.paused_at: float | None = None
+        self.paused = 0.0
+
+    def pause(self) -> None:
+        """Stop the clock."""
+        if self.paused_at is None:
+            self.paused_at = time.monotonic()
+
+    def go_on(self) -> None:
+        """Let the clock go on."""
+        if self.paused_at is not None:
+            self.paused += time.monotonic() - self.paused_at
+            self.paused_at = None
+
+    def read(self, state: TrainerState) -> dict[str, float | None]:
+        """Return the speed since it was last read, and the seconds that are left at the pace of the whole run."""
+        self.go_on()
+        now, count = time.monotonic(), self._count(state)
+        seconds, self.paused = now - self.read_at - self.paused, 0.0
+        speed, self.read_at, self.before = (count - self.before) / max(seconds, 1e-9), now, count
+        done = state.global_step - self.first_step
+        known = done and state.max_steps < UNKNOWN
+        left = (now - self.begun) / done * (state.max_steps - state.global_step) if known else None
+        return {self.unit: speed, "left": left}
+
+    def _count(self, state: TrainerState) -> float:
+        return state.num_input_tokens_seen if self.counts_tokens else state.global_step
 
 
 def log_line(logs: dict[str, Any], state: TrainerState) -> str:

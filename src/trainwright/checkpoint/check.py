@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from trainwright.bars import counting
 from trainwright.checkpoint import folder as folders
 from trainwright.checkpoint.folder import MANIFEST
 from trainwright.state import TrainerState
@@ -70,16 +72,25 @@ def _against_manifest(folder: Path) -> str | None:
         return f"{MANIFEST} is missing"
     except ValueError as error:
         return f"{MANIFEST} {error}"
-    for name, expected in {STATE: {}, **files}.items():
-        path = folder / name
-        if not expected or not path.exists():
-            return f"{name} is missing"
-        if not path.is_file():
-            return f"{name} is not a file"
-        if path.stat().st_size != expected["size"]:
-            return f"{name} has {path.stat().st_size} bytes instead of {expected['size']}"
-        if folders.checksum(path) != expected["sha256"]:
-            return f"{name} has other contents than were written"
+    megabytes = round(sum(one["size"] for one in files.values()) / 1e6)
+    with counting(megabytes, f"MB of {folder.name} checked") as tell:
+        for name, expected in {STATE: {}, **files}.items():
+            fault = _file_fault(folder / name, expected, tell)
+            if fault is not None:
+                return f"{name} {fault}"
+    return None
+
+
+def _file_fault(path: Path, expected: dict[str, Any], tell: Callable[[float], None]) -> str | None:
+    """Return how a file differs from what a manifest says of it, or None; `tell` is told of megabytes."""
+    if not expected or not path.exists():
+        return "is missing"
+    if not path.is_file():
+        return "is not a file"
+    if path.stat().st_size != expected["size"]:
+        return f"has {path.stat().st_size} bytes instead of {expected['size']}"
+    if folders.checksum(path, tell) != expected["sha256"]:
+        return "has other contents than were written"
     return None
 
 

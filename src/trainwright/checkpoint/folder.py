@@ -14,6 +14,7 @@ import re
 import shutil
 import stat
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ RUN_FILE = "trainwright.json"
 _NAME = re.compile(rf"{PREFIX}-([0-9]+)")
 _ALIKE = re.compile(rf"{PREFIX}-\d")
 _TEMPORARY = f".{PREFIX}-"
+_PIECE = 1 << 20
 _NO_FSYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)  # CIFS and some FUSE know no fsync of a folder
 
 
@@ -95,10 +97,14 @@ def publish(temporary: Path, place: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def checksum(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def checksum(path: Path, tell: Callable[[float], None] = lambda more: None) -> str:
+    """Return the SHA-256 of a file, in hexadecimal; `tell` is told of every piece how many megabytes it has."""
+    found = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while piece := file.read(_PIECE):
+            found.update(piece)
+            tell(len(piece) / 1e6)
+    return found.hexdigest()
 
 
 def digest(content: dict[str, Any]) -> str:

@@ -70,6 +70,7 @@ def _main(argv: Sequence[str] | None) -> int:
         commands.add_parser(name, help=text, description=text, add_help=False)
     given = list(sys.argv[1:] if argv is None else argv)
     chosen = parser.parse_args(given[:1]).command
+    os.environ.setdefault("TQDM_DELAY", "2")  # bars of the libraries: seconds before one is shown
     command = importlib.import_module(f"trainwright.cli.{chosen}")
     try:
         return command.run(given[1:])

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from trainwright.bars import counting
+
 GROUP = 1000
 Piece = tuple[int, int, int]  # row, first token, end
 
@@ -109,11 +111,12 @@ class PackedRows(Dataset):
         self.rows = rows
         self.apart = strategy != "wrapped"
         pack, lengths = packer(strategy, capacity), np.asarray(rows.lengths)
-        self.bins = [
-            [(row + start, first, end) for row, first, end in packed]
-            for start in range(0, len(lengths), GROUP)
-            for packed in pack(lengths[start : start + GROUP].tolist())
-        ]
+        self.bins: list[list[Piece]] = []
+        with counting(len(lengths), "rows packed") as tell:
+            for start in range(0, len(lengths), GROUP):
+                bins = pack(lengths[start : start + GROUP].tolist())
+                self.bins += [[(row + start, first, end) for row, first, end in packed] for packed in bins]
+                tell(GROUP)
 
     def __len__(self) -> int:
         return len(self.bins)

@@ -4,7 +4,6 @@ template and settings."""
 from __future__ import annotations
 
 import hashlib
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,16 +67,9 @@ def prepare(table: Any, rules: TextRules, processes: int | None, what: str) -> P
     Raises:
         DataError: there is no row, or none with a target.
     """
-    import datasets
-
     if len(table) == 0:
         raise DataError(f"The {what} is empty: it has no row.")
-    if sys.stderr.isatty():
-        datasets.enable_progress_bars()
-    try:
-        made = _tokenised(table, rules, processes, what)
-    finally:
-        datasets.disable_progress_bars()
+    made = _tokenised(table, rules, processes, what)
     cut = made.data.column("cut").to_numpy()
     columns = PAIR_COLUMNS if rules.format is Format.PREFERENCE else ROW_COLUMNS
     everything = TokenRows(made, columns)

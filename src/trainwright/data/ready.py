@@ -11,7 +11,7 @@ from typing import Any
 from torch.utils.data import DataLoader, Sampler
 
 from trainwright import randomness
-from trainwright.data.counting import counting
+from trainwright.bars import counting
 from trainwright.data.kinds import has_state, may_draw
 from trainwright.data.loader import Note, draw_once, new_generator, set_epoch
 from trainwright.data.own_state import OwnState

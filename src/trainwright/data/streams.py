@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from torch.utils.data._utils import worker
 
 from trainwright import randomness
-from trainwright.data.counting import counting
+from trainwright.bars import counting
 from trainwright.data.kinds import has_state
 from trainwright.data.loader import Note, draw_once, set_epoch
 from trainwright.data.own_state import OwnState

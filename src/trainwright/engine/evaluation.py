@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from trainwright.bars import counting
 from trainwright.batch import row_count
+from trainwright.data.kinds import length_of
 from trainwright.data.rows import Repeat
 from trainwright.engine import fusing, generation, isolation, numbers, reports
 from trainwright.engine.collecting import Collector, reordered, to_host
@@ -166,7 +168,12 @@ def evaluation_loop(
     collector = Collector(args.eval_do_concat_batches, "inputs" in wanted, "loss" in wanted)
     totals, live = Totals(), LiveMetrics(trainer, function) if args.batch_eval_metrics and function else None
     records = Records()
-    with together(trainer), evaluating(trainer, records) as model, closing(batches_of(trainer, loader)) as batches:
+    with (
+        together(trainer),
+        evaluating(trainer, records) as model,
+        closing(batches_of(trainer, loader)) as batches,
+        counting(length_of(loader), "predicting" if wants_predictions else "evaluating") as tell,
+    ):
         for batch in batches:
             weightless = isinstance(batch, Repeat)
             batch = batch.batch if isinstance(batch, Repeat) else batch
@@ -184,6 +191,7 @@ def evaluation_loop(
             if not loss_only and (live is None or wants_predictions):
                 collector.add(loss, logits, labels, main_input(trainer, batch), rows)
             trainer.control = trainer.callback_handler.fire("prediction_step", args, trainer.state, trainer.control)
+            tell(1)
     if live is not None:
         live.finish()
     output = results(trainer, collector, totals, live, function, prefix, rows_of(loader))

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from trainwright.bars import counting
 from trainwright.batch import IGNORED
 from trainwright.data.rows import Repeat
 from trainwright.engine.meters import Records
@@ -227,14 +228,16 @@ def _generate(trainer: Trainer, model: Any, rows: list[Row], num_beams: int, mos
     """Generate for some rows, those of similar length together, and note what was written."""
     rows = sorted(rows, key=lambda row: len(row.given))
     size, end = trainer.args.eval_batch_size, trainer.processing_class.eos_token_id
-    for start in range(0, len(rows), size):
-        with waiting(trainer.run):
-            some = rows[start : start + size]
-        together_most = min(map(most, some))
-        for row, written in zip(some, _written(trainer, model, some, num_beams, together_most), strict=True):
-            row.written = written
-            if end not in written and most(row) > together_most:  # cut off by the longest prompt of the batch alone
-                row.written = _written(trainer, model, [row], num_beams, most(row))[0]
+    with counting(len(rows), "generating") as tell:
+        for start in range(0, len(rows), size):
+            with waiting(trainer.run):
+                some = rows[start : start + size]
+            together_most = min(map(most, some))
+            for row, written in zip(some, _written(trainer, model, some, num_beams, together_most), strict=True):
+                row.written = written
+                if end not in written and most(row) > together_most:  # cut off by the longest prompt of the batch alone
+                    row.written = _written(trainer, model, [row], num_beams, most(row))[0]
+            tell(len(some))
 
 
 def _written(trainer: Trainer, model: Any, rows: list[Row], num_beams: int, most: int) -> list[list[int]]:

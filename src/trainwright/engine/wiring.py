@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from trainwright import compat
+from trainwright import bars, compat
 from trainwright.args import foreign
 from trainwright.args.training import TrainingArguments
 from trainwright.callbacks.base import CallbackHandler
@@ -68,6 +68,7 @@ def assemble(trainer: Trainer, callbacks: list[Any] | None) -> None:
     args = trainer.args
     set_log_level(args)
     world = current_world()
+    bars.want(world.is_main and not args.disable_tqdm)
     if world.is_main:
         compat.warn_of_untested_versions()
     device = choose_device(world, args.use_cpu)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import yaml
 
-from trainwright.data.counting import counting
+from trainwright.bars import counting
 from trainwright.errors import DataError
 from trainwright.tasks.algebra.data import DELIMITER, as_text
 from trainwright.tasks.algebra.forms import alike

@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 import logging
 import os
-import sys
 from dataclasses import replace
 from typing import Any
 
+from trainwright import bars
 from trainwright.args.training import TrainingArguments
 from trainwright.config.params import TrainerType, TrainingParams
 from trainwright.config.schema import TrainingConfig
@@ -25,6 +25,7 @@ from trainwright.randomness import set_seed
 from trainwright.tasks.language.reference import with_reference
 from trainwright.tasks.language.show import show_rows
 from trainwright.tasks.language.text import Text, load_text
+from trainwright.world import current_world
 
 
 def build(config: TrainingConfig) -> Trainer:
@@ -82,7 +83,8 @@ def set_levels(params: TrainingParams) -> None:
     level = getattr(logging, params.dep_log_level.upper(), logging.WARNING)
     for name in ("transformers", "datasets", "peft"):
         logging.getLogger(name).setLevel(level)
-    if not sys.stderr.isatty():
+    bars.want(not params.disable_tqdm and current_world().is_main)
+    if not bars.shown():
         disable_progress_bar()
     if params.logging_dir is not None:
         os.environ["TENSORBOARD_LOGGING_DIR"] = params.logging_dir

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.data import Dataset
 
+from trainwright.bars import counting
 from trainwright.engine import fusing
 
 if TYPE_CHECKING:
@@ -76,15 +77,17 @@ def compute(trainer: Trainer, rows: Any, batch_size: int) -> torch.Tensor:
     model = trainer.model.to(strategy.device)
     fusing.prepare(trainer)
     mine: list[tuple[int, torch.Tensor]] = []
-    starts = range(0, len(rows), batch_size)
+    starts = range(0, len(rows), batch_size)[strategy.world.rank :: strategy.world.size]
     try:
-        for start in starts[strategy.world.rank :: strategy.world.size]:
-            some = [rows[number] for number in range(start, min(start + batch_size, len(rows)))]
-            batch = trainer.data_collator(some)
-            fusing.before_loss(trainer, batch)
-            with trainer.compute_loss_context_manager():
-                inputs = objective.model_inputs(strategy.to_device(batch))
-                mine.append((start, objective.reference_log_probs(model, inputs).cpu()))
+        with counting(len(starts), "batches judged by the reference") as tell:
+            for start in starts:
+                some = [rows[number] for number in range(start, min(start + batch_size, len(rows)))]
+                batch = trainer.data_collator(some)
+                fusing.before_loss(trainer, batch)
+                with trainer.compute_loss_context_manager():
+                    inputs = objective.model_inputs(strategy.to_device(batch))
+                    mine.append((start, objective.reference_log_probs(model, inputs).cpu()))
+                tell(1)
     finally:
         fusing.finish(trainer)
     parts = sorted((part for rank in strategy.gather(mine) for part in rank), key=lambda part: part[0])
