@@ -54,6 +54,13 @@ def asked_to_stop() -> bool:
     return job is not None and job.stop_requested and not job.acted
 
 
+def name() -> str | None:
+    """Return the job that this process is, if it is one."""
+    tracking = sys.modules.get("trainwright.jobs.tracking")
+    job = tracking.current() if tracking is not None else None
+    return None if job is None else job.id
+
+
 def acts() -> None:
     """Note that the training stops because its job was asked to."""
     from trainwright.jobs.tracking import current

@@ -11,14 +11,14 @@ from typing import Any
 _NOT_SHOWN = ("epoch", "num_input_tokens_seen", "total_flos")
 _OF_SPEED = ("_runtime", "_per_second", "_compilation_time", "_preparation_time")
 _NAMES = {"loss": "loss", "grad_norm": "gradient", "learning_rate": "rate"}
-_WIDTH = 9
-_LONGEST_NAME = 20
+_WIDTH, _WIDEST = 8, 16
 _GAP = "  "
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column: what it shows of a log, its title, its width, and how a number is written."""
+    """One column: what it shows of a log, its title (of several lines where it is longer), its width, and how a number
+    is written."""
 
     key: str
     title: str
@@ -84,16 +84,25 @@ class LogTable:
         self.columns, room = list(self.fixed), self.width - sum(len(_GAP) + one.width for one in self.fixed)
         left_out: list[str] = []
         for name in self.others:
-            title = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
-            column = Column(name, title, max(_WIDTH, len(title)), number)
+            title = name.replace("_", " ").replace("/", "/ ")
+            column = Column(name, title, min(_WIDEST, max(_WIDTH, *map(len, title.split()))), number)
             if left_out or column.width + len(_GAP) > room:
                 left_out.append(name)
             else:
                 self.columns.append(column)
                 room -= column.width + len(_GAP)
-        titles = _GAP.join(one.title.rjust(one.width) for one in self.columns)
-        more = f"also in the log history: {', '.join(left_out)}" if left_out else ""
-        return [*textwrap.wrap(more, self.width, break_long_words=False), titles]
+        titles = [textwrap.wrap(one.title, one.width) for one in self.columns]
+        height = max(map(len, titles))
+        cells = [["", "", *[""] * height, *title][-height:] for title in titles]
+        lines = zip(*cells, strict=True)
+        more = f"Also in the log history: {', '.join(left_out)}." if left_out else ""
+        return [
+            *textwrap.wrap(more, self.width, break_long_words=False),
+            *(
+                _GAP.join(word.rjust(one.width) for word, one in zip(line, self.columns, strict=True)).rstrip()
+                for line in lines
+            ),
+        ]
 
 
 def is_evaluation(logs: Mapping[str, Any]) -> bool:

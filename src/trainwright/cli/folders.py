@@ -6,6 +6,7 @@ import json
 import platform
 import re
 import shlex
+import sys
 import time
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -62,6 +63,13 @@ def choose(config: TrainingConfig, file: Path, resume: bool, new: bool, overwrit
         f"output_dir '{folder}' holds another run. --resume goes on with it, --new takes a new folder beside it, "
         "--overwrite starts anew in it (its checkpoints are moved aside)."
     )
+
+
+def announce(config: TrainingConfig, file: Path) -> None:
+    """Say at once, before any library is loaded, that the file holds no mistake, and where the run will lie."""
+    if current_world().is_main and config.training.log_level not in ("error", "critical"):
+        what = f"{file} has no mistakes; the run's folder is {config.training.output_dir}."
+        print(f"{what} Loading libraries, data and model ...", file=sys.stderr, flush=True)
 
 
 def holds_run(folder: Path) -> bool:

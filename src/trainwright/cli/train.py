@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,11 +45,17 @@ def run(argv: Sequence[str]) -> int:
         params.try_resume_from_last_checkpoint = False
     folders.choose(config, args.config, bool(args.resume or begun_again), args.new, args.overwrite)
 
-    from trainwright.config.build import build, newest, starting_point
+    folders.announce(config, args.config)
+
+    from trainwright.config.build import ConfiguredTrainer, build, newest, starting_point
 
     with as_job.running(params.run_name or args.config.stem, as_job.changed(config)):
         trainer = build(config)
         folders.describe(config, argv)
+        if isinstance(trainer, ConfiguredTrainer):
+            again = f"trainwright train --resume {shlex.quote(str(params.output_dir))}"
+            trainer.trainer.goes_on = again
+            trainer.trainer.commands = [f"{again} training.max_steps=MORE"]
         goes_on = args.resume or (begun_again and newest(params))
         trainer.train(resume_from_checkpoint=True if goes_on else starting_point(params))
     return 0

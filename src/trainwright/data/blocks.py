@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import IterableDataset
 
 from trainwright.batch import IGNORED
+from trainwright.data.contents import Contents
 from trainwright.data.fingerprint import pieces_of_files
 from trainwright.data.packing import GROUP, join, packer
 from trainwright.data.tokenize import TextRules
@@ -58,6 +59,11 @@ class BlockStream(IterableDataset):
     def content(self) -> list[bytes] | None:
         """Pieces of what the files hold; None where they are not known."""
         return pieces_of_files(self.files) if self.files else None
+
+    @property
+    def contents(self) -> Contents:
+        """What is known of the stream: which tokens are learned."""
+        return Contents(part=self.rules.part)
 
     def set_epoch(self, epoch: int) -> None:
         """Shuffle anew in another pass."""

@@ -116,7 +116,7 @@ class _Digest:
             self._array(value)
         elif kind in _PLAIN or isinstance(value, np.generic):
             self._hash.update(f"{_bare(value)!r};".encode())
-        elif _is_table(value):
+        elif is_table(value):
             self._table(value)
         elif kind in (list, tuple) and (items := _plain_items(value)) is not None:
             self._hash.update(f"{len(value)}{items};".encode())
@@ -164,7 +164,7 @@ class _Digest:
 
     def _parts(self, value: Any, depth: int) -> Iterator[Any]:
         """Yield what a container, or an object of ours, holds: up to a number of parts."""
-        if _is_mapping(value):
+        if is_mapping(value):
             counted = [key for key in value if depth != 1 or self._columns is None or key in self._columns]
             for key in sorted(counted, key=repr)[:_ITEMS]:
                 yield key
@@ -182,7 +182,7 @@ def _is_known(dataset: Any) -> bool:
     """Whether rows can be looked at without code of the user."""
     if _is_ours(dataset):
         return getattr(dataset, "content", dataset) is not None
-    return type(dataset) in (list, tuple, TensorDataset) or (_is_table(dataset) and not _has_transform(dataset))
+    return type(dataset) in (list, tuple, TensorDataset) or (is_table(dataset) and not rows_are_made(dataset))
 
 
 def _in_memory(piece: Any) -> Any:
@@ -206,7 +206,7 @@ def _bare(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _is_mapping(value: Any) -> bool:
+def is_mapping(value: Any) -> bool:
     """Whether a value is a mapping with keys of text, none of the user's own class, which may make what it gives."""
     ready = type(value) in (dict, OrderedDict) or (
         isinstance(value, Mapping) and type(value).__module__.startswith("transformers.")
@@ -218,15 +218,15 @@ def _holds_rows(part: Any) -> bool:
     """Whether an attribute of ours may hold rows; names and paths do not, and differ where the data does not."""
     if isinstance(part, Mapping):
         return isinstance(next(iter(part.values()), None), torch.Tensor | np.ndarray)
-    return isinstance(part, torch.Tensor | np.ndarray | list | tuple | int) or _is_table(part) or _is_ours(part)
+    return isinstance(part, torch.Tensor | np.ndarray | list | tuple | int) or is_table(part) or _is_ours(part)
 
 
-def _is_table(value: Any) -> bool:
+def is_table(value: Any) -> bool:
     """Whether a value is a Dataset of `datasets`, whose rows lie in Arrow."""
     return (type(value).__module__, type(value).__name__) == ("datasets.arrow_dataset", "Dataset")
 
 
-def _has_transform(table: Any) -> bool:
+def rows_are_made(table: Any) -> bool:
     """Whether the rows of a table are what a function of the user makes of them."""
     return table.format["type"] == "custom"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,11 @@ import torch
 from torch.utils.data import Dataset
 
 from trainwright.bars import counting
+from trainwright.batch import IGNORED
+from trainwright.data.contents import FIRST, Contents
 
 GROUP = 1000
+_PIECES = 10_000  # of cut documents, whose labels are counted for the card of a run
 Piece = tuple[int, int, int]  # row, first token, end
 
 
@@ -110,6 +114,8 @@ class PackedRows(Dataset):
     def __init__(self, rows: Any, strategy: str, capacity: int) -> None:
         self.rows = rows
         self.apart = strategy != "wrapped"
+        self._cuts = strategy == "bfd"
+        self._capacity = capacity
         pack, lengths = packer(strategy, capacity), np.asarray(rows.lengths)
         self.bins: list[list[Piece]] = []
         with counting(len(lengths), "rows packed") as tell:
@@ -130,6 +136,44 @@ class PackedRows(Dataset):
         return [join([piece], self.rows.__getitem__, False) for piece in self.bins[index]]
 
     @property
+    def contents(self) -> Contents:
+        """What the packed rows hold; the first ones where that would need a pass over the labels."""
+        known: Contents = self.rows.contents or Contents()
+        over = int((np.asarray(self.rows.lengths) > self._capacity).sum()) if self._cuts else 0
+        cut = known.cut and (over, known.cut[1])
+        whole = replace(known, rows=len(self), tokens=int(self.lengths.sum()), cut=cut)
+        learned = self._learned()
+        if learned is not None:
+            return replace(whole, learned=learned)
+        some = [self[number] for number in range(min(FIRST, len(self)))]
+        counts = [int(self.lengths[: len(some)].sum()), sum(_targets(row) for row in some)]
+        counted = None if len(some) == len(self) else len(some)
+        return replace(whole, tokens=counts[0], learned=counts[1], counted=counted)
+
+    def _learned(self) -> int | None:
+        """Return the targets of all rows, from what is known of every document; None where that is not enough."""
+        row, start, end = np.array([piece for packed in self.bins for piece in packed], dtype=np.int64).T
+        lengths, learned = np.asarray(self.rows.lengths), self.rows.learned
+        if learned is None:
+            return None
+        if (learned == (lengths - 1).clip(0)).all():
+            return int((end - start - 1).sum()) if self.apart else int((end - start).sum()) - len(self)
+        is_whole = end - start == lengths[row]
+        pieces = np.flatnonzero(~is_whole)
+        if not self.apart or len(pieces) > _PIECES:
+            return None
+        labels = (self.rows.column("labels", row[one])[start[one] + 1 : end[one]] for one in pieces)
+        return int(learned[row[is_whole]].sum()) + sum(int((one != IGNORED).sum()) for one in labels)
+
+    @property
     def lengths(self) -> np.ndarray:
         """Tokens of every packed row; int64, shape (rows,)."""
         return np.array([sum(end - start for _, start, end in packed) for packed in self.bins], dtype=np.int64)
+
+
+def _targets(row: dict[str, Any]) -> int:
+    """Return the targets of a packed row: labels but for the first of the row, and of every document kept apart."""
+    firsts = np.cumsum([0, *row.get("seq_lengths", [])[:-1]])
+    wanted = row["labels"].numpy() != IGNORED
+    wanted[firsts] = False
+    return int(wanted.sum())

@@ -42,8 +42,9 @@ class Prepared:
         said = []
         total = len(self.rows) + len(self.left_out)
         if self.cut:
+            rows = f"All {total}" if self.cut == total else f"{self.cut} of {total}"
             said.append(
-                f"{self.cut} of {total} rows of the {what} are longer than max_length={max_length}; "
+                f"{rows} rows of the {what} are longer than max_length={max_length}; "
                 f"{self.lost} tokens at their ends are cut off."
             )
         if len(self.left_out):
@@ -73,13 +74,15 @@ def prepare(table: Any, rules: TextRules, processes: int | None, what: str) -> P
     cut = made.data.column("cut").to_numpy()
     columns = PAIR_COLUMNS if rules.format is Format.PREFERENCE else ROW_COLUMNS
     everything = TokenRows(made, columns)
-    learned = _has_target(everything)
+    targets = _targets(everything)
+    learned = targets > 0 if columns == ROW_COLUMNS else targets.min(axis=0) > 0
     if not learned.any():
         raise DataError(
             f"No row of the {what} has anything to learn: all labels are masked. Check max_length={rules.max_length} "
             "(prompts that fill it), completion_only_loss, assistant_only_loss and the chat template."
         )
     rows = TokenRows(made, columns, np.flatnonzero(learned))
+    rows.know(targets[..., learned], int((cut > 0).sum()), rules.part)
     return Prepared(rows, int((cut > 0).sum()), int(cut.sum()), np.flatnonzero(~learned))
 
 
@@ -105,11 +108,11 @@ def _tokenised(table: Any, rules: TextRules, processes: int | None, what: str) -
         )
 
 
-def _has_target(rows: TokenRows) -> np.ndarray:
+def _targets(rows: TokenRows) -> np.ndarray:
+    """Return the tokens of every row that are learned, shape (rows,); of the two answers of pairs, shape (2, rows)."""
     if rows.columns == PAIR_COLUMNS:
-        answers = (TokenRows(rows.table, (name,)).lengths for name in ("chosen_ids", "rejected_ids"))
-        return np.minimum(*answers) > 0
-    return rows.targets("labels") > 0
+        return np.stack([TokenRows(rows.table, (name,)).lengths for name in ("chosen_ids", "rejected_ids")])
+    return rows.targets("labels")
 
 
 def features(rules: TextRules) -> Any:

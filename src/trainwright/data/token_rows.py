@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import Dataset
 
 from trainwright.batch import IGNORED
+from trainwright.data.contents import Contents
 
 ROW_COLUMNS = ("input_ids", "labels")
 PAIR_COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
@@ -29,6 +30,25 @@ class TokenRows(Dataset):
         self.kept = np.arange(len(table)) if kept is None else kept
         self._parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] | None = None
         self._starts = np.zeros(1, dtype=np.int64)
+        self._learned: np.ndarray | None = None
+        self._contents: Contents | None = None
+
+    def know(self, learned: np.ndarray, cut: int, part: str) -> None:
+        """Keep what is learned of every row, how many rows of the table were cut, and in words which tokens are
+        learned."""
+        self._learned = learned
+        counts = int(self.lengths.sum()), int(learned.sum())
+        self._contents = Contents(len(self), *counts, cut=(cut, len(self.table)), part=part)
+
+    @property
+    def learned(self) -> np.ndarray | None:
+        """Targets of every row; int64, shape (rows,). None where they were not counted."""
+        return self._learned
+
+    @property
+    def contents(self) -> Contents | None:
+        """What the rows hold; None where they were not counted."""
+        return self._contents
 
     def __len__(self) -> int:
         return len(self.kept)
@@ -70,7 +90,7 @@ class TokenRows(Dataset):
         return self._parts
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_parts": None}
+        return {**self.__dict__, "_parts": None, "_learned": None}
 
 
 def _view(chunk: Any) -> tuple[np.ndarray, np.ndarray]:

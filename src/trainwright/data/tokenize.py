@@ -52,6 +52,21 @@ class TextRules:
             return ["prompt_ids", "chosen_ids", "rejected_ids", "cut"]
         return ["input_ids", "labels", "cut"]
 
+    @property
+    def part(self) -> str:
+        """Which tokens are learned, in words."""
+        if self.format is Format.PREFERENCE:
+            return "the two answers, compared"
+        if self.format is Format.TOKENS:
+            return "as the rows' own labels or masks say"
+        answers = "the last answer" if self.final_turn_only else "the assistant's answers"
+        if self.format is Format.MESSAGES:
+            return answers if self.assistant_only or self.final_turn_only else "the whole chat"
+        if self.format is Format.TEXT:
+            return "the whole text"
+        where = "the completion" if self.completion_only else "prompt and completion"
+        return f"{answers} in {where}" if self.assistant_only or self.final_turn_only else where
+
     def row(self, given: Mapping[str, Any], number: int) -> dict[str, Any]:
         """Return a row as tokens; `cut` tells how many of them were cut off.
 

@@ -172,6 +172,7 @@ def _check_targets(run: Run, total: float) -> None:
     if total > 0:
         run.targets_seen = True
         return
+    run.symptoms.without_targets()
     step = run.trainer.state.global_step + 1
     if not run.targets_seen and step >= min(_STEPS_WITHOUT_TARGETS, run.max_steps, run.loader.steps_per_epoch or step):
         raise DataError(

@@ -38,6 +38,7 @@ def log_step(run: Run) -> None:
         logs["learning_rate"] = float(run.learning_rate)
     logs |= averages(trainer.strategy.gather(trainer.records.take()))
     run.meter.logged_at = trainer.state.global_step
+    run.symptoms.look(logs)
     log(trainer, logs, run.started)
 
 

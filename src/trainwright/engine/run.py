@@ -17,9 +17,11 @@ from trainwright.checkpoint.snapshot import HostCopies
 from trainwright.checkpoint.writer import Writer, Written
 from trainwright.data.loader import TrainLoader
 from trainwright.engine.boundary import Boundary
+from trainwright.engine.cards import Beginning
 from trainwright.engine.health import Health
 from trainwright.engine.meters import LossMeter
 from trainwright.engine.signals import Signals
+from trainwright.engine.symptoms import Symptoms
 from trainwright.errors import CheckpointError
 from trainwright.held import held_by, is_generator, of_object
 from trainwright.state import UNKNOWN
@@ -60,6 +62,7 @@ class Run:
         origin: the checkpoint that the run goes on from, or None.
         left: whether the run was saved for the last time.
         timesheet: where its time goes.
+        beginning: what had been counted when it began.
         ended: whether the callbacks were told that training is over.
     """
 
@@ -104,9 +107,12 @@ class Run:
     writer: Writer = field(default_factory=Writer)
     copies: HostCopies = field(default_factory=HostCopies)
     timesheet: Timesheet = field(default_factory=Timesheet)
+    beginning: Beginning = field(default_factory=Beginning)
     health: Health = field(init=False)
+    symptoms: Symptoms = field(init=False)
 
     def __post_init__(self) -> None:
+        self.symptoms = Symptoms(self.trainer)
         self.health = Health(self)
 
     @property

@@ -6,7 +6,7 @@ body names. Nothing here is inherited from transformers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import FrozenInstanceError, is_dataclass
 from functools import cached_property
@@ -83,6 +83,8 @@ class Trainer:
     is_deepspeed_enabled = is_fsdp_enabled = is_fsdp_xla_enabled = False
     deepspeed = hp_search_backend = hp_name = None
     current_flos = 0
+    goes_on = "train(resume_from_checkpoint=True)"
+    commands: Sequence[str] = ()
     _signature_columns: list[str] | None = None
     strategy: Strategy
     precision: Precision

@@ -18,13 +18,26 @@ from trainwright.checkpoint import check, folder, weights
 from trainwright.checkpoint.lock import RunLock
 from trainwright.data import fingerprint
 from trainwright.data.loader import TrainLoader
-from trainwright.engine import alike, fusing, hub, loading, loop, losses, optimizer_state, reports, resume, saving
+from trainwright.engine import (
+    alike,
+    cards,
+    fusing,
+    hub,
+    loading,
+    loop,
+    losses,
+    optimizer_state,
+    reports,
+    resume,
+    saving,
+)
 from trainwright.engine.ema import FILE, Ema
 from trainwright.engine.losses import computing_parameters
 from trainwright.engine.meters import Records
 from trainwright.engine.modes import remove_noise, train_mode, training_model
 from trainwright.engine.run import Run, generators_of
 from trainwright.engine.signals import TIME_IS_UP, Signals, exception_for
+from trainwright.engine.symptoms import check_warmup
 from trainwright.errors import CheckpointError, ConfigError
 from trainwright.held import drawn_from_the_system
 from trainwright.models import adapters
@@ -83,9 +96,10 @@ def train(
                 resume.check_data(trainer, saved, content)
             run = build(trainer, loader, saved, signals)
             run.ignore_keys_for_eval, run.content, run.timesheet = ignore_keys, content, timesheet
-            timesheet.begin(str(run.folder.absolute()), run.first_step)
             lock.name(run.run_id)
             set_earlier_aside(run, saved)
+            cards.begin(run)
+            timesheet.begin(str(run.folder.absolute()), run.first_step)
             output = go(run)
         if signals.received not in (None, TIME_IS_UP):
             raise exception_for(signals.received, "A signal came when the run was complete.")
@@ -170,6 +184,7 @@ def build(trainer: Trainer, loader: TrainLoader, saved: resume.Saved | None, sig
     fusing.prepare(trainer)
     trainer.computing_parameters = computing_parameters(trainer.model)
     trainer.create_optimizer_and_scheduler(num_training_steps=max_steps)
+    check_warmup(trainer, max_steps)
     trainer.ema = None if args.ema_decay is None else Ema(trainer.model, args.ema_decay)
     parameters = [p for p in trainer.model.parameters() if p.requires_grad]
     run_id = (saved.about.get("run") if saved is not None else None) or trainer.strategy.from_main(uuid4().hex)
@@ -273,6 +288,7 @@ def finish(run: Run) -> TrainOutput:
     run.fire("train_end")
     saving.finish(run)
     hub.finish_pushes(trainer)
+    cards.end(run)
     return TrainOutput(trainer.state.global_step, metrics["train_loss"], metrics)
 
 

@@ -10,7 +10,13 @@ from torch import nn
 
 from trainwright.errors import ConfigError
 
+_STATES = {"adamw": 2, "sgd": 0, "adafactor": 0, "adagrad": 1, "rmsprop": 1, "lion": 1}
 OptimizerChoice = tuple[Any, dict[str, Any]]
+
+
+def state_copies(name: str) -> int:
+    """Return how many tensors of a parameter's size an optimizer keeps for it, by its name or that of its class."""
+    return next((many for kind, many in _STATES.items() if name.lower().startswith(kind)), 2)
 
 
 def optimizer_class(args: Any, model: nn.Module | None = None) -> OptimizerChoice:

@@ -14,9 +14,9 @@ from trainwright.config.translate import argument_values
 from trainwright.models.adapters import lora_config
 from trainwright.models.load import load_tokenizer, model_config
 from trainwright.objectives.linear_loss import CHUNK
+from trainwright.optim.optimizers import state_copies
 
 _NAME = "trainwright_estimate"
-_OPTIMIZER_COPIES = {"adamw": 2, "sgd": 0, "adafactor": 0, "adagrad": 1, "rmsprop": 1, "lion": 1}
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def estimate(config: TrainingConfig, rows: int, length: int, pairs: bool) -> Est
         model.gradient_checkpointing_enable()
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    copies = next((n for name, n in _OPTIMIZER_COPIES.items() if values["optim"].startswith(name)), 2)
+    copies = state_copies(values["optim"])
     second = pairs and not config.training.use_peft and not config.training.trainer_kwargs.get(
         "precompute_ref_log_probs"
     )  # fmt: skip

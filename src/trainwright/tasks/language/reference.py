@@ -43,6 +43,11 @@ class WithReference(Dataset):
         """Tokens of every pair."""
         return self.rows.lengths
 
+    @property
+    def contents(self) -> Any:
+        """What the pairs hold."""
+        return self.rows.contents
+
 
 def with_reference(trainer: Trainer, rows: Any, batch_size: int, what: str) -> WithReference:
     """Return the pairs with the reference's log-probabilities: those of an earlier start of this run, or computed now.

@@ -1,0 +1,236 @@
+"""What a run says of itself when it begins and when it is over: a card on a terminal, one line elsewhere.
+
+Nothing here waits for the device or reads the data.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+
+from trainwright.callbacks import job
+from trainwright.callbacks.table import duration, number
+from trainwright.data.contents import Contents, contents_of
+from trainwright.data.loader import PlannedLoader
+from trainwright.models import inspect as models
+from trainwright.optim.optimizers import state_copies
+from trainwright.state import UNKNOWN
+
+if TYPE_CHECKING:
+    from trainwright.engine.run import Run
+    from trainwright.engine.trainer import Trainer
+
+logger = logging.getLogger("trainwright")
+_PARTS = {"again": "steps done before", "other": "else"}
+Facts = list[tuple[str, str]]
+
+
+@dataclass
+class Beginning:
+    """What had been counted when a run began.
+
+    Attributes:
+        tokens: that were seen, where they are counted.
+        flos: floating point operations.
+        spent: seconds of this process, by what they were spent on, that are none of this run's.
+    """
+
+    tokens: int = 0
+    flos: float = 0.0
+    spent: dict[str, float] = field(default_factory=dict)
+
+
+def begin(run: Run) -> None:
+    """Say what begins, and note what is counted from here on."""
+    state, timesheet = run.trainer.state, run.timesheet
+    earlier = timesheet.told()["spent"] if timesheet.run else {}  # of the first run, the start of the process too
+    run.beginning = Beginning(state.num_input_tokens_seen, state.total_flos, earlier)
+    if speaks(run.trainer):
+        show(run.trainer, f"Training goes on after step {run.first_step}" if run.first_step else "Training", facts(run))
+
+
+def end(run: Run) -> None:
+    """Say what has come of a run that is over."""
+    state = run.trainer.state
+    if speaks(run.trainer):
+        is_whole = state.global_step >= state.max_steps or state.max_steps == UNKNOWN
+        title = f"Done: {state.global_step} steps" if is_whole else f"Stopped at step {state.step_of()}"
+        show(run.trainer, title, results(run))
+
+
+def speaks(trainer: Trainer) -> bool:
+    """Whether this process shows cards: the main one, outside of a search, where warnings are shown."""
+    return trainer.strategy.world.is_main and trainer.trial is None and logger.isEnabledFor(logging.WARNING)
+
+
+def show(trainer: Trainer, title: str, lines: Facts) -> None:
+    """Draw a card on a terminal; elsewhere, or without bars, write one line."""
+    if sys.stderr.isatty() and not trainer.args.disable_tqdm:
+        from trainwright.terminal import draw_card
+
+        draw_card(sys.stderr, title, lines)
+    else:
+        told = "; ".join(f"{name}: {', '.join(text.splitlines())}" for name, text in lines)
+        print(f"{title}: {told}.", file=sys.stderr, flush=True)
+
+
+def facts(run: Run) -> Facts:
+    """Return what is to be said of a run that begins."""
+    trainer = run.trainer
+    shifted = models.shifts_labels(trainer.model)
+    data = trainer.train_dataset if trainer.train_loader is None else getattr(trainer.train_loader, "dataset", None)
+    contents = contents_of(data, trainer.data_collator, shifted)
+    known = [
+        ("model", _model(trainer)),
+        ("data", _data(contents)),
+        ("learned", _learned(contents)),
+        ("steps", _steps(run)),
+        ("device", _device(trainer)),
+        ("memory", _memory(trainer)),
+        ("folder", str(run.folder)),
+        ("job", _job()),
+        ("to stop", f"Ctrl-C, which saves first; to go on: {trainer.goes_on}"),
+    ]
+    return [(name, text) for name, text in known if text]
+
+
+def results(run: Run) -> Facts:
+    """Return what is to be said of a run that is over."""
+    trainer = run.trainer
+    spent = run.timesheet.told()["spent"]
+    spent = {part: seconds - run.beginning.spent.get(part, 0.0) for part, seconds in spent.items()}
+    losses = [one["loss"] for one in trainer.state.log_history if "loss" in one]
+    known = [
+        ("loss", f"{number(losses[0])} at first, {number(losses[-1])} at last" if losses else ""),
+        ("best", _best(trainer)),
+        ("time", _time(spent)),
+        ("speed", _speed(run, spent)),
+        ("folder", str(run.folder)),
+        ("next", "\n".join([*trainer.commands, *([f"trainwright jobs show {name}"] if (name := job.name()) else [])])),
+    ]
+    return [(name, text) for name, text in known if text]
+
+
+def _model(trainer: Trainer) -> str:
+    inner = models.base_model(trainer.model)
+    origin = str(getattr(inner, "name_or_path", "") or "")
+    total, trained = (models.parameter_count(trainer.model, only) for only in (False, True))
+    share = "all trained" if trained == total else f"{_count(trained)} trained ({trained / max(total, 1):.2%})"
+    adapters = " with adapters" if models.holds_adapters(trainer.model) else ""
+    return f"{type(inner).__name__}{f' from {origin}' if origin else ''}{adapters}, {_count(total)} parameters, {share}"
+
+
+def _data(contents: Contents) -> str:
+    if contents.rows is None:
+        return "a stream, which is not counted"
+    text = f"{contents.rows:,} rows"
+    if contents.tokens is not None and contents.counted is None:
+        text += f", {contents.tokens:,} tokens"
+    elif contents.tokens is not None:
+        text += f"; the first {contents.counted:,} have {contents.tokens:,} tokens"
+    if contents.cut is not None:
+        cut, total = contents.cut
+        text += f"; {cut:,} of {total:,} cut off at the end ({cut / total:.1%})" if cut else "; none cut off"
+    return text
+
+
+def _learned(contents: Contents) -> str:
+    if contents.learned is None or not contents.tokens:
+        return contents.part
+    first = f" of the first {contents.counted:,} rows" if contents.counted is not None else ""
+    return f"{contents.learned / contents.tokens:.1%} of the tokens{first}: {contents.part}"
+
+
+def _steps(run: Run) -> str:
+    args, state, ranks = run.trainer.args, run.trainer.state, run.trainer.strategy.world.size
+    cuts = [(args.gradient_accumulation_steps, "micro-batches"), (ranks, "processes")]
+    rest = "".join(f" × {many} {what}" for many, what in cuts if many > 1)
+    rows = getattr(run.loader.loader, "batch_size", None) or args.per_device_train_batch_size
+    if isinstance(run.loader, PlannedLoader):
+        rows = args.train_batch_size
+    whole = rows * args.gradient_accumulation_steps * ranks
+    size = _many(whole, "row") + (f" ({rows}{rest})" if rest else "")
+    per_pass = run.loader.steps_per_epoch
+    if state.max_steps == UNKNOWN:
+        return f"of {size}, until the data ends ({run.num_epochs:g} times)"
+    passes = f"; {state.max_steps / per_pass:.3g} times all of the data" if per_pass else ""
+    done = f"; {run.first_step:,} of them are done" if run.first_step else ""
+    return f"{state.max_steps:,}, each of {size}{passes}{done}"
+
+
+def _device(trainer: Trainer) -> str:
+    device, ranks = trainer.strategy.device, trainer.strategy.world.size
+    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else _many(torch.get_num_threads(), "thread")
+    weights = next((str(p.dtype).removeprefix("torch.") for p in trainer.model.parameters()), "")
+    lower = trainer.precision.dtype
+    computes = f", computes in {str(lower).removeprefix('torch.')}" if lower is not None else ""
+    return f"{device.type} ({kind}){f' × {ranks} processes' if ranks > 1 else ''}, {weights} weights{computes}"
+
+
+def _memory(trainer: Trainer) -> str:
+    """Return what is certainly needed: what a step computes comes on top, and differs from batch to batch."""
+    sizes = [(p.numel() * p.element_size(), p.requires_grad) for p in trainer.model.parameters()]
+    weights, trained = sum(size for size, _ in sizes), sum(size for size, is_trained in sizes if is_trained)
+    total = weights + trained * (1 + state_copies(type(trainer.optimizer).__name__))
+    device = trainer.strategy.device
+    room = f" of {torch.cuda.get_device_properties(device).total_memory / 1e9:.0f} GB" if device.type == "cuda" else ""
+    return f"{_bytes(total)}{room} for weights, gradients and optimizer; what a step computes comes on top"
+
+
+def _job() -> str:
+    name = job.name()
+    return f"{name}; to watch it: trainwright ui" if name else ""
+
+
+def _best(trainer: Trainer) -> str:
+    """Return the best value of the watched metric, or else of the evaluation loss, and where it was reached."""
+    args, state = trainer.args, trainer.state
+    watched = args.metric_for_best_model or "loss"
+    name = watched if watched.startswith("eval_") else f"eval_{watched}"
+    found = [(one[name], one["step"]) for one in state.log_history if isinstance(one.get(name), int | float)]
+    found = [(value, step) for value, step in found if value == value]  # without NaN
+    if not found:
+        return ""
+    value, step = (max if args.greater_is_better else min)(found, key=lambda one: one[0])
+    place = f", in {state.best_model_checkpoint}" if state.best_model_checkpoint else ""
+    return f"{name} {number(value)} at step {step}{place}"
+
+
+def _time(spent: dict[str, float]) -> str:
+    total = sum(spent.values())
+    shares = sorted(((seconds / max(total, 1e-9), part) for part, seconds in spent.items()), reverse=True)
+    parts = [f"{_PARTS.get(part, part)} {share:.0%}" for share, part in shares if share >= 0.005]
+    return f"{duration(total)}, of which {', '.join(parts)}"
+
+
+def _speed(run: Run, spent: dict[str, float]) -> str:
+    trainer, begun = run.trainer, run.beginning
+    steps, seconds = trainer.state.global_step - run.first_step, spent["training"] + spent["again"]
+    if not steps or seconds <= 0:
+        return ""
+    tokens, what = trainer.state.num_input_tokens_seen - begun.tokens, "tokens"
+    if not tokens and trainer.computing_parameters:
+        tokens = round((trainer.state.total_flos - begun.flos) / (6 * trainer.computing_parameters))
+        what = "tokens (padding counted)"
+    if tokens:
+        return f"{tokens / seconds:,.0f} {what} per second of training, {number(seconds / steps)} s a step"
+    return f"{number(steps / seconds)} steps per second of training"
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
+
+
+def _count(many: int) -> str:
+    for size, name in ((1e9, "billion"), (1e6, "million")):
+        if many >= size:
+            return f"{many / size:.3g} {name}"
+    return f"{many:,}"
+
+
+def _bytes(many: float) -> str:
+    return f"{many / 1e9:.2f} GB" if many >= 1e8 else f"{many / 1e6:.2f} MB"
