@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,8 +62,10 @@ class LogTable:
             self.others += new
             lines = self._header()
         values = {**logs, **progress}
-        cells = [(one.written(values[one.key]) if one.key in values else "").rjust(one.width) for one in self.columns]
-        return [*lines, _GAP.join(cells).rstrip()]
+        return [
+            *lines,
+            self._joined([one.written(values[one.key]) if one.key in values else "" for one in self.columns]),
+        ]
 
     def evaluation(self, logs: Mapping[str, Any], step: str) -> list[str]:
         """Return the lines of an evaluation's numbers: by their names, as many in a line as fit."""
@@ -81,28 +83,30 @@ class LogTable:
 
     def _header(self) -> list[str]:
         """Choose the columns that fit; return the titles, and a line that names what else is logged."""
-        self.columns, room = list(self.fixed), self.width - sum(len(_GAP) + one.width for one in self.fixed)
+        self.columns, room = [], self.width + len(_GAP)
         left_out: list[str] = []
-        for name in self.others:
-            title = name.replace("_", " ").replace("/", "/ ")
-            column = Column(name, title, min(_WIDEST, max(_WIDTH, *map(len, title.split()))), number)
+        for column in [*self.fixed, *map(_column, self.others)]:
             if left_out or column.width + len(_GAP) > room:
-                left_out.append(name)
+                left_out.append(column.key)
             else:
                 self.columns.append(column)
                 room -= column.width + len(_GAP)
         titles = [textwrap.wrap(one.title, one.width) for one in self.columns]
         height = max(map(len, titles))
-        cells = [["", "", *[""] * height, *title][-height:] for title in titles]
-        lines = zip(*cells, strict=True)
-        more = f"Also in the log history: {', '.join(left_out)}." if left_out else ""
-        return [
-            *textwrap.wrap(more, self.width, break_long_words=False),
-            *(
-                _GAP.join(word.rjust(one.width) for word, one in zip(line, self.columns, strict=True)).rstrip()
-                for line in lines
-            ),
-        ]
+        padded = [[""] * (height - len(title)) + title for title in titles]
+        lines = [self._joined([title[number] for title in padded]) for number in range(height)]
+        also = [name for name in left_out if name in (*_NAMES, *self.others)]
+        more = f"Also in the log history: {', '.join(also)}." if also else ""
+        return [*textwrap.wrap(more, self.width, break_long_words=False), *lines]
+
+    def _joined(self, cells: Sequence[str]) -> str:
+        return _GAP.join(cell.rjust(one.width) for cell, one in zip(cells, self.columns, strict=True)).rstrip()
+
+
+def _column(name: str) -> Column:
+    """Return the column of a number that was asked for; its title is broken where words end."""
+    title = name.replace("_", " ").replace("/", "/ ")
+    return Column(name, title, min(_WIDEST, max(_WIDTH, *map(len, title.split()))), number)
 
 
 def is_evaluation(logs: Mapping[str, Any]) -> bool:

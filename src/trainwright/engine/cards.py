@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from trainwright.callbacks import job
+from trainwright.callbacks.notebook import in_notebook
 from trainwright.callbacks.table import duration, number
 from trainwright.data.contents import Contents, contents_of
 from trainwright.data.loader import PlannedLoader
@@ -68,11 +69,14 @@ def speaks(trainer: Trainer) -> bool:
 
 
 def show(trainer: Trainer, title: str, lines: Facts) -> None:
-    """Draw a card on a terminal; elsewhere, or without bars, write one line."""
+    """Draw a card on a terminal, write its lines in a notebook; elsewhere, or without bars, write one line."""
     if sys.stderr.isatty() and not trainer.args.disable_tqdm:
         from trainwright.terminal import draw_card
 
         draw_card(sys.stderr, title, lines)
+    elif in_notebook():
+        told = "\n".join(f"{name:<8} {text}" for name, text in lines)
+        print(f"{title}\n{told}", file=sys.stderr, flush=True)
     else:
         told = "; ".join(f"{name}: {', '.join(text.splitlines())}" for name, text in lines)
         print(f"{title}: {told}.", file=sys.stderr, flush=True)
@@ -157,7 +161,8 @@ def _steps(run: Run) -> str:
     per_pass = run.loader.steps_per_epoch
     if state.max_steps == UNKNOWN:
         return f"of {size}, until the data ends ({run.num_epochs:g} times)"
-    passes = f"; {state.max_steps / per_pass:.3g} times all of the data" if per_pass else ""
+    many = f"{state.max_steps / per_pass:.3g}" if per_pass else ""
+    passes = f"; {many} {'pass' if many == '1' else 'passes'} over the data" if per_pass else ""
     done = f"; {run.first_step:,} of them are done" if run.first_step else ""
     return f"{state.max_steps:,}, each of {size}{passes}{done}"
 

@@ -16,6 +16,7 @@ from trainwright.args import foreign
 from trainwright.args.training import TrainingArguments
 from trainwright.callbacks.base import CallbackHandler
 from trainwright.callbacks.flow import DefaultFlowCallback
+from trainwright.callbacks.notebook import in_notebook, notebook_callback
 from trainwright.callbacks.progress import PrinterCallback, ProgressCallback
 from trainwright.callbacks.trackers import tracker_callbacks
 from trainwright.config.params import TrainingParams
@@ -89,7 +90,8 @@ def assemble(trainer: Trainer, callbacks: list[Any] | None) -> None:
     trainer.data_collator = trainer.data_collator or default_collator(trainer.processing_class)
     trainer.state = TrainerState(is_local_process_zero=world.is_local_main, is_world_process_zero=world.is_main)
     trainer.control = TrainerControl()
-    last = PrinterCallback if args.disable_tqdm else ProgressCallback
+    shows = notebook_callback if in_notebook() else ProgressCallback
+    last = PrinterCallback() if args.disable_tqdm else shows()
     trainer.callback_handler = CallbackHandler(
         [DefaultFlowCallback, *tracker_callbacks(list(args.report_to or [])), *(callbacks or []), last],
         shared_objects(trainer),
