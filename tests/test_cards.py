@@ -6,6 +6,7 @@ import io
 import re
 import sys
 import types
+from pathlib import Path
 
 import datasets
 import pytest
@@ -14,7 +15,7 @@ import yaml
 
 from tests import tiny
 from tests.language import tiny_language
-from trainwright import Trainer, TrainerCallback, TrainingArguments, bars
+from trainwright import LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments, bars
 from trainwright.callbacks.curve import curve
 from trainwright.callbacks.table import LogTable
 from trainwright.cli.main import main
@@ -160,7 +161,15 @@ class Twice(TrainerCallback):
 def test_on_a_terminal_the_log_is_a_table_and_prints_stay_readable(tmp_path, monkeypatch):
     terminal = a_terminal(monkeypatch)
     rows = tiny.tokens(ragged=True)
-    args = arguments(tmp_path, eval_strategy="steps", eval_steps=2, include_num_input_tokens_seen="all")
+    args = arguments(
+        Path(),  # so that the card's lines are not broken
+        eval_strategy="steps",
+        eval_steps=2,
+        include_num_input_tokens_seen="all",
+        save_strategy="steps",
+        save_steps=3,
+    )
+    monkeypatch.chdir(tmp_path)
     trainer = Trainer(tiny.llama(), args, train_dataset=rows, eval_dataset=rows[:8], callbacks=[Twice()])
     trainer.train()
     lines = printed(terminal)
@@ -187,6 +196,9 @@ def test_on_a_terminal_the_log_is_a_table_and_prints_stay_readable(tmp_path, mon
     assert any("●" in line for line in lines)
     assert not any("train_runtime" in line for line in lines)
     assert "train_runtime" in trainer.state.log_history[-1]
+    loads = re.fullmatch(r"LlamaForCausalLM.from_pretrained\('(.*)'\)", card(lines, "Done: 6 steps")["next"])
+    assert loads
+    assert LlamaForCausalLM.from_pretrained(loads[1]).num_parameters() == trainer.model.num_parameters()
 
 
 def test_without_a_terminal_a_card_is_one_line_of_stderr_and_the_log_as_before(tmp_path, capsys):
@@ -197,6 +209,7 @@ def test_without_a_terminal_a_card_is_one_line_of_stderr_and_the_log_as_before(t
     assert begun.startswith("Training: model: Line, 5 parameters, all trained; data: 40 rows; steps: 6, each of 8 rows")
     assert f"folder: {tmp_path / 'out'}; to stop: Ctrl-C, which saves first; to go on: train(" in begun
     assert over.startswith("Done: 6 steps: loss: ")
+    assert over.endswith("next: save_model() of the Trainer, for nothing is saved yet.")
     assert out.splitlines()[0].startswith("step 2/6  loss ")
     trainer.train()
     assert capsys.readouterr().err.count("Training: ") == 1

@@ -19,8 +19,9 @@ LONGEST_FUNCTION = 60
 # From the bottom up; a module may import from its own package and from the lines below it.
 LAYERS = [
     ["errors", "compat", "terminal"],
+    ["bars"],
     ["data.files", "data.splits", "data.as_text"],
-    ["world", "held", "devices", "bars"],
+    ["world", "held", "devices"],
     ["processes"],
     ["args", "state", "batch", "randomness"],
     ["config"],

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from trainwright import bars
 from trainwright.data import splits
 from trainwright.data.as_text import text_columns, without_dates
 from trainwright.errors import DataError, missing_package
@@ -87,7 +88,7 @@ class Reader:
 
 
 def library() -> Any:
-    """Return the module `datasets`, without its progress bars.
+    """Return the module `datasets`, with its progress bars where bars are shown.
 
     Raises:
         DataError: it is not installed.
@@ -96,7 +97,7 @@ def library() -> Any:
         import datasets
     except ModuleNotFoundError:
         raise missing_package("datasets", "llm", "Reading data from a file") from None
-    datasets.disable_progress_bars()
+    (datasets.enable_progress_bars if bars.shown() else datasets.disable_progress_bars)()
     return datasets
 
 

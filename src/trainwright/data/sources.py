@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from trainwright import bars
 from trainwright.config.schema import DatasetParams, DatasetSplitParams
 from trainwright.data import files, splits
 from trainwright.data.python_source import python_source
@@ -51,8 +50,6 @@ def read_one(one: DatasetParams, stream: bool) -> Any:
         DataError: it cannot be read.
     """
     datasets = files.library()
-    if bars.shown():
-        datasets.enable_progress_bars()
     if one.dataset_name == "python_source":
         return _python_source(one, stream)
     name, path = one.dataset_name or "", one.dataset_path

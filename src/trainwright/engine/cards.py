@@ -114,7 +114,7 @@ def results(run: Run) -> Facts:
         ("time", _time(spent)),
         ("speed", _speed(run, spent)),
         ("folder", str(run.folder)),
-        ("next", "\n".join([*trainer.commands, *([f"trainwright jobs show {name}"] if (name := job.name()) else [])])),
+        ("next", "\n".join(_next(run))),
     ]
     return [(name, text) for name, text in known if text]
 
@@ -203,6 +203,20 @@ def _best(trainer: Trainer) -> str:
     value, step = (max if args.greater_is_better else min)(found, key=lambda one: one[0])
     place = f", in {state.best_model_checkpoint}" if state.best_model_checkpoint else ""
     return f"{name} {number(value)} at step {step}{place}"
+
+
+def _next(run: Run) -> list[str]:
+    """Return commands that go on from here: those of the command line, else how the weights are had from Python."""
+    trainer, name = run.trainer, job.name()
+    about_job = [f"trainwright jobs show {name}"] if name else []
+    if trainer.commands:
+        return [*trainer.commands, *about_job]
+    if run.saved_step <= 0:
+        return ["save_model() of the Trainer, for nothing is saved yet", *about_job]
+    kind, model = type(trainer.model).__name__, trainer.model
+    if not models.is_pretrained(model) or models.holds_adapters(model) or run.save_error is not None:
+        return about_job
+    return [f"{kind}.from_pretrained({str(run.folder / f'checkpoint-{run.saved_step}')!r})", *about_job]
 
 
 def _time(spent: dict[str, float]) -> str:
