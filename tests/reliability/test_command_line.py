@@ -21,8 +21,9 @@ LONG = [*SMALL, "training.max_steps=100000", "training.save_steps=100000", "trai
 LONG += ["training.logging_steps=1", "training.output_dir=out"]
 
 
-def _hear_ctrl_c():
+def _hear_signals():
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background job ignores it
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and tests under nohup this one
 
 
 class Command:
@@ -43,7 +44,7 @@ class Command:
         self.place, self.log = place, place / "log"
         with self.log.open("w") as log:
             self.wrapper = subprocess.Popen([*before, *command], cwd=place, stdin=subprocess.DEVNULL, stdout=log,
-                                            stderr=log, env=environment, preexec_fn=_hear_ctrl_c)  # fmt: skip
+                                            stderr=log, env=environment, preexec_fn=_hear_signals)  # fmt: skip
         if waits:
             self.wait_for_step(self.step() + 2)
         self.python = psutil.Process(self.wrapper.pid)
