@@ -16,6 +16,9 @@ def _from(number: tuple[int, int], reason: str) -> pytest.MarkDecorator:
 
 
 true_mean = _from((5, 10), "transformers before 5.10 counts the first label of every row, which no causal loss has")
+divided_once = _from(
+    (5, 6), "transformers before 5.6 divides by the accumulation itself, and lets accelerate do it once more"
+)
 todays_arguments = _from(
     (5, 23), "the tables are those of transformers from 5.23 on; those before have fewer arguments"
 )

@@ -41,7 +41,9 @@ def run(name: str, python: str) -> tuple[list[str], bool]:
     uv = [str(Path(sys.executable).parent / "uv"), "--quiet"]
     subprocess.run([*uv, "venv", "--clear", "--python", python, str(folder)], cwd=ROOT, check=True)
     subprocess.run(
-        [*uv, "pip", "install", "--python", str(own), *SETS[name], "--editable", ".[dev]"], cwd=ROOT, check=True
+        [*uv, "pip", "install", "--compile-bytecode", "--python", str(own), *SETS[name], "--editable", ".[dev]"],
+        cwd=ROOT,
+        check=True,
     )
     listed = subprocess.run(
         [*uv, "pip", "list", "--python", str(own), "--format", "json"], capture_output=True, text=True, check=True

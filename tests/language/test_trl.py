@@ -164,9 +164,12 @@ def test_dpo_is_trls(place, tmp_path, name):
     compare(mine, reference, ["grad_norm"], STEEP if steep else CLOSE)
 
 
-@installed.true_mean
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [{}, {"gradient_accumulation_steps": 2}], ids=["", "accumulation"])
+@pytest.mark.parametrize(
+    "more",
+    [{}, pytest.param({"gradient_accumulation_steps": 2}, marks=installed.divided_once)],
+    ids=["", "accumulation"],
+)
 def test_dpo_of_conversations_with_an_implicit_prompt_is_trls(place, tmp_path, more):
     template = NAMED_TEMPLATES["chatml"]
     reference = theirs(place, "chat_preference", tmp_path, "dpo", {}, template, **more)
