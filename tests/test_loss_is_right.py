@@ -433,6 +433,90 @@ def test_a_dict_of_losses_is_minimised_by_its_loss_and_logged(tmp_path):
     assert trainer.evaluate()["eval_loss"] > 0
 
 
+class Terms(Trainer):
+    """Losses of both kinds: `sum` (a share), `hit` (a mean), `later` (a share that is 0 in the first step)."""
+
+    is_share = True
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        outputs, labels = model(**inputs), inputs["labels"]
+        real, logits = labels != -100, outputs["logits"]
+        count = num_items_in_batch if self.is_share else real.sum()
+        loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum") / count
+        hit = (logits.argmax(-1) == labels)[real].double().mean()
+        terms = {"loss": loss, "sum": loss, "hit": hit, "later": loss * min(self.state.global_step, 1)}
+        return (terms, outputs) if return_outputs else terms
+
+
+@torch.no_grad()
+def by_hand(trainer, rows):
+    """Return cross-entropy and accuracy over all targets of some rows."""
+    batch = {name: torch.stack([row[name] for row in rows]) for name in ("input_ids", "labels")}
+    logits, labels = trainer.model(**batch)["logits"], batch["labels"]
+    real = labels != -100
+    return float(functional.cross_entropy(logits[real], labels[real])), float(
+        (logits.argmax(-1) == labels)[real].double().mean()
+    )
+
+
+@pytest.mark.parametrize("micro", [12, 4, 3])
+def test_losses_of_a_dict_are_logged_as_what_they_are(tmp_path, micro):
+    rows = tiny.tokens(24, ragged=True)
+    args = arguments(tmp_path, micro, steps=2, train_sampling_strategy="sequential")
+    trainer = Terms(tiny.words(), args, train_dataset=rows, eval_dataset=rows[:7])
+    before = by_hand(trainer, rows[:12])
+    trainer.train()
+    first, second = trainer.state.log_history[:2]
+    assert [first[name] for name in ("loss", "sum", "hit", "later")] == pytest.approx([before[0], *before, 0], abs=1e-6)
+    assert second["later"] == second["sum"] == pytest.approx(second["loss"], abs=1e-6)
+    loss, hit = by_hand(trainer, rows[:7])
+    evaluated = trainer.evaluate()
+    assert [evaluated[f"eval_{name}"] for name in ("loss", "sum", "hit")] == pytest.approx([loss, loss, hit], abs=1e-6)
+
+
+@pytest.mark.parametrize("said", [None, True])
+def test_losses_of_a_dict_that_are_means_are_averaged(tmp_path, said):
+    class Means(Terms):
+        is_share = False
+
+        def compute_loss(self, *args, **named):
+            terms = super().compute_loss(*args, **named)
+            self.seen = [*getattr(self, "seen", []), [float(terms[name].detach()) for name in ("sum", "hit")]]
+            return {**terms, "loss": 4 * terms["loss"] / named["num_items_in_batch"]} if said else terms
+
+    Means.loss_is_scaled_for_ga = said
+    trainer = Means(tiny.words(), arguments(tmp_path, 3, steps=1), train_dataset=ragged())
+    trainer.train()
+    weights = None
+    if said:  # a share: every mean weighs what its targets do
+        batches = trainer.get_train_dataloader()
+        weights = [int((batch["labels"] != -100).sum()) for batch in batches]
+    expected = np.average(trainer.seen[-4:], axis=0, weights=weights)
+    assert [trainer.state.log_history[0][name] for name in ("sum", "hit")] == pytest.approx(expected, abs=1e-6)
+
+
+def test_what_skipped_steps_and_failed_attempts_record_is_not_logged(tmp_path):
+    class Stumbling(Terms):
+        failed = False
+
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            self.record("rows", float(len(inputs["labels"])))
+            if self.state.global_step == 2 and len(inputs["labels"]) == 12 and not self.failed:
+                self.failed = True
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            terms = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            return {**terms, "loss": terms["loss"] * float("nan")} if self.state.global_step == 1 else terms
+
+    args = arguments(tmp_path, 12, steps=4, auto_find_batch_size=True)
+    args.logging_steps = 4
+    trainer = Stumbling(tiny.words(), args, train_dataset=tiny.tokens(48, ragged=True))
+    trainer.train()
+    log = trainer.state.log_history[0]
+    assert log["skipped_steps"] == 1
+    assert log["sum"] == pytest.approx(log["loss"], abs=1e-6)
+    assert 6 < log["rows"] < 12  # one whole step, and two of halves
+
+
 def test_record_averages_over_the_window(tmp_path):
     class Recording(Trainer):
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):

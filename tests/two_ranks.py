@@ -85,6 +85,7 @@ def run(kind: str, folder: Path, ranks: int) -> dict:
         "found": found,
         "accumulation": trainer.args.gradient_accumulation_steps,
         "mean": mean_loss(folder, ranks) if kind == "map" else None,
+        "terms": terms(folder, ranks) if kind == "map" else None,
     }
 
 
@@ -102,6 +103,28 @@ def mean_loss(folder: Path, ranks: int) -> list[list[float]]:
     trainer = Mean(tiny.words(), args, train_dataset=tiny.tokens(12, ragged=True))
     trainer.train()
     return [p.detach().flatten().tolist() for p in trainer.model.parameters()]
+
+
+def terms(folder: Path, ranks: int) -> list[dict[str, float]]:
+    """Train by a dictionary of losses, of uneven micro-batches and ranks that have none; return what is logged."""
+
+    class Terms(Trainer):
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            outputs = model(**inputs)
+            real = inputs["labels"] != -100
+            self.record("first", float(inputs["input_ids"][0, 0]))
+            share = outputs["loss"] * real.sum() / num_items_in_batch
+            return {"loss": share, "sum": share, "mean": outputs["loss"]}
+
+    args = TrainingArguments(
+        str(folder), per_device_train_batch_size=3, gradient_accumulation_steps=4 // ranks, num_train_epochs=2,
+        logging_steps=1, save_strategy="no", use_cpu=True, disable_tqdm=True,
+    )  # fmt: skip
+    trainer = Terms(tiny.words(), args, train_dataset=tiny.tokens(15, ragged=True))
+    trainer.train()
+    return [
+        {name: entry[name] for name in ("loss", "sum", "mean", "first")} for entry in trainer.state.log_history[:-1]
+    ]
 
 
 def unlike(folder: Path) -> dict:

@@ -76,6 +76,8 @@ def step(run: Run, work: Work) -> None:
         work = halve(run, work)
         weighing.settle(run, work)
         loss = backward(run, work)
+    if not work.total:
+        trainer.records.end_step(True)
     updated = bool(work.total) and update(run, loss)
     run.meter.empty += not work.total
     try:
@@ -95,6 +97,7 @@ def backward(run: Run, work: Work) -> torch.Tensor | None:
     """Add the gradients of all micro-batches; return the sum of their losses, or None when memory ran out."""
     strategy, careful = run.trainer.strategy, run.trainer.args.auto_find_batch_size
     loss, failed = None, False
+    run.trainer.records.begin_step()
     for number, (batch, items) in enumerate(zip(work.batches, work.items, strict=True)):
         last = number == len(work.batches) - 1
         try:
@@ -127,6 +130,7 @@ def update(run: Run, loss: torch.Tensor) -> bool:
         trainer.ema.update(trainer.model)
     run.health.buffers.put_back(bad)
     run.meter.add(loss, bad)
+    trainer.records.end_step(bad)
     run.health.after_step(bad, loss, norms)
     run.learning_rate = trainer.optimizer.param_groups[0]["lr"]
     return done

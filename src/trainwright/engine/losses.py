@@ -55,8 +55,12 @@ def rule_of(trainer: Trainer) -> Rule:
         return Rule.SHARE if trainer.loss_is_scaled_for_ga else Rule.MEAN
     if not trainer.takes_num_items:
         return Rule.MEAN
-    own = trainer.compute_loss_func is not None or not is_of(trainer.compute_loss, "trainwright")
-    return Rule.UNKNOWN if own else Rule.SHARE
+    return Rule.UNKNOWN if is_the_users(trainer) else Rule.SHARE
+
+
+def is_the_users(trainer: Trainer) -> bool:
+    """Whether the loss is computed by code that is not this package's."""
+    return trainer.compute_loss_func is not None or not is_of(trainer.compute_loss, "trainwright")
 
 
 def takes_num_items(function: Any) -> bool:
@@ -146,13 +150,17 @@ def micro_batch(run: Run, batch: Any, items: int, total: float, last: bool) -> t
 
     Under several ranks one without targets still takes part in the exchange of gradients, in the last micro-batch.
     """
-    trainer = run.trainer
-    if items:
-        loss = trainer.training_step(run.model, batch, num_items_in_batch=total).detach()
-        return loss.reshape(()) if loss.ndim else loss
-    if last and total and trainer.strategy.world.size > 1:
-        trainer.idle_step(run.model, batch)
-    return None
+    trainer, records = run.trainer, run.trainer.records
+    records.weight = items / total if total else 0
+    try:
+        if items:
+            loss = trainer.training_step(run.model, batch, num_items_in_batch=total).detach()
+            return loss.reshape(()) if loss.ndim else loss
+        if last and total and trainer.strategy.world.size > 1:
+            trainer.idle_step(run.model, batch)
+        return None
+    finally:
+        records.weight = 1
 
 
 def training_step(trainer: Trainer, model: nn.Module, inputs: Any, num_items: float | None) -> torch.Tensor:
@@ -177,11 +185,8 @@ def loss_of_batch(trainer: Trainer, model: nn.Module, inputs: Any, num_items: fl
         inputs = isolation.kept_apart(trainer, inputs, trainer.objective.fused)
     moved = trainer._prepare_inputs(inputs)
     with trainer.compute_loss_context_manager(), explained(trainer, inputs):
-        if trainer.takes_num_items:
-            loss = trainer.compute_loss(model, moved, num_items_in_batch=num_items)
-        else:
-            loss = trainer.compute_loss(model, moved)
-        return one_loss(trainer, loss)
+        share = {"num_items_in_batch": num_items} if trainer.takes_num_items else {}
+        return one_loss(trainer, trainer.compute_loss(model, moved, **share))
 
 
 def asked(trainer: Trainer, model: nn.Module, inputs: Any, num_items: float) -> torch.Tensor | None:
@@ -207,9 +212,14 @@ def idle_step(trainer: Trainer, model: nn.Module, inputs: Any) -> None:
     """Run forward and a backward of zero, so that the other ranks do not wait for this one's gradients."""
     moved = trainer._prepare_inputs(isolation.kept_apart(trainer, inputs, trainer.objective.fused))
     with trainer.compute_loss_context_manager():
-        trainer.compute_loss(model, moved)
+        trainer.compute_loss(model, moved, **of_itself(trainer, inputs))
     zero = sum(p.sum() * 0.0 for p in model.parameters() if p.requires_grad)
     trainer.precision.backward(zero)  # type: ignore[arg-type]
+
+
+def of_itself(trainer: Trainer, inputs: Any) -> dict[str, int]:
+    """Return what makes a batch's loss the mean over its own items, for a `compute_loss` that takes their number."""
+    return {"num_items_in_batch": max(trainer.objective.count(inputs), 1)} if trainer.takes_num_items else {}
 
 
 def one_loss(trainer: Trainer, loss: Any) -> torch.Tensor:

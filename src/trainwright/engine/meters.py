@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -62,40 +63,78 @@ class LossMeter:
 
 
 class Records:
-    """Named numbers besides the loss, averaged over the logging window.
+    """Named numbers besides the loss, averaged over the logging window as the loss is.
+
+    What is recorded within a step counts when the step does: it is left out with a step that is skipped, and with an
+    attempt for which memory ran out.
 
     Attributes:
-        weight: of what is added next; an evaluation weighs its batches as its loss does.
+        weight: of what is added next: a micro-batch's part of its step's items, or an evaluation batch's items.
+        kinds: whether a number is a share of its step's, which add up, or a mean; those not named here are means.
     """
 
     def __init__(self) -> None:
-        self.sums: dict[str, torch.Tensor] = {}
-        self.counts: dict[str, float] = {}
         self.weight: float = 1
+        self.kinds: dict[str, bool] = {}
+        self._window = Sums()
+        self._step: Sums | None = None
 
     def add(self, name: str, value: torch.Tensor | float) -> None:
         """Add one value; tensors stay on their device."""
         number = value.detach().float().mean() if isinstance(value, torch.Tensor) else torch.tensor(float(value))
-        if not self.weight:
+        if self.weight:
+            (self._window if self._step is None else self._step).add(name, number * self.weight, number, self.weight)
+
+    def begin_step(self) -> None:
+        """Keep what is added from here on apart, and forget what a step that was not ended added."""
+        self._step = Sums()
+
+    def end_step(self, bad: torch.Tensor | bool) -> None:
+        """Add what the step recorded to the window, unless the step was bad."""
+        step, self._step = self._step, None
+        if step is None or bad is True:
             return
-        number = number * self.weight
-        self.sums[name] = self.sums[name] + number if name in self.sums else number
-        self.counts[name] = self.counts.get(name, 0) + self.weight
+        for name, mean in step.means.items():
+            values = (mean, step.shares[name], step.weights[name])
+            if isinstance(bad, torch.Tensor):
+                values = tuple(torch.where(bad, 0.0, value) for value in values)  # type: ignore[assignment]
+            self._window.add(name, *values)
 
     def take(self) -> dict[str, tuple[float, float]]:
-        """Return sum and count by name, and begin a new window."""
-        taken = {name: (self.sums[name].item(), self.counts[name]) for name in self.sums}
-        self.sums, self.counts = {}, {}
-        return taken
+        """Return sum and weight by name, and begin a new window."""
+        window, self._window = self._window, Sums()
+        sums = {name: window.shares if self.kinds.get(name) else window.means for name in window.means}
+        return {name: (float(sums[name][name]), float(weight)) for name, weight in window.weights.items() if weight}
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint must keep."""
-        return {"sums": dict(self.sums), "counts": dict(self.counts)}
+        return {"kinds": dict(self.kinds), **{name: dict(values) for name, values in vars(self._window).items()}}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         """Restore what `state_dict` returned."""
-        self.sums = {name: value.to(device) for name, value in state["sums"].items()}
-        self.counts = dict(state["counts"])
+        self.weight, self._step, self.kinds = 1, None, dict(state.get("kinds", {}))
+        means, shares = ({n: v.to(device) for n, v in state.get(sums, {}).items()} for sums in ("means", "shares"))
+        self._window = Sums(means, shares, dict(state.get("weights", {})))
+
+
+@dataclass
+class Sums:
+    """Sums by name.
+
+    Attributes:
+        means: of values × weights.
+        shares: of values.
+        weights: of weights.
+    """
+
+    means: dict[str, torch.Tensor] = field(default_factory=dict)
+    shares: dict[str, torch.Tensor] = field(default_factory=dict)
+    weights: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, name: str, mean: torch.Tensor, share: torch.Tensor, weight: Any) -> None:
+        """Add to all three; tensors stay on their device."""
+        for sums, value in ((self.means, mean), (self.shares, share), (self.weights, weight)):
+            sums[name] = sums[name] + value if name in sums else value
 
 
 def averages(per_rank: list[dict[str, tuple[float, float]]]) -> dict[str, float]:

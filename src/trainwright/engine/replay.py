@@ -14,6 +14,7 @@ from trainwright.checkpoint import folder, weights
 from trainwright.data.loader import PlannedBatches
 from trainwright.data.packing import PackedRows
 from trainwright.data.plan import Batching, Order, Plan
+from trainwright.engine.losses import of_itself
 from trainwright.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
@@ -152,4 +153,4 @@ def row_loss(trainer: Trainer, index: int) -> float:
     batch = trainer.strategy.to_device(rows.collate([trainer.train_dataset[index]]))
     model = trainer.model.to(trainer.strategy.device).eval()
     with trainer.compute_loss_context_manager():
-        return float(trainer.one_loss(trainer.compute_loss(model, batch)))
+        return float(trainer.one_loss(trainer.compute_loss(model, batch, **of_itself(trainer, batch))))

@@ -52,6 +52,8 @@ class Run:
         content: what the training data holds, in a few bytes.
         generators: those that the user's own parts hold, by their place.
         model_files: what is the model in the last checkpoint, relative to it.
+        entries_known: whether every number that the user's loss records is known for a share or a mean.
+        asked_at: the step at which they were last looked at, or None.
         problems: of saves, that were said already.
         agreed_stop: the signal at which all ranks agreed to leave, or None.
         saved_step, saved_due: what was last saved, or tried to be.
@@ -82,6 +84,8 @@ class Run:
     made_with: dict[str, Any] = field(default_factory=dict)
     content: str | None = None
     generators: dict[str, Any] = field(default_factory=dict)
+    entries_known: bool = False
+    asked_at: int | None = None
     problems: set[str] = field(default_factory=set)
     agreed_stop: int | None = None
     grad_norm: torch.Tensor | None = None

@@ -220,7 +220,10 @@ class Trainer:
         return self.precision.autocast()
 
     def record(self, name: str, value: torch.Tensor | float) -> None:
-        """Log a number besides the loss: its mean over the logging window and all processes."""
+        """Log a number besides the loss: its mean over the logging window and all processes.
+
+        Within a step it is weighed as the loss of its micro-batch is; steps that are skipped do not count.
+        """
         self.records.add(name, value)
 
     def one_loss(self, loss: Any) -> torch.Tensor:

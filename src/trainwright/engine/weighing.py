@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from trainwright import randomness
 from trainwright.batch import map_tensors
-from trainwright.engine.losses import Rule, asked, steps_by_itself
+from trainwright.engine.losses import Rule, asked, is_the_users, steps_by_itself
 from trainwright.engine.memory import is_out_of_memory
 from trainwright.engine.meters import Records
 from trainwright.errors import ConfigError
@@ -26,25 +27,62 @@ if TYPE_CHECKING:
 _CLOSE = {4: 1e-4, 2: 1e-2}  # relative difference that is none, by bytes of the loss's number format
 
 
+@dataclass
+class Answer:
+    """What a loss, and every number recorded beside it, is with the number of items and with twice that.
+
+    Attributes:
+        loss: the two losses.
+        close: the relative difference that is none.
+        recorded: the two values of each number, by name.
+    """
+
+    loss: tuple[float, float]
+    close: float
+    recorded: dict[str, tuple[float, float]]
+
+
 def settle(run: Run, work: Work) -> None:
     """Find out the rule where it is unknown and matters, and weigh this step's micro-batches by it.
 
     It matters where a step has more than one micro-batch or rank. Every rank asks, with its first micro-batch, and all
-    do as the first one says that can tell.
+    do as the first one says that can tell. What is recorded beside the loss is told apart likewise; where it is 0, it
+    is asked for again, ever more rarely.
 
     Raises:
         ConfigError: the loss is neither a share nor a mean.
     """
-    trainer, strategy = run.trainer, run.trainer.strategy
+    trainer, strategy, records = run.trainer, run.trainer.strategy, run.trainer.records
     alone = len(work.batches) * strategy.world.size == 1
-    if trainer.rule is not Rule.UNKNOWN or alone or not work.total or steps_by_itself(trainer):
+    unknown = trainer.rule is Rule.UNKNOWN
+    if alone or not work.total or not (unknown or entries_are_due(run)) or steps_by_itself(trainer):
         return
-    answers = strategy.gather(ask(run, work))
-    rules = [rule_by(once, twice, close, work.total) for once, twice, close in filter(None, answers)]
+    run.asked_at = trainer.state.global_step
+    answers = [answer for answer in strategy.gather(ask(run, work)) if answer is not None]
+    for answer in answers:
+        for name, (once, twice) in answer.recorded.items():
+            if name not in records.kinds and is_told(once, twice):
+                records.kinds[name] = abs(twice / once - 0.5) <= answer.close
+    run.entries_known = all(name in records.kinds for answer in answers for name in answer.recorded)
+    if not unknown:
+        return
+    rules = [rule_by(*answer.loss, answer.close, work.total) for answer in answers]
     trainer.rule = next((rule for rule in rules if rule is not Rule.UNKNOWN), Rule.UNKNOWN)
     if trainer.rule is Rule.MEAN:
         work.items = [0 if repeat else 1 for repeat in work.repeats]
         work.total = sum(count for (count,) in strategy.agree(sum(work.items)))
+
+
+def entries_are_due(run: Run) -> bool:
+    """Whether what the user's loss records beside it is to be told apart now."""
+    if run.entries_known or not run.trainer.takes_num_items or not is_the_users(run.trainer):
+        return False
+    return run.asked_at is None or run.trainer.state.global_step >= 2 * run.asked_at
+
+
+def is_told(once: float, twice: float) -> bool:
+    """Whether two values can be compared."""
+    return once != 0 and math.isfinite(once) and math.isfinite(twice)
 
 
 def rule_by(once: float, twice: float, close: float, total: float) -> Rule:
@@ -53,7 +91,7 @@ def rule_by(once: float, twice: float, close: float, total: float) -> Rule:
     Raises:
         ConfigError: it follows none.
     """
-    if once == 0 or not (math.isfinite(once) and math.isfinite(twice)):
+    if not is_told(once, twice):
         return Rule.UNKNOWN
     if abs(twice / once - 1) <= close:
         return Rule.MEAN
@@ -67,8 +105,8 @@ def rule_by(once: float, twice: float, close: float, total: float) -> Rule:
     )
 
 
-def ask(run: Run, work: Work) -> tuple[float, float, float] | None:
-    """Return the first micro-batch's loss with the number of items and with twice that, and what difference is none.
+def ask(run: Run, work: Work) -> Answer | None:
+    """Return the first micro-batch's loss, and what is recorded, with the number of items and with twice that.
 
     None where it has no targets, memory ran out, or another loss is trained. All ranks call the model alike.
     """
@@ -78,15 +116,18 @@ def ask(run: Run, work: Work) -> tuple[float, float, float] | None:
         if not is_out_of_memory(error):
             raise
         return None
-    if not work.items[0] or first is None or second is None:
+    (loss, recorded), (half, half_recorded) = first, second
+    if not work.items[0] or loss is None or half is None:
         return None
-    return float(first), float(second), _CLOSE[2 if first.dtype.itemsize < 4 else 4]
+    both = {name: (value, half_recorded[name]) for name, value in recorded.items() if name in half_recorded}
+    return Answer((float(loss), float(half)), _CLOSE[2 if loss.dtype.itemsize < 4 else 4], both)
 
 
-def _loss_without_traces(run: Run, work: Work, num_items: float) -> torch.Tensor | None:
+def _loss_without_traces(run: Run, work: Work, num_items: float) -> tuple[torch.Tensor | None, dict[str, float]]:
     batch = map_tensors(work.batches[0], torch.clone)  # which compute_loss may change in place
     with _undone(run), run.trainer.strategy.accumulate(run.model, last=False):
-        return asked(run.trainer, run.model, batch, num_items)
+        loss = asked(run.trainer, run.model, batch, num_items)
+        return loss, {name: value for name, (value, _) in run.trainer.records.take().items()}
 
 
 @contextmanager
