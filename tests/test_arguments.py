@@ -139,11 +139,20 @@ NOT_OF_ARGUMENTS = {"default_optim", "is_torch_greater_or_equal_than_2_8"}  # he
 def test_methods_and_properties_are_those_of_the_installed_transformers(ours, tmp_path):
     kind = getattr(transformers, ours.__name__)
     assert public(kind) - public(ours) <= NOT_OF_ARGUMENTS
-    theirs, mine = (k(str(tmp_path), use_cpu=True, log_level="info") for k in (kind, ours))
+    theirs, mine = (k(str(tmp_path), use_cpu=True, log_level="info", bf16=True) for k in (kind, ours))
+    assert public(theirs) - public(mine) <= NOT_OF_ARGUMENTS
     properties = [name for name in public(kind) if isinstance(getattr(kind, name), property)]
-    assert len(properties) > 10
+    properties += [
+        name for name in vars(theirs) if name[0] != "_" and name not in {field.name for field in fields(kind)}
+    ]
+    assert len(properties) > 14
     for name in [*properties, "_n_gpu"]:
-        assert getattr(mine, name) == getattr(theirs, name), name
+        if name != "distributed_state":
+            assert getattr(mine, name) == getattr(theirs, name), name
+    state = mine.distributed_state
+    assert (state.num_processes, state.is_main_process, state.device) == (1, True, theirs.device)
+    with state.local_main_process_first(), state.split_between_processes([1, 2]) as part:
+        assert part == [1, 2]
     assert mine.get_process_log_level() == theirs.get_process_log_level() == logging.INFO
     assert TrainingArguments("out").get_process_log_level() == transformers.logging.get_verbosity()
     with mine.main_process_first(desc="nothing"), mine.main_process_first(local=False):

@@ -250,10 +250,26 @@ def test_ignore_data_skip_begins_the_pass_anew(tmp_path):
     assert torch.equal(seen[0], torch.stack([data[int(row)]["input_ids"] for row in rows]))
 
 
-def test_model_alone_cannot_be_resumed(tmp_path):
-    made(tmp_path, tiny.tokens(30), save_only_model=True).train()
-    with pytest.raises(CheckpointError, match="holds the model alone"):
-        made(tmp_path, tiny.tokens(30)).train(resume_from_checkpoint=True)
+@pytest.mark.parametrize("schedule", ["cosine", "reduce_lr_on_plateau"])
+def test_a_checkpoint_of_the_model_alone_goes_on_with_a_new_optimizer(tmp_path, schedule, caplog):
+    plateau = schedule == "reduce_lr_on_plateau"
+    more = {"lr_scheduler_type": schedule, "optim": "sgd", "logging_steps": 1, "learning_rate": 0.1}
+    more |= {"eval_strategy": "steps", "eval_steps": 10} if plateau else {"warmup_steps": 2}
+
+    def trained(folder, resume=False, **changes):
+        trainer = made(folder, tiny.tokens(30), **more, **changes)
+        trainer.eval_dataset = tiny.tokens(4)
+        trainer.train(resume_from_checkpoint=resume)
+        return trainer, [(e["step"], e["learning_rate"], e["loss"]) for e in trainer.state.log_history if "loss" in e]
+
+    whole, steps = trained(tmp_path / "whole")
+    trained(tmp_path / "alone", save_only_model=True)
+    drop_after(tmp_path / "alone", 5)
+    resumed, again = trained(tmp_path / "alone", resume=True)
+    assert "holds the model alone" in caplog.text
+    assert again == steps  # without moments and dropout nothing else was lost
+    for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_saved_model_loads_in_transformers(tmp_path):

@@ -14,6 +14,8 @@ from torch.utils.data import DataLoader, IterableDataset
 import trainwright
 from tests import tiny
 from trainwright import ConfigError, DataError, EarlyStoppingCallback, Trainer, TrainingArguments
+from trainwright.data.packing import PackedRows
+from trainwright.data.text_collators import FlatBatch
 
 
 def arguments(folder, **changes):
@@ -81,6 +83,68 @@ def test_predictions_of_different_lengths_are_filled_with_minus_100(tmp_path):
     other = made(transformers.Trainer, theirs(tmp_path, per_device_eval_batch_size=3))
     np.testing.assert_allclose(ours.predictions, other.predictions, rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(ours.label_ids, other.label_ids)
+
+
+class MeanOfABatch(Trainer):
+    def compute_loss(self, model, inputs, return_outputs=False):
+        outputs = model(**inputs)
+        return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+
+@pytest.mark.parametrize("more", [{}, {"return_flash_attn_kwargs": True, "return_seq_idx": True}])
+@pytest.mark.parametrize("kind", [Trainer, MeanOfABatch])
+def test_documents_in_one_row_are_evaluated_as_rows(tmp_path, kind, more):
+    rows = [{"input_ids": r["input_ids"], "labels": r["input_ids"]} for r in tiny.sentences(11)]
+    padding = transformers.DataCollatorForSeq2Seq(tiny.tokenizer())
+    flat = transformers.DataCollatorWithFlattening(**more)
+    seen = []
+
+    def metrics(prediction):
+        right = (prediction.predictions[:, :-1].argmax(-1) == prediction.label_ids[:, 1:]).sum(-1)
+        seen.append(right)
+        return {"right": float(right.mean())}
+
+    def made(trainer, args, collator, function=metrics):
+        return trainer(tiny.llama(), args, data_collator=collator, eval_dataset=rows, compute_metrics=function)
+
+    sizes = {"per_device_eval_batch_size": 4}
+    ours, other = (
+        made(kind, arguments(tmp_path, **sizes), flat),
+        made(transformers.Trainer, theirs(tmp_path, **sizes), padding),
+    )
+    mine, reference = ours.evaluate(), other.evaluate()
+    assert mine["eval_right"] == reference["eval_right"]
+    np.testing.assert_array_equal(*seen)
+    expected = reference if kind is MeanOfABatch else made(kind, arguments(tmp_path, **sizes), padding).evaluate()
+    loss_alone = made(kind, arguments(tmp_path, **sizes), flat, None)
+    for metrics_of in (mine, loss_alone.evaluate()):
+        assert metrics_of["eval_loss"] == pytest.approx(expected["eval_loss"], rel=1e-5)
+    assert loss_alone.evaluation_loop(loss_alone.get_eval_dataloader(), "Evaluation").num_samples == 11
+    a, b = ours.predict(rows), other.predict(rows)
+    real = b.label_ids != -100
+    np.testing.assert_allclose(a.predictions[real], b.predictions[real], rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(a.label_ids[:, 1:], b.label_ids[:, 1:])
+
+
+def test_packed_rows_are_evaluated_by_document(tmp_path):
+    class Documents(list):
+        lengths = property(lambda self: [len(row["input_ids"]) for row in self])
+
+    rows = Documents(
+        {name: torch.tensor(r["input_ids"]) for name in ("input_ids", "labels")} for r in tiny.sentences(13)
+    )
+    packed = PackedRows(rows, "bfd", 24)
+    args = arguments(tmp_path, per_device_eval_batch_size=2, remove_unused_columns=False)
+    trainer = Trainer(tiny.llama(), args, data_collator=FlatBatch())
+    found = trainer.predict(packed)
+    documents = [one for index in range(len(packed)) for one in packed.documents(index)]
+    assert len(found.predictions) == len(found.label_ids) == len(documents) == 13
+    for ids, logits, document in zip(found.label_ids, found.predictions, documents, strict=True):
+        real = len(document["input_ids"])
+        assert ids[1:real].tolist() == document["input_ids"][1:].tolist()
+        with torch.no_grad():
+            alone = trainer.model(document["input_ids"][None]).logits[0]
+        np.testing.assert_allclose(logits[:real], alone, rtol=1e-4, atol=1e-5)
 
 
 def test_preprocessed_logits_are_what_is_kept(tmp_path):

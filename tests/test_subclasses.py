@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers
 from torch import nn
-from torch.utils.data import SequentialSampler, SubsetRandomSampler
+from torch.utils.data import ConcatDataset, DataLoader, SequentialSampler, Subset, SubsetRandomSampler
 
 import trainwright
 from tests import tiny
@@ -273,8 +273,9 @@ def test_a_run_that_dies_tells_its_callbacks(tmp_path):
     assert len(heard) == 1
 
 
+@pytest.mark.parametrize("within", ["itself", "subset", "subset of a concatenation", "subset in a loader"])
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_dataset_that_hears_of_passes_is_told(workers, tmp_path):
+def test_a_dataset_that_hears_of_passes_is_told(workers, within, tmp_path):
     class Rows(list):
         epoch = None
 
@@ -293,7 +294,14 @@ def test_a_dataset_that_hears_of_passes_is_told(workers, tmp_path):
             seen.append(inputs["labels"].mean().item())
             return super().training_step(model, inputs, num_items_in_batch)
 
-    Own(tiny.new_line(), arguments(tmp_path, max_steps=3, dataloader_num_workers=workers), train_dataset=rows).train()
+    data = {
+        "itself": rows,
+        "subset": Subset(Subset(rows, range(8)), range(8)),
+        "subset of a concatenation": Subset(ConcatDataset([rows, tiny.line_rows(2)]), range(8)),
+    }.get(within)
+    loader = DataLoader(Subset(rows, range(8)), batch_size=8, num_workers=workers) if data is None else None
+    args = arguments(tmp_path, max_steps=3, dataloader_num_workers=workers)
+    Own(tiny.new_line(), args, train_dataset=data, train_loader=loader).train()
     assert seen == [0.0, 1.0, 2.0]
 
 

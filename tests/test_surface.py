@@ -11,9 +11,10 @@ import pytest
 import torch
 import transformers
 from torch import nn
+from torch.utils.data import DataLoader
 
 import trainwright
-from tests import tiny
+from tests import installed, tiny
 from trainwright import Trainer, TrainerCallback, TrainingArguments
 
 NAMED = [
@@ -111,6 +112,94 @@ def test_attributes(tmp_path):
     trainer.train()
     for name in ATTRIBUTES:
         assert hasattr(trainer, name), name
+
+
+OF_DEEPER_CODE = {  # of transformers' own loop: an override of it would have to know the rest of that loop
+    "create_accelerator_and_postprocess", "set_initial_training_values", "end",
+}  # fmt: skip
+
+
+@installed.todays_arguments
+@pytest.mark.parametrize("name", ["Trainer", "Seq2SeqTrainer"])
+def test_public_names_are_those_of_the_installed_transformers(name, tmp_path):
+    kinds = [getattr(library, name) for library in (transformers, trainwright)]
+    kind = name.replace("Trainer", "TrainingArguments")
+    arguments = [getattr(library, kind)(str(tmp_path), use_cpu=True) for library in (transformers, trainwright)]
+    theirs, ours = (k(tiny.t5(), args) for k, args in zip(kinds, arguments, strict=True))
+    public = {one for one in dir(theirs) if not one.startswith("_")}
+    assert {one for one in public if not hasattr(ours, one)} <= OF_DEEPER_CODE
+
+
+class Watching(Trainer):
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        self.seen = [*getattr(self, "seen", []), [int(value * 1e4) for value in inputs["labels"]]]
+        return super().training_step(model, inputs, num_items_in_batch)
+
+
+class Copied(Watching):
+    """The loader and the columns as transformers' own `get_train_dataloader` makes them, copied into a subclass."""
+
+    prepares = False
+
+    def get_train_dataloader(self):
+        sampler, collator = self._get_train_sampler(), self.data_collator
+        rows = self._remove_unused_columns(self.train_dataset, description="training")
+        collator = self._get_collator_with_removed_columns(collator, description="training")
+        loader = DataLoader(rows, batch_size=self._train_batch_size, sampler=sampler, collate_fn=collator)
+        return self.accelerator.prepare(loader) if self.prepares else loader
+
+
+class Prepared(Copied):
+    prepares = True
+
+
+@pytest.mark.parametrize("kind", [Copied, Prepared])
+def test_a_copied_loader_has_the_order_of_the_arguments(tmp_path, kind):
+    rows = [{**row, "name": "unused"} for row in tiny.line_rows(20)]
+    settings = {"max_steps": 6, "num_train_epochs": 2, "per_device_train_batch_size": 8}
+    plain, copied = (
+        k(tiny.new_line(), arguments(tmp_path / k.__name__, **settings), train_dataset=rows) for k in (Watching, kind)
+    )
+    plain.train()
+    copied.train()
+    assert len(plain.seen) == 6
+    assert plain.seen[:3] != plain.seen[3:]
+    assert copied.seen == plain.seen
+
+
+def test_an_override_of_the_sampler_may_ask_for_ours(tmp_path):
+    class Own(Trainer):
+        def _get_train_sampler(self, train_dataset=None):
+            return super()._get_train_sampler(train_dataset)
+
+    logs = []
+    for kind in (Trainer, Own):
+        trainer = line(tmp_path, kind)
+        trainer.train()
+        logs.append([entry.get("loss") for entry in trainer.state.log_history])
+    assert logs[0] == logs[1]
+    assert list(Own._get_eval_sampler(trainer, [1, 2, 3])) == [0, 1, 2]
+
+
+def test_private_names_that_scripts_call(tmp_path):
+    trainer = line(tmp_path)
+    trainer.train()
+    state = {name: torch.zeros_like(value) for name, value in trainer.model.state_dict().items()}
+    trainer._save(str(tmp_path / "zeros"), state_dict=state)
+    trainer._load_from_checkpoint(str(tmp_path / "zeros"))
+    assert all(not value.any() for value in trainer.model.state_dict().values())
+    llama = Trainer(tiny.llama(), arguments(tmp_path))
+    llama._save(str(tmp_path / "llama"), {name: value + 1 for name, value in llama.model.state_dict().items()})
+    again = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "llama").state_dict()
+    assert all(torch.equal(again[name], value + 1) for name, value in llama.model.state_dict().items())
+    assert trainer._get_output_dir(trial=None) == str(tmp_path)
+    assert trainer._get_learning_rate() == trainer.optimizer.param_groups[0]["lr"]
+    trainer._memory_tracker.start()
+    trainer._memory_tracker.stop_and_update_metrics({})
+    loader = trainer._get_dataloader(trainer.eval_dataset, "Evaluation", 3, trainer._get_eval_sampler)
+    assert [len(batch["labels"]) for batch in loader] == [3, 3, 2]
+    assert llama._loss_shifts_labels
+    assert not trainer._loss_shifts_labels
 
 
 def test_every_name_can_be_imported():

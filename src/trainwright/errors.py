@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import difflib
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import FrozenInstanceError, is_dataclass
+from functools import wraps
 from typing import Any, NoReturn
 
 
@@ -36,6 +38,28 @@ class UnsavableError(SaveError):
 
 class DivergenceError(TrainwrightError, RuntimeError):
     """Training got no finite loss and gradient for so long that it was stopped."""
+
+
+def as_raised(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate a function through which exceptions of the user's code leave: those that are frozen dataclasses, too.
+
+    contextlib notes the traceback in an exception that passes a context; where that cannot be, a FrozenInstanceError
+    takes its place.
+    """
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except FrozenInstanceError as error:
+            raise_as_it_was(error)
+
+    return call
+
+
+def raise_as_it_was(error: FrozenInstanceError) -> NoReturn:
+    """Raise the exception in whose place contextlib put this one, or this one."""
+    raise (error.__context__ if is_dataclass(error.__context__) else error) from None
 
 
 class Interrupted(SystemExit):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 
 import pytest
 
@@ -218,6 +220,35 @@ def test_parameters_and_their_defaults(home, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["script.py", "--input_file", "p.yaml", "--steps", "3"])
     main(4)
     assert (seen["steps"], seen["extra"]) == (3, [1, 2])
+
+
+@dataclass(frozen=True)
+class Budget(Exception):
+    """Does not take the traceback that contextlib notes in it."""
+
+    spent: int
+
+
+@pytest.mark.parametrize("kind", ["job_wrapper", "async_job_wrapper"])
+@pytest.mark.parametrize("tracking", ["on", "off"])
+def test_an_exception_that_is_a_frozen_dataclass_leaves_a_job_as_it_is(home, tmp_path, monkeypatch, kind, tracking):
+    monkeypatch.setattr(sys, "argv", ["script.py"])
+    monkeypatch.setenv("TRAINWRIGHT_JOBS", tracking)
+    trainer = TrainerJob()
+
+    def spend():
+        raise Budget(3)
+
+    async def spend_later():
+        spend()
+
+    wrapped = getattr(trainer, kind)()(spend if kind == "job_wrapper" else spend_later)
+    with pytest.raises(Budget) as caught:
+        wrapped() if kind == "job_wrapper" else asyncio.run(wrapped())
+    assert caught.value.spent == 3
+    if tracking == "on":
+        _, job = only_job()
+        assert (job["status"], "Budget" in job["message"]) == ("FAILED", True)
 
 
 def test_files_that_hold_no_parameters(tmp_path):

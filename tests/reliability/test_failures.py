@@ -6,6 +6,7 @@ import json
 import math
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -213,7 +214,7 @@ def test_parameters_that_never_were_finite_are_no_overflow(tmp_path, caplog):
     ours.train()
     for name, value in theirs.model.named_parameters():
         assert torch.allclose(value, ours.model.get_parameter(name), atol=1e-6, equal_nan=True)
-    assert caplog.text.count("Not finite from the start: bias, unused.") == 1
+    assert caplog.text.count("Not finite from the start: numbers in bias, unused.") == 1
     shutil.rmtree(tmp_path / "ours" / "checkpoint-6")
     again = run(tmp_path / "ours", trainwright)
     again.train(resume_from_checkpoint=True)
@@ -227,10 +228,15 @@ def test_parameters_that_never_were_finite_are_no_overflow(tmp_path, caplog):
         def on_pre_optimizer_step(self, args, state, control, optimizer=None, **kwargs):
             optimizer.param_groups[0]["lr"] = 1e39
 
-    spoiled = run(tmp_path / "spoiled", trainwright)
-    spoiled.add_callback(Overflow)
-    with pytest.raises(DivergenceError, match=r"not finite any more in layer\.weight"):
-        spoiled.train()
+    class SpoilsTheRest(TrainerCallback):
+        def on_optimizer_step(self, args, state, control, model=None, **kwargs):
+            model.bias.data[2, 0] = math.inf
+
+    for spoiler, where in ((Overflow, "layer.weight"), (SpoilsTheRest, "bias:")):
+        spoiled = run(tmp_path / where, trainwright)
+        spoiled.add_callback(spoiler)
+        with pytest.raises(DivergenceError, match=f"not finite any more in .*{re.escape(where)}"):
+            spoiled.train()
 
 
 def test_running_means_are_put_back(tmp_path):
@@ -749,6 +755,32 @@ def test_an_exception_that_takes_no_notes_is_raised_as_it_is(tmp_path, where):
         trainer.train()
     assert caught.value.spent == 1
     assert folder.step_of(check.newest_valid(tmp_path)[0]) == 1
+
+
+@pytest.mark.parametrize("call", ["evaluate", "predict", "evaluation_loop", "replay", "train"])
+def test_such_an_exception_leaves_every_method_as_it_is(tmp_path, call):
+    class Fails(trainwright.Trainer):
+        def compute_loss(self, *args, **kwargs):
+            if self.ready:
+                raise Budget(2)
+            return super().compute_loss(*args, **kwargs)
+
+    trainer = made(
+        tmp_path, kind=Fails, save_strategy="steps", save_steps=1, max_steps=2, more={"eval_dataset": cases.rows()[:4]}
+    )
+    trainer.ready = False
+    trainer.train()
+    trainer.ready = True
+    calls = {
+        "evaluate": trainer.evaluate,
+        "predict": lambda: trainer.predict(cases.rows()[:4]),
+        "evaluation_loop": lambda: trainer.evaluation_loop(trainer.get_eval_dataloader(), "Evaluation"),
+        "replay": lambda: trainer.replay(2, loss=True),
+        "train": trainer.train,
+    }
+    with pytest.raises(Budget) as caught:
+        calls[call]()
+    assert caught.value.spent == 2
 
 
 def test_an_exception_raised_again_has_its_note_once(tmp_path):

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from trainwright import processes
+from trainwright.errors import ConfigError
 from trainwright.world import choose_device, current_world
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ class OfProcess:
 
     if TYPE_CHECKING:
         use_cpu: bool
+        fp16: bool
+        bf16: bool
         per_device_train_batch_size: int
         per_device_eval_batch_size: int
         log_on_each_node: bool
@@ -63,6 +66,24 @@ class OfProcess:
         from transformers.training_args import ParallelMode
 
         return ParallelMode.DISTRIBUTED if self.world_size > 1 else ParallelMode.NOT_PARALLEL
+
+    @property
+    def distributed_state(self) -> Any:
+        """The processes of the run as accelerate's `PartialState`, which scripts ask who goes first or divides work."""
+        if current_world().size > 1:
+            processes.start_processes(self.device, self.ddp_backend, self.ddp_timeout)
+        try:
+            from accelerate import PartialState
+        except ImportError:
+            raise ConfigError("args.distributed_state needs the package accelerate: pip install accelerate.") from None
+        return PartialState(cpu=self.use_cpu)
+
+    @property
+    def mixed_precision(self) -> str:
+        """The lower precision asked for: "fp16", "bf16" or "no"."""
+        return "fp16" if self.fp16 else "bf16" if self.bf16 else "no"
+
+    deepspeed_plugin = fsdp_plugin_args = None
 
     @property
     def place_model_on_device(self) -> None:

@@ -19,17 +19,26 @@ from trainwright.models.inspect import holds_adapters, is_pretrained, loads_itse
 WEIGHTS = "model.safetensors"
 
 
-def save_model(model: nn.Module, folder: Path, processing_class: Any = None) -> None:
-    """Write weights, and configuration and tokenizer where there are any."""
+def save_model(
+    model: nn.Module,
+    folder: Path,
+    processing_class: Any = None,
+    state_dict: dict[str, torch.Tensor] | None = None,
+) -> None:
+    """Write weights, those of the model or others given for them, and configuration and tokenizer if there are any."""
     folder.mkdir(parents=True, exist_ok=True)
-    if holds_adapters(model):
+    if state_dict is not None and hasattr(model, "save_pretrained"):
+        with _without_bars():
+            model.save_pretrained(folder, state_dict=state_dict)  # type: ignore[operator]
+    elif holds_adapters(model):
         with _without_bars():
             adapters.save(model, folder)
     elif is_pretrained(model):
         with _without_bars():
             model.save_pretrained(folder)  # type: ignore[operator]
     else:
-        save_file(unique_tensors(model.state_dict()), folder / WEIGHTS, metadata={"format": "pt"})
+        given = model.state_dict() if state_dict is None else state_dict
+        save_file(unique_tensors(given), folder / WEIGHTS, metadata={"format": "pt"})
     if processing_class is not None:
         processing_class.save_pretrained(folder)
 

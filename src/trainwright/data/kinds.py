@@ -27,6 +27,18 @@ def is_stream(dataset: Any) -> bool:
     return isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__")
 
 
+def tellable(data: Any) -> list[Any]:
+    """Return what hears of passes by `set_epoch`: the data itself, or what torch's Subset, ConcatDataset and the like
+    hold."""
+    if hasattr(data, "set_epoch"):
+        return [data]
+    if not type(data).__module__.startswith("torch.utils.data"):
+        return []
+    held = getattr(data, "datasets", [getattr(data, "dataset", None)])
+    parts = held.values() if isinstance(held, dict) else held if isinstance(held, list | tuple) else []
+    return [one for part in parts for one in tellable(part)]
+
+
 def has_state(data: Any) -> bool:
     """Whether a stream or loader can say where it stands and go on from there."""
     if getattr(data, "use_stateful_dataloader", None) is False:

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from trainwright.data.plan import Plan
+from trainwright.data.kinds import tellable
+from trainwright.data.plan import Order, Plan
 from trainwright.data.rows import Indices, new_indices
 from trainwright.data.workers import end_workers, reading
 
@@ -198,14 +199,32 @@ class SequentialLoader:
         self.source.close()
 
 
+class InOrder(Sampler[int]):
+    """The rows of a pass in an order, for a loader of the user's own; the next pass follows by itself, or as told."""
+
+    def __init__(self, order: Order) -> None:
+        self.order = order
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self.order.num_rows
+
+    def __iter__(self) -> Iterator[int]:
+        rows = self.order.rows(self.epoch)
+        self.epoch += 1
+        return iter(rows.tolist())
+
+    def set_epoch(self, epoch: int) -> None:
+        """Begin with this pass."""
+        self.epoch = epoch
+
+
 def set_epoch(part: Any, epoch: int) -> None:
     """Call `set_epoch` on a loader, its dataset and its samplers, where they have it, once on each."""
-    batches = getattr(part, "batch_sampler", None)
-    owners = (part, getattr(part, "dataset", None), batches, *samplers(part))
+    parts = (part, getattr(part, "dataset", None), getattr(part, "batch_sampler", None), *samplers(part))
+    owners = [owner for one in parts for owner in tellable(one)]
     for owner in {id(owner): owner for owner in owners}.values():
-        tell = getattr(owner, "set_epoch", None)
-        if tell is not None:
-            tell(epoch)
+        owner.set_epoch(epoch)
 
 
 def samplers(loader: Any) -> tuple[Any, ...]:

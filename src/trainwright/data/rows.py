@@ -11,6 +11,7 @@ import torch
 
 from trainwright import randomness
 from trainwright.data.columns import check_columns
+from trainwright.data.kinds import tellable
 from trainwright.errors import DataError
 
 
@@ -64,7 +65,7 @@ class RowFetcher(torch.utils.data.Dataset):
         self.dataset = dataset
         self.collate = collate
         self.fetch_many = getattr(dataset, "__getitems__", None)
-        self.tell_epoch = getattr(dataset, "set_epoch", None) if epochs else None
+        self.hearing = tellable(dataset) if epochs else []
         self.epoch: int | None = None
         collator = collator_in(collate)
         make_generator(collator)
@@ -85,9 +86,10 @@ class RowFetcher(torch.utils.data.Dataset):
         return Repeat(batch) if indices.weightless else batch
 
     def _batch(self, indices: Indices) -> Any:
-        if self.tell_epoch is not None and self.epoch != indices.epoch:
+        if self.hearing and self.epoch != indices.epoch:
             self.epoch = indices.epoch
-            self.tell_epoch(indices.epoch)
+            for part in self.hearing:
+                part.set_epoch(indices.epoch)
         fetched = Fetched(self._fetch(indices))
         fetched.indices = indices
         return self.collate(fetched)

@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from trainwright.bars import counting
-from trainwright.batch import row_count
 from trainwright.data.kinds import length_of
 from trainwright.data.rows import Repeat
 from trainwright.engine import fusing, generation, isolation, numbers, reports
@@ -21,7 +20,7 @@ from trainwright.engine.collecting import Collector, reordered, to_host
 from trainwright.engine.losses import overrides_loss
 from trainwright.engine.meters import Records, averages
 from trainwright.engine.passes import batches_of, evaluating, rows_of, together
-from trainwright.errors import ConfigError
+from trainwright.errors import ConfigError, as_raised
 from trainwright.objectives.model_loss import labels_of
 from trainwright.state import EvalLoopOutput, EvalPrediction, PredictionOutput
 
@@ -32,6 +31,7 @@ _PREDICTIONS = (torch.Tensor, np.ndarray, int, float, Mapping, list, tuple, type
 """What a prediction can be; other objects in an output, of whatever name, are the model's cache."""
 
 
+@as_raised
 def evaluate(
     trainer: Trainer, dataset: Any, ignore_keys: list[str] | None, prefix: str, **settings: Any
 ) -> dict[str, Any]:
@@ -149,6 +149,7 @@ class Totals:
         return float((losses * weights).sum()), float(weights.sum()), self.rows
 
 
+@as_raised
 def evaluation_loop(
     trainer: Trainer,
     loader: Any,
@@ -178,9 +179,10 @@ def evaluation_loop(
             weightless = isinstance(batch, Repeat)
             batch = batch.batch if isinstance(batch, Repeat) else batch
             without_logits = loss_only and trainer.forced is None
+            batch = batch if without_logits else isolation.rows_apart(trainer, batch)
             records.weight = weight = 0 if weightless else trainer.count_eval_items(batch)
             loss, logits, labels = trainer.prediction_step(model, batch, without_logits, ignore_keys=ignore_keys)
-            rows = 0 if weightless else row_count(batch)
+            rows = 0 if weightless else isolation.rows_in(batch)
             totals.add(loss, weight, rows)
             if logits is not None and trainer.forced is not None and not weightless:
                 trainer.forced.add(batch, logits)
@@ -288,6 +290,7 @@ def prediction_step(
     return loss, predictions_of(outputs, ignored, has_loss), labels_of(inputs, trainer.label_names)
 
 
+@as_raised
 def predict(trainer: Trainer, dataset: Any, ignore_keys: list[str] | None, prefix: str) -> PredictionOutput:
     """Predict a set, and tell the callbacks; see `Trainer.predict`."""
     started = time.time()

@@ -15,6 +15,7 @@ from trainwright.models import documents
 from trainwright.models.head import asks_for_logits, language_head
 from trainwright.models.hooks import unwatched, watched
 from trainwright.models.inspect import base_model
+from trainwright.objectives.flat import FLAT_INPUTS, document_lengths
 from trainwright.objectives.language import FusedLoss
 from trainwright.objectives.model_loss import call_model, loss_of
 
@@ -165,7 +166,9 @@ def piece(inputs: Mapping[str, Any]) -> dict[str, Any]:
     if "input_ids" in small:
         small["labels"] = small["input_ids"].clone()
         if isolation.is_flat(small):
-            small["labels"][small["position_ids"] == 0] = IGNORED
+            small = {name: value for name, value in small.items() if name in FLAT_INPUTS}
+            lengths = document_lengths(small["position_ids"])
+            small["labels"][0, torch.tensor([0, *lengths[:-1]]).cumsum(0)] = IGNORED
         if isinstance(mask, torch.Tensor) and mask.shape == small["labels"].shape:
             small["labels"][mask == 0] = IGNORED
     return small

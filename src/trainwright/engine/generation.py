@@ -25,7 +25,7 @@ from trainwright.batch import IGNORED
 from trainwright.data.rows import Repeat
 from trainwright.engine.meters import Records
 from trainwright.engine.passes import batches_of, evaluating, rows_of, together, waiting
-from trainwright.errors import ConfigError
+from trainwright.errors import ConfigError, as_raised
 from trainwright.models.inspect import limits
 
 if TYPE_CHECKING:
@@ -126,6 +126,7 @@ def evaluate(
     return found
 
 
+@as_raised
 def evaluate_and_save_generation(
     trainer: Trainer, max_length: int | None = None, step: int | None = None
 ) -> float:  # fmt: skip

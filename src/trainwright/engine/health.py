@@ -59,28 +59,32 @@ class Health:
         self.run = run
         self.in_a_row = 0
         self.names = [name for name, p in run.trainer.model.named_parameters() if p.requires_grad]
-        self.never_finite: set[str] = set()
+        self.never_finite: dict[str, torch.Tensor] = {}
         self.losses: deque[float] = deque(maxlen=_SPIKE_WINDOW)
         self.buffers = Buffers(run.trainer.model)
         self._reading: Reading | None = None
 
     def begin(self) -> None:
-        """Note which parameters are not finite from the start, such as a mask of -inf: no update made them so.
+        """Note which numbers of parameters are not finite from the start, such as a mask of -inf: no update did that.
 
         This waits for the device, once.
         """
         flags = finite(self.run.parameters).tolist()
-        self.never_finite = {name for name, fine in zip(self.names, flags, strict=True) if not fine}
+        known = zip(self.names, self.run.parameters, flags, strict=True)
+        self.never_finite = {name: ~torch.isfinite(p.detach()) for name, p, fine in known if not fine}
         if self.never_finite:
             self.run.trainer.note(
-                f"Not finite from the start: {_some(sorted(self.never_finite))}. The other parameters are watched for "
+                f"Not finite from the start: numbers in {_some(sorted(self.never_finite))}. All others are watched for "
                 "updates that overflow."
             )
 
     def finite_parameters(self) -> dict[str, torch.Tensor]:
-        """Return whether each parameter is finite, left on the device, without those that never were."""
-        flags = zip(self.names, finite(self.run.parameters), strict=True)
-        return {name: fine for name, fine in flags if name not in self.never_finite}
+        """Return whether each parameter is finite, apart from the numbers that never were, left on the device."""
+        flags = dict(zip(self.names, finite(self.run.parameters), strict=True))
+        parameters = dict(zip(self.names, self.run.parameters, strict=True))
+        for name, never in self.never_finite.items():
+            flags[name] = (torch.isfinite(parameters[name].detach()) | never).all()
+        return flags
 
     def after_step(self, bad: torch.Tensor | bool, loss: torch.Tensor, norms: torch.Tensor) -> None:
         """Take note of a step, and read the one before."""
@@ -115,9 +119,7 @@ class Health:
         Raises:
             DivergenceError: an update made them overflow.
         """
-        flags = finite(self.run.parameters).tolist()
-        now = {name for name, fine in zip(self.names, flags, strict=True) if not fine}
-        wrong = [name for name in self.names if name in now - self.never_finite]
+        wrong = [name for name, fine in self.finite_parameters().items() if not fine]
         if wrong:
             raise DivergenceError(
                 f"The parameters are not finite any more in {_some(wrong)}: an update up to step "

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trainwright.batch import IGNORED
+from trainwright.batch import IGNORED, row_count
 from trainwright.errors import TrainwrightError
 from trainwright.models.hooks import unwatched
 from trainwright.models.inspect import base_model, is_pretrained
-from trainwright.objectives.flat import FLAT_INPUTS, padded_documents
+from trainwright.objectives.flat import FLAT_INPUTS, KERNEL_INPUTS, document_lengths, padded_documents
 from trainwright.objectives.language import FusedLoss
 from trainwright.objectives.model_loss import logits_of
 
@@ -64,9 +64,20 @@ def apart(model: Any, inputs: Any) -> Any:
 
 def is_flat(inputs: Any) -> bool:
     """Whether a batch holds documents one after another in a single row, told apart by their positions alone."""
-    if not isinstance(inputs, Mapping) or not {"input_ids", "position_ids"} <= set(inputs) <= FLAT_INPUTS:
+    known = FLAT_INPUTS | KERNEL_INPUTS
+    if not isinstance(inputs, Mapping) or not {"input_ids", "position_ids"} <= set(inputs) <= known:
         return False
     return len(inputs["input_ids"]) == 1 and inputs["position_ids"].ndim == 2
+
+
+def rows_apart(trainer: Trainer, inputs: Any) -> Any:
+    """Return a batch with one document in a row, for predictions and metrics, which are those of rows."""
+    return apart(trainer.model, inputs) if is_pretrained(base_model(trainer.model)) else inputs
+
+
+def rows_in(inputs: Any) -> int:
+    """Return the number of rows of a batch, every document of those in one row for one."""
+    return len(document_lengths(inputs["position_ids"])) if is_flat(inputs) else row_count(inputs)
 
 
 def leak(

@@ -20,6 +20,7 @@ from trainwright.data.loader import (
     new_generator,
     samplers,
 )
+from trainwright.data.packing import PackedRows
 from trainwright.data.plan import Batching, Order, Plan
 from trainwright.data.ready import DrawnSource, EveryNth, ForeignSource, OneRow
 from trainwright.data.rows import Collate, RowFetcher, as_it_is
@@ -116,13 +117,7 @@ def train_dataloader(trainer: Trainer) -> Any:
     if (sampler := surface.own_sampler(trainer, "_get_train_sampler", dataset)) is not None:
         return sampled_dataloader(trainer, dataset, collate, sampler, args.train_batch_size, args.dataloader_drop_last)
     plan = Plan(
-        Order(
-            len(dataset),
-            args.train_sampling_strategy,
-            args.data_seed if args.data_seed is not None else args.seed,
-            row_lengths(dataset, args, trainer.processing_class),
-            args.train_batch_size * args.gradient_accumulation_steps,
-        ),
+        train_order(trainer, dataset),
         Batching(
             args.train_batch_size,
             args.gradient_accumulation_steps,
@@ -136,6 +131,28 @@ def train_dataloader(trainer: Trainer) -> Any:
             f"{args.train_batch_size * trainer.strategy.world.size}, and dataloader_drop_last=True drops them all."
         )
     return planned_dataloader(trainer, dataset, collate, plan, epochs=True)
+
+
+def train_order(trainer: Trainer, dataset: Any) -> Order:
+    """Return the order of the training rows that the arguments say."""
+    args = trainer.args
+    return Order(
+        len(dataset),
+        args.train_sampling_strategy,
+        args.data_seed if args.data_seed is not None else args.seed,
+        row_lengths(dataset, args, trainer.processing_class),
+        args.train_batch_size * args.gradient_accumulation_steps,
+    )
+
+
+def dataloader(trainer: Trainer, dataset: Any, what: str, size: int, sampler_of: Any, training: bool) -> DataLoader:
+    """Return a loader of batches of a size, in the order of the sampler that `sampler_of` gives for the dataset."""
+    collate = Collate(trainer.data_collator, wanted_columns(trainer, dataset, what), what)
+    drop_last = training and trainer.args.dataloader_drop_last
+    if is_stream(dataset):
+        return stream_dataloader(trainer, dataset, collate, size, drop_last)
+    sampler = None if sampler_of is None else sampler_of(dataset)
+    return sampled_dataloader(trainer, dataset, collate, sampler, size, drop_last)
 
 
 def stream_dataloader(trainer: Trainer, dataset: Any, collate: Collate, size: int, drop_last: bool) -> DataLoader:
@@ -212,7 +229,10 @@ def evaluation_dataloader(trainer: Trainer, dataset: Any, what: str) -> DataLoad
         return stream_dataloader(trainer, dataset, collate, args.eval_batch_size, drop_last=False)
     if (sampler := surface.own_sampler(trainer, "_get_eval_sampler", dataset)) is not None:
         return sampled_dataloader(trainer, dataset, collate, sampler, args.eval_batch_size, drop_last=False)
-    lengths = getattr(dataset, "lengths", None) if args.eval_do_concat_batches else None
+    sorts = args.eval_do_concat_batches and not isinstance(
+        dataset, PackedRows
+    )  # whose rows hold several of the results
+    lengths = getattr(dataset, "lengths", None) if sorts else None
     order = Order(len(dataset), "sequential" if lengths is None else "by_length", lengths=lengths)
     plan = Plan(order, Batching(args.eval_batch_size, 1, world.size))
     return planned_dataloader(trainer, dataset, collate, plan)

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from trainwright.batch import row_count
 from trainwright.devices import empty_cache
 from trainwright.engine import fusing, isolation
 from trainwright.engine.diagnose import explained
@@ -97,7 +96,7 @@ def count_items(trainer: Trainer, batch: Any) -> int:
 
 def count_eval_items(trainer: Trainer, batch: Any) -> int:
     """Return what an evaluation batch's mean loss is weighed by: targets where it is told their number, else rows."""
-    return trainer.objective.count(batch) if trainer.takes_num_items else row_count(batch)
+    return trainer.objective.count(batch) if trainer.takes_num_items else isolation.rows_in(batch)
 
 
 def count_work(trainer: Trainer, batch: Any) -> None:
@@ -185,7 +184,7 @@ def loss_of_batch(trainer: Trainer, model: nn.Module, inputs: Any, num_items: fl
         inputs = isolation.kept_apart(trainer, inputs, trainer.objective.fused)
     moved = trainer._prepare_inputs(inputs)
     with trainer.compute_loss_context_manager(), explained(trainer, inputs):
-        share = {"num_items_in_batch": num_items} if trainer.takes_num_items else {}
+        share: dict[str, Any] = {"num_items_in_batch": num_items} if trainer.takes_num_items else {}
         return one_loss(trainer, trainer.compute_loss(model, moved, **share))
 
 
@@ -217,7 +216,7 @@ def idle_step(trainer: Trainer, model: nn.Module, inputs: Any) -> None:
     trainer.precision.backward(zero)  # type: ignore[arg-type]
 
 
-def of_itself(trainer: Trainer, inputs: Any) -> dict[str, int]:
+def of_itself(trainer: Trainer, inputs: Any) -> dict[str, Any]:
     """Return what makes a batch's loss the mean over its own items, for a `compute_loss` that takes their number."""
     return {"num_items_in_batch": max(trainer.objective.count(inputs), 1)} if trainer.takes_num_items else {}
 

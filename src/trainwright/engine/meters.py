@@ -113,8 +113,13 @@ class Records:
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         """Restore what `state_dict` returned."""
         self.weight, self._step, self.kinds = 1, None, dict(state.get("kinds", {}))
-        means, shares = ({n: v.to(device) for n, v in state.get(sums, {}).items()} for sums in ("means", "shares"))
-        self._window = Sums(means, shares, dict(state.get("weights", {})))
+        sums, weights = (
+            state.get("means", state.get("sums", {})),
+            state.get("weights", state.get("counts", {})),
+        )  # of old
+        values = (sums, state.get("shares", sums))
+        means, shares = ({name: value.to(device) for name, value in each.items()} for each in values)
+        self._window = Sums(means, shares, dict(weights))
 
 
 @dataclass

@@ -15,7 +15,7 @@ from trainwright.data.loader import PlannedBatches
 from trainwright.data.packing import PackedRows
 from trainwright.data.plan import Batching, Order, Plan
 from trainwright.engine.losses import of_itself
-from trainwright.errors import CheckpointError, ConfigError
+from trainwright.errors import CheckpointError, ConfigError, as_raised
 
 if TYPE_CHECKING:
     from trainwright.engine.trainer import Trainer
@@ -48,6 +48,7 @@ class Step:
     checkpoint: Path | None
 
 
+@as_raised
 def replay(trainer: Trainer, step: int, loss: bool = False) -> Step:
     """Return the rows of a past step of this Trainer's run, and their losses before it.
 

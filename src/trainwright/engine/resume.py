@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -221,15 +222,15 @@ def restore_model(trainer: Trainer, saved: Saved) -> None:
 def restore_rest(run: Run, saved: Saved) -> None:
     """Put optimizer, schedule, scaler and randomness back.
 
+    Of a checkpoint that holds the model alone, the optimizer begins anew and the schedule goes on where it was.
+
     Raises:
-        CheckpointError: the checkpoint has no optimizer, or one that does not fit.
+        CheckpointError: the checkpoint has an optimizer that does not fit.
     """
     trainer, place = run.trainer, saved.folder
     if not (place / "optimizer.pt").exists():
-        raise CheckpointError(
-            f"'{place}' holds the model alone (save_only_model), so the run cannot go on from it. Load the model "
-            "from there and start a new run."
-        )
+        go_on_with_the_model_alone(run, saved)
+        return
     began = saved.about.get("made_with", {})
     optimizer_state.restore(trainer, folder.load(place / "optimizer.pt"), began, run.made_with, place)
     optimizer_state.restore_schedule(trainer, folder.load(place / "scheduler.pt"), began, run.made_with)
@@ -240,6 +241,27 @@ def restore_rest(run: Run, saved: Saved) -> None:
     run.due = list(saved.about.get("due", []))
     restore_adapters(run, saved)
     restore_rank(run, place)
+
+
+def go_on_with_the_model_alone(run: Run, saved: Saved) -> None:
+    """Go on from weights and progress: the schedule takes as many steps as were done; say what begins anew."""
+    trainer, done = run.trainer, saved.state.global_step
+    anew = [
+        "optimizer",
+        *(["schedule"] if trainer.follows_metric else []),
+        "moving average" * (trainer.ema is not None),
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a schedule that steps before its optimizer
+        for _ in range(0 if trainer.follows_metric else done):
+            trainer.lr_scheduler.step()
+    trainer.note(
+        f"'{saved.folder}' holds the model alone (save_only_model). The run goes on at step {done} of its data"
+        f"{'' if trainer.follows_metric else ' and of its schedule'}; {', '.join(filter(None, anew))} and random "
+        "numbers begin anew. A checkpoint saved without save_only_model goes on as if the run had never stopped."
+    )
+    run.due = list(saved.about.get("due", []))
+    restore_adapters(run, saved)
 
 
 def restore_adapters(run: Run, saved: Saved) -> None:

@@ -339,12 +339,12 @@ def finish(run: Run) -> None:
         )
 
 
-def save_model(trainer: Trainer, output_dir: str | None) -> None:
-    """Write the weights, configuration and tokenizer, on the process that writes."""
+def save_model(trainer: Trainer, output_dir: str | None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+    """Write the weights, or others given for them, configuration and tokenizer, on the process that writes."""
     place = Path(output_dir if output_dir is not None else trainer.args.output_dir or ".")
     if trainer.args.should_save and not (trainer.is_in_train and (place / folder.MANIFEST).exists()):
         with averaged(trainer):
-            weights.save_model(trainer.model, place, processor_of(trainer))
+            weights.save_model(trainer.model, place, processor_of(trainer), state_dict)
         save_arguments(trainer, place)
 
 

@@ -26,7 +26,7 @@ class Seq2SeqTrainer(Trainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._generation: dict[str, Any] = {}
+        self._gen_kwargs: dict[str, Any] = {}
         chosen = getattr(self.args, "generation_config", None)
         if chosen is not None:
             self.model.generation_config = self.load_generation_config(chosen)
@@ -60,7 +60,7 @@ class Seq2SeqTrainer(Trainer):
         **gen_kwargs: Any,
     ) -> dict[str, float]:
         """Evaluate; `gen_kwargs` (max_length, num_beams, ...) go to `generate`."""
-        self._generation = self._settings(gen_kwargs)
+        self._gen_kwargs = self._settings(gen_kwargs)
         return evaluation.evaluate(self, eval_dataset, ignore_keys, metric_key_prefix, **gen_kwargs)
 
     def predict(
@@ -71,7 +71,7 @@ class Seq2SeqTrainer(Trainer):
         **gen_kwargs: Any,
     ) -> PredictionOutput:
         """Predict; `gen_kwargs` (max_length, num_beams, ...) go to `generate`."""
-        self._generation = self._settings(gen_kwargs)
+        self._gen_kwargs = self._settings(gen_kwargs)
         return super().predict(test_dataset, ignore_keys, metric_key_prefix)
 
     def prediction_step(
@@ -96,7 +96,7 @@ class Seq2SeqTrainer(Trainer):
         decoder_only = not getattr(self.model.config, "is_encoder_decoder", False) and "input_ids" in moved
         kept = left_padded(moved, self._pad_token) if decoder_only else prompts_of(moved)
         with torch.no_grad(), self.compute_loss_context_manager():
-            settings = compat.sound_beams(model, {**self._generation, **gen_kwargs})
+            settings = compat.sound_beams(model, {**self._gen_kwargs, **gen_kwargs})
             tokens = model.generate(**kept, **settings)  # type: ignore[operator]
         labels = moved.get("labels")
         config = model.generation_config

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from trainwright.data.loader import InOrder
+from trainwright.engine.losses import is_of
+
 if TYPE_CHECKING:
     from trainwright.engine.trainer import Trainer
 
@@ -48,7 +51,10 @@ def tell_what_is_never_called(trainer: Trainer) -> None:
 def own_sampler(trainer: Trainer, name: str, dataset: Any) -> Any:
     """Return the sampler that an override of `_get_train_sampler` or `_get_eval_sampler` gives; None for ours."""
     method = getattr(trainer, name)
-    return method(dataset) if inspect.signature(method).parameters else method()
+    if is_of(method, "trainwright"):
+        return None
+    sampler = method(dataset) if inspect.signature(method).parameters else method()
+    return None if type(sampler) is InOrder else sampler
 
 
 def set_signature_columns(trainer: Trainer) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import FrozenInstanceError, is_dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -39,15 +38,17 @@ from trainwright.engine import results as files
 from trainwright.engine import training as runs
 from trainwright.engine.ema import Ema
 from trainwright.engine.meters import Records
+from trainwright.engine.private import PrivateNames
 from trainwright.engine.run import Run
 from trainwright.engine.wiring import assemble, old_names, own_arguments
+from trainwright.errors import as_raised
 from trainwright.optim.optimizers import optimizer_class
 from trainwright.parallel.precision import Precision
 from trainwright.parallel.strategy import Strategy
 from trainwright.state import EvalLoopOutput, PredictionOutput, TrainerControl, TrainerState, TrainOutput
 
 
-class Trainer:
+class Trainer(PrivateNames):
     """Trains, evaluates and predicts with a PyTorch model.
 
     Override in a subclass: `compute_loss`, `training_step`, `prediction_step`, `evaluation_loop`, `evaluate`, `log`,
@@ -163,6 +164,7 @@ class Trainer:
 
     # ---- training
 
+    @as_raised
     def train(
         self,
         resume_from_checkpoint: str | bool | None = None,
@@ -179,12 +181,9 @@ class Trainer:
         if self.model_init is not None:
             runs.fresh_model(self, trial)
         wanted = resume_from_checkpoint
-        try:
-            with job.of_training(self.args, self.callback_handler) as timesheet:
-                wanted = job.resume_by_itself(self.run_folder) if wanted is None else wanted
-                return runs.train(self, wanted, ignore_keys_for_eval, timesheet)
-        except FrozenInstanceError as error:  # contextlib's, in place of an exception that is a frozen dataclass
-            raise (error.__context__ if is_dataclass(error.__context__) else error) from None
+        with job.of_training(self.args, self.callback_handler) as timesheet:
+            wanted = job.resume_by_itself(self.run_folder) if wanted is None else wanted
+            return runs.train(self, wanted, ignore_keys_for_eval, timesheet)
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: float | None = None) -> torch.Tensor:
         """Run forward and backward of a micro-batch; return its share of the step's loss, detached."""
@@ -272,14 +271,6 @@ class Trainer:
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
         """Return the loader of the batches to predict."""
         return loading.evaluation_dataloader(self, test_dataset, "test data")
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        """Return a sampler in place of the order that the arguments say; None here, a sampler in an override."""
-        return None
-
-    def _get_eval_sampler(self, eval_dataset: Any) -> Any:
-        """Return a sampler of an evaluation set; None here, a sampler in an override."""
-        return None
 
     def num_examples(self, dataloader: Any) -> int:
         """Return the number of rows behind a loader."""

@@ -32,12 +32,13 @@ class Answer:
     """What a loss, and every number recorded beside it, is with the number of items and with twice that.
 
     Attributes:
-        loss: the two losses.
+        once, twice: the two losses.
         close: the relative difference that is none.
         recorded: the two values of each number, by name.
     """
 
-    loss: tuple[float, float]
+    once: float
+    twice: float
     close: float
     recorded: dict[str, tuple[float, float]]
 
@@ -66,7 +67,7 @@ def settle(run: Run, work: Work) -> None:
     run.entries_known = all(name in records.kinds for answer in answers for name in answer.recorded)
     if not unknown:
         return
-    rules = [rule_by(*answer.loss, answer.close, work.total) for answer in answers]
+    rules = [rule_by(answer.once, answer.twice, answer.close, work.total) for answer in answers]
     trainer.rule = next((rule for rule in rules if rule is not Rule.UNKNOWN), Rule.UNKNOWN)
     if trainer.rule is Rule.MEAN:
         work.items = [0 if repeat else 1 for repeat in work.repeats]
@@ -120,7 +121,7 @@ def ask(run: Run, work: Work) -> Answer | None:
     if not work.items[0] or loss is None or half is None:
         return None
     both = {name: (value, half_recorded[name]) for name, value in recorded.items() if name in half_recorded}
-    return Answer((float(loss), float(half)), _CLOSE[2 if loss.dtype.itemsize < 4 else 4], both)
+    return Answer(float(loss), float(half), _CLOSE[2 if loss.dtype.itemsize < 4 else 4], both)
 
 
 def _loss_without_traces(run: Run, work: Work, num_items: float) -> tuple[torch.Tensor | None, dict[str, float]]:

@@ -7,10 +7,11 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
 
-from trainwright.errors import JobError
+from trainwright.errors import JobError, as_raised, raise_as_it_was
 from trainwright.jobs import boards, datasets, places, tracking, values
 from trainwright.jobs import params as parameters
 from trainwright.jobs.callback import JobCallback, SilentCallback
@@ -58,6 +59,7 @@ class TrainerJob:
         """
 
         def decorate(function: Function) -> Function:
+            @as_raised
             @functools.wraps(function)
             def run(*args: Any, **kwargs: Any) -> Any:
                 with self._job(function, (progress_start, progress_end), wandb_project_name, manual_logging) as ended:
@@ -76,8 +78,13 @@ class TrainerJob:
         def decorate(function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
             @functools.wraps(function)
             async def run(*args: Any, **kwargs: Any) -> Any:
-                with self._job(function, (progress_start, progress_end), wandb_project_name, manual_logging) as ended:
-                    return ended(await function(*args, **kwargs))
+                try:
+                    with self._job(
+                        function, (progress_start, progress_end), wandb_project_name, manual_logging
+                    ) as ended:
+                        return ended(await function(*args, **kwargs))
+                except FrozenInstanceError as error:
+                    raise_as_it_was(error)
 
             return run
 

@@ -13,6 +13,8 @@ from trainwright.batch import IGNORED
 
 _INPUTS = {"input_ids", "attention_mask", "labels"}
 FLAT_INPUTS = {"input_ids", "labels", "position_ids", "use_cache"}
+KERNEL_INPUTS = {"cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx"}
+"""What kernels are told of the documents besides their positions, which say the same."""
 
 
 @dataclass(frozen=True)
@@ -56,21 +58,22 @@ def flattened(inputs: Mapping[str, Any]) -> Flat | None:
 
 
 def _known(inputs: Mapping[str, Any]) -> Flat:
-    """Return a batch whose documents begin where its positions are 0."""
+    """Return a batch whose documents begin where its positions begin anew."""
     positions = inputs["position_ids"]
-    return Flat(inputs["input_ids"], positions, inputs["labels"], _lengths(positions))
+    return Flat(inputs["input_ids"], positions, inputs["labels"], document_lengths(positions))
 
 
-def _lengths(positions: torch.Tensor) -> list[int]:
-    """Return the tokens of every document; positions of shape (1, tokens)."""
-    starts = (positions[0] == 0).nonzero().squeeze(1).tolist()
+def document_lengths(positions: torch.Tensor) -> list[int]:
+    """Return the tokens of every document; positions of shape (1, tokens), counting from any number in each."""
+    begins = positions[0, 1:] != positions[0, :-1] + 1
+    starts = [0, *(begins.nonzero().squeeze(1) + 1).tolist()]
     ends = [*starts[1:], positions.shape[1]]
     return [b - a for a, b in zip(starts, ends, strict=True)]
 
 
 def padded_documents(inputs: Mapping[str, Any], pad_token_id: int) -> dict[str, Any]:
     """Return a flat batch as padded rows, one for each document; shape (documents, longest)."""
-    lengths = _lengths(inputs["position_ids"])
+    lengths = document_lengths(inputs["position_ids"])
     filler = {"input_ids": pad_token_id, "labels": IGNORED, "attention_mask": 0}
     columns = {"attention_mask": torch.ones_like(inputs["input_ids"])}
     columns |= {name: inputs[name] for name in ("input_ids", "labels") if name in inputs}
