@@ -16,6 +16,7 @@ from torch.nn import functional
 import trainwright
 from tests import tiny
 from trainwright import ConfigError, DataError, Trainer, TrainingArguments
+from trainwright.data.collate import default_data_collator
 from trainwright.models.inspect import shifts_labels
 
 ROWS = 12
@@ -431,6 +432,39 @@ def test_a_dict_of_losses_is_minimised_by_its_loss_and_logged(tmp_path):
     for entry in entries:
         assert entry["half"] == pytest.approx(entry["loss"] / 2, rel=1e-5)
     assert trainer.evaluate()["eval_loss"] > 0
+
+
+def test_the_loss_of_ctc_is_a_mean_over_rows(tmp_path):
+    def model():
+        torch.manual_seed(0)
+        config = transformers.Wav2Vec2Config(
+            vocab_size=8, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+            pad_token_id=0, conv_dim=(8, 8), conv_kernel=(8, 4), conv_stride=(4, 4), num_conv_pos_embeddings=4,
+            layerdrop=0.0,
+            num_conv_pos_embedding_groups=2, num_feat_extract_layers=2, apply_spec_augment=False, hidden_dropout=0.0,
+            attention_dropout=0.0, activation_dropout=0.0, feat_proj_dropout=0.0, final_dropout=0.0,
+            ctc_loss_reduction="mean",
+        )  # fmt: skip
+        return transformers.Wav2Vec2ForCTC(config).double()
+
+    numbers = torch.Generator().manual_seed(0)
+    rows = [
+        {
+            "input_values": torch.randn(200, generator=numbers, dtype=torch.float64),
+            "labels": torch.tensor([1 + i % 3, 4, 5 + i % 2, 7])[: 1 + i % 4].tolist() + [-100] * (3 - i % 4),
+        }
+        for i in range(12)
+    ]
+    runs = []
+    for micro in (12, 4, 3):
+        trainer = Trainer(model(), arguments(tmp_path, micro, steps=3, per_device_eval_batch_size=5), None, rows, rows)
+        runs.append((parameters(trainer), trainer.evaluate()["eval_loss"]))
+    one, batch = runs[0], default_data_collator(rows)
+    for values, loss in runs[1:]:
+        assert (values - one[0]).abs().max() < CLOSE
+        assert loss == pytest.approx(one[1], abs=1e-6)
+    with torch.no_grad():
+        assert float(trainer.model.eval()(**batch).loss) == pytest.approx(one[1], abs=1e-6)
 
 
 class Terms(Trainer):

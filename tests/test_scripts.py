@@ -10,7 +10,7 @@ import transformers
 import yaml
 
 import trainwright
-from tests.scripts import answer, classify, language, media, sequence
+from tests.scripts import answer, batches, classify, language, media, sequence
 
 SCRIPTS = {
     "causal language model": language.main,
@@ -22,6 +22,11 @@ SCRIPTS = {
     "translation": partial(sequence.main, task="translation"),
     "image classification": media.of_pictures,
     "speech classification": media.of_sounds,
+    "pictures with texts": batches.of_pairs,
+    "speech recognition": batches.of_speech,
+    "multiple choice": batches.of_choices,
+    "object detection": batches.of_boxes,
+    "written answers": batches.of_written_answers,
 }
 COMMAND = (
     "--do_train --do_eval --max_steps 4 --per_device_train_batch_size 4 --learning_rate 1e-3 --logging_steps 1 "
@@ -36,6 +41,11 @@ MORE = {
     "translation": "--predict_with_generate --generation_max_length 6",
     "image classification": "--remove_unused_columns False",
     "speech classification": "--remove_unused_columns False --do_predict",
+    "pictures with texts": "--remove_unused_columns False --gradient_accumulation_steps 2",
+    "speech recognition": "--do_predict --eval_strategy steps --eval_steps 3",
+    "multiple choice": "--do_predict",
+    "object detection": "--eval_strategy steps --eval_steps 3",
+    "written answers": "--predict_with_generate --eval_strategy steps --eval_steps 3",
 }
 FLOAT32 = 1e-4  # and what transformers logs has four decimals
 LOOSER = {

@@ -236,6 +236,25 @@ def test_new_tokens_grow_the_embeddings(place, tmp_path, kwargs):
     assert trainer.model.config.vocab_size == 322
 
 
+@installed.true_mean
+@pytest.mark.parametrize("use_peft", [False, True])
+def test_new_tokens_are_those_of_every_engine(place, tmp_path, use_peft):
+    pytest.importorskip("trl", reason="trl is not installed")
+    losses = {}
+    for engine in ("SFT", "TRL_SFT", "HF"):
+        (tmp_path / engine).mkdir()
+        more = {"trainer_type": engine, "use_peft": use_peft, "logging_steps": 1, "learning_rate": 0.01}
+        trainer = build(grown(place, tmp_path / engine, **more)).trainer
+        start = trainer.model.get_input_embeddings().weight.detach().clone()
+        trainer.train()
+        after = trainer.model.get_input_embeddings()(torch.tensor([320, 321])).detach()
+        assert not torch.equal(after, start[320:322])
+        losses[engine] = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert len(losses["SFT"]) == 4
+    for engine in ("TRL_SFT", "HF"):
+        assert losses[engine] == pytest.approx(losses["SFT"], abs=1e-4), engine
+
+
 @pytest.mark.parametrize("tied", [False, True])
 def test_new_tokens_are_trained_and_saved_with_adapters(place, tmp_path, tied):
     from peft import PeftModel

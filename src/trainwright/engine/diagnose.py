@@ -14,7 +14,7 @@ import torch
 
 from trainwright.batch import IGNORED
 from trainwright.errors import DataError, TrainwrightError
-from trainwright.models.inspect import base_model, limits
+from trainwright.models.inspect import base_model, has_table_of, limits
 
 if TYPE_CHECKING:
     from trainwright.engine.trainer import Trainer
@@ -47,7 +47,7 @@ def fault(trainer: Trainer, batch: Any, error: Exception) -> str | None:
         _wrong_keywords(trainer, batch, error)
         or _no_whole_numbers(trainer, batch, error)
         or _tokens_out_of_range(batch, sizes)
-        or _too_long(batch, sizes)
+        or _too_long(trainer.model, batch, sizes)
         or _labels_out_of_range(trainer, batch, sizes)
     )
 
@@ -102,11 +102,11 @@ def _tokens_out_of_range(batch: Mapping[str, Any], sizes: dict[str, int]) -> str
     return None
 
 
-def _too_long(batch: Mapping[str, Any], sizes: dict[str, int]) -> str | None:
+def _too_long(model: torch.nn.Module, batch: Mapping[str, Any], sizes: dict[str, int]) -> str | None:
     tokens = batch.get("input_ids")
     if "positions" in sizes and isinstance(tokens, torch.Tensor) and tokens.ndim > 1:
         length = tokens.shape[1]
-        if length > sizes["positions"]:
+        if length > sizes["positions"] and has_table_of(model, sizes["positions"]):
             return (
                 f"the sequences have {length} tokens, but the model has {sizes['positions']} positions. Truncate them: "
                 f"tokenizer(..., truncation=True, max_length={sizes['positions']})."

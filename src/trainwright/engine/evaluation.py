@@ -267,7 +267,8 @@ def prediction_step(
 ) -> tuple[Any, Any, Any]:
     """Return (loss, logits, labels) of a batch, detached; see `Trainer.prediction_step`."""
     labels, items = labels_of(inputs, trainer.label_names), trainer.objective.count(inputs)
-    has_loss = labels is not None or trainer.can_return_loss or trainer.has_own_loss
+    asked_for = isinstance(inputs, Mapping) and bool(inputs.get("return_loss"))  # by a collator, as for CLIP
+    has_loss = labels is not None or trainer.can_return_loss or trainer.has_own_loss or asked_for
     with_logits = not loss_only or overrides_loss(trainer)
     if has_loss and not with_logits:
         fusing.before_loss(trainer, inputs)

@@ -186,6 +186,7 @@ def describe_model(trainer: Trainer) -> None:
         trainer.compute_loss_func,
         smoothing,
         needs_labels=bool(getattr(config, "is_encoder_decoder", False)),
+        per_row=trainer.compute_loss_func is None and models.loss_is_of_rows(model),
     )
     move_parts(trainer.objective, trainer.strategy.device)
 

@@ -104,6 +104,15 @@ def shifts_labels(model: nn.Module) -> bool:
     return _SHIFTED.search(source) is not None or (_NAMED_LOSS in source and (causal or kind not in LOSS_MAPPING))
 
 
+def loss_is_of_rows(model: nn.Module) -> bool:
+    """Whether the model's own loss is a mean over rows, though its labels are classes: that of CTC, where a row's loss
+    is one number for its whole sequence (Graves et al. 2006)."""
+    try:
+        return "ctc_loss" in inspect.getsource(type(base_model(model)).forward)
+    except (OSError, TypeError):
+        return False
+
+
 def _source_of_loss(kind: type) -> str | None:
     """Return the source of the `forward` that computes a class's loss; None where none is seen to."""
     for one in kind.__mro__:
@@ -127,7 +136,7 @@ def cache_names(model: nn.Module) -> tuple[str, ...]:
 
 def limits(model: nn.Module) -> dict[str, int]:
     """Return what the model's configuration says of sizes: vocabulary, positions, labels; what it does not say is
-    left out."""
+    left out, as what it says is unlimited (XLNet's -1 positions)."""
     config: Any = getattr(base_model(model), "config", None)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     found = {}
@@ -137,9 +146,15 @@ def limits(model: nn.Module) -> dict[str, int]:
         "labels": ("num_labels",),
     }.items():
         value = next((getattr(text, name) for name in names if isinstance(getattr(text, name, None), int)), None)
-        if value is not None:
+        if value is not None and value > 0:
             found[limit] = value
     return found
+
+
+def has_table_of(model: nn.Module, size: int) -> bool:
+    """Whether a model has an embedding of that many positions, or a few more: others compute any number of them."""
+    sizes = [part.num_embeddings for part in model.modules() if isinstance(part, nn.Embedding)]
+    return any(size <= one <= size + 2 for one in sizes)  # BART and OPT have 2 more
 
 
 def parameter_count(model: nn.Module, trainable_only: bool = False) -> int:

@@ -34,6 +34,7 @@ class ModelLoss:
         label_smoothing: share of the target probability spread over all classes.
         needs_labels: whether the model makes its decoder's inputs from the labels.
         fused: computes a causal language model's loss without its logits.
+        per_row: whether the model's loss is a mean over rows, whatever its labels are.
         token_metrics: whether the fused loss brings token accuracy and entropy, by TRL's names.
     """
 
@@ -43,6 +44,7 @@ class ModelLoss:
     label_smoothing: float = 0.0
     needs_labels: bool = False
     fused: FusedLoss | None = None
+    per_row: bool = False
     token_metrics: bool = False
 
     def model_inputs(self, batch: Any) -> Any:
@@ -51,7 +53,7 @@ class ModelLoss:
 
     def count(self, batch: Any) -> int:
         """Return the number of items that this batch's loss is a mean over."""
-        return count_targets(batch, self.label_names, self.shifted)
+        return row_count(batch) if self.per_row else count_targets(batch, self.label_names, self.shifted)
 
     def loss(self, model: nn.Module, inputs: Any, num_items: float | None, wants_outputs: bool) -> tuple[Any, Any]:
         """Return this batch's share of the loss, a scalar, and the model's outputs, None where they are not wanted.
@@ -92,7 +94,7 @@ class ModelLoss:
 
     def _share(self, mean: torch.Tensor, inputs: Any, num_items: float) -> torch.Tensor:
         """Return mean × own items / items of the step; counted on the device, which is not waited for."""
-        targets = targets_of(inputs, self.label_names, self.shifted)
+        targets = None if self.per_row else targets_of(inputs, self.label_names, self.shifted)
         if targets is not None:
             return mean * targets.sum() / num_items
         rows = row_count(inputs)

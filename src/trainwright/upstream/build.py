@@ -16,7 +16,7 @@ from trainwright.data import sources
 from trainwright.data.formats import canonical
 from trainwright.errors import ConfigError
 from trainwright.models.adapters import add_adapters, quantization
-from trainwright.models.load import freeze, load_model
+from trainwright.models.load import freeze, grow, load_model
 from trainwright.randomness import set_seed
 from trainwright.tasks.language.build import collator
 from trainwright.tasks.language.holder import Holder
@@ -133,9 +133,10 @@ def trl_options(options: Any) -> dict[str, Any]:
 def _model(config: TrainingConfig, tokenizer: Any) -> Any:
     set_seed(config.training.seed)
     model = load_model(config.model, tokenizer, quantization(config.peft))
+    new_tokens = grow(model, tokenizer, config.model)
     freeze(model, config.model.freeze_layers)
     if config.training.use_peft:
-        return add_adapters(model, config.peft, config.model.adapter_model, False)
+        return add_adapters(model, config.peft, config.model.adapter_model, False, new_tokens)
     return model
 
 
