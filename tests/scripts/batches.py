@@ -14,6 +14,8 @@ from transformers import (
     CLIPConfig,
     CLIPModel,
     DataCollatorForMultipleChoice,
+    PretrainedConfig,
+    PreTrainedModel,
     Wav2Vec2Config,
     Wav2Vec2ForCTC,
 )
@@ -112,12 +114,13 @@ def of_choices(library: Any, command: list[str]) -> dict[str, float]:
     return finish(trainer, args, last, rows, prediction=rows, tasks="multiple-choice")
 
 
-class Detector(nn.Module):
+class Detector(PreTrainedModel):
     """Finds as many boxes as a picture has; its outputs begin with a dictionary, as those of transformers' do."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(PretrainedConfig())
         self.boxes = nn.Linear(48, 8)
+        self.post_init()
 
     def forward(self, pixel_values: torch.Tensor, labels: Any = None) -> dict[str, Any]:
         """Return the mean distance of the boxes, and the boxes; shape (pictures, 2, 4)."""
