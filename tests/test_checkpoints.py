@@ -257,8 +257,9 @@ def test_a_checkpoint_of_the_model_alone_goes_on_with_a_new_optimizer(tmp_path, 
     more |= {"eval_strategy": "steps", "eval_steps": 10} if plateau else {"warmup_steps": 2}
 
     def trained(folder, resume=False, **changes):
-        trainer = made(folder, tiny.tokens(30), **more, **changes)
-        trainer.eval_dataset = tiny.tokens(4)
+        settings = {"per_device_train_batch_size": 4, "max_steps": 8, "save_steps": 5, "disable_tqdm": True, **more}
+        args = TrainingArguments(str(folder), use_cpu=True, **settings, **changes)
+        trainer = Trainer(tiny.llama(), args, None, tiny.tokens(30), tiny.tokens(4))
         trainer.train(resume_from_checkpoint=resume)
         return trainer, [(e["step"], e["learning_rate"], e["loss"]) for e in trainer.state.log_history if "loss" in e]
 
