@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from operator import itemgetter
 
 import datasets
 import numpy as np
@@ -193,7 +194,7 @@ def rules():
 
 def test_a_stream_is_packed_like_a_dataset():
     table = datasets.Dataset.from_list(tiny.rows_of("text", 1300))
-    packed = PackedRows(prepare(table, rules(), None, "data").rows, "bfd", 96)
+    packed = PackedRows(prepare({"a": (table, rules())}, itemgetter(0), None, "data").rows, "bfd", 96)
     streamed = list(BlockStream(table.to_iterable_dataset(), rules(), ("bfd", 96), 0, 0))
     assert len(streamed) == len(packed)
     assert all(torch.equal(row["input_ids"], packed[i]["input_ids"]) for i, row in enumerate(streamed))

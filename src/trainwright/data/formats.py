@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any
 
+from trainwright.data.messages import message_of
 from trainwright.errors import DataError, did_you_mean
 
 
@@ -21,8 +22,10 @@ class Format(Enum):
 
 
 _KNOWN = ("text", "prompt", "completion", "messages", "conversations", "chosen", "rejected", "input_ids")
-_ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "chatgpt": "assistant", "model": "assistant"}
+LEARNED_FROM = (*_KNOWN, "labels", "completion_mask", "assistant_masks", "tools", "chat_template_kwargs")
+"""Columns that decide what is learned of a row."""
 _CHAT_COLUMNS = ("prompt", "completion", "chosen", "rejected", "messages")
+_NOT_TEXT = ("image", "images", "video", "videos", "audio", "audios")
 
 
 def format_of(columns: Sequence[str], text_column: str = "text") -> Format:
@@ -75,14 +78,19 @@ def canonical(row: Mapping[str, Any], number: int) -> dict[str, Any]:
         number: of the row, for messages.
 
     Raises:
-        DataError: a message without role or content, a weight that is neither 0 nor 1, tools that are not JSON.
+        DataError: a message that cannot be (`message_of`), tools that are not JSON, images or sounds.
     """
     new = {name: value for name, value in row.items() if value is not None}
+    seen = [name for name in _NOT_TEXT if name in new and not (isinstance(new[name], list | str) and not new[name])]
+    if seen and "input_ids" not in new:
+        raise DataError(
+            f"Row {number} has '{seen[0]}', and only text can be learned from. Leave the row, or the column, out."
+        )
     if "conversations" in new and "messages" not in new:
         new["messages"] = new.pop("conversations")
     for name in _CHAT_COLUMNS:
         if is_chat(new.get(name)):
-            new[name] = [_message(one, name, number) for one in new[name]]
+            new[name] = [message_of(one, name, number) for one in new[name]]
     if new.get("tools") == "":
         del new["tools"]  # an empty cell of a CSV file
     if isinstance(new.get("tools"), str):
@@ -91,32 +99,6 @@ def canonical(row: Mapping[str, Any], number: int) -> dict[str, Any]:
         except json.JSONDecodeError as error:
             raise DataError(f"Row {number}: 'tools' is a text, but not JSON: {error}.") from None
     return new
-
-
-def _message(given: Mapping[str, Any], column: str, number: int) -> dict[str, Any]:
-    message = {name: value for name, value in given.items() if value is not None}
-    if "from" in message:
-        role = message.pop("from")
-        message["role"] = _ROLES.get(role, role)
-    if "value" in message:
-        message["content"] = message.pop("value")
-    if "role" not in message or not ("content" in message or "tool_calls" in message):
-        raise DataError(
-            f"Row {number}: a message in '{column}' has the keys {', '.join(given)}; it needs 'role' and 'content' "
-            "(or 'from' and 'value')."
-        )
-    message.setdefault("content", "")
-    if message.get("weight", 1) not in (0, 1) or message.get("train", True) not in (True, False):
-        raise DataError(
-            f"Row {number}: a message in '{column}' has weight {message.get('weight')!r} and train "
-            f"{message.get('train')!r}; a turn is learned (weight 1, train true) or it is not (weight 0, train false)."
-        )
-    return message
-
-
-def is_muted(message: Mapping[str, Any]) -> bool:
-    """Whether a message says of itself that it is not learned: OpenAI's and Mistral's `weight: 0`, `train: false`."""
-    return not message.get("weight", 1) or not message.get("train", True)
 
 
 def of_one_kind(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ template and settings."""
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,11 @@ import numpy as np
 
 from trainwright import __version__
 from trainwright.data.formats import Format
-from trainwright.data.token_rows import PAIR_COLUMNS, ROW_COLUMNS, TokenRows
+from trainwright.data.token_rows import PAIR_COLUMNS, ROW_COLUMNS, TokenRows, places_of
 from trainwright.data.tokenize import TextRules
 from trainwright.errors import DataError
 
-_VERSION = f"{__version__}/2"  # of what tokenising makes of a row
+_VERSION = f"{__version__}/3"  # of what tokenising makes of a row
 _NAMED = 5
 _LOW = 1000  # rows below which more processes cost more than they save
 
@@ -56,22 +57,25 @@ class Prepared:
         return said
 
 
-def prepare(table: Any, rules: TextRules, processes: int | None, what: str) -> Prepared:
-    """Return the rows of a `datasets.Dataset` as tokens.
+def prepare(
+    tables: Mapping[str, tuple[Any, TextRules]], mix: Callable[[list[Any]], Any], processes: int | None, what: str
+) -> Prepared:
+    """Return the rows of some datasets as tokens, each by its own rules, and then as one.
 
     Args:
-        table: rows of text.
-        rules: how they are tokenised.
+        tables: by name, rows of text and how they are tokenised.
+        mix: of tables with the same columns one.
         processes: that do the work, or None for one.
         what: which data, for messages and the progress bar.
 
     Raises:
         DataError: there is no row, or none with a target.
     """
-    if len(table) == 0:
+    if not any(len(table) for table, _ in tables.values()):
         raise DataError(f"The {what} is empty: it has no row.")
-    made = _tokenised(table, rules, processes, what)
-    cut = made.data.column("cut").to_numpy()
+    made = mix([_named(name, len(tables), *one, processes, what) for name, one in tables.items()])
+    rules = next(iter(tables.values()))[1]
+    cut = made.data.column("cut").to_numpy()[places_of(made)]
     columns = PAIR_COLUMNS if rules.format is Format.PREFERENCE else ROW_COLUMNS
     everything = TokenRows(made, columns)
     targets = _targets(everything)
@@ -84,6 +88,14 @@ def prepare(table: Any, rules: TextRules, processes: int | None, what: str) -> P
     rows = TokenRows(made, columns, np.flatnonzero(learned))
     rows.know(targets[..., learned], int((cut > 0).sum()), rules.part)
     return Prepared(rows, int((cut > 0).sum()), int(cut.sum()), np.flatnonzero(~learned))
+
+
+def _named(name: str, count: int, table: Any, rules: TextRules, processes: int | None, what: str) -> Any:
+    """Return a tokenised table; a mistake in it is told with its name, where there are several."""
+    try:
+        return _tokenised(table, rules, processes, what)
+    except DataError as error:
+        raise (DataError(f"'{name}': {error}") if count > 1 else error) from error.__cause__
 
 
 def _tokenised(table: Any, rules: TextRules, processes: int | None, what: str) -> Any:
@@ -132,7 +144,8 @@ def fingerprint(table: Any, rules: TextRules) -> str:
         table._fingerprint,
         backend.to_str() if backend is not None else repr(sorted(tokenizer.get_vocab().items())),
         repr(getattr(tokenizer, "chat_template", None)),
-        repr(tokenizer.eos_token),
+        repr(sorted(tokenizer.special_tokens_map.items())),  # templates write them
+        repr((type(tokenizer).__name__, getattr(tokenizer, "split_special_tokens", None))),
         repr((rules.format, rules.max_length, rules.text_column, rules.completion_only, rules.assistant_only)),
         repr((rules.final_turn_only, rules.template_settings)),
     ]

@@ -7,6 +7,7 @@ from typing import Any
 
 from trainwright.config.schema import DatasetParams, DatasetSplitParams
 from trainwright.data import files, splits
+from trainwright.data.formats import LEARNED_FROM
 from trainwright.data.python_source import python_source
 from trainwright.errors import DataError
 
@@ -17,19 +18,40 @@ _FORMATS = {
 
 
 def read(split: DatasetSplitParams, seed: int) -> Any:
-    """Return the rows of a split: a `datasets.Dataset`, or an IterableDataset where it is a stream.
+    """Return the raw rows of a split, its datasets mixed: a `datasets.Dataset`, or an IterableDataset for a stream.
+
+    Raises:
+        DataError: something cannot be read, or the datasets have not the same columns to learn from.
+    """
+    return mix(_alike(read_parts(split, seed), names_of(split)), split, seed)
+
+
+def read_parts(split: DatasetSplitParams, seed: int) -> list[Any]:
+    """Return the raw rows of every dataset of a split.
 
     Args:
         split: the section.
-        seed: of shuffling and mixing, where the section has none.
+        seed: of shuffling, where the section has none.
 
     Raises:
-        DataError: something cannot be read, or the datasets do not fit together.
+        DataError: something cannot be read.
     """
-    parts = [_limited(read_one(one, split.stream), one, seed) for one in split.datasets]
+    return [_limited(read_one(one, split.stream), one, seed) for one in split.datasets]
+
+
+def names_of(split: DatasetSplitParams) -> list[str]:
+    """Return what the datasets of a split are called, for messages."""
+    return [str(one.dataset_path or one.dataset_name) for one in split.datasets]
+
+
+def mix(parts: list[Any], split: DatasetSplitParams, seed: int) -> Any:
+    """Return the datasets of a split, of the same columns, as one: one after another, or drawn by their proportions.
+
+    Args:
+        seed: of drawing, where the section has none.
+    """
     if len(parts) == 1:
         return parts[0]
-    parts = _alike(parts, [str(one.dataset_path or one.dataset_name) for one in split.datasets])
     proportions = [one.mixture_proportion for one in split.datasets]
     import datasets
 
@@ -99,24 +121,41 @@ def local_files(split: DatasetSplitParams) -> list[str]:
 
 
 def _limited(rows: Any, one: DatasetParams, seed: int) -> Any:
-    """Return the rows that are wanted of a dataset: shuffled, and the first sample_count."""
+    """Return the rows that are wanted of a dataset: the first sample_count, which are all of them several times where
+    there are fewer; with `shuffle`, in another order each time round."""
+    import numpy as np
+
     stream = not hasattr(rows, "__len__")
+    seed = one.seed if one.seed is not None else seed
     if one.shuffle and not stream:  # a stream is shuffled where it is packed, where its place can be saved
-        rows = rows.shuffle(seed=one.seed if one.seed is not None else seed)
+        rows = rows.shuffle(seed=seed)
     if one.sample_count is None:
         return rows
-    return rows.take(one.sample_count) if stream else rows.select(range(min(one.sample_count, len(rows))))
+    if stream:
+        return rows.repeat(None).take(one.sample_count)
+    if len(rows) == 0:
+        return rows
+    rounds = range(-(-one.sample_count // len(rows)))
+    order = [
+        np.random.default_rng([seed, number]).permutation(len(rows)) if one.shuffle and number else np.arange(len(rows))
+        for number in rounds
+    ]
+    return rows.select(np.concatenate(order)[: one.sample_count])
 
 
 def _alike(parts: list[Any], names: list[str]) -> list[Any]:
     """Return datasets with the columns that all of them have.
 
     Raises:
-        DataError: they have none in common.
+        DataError: what is learned from is not in all of them.
     """
     columns = [list(part.column_names or next(iter(part))) for part in parts]
     shared = [name for name in columns[0] if all(name in other for other in columns)]
-    if not shared:
+    apart = {name for own in columns for name in own if name not in shared}
+    if not shared or apart & set(LEARNED_FROM):
         listed = "; ".join(f"'{name}' has {', '.join(own)}" for name, own in zip(names, columns, strict=True))
-        raise DataError(f"The datasets cannot be mixed, for they have no column in common: {listed}.")
-    return [part.select_columns(shared) for part in parts]
+        raise DataError(
+            f"The datasets cannot be mixed for a trainer of another library, for their columns differ: {listed}. Our "
+            "own trainers read each by its own columns."
+        )
+    return [part.select_columns(shared) for part in parts] if apart else parts

@@ -22,12 +22,16 @@ class TokenRows(Dataset):
         table: a `datasets.Dataset` with columns of int lists.
         columns: the columns that a row has.
         kept: numbers of the rows of the table that are used, in order; all when not given.
+
+    Attributes:
+        kept: where these rows lie in Arrow's table.
     """
 
     def __init__(self, table: Any, columns: tuple[str, ...] = ROW_COLUMNS, kept: np.ndarray | None = None) -> None:
         self.table = table
         self.columns = columns
-        self.kept = np.arange(len(table)) if kept is None else kept
+        places = places_of(table)
+        self.kept = places if kept is None else places[kept]
         self._parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] | None = None
         self._starts = np.zeros(1, dtype=np.int64)
         self._learned: np.ndarray | None = None
@@ -91,6 +95,12 @@ class TokenRows(Dataset):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_parts": None, "_learned": None}
+
+
+def places_of(table: Any) -> np.ndarray:
+    """Return where the rows of a `datasets.Dataset` lie in its Arrow table; int64, shape (rows,)."""
+    order = table._indices
+    return np.arange(len(table)) if order is None else order.column(0).to_numpy().astype(np.int64)
 
 
 def _view(chunk: Any) -> tuple[np.ndarray, np.ndarray]:

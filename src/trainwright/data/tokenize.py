@@ -12,7 +12,8 @@ from typing import Any
 
 from trainwright.batch import IGNORED
 from trainwright.data import chat
-from trainwright.data.formats import Format, canonical, is_chat, is_muted, of_one_kind, whole_numbers, with_prompt
+from trainwright.data.formats import Format, canonical, is_chat, of_one_kind, whole_numbers, with_prompt
+from trainwright.data.messages import is_muted
 from trainwright.errors import DataError
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -18,9 +20,9 @@ from trainwright.data import chat, sources
 from trainwright.data.blocks import BlockStream
 from trainwright.data.formats import Format, format_of, is_chat
 from trainwright.data.packing import PackedRows
-from trainwright.data.prepare import prepare
+from trainwright.data.prepare import features, prepare
 from trainwright.data.tokenize import TextRules
-from trainwright.errors import ConfigError
+from trainwright.errors import ConfigError, DataError
 from trainwright.models.load import known_token, load_tokenizer
 
 _SPECIAL = re.compile(r"<\|[^|<>\s]+\|>|<(?:start|end)_of_turn>|\[/?INST\]")
@@ -122,6 +124,21 @@ def columns_of(table: Any) -> list[str]:
     return list(table.column_names or next(iter(table)))
 
 
+def formats_of(parts: Sequence[Any], split: DatasetSplitParams, text_column: str) -> list[Format]:
+    """Return what every dataset of a split holds.
+
+    Raises:
+        DataError: nothing that can be learned from, or preferences in some alone.
+    """
+    found = [format_of(columns_of(table), text_column) for table in parts]
+    if len({one is Format.PREFERENCE for one in found}) > 1:
+        held = "; ".join(
+            f"'{name}' holds {one.value}" for name, one in zip(sources.names_of(split), found, strict=True)
+        )
+        raise DataError(f"Preferences are mixed with preferences alone: {held}.")
+    return found
+
+
 def load_text(config: TrainingConfig) -> Text:
     """Return tokenizer and data of a run.
 
@@ -129,19 +146,26 @@ def load_text(config: TrainingConfig) -> Text:
         ConfigError, DataError: something cannot be read, or does not fit.
     """
     seed = config.training.seed
-    table = sources.read(config.data.train, seed)
-    found = format_of(columns_of(table), options_of(config, SFTOptions).get("dataset_text_field", "text"))
+    column = options_of(config, SFTOptions).get("dataset_text_field", "text")
+    parts = sources.read_parts(config.data.train, seed)
+    formats = formats_of(parts, config.data.train, column)
+    found = next((one for one in formats if one is not Format.TEXT), Format.TEXT)
     kind = kind_of(config.training.trainer_type, found)
     options = checked_options(config, DPOOptions if kind is TrainerType.DPO else SFTOptions)
     tokenizer = tokenizer_of(config, options)
     rules = rules_of(config, kind, options, tokenizer, found)
     notes = [] if config.training.trainer_type is kind else [f"The data holds {found.value}, so this is {kind.name}."]
-    notes += notes_of_marks(rules, table)
-    train = rows_of(config, config.data.train, table, rules, options, "training data", notes)
+    by_own = [replace(rules, format=one) for one in formats]
+    for table, own in zip(parts, by_own, strict=True):
+        notes += [note for note in notes_of_marks(own, table) if note not in notes]
+    train = rows_of(config, config.data.train, parts, by_own, options, "training data", notes)
     evaluation = None
     if config.data.validation.datasets:
-        held_out = sources.read(config.data.validation, seed)
-        evaluation = rows_of(config, config.data.validation, held_out, rules, options, "validation data", notes)
+        held_out = sources.read_parts(config.data.validation, seed)
+        by_own = [replace(rules, format=one) for one in formats_of(held_out, config.data.validation, column)]
+        if any((own.format is Format.PREFERENCE) != (found is Format.PREFERENCE) for own in by_own):
+            raise DataError(f"The validation data holds {by_own[0].format.value}, but the training data {found.value}.")
+        evaluation = rows_of(config, config.data.validation, held_out, by_own, options, "validation data", notes)
     text = Text(kind, options, tokenizer, rules, train, evaluation, notes)
     warn_of_ends(text)
     return text
@@ -150,13 +174,17 @@ def load_text(config: TrainingConfig) -> Text:
 def rows_of(
     config: TrainingConfig,
     split: DatasetSplitParams,
-    table: Any,
-    rules: TextRules,
+    parts: list[Any],
+    rules: list[TextRules],
     options: Any,
     what: str,
     notes: list[str],
 ) -> Any:
     """Return a split as rows of tokens, packed where that is asked for.
+
+    Args:
+        parts: its datasets.
+        rules: how each is tokenised.
 
     Raises:
         DataError: there is nothing to learn from.
@@ -166,15 +194,22 @@ def rows_of(
     if packs and not training and options.eval_packing is False:
         packs = False
     packing = (options.packing_strategy, options.max_length) if packs else None
-    rules = replace(rules, max_length=None) if packs else rules  # packing cuts, or splits, by itself
+    longest = None if packs else options.max_length  # packing cuts, or splits, by itself
+    rules = [replace(own, max_length=longest) for own in rules]
+    seed = config.training.seed
     if split.stream:
-        if rules.format is Format.PREFERENCE:
+        if rules[0].format is Format.PREFERENCE:
             raise ConfigError("Preferences cannot be read as a stream yet; write data.train.stream: false.")
         shuffles = training and any(one.shuffle for one in split.datasets)
         buffer = max(one.shuffle_buffer_size for one in split.datasets) if shuffles else 0
-        return BlockStream(table, rules, packing, buffer, config.training.seed, sources.local_files(split))
-    prepared = prepare(table, rules, processes_of(config, split, options), what)
-    notes += prepared.report(rules.max_length, what)
+        table, own = sources.mix(as_tokens(parts, rules), split, seed), rules[0]
+        own = own if len(parts) == 1 else replace(own, format=Format.TOKENS)
+        return BlockStream(table, own, packing, buffer, seed, sources.local_files(split))
+    names = [f"{number}: {name}" for number, name in enumerate(sources.names_of(split), 1)]
+    tables = dict(zip(names, zip(parts, rules, strict=True), strict=True))
+    mix = partial(sources.mix, split=split, seed=seed)
+    prepared = prepare(tables, mix, processes_of(config, split, options), what)
+    notes += prepared.report(longest, what)
     if packing is None:
         return prepared.rows
     packed = PackedRows(prepared.rows, *packing)
@@ -188,6 +223,16 @@ def rows_of(
     full = packed.lengths.sum() / (len(packed) * options.max_length)
     notes.append(f"The {what}: {len(prepared.rows)} rows packed into {len(packed)}, {full:.1%} full.")
     return packed
+
+
+def as_tokens(streams: list[Any], rules: list[TextRules]) -> list[Any]:
+    """Return streams of several datasets as rows of tokens, each by its own rules; one alone as it is."""
+    if len(streams) == 1:
+        return streams
+    return [
+        stream.map(own.row, with_indices=True, remove_columns=columns_of(stream), features=features(own))
+        for stream, own in zip(streams, rules, strict=True)
+    ]
 
 
 def processes_of(config: TrainingConfig, split: DatasetSplitParams, options: Any) -> int | None:

@@ -1,0 +1,105 @@
+"""Messages of every form are what they say: against transformers' rendering of the plain form."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.language import tiny_language as tiny
+from tests.language.test_formats import learned, text_of
+from trainwright import DataError
+from trainwright.data.formats import canonical
+
+QWEN = (
+    "{%- for m in messages %}{{- '<|im_start|>' + m.role + '\\n' }}{%- if m.tool_calls %}{%- for c in m.tool_calls %}"
+    '{%- if c.function is defined %}{%- set c = c.function %}{%- endif %}{{- \'<tool_call>\\n{"name": "\' + c.name + '
+    "'\", \"arguments\": ' }}{{- c.arguments | tojson }}{{- '}\\n</tool_call>' }}{%- endfor %}{%- else %}"
+    "{{- m.content }}{%- endif %}{{- '<|im_end|>\\n' }}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
+)
+ASKED = {"role": "user", "content": "the weather in Rome and then?"}
+ARGUMENTS = {"city": "Rome", "days": [1, 2.5], "unit": None}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tiny.make_place(tmp_path_factory.mktemp("messages"))
+
+
+def called(arguments):
+    function = {"name": "weather", "arguments": arguments}
+    return {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function", "function": function}]}
+
+
+CALLS = {
+    "a mapping": called(ARGUMENTS),
+    "JSON": called(json.dumps(ARGUMENTS)),
+    "JSON with spaces": called(json.dumps(ARGUMENTS, indent=2)),
+    "bare": {"role": "assistant", "tool_calls": [{"name": "weather", "arguments": json.dumps(ARGUMENTS)}]},
+    "a function call": {"role": "assistant", "content": "", "function_call": called(json.dumps(ARGUMENTS))
+                        ["tool_calls"][0]["function"]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("assistant_only", [False, True])
+@pytest.mark.parametrize("form", CALLS)
+def test_arguments_of_tool_calls_are_what_they_say(place, tmp_path, form, assistant_only):
+    rows = [{"messages": [ASKED, CALLS[form]]}, {"messages": [ASKED, called({"other": 1})]}]
+    if form == "a mapping":
+        rows.append({"messages": [ASKED, called("")]})
+    text = text_of(place, rows, tmp_path, {"assistant_only_loss": assistant_only}, model={"chat_template": QWEN})
+    plain = text.tokenizer.apply_chat_template([ASKED, called(ARGUMENTS)], tokenize=False)
+    assert '"arguments": {"city": "Rome", "days": [1, 2.5], "unit": null}' in plain
+    assert learned(text) == (plain.partition("assistant\n")[2] if assistant_only else plain)
+    if form == "a mapping":
+        assert '"arguments": {}' in learned(text, 2)  # OpenAI writes nothing where there are none
+
+
+@pytest.mark.parametrize(
+    "content",
+    [[{"type": "text", "text": "the cat "}, {"type": "text", "text": "sat"}], ["the cat ", "sat"],
+     [{"type": "input_text", "text": "the cat sat", "image_url": None}], [{"text": "the cat sat"}]],
+    ids=["parts", "texts", "OpenAI", "without a type"],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["messages", "completion", "preference"])
+def test_content_in_parts_is_their_text(place, tmp_path, content, kind):
+    def row(said):
+        answer = [{"role": "assistant", "content": said}]
+        prompt = [ASKED]
+        return {"messages": {"messages": prompt + answer}, "completion": {"prompt": prompt, "completion": answer},
+                "preference": {"prompt": prompt, "chosen": answer, "rejected": answer}}[kind]  # fmt: skip
+
+    found, wanted = (text_of(place, [row(said)], tmp_path, model={"chat_template": "chatml"}).train[0]
+                     for said in (content, "the cat sat"))  # fmt: skip
+    assert {name: values.tolist() for name, values in found.items()} == {
+        name: values.tolist() for name, values in wanted.items()
+    }
+
+
+REFUSED = {
+    "an image": ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "has a part of type 'image'"),
+    "an address": ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+                   "has a part of type 'image_url'; only text can be learned from"),
+    "a sound": ({"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "input_audio"}]}]},
+                "has a part of type 'input_audio'"),
+    "a mapping": ({"messages": [{"role": "user", "content": {"a": 1}}]}, "has content that is dict; a text, or parts"),
+    "a number in a part": ({"messages": [{"role": "user", "content": [{"type": "text", "text": 3}]}]}, "part of type"),
+    "a column": ({"messages": [ASKED], "images": ["a.png"]}, "Row 7 has 'images', and only text can be learned from"),
+    "a column beside text": ({"text": "a", "audio": {"path": "a.wav"}}, "Row 7 has 'audio'"),
+    "arguments": ({"messages": [called("{x")]}, "Row 7: the arguments of the call of 'weather' are a text, but not"),
+    "a list of arguments": ({"messages": [called("[1]")]}, "are '[1]'; a JSON object is expected"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_no_text_is_refused_by_name(name):
+    row, message = REFUSED[name]
+    with pytest.raises(DataError) as caught:
+        canonical(row, 7)
+    assert message in str(caught.value)
+
+
+def test_columns_of_images_that_hold_none_are_no_matter():
+    assert canonical({"messages": [ASKED], "images": [], "audio": None}, 0)["messages"] == [ASKED]
+    assert "images" in canonical({"input_ids": [1], "images": ["a.png"]}, 0)
