@@ -1,14 +1,17 @@
 # `make demo` and `make test` are all a newcomer needs; each creates .venv when it is not there.
 PYTHON ?= python3
 BIN := .venv/bin
+# `make demo` installs what the package itself needs; everything else adds what the tests need to the same environment.
 STAMP := .venv/.installed
+TEST_STAMP := .venv/.installed.test
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo test test-setup test-versions release-check check bench torture format clean
 
 demo: $(STAMP)
 	$(BIN)/trainwright demo
 
-test: $(STAMP) test-setup
+test: $(TEST_STAMP) test-setup
 	$(BIN)/python -m pytest
 
 # PostgreSQL and Chromium from Debian's packages, where root may install them; without them their tests are skipped.
@@ -27,33 +30,37 @@ test-setup:
 
 # Floor, pinned, newest and newest Python, an environment each in .versions; prints the table of docs/versions.md.
 # SETS=floor runs one of them.
-test-versions: $(STAMP)
+test-versions: $(TEST_STAMP)
 	$(BIN)/python -m tests.versions $(SETS)
 
 # Builds the packages, and tries the wheel in an empty environment: some minutes, and the network of the package index.
 release-check:
 	$(PYTHON) -m tests.release
 
-check: $(STAMP)
+check: $(TEST_STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -m "not slow and not ranks" --durations=5
 
-bench: $(STAMP)
+bench: $(TEST_STAMP)
 	$(BIN)/python -m benchmarks
 
-torture: $(STAMP)
+torture: $(TEST_STAMP)
 	$(BIN)/python -m tests.reliability.torture
 
-format: $(STAMP)
+format: $(TEST_STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 $(STAMP): pyproject.toml constraints.txt
 	test -d .venv || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(PIP) -e .
 	touch $(STAMP)
+
+$(TEST_STAMP): $(STAMP)
+	$(PIP) -e ".[dev]"
+	touch $(TEST_STAMP)
 
 clean:
 	rm -rf .venv .versions build dist

@@ -9,16 +9,20 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
-from trainwright import TrainerState
+from trainwright import DataError, TrainerState
+from trainwright.cli import plug
 from trainwright.cli.main import main
+from trainwright.tasks.code import functions, samples, twice
+from trainwright.tasks.code import text as texts
 
 SMALL = [
     "training.max_steps=6",
     "training.eval_steps=3",
     "training.save_steps=3",
-    "training.logging_steps=2",
+    "training.logging_steps=1",
     "training.warmup_steps=2",
     "model.model_kwargs.hidden_size=16",
     "model.model_kwargs.intermediate_size=16",
@@ -26,7 +30,6 @@ SMALL = [
     "data.train.datasets.0.dataset_kwargs.root=./source",
     "data.train.datasets.0.dataset_kwargs.vocab_size=300",
     "data.train.datasets.0.dataset_kwargs.block_size=32",
-    "data.train.datasets.0.dataset_kwargs.eval_blocks=4",
 ]
 
 
@@ -36,24 +39,27 @@ def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     source = tmp_path / "source"
     source.mkdir()
-    for number in range(40):
+    for number in range(80):
         lines = [f"def function_{number}_{i}(x):\n    return x + {i}\n" for i in range(12)]
         (source / f"module_{number}.py").write_text("\n".join(lines))
     return tmp_path
 
 
 def test_demo_runs_resumes_and_says_that_it_is_complete(place, capsys):
-    assert main(["demo", *SMALL]) == 0
+    assert main(["demo", "--no-kill", *SMALL]) == 0
     out = capsys.readouterr().out
     assert re.search(r"To beat, in bits per byte of files never seen: gzip \d\.\d+, xz \d\.\d+", out)
-    assert re.search(r"step 3/6  \d\.\d+ bits per byte", out)
-    assert re.search(r"\d\.\d+ bits per byte over all held-out files, \w+ than xz", out)
-    assert re.search(r"\d+ of 40 samples are accepted by ast.parse", out)
+    said = [re.search(rf"step {step}/6  (\d\.\d+) bits per byte", out)[1] for step in (3, 6)]
+    final = re.search(r"^(\d\.\d+) bits per byte of files never seen, \w+ than xz", out, re.MULTILINE)[1]
+    assert said[1] == final  # the same files, the same number
+    assert re.search(r"Given the first lines of 40 functions in those files, it wrote \d+ that Python accepts", out)
+    assert "done twice" not in out
     run = place / "runs" / "demo"
     assert (run / "curve.png").read_bytes().startswith(b"\x89PNG")
-    assert (run / "samples.py.txt").exists()
+    assert (run / "samples.py.txt").read_text().count("def function_") >= 40
+    assert [step for step, _ in twice.read(run)] == [1, 2, 3, 4, 5, 6]
 
-    assert main(["demo", *SMALL]) == 0
+    assert main(["demo", "--no-kill", *SMALL]) == 0
     assert "This run is complete: 6 steps, in runs/demo/. Start anew with: rm -r runs/demo" in capsys.readouterr().out
 
     state = TrainerState.load_from_json(run / "checkpoint-3" / "trainer_state.json")
@@ -61,39 +67,160 @@ def test_demo_runs_resumes_and_says_that_it_is_complete(place, capsys):
     for file in (run / "checkpoint-6").iterdir():
         file.unlink()
     (run / "checkpoint-6").rmdir()
-    assert main(["demo", *SMALL]) == 0
-    assert "bits per byte over all held-out files" in capsys.readouterr().out
+    assert main(["demo", "--no-kill", *SMALL]) == 0
+    out = capsys.readouterr().out
+    assert f"{final} bits per byte of files never seen" in out
+    assert "Steps 4 to 6 were done twice, before the kill and after it: their 3 losses are equal bit for bit." in out
+
+
+def test_the_demos_text_is_read_once(place, monkeypatch):
+    made = texts.text_of("source", 300, place / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(texts, "python_source", lambda root: pytest.fail("read again"))
+        again = texts.text_of("source", 300, place / "run")
+    assert (again.about, again.held_out) == (made.about, made.held_out)
+    assert again.tokenizer("def f(x):")["input_ids"] == made.tokenizer("def f(x):")["input_ids"]
+    np.testing.assert_array_equal(again.train, made.train)
+    np.testing.assert_array_equal(again.held_out_tokens, made.held_out_tokens)
+    assert len(texts.text_of("source", 280, place / "run").tokenizer) == 280
+    with pytest.raises(DataError, match="holds too few functions"):
+        texts.text_of("nothing", 300, place / "other")
+
+
+def test_functions_of_a_program():
+    given = '''
+"""A module."""
+if True:
+    def first(x): return x  # a comment
+class A:
+    """A class."""
+    @property
+    def f(self):
+        "What it does."
+        text = """no
+        docstring"""  # another
+        def inner(): "Nothing."
+        return {"a" : self,
+                'b': text}
+    def nothing(self):
+        """Only this."""
+'''
+    assert functions.functions_of([given, "no program"]) == [
+        "def first(x):\n    return x",
+        "@property\ndef f(self):\n    text = 'no\\n        docstring'\n\n    def inner():\n        pass\n"
+        "    return {'a': self, 'b': text}",
+    ]
+
+
+def test_a_sample_ends_where_its_function_ends():
+    rest = "\n    if x:\n\n        return 1\n    return 2"
+    for ended in (True, False):
+        assert samples.first_function(f"{rest}\n\ndef g():\n    pass\n", ended) == rest
+        assert samples.first_function(f"{rest}\nx = 1", ended) == rest
+    assert samples.first_function(rest, True) == rest
+    assert samples.first_function(f"{rest}\n    never_who", False) == rest
+    assert samples.is_function(f"def f(x):{rest}")
+    for other in ("def f():\n    pass", "def f():\n    'Text.'", "def f(", "x = 1", "", "def f():\n    x = = 1"):
+        assert not samples.is_function(other), other
+    assert samples.is_function("def f():\n    'Text.'\n    return 1")
+    texts = [
+        "def f(a, *, b=1) -> int:\n    return a",
+        "def g(self):\n    return 1",
+        "@property\ndef h(x):\n    return 1",
+    ]
+    assert samples.signatures(texts, 3) == ["def f(a, *, b=1) -> int:"] * 3
+
+
+def test_what_a_model_writes_leaves_its_training_alone(place):
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    import trainwright.tasks.code.model  # noqa: F401  makes ngram_llama known
+
+    made = texts.text_of("source", 300, place / "run")
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+             "num_key_value_heads": 2, "ngram_buckets": 64}  # fmt: skip
+    config = AutoConfig.for_model("ngram_llama", vocab_size=300, pad_token_id=0, eos_token_id=0, **sizes)
+    model = AutoModelForCausalLM.from_config(config).train()
+    before = torch.get_rng_state()
+    asked = ["def f(x):", "def a_longer_name(x, y):"]
+    written = samples.write_functions(model, made.tokenizer, asked, seed=1)
+    assert [one.splitlines()[0][: len(prompt)] for one, prompt in zip(written, asked, strict=True)] == asked
+    assert samples.write_functions(model, made.tokenizer, asked, seed=1) == written
+    assert model.training
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_losses_of_steps_done_twice(tmp_path):
+    assert twice.last_step(tmp_path) == 0
+    first = twice.Losses(tmp_path)
+    for step, loss in ((1, 0.1), (2, 1 / 3), (3, 0.3)):
+        first.add(step, loss)
+    first.close()
+    assert not twice.done_twice(tmp_path)
+    with (tmp_path / twice.LOSSES).open("a") as file:
+        file.write('{"step": 4, "lo')  # a kill
+    assert twice.last_step(tmp_path) == 3
+    second = twice.Losses(tmp_path)
+    second.add(2, 1 / 3)
+    assert twice.verdict(twice.done_twice(tmp_path)).endswith("their 1 losses are equal bit for bit.")
+    second.add(3, 0.3 + 1e-16)
+    second.close()
+    assert twice.done_twice(tmp_path) == {2: (1 / 3, 1 / 3), 3: (0.3, 0.3 + 1e-16)}
+    assert twice.verdict(twice.done_twice(tmp_path)).endswith(
+        "1 of their 2 losses are NOT the same, the first at step 3."
+    )
 
 
 @pytest.mark.slow
-def test_ctrl_c_saves_and_the_same_command_goes_on(place):
-    long = [*SMALL, "training.max_steps=4000", "training.save_steps=4000", "training.eval_steps=4000"]
-    command = [sys.executable, "-m", "trainwright.cli.main", "demo", *long, "training.logging_steps=1"]
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(
-        command,
-        cwd=place,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
+def test_ctrl_c_saves_the_same_command_goes_on_and_is_killed_once(place):
+    long = [*SMALL, "training.max_steps=100000", "training.save_steps=100000", "training.eval_steps=100000"]
+    command = [sys.executable, "-m", "trainwright.cli.main", "demo"]
+    environment = {**os.environ, "TRAINWRIGHT_JOBS": "on", "TRAINWRIGHT_HOME": str(place / "home")}
+    run = place / "runs" / "demo"
+    with (place / "first.txt").open("w") as out:
+        process = subprocess.Popen(
+            [*command, *long], cwd=place, stdout=out, stderr=out, stdin=subprocess.DEVNULL, env=environment,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's job ignores it
+            start_new_session=True,
+        )  # fmt: skip
+    while twice.last_step(run) < 3:
+        assert process.poll() is None, (place / "first.txt").read_text()
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    assert process.wait(timeout=300) == 130
+    said = (place / "first.txt").read_text()
+    stopped = re.search(r"Interrupted by SIGINT at step (\d+) of 100000; saved in .runs/demo.", said)
+    assert stopped, said
+    assert (run / f"checkpoint-{stopped[1]}" / "manifest.json").exists()
+    steps = 2 * int(stopped[1]) + 800
+    short = [*long, f"training.max_steps={steps}", "training.save_steps=50"]
+    done = subprocess.run([*command, *short], cwd=place, capture_output=True, text=True, timeout=600, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"at step {stopped[1]} of {steps}" in done.stderr
+    pulled = re.search(
+        r"Now we pull the plug: SIGKILL after step (\d+). The last save is that of step (\d+);", done.stdout
     )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("To beat"):
-            break
-    time.sleep(1.5)
-    process.send_signal(signal.SIGINT)
-    out = process.communicate(timeout=300)[0]
-    assert process.returncode == 130
-    stopped = re.search(r"Interrupted by SIGINT at step (\d+) of 4000; saved in .runs/demo.", out)
-    assert stopped
-    assert (place / "runs" / "demo" / f"checkpoint-{stopped[1]}" / "manifest.json").exists()
-    short = [*long, f"training.max_steps={int(stopped[1]) + 2}"]
-    done = subprocess.run([*command[:4], *short], cwd=place, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0
-    assert f"at step {stopped[1]} of {int(stopped[1]) + 2}" in done.stderr
+    assert pulled, done.stdout
+    step, saved = map(int, pulled.groups())
+    assert step - saved >= 20
+    assert f"Resuming from 'runs/demo/checkpoint-{saved}' at step {saved} of {steps}" in done.stderr
+    equal = (
+        f"Steps {saved + 1} to {step} were done twice, before the kill and after it: their {step - saved} losses are"
+    )
+    assert f"{equal} equal bit for bit." in done.stdout
+    env = {"TRAINWRIGHT_HOME": environment["TRAINWRIGHT_HOME"]}
+    listed = subprocess.run(
+        [*command[:3], "jobs", "list"], capture_output=True, text=True, timeout=300, env={**os.environ, **env}
+    )  # fmt: skip
+    assert [listed.stdout.count(status) for status in ("INTERRUPTED", "COMPLETE", "LOST")] == [1, 1, 0], listed.stdout
+
+
+def test_a_training_that_ends_early_keeps_its_plug(tmp_path):
+    leave = [sys.executable, "-c", "raise SystemExit(3)"]
+    assert plug.train(leave, tmp_path, 10) == 3
+    killed = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"]
+    assert plug.train(killed, tmp_path, 10) == 128 + signal.SIGTERM
 
 
 def test_mistakes_exit_with_2_and_one_sentence(place, capsys):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from random import Random
 
 import numpy as np
 import pytest
+import sympy
 import yaml
 
 from tests.algebra import task
 from trainwright import ConfigError, DataError
 from trainwright.cli.main import main
 from trainwright.pipelines import DatasetPipeline, IOPipeline, ModelPipeline, TrainerPipeline
-from trainwright.tasks.algebra import data
+from trainwright.tasks.algebra import data, inspect, problems
+from trainwright.tasks.algebra.lexer import read_lexer
 from trainwright.tasks.algebra.preprocess import Chain, ExpandedForm, LastElement, ReversedOrder, described
 from trainwright.tasks.algebra.preprocess import read_preprocessor as read
 
@@ -160,11 +163,43 @@ def test_a_file_trains_resumes_and_is_looked_at(place, capsys):
     assert "There is no configuration 'no.yaml'" in capsys.readouterr().err
 
 
+def test_answers_are_told_in_words():
+    rows = [
+        {"input": "- 3 * x ^ 2 + x", "reference": "- 6 * x + 1", "generated": "- 6 * x + 1", "correct": True},
+        {"input": "x ^ 2", "reference": "2 * x", "generated": "x + x", "correct": False, "algebraically_correct": True},
+        {"input": "x", "reference": "1", "generated": "", "correct": False, "algebraically_correct": False},
+    ]
+    assert inspect.aloud(rows).splitlines() == [
+        "  -3*x^2 + x", "    → -6*x + 1    right",
+        "  x^2", "    → x + x    right, though written otherwise than 2*x",
+        "  x", "    → (nothing)    wrong; right is 1",
+    ]  # fmt: skip
+    assert len(inspect.aloud(rows, 1).splitlines()) == 2
+
+
+def test_longer_problems_are_longer_and_of_the_same_tokens():
+    task = problems.task_named("derivative")
+    lexer, usual, longer = read_lexer(task.lexer, "lexer"), Random(0), Random(0)
+    most = max(len(lexer.tokenize(task.make(usual)[0])) for _ in range(2000))
+    for _ in range(300):
+        problem, answer = task.longer(longer)
+        assert len(lexer.tokenize(problem)) > most
+        lexer.tokenize(answer)
+        asked, told = (sympy.sympify(one.replace("^", "**")) for one in (problem, answer))
+        assert sympy.expand(sympy.diff(asked) - told) == 0
+
+
 @pytest.mark.slow
 def test_the_demo_and_the_file_to_start_from(place, capsys):
     few = ["train.max_steps=3", "dataset.num_train_samples=200", "dataset.num_test_samples=20", "train.eval_steps=3"]
     assert main(["demo", "algebra", *few]) == 0
-    assert "of 20 answers are right" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "of 20 answers are right" in out
+    ten = out.partition("Ten problems that it had never seen")[2].partition("such problems are right")[0]
+    assert ten.count("    → ") == 10
+    rows = json.loads((place / "runs" / "demo-algebra" / "eval_results" / "step_3.json").read_text())
+    assert f"  {inspect.compact(rows[9]['input'])}\n" in ten
+    assert "Of problems longer than any that it was trained on, 0 of 200 are" in out
     assert main(["demo", "algebra", *few]) == 0
     assert "This run is complete: 3 steps, in runs/demo-algebra/." in capsys.readouterr().out
     assert main(["init", "algebra", "mine.yaml"]) == 0

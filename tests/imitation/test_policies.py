@@ -318,6 +318,8 @@ def test_the_demo_draws_the_policy_between_expert_and_chance(tmp_path, monkeypat
     assert main(["demo", "imitation", *few]) == 0
     assert "scripted: mean return 500.0" in capsys.readouterr().out
     assert (tmp_path / "runs" / "demo-imitation" / "returns.png").stat().st_size > 1000
+    steps = [path.stem for path in sorted((tmp_path / "runs" / "demo-imitation" / "rollouts").glob("*.json"))]
+    assert steps == ["step_0", "step_2", "step_4"]  # from the untrained policy on
     assert main(["demo", "imitation", *few]) == 0
     assert "This run is complete: 4 steps" in capsys.readouterr().out
     assert main(["init", "imitation"]) == 0

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
+
+from trainwright.tasks.code import twice
+from trainwright.world import current_world
 
 _AGAIN = "Start anew with: rm -r {folder} && trainwright demo{name}"
 _TEXTS = {
@@ -19,13 +23,24 @@ def run(argv: Sequence[str]) -> int:
     """Train a demo, go on with an interrupted one, or say that it is complete."""
     parser = argparse.ArgumentParser(
         prog="trainwright demo", description="; ".join(f"{name}: {text}" for name, text in _TEXTS.items()),
-        usage="trainwright demo [code | algebra | imitation] [KEY=VALUE ...]",
+        usage="trainwright demo [code | algebra | imitation] [--no-kill] [KEY=VALUE ...]\n"
+        "       trainwright demo --against transformers",
     )  # fmt: skip
+    parser.add_argument(
+        "--no-kill", action="store_true", help="code: train in one go; else it is killed once, and goes on by itself"
+    )
+    parser.add_argument(
+        "--against", choices=["transformers"], help="train a small Llama for some steps with both, in turns"
+    )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as training.learning_rate=0.003")
     given = list(argv)
     name = given.pop(0) if given and given[0] in _TEXTS else "code"
     args = parser.parse_args(given)
-    return {"code": _code, "algebra": _algebra, "imitation": _imitation}[name](args.overrides)
+    if args.against:
+        return _against()
+    if name == "code":
+        return _code(args.overrides, kill=not args.no_kill)
+    return {"algebra": _algebra, "imitation": _imitation}[name](args.overrides)
 
 
 def _finished(folder: Path, name: str) -> bool | None:
@@ -43,16 +58,21 @@ def _finished(folder: Path, name: str) -> bool | None:
     return True
 
 
-def _code(overrides: Sequence[str]) -> int:
-    from trainwright.cli import as_job
-    from trainwright.config.build import build_trainer
+def _code(overrides: Sequence[str], kill: bool) -> int:
+    from trainwright.cli import as_job, plug
     from trainwright.config.load import keep, load_checked
 
     with as_file(files("trainwright") / "recipes" / "demo.yaml") as recipe:
         config = load_checked(recipe, overrides).config
-    finished = _finished(Path(config.training.output_dir or "runs/demo"), "")
+    folder = Path(config.training.output_dir or "runs/demo")
+    finished = _finished(folder, "")
     if finished:
         return 0
+    if kill and current_world().size == 1 and twice.last_step(folder) < (middle := config.training.max_steps // 2):
+        command = [sys.executable, "-m", "trainwright.cli.main", "demo", "--no-kill", *overrides]
+        return plug.train(command, folder, middle)
+    from trainwright.config.build import build_trainer
+
     with as_job.running("demo", as_job.changed(config)):
         trainer = build_trainer(config)
         keep(config, trainer.run_folder)
@@ -60,10 +80,23 @@ def _code(overrides: Sequence[str]) -> int:
     return 0
 
 
+def _against() -> int:
+    from trainwright.upstream import script
+
+    print(
+        "The same script with its import changed: a Llama of hidden size 256 and 4 layers, "
+        f"{script.BATCH} functions of Python's library a step; {script.STEPS} steps, {script.ROUNDS} rounds in turns.",
+        flush=True,
+    )
+    print(script.table(script.compare()))
+    return 0
+
+
 def _algebra(overrides: Sequence[str]) -> int:
     from trainwright.cli import as_job
-    from trainwright.cli.algebra import show
     from trainwright.pipelines.file import read_file, train_file
+    from trainwright.pipelines.longer import evaluate_longer
+    from trainwright.tasks.algebra import inspect
 
     with as_file(files("trainwright") / "recipes" / "algebra.yaml") as recipe:
         folder = Path(read_file(recipe, overrides)["train"]["save_dir"])
@@ -71,7 +104,19 @@ def _algebra(overrides: Sequence[str]) -> int:
         if not finished:
             with as_job.running("demo-algebra", dict(word.split("=", 1) for word in overrides)):
                 train_file(recipe, overrides, resume=finished is not None)
-    show(folder)
+    newest = inspect.newest_results(folder)
+    results = inspect.read_results(newest)
+    print(inspect.describe(results, wrong=0))
+    print(f"\nTen problems that it had never seen, its answers, and what the checker says:\n{inspect.aloud(results)}")
+    longer = evaluate_longer(folder, int(newest.stem.partition("_")[2]))
+    if longer is not None:
+        rows = inspect.read_results(longer)
+        right = [sum(one["algebraically_correct"] for one in answers) for answers in (results, rows)]
+        print(
+            f"\n{right[0]} of {len(results)} such problems are right. Of problems longer than any that it was trained "
+            f"on, {right[1]} of {len(rows)} are; the first two:\n{inspect.aloud(rows, 2)}"
+        )
+    print(f"\nAll answers: {newest.parent}/")
     return 0
 
 

@@ -81,17 +81,22 @@ class Counting:
 
 def run_one(config: Any, build: Any) -> Result:
     """Train with one engine in this process, and return what came of it."""
-    import torch
-
     result = Result()
     trainer = build(config).trainer
     trainer.data_collator = Counting(trainer.data_collator, result)
+    return measure(trainer, result)
+
+
+def measure(trainer: Any, result: Result) -> Result:
+    """Train, ours or another library's Trainer whose collator counts for the result; return the result, filled."""
+    import torch
+
     trainer.add_callback(stopwatch(result))
     trainer.train()
-    accumulation, counted = config.training.gradient_accumulation_steps, result.tokens
+    accumulation, counted = trainer.args.gradient_accumulation_steps, result.tokens
     result.tokens = [sum(counted[i : i + accumulation]) for i in range(0, len(counted), accumulation)]
     result.tokens = result.tokens[: len(result.seconds)]
-    if torch.cuda.is_available() and not config.training.use_cpu:
+    if torch.cuda.is_available() and not trainer.args.use_cpu:
         result.memory = torch.cuda.max_memory_allocated() / 1e6
     else:
         result.memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (

@@ -12,6 +12,7 @@ from typing import Any
 
 from trainwright.errors import DataError
 
+_SHOWN = 70  # characters of an answer, such as of a model that ends none
 _EDGES = (4, 8, 16, 32, 64, 128, 256)
 _CUT = " ... (no end within generation_max_length)"
 
@@ -84,6 +85,26 @@ def describe(results: list[dict[str, Any]], wrong: int = 10) -> str:
         written = marked(one["reference"], one["generated"]) + ("" if one.get("finished", True) else _CUT)
         lines += ["", f"problem   {one['input']}", f"expected  {one['reference']}", f"written   {written}"]
     return "\n".join(lines)
+
+
+def aloud(results: list[dict[str, Any]], count: int = 10) -> str:
+    """Return the first problems with the model's answers, and what the checker says of them, in words."""
+    lines = []
+    for one in results[:count]:
+        verdict = "right"
+        if not one.get("algebraically_correct", one["correct"]):
+            verdict = f"wrong; right is {compact(one['reference'])}"
+        elif not one["correct"]:
+            verdict = f"right, though written otherwise than {compact(one['reference'])}"
+        answer = compact(one["generated"]) or "(nothing)"
+        lines += [f"  {compact(one['input'])}", f"    → {answer[:_SHOWN]}{'…' * (len(answer) > _SHOWN)}    {verdict}"]
+    return "\n".join(lines)
+
+
+def compact(text: str) -> str:
+    """Return tokens as one writes them: `- 3 * x ^ 2 + 1` becomes `-3*x^2 + 1`."""
+    text = text.replace(" * ", "*").replace(" ^ ", "^")
+    return f"-{text[2:]}" if text.startswith("- ") else text
 
 
 def plot(folder: Path, results: list[dict[str, Any]]) -> Path:

@@ -17,6 +17,7 @@ Pair = tuple[str, str]
 P = 17
 GF = 7  # of polynomials that are factored
 MOST = 60  # of a matrix's numbers
+GREATEST = 45  # coefficient of a derivative
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Task:
         lexer: the content of its lexer.yaml.
         text: what is asked.
         problem_form: a text that is the same for all problems that are one; training and test data share none.
+        longer: makes problems longer than those of `make`, of the same tokens.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Task:
     lexer: dict[str, Any]
     text: str
     problem_form: Callable[[str], str] = forms.as_made
+    longer: Callable[[random.Random], Pair] | None = None
 
     @property
     def check(self) -> forms.Checker:
@@ -99,7 +102,16 @@ def _sums(rng: random.Random) -> Pair:
 
 
 def _derivative(rng: random.Random) -> Pair:
-    given = _random(rng, rng.randint(1, 5), 9)
+    return _differentiated(_random(rng, rng.randint(1, 5), 9))
+
+
+def _long_derivative(rng: random.Random) -> Pair:
+    """Return one of degree 6 to 8 without a gap, whose coefficients the vocabulary has."""
+    sizes = [9, *(min(9, GREATEST // power) for power in range(1, rng.randint(6, 8) + 1))]
+    return _differentiated([rng.choice((-1, 1)) * rng.randint(2, size) for size in sizes])
+
+
+def _differentiated(given: list[int]) -> Pair:
     return polynomial(given), polynomial([power * value for power, value in enumerate(given)][1:])
 
 
@@ -222,7 +234,10 @@ TASKS = {
     task.name: task
     for task in (
         Task("gf17_sum", _sums, forms.residues_modulo_17, _lexer(0, 16), "cumulative sums of numbers modulo 17"),
-        Task("derivative", _derivative, forms.polynomials, _lexer(0, 45, _X), "derivative of a polynomial"),
+        Task(
+            "derivative", _derivative, forms.polynomials, _lexer(0, GREATEST, _X), "derivative of a polynomial",
+            longer=_long_derivative,
+        ),
         Task("polynomial_sum", _sum, forms.polynomials, _lexer(0, 40, _X), "sum of two polynomials", forms.any_order),
         Task(
             "polynomial_product", _product, forms.polynomials, _lexer(0, 243, _X), "product of two polynomials",

@@ -7,14 +7,14 @@ from typing import Any
 
 from trainwright.args.training import TrainingArguments
 from trainwright.callbacks.progress import PrinterCallback, ProgressCallback
-from trainwright.data.python_source import python_source
 from trainwright.engine.trainer import Trainer
 from trainwright.errors import ConfigError
 from trainwright.tasks.code.report import CodeReport
-from trainwright.tasks.code.tokens import Blocks, encode, train_tokenizer
-from trainwright.tasks.code.yardsticks import yardsticks
+from trainwright.tasks.code.text import text_of
+from trainwright.tasks.code.tokens import Blocks
 
-DEFAULTS = {"root": None, "vocab_size": 512, "block_size": 256, "eval_blocks": 256}
+DEFAULTS = {"root": None, "vocab_size": 1024, "block_size": 256}
+_OVERLAP = 4  # of a block that is evaluated, one part in so many is read again as what comes before
 
 
 def build(model: Any, dataset: dict[str, Any], training: dict[str, Any]) -> Trainer:
@@ -22,7 +22,7 @@ def build(model: Any, dataset: dict[str, Any], training: dict[str, Any]) -> Trai
 
     Args:
         model: the section `model` of the run's file.
-        dataset: root (folder of source files; Python's own when not given), vocab_size, block_size, eval_blocks.
+        dataset: root (folder of source files; Python's own when not given), vocab_size, block_size.
         training: arguments.
 
     Raises:
@@ -39,15 +39,9 @@ def build(model: Any, dataset: dict[str, Any], training: dict[str, Any]) -> Trai
         raise ConfigError("A code model starts from random weights: set model.load_pretrained_weights: false.")
     options = {**DEFAULTS, **dataset}
     args = TrainingArguments(**training)
-    corpus = python_source(Path(options["root"]) if options["root"] else None)
-    print(
-        f"{sum(map(len, corpus.train)) / 1e6:.1f} MB of Python source in {len(corpus.train)} files of {corpus.origin}; "
-        f"{len(corpus.held_out)} other files are held out.",
-        flush=True,
-    )
-    tokenizer = train_tokenizer(corpus.train, options["vocab_size"])
-    held_out = encode(tokenizer, corpus.held_out)
-    length = options["block_size"]
+    text = text_of(options["root"], options["vocab_size"], Path(str(args.output_dir)))
+    print(text.about, flush=True)
+    tokenizer, length = text.tokenizer, options["block_size"]
     config = AutoConfig.for_model(
         model.model_name,
         vocab_size=len(tokenizer),
@@ -56,18 +50,15 @@ def build(model: Any, dataset: dict[str, Any], training: dict[str, Any]) -> Trai
         pad_token_id=tokenizer.pad_token_id,
         **model.model_kwargs,
     )
-    report = CodeReport(
-        yardsticks(corpus.held_out), len(held_out), corpus.held_out_bytes, Blocks(held_out, length, length // 2)
-    )
+    report = CodeReport(text.held_out, tokenizer, len(text.held_out_tokens))
     trainer = Trainer(
         model_init=lambda: AutoModelForCausalLM.from_config(config),
         args=args,
-        train_dataset=Blocks(encode(tokenizer, corpus.train), length, length),
-        eval_dataset=Blocks(held_out[: options["eval_blocks"] * length], length, length),
+        train_dataset=Blocks(text.train, length, length),
+        eval_dataset=Blocks(text.held_out_tokens, length, length - length // _OVERLAP),
         processing_class=tokenizer,
     )
     for replaced in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(replaced)
     trainer.add_callback(report)
-    report.trainer = trainer
     return trainer

@@ -14,7 +14,6 @@ END = "<|end|>"
 def train_tokenizer(texts: list[str], vocab_size: int) -> Any:
     """Return a byte-level BPE tokenizer (Sennrich et al. 2016) learned from the texts; any text can be encoded."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
 
     inner = Tokenizer(models.BPE())
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -24,7 +23,17 @@ def train_tokenizer(texts: list[str], vocab_size: int) -> Any:
         vocab_size=vocab_size, special_tokens=[END], initial_alphabet=alphabet, show_progress=False
     )
     inner.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=inner, eos_token=END, bos_token=END, pad_token=END)
+    return new_tokenizer(inner.to_str())
+
+
+def new_tokenizer(text: str) -> Any:
+    """Return the tokenizer that a text in the format of the library tokenizers describes."""
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(text), eos_token=END, bos_token=END, pad_token=END
+    )
 
 
 def encode(tokenizer: Any, texts: list[str]) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -129,6 +130,7 @@ class Rollouts:
         """Draw the first `film` episodes as a GIF."""
         from PIL import Image
 
+        _look_for_no_screen()
         frames = []
         for number in range(self.film):
             world = make(self.env, render_mode="rgb_array", **self.settings)
@@ -144,6 +146,12 @@ class Rollouts:
         path.parent.mkdir(parents=True, exist_ok=True)
         small = [frame.resize((frame.width * 240 // frame.height, 240)) for frame in frames[::2]]
         small[0].save(path, save_all=True, append_images=small[1:], duration=40, loop=0)
+
+
+def _look_for_no_screen() -> None:
+    """Let SDL, with which gymnasium draws, do without a screen where there is none; it would complain of that."""
+    if sys.platform == "linux" and not os.environ.keys() & {"DISPLAY", "WAYLAND_DISPLAY"}:
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
 
 def summary(results: list[Result], prefix: str) -> dict[str, float]:
