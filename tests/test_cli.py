@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
 import re
 import signal
 import subprocess
 import sys
+import termios
 import time
 
 import numpy as np
@@ -178,17 +181,22 @@ def test_ctrl_c_saves_the_same_command_goes_on_and_is_killed_once(place):
     command = [sys.executable, "-m", "trainwright.cli.main", "demo"]
     environment = {**os.environ, "TRAINWRIGHT_JOBS": "on", "TRAINWRIGHT_HOME": str(place / "home")}
     run = place / "runs" / "demo"
+    keyboard, terminal = pty.openpty()
+
+    def at_a_terminal():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background job ignores it
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
     with (place / "first.txt").open("w") as out:
-        process = subprocess.Popen(
-            [*command, *long], cwd=place, stdout=out, stderr=out, stdin=subprocess.DEVNULL, env=environment,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's job ignores it
-            start_new_session=True,
-        )  # fmt: skip
+        process = subprocess.Popen([*command, *long], cwd=place, stdout=out, stderr=out, stdin=terminal,
+                                   env=environment, preexec_fn=at_a_terminal, start_new_session=True)  # fmt: skip
     while twice.last_step(run) < 3:
         assert process.poll() is None, (place / "first.txt").read_text()
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    os.write(keyboard, b"\x03")  # Ctrl-C, which the terminal sends to the whole group
     assert process.wait(timeout=300) == 130
+    os.close(keyboard)
+    os.close(terminal)
     said = (place / "first.txt").read_text()
     stopped = re.search(r"Interrupted by SIGINT at step (\d+) of 100000; saved in .runs/demo.", said)
     assert stopped, said
