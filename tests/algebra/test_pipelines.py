@@ -126,6 +126,14 @@ def test_shared_problems_are_told(place, capsys):
     assert " ".join(task.problems(1, 1)[0]).replace(" ", "") in out.replace("#", "").replace(" ", "")
 
 
+def test_answers_of_unknown_tokens_are_told(place, capsys):
+    (place / "a.txt").write_text("q # 1\nx # q + q\n1 # 2\nx # q\n")
+    section = {"lexer_config": {"vocab": {"misc": ["x"], "range": {"n": ["", 0, 9]}}, "strict": False},
+               "train_dataset_path": "a.txt", "test_dataset_path": "a.txt"}  # fmt: skip
+    IOPipeline.from_config(section).build()
+    assert "Note: 2 of 4 test answers hold <unk>, so they count as wrong." in capsys.readouterr().out
+
+
 def square(seed):
     """A generator of the user's own."""
     return [seed % 100003, seed % 7], seed % 11

@@ -179,24 +179,23 @@ def _write_rows(trainer: Trainer, dataset: Any, settings: Generation, forced: Fo
     with evaluating(trainer, Records()) as model, torch.no_grad(), trainer.compute_loss_context_manager():
         if forced is None or not forced.rows:
             forced = _pass(trainer, model, dataset)
-        rows, most = forced.rows, _limit(trainer, settings.max_length)
+        rows, most = forced.rows, _limit(trainer, settings)
         open_rows = [row for row in rows if settings.verify == "all" or settings.num_beams > 1 or not row.proven]
         for row in rows:
             row.written = row.argmax[: most(row)]
         if settings.verify != "none":
-            _generate(trainer, model, open_rows, settings.num_beams, most)
+            _generate(trainer, model, open_rows, settings)
     return [_result(trainer, row, settings.checker if settings.verify != "none" else None) for row in rows]
 
 
-def _limit(trainer: Trainer, max_length: int) -> Callable[[Row], int]:
+def _limit(trainer: Trainer, settings: Generation) -> Callable[[Row], int]:
     """Return how many tokens may be generated for a row: as many as are asked for, and as the model has positions."""
-    model = trainer.model
-    positions = limits(model).get("positions")
+    positions = limits(trainer.model).get("positions")
     if positions is None:
-        return lambda row: max_length
-    if model.config.is_encoder_decoder:
-        return lambda row: min(max_length, positions)
-    return lambda row: min(max_length, positions - len(row.given))
+        return lambda row: settings.max_length
+    if trainer.model.config.is_encoder_decoder:
+        return lambda row: min(settings.max_length, positions)
+    return lambda row: min(settings.max_length, positions - len(row.given))
 
 
 def _pass(trainer: Trainer, model: Any, dataset: Any) -> Forced:
@@ -225,10 +224,10 @@ def _rows(shifted: bool, batch: dict[str, Any], argmax: torch.Tensor, first: int
         yield Row(first + i, given.tolist(), target, predicted)
 
 
-def _generate(trainer: Trainer, model: Any, rows: list[Row], num_beams: int, most: Callable[[Row], int]) -> None:
+def _generate(trainer: Trainer, model: Any, rows: list[Row], settings: Generation) -> None:
     """Generate for some rows, those of similar length together, and note what was written."""
-    rows = sorted(rows, key=lambda row: len(row.given))
-    size, end = trainer.args.eval_batch_size, trainer.processing_class.eos_token_id
+    rows, most = sorted(rows, key=lambda row: len(row.given)), _limit(trainer, settings)
+    size, end, num_beams = trainer.args.eval_batch_size, trainer.processing_class.eos_token_id, settings.num_beams
     with counting(len(rows), "generating") as tell:
         for start in range(0, len(rows), size):
             with waiting(trainer.run):

@@ -11,7 +11,7 @@ import yaml
 from trainwright.config.sections import check_keys, plain, required
 from trainwright.errors import ConfigError, DataError
 from trainwright.tasks.algebra.batches import EncoderDecoderBatch
-from trainwright.tasks.algebra.data import Problems, cached, shared_problems
+from trainwright.tasks.algebra.data import Problems, cached, shared_problems, unknown_answers
 from trainwright.tasks.algebra.expressions import NotAPolynomial
 from trainwright.tasks.algebra.forms import Checker
 from trainwright.tasks.algebra.lexer import UNKNOWN, Lexer, read_lexer
@@ -62,6 +62,12 @@ class IOPipeline:
         shared = shared_problems(train_dataset, test_dataset)
         if shared:
             print(f"Note: {shared} of {len(test_dataset)} test problems are in the training data too.", flush=True)
+        unknown = unknown_answers(test_dataset, tokenizer.unk_token_id)
+        if unknown:
+            print(
+                f"Note: {unknown} of {len(test_dataset)} test answers hold {UNKNOWN}, so they count as wrong.",
+                flush=True,
+            )
         self._display(train_dataset, lexer, int(config.get("display_samples") or 0))
         train_dataset.description = test_dataset.description = {  # type: ignore[attr-defined]
             "config": {**config, "dataset_load_preprocessor": described(self._chosen)},

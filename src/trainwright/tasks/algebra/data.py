@@ -137,6 +137,13 @@ def shared_problems(train: Problems, test: Problems) -> int:
     return sum(problem in known for problem in asked)
 
 
+def unknown_answers(problems: Problems, unknown: int) -> int:
+    """Return how many answers hold the token `unknown`."""
+    places = np.flatnonzero(problems.values == unknown)
+    texts = np.searchsorted(problems.offsets, places, side="right") - 1  # a problem and its answer in turn
+    return len(np.unique(texts[texts % 2 == 1]))
+
+
 def tokens_of(rows: Iterator[Pair | Tokens], lexer: Lexer, change: Callable[[Pair], Pair], what: str) -> Problems:
     """Return problems and answers as tokens.
 
