@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 import sys
@@ -18,10 +19,13 @@ from tests.language import tiny_language
 from trainwright import LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments, bars
 from trainwright.callbacks.curve import curve
 from trainwright.callbacks.table import LogTable
+from trainwright.checkpoint.folder import checksum
 from trainwright.cli.main import main
 from trainwright.data.contents import Contents, contents_of
 from trainwright.engine import cards
 from trainwright.world import World
+
+ROOT = Path(__file__).parent.parent
 
 
 class Terminal(io.StringIO):
@@ -462,3 +466,35 @@ def test_a_notebook_gets_transformers_bar_and_table(tmp_path, monkeypatch):
     assert all(f"<td>{loss:.6f}</td>" in shown[-1] for loss in losses)
     assert "eval_runtime" in trainer.evaluate()
     sys.modules.pop("transformers.utils.notebook")
+
+
+def test_evaluating_and_checking_a_checkpoint_show_bars(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    stream = a_terminal(monkeypatch)
+    monkeypatch.setattr(bars, "PATIENCE", 0.0)
+    rows = tiny.tokens()
+    args = arguments(Path(), eval_strategy="steps", eval_steps=3, save_strategy="steps", save_steps=3)
+    big = tiny.llama(hidden_size=128, intermediate_size=512)  # its checkpoint has megabytes
+    trainer = Trainer(big, args, train_dataset=rows, eval_dataset=rows)
+    trainer.train()
+    assert "evaluating" in stream.getvalue()
+    trainer.train(resume_from_checkpoint=True)
+    assert "MB of checkpoint-6 checked" in stream.getvalue()
+
+
+def test_a_checksum_tells_of_every_megabyte(tmp_path):
+    content = bytes(range(256)) * 10_000
+    (tmp_path / "file").write_bytes(content)
+    told: list[float] = []
+    assert checksum(tmp_path / "file", told.append) == hashlib.sha256(content).hexdigest()
+    assert sum(told) == pytest.approx(2.56)
+    assert len(told) > 1
+
+
+def test_the_command_that_goes_on_is_that_of_the_door(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    few = ["dataset.num_train_samples=64", "dataset.num_test_samples=4", "train.max_steps=2"]
+    assert main(["algebra", "train", str(ROOT / "src/trainwright/recipes/algebra.yaml"), *few]) == 0
+    assert re.search(
+        r"to go on: trainwright algebra train \S+ .* train.max_steps=2 --resume\.\n", capsys.readouterr().err
+    )

@@ -76,6 +76,7 @@ def _code(overrides: Sequence[str], kill: bool) -> int:
     with as_job.running("demo", as_job.changed(config)):
         trainer = build_trainer(config)
         keep(config, trainer.run_folder)
+        trainer.goes_on = "trainwright demo"
         trainer.train(resume_from_checkpoint=finished is not None)
     return 0
 
@@ -103,7 +104,7 @@ def _algebra(overrides: Sequence[str]) -> int:
         finished = _finished(folder, " algebra")
         if not finished:
             with as_job.running("demo-algebra", dict(word.split("=", 1) for word in overrides)):
-                train_file(recipe, overrides, resume=finished is not None)
+                train_file(recipe, overrides, finished is not None, "trainwright demo algebra")
     newest = inspect.newest_results(folder)
     results = inspect.read_results(newest)
     print(inspect.describe(results, wrong=0))
@@ -130,7 +131,7 @@ def _imitation(overrides: Sequence[str]) -> int:
     folder = Path(sections["train"]["output_dir"])
     finished = _finished(folder, " imitation")
     if not finished:
-        train(sections, "demo-imitation", resume=finished is not None)
+        train(sections, "demo-imitation", finished is not None, "trainwright demo imitation")
     lines, picture = draw_returns(folder, sections["rollout"])
     print("\n".join([*lines, f"Written: {picture}", f"Try it: trainwright imitation eval {folder} --film pole.gif"]))
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -52,12 +53,13 @@ def _train(args: argparse.Namespace) -> int:
     folder = Path((sections.get("train") or {}).get("output_dir", "trainer_output"))
     if args.resume and (folder / RUN_FILE).is_file():
         sections = read_file(folder / RUN_FILE, [f"train.output_dir={folder}"])
-    train(sections, args.file.stem, args.resume)
+    again = shlex.join(["trainwright", "imitation", "train", str(args.file), *args.overrides, "--resume"])
+    train(sections, args.file.stem, args.resume, again)
     return 0
 
 
-def train(sections: dict[str, Any], name: str, resume: bool) -> Any:
-    """Train what sections describe, as a job; return the Trainer.
+def train(sections: dict[str, Any], name: str, resume: bool, goes_on: str) -> Any:
+    """Train what sections describe, as a job that a command goes on with; return the Trainer.
 
     Raises:
         ConfigError: the run's folder holds another one.
@@ -74,7 +76,7 @@ def train(sections: dict[str, Any], name: str, resume: bool) -> Any:
     flat = {f"{part}.{key}": value for part, keys in sections.items() for key, value in keys.items()}
     with as_job.running(name, {key: v for key, v in flat.items() if isinstance(v, str | int | float | bool)}):
         trainer = build(sections)
-        folder = trainer.run_folder
+        folder, trainer.goes_on = trainer.run_folder, goes_on
         there = holds_any(folder)
         if there and not resume:
             raise ConfigError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,20 +35,24 @@ def read_file(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     return sections
 
 
-def train_file(path: Path, overrides: Sequence[str] = (), resume: bool = False) -> TrainerPipeline:
+def train_file(
+    path: Path, overrides: Sequence[str] = (), resume: bool = False, goes_on: str | None = None
+) -> TrainerPipeline:
     """Train what a file describes, its problems made first where it says how; return the pipeline.
 
     Args:
         resume: go on with the run in `train.save_dir`, with the configuration that it began with; the problems may
             lie elsewhere now, if they are the same.
+        goes_on: the command that does so; `trainwright algebra train` with this file when not given.
 
     Raises:
         ConfigError: the file holds a mistake, or its folder another run.
     """
+    goes_on = goes_on or shlex.join(["trainwright", "algebra", "train", str(path), *overrides, "--resume"])
     sections = read_file(path, overrides)
     folder = Path(sections["train"].get("save_dir") or sections["train"].get("output_dir") or "tmp")
     if resume:
-        return _trained(load_from_checkpoint(str(folder), data=sections["data"])[2])
+        return _trained(load_from_checkpoint(str(folder), data=sections["data"])[2], goes_on)
     if newest_valid(folder.expanduser())[0] is not None:
         raise ConfigError(
             f"train.save_dir '{folder}' holds another run. --resume goes on with it; else give another folder: "
@@ -57,14 +62,16 @@ def train_file(path: Path, overrides: Sequence[str] = (), resume: bool = False) 
         _make_problems(sections["dataset"])
     io_dict = IOPipeline.from_config(sections["data"]).build()
     model = ModelPipeline.from_io_dict(sections["model"], io_dict).build()
-    return _trained(TrainerPipeline.from_io_dict(sections["train"], model, io_dict))
+    return _trained(TrainerPipeline.from_io_dict(sections["train"], model, io_dict), goes_on)
 
 
-def _trained(pipeline: TrainerPipeline) -> TrainerPipeline:
+def _trained(pipeline: TrainerPipeline, goes_on: str) -> TrainerPipeline:
     """Train, and generate at the end where the last evaluation was earlier."""
-    pipeline.build().train()
-    trainer = pipeline.trainer
-    if trainer is not None and not results_file(pipeline.run_folder, trainer.state.global_step).is_file():
+    trainer = pipeline.build().trainer
+    assert trainer is not None
+    trainer.goes_on = goes_on
+    pipeline.train()
+    if not results_file(pipeline.run_folder, trainer.state.global_step).is_file():
         pipeline.evaluate_and_save_generation()
     return pipeline
 
