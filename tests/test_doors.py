@@ -8,6 +8,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ def test_every_name_of_transformers_comes_through_and_ours_go_before():
         assert getattr(trainwright, name).__module__.startswith("trainwright.")
     ours = {module.name for module in pkgutil.iter_modules(trainwright.__path__)}
     both = ours & set(dir(transformers))
-    assert {"cli", "data", "models", "pipelines"} <= both
+    assert {"data", "models", "pipelines"} <= both
     for name in both:
         assert getattr(trainwright, name).__name__ == f"trainwright.{name}"
     assert ours - {"__main__"} <= set(dir(trainwright))
@@ -210,3 +211,17 @@ def test_the_changelog_has_the_usual_form():
     kinds = ("Added", "Changed", "Deprecated", "Removed", "Fixed", "Security")
     for head in heads[2:]:
         assert re.fullmatch(rf"### ({'|'.join(kinds)})|## \[\d+\.\d+\.\d+\] - \d{{4}}-\d\d-\d\d", head), head
+
+
+def test_the_packages_description_shows_nothing_that_is_not_there():
+    """Pictures and files of the repository cannot be shown or followed from a package index."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    readme = project["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]
+    text = "".join((ROOT / one["path"]).read_text() for one in readme["fragments"])
+    assert "![" in text
+    for one in readme["substitutions"]:
+        text = re.sub(one["pattern"], one["replacement"], text)
+    assert "![" not in text
+    assert all(target.startswith("http") for target in re.findall(r"\]\(([^)]+)\)", text))
+    assert "docs/reliability.md" in text
+    assert "version" not in project["project"]  # it stands in trainwright/__init__.py alone
