@@ -154,6 +154,7 @@ def test_gpt2_counts_its_targets_where_transformers_counts_the_first_label_of_ev
     assert (round(theirs, 3), round(ours, 3)) == (3.825, 4.098)  # as docs/differences.md has it
 
 
+@installed.true_mean
 def test_a_step_without_targets_is_in_no_average(tmp_path):
     rows = tiny.tokens(32)
     for row in rows[16:24]:
@@ -193,6 +194,7 @@ def test_means_of_a_users_loss_are_averaged_where_transformers_adds_them(tmp_pat
     assert losses(transformers) == [4.122, 16.487]  # as docs/differences.md has it
 
 
+@installed.true_mean
 def test_bf16(tmp_path):
     # bfloat16 keeps 8 bits of mantissa, so only the course of the loss is compared
     settings = {"learning_rate": 1e-3, "bf16": True}
