@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import ConcatDataset, DataLoader, SequentialSampler, Subset, SubsetRandomSampler
 
 import trainwright
-from tests import tiny
+from tests import installed, tiny
 from trainwright import ConfigError, Trainer, TrainerCallback, TrainingArguments
 
 
@@ -167,6 +167,7 @@ def test_attributes_that_copied_overrides_read(tmp_path):
     ours.label_smoother = None  # as subclasses do
 
 
+@installed.true_mean
 def test_a_copied_compute_loss_gives_transformers_numbers(tmp_path):
     def losses(library):
         class Own(library.Trainer):
