@@ -9,11 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from trainwright.data.labels import is_float
+from trainwright.errors import DataError
+
 
 def default_data_collator(features: list[Any], return_tensors: str = "pt") -> dict[str, Any]:
     """Stack the fields of rows that all have the same shapes.
 
-    `label` becomes `labels` (int64 for whole numbers, else float32), `label_ids` too; texts and None are left out.
+    `label` becomes `labels` (int64 where all are whole numbers, else float32), `label_ids` too; texts and None are left
+    out.
 
     Args:
         features: rows as mappings, dataclasses or objects with attributes.
@@ -21,6 +25,9 @@ def default_data_collator(features: list[Any], return_tensors: str = "pt") -> di
 
     Returns:
         One tensor for each field, shape (rows, *field shape).
+
+    Raises:
+        DataError: a label that is a text.
     """
     if return_tensors != "pt":
         raise ValueError(f"return_tensors={return_tensors!r} is not supported; the engine takes 'pt' (torch).")
@@ -28,8 +35,8 @@ def default_data_collator(features: list[Any], return_tensors: str = "pt") -> di
     first = rows[0]
     batch: dict[str, Any] = {}
     if first.get("label") is not None:
-        label = first["label"].item() if isinstance(first["label"], torch.Tensor) else first["label"]
-        batch["labels"] = torch.tensor([row["label"] for row in rows], dtype=_label_type(label))
+        labels = [row["label"] for row in rows]
+        batch["labels"] = torch.tensor(labels, dtype=_label_type(labels))
     elif first.get("label_ids") is not None:
         batch["labels"] = _stack([row["label_ids"] for row in rows])
     for name, value in first.items():
@@ -46,8 +53,12 @@ def _as_mapping(feature: Any) -> Mapping[str, Any]:
     return asdict(feature) if is_dataclass(feature) and not isinstance(feature, type) else vars(feature)
 
 
-def _label_type(label: Any) -> torch.dtype:
-    return torch.long if isinstance(label, int | np.integer) else torch.float
+def _label_type(labels: list[Any]) -> torch.dtype:
+    text = next((label for label in labels if isinstance(label, str)), None)
+    if text is not None:
+        raise DataError(f"A label is the text {text!r}; turn labels into numbers first, classes into 0, 1, 2, ….")
+    several = any(isinstance(label, list | tuple) for label in labels)  # of one row, as transformers has it
+    return torch.float if several or any(map(is_float, labels)) else torch.long
 
 
 def _stack(values: list[Any]) -> torch.Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 
 from trainwright.errors import DataError, did_you_mean
 
-_LABELS = ("label", "label_ids", "labels")
+LABELS = ("label", "label_ids", "labels")
 _TOKENIZE = "dataset = dataset.map(lambda rows: tokenizer(rows['{column}'], truncation=True), batched=True)"
 
 
@@ -31,13 +31,13 @@ def check_columns(names: Collection[str], accepted: Collection[str], what: str) 
         accepted: names of the arguments of the model's forward.
         what: which data, for the message.
     """
-    inputs = [name for name in accepted if name not in _LABELS]
+    inputs = [name for name in accepted if name not in LABELS]
     if not inputs or any(name in inputs for name in names):
         return
     shown = ", ".join(f"'{name}'" for name in names)
     hints = "".join(did_you_mean(name, inputs) for name in names)
     if "input_ids" in inputs:
-        text = next((name for name in names if name not in _LABELS), "text")
+        text = next((name for name in names if name not in LABELS), "text")
         hints += f" If '{text}' is text, tokenise it first: {_TOKENIZE.format(column=text)}."
     raise DataError(
         f"No column of the {what} is an input of the model. It has {shown}; the model's forward takes "

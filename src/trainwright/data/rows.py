@@ -12,6 +12,7 @@ import torch
 from trainwright import randomness
 from trainwright.data.columns import check_columns
 from trainwright.data.kinds import tellable
+from trainwright.data.labels import as_floats
 from trainwright.errors import DataError
 
 
@@ -137,16 +138,19 @@ class Collate:
         collator: the user's or the default collator.
         columns: names to keep of rows that are mappings; None keeps all.
         what: which data, for messages.
+        float_labels: whether `labels` of whole numbers are floats all the same, as others of the dataset are.
     """
 
     collator: Callable[[list[Any]], Any]
     columns: Collection[str] | None = None
     what: str = "data"
+    float_labels: bool = False
     checked: bool = False
 
     def __call__(self, rows: list[Any]) -> Any:
         try:
-            return self.collator(self.keep_columns(rows))
+            batch = self.collator(self.keep_columns(rows))
+            return as_floats(batch) if self.float_labels else batch
         except DataError:
             raise
         except Exception as error:

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 from trainwright.data.columns import check_columns, column_names
 from trainwright.data.fingerprint import content_of
 from trainwright.data.kinds import is_prepared, is_stream, length_of, may_draw
+from trainwright.data.labels import has_float_labels
 from trainwright.data.lengths import row_lengths
 from trainwright.data.loader import (
     PlannedBatches,
@@ -109,7 +110,7 @@ def train_dataloader(trainer: Trainer) -> Any:
     if dataset is None:
         raise ConfigError("Training needs data: give train_dataset= or a ready train_loader= to the Trainer.")
     columns = wanted_columns(trainer, dataset, "training data")
-    collate = Collate(trainer.data_collator, columns, "training data")
+    collate = Collate(trainer.data_collator, columns, "training data", floats_for(trainer, dataset))
     if is_stream(dataset):
         return stream_dataloader(trainer, dataset, collate, args.train_batch_size, args.dataloader_drop_last)
     if len(dataset) == 0:
@@ -147,7 +148,7 @@ def train_order(trainer: Trainer, dataset: Any) -> Order:
 
 def dataloader(trainer: Trainer, dataset: Any, what: str, size: int, sampler_of: Any, training: bool) -> DataLoader:
     """Return a loader of batches of a size, in the order of the sampler that `sampler_of` gives for the dataset."""
-    collate = Collate(trainer.data_collator, wanted_columns(trainer, dataset, what), what)
+    collate = Collate(trainer.data_collator, wanted_columns(trainer, dataset, what), what, floats_for(trainer, dataset))
     drop_last = training and trainer.args.dataloader_drop_last
     if is_stream(dataset):
         return stream_dataloader(trainer, dataset, collate, size, drop_last)
@@ -224,7 +225,7 @@ def evaluation_dataloader(trainer: Trainer, dataset: Any, what: str) -> DataLoad
     Rows that know their lengths are read by length, which saves padding; `evaluation_loop` brings them back into order.
     """
     args, world = trainer.args, trainer.strategy.world
-    collate = Collate(trainer.data_collator, wanted_columns(trainer, dataset, what), what)
+    collate = Collate(trainer.data_collator, wanted_columns(trainer, dataset, what), what, floats_for(trainer, dataset))
     if is_stream(dataset):
         return stream_dataloader(trainer, dataset, collate, args.eval_batch_size, drop_last=False)
     if (sampler := surface.own_sampler(trainer, "_get_eval_sampler", dataset)) is not None:
@@ -252,6 +253,13 @@ def wanted_columns(trainer: Trainer, dataset: Any, what: str) -> list[str] | Non
     if names is not None:
         check_columns(names, columns, what)
     return columns
+
+
+def floats_for(trainer: Trainer, dataset: Any) -> bool:
+    """Return whether labels are floats by the dataset; a collator of the user's own decides it itself."""
+    collator = trainer.data_collator
+    named = collator if hasattr(collator, "__name__") else type(collator)
+    return named.__module__.startswith(("trainwright.", "transformers.")) and has_float_labels(dataset)
 
 
 def content_of_training(loader: TrainLoader) -> str | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.data import Dataset
 
+from trainwright import __version__
 from trainwright.bars import counting
 from trainwright.engine import fusing
 
@@ -100,10 +101,19 @@ def compute(trainer: Trainer, rows: Any, batch_size: int) -> torch.Tensor:
 
 
 def key_of(trainer: Trainer, rows: Any) -> str:
-    """Return a key of the pairs and of the weights that judge them."""
-    digest = hashlib.blake2b(rows.table._fingerprint.encode(), digest_size=8)
-    judge = trainer.objective.reference if trainer.objective.reference is not None else trainer.model
+    """Return a key of everything that the numbers depend on: the pairs as they are tokenised and cut, how they are
+    summed, the weights that judge them, and what these are computed with."""
+    objective, args = trainer.objective, trainer.args
+    judge = objective.reference if objective.reference is not None else trainer.model
+    adapters = {name: repr(config) for name, config in getattr(judge, "peft_config", {}).items()}
+    config = judge.config.to_json_string() if hasattr(judge.config, "to_json_string") else repr(judge.config)
+    parts = (
+        __version__, rows.table._fingerprint, objective.options, args.bf16, args.fp16, config, adapters,
+        objective.without_adapters is not None,
+    )  # fmt: skip
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8)
+    digest.update(rows.kept.tobytes())
     for name, value in judge.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        digest.update(repr((name, value.dtype, tuple(value.shape))).encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

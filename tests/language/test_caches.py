@@ -1,0 +1,76 @@
+"""What is kept is found again for the same inputs, and for no others: against what is computed afresh."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import datasets
+import pytest
+import torch
+
+from tests.language import tiny_language as tiny
+from trainwright.config.build import build_trainer
+from trainwright.config.load import load_checked
+from trainwright.data.formats import Format
+from trainwright.data.prepare import fingerprint
+from trainwright.data.tokenize import TextRules
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tiny.make_place(tmp_path_factory.mktemp("caches"))
+
+
+def reference(place, tmp_path, folder, kwargs=None, model=None, **training):
+    """The reference's log-probabilities of a run in a folder."""
+    kwargs = {"precompute_ref_log_probs": True, **(kwargs or {})}
+    content = tiny.settings(place, "chat_preference", trainer_kwargs=kwargs, **training)
+    content["training"]["output_dir"] = str(tmp_path / folder)
+    content["model"] |= {"chat_template": "chatml", **(model or {})}
+    return build_trainer(load_checked(tiny.write_yaml(tmp_path / "run.yaml", content)).config).train_dataset.log_probs
+
+
+CHANGES = {
+    "weights past the shorter answer": {"kwargs": {"ld_alpha": 0.3}},
+    "where rows are cut": {"kwargs": {"max_length": 60}},
+    "the template": {"model": {"chat_template": "plain"}},
+    "the format of the weights": {"model": {"torch_dtype_str": "bfloat16"}},
+    "the format of what is computed": {"bf16": True},
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_numbers_of_a_reference_are_of_what_they_were_computed_from(place, tmp_path, name):
+    change = CHANGES[name]
+    first = reference(place, tmp_path, "run")
+    fresh = reference(place, tmp_path, "other", **change)
+    assert not torch.equal(first, fresh)
+    assert torch.equal(reference(place, tmp_path, "run", **change), fresh)
+    assert torch.equal(reference(place, tmp_path, "run"), first)
+    assert len(list((tmp_path / "run").glob("reference-*"))) == 2
+
+
+def test_the_key_of_tokens_is_of_all_that_makes_them():
+    table = datasets.Dataset.from_list([{"messages": [{"role": "user", "content": "the cat"}]}])
+    tokenizer = tiny.new_tokenizer()
+    tokenizer.chat_template = "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}"
+    rules = TextRules(tokenizer, Format.MESSAGES)
+
+    def with_token(**changes):
+        made = tiny.new_tokenizer()
+        made.chat_template = tokenizer.chat_template
+        for attribute, value in changes.items():
+            setattr(made, attribute, value)
+        return replace(rules, tokenizer=made)
+
+    others = [
+        with_token(bos_token="<|im_start|>"), with_token(eos_token="<|im_end|>"), with_token(chat_template="{{ 1 }}"),
+        with_token(split_special_tokens=True), replace(rules, max_length=9), replace(rules, assistant_only=True),
+        replace(rules, final_turn_only=True), replace(rules, completion_only=False), replace(rules, text_column="a"),
+        replace(rules, template_settings={"thinking": True}), replace(rules, format=Format.TEXT),
+    ]  # fmt: skip
+    keys = [fingerprint(table, one) for one in (rules, *others)]
+    keys.append(fingerprint(datasets.Dataset.from_list([{"messages": []}]), rules))
+    assert len(set(keys)) == len(keys)
+    assert fingerprint(table, with_token()) == keys[0]
+    assert with_token(bos_token="<|im_start|>").row(table[0], 0)["input_ids"] != rules.row(table[0], 0)["input_ids"]

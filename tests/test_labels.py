@@ -1,0 +1,93 @@
+"""Labels are numbers or classes by their dataset, not by the first row of a batch: against numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import Subset
+
+from tests import tiny
+from trainwright import DataError, Trainer, TrainingArguments, default_data_collator
+from trainwright.data.labels import has_float_labels
+
+
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.line = torch.nn.Linear(2, 1)
+        self.seen = []
+
+    def forward(self, input_ids, labels=None, attention_mask=None):
+        self.seen.append(labels)
+        return {"loss": ((self.line(input_ids.float()).squeeze(-1) - labels.float()) ** 2).mean()}
+
+
+WHOLE = [0, 1, 0, 1, 1, 0, 1]
+MIXED = {
+    "floats": [1, 0, 0.5, 1, 0, 0.25, 1],
+    "a float at the end": [*WHOLE[:-1], 0.5],
+    "numpy": [np.int64(1), np.int64(0), np.float32(0.5), *WHOLE[:4]],
+    "switches": [True, False, 0.5, True, 1, 0, 1],
+    "tensors": [torch.tensor(1), torch.tensor(0), torch.tensor(0.5), *map(torch.tensor, WHOLE[:4])],
+}
+
+
+def labels_of(tmp_path, rows, collator=None, **given):
+    model = Model()
+    args = TrainingArguments(
+        str(tmp_path), max_steps=4, per_device_train_batch_size=2, use_cpu=True, report_to="none", save_strategy="no",
+        disable_tqdm=True, per_device_eval_batch_size=2,
+    )  # fmt: skip
+    trainer = Trainer(model, args, train_dataset=rows, eval_dataset=rows, data_collator=collator, **given)
+    trainer.train()
+    trained = len(model.seen)
+    trainer.evaluate()
+    return model.seen[:trained], model.seen[trained:]
+
+
+@pytest.mark.parametrize("column", ["label", "labels", "label_ids"])
+@pytest.mark.parametrize(
+    ("kind", "padded"), [*((kind, False) for kind in MIXED), *((kind, True) for kind in MIXED if kind != "tensors")]
+)
+def test_labels_are_numbers_where_one_of_the_dataset_is(tmp_path, kind, column, padded):
+    rows = [{"input_ids": [1, n], column: label} for n, label in enumerate(MIXED[kind])]
+    given = {"processing_class": tiny.tokenizer()} if padded else {}
+    trained, evaluated = labels_of(tmp_path, rows, **given)
+    assert {labels.dtype for labels in trained + evaluated} == {torch.float32}
+    expected = sorted(float(label) for label in MIXED[kind])
+    assert sorted(torch.cat(evaluated).tolist()) == pytest.approx(expected)
+    assert sorted(torch.cat(trained[:4]).tolist()) == pytest.approx(expected)  # the first pass
+
+
+def test_whole_numbers_are_classes(tmp_path):
+    for values in (WHOLE, [bool(n) for n in WHOLE], list(np.array(WHOLE))):
+        rows = [{"input_ids": [1, n], "label": label} for n, label in enumerate(values)]
+        trained, evaluated = labels_of(tmp_path, rows)
+        assert {labels.dtype for labels in trained + evaluated} == {torch.int64}
+
+
+def test_declared_features_and_parts_of_lists():
+    datasets = pytest.importorskip("datasets")
+    table = datasets.Dataset.from_dict({"label": [1.0, 0.0]})
+    assert has_float_labels(table)
+    assert not has_float_labels(table.cast_column("label", datasets.Value("int64")))
+    classes = datasets.Features({"label": datasets.ClassLabel(names=["a", "b"])})
+    assert not has_float_labels(datasets.Dataset.from_dict({"label": [1, 0]}, features=classes))
+    assert has_float_labels(datasets.Dataset.from_dict({"labels": [[0.5, 1.0], [1.0, 0.0]]}))
+    assert has_float_labels(Subset([{"label": 1}, {"label": 0.5}], [0]))
+    assert not has_float_labels([{"x": 0.5, "label": None}])
+
+
+def test_the_users_own_collator_decides_itself(tmp_path):
+    def collate(rows):
+        return {name: torch.tensor([row[name] for row in rows]) for name in ("input_ids", "labels")}
+
+    rows = [{"input_ids": [1, n], "labels": label} for n, label in enumerate([1, 0, 0, 1, 1, 0.5])]
+    _, evaluated = labels_of(tmp_path, rows, collate)
+    assert [labels.dtype for labels in evaluated] == [torch.int64, torch.int64, torch.float32]
+
+
+def test_labels_that_are_texts_are_named():
+    with pytest.raises(DataError, match="A label is the text '1'; turn labels into numbers first"):
+        default_data_collator([{"label": 0, "x": 1}, {"label": "1", "x": 1}])
