@@ -315,7 +315,11 @@ def test_every_command_goes_on_and_begins_again_as_it_was_begun(home, tmp_path, 
     [
         ("python s.py a --lr 1 --x=2 b", {"lr": 5}, "python s.py a --lr=5 --x=2 b"),
         ("python -W error s.py --learning-rate 1 --flag --job_id old", {"learning_rate": 5, "new": True},
-         "python -W error s.py --learning_rate=5 --flag --new=True"),
+         "python -W error s.py --learning-rate=5 --flag --new=True"),
+        ("python s.py --on --off x --list 1 --note=a", {"on": False, "off": True, "list": [1, 2]},
+         "python s.py --off x --list=[1,2] --note=a"),
+        ("python /bin/trainwright train -c r.yaml --training.seed 1 --training.lr=2", {"training.seed": 2},
+         "python /bin/trainwright train -c r.yaml training.seed=2 --training.lr=2 training.output_dir=NEW"),
         ("python -m package.part --lr 1", {}, "python -m package.part --lr 1"),
         ("python -m package.py s.py", {"a": 1}, "python -m package.py s.py --a=1"),
         ("python s.py --output_dir out", {"lr": 1}, "python s.py --output_dir=NEW --lr=1"),
@@ -334,13 +338,17 @@ def test_every_command_goes_on_and_begins_again_as_it_was_begun(home, tmp_path, 
 def test_a_job_that_is_begun_again_with_changes(home, begun, changes, expected):
     store = Store()
     store.submit(
-        "old", name="a", experiment="e", command=begun.split(), params={"k": 1, queue._output_key(begun.split()): "x"}
+        "old",
+        name="a",
+        experiment="e",
+        command=begun.split(),
+        params={"k": 1, "on": True, "off": True, queue._output_key(begun.split()): "x"},
     )
     new = queue.again(store, store.find("old"), changes)
     words = expected.replace("NEW", str(places.job_folder(new) / "output")).split()
     found = store.find(new)
-    assert found["command"] == words
-    assert found["params"] == {"k": 1, **changes}
+    assert [word.replace(" ", "") for word in found["command"]] == words
+    assert found["params"] == {"k": 1, "on": True, "off": True, **changes}
 
 
 @pytest.mark.slow
@@ -425,7 +433,8 @@ def test_mistakes(home, tmp_path, capsys):
     for words, message in (
         (["submit", "none.py"], "There is no file 'none.py'"),
         (["submit", "a.txt"], "is neither a script (.py) nor a YAML file"),
-        (["submit", "a.py", "--param", "x"], "has no '='; write NAME=VALUE"),
+        (["submit", "a.py", "--param", "=x"], "has no name; write NAME=VALUE"),
+        (["submit", "a.py", "--param", "lr=1", "--param", "x-y=1", "--param", "x_y"], "--param x_y is given twice"),
         (["submit", "a.py", "x=1"], "a script's parameters are given with --param"),
         (["submit", "a.yaml", "--param", "x=1"], "--param is for scripts"),
         (["submit", "a.py", "--after", "none"], "There is no job 'none'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import math
@@ -24,10 +25,9 @@ _PARTS = (*PARTS, "between")
 
 def submit(args: Namespace) -> int:
     """Put a script or a YAML file into the queue."""
-    params = dict(queue.pair(text) for text in args.param)
     job = queue.submit(
-        Store(), args.file, params, args.overrides, name=args.name, experiment=args.experiment, after=args.after,
-        restarts=args.restart, gpus=args.gpus,
+        Store(), args.file, queue.given(args.param), args.overrides, name=args.name, experiment=args.experiment,
+        after=args.after, restarts=args.restart, gpus=args.gpus,
     )  # fmt: skip
     print(json.dumps({"id": job}) if args.json else f"{job} is queued. trainwright jobs worker runs it.")
     return 0
@@ -116,7 +116,7 @@ def logs(args: Namespace) -> int:
     path = Path(job["folder"]) / places.LOG
     if not path.exists() and not args.follow:
         raise JobError(f"The job {job['id']} has no log: it was run by hand, and printed where it ran.")
-    place = 0
+    place, decoder = 0, codecs.getincrementaldecoder("utf-8")("replace")
     while True:
         ended = store.find(job["id"])["status"] in ENDED
         if path.exists():
@@ -124,7 +124,7 @@ def logs(args: Namespace) -> int:
                 file.seek(place)
                 content = file.read()
             place += len(content)
-            sys.stdout.write(content.decode(errors="replace"))
+            sys.stdout.write(decoder.decode(content, final=ended or not args.follow))
             sys.stdout.flush()
         if not args.follow or ended:
             return 0
@@ -207,7 +207,7 @@ def rm(args: Namespace) -> int:
 def export(args: Namespace) -> int:
     """Write all metrics of jobs as CSV."""
     store = _store()
-    with args.output.open("w", newline="") if args.output else _stdout() as file:
+    with args.output.open("w", newline="", encoding="utf-8") if args.output else _stdout() as file:
         writer = csv.writer(file)
         writer.writerow(["job", "name", "metric", "step", "value", "time"])
         for given in args.jobs:

@@ -28,7 +28,7 @@ def _parser() -> argparse.ArgumentParser:
     submit.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of a YAML file")
     submit.add_argument("--name", help="shown in lists (the file's)")
     submit.add_argument("--experiment", default="default", help="a group of jobs (default)")
-    submit.add_argument("--param", action="append", default=[], metavar="K=V", help="of a script: --k v")
+    submit.add_argument("--param", action="append", default=[], metavar="K=V", help="of a script: --k=v, K alone: --k")
     submit.add_argument("--after", metavar="JOB", help="begin when that one is complete")
     submit.add_argument(
         "--restart", type=int, default=0, metavar="N", help="go on up to N times when it fails or is lost (0)"

@@ -98,6 +98,8 @@ def _fit(tree: Tree, kind: Any, path: str, problems: Problems, exact: bool) -> A
 
 def _scalar(tree: Tree, kind: Any) -> Any:
     value = tree.value
+    if tree.is_resolved and isinstance(value, str) and kind is not str:
+        return _of_text(value, kind)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if kind is int and isinstance(value, float) and value.is_integer():
@@ -105,6 +107,19 @@ def _scalar(tree: Tree, kind: Any) -> Any:
     if kind is str:  # `no` and `001` are texts where a text is asked for
         return tree.raw if tree.raw is not None else str(value)
     return _WRONG
+
+
+def _of_text(text: str, kind: Any) -> Any:
+    """Return what a text of the environment is as a number or a boolean, as OmegaConf's typed nodes read it."""
+    from omegaconf import BooleanNode, FloatNode, IntegerNode
+    from omegaconf.errors import ValidationError
+
+    nodes: dict[Any, Any] = {int: IntegerNode, float: FloatNode, bool: BooleanNode}
+    try:
+        value = nodes[kind](text)._value() if kind in nodes else _WRONG
+    except ValidationError:
+        return _WRONG
+    return _WRONG if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _list(tree: Tree, kind: Any, path: str, problems: Problems) -> Any:
@@ -129,7 +144,7 @@ def _complain(tree: Tree, options: tuple[Any, ...], path: str, problems: Problem
         return
     expected = " or ".join(dict.fromkeys(_named(option) for option in options if option is not types.NoneType))
     hint = ""
-    if isinstance(tree.value, str) and (int in options or float in options):
+    if isinstance(tree.value, str) and not tree.is_resolved and (int in options or float in options):
         hint = "write it without quotes" if _is_number(tree.value) else ""
     problems.add(tree.place, f"{path}: {shown} is {_kind(tree.value)}, but {expected} is expected", hint)
 

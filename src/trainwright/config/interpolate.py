@@ -39,7 +39,7 @@ def interpolate(tree: Tree, sections: list[str], defaults: dict[str, Any], probl
             hint = did_you_mean(name, known).strip() or str(error).splitlines()[0]
             problems.add(leaf.place, f"{leaf.value!r} refers to something that is not there", hint, len(leaf.value))
             continue
-        leaf.raw = None
+        leaf.raw, leaf.is_resolved = None, True
         leaf.value = str(value) if OmegaConf.is_config(value) else value
 
 

@@ -13,6 +13,7 @@ import yaml
 from trainwright.errors import ConfigError
 
 COMMAND_LINE = "command line"
+_MERGE = "tag:yaml.org,2002:merge"
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,14 @@ class Tree:
         place: where the value stands.
         key: where its key stands.
         raw: the text of a scalar written without quotes.
+        is_resolved: it is what a reference stands for, such as a variable of the environment, which has no type.
     """
 
     value: Any
     place: Place
     key: Place | None = None
     raw: str | None = None
+    is_resolved: bool = False
 
 
 @dataclass
@@ -146,12 +149,8 @@ class _Source:
 def _tree(loader: _Loader, node: yaml.Node, source: _Source) -> Tree:
     place = source.at(node.start_mark)
     if isinstance(node, yaml.MappingNode):
-        loader.flatten_mapping(node)
         found: dict[str, Tree] = {}
-        for key_node, value_node in node.value:
-            key = str(key_node.value)
-            if key in found:
-                raise yaml.MarkedYAMLError(None, None, f"the key '{key}' is given twice", key_node.start_mark)
+        for key, (key_node, value_node) in _merged(loader, node).items():
             found[key] = _tree(loader, value_node, source)
             found[key].key = source.at(key_node.start_mark)
         return Tree(found, place)
@@ -163,6 +162,23 @@ def _tree(loader: _Loader, node: yaml.Node, source: _Source) -> Tree:
     except ValueError as error:
         raise yaml.MarkedYAMLError(None, None, str(error), node.start_mark) from None
     return Tree(value, place, raw=plain)
+
+
+def _merged(loader: _Loader, node: yaml.MappingNode) -> dict[str, tuple[yaml.Node, yaml.Node]]:
+    """Return a mapping's keys and values by key; its own go before those that `<<` merges into it.
+
+    Raises:
+        MarkedYAMLError: a key is given twice by the mapping itself.
+    """
+    own: set[str] = set()
+    for key, _ in node.value:
+        if key.tag != _MERGE and str(key.value) in own:
+            raise yaml.MarkedYAMLError(None, None, f"the key '{key.value}' is given twice", key.start_mark)
+        own |= {str(key.value)} if key.tag != _MERGE else set()
+    loader.flatten_mapping(node)
+    found = {str(key.value): (key, value) for key, value in node.value}
+    node.value = [*found.values()]  # an anchor's mapping is seen again wherever it is named
+    return found
 
 
 def apply(tree: Tree, overrides: Sequence[str]) -> None:
@@ -177,6 +193,8 @@ def apply(tree: Tree, overrides: Sequence[str]) -> None:
             loader = _Loader(text)
             node = loader.get_single_node()
             value = _tree(loader, node, source) if node is not None else Tree(None, source.at(None))
+            if value.raw is not None and value.raw != text.strip():  # `exp #3` is no text with a comment here
+                value = Tree(text, value.place)
         except yaml.YAMLError:  # a text with a colon or a brace in it
             value = Tree(text, source.at(None))
         value.key = value.place

@@ -10,6 +10,8 @@ from typing import Any
 
 import psutil
 
+from trainwright.jobs.written import key, spelled
+
 Words = list[str]
 _WITH_VALUE = "cmWX"  # options of one letter that a value belongs to
 _OWN = ("job_id",)  # the name of the job that it was
@@ -60,25 +62,47 @@ def is_ours(command: Sequence[str]) -> bool:
     return program[:2] in _OURS or Path(program[0] if program else "").stem == "trainwright"
 
 
-def changed(command: Sequence[str], params: Mapping[str, Any]) -> Words:
+def texts(overrides: Sequence[str]) -> dict[str, str]:
+    """Return the values of `a.b=1`, `--a.b=1` and `--a.b 1` as they are written."""
+    found: dict[str, str] = {}
+    rest = list(overrides)
+    while rest:
+        name, equals, text = rest.pop(0).removeprefix("--").partition("=")
+        found[name] = text if equals else rest.pop(0) if rest else ""
+    return found
+
+
+def changed(command: Sequence[str], changes: Mapping[str, Any], old: Mapping[str, Any] | None = None) -> Words:
     """Return a command with other parameters: in the place of a word of that name where there is one, else at the end.
 
-    The words of `trainwright ...` are name=value, those of others --name=value.
+    The words of `trainwright ...` are name=value, those of others --name=value; a switch is there, or it is not.
+
+    Args:
+        command: the command.
+        changes: the parameters that change, by name.
+        old: what the parameters were.
     """
     options, program = split(command)
-    dashes = "" if is_ours(command) else "--"
+    ours = is_ours(command)
     head = 2 if program[:1] in (["-m"], ["-c"]) else 1
-    new, rest = dict(params), program[head:]
+    new, rest = dict(changes), program[head:]
     words: Words = []
     while rest:
         word = rest.pop(0)
         name, equals, _ = word.removeprefix("--").partition("=")
-        name = name.replace("-", "_") if dashes else name
-        if not word.startswith(dashes) or not (name in params or name in _OWN):
+        is_parameter = word.startswith("--") or (ours and equals)
+        if not is_parameter or not (key(name) in changes or key(name) in _OWN):
             words.append(word)
             continue
-        if dashes and not equals and rest and not rest[0].startswith("--"):
+        is_switch = not equals and (old or {}).get(key(name)) is True
+        if not equals and not is_switch and rest and not rest[0].startswith("--"):
             rest.pop(0)
-        if name in new:
-            words.append(f"{dashes}{name}={new.pop(name)}")
-    return [*options, *program[:head], *words, *(f"{dashes}{name}={value}" for name, value in new.items())]
+        if key(name) in new:
+            value = new.pop(key(name))
+            is_still = is_switch and isinstance(value, bool)
+            words += ([word] if value else []) if is_still else [_word(name, value, ours)]
+    return [*options, *program[:head], *words, *(_word(name, value, ours) for name, value in new.items())]
+
+
+def _word(name: str, value: Any, ours: bool) -> str:
+    return f"{'' if ours else '--'}{name}={spelled(value)}"

@@ -100,12 +100,13 @@ class TrainerJob:
         job = own["job_id"] or os.environ.get(places.JOB_ID) or places.new_id()
         given = parameters.read(self._parser, argv, places.job_folder(job) / places.PARAMS)
         name = Path(sys.argv[0]).stem or function.__name__
-        given.setdefault("output_dir", str(places.job_folder(job) / "output") if tracking.is_tracked() else "output")
-        with tracking.tracked(name, given, own["experiment_name"], job) as tracked:
+        output = str(places.job_folder(job) / "output") if tracking.is_tracked() else "output"
+        given = given.with_default("output_dir", output)
+        with tracking.tracked(name, parameters.as_written(given), own["experiment_name"], job) as tracked:
             folder = tracked.folder if tracked else Path.cwd()
-            self.params, self._span = parameters.Params(given), span
+            self.params, self._span = given, span
             self._board = boards.open_board(folder / "logs", project, name, dict(given)) if manual else None
-            self.report_to = [] if manual else boards.names(given)
+            self.report_to = [] if manual else boards.names(dict(given))
             self.progress_update(span[0])
             try:
                 yield functools.partial(self._returned, tracked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ _LARGEST = 8_000_000
 
 
 def log(job: Job, after: int = -1) -> dict[str, Any]:
-    """Return the text of a job's log after a byte, or its end, and the byte that it ends with."""
+    """Return the text of a job's log after a byte, or its end, and the byte that it ends with: none of a character."""
     path = inside(Path(job["folder"]), places.LOG)
     if path is None:
         return {"text": "", "end": 0, "there": False}
@@ -25,7 +26,12 @@ def log(job: Job, after: int = -1) -> dict[str, Any]:
     with path.open("rb") as file:
         file.seek(start)
         content = file.read(_LOG_BYTES)
-    return {"text": content.decode(errors="replace"), "end": start + len(content), "there": True}
+    if start != after:  # somewhere in the middle
+        first = next((place for place, byte in enumerate(content[:4]) if byte & 0xC0 != 0x80), 0)
+        start, content = start + first, content[first:]
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    text = decoder.decode(content)
+    return {"text": text, "end": start + len(content) - len(decoder.getstate()[0]), "there": True}
 
 
 def samples(job: Job) -> list[dict[str, Any]]:

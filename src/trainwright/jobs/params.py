@@ -4,29 +4,50 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from trainwright.errors import JobError, did_you_mean
+from trainwright.jobs.written import guessed, key, like, spelled, truth
 
 _OWN = ("job_id", "input_file", "experiment_name")
+_SWITCHES = (argparse._StoreTrueAction, argparse._StoreFalseAction, argparse.BooleanOptionalAction)
+_SEVERAL = (argparse._AppendAction, argparse._ExtendAction)
 
 
 class Params(Mapping[str, Any]):
-    """Parameters by name: `params.learning_rate`, `params["learning_rate"]`, `params.get("learning_rate", 1e-4)`."""
+    """Parameters by name: `params.learning_rate`, `params["learning_rate"]`, `params.get("learning_rate", 1e-4)`.
 
-    def __init__(self, values: Mapping[str, Any] | None = None) -> None:
+    Args:
+        values: by name.
+        written: of those that nobody declared, the text that was written.
+    """
+
+    def __init__(self, values: Mapping[str, Any] | None = None, written: Mapping[str, str] | None = None) -> None:
         self._values = dict(values or {})
+        self._written = dict(written or {})
 
     def __getitem__(self, name: str) -> Any:
-        return self._values[name]
+        return self._values[key(name)]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
 
     def __len__(self) -> int:
         return len(self._values)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return a parameter, or the default; of a text that was written the value of the default's type."""
+        name = key(name)
+        if name in self._written and default is not None:
+            return like(self._written[name], default)
+        return self._values.get(name, default)
+
+    def with_default(self, name: str, value: Any) -> Params:
+        """Return these parameters, with one more where that is not given."""
+        return Params({name: value, **self._values}, self._written)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or "_values" not in self.__dict__:
@@ -39,24 +60,69 @@ class Params(Mapping[str, Any]):
         return self._values[name]
 
 
+def as_written(params: Params) -> dict[str, Any]:
+    """Return the parameters as they are kept and shown: a text where it says more than its value, such as 1.10."""
+    text = {name: text for name, text in params._written.items() if spelled(params[name]) != text}
+    return {**params, **text}
+
+
 class Parser(argparse.ArgumentParser):
     """Reads a command line; a mistake in it is a JobError."""
 
     def __init__(self) -> None:
         super().__init__(add_help=False, allow_abbrev=False)
+        self.register("type", bool, truth)  # bool("false") is True
         for name in _OWN:
-            self.add_argument(f"--{name}")
+            self.add_argument(f"--{name}", help=argparse.SUPPRESS)
 
     def error(self, message: str) -> NoReturn:
         """Raise the mistake."""
         raise JobError(f"The command line: {message}.")
 
+    def declared(self) -> dict[str, argparse.Action]:
+        """Return the declared parameters by name."""
+        return {action.dest: action for action in self._actions}
 
-def read(parser: argparse.ArgumentParser, argv: Sequence[str], queued: Path | None) -> dict[str, Any]:
+    def given(self, argv: Sequence[str]) -> set[str]:
+        """Return the names of the declared parameters that a command line gives, in whatever spelling."""
+        kept = [(action, action.default, action.required) for action in self._actions]
+        try:
+            for action in self._actions:
+                action.default, action.required = argparse.SUPPRESS, False
+            return set(vars(self.parse_known_args(argv)[0]))
+        finally:
+            for action, action.default, action.required in kept:
+                pass
+
+    def declared_words(self, argv: Sequence[str]) -> tuple[list[str], dict[str, bool]]:
+        """Return a command line in the declared spelling, and the switches that it gives as `--fp16=true`."""
+        options = {key(option): option for option in self._option_string_actions}
+        words, switches = [], {}
+        for word in argv:
+            name, equals, value = word.partition("=")
+            if name.startswith("--") and name not in self._option_string_actions:
+                name = options.get(key(name), name)
+            action = self._option_string_actions.get(name)
+            if equals and isinstance(action, _SWITCHES):
+                switches[action.dest] = self._switched(action, name, value)
+            else:
+                words.append(name + equals + value)
+        return words, switches
+
+    def _switched(self, action: argparse.Action, name: str, value: str) -> bool:
+        """Return what a switch that is given with a value makes of its parameter."""
+        on = action.const if isinstance(action.const, bool) else not name.startswith("--no-")
+        try:
+            return on if truth(value) else not on
+        except ValueError as error:
+            self.error(f"argument {name}: {error}")
+
+
+def read(parser: Parser, argv: Sequence[str], queued: Path | None) -> Params:
     """Return the parameters: of the command line, else of its input file, else of the queue, else the defaults.
 
     Args:
-        parser: of the declared ones, with their types and defaults; others become numbers where they are some.
+        parser: of the declared ones, with their types and defaults; others are what they are guessed to be.
         argv: the command line.
         queued: the file of the queue.
 
@@ -64,33 +130,90 @@ def read(parser: argparse.ArgumentParser, argv: Sequence[str], queued: Path | No
         JobError: a file that is none, or a declared parameter that is missing or of another type.
     """
     file = own_options(argv)["input_file"]
-    values = json.loads(queued.read_text(encoding="utf-8")) if queued is not None and queued.is_file() else {}
-    if file:
-        values |= read_file(Path(file))
-    declared = {action.dest: action for action in parser._actions}
+    waiting = json.loads(queued.read_text(encoding="utf-8")) if queued is not None and queued.is_file() else {}
+    values = {**named(waiting, "the queue"), **(named(read_file(Path(file)), f"--input_file '{file}'") if file else {})}
+    declared, (argv, switches) = parser.declared(), parser.declared_words(argv)
     for name in values.keys() & declared.keys():
-        values[name] = _typed(parser, declared[name], values[name])
+        values[name] = typed(parser, declared[name], values[name])
         declared[name].required = False
-    known, rest = parser.parse_known_args(list(argv))
+    known, rest = parser.parse_known_args(argv)
+    given = parser.given(argv)
     for name, value in vars(known).items():
-        given = any(part.split("=")[0] in declared[name].option_strings for part in argv)
-        if given or (name not in values and value is not None):
+        if name in given or (name not in values and value is not None):
             values[name] = value
-    return {name: value for name, value in {**values, **undeclared(rest)}.items() if name not in _OWN}
+    values |= switches
+    written: dict[str, str] = {}
+    for name, text in undeclared(rest).items():
+        is_kept = name in values and not isinstance(values[name], str) and spelled(values[name]) == text
+        if isinstance(text, str) and not is_kept:  # the queue, or the file, may hold a list that this text says
+            written[name] = text
+            values[name] = guessed(text)
+        elif not isinstance(text, str):
+            values[name] = text
+    return Params({name: value for name, value in values.items() if name not in _OWN}, written)
 
 
-def _typed(parser: argparse.ArgumentParser, action: argparse.Action, value: Any) -> Any:
+def named(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return values by the names that parameters have.
+
+    Raises:
+        JobError: two of them are one.
+    """
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if key(str(name)) in found:
+            raise JobError(f"{where} gives '{key(str(name))}' twice: '-' and '_' are one in a parameter's name.")
+        found[key(str(name))] = value
+    return found
+
+
+def typed(parser: Parser, action: argparse.Action, value: Any) -> Any:
+    """Return a value of a file or of the queue as the declared type; what has a type keeps it where nothing is lost.
+
+    Raises:
+        JobError: it is none of that type, or of the choices.
+    """
+    several = action.nargs in ("*", "+") or isinstance(action.nargs, int) or isinstance(action, _SEVERAL)
+    if isinstance(value, list) and several and action.nargs != 0:
+        return [typed_one(parser, action, one) for one in value]
+    return typed_one(parser, action, value)
+
+
+def typed_one(parser: Parser, action: argparse.Action, value: Any) -> Any:
+    """Return one value as the declared type; see `typed`."""
+    kind = action.type
     try:
-        typed = parser._get_value(action, str(value)) if action.type is not None and value is not None else value
-        parser._check_value(action, typed)
-    except argparse.ArgumentError as error:
-        raise JobError(f"The parameter '{action.dest}' is {value!r}: {error.message}.") from None
-    return typed
+        if isinstance(action, _SWITCHES) and isinstance(value, str):
+            return truth(value)
+        if kind is not None and isinstance(value, str):
+            value = parser._get_value(action, value)
+        elif kind is not None and value is not None and not _has_type(value, kind):
+            value = _brought(parser, action, value)
+        parser._check_value(action, value)
+    except (argparse.ArgumentError, ValueError) as error:
+        raise JobError(f"The parameter '{action.dest}' is {value!r}: {getattr(error, 'message', error)}.") from None
+    return value
+
+
+def _has_type(value: Any, kind: Any) -> bool:
+    """Whether a value needs no conversion; of a function that reads text nobody knows what it makes."""
+    if not isinstance(kind, type):
+        return isinstance(value, bool | list | dict)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def _brought(parser: Parser, action: argparse.Action, value: Any) -> Any:
+    """Return a number as another type that holds it."""
+    if isinstance(value, list | dict) or (isinstance(value, bool) and action.type is not str):
+        raise argparse.ArgumentError(action, f"a value of the type {getattr(action.type, '__name__', '')} is expected")
+    is_whole = action.type is int and isinstance(value, float) and value.is_integer()
+    return parser._get_value(action, str(int(value)) if is_whole else spelled(value))
 
 
 def own_options(argv: Sequence[str]) -> dict[str, str | None]:
     """Return job_id, input_file and experiment_name of a command line."""
-    found = Parser().parse_known_args(list(argv))[0]
+    parser = Parser()
+    found = parser.parse_known_args(parser.declared_words(argv)[0])[0]
     return {name: getattr(found, name) for name in _OWN}
 
 
@@ -102,14 +225,9 @@ def read_file(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise JobError(f"--input_file: there is no file '{path}' (looked for from {Path.cwd()}).")
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8-sig")
     if path.suffix in (".yaml", ".yml"):
-        import yaml
-
-        try:
-            content = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise JobError(f"--input_file '{path}' is no YAML: {error}") from None
+        content = _yaml(text, path)
     else:
         try:
             content = json.loads(text)
@@ -122,9 +240,24 @@ def read_file(path: Path) -> dict[str, Any]:
     return content
 
 
-def undeclared(rest: Sequence[str]) -> dict[str, Any]:
-    """Return `--name value` and `--name=value` of a command line; a name without a value is true."""
-    found: dict[str, Any] = {}
+def _yaml(text: str, path: Path) -> Any:
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """YAML's own types, except that 1e-5 is a number too."""
+
+    Loader.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+[eE][-+][0-9]+$"), list("-+0123456789")
+    )
+    try:
+        return yaml.load(text, Loader)  # a SafeLoader
+    except yaml.YAMLError as error:
+        raise JobError(f"--input_file '{path}' is no YAML: {error}") from None
+
+
+def undeclared(rest: Sequence[str]) -> dict[str, str | bool]:
+    """Return `--name value` and `--name=value` of a command line as texts; a name without a value is true."""
+    found: dict[str, str | bool] = {}
     parts = list(rest)
     while parts:
         part = parts.pop(0)
@@ -133,15 +266,5 @@ def undeclared(rest: Sequence[str]) -> dict[str, Any]:
         name, equals, value = part[2:].partition("=")
         if not equals and parts and not parts[0].startswith("--"):
             value, equals = parts.pop(0), "="
-        found[name.replace("-", "_")] = scalar(value) if equals else True
+        found[key(name)] = value if equals else True
     return found
-
-
-def scalar(text: str) -> Any:
-    """Return a number or true and false where a text is one, else the text."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return {"true": True, "false": False}.get(text.lower(), text)

@@ -3,36 +3,52 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from trainwright.errors import JobError
 from trainwright.jobs import commands, places
-from trainwright.jobs.params import scalar
 from trainwright.jobs.status import ENDED, RESUMABLE
 from trainwright.jobs.store import Job, Store
+from trainwright.jobs.written import key, spelled
 
 YAML = (".yaml", ".yml")
 
 
-def pair(text: str) -> tuple[str, Any]:
-    """Return name and value of `name=value`.
+def given(texts: Sequence[str]) -> dict[str, str | bool]:
+    """Return parameters that are written as `name=text`, in this spelling; `name` alone is a switch, and true.
 
     Raises:
-        JobError: it is none.
+        JobError: one has no name, or is given twice.
     """
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise JobError(f"--param {text!r} has no '='; write NAME=VALUE.")
-    return name, scalar(value)
+    found: dict[str, str | bool] = {}
+    for written in texts:
+        name, equals, text = written.removeprefix("--").partition("=")
+        if not name or name.startswith("-") or any(letter.isspace() for letter in name):
+            raise JobError(f"--param {written!r} has no name; write NAME=VALUE, or NAME for a switch.")
+        if key(name) in map(key, found):
+            raise JobError(f"--param {key(name)} is given twice; '-' and '_' are one in a parameter's name.")
+        found[name] = text if equals else True
+    return found
 
 
 def submit(
-    store: Store, file: Path, params: dict[str, Any], overrides: Sequence[str] = (), *, name: str | None = None,
+    store: Store, file: Path, params: Mapping[str, Any], overrides: Sequence[str] = (), *, name: str | None = None,
     experiment: str = "default", after: str | None = None, restarts: int = 0, gpus: int = 0,
 ) -> str:  # fmt: skip
     """Put a script or a YAML file into the queue; return the job's name.
+
+    Args:
+        store: the database.
+        file: the script, or the YAML file.
+        params: a script's, by the names that it gets; True is a switch, `--name`.
+        overrides: values of a YAML file, as `trainwright train` takes them.
+        name: shown in lists; by default the file's.
+        experiment: a group of jobs.
+        after: the job that this one waits for.
+        restarts: how often it is begun again by itself.
+        gpus: devices that it needs.
 
     Raises:
         JobError: there is no such file, or it is neither; there is no job to come after.
@@ -44,7 +60,7 @@ def submit(
         if params:
             raise JobError("--param is for scripts; change a YAML file's values with KEY=VALUE after it.")
         command = run_command(file, overrides, places.job_folder(job))
-        params = dict(pair(text) for text in overrides)
+        params = commands.texts(overrides)
     elif file.suffix == ".py":
         if overrides:
             raise JobError(f"'{overrides[0]}': a script's parameters are given with --param NAME=VALUE.")
@@ -52,15 +68,16 @@ def submit(
     else:
         raise JobError(f"'{file}' is neither a script (.py) nor a YAML file.")
     store.submit(
-        job, name=name or file.stem, experiment=experiment, command=command, params=params, cwd=str(Path.cwd()),
+        job, name=name or file.stem, experiment=experiment, command=command, cwd=str(Path.cwd()),
+        params={key(one): value for one, value in params.items()},
         after=store.find(after)["id"] if after else None, restarts=restarts, gpus=gpus,
     )  # fmt: skip
     return job
 
 
-def arguments(params: dict[str, Any]) -> list[str]:
-    """Return parameters as a command line: --name value."""
-    return [f"--{name}={value}" for name, value in params.items()]
+def arguments(params: Mapping[str, Any]) -> list[str]:
+    """Return parameters as a command line: --name=value, and --name for a switch."""
+    return [f"--{name}" if value is True else f"--{name}={spelled(value)}" for name, value in params.items()]
 
 
 def run_command(file: Path, overrides: Sequence[str], folder: Path) -> list[str]:
@@ -100,9 +117,10 @@ def again(store: Store, job: Job, changes: dict[str, Any]) -> str:
     """
     if len(job["command"]) < 2:
         raise JobError(f"The job {job['id']} cannot be begun again: how it was begun is not known.")
-    unknown = [name for name in changes if not name.replace(".", "").replace("_", "").isalnum()]
+    unknown = [name for name in changes if name[:1] == "-" or not key(name).replace(".", "").replace("_", "").isalnum()]
     if unknown:
         raise JobError(f"{unknown[0]!r} is no name of a parameter.")
+    changes = {key(name): value for name, value in changes.items()}
     new = places.new_id()
     output, command = _output_key(job["command"]), _not_resuming(job["command"])
     params = {name: value for name, value in job["params"].items() if name != output}
@@ -110,7 +128,7 @@ def again(store: Store, job: Job, changes: dict[str, Any]) -> str:
     if commands.is_ours(command) or any(_names(word, output) for word in command):
         words.setdefault(output, str(places.job_folder(new) / "output"))
     store.submit(
-        new, name=job["name"], experiment=job["experiment"], command=commands.changed(command, words),
+        new, name=job["name"], experiment=job["experiment"], command=commands.changed(command, words, params),
         params={**params, **changes}, cwd=job["cwd"], restarts=job["restarts"], gpus=job["gpus"],
     )  # fmt: skip
     return new
@@ -141,7 +159,7 @@ def _not_resuming(command: Sequence[str]) -> list[str]:
 
 
 def _names(word: str, name: str) -> bool:
-    return word.startswith("--") and word[2:].partition("=")[0].replace("-", "_") == name
+    return word.startswith("--") and key(word[2:].partition("=")[0]) == name
 
 
 def differences(store: Store, jobs: Sequence[Job]) -> dict[str, dict[str, list[Any]]]:

@@ -27,6 +27,7 @@ from trainwright.jobs import attempts, curves, files, health, link, masking, out
 from trainwright.jobs.connection import Connection
 from trainwright.jobs.guard import Guard
 from trainwright.jobs.store import Job, Store, is_away
+from trainwright.jobs.written import spelled
 
 PAGE = Path(__file__).parent / "page"
 _SWEEP_SECONDS = 1.0
@@ -124,7 +125,7 @@ class Api:
         """Put a new job into the queue, with changed parameters; a secret that comes back as it was shown is kept."""
         changes = body.get("params", {}) if isinstance(body, dict) else None
         if not isinstance(changes, dict) or not all(_is_argument(value) for value in changes.values()):
-            raise JobError("`params` with names and plain values is expected.")
+            raise JobError("`params` with names and values that are text is expected.")
         job = self.find(request)
         masked = {name: masking.shown(name, job["params"][name]) for name in masking.hidden(job["params"])}
         changes = {name: value for name, value in changes.items() if name not in masked or value != masked[name]}
@@ -218,10 +219,9 @@ def _name(text: str) -> str:
 
 
 def _is_argument(value: Any) -> bool:
-    """Whether a command line can hold a value."""
-    if isinstance(value, str):
-        return "\0" not in value and value == value.encode(errors="replace").decode()
-    return isinstance(value, int | float)
+    """Whether a command line can hold a value: a plain one, or JSON."""
+    text = spelled(value)
+    return "\0" not in text and text == text.encode(errors="replace").decode()
 
 
 def _number(text: str | None, default: int) -> int:

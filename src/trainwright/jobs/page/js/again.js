@@ -6,8 +6,8 @@ import { failure, h } from "./dom.js";
 const SECRET = { type: "password", placeholder: "as it was", autocomplete: "new-password" };
 
 export function askAgain(job) {
-  const names = Object.keys(job.params).filter((name) => ["string", "number", "boolean"].includes(typeof job.params[name]) && name !== "output_dir");
-  const first = (name) => (job.hidden.includes(name) ? "" : String(job.params[name])); // what is not shown is kept where nothing is written
+  const names = Object.keys(job.params).filter((name) => name !== "output_dir");
+  const first = (name) => (job.hidden.includes(name) ? "" : written(job.params[name])); // what is not shown is kept where nothing is written
   const fields = new Map(names.map((name) => [name, h("input", { value: first(name), id: `param-${name}`, ...(job.hidden.includes(name) && SECRET) })]));
   const problem = h("div");
   const dialog = h("dialog", { "aria-labelledby": "again-title" },
@@ -19,11 +19,11 @@ export function askAgain(job) {
 
   async function send(event) {
     event.preventDefault();
-    const params = {};
-    for (const [name, field] of fields) {
-      if (field.value !== first(name)) params[name] = plain(field.value);
-    }
     try {
+      const params = {};
+      for (const [name, field] of fields) {
+        if (field.value !== first(name)) params[name] = read(name, field.value, job.params[name]);
+      }
       const { id } = await post(`jobs/${encodeURIComponent(job.id)}/again`, { params });
       dialog.close();
       location.hash = `#/job/${encodeURIComponent(id)}`;
@@ -37,7 +37,19 @@ export function askAgain(job) {
   dialog.showModal();
 }
 
-function plain(text) {
-  if (text === "true" || text === "false") return text === "true";
-  return text.trim() !== "" && Number.isFinite(Number(text)) ? Number(text) : text;
+function written(value) {
+  return typeof value === "string" ? value : JSON.stringify(value);
+}
+
+// What was written, as the type that the parameter had where it is one; a text stays as it was written.
+function read(name, text, before) {
+  if (typeof before === "object" && before !== null) {
+    try {
+      return JSON.parse(text);
+    } catch {
+      throw new Error(`${name}: JSON is expected, such as ${written(before)}.`);
+    }
+  }
+  if (typeof before === "boolean" && (text === "true" || text === "false")) return text === "true";
+  return typeof before === "number" && String(Number(text)) === text ? Number(text) : text;
 }
