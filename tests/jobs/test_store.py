@@ -315,7 +315,7 @@ def test_names_and_beginnings(store):
 def test_a_database_of_a_newer_version_is_refused(store):
     with store.engine.begin() as connection:
         connection.execute(schema.versions.update().values(version=99))
-    with pytest.raises(JobError, match="has version 99, and this Trainwright knows 3: a newer one made it"):
+    with pytest.raises(JobError, match="has version 99, and this Trainwright knows 4: a newer one made it"):
         Store(store.url)
 
 
@@ -329,7 +329,7 @@ def test_an_empty_database_of_version_none_is_brought_up(store, monkeypatch):
     assert newer.find(job)["params"] == {"a": 1}
     with newer.engine.begin() as connection:
         assert sql.inspect(connection).has_table("more")
-        assert connection.execute(sql.select(schema.versions.c.version)).scalars().all() == [4]
+        assert connection.execute(sql.select(schema.versions.c.version)).scalars().all() == [5]
     newer.close()
 
 

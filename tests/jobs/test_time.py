@@ -72,7 +72,8 @@ def test_a_killed_job_that_went_on_accounts_for_all_of_its_time(home, tmp_path, 
     assert second["seconds"]["between"] == pytest.approx(second["began"] - first["ended"], abs=1e-6)
     assert found["total"] == pytest.approx(second["ended"] - first["began"], abs=1e-6)
     assert (first["first_step"], first["step"], first["again"]) == (0, last, 0)
-    assert (second["first_step"], second["step"], second["again"]) == (20, 50, last - 20)
+    redone = second["again"]  # the clock may have told of one step that no progress told of any more
+    assert (second["first_step"], second["step"], redone) in ((20, 50, last - 20), (20, 50, last - 19))
     assert second["seconds"]["again"] >= 0.01 * (last - 20)  # what the callback sleeps
     assert second["seconds"]["training"] >= 0.01 * (50 - last)
     assert second["seconds"]["evaluating"] >= 0.1 * 2  # at steps 30 and 45
@@ -84,7 +85,7 @@ def test_a_killed_job_that_went_on_accounts_for_all_of_its_time(home, tmp_path, 
     assert json.loads(capsys.readouterr().out)["time"] == found
     assert main(["jobs", "show", "killed"]) == 0
     table = capsys.readouterr().out.partition("where the time went\n")[2].splitlines()
-    assert [line.split()[:3] for line in table[1:3]] == [["1", f"0-{last}", "0"], ["2", "20-50", str(last - 20)]]
+    assert [line.split()[:3] for line in table[1:3]] == [["1", f"0-{last}", "0"], ["2", "20-50", str(redone)]]
     store.close()
     for path in home.glob("jobs.db*"):
         path.unlink()

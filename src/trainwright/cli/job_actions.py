@@ -142,7 +142,9 @@ def metrics(args: Namespace) -> int:
         else:
             _table(["metric", "step", "value"], [[name, str(step), f"{v:g}"] for name, (step, v) in found.items()])
         return 0
-    rows = store.metric(job, args.name)
+    rows = store.metric(job, args.name, args.attempt)
+    if not rows and args.name in store.metric_names(job):
+        raise JobError(f"The job {job} has no value of '{args.name}' by its attempt {args.attempt}.")
     if not rows:
         raise JobError(
             f"The job {job} has no metric '{args.name}'; it has {', '.join(store.metric_names(job)) or 'none'}."
@@ -219,16 +221,22 @@ def export(args: Namespace) -> int:
 
 
 def age(job: Job) -> str:
-    """Return how long a job has run, or waits."""
-    began = job["started"] or job["created"]
-    return span((job["ended"] or time.time()) - began)
+    """Return how long a job has run, all its attempts together, or waits."""
+    return span(_seconds(job))
+
+
+def _seconds(job: Job) -> float:
+    until = job["ended"] or time.time()
+    if job["started"] is not None:
+        return float(job["ran"] + until - job["started"])
+    return float(job["ran"] or until - job["created"])
 
 
 def left(job: Job) -> str:
     """Return how long a running job will still take, if it goes on as until now."""
     if job["status"] != RUNNING or not job["progress"] or job["started"] is None:
         return ""
-    return span((time.time() - job["started"]) * (100 - job["progress"]) / job["progress"])
+    return span(_seconds(job) * (100 - job["progress"]) / job["progress"])
 
 
 def span(seconds: float) -> str:

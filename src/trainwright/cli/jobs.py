@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     metrics = actions.add_parser("metrics", parents=[json_too], help="the newest value of every metric, or one in full")
     metrics.add_argument("job")
     metrics.add_argument("name", nargs="?")
+    metrics.add_argument("--attempt", type=int, metavar="N", help="of NAME what the job's nth process told (all)")
     compare = actions.add_parser("compare", parents=[json_too], help="parameters that differ, and newest metrics")
     compare.add_argument("jobs", nargs="+")
     stop = actions.add_parser("stop", help="ask jobs to stop; a training saves first")

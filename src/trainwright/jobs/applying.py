@@ -14,13 +14,14 @@ from sqlalchemy.exc import IntegrityError
 from trainwright.jobs import attempts, schema
 from trainwright.jobs.journal import Part
 from trainwright.jobs.records import Record
-from trainwright.jobs.status import ENDED, QUEUED, RUNNING
+from trainwright.jobs.status import ENDED, QUEUED, RUNNING, STOPPED
 
 NEW: dict[str, Any] = {
-    "name": "job", "experiment": "default", "status": RUNNING, "params": {}, "data": {}, "progress": 0.0, "moved": {},
-    "attempt": 1, "restarts": 0, "gpus": 0, "folder": "",
+    "name": "job", "experiment": "default", "status": RUNNING, "params": {}, "data": {}, "kept": {}, "progress": 0.0,
+    "moved": {}, "attempt": 1, "starts": 0, "ran": 0.0, "restarts": 0, "gpus": 0, "folder": "",
 }  # fmt: skip
-_FACTS = ("pid", "pid_created", "boot", "host", "cwd", "worker")
+_FACTS = ("pid", "pid_created", "boot", "host", "cwd")
+_JSON = ("command", "params", "data", "kept", "moved")
 _ONCE = ("name", "experiment", "command", "params", "cwd", "restarts", "after", "gpus")
 
 
@@ -29,59 +30,93 @@ def apply(connection: Connection, job: str, found: dict[str, Any] | None, folder
     if found is None:
         found = _new_row(connection, job, folder, part.records)
     rows: dict[str, list[dict[str, Any]]] = {"metric": [], "event": [], "artifact": []}
+    changes: dict[str, Any] = {}
+    now = {**found}
     for record in part.records:
         if record["k"] in rows:
-            rows[record["k"]].append(_row(job, record))
+            rows[record["k"]].append(_row(job, record, now))
+        else:
+            change = _change(now, record)
+            now |= change
+            changes |= change
     if part.damaged:
         rows["event"].append({"job": job, "time": time.time(), "kind": "journal", "text": part.complaint()})
     for kind, table in (("metric", schema.metrics), ("event", schema.events), ("artifact", schema.artifacts)):
         if rows[kind]:
             connection.execute(table.insert(), rows[kind])
+    if now["starts"] > 1:
+        _supersede(connection, job, rows["metric"], now["starts"])
     attempts.note(connection, job, part.records)
-    return _changes(found, [record for record in part.records if record["k"] not in rows])
+    return {name: json.dumps(value) if name in _JSON else value for name, value in changes.items()}
 
 
-def _changes(found: dict[str, Any], records: list[Record]) -> dict[str, Any]:
-    changes: dict[str, Any] = {}
-    data, attempt = dict(found["data"]), found["attempt"]
-    for record in records:
-        told_by = record.get("attempt") or attempt
-        if record["k"] == "data":
-            data[record["name"]] = record["value"]
-        elif told_by >= attempt:  # not by a process that another one has replaced
-            changes |= _of_job(record)
-            if record["k"] == "start" and found["status"] in ENDED:  # by hand: an old wish to stop is over
-                changes["stop_requested"] = None
-            if told_by > attempt:  # the database is made anew
-                changes["attempt"] = attempt = told_by
-    return {**changes, "data": json.dumps(data)} if data != found["data"] else changes
+def _change(found: dict[str, Any], record: Record) -> dict[str, Any]:
+    """Return what a record changes in the row of a job as it is by then."""
+    if record["k"] in ("data", "kept"):
+        return {record["k"]: {**found[record["k"]], record["name"]: record["value"]}}
+    told_by = record.get("attempt") or found["attempt"]
+    if told_by < found["attempt"]:
+        return {}  # by a process that another one has replaced
+    changes = {"attempt": told_by} if told_by > found["attempt"] else {}  # the database is made anew
+    return {**changes, **_of_job(record, found)}
 
 
-def _row(job: str, record: Record) -> dict[str, Any]:
-    """Return the row of a metric, an event or an artifact."""
+def _supersede(connection: Connection, job: str, rows: list[dict[str, Any]], newest: int) -> None:
+    """Mark the values of earlier attempts from the first step on that a later one has a value of the same name for."""
+    first: dict[str, int] = {}
+    for row in rows:
+        first[row["name"]] = min(row["step"], first.get(row["name"], row["step"]))
+    earlier, later = schema.metrics, schema.metrics.alias()
+    for name, step in first.items():
+        again = select(later.c.id).where(
+            later.c.job == job, later.c.name == name, later.c.attempt > earlier.c.attempt,
+            later.c.step <= earlier.c.step,
+        )  # fmt: skip
+        change = earlier.update().where(
+            earlier.c.job == job, earlier.c.name == name, earlier.c.step >= step, earlier.c.attempt < newest,
+            earlier.c.superseded.is_(False), again.exists(),
+        )  # fmt: skip
+        connection.execute(change.values(superseded=True))
+
+
+def _row(job: str, record: Record, found: dict[str, Any]) -> dict[str, Any]:
+    """Return the row of a metric, an event or an artifact, given how the job is by then."""
     if record["k"] == "metric":
         value = record["value"]
         good = value is not None and not math.isnan(value)
+        is_late = found.get("started") is not None and record["t"] < found["started"]  # of another home's journal
         return {"job": job, "name": record["name"], "step": record["step"], "value": value if good else None,
-                "time": record["t"]}  # fmt: skip
+                "time": record["t"], "attempt": max(found["starts"] - is_late, 1), "superseded": False}  # fmt: skip
     if record["k"] == "event":
         return {"job": job, "time": record["t"], "kind": record["kind"], "text": record["text"]}
     return {"job": job, "time": record["t"], "kind": record["kind"], "path": record["path"], "step": record["step"]}
 
 
-def _of_job(record: Record) -> dict[str, Any]:
+def _of_job(record: Record, found: dict[str, Any]) -> dict[str, Any]:
     """Return what a record changes in the job's own row."""
     kind = record["k"]
     if kind == "start":
         facts = {name: record[name] for name in _FACTS if record[name] is not None}
-        return {**facts, "status": RUNNING, "started": record["t"], "heartbeat": record["t"], "ended": None,
-                "message": None, "traceback": None, "params": json.dumps(record["params"])}  # fmt: skip
+        wish = {"stop_requested": None} if found["status"] in ENDED else {}  # by hand: an old one is over
+        return {**facts, **wish, "worker": record["worker"], "status": RUNNING, "started": record["t"],
+                "heartbeat": record["t"], "ended": None, "message": None, "traceback": None, "params": record["params"],
+                "starts": found["starts"] + 1, "ran": found["ran"] + _ran(found)}  # fmt: skip
     if kind == "progress":
         return {name: record[name] for name in ("progress", "step", "total_steps") if record[name] is not None}
     if kind == "status":
-        return {"status": record["status"], "ended": record["t"], "message": record["message"],
+        asked = found.get("stop_requested") is not None  # however it ended then
+        return {"status": STOPPED if asked else record["status"], "ended": record["t"],
+                "message": record["message"] or ("Stopped on request." if asked else None),
                 "traceback": record["traceback"]}  # fmt: skip
     return {}
+
+
+def _ran(found: dict[str, Any]) -> float:
+    """Return the seconds that the process before was the job; of one that was lost, until its last heartbeat."""
+    if found.get("started") is None:  # it was put into the queue since, which has counted them
+        return 0.0
+    last = found.get("ended") or found.get("heartbeat") or found["started"]
+    return max(float(last) - float(found["started"]), 0.0)
 
 
 def _new_row(connection: Connection, job: str, folder: Path, records: list[Record]) -> dict[str, Any]:
@@ -93,10 +128,7 @@ def _new_row(connection: Connection, job: str, folder: Path, records: list[Recor
     if first.get("k") == "submit":
         row["status"] = QUEUED
     ensure_experiment(connection, row["experiment"], row["created"])
-    packed = {
-        name: json.dumps(value) if name in ("command", "params", "data", "moved") else value
-        for name, value in row.items()
-    }
+    packed = {name: json.dumps(value) if name in _JSON else value for name, value in row.items()}
     connection.execute(schema.jobs.insert().values(**packed))
     return row
 

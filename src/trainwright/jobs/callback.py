@@ -33,11 +33,20 @@ class JobCallback(SilentCallback):
     def __init__(self, tracking: Tracking, start: float = 0.0, end: float = 100.0) -> None:
         self.tracking = tracking
         self.start, self.end = start, end
+        self._trials = 0
+        self._series = ""  # of a trial of a search: the beginning of its metrics' names
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Note where the run's files are, and at which step it begins."""
         self.tracking.data("output_dir", str(getattr(args, "output_dir", "") or ""))
         self.tracking.tell_time()
+        self._series = ""
+        if getattr(state, "is_hyper_param_search", False):
+            name = state.trial_name or f"run-{self._trials}"
+            self._trials += 1
+            self._series = f"{name}/"
+            tried = ", ".join(f"{key}={value}" for key, value in (state.trial_params or {}).items())
+            self.tracking.event("trial", f"{name}: {tried}")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         """Note progress; save and stop where the job is asked to.
@@ -53,10 +62,10 @@ class JobCallback(SilentCallback):
         return control
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        """Note the metrics."""
+        """Note the metrics; those of a search's trials are series of their own."""
         for name, value in (logs or {}).items():
             if name not in _NOT_METRICS and isinstance(value, int | float) and not isinstance(value, bool):
-                self.tracking.metric(metric_name(name), value, state.global_step)
+                self.tracking.metric(self._series + metric_name(name), value, state.global_step)
 
     def on_save(self, args: Any, state: Any, control: Any, checkpoint: Any = None, **_: Any) -> None:
         """Note the checkpoint: ours is written in the background, so it may be that of a step before."""

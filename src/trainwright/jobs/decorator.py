@@ -15,6 +15,7 @@ from trainwright.errors import JobError, as_raised, raise_as_it_was
 from trainwright.jobs import boards, datasets, places, tracking, values
 from trainwright.jobs import params as parameters
 from trainwright.jobs.callback import JobCallback, SilentCallback
+from trainwright.jobs.status import FAILED
 
 Function = Callable[..., Any]
 
@@ -96,12 +97,14 @@ class TrainerJob:
     ) -> Iterator[Callable[[Any], Any]]:
         """Read the parameters, be a job while the body runs, and give the function that sees its result."""
         argv = sys.argv[1:]
+        self._parser.answer_help(argv)
         own = parameters.own_options(argv)
         job = own["job_id"] or os.environ.get(places.JOB_ID) or places.new_id()
         given = parameters.read(self._parser, argv, places.job_folder(job) / places.PARAMS)
         name = Path(sys.argv[0]).stem or function.__name__
         output = str(places.job_folder(job) / "output") if tracking.is_tracked() else "output"
         given = given.with_default("output_dir", output)
+        around, before = tracking.current(), (self.params, self._span, self._board, self.report_to)
         with tracking.tracked(name, parameters.as_written(given), own["experiment_name"], job) as tracked:
             folder = tracked.folder if tracked else Path.cwd()
             self.params, self._span = given, span
@@ -110,14 +113,23 @@ class TrainerJob:
             self.progress_update(span[0])
             try:
                 yield functools.partial(self._returned, tracked)
+            except tracking.JobStopped:
+                if around is None:
+                    raise
+            except BaseException as error:
+                if tracked is not None:
+                    tracking.note_failure(tracked, error)
+                raise
             finally:
                 if self._board is not None:
                     self._board.close()
                 self._board = None
+                if around is not None:
+                    self.params, self._span, self._board, self.report_to = before
 
     def _returned(self, tracked: tracking.Tracking | None, result: Any) -> Any:
         if tracked is not None and result is False:
-            tracking.fail_returned(tracked)
+            tracked.failed = tracked.failed or (FAILED, "The function returned False.", None)
         elif tracked is not None and not tracked.acted:
             tracked.progress(self._span[1])
         return result
@@ -149,7 +161,7 @@ class TrainerJob:
 
     def progress_update(self, progress: float) -> None:
         """Note how far the job is, from 0 to 100; a job that is asked to stop ends here."""
-        job = tracking.current()
+        job = tracking.reporter()
         if job is not None:
             job.progress(progress)
             if job.stop_requested:
@@ -160,7 +172,7 @@ class TrainerJob:
 
         A value or a step that is no number is left out, which is said once; no script ends because of a metric.
         """
-        job = tracking.current()
+        job = tracking.reporter()
         if job is None and self._board is None:
             return
         try:
@@ -169,14 +181,13 @@ class TrainerJob:
             tracking.left_out(str(error))
             return
         if job is not None:
-            job.metric(name, value, step)
-            step = job.step
+            step = job.metric(name, value, step)
         if self._board is not None and logging_platforms:
             self._board.add(name, value, step)
 
     def add_job_data(self, key: str, value: Any) -> None:
         """Keep something with the job."""
-        job = tracking.current()
+        job = tracking.reporter()
         if job is not None:
             job.data(key, value)
 

@@ -37,7 +37,7 @@ def is_alive(store: Store, job: Job) -> bool:
     """
     if not _is_elsewhere(job):
         if job["pid"] is None:
-            return time.time() - (job["started"] or job["created"]) < _STARTING_SECONDS
+            return time.time() - (job["heartbeat"] or job["created"]) < _STARTING_SECONDS
         return processes.lives(job["pid"], job["pid_created"], job["boot"])
     heard, since = store.heard.get(job["id"], (None, 0.0))
     if heard != job["heartbeat"] or not since:

@@ -132,6 +132,33 @@ class Journal:
         self.add("event", kind="journal", text=text)
 
 
+class Direct:
+    """Writes every record at once: for a process that a job's began, which may end without a word.
+
+    Attributes:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._failing = False
+
+    def add(self, what: str, /, **values: Any) -> None:
+        """Note that something happened, now."""
+        try:
+            append(self.path, what, **values)
+            self._failing = False
+        except OSError as error:
+            if not self._failing:
+                _say(f"{self.path} cannot be written ({error.strerror or error}); what happens is left out")
+            self._failing = True
+
+    replace = add
+
+    def close(self) -> None:
+        """Do nothing: all is written."""
+
+
 def append(path: Path, what: str, /, **values: Any) -> None:
     """Add one record to a job's journal, from another process than the job's.
 
@@ -199,6 +226,16 @@ def steps_before(path: Path) -> dict[str, int]:
             found[run] = max(found.get(run, 0), record["reached"], record["step"])
         elif record["k"] == "progress" and record["step"] is not None and run is not None:
             found[run] = max(found[run], record["step"])
+    return found
+
+
+def last_steps(path: Path) -> dict[str, int]:
+    """Return the last step that a journal has of every metric."""
+    found: dict[str, int] = {}
+    start = 0
+    while (part := read_journal(path, start)).end > start:
+        found |= {record["name"]: record["step"] for record in part.records if record["k"] == "metric"}
+        start = part.end
     return found
 
 

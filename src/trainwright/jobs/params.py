@@ -12,7 +12,11 @@ from typing import Any, NoReturn
 from trainwright.errors import JobError, did_you_mean
 from trainwright.jobs.written import guessed, key, like, spelled, truth
 
-_OWN = ("job_id", "input_file", "experiment_name")
+_OWN = {
+    "job_id": "the job's name",
+    "input_file": "parameters, in JSON or YAML; the command line goes before them",
+    "experiment_name": "a group of jobs",
+}
 _SWITCHES = (argparse._StoreTrueAction, argparse._StoreFalseAction, argparse.BooleanOptionalAction)
 _SEVERAL = (argparse._AppendAction, argparse._ExtendAction)
 
@@ -72,12 +76,22 @@ class Parser(argparse.ArgumentParser):
     def __init__(self) -> None:
         super().__init__(add_help=False, allow_abbrev=False)
         self.register("type", bool, truth)  # bool("false") is True
-        for name in _OWN:
-            self.add_argument(f"--{name}", help=argparse.SUPPRESS)
+        for name, text in _OWN.items():
+            self.add_argument(f"--{name}", help=text)
 
     def error(self, message: str) -> NoReturn:
         """Raise the mistake."""
         raise JobError(f"The command line: {message}.")
+
+    def answer_help(self, argv: Sequence[str]) -> None:
+        """Print what is declared and leave, where that is asked for; unless the script means something else by it.
+
+        Raises:
+            SystemExit: with 0, after the text.
+        """
+        if not {"-h", "--help"}.isdisjoint(argv) and not {"-h", "--help"} & self._option_string_actions.keys():
+            self.print_help()
+            self.exit()
 
     def declared(self) -> dict[str, argparse.Action]:
         """Return the declared parameters by name."""

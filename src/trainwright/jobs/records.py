@@ -85,6 +85,7 @@ _KINDS: dict[str, dict[str, Callable[[Any], Any]]] = {
     "progress": {"t": values.finite, "progress": _perhaps(values.finite), "step": _perhaps(values.whole),
                  "total_steps": _perhaps(values.whole), "attempt": _perhaps(_NUMBER)},
     "data": {"t": values.finite, "name": _NAME, "value": values.plain},
+    "kept": {"t": values.finite, "name": _NAME, "value": values.plain},
     "time": {"t": values.finite, "began": values.finite, "run": _some_text, "first_step": values.whole,
              "reached": values.whole, "step": values.whole, "spent": _seconds},
     "event": {"t": values.finite, "kind": _KIND, "text": _some_text},

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Connection,
     Float,
@@ -43,7 +44,8 @@ jobs = Table(
     Column("status", String(20), nullable=False, index=True),
     Column("command", Text),  # JSON: a list of arguments; none for a script that was run by hand
     Column("params", Text, nullable=False),  # JSON
-    Column("data", Text, nullable=False),  # JSON
+    Column("data", Text, nullable=False),  # JSON: what the script keeps
+    Column("kept", Text, nullable=False),  # JSON: what a worker and we ourselves keep
     Column("folder", Text, nullable=False),  # of its journal and log
     Column("cwd", Text),
     Column("host", String(200)),
@@ -57,6 +59,8 @@ jobs = Table(
     Column("traceback", Text),
     Column("created", Float, nullable=False),
     Column("started", Float),
+    Column("starts", Integer, nullable=False),  # processes that were this job
+    Column("ran", Float, nullable=False),  # seconds, of all of them but the last
     Column("ended", Float),
     Column("heartbeat", Float),
     Column("stop_requested", Float),
@@ -76,6 +80,8 @@ metrics = Table(
     Column("step", BigInteger, nullable=False),
     Column("value", Float),  # none for a number that is none
     Column("time", Float, nullable=False),
+    Column("attempt", Integer, nullable=False),  # which of the job's processes it is of
+    Column("superseded", Boolean, nullable=False),  # a later one has been at this step
     Index("metrics_by_name", "job", "name", "step"),
 )  # fmt: skip
 
@@ -119,11 +125,23 @@ def _attempts(connection: Connection) -> None:
 
 
 def _boot(connection: Connection) -> None:
-    if "boot" not in [column["name"] for column in inspect(connection).get_columns("jobs")]:  # step 0 makes all of it
-        connection.execute(text("ALTER TABLE jobs ADD COLUMN boot VARCHAR(40)"))
+    _add(connection, "jobs", "boot VARCHAR(40)")
 
 
-MIGRATIONS: list[Callable[[Connection], None]] = [_first, _attempts, _boot]
+def _superseded(connection: Connection) -> None:
+    for column in ("kept TEXT NOT NULL DEFAULT '{}'", "starts INTEGER NOT NULL DEFAULT 1",
+                   "ran FLOAT NOT NULL DEFAULT 0"):  # fmt: skip
+        _add(connection, "jobs", column)
+    for column in ("attempt INTEGER NOT NULL DEFAULT 1", "superseded BOOLEAN NOT NULL DEFAULT FALSE"):
+        _add(connection, "metrics", column)
+
+
+def _add(connection: Connection, table: str, column: str) -> None:
+    if column.split()[0] not in [one["name"] for one in inspect(connection).get_columns(table)]:  # step 0 makes all
+        connection.execute(text(f"ALTER TABLE {table} ADD COLUMN {column}"))
+
+
+MIGRATIONS: list[Callable[[Connection], None]] = [_first, _attempts, _boot, _superseded]
 """Step n takes a database of version n to version n + 1."""
 
 

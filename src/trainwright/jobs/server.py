@@ -37,7 +37,7 @@ _MOST_POINTS = 4000
 _AWAY = "The job database cannot be reached just now."
 _DEEPEST = 20  # that values of a job may be nested
 _LISTED = ("id", "name", "experiment", "status", "progress", "step", "total_steps", "created", "started", "ended",
-           "message", "attempt", "params", "stop_requested")  # fmt: skip
+           "ran", "message", "attempt", "params", "stop_requested")  # fmt: skip
 
 
 class Malformed(JobError):
@@ -80,22 +80,26 @@ class Api:
         return {
             **_listed(job), "traceback": job["traceback"], "folder": job["folder"], "data": seen["data"],
             "host": job["host"], "command": seen["command"], "hidden": masking.hidden(job["params"]),
-            "metric_names": self.store.metric_names(name),
+            "metric_names": self.store.metric_names(name), "attempts_before": self.store.attempts_before(name),
             "last": {key: list(value) for key, value in self.store.last_metrics(name).items()},
             "artifacts": outputs.artifacts(self.store, job), "events": self.store.of_job(schema.events, name),
             "samples": files.samples(job), "time": attempts.account(self.store.of_job(schema.attempts, name)),
         }  # fmt: skip
 
     def metrics(self, request: Request) -> Any:
-        """Curves of a job by name, thinned to what a screen shows; `from` and `to` are steps."""
+        """Curves of a job by name, thinned to what a screen shows; `from` and `to` are steps.
+
+        `attempt` is one whose values are to be seen though a later one has superseded them.
+        """
         job = self.find(request)["id"]
         given = request.query_params
         names = given.getlist("name") or list(self.store.metric_names(job))
         most = min(_number(given.get("points"), 1000), _MOST_POINTS)
-        first, last = _number(given.get("from"), 0), _number(given.get("to"), 2**62)
+        first, last = _number(given.get("from"), -(2**62)), _number(given.get("to"), 2**62)
+        attempt = _number(given["attempt"], 1) if "attempt" in given else None
         found = {}
         for name in names:
-            points = [point for point in self.store.metric(job, name) if first <= point[0] <= last]
+            points = [point for point in self.store.metric(job, name, attempt) if first <= point[0] <= last]
             found[name] = [[step, value] for step, value, _ in curves.thinned(points, max(most, 4))]
         return found
 

@@ -23,7 +23,7 @@ from trainwright.jobs.journal import append, read_journal
 from trainwright.jobs.status import ENDED, LOST, QUEUED, RUNNING, STOPPED
 
 Job = dict[str, Any]
-_JSON = ("command", "params", "data", "moved")
+_JSON = ("command", "params", "data", "kept", "moved")
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
@@ -156,9 +156,10 @@ class Store:
         """Put a job that has ended into the queue again; False where someone else was first."""
         table = schema.jobs
         change = table.update().where(table.c.id == job, table.c.status.in_(ENDED), table.c.attempt == attempt)
+        ran = sql.func.coalesce(table.c.ended - table.c.started, 0.0)
         fresh = {"status": QUEUED, "attempt": attempt + 1, "pid": None, "boot": None, "worker": None,
                  "stop_requested": None, "ended": None, "message": None, "traceback": None,
-                 "heartbeat": None}  # fmt: skip
+                 "heartbeat": None, "started": None, "ran": table.c.ran + ran}  # fmt: skip
         with self.engine.begin() as connection:
             return connection.execute(change.values(**fresh)).rowcount == 1
 
@@ -167,7 +168,7 @@ class Store:
         """Take a queued job for a worker; False where another one has it."""
         table = schema.jobs
         change = table.update().where(table.c.id == job, table.c.status == QUEUED)
-        values = {"status": RUNNING, "worker": worker, "host": host, "heartbeat": time.time(), "started": time.time()}
+        values = {"status": RUNNING, "worker": worker, "host": host, "heartbeat": time.time()}
         with self.engine.begin() as connection:
             return connection.execute(change.values(**values)).rowcount == 1
 
@@ -276,25 +277,47 @@ class Store:
     def metric_names(self, job: str) -> dict[str, int]:
         """Return the names of a job's metrics and how many values each has."""
         table = schema.metrics
-        query = sql.select(table.c.name, sql.func.count()).where(table.c.job == job).group_by(table.c.name)
+        query = sql.select(table.c.name, sql.func.count()).where(table.c.job == job, table.c.superseded.is_(False))
         with self.reader.connect() as connection:
-            rows = connection.execute(query.order_by(table.c.name)).all()
+            rows = connection.execute(query.group_by(table.c.name).order_by(table.c.name)).all()
         return {str(name): int(count) for name, count in rows}
 
     @_mending
-    def metric(self, job: str, name: str) -> list[tuple[int, float, float]]:
-        """Return (step, value, time) of one metric, in order; a value that is none is nan."""
+    def metric(self, job: str, name: str, attempt: int | None = None) -> list[tuple[int, float, float]]:
+        """Return (step, value, time) of one metric, in order and one for a step; a value that is none is nan.
+
+        A later attempt's values stand for those of earlier ones from its first step on.
+
+        Args:
+            job: its name.
+            name: of the metric.
+            attempt: what this one alone told, superseded or not.
+        """
         table = schema.metrics
         query = sql.select(table.c.step, table.c.value, table.c.time).where(table.c.job == job, table.c.name == name)
+        part = table.c.superseded.is_(False) if attempt is None else table.c.attempt == attempt
         with self.reader.connect() as connection:
-            rows = connection.execute(query.order_by(table.c.step, table.c.id)).all()
-        return [(step, math.nan if value is None else value, when) for step, value, when in rows]
+            rows = connection.execute(query.where(part).order_by(table.c.step, table.c.id)).all()
+        points = {step: (step, math.nan if value is None else value, when) for step, value, when in rows}
+        return [*points.values()]
+
+    @_mending
+    def attempts_before(self, job: str) -> dict[str, list[int]]:
+        """Return the attempts of a job that have values which a later one superseded, by the metric's name."""
+        table = schema.metrics
+        query = sql.select(table.c.name, table.c.attempt).where(table.c.job == job, table.c.superseded.is_(True))
+        found: dict[str, list[int]] = {}
+        with self.reader.connect() as connection:
+            for name, attempt in connection.execute(query.distinct().order_by(table.c.name, table.c.attempt)):
+                found.setdefault(name, []).append(attempt)
+        return found
 
     @_mending
     def last_metrics(self, job: str) -> dict[str, tuple[int, float]]:
         """Return (step, value) of the newest value of every metric."""
         table = schema.metrics
-        newest = sql.select(sql.func.max(table.c.id)).where(table.c.job == job).group_by(table.c.name)
+        there = (table.c.job == job, table.c.superseded.is_(False))
+        newest = sql.select(sql.func.max(table.c.id)).where(*there).group_by(table.c.name)
         query = sql.select(table.c.name, table.c.step, table.c.value).where(table.c.id.in_(newest))
         with self.reader.connect() as connection:
             rows = connection.execute(query.order_by(table.c.name)).all()

@@ -15,7 +15,7 @@ from typing import Any
 
 from trainwright.errors import STOP_SIGNALS, Interrupted, is_foreign, leave_by_exception
 from trainwright.jobs import commands, places, processes, values
-from trainwright.jobs.journal import Journal, steps_before
+from trainwright.jobs.journal import Direct, Journal, last_steps, steps_before
 from trainwright.jobs.status import COMPLETE, FAILED, HEARTBEAT_SECONDS, INTERRUPTED, STOPPED
 from trainwright.jobs.timesheet import Timesheet
 
@@ -23,6 +23,10 @@ _MOVE_SECONDS = 0.5
 _AWAY_SECONDS = 2.0  # between attempts while the database is away
 _PREDECESSOR_SECONDS = 10.0  # that a job which goes on waits for its process before, which has said how it ended
 _LAST_SECONDS = 3.0  # that an ending job waits for the database
+
+
+Outcome = tuple[str, str | None, str | None]
+"""How a job ended: its status, a message, and where an error came from."""
 
 
 class JobStopped(BaseException):
@@ -41,16 +45,28 @@ class Tracking:
         reason: why the process will leave with an exit code, where something knows it.
         timesheet: where the time of this process goes, once it trains.
         is_guest: a parent process is this job, and this one only adds to it: a rank of a training on several.
+        failed: how a function of the job failed, whatever the script did about it.
+
+    Args:
+        job: its name.
+        params: its parameters.
+        name: shown in lists.
+        experiment: a group of jobs.
+        as_child: tell the job of a parent process, one record at a time, and be nothing else.
     """
 
-    def __init__(self, job: str, params: dict[str, Any], name: str, experiment: str | None = None) -> None:
+    def __init__(
+        self, job: str, params: dict[str, Any], name: str, experiment: str | None = None, as_child: bool = False
+    ) -> None:
         self.id = job
         self.folder = places.job_folder(job)
         self.params = values.plain(params)
         self.stop_requested = False
         self.acted = False
         self.reason: str | None = None
-        self.step = 0
+        self.failed: Outcome | None = _failures.get(self.folder)
+        self._steps: dict[str, int] = {}
+        self._earlier: dict[str, int] | None = None
         self.ended = False
         self.timesheet: Timesheet | None = None
         self._made = time.perf_counter()
@@ -58,13 +74,16 @@ class Tracking:
         self.attempt = int(attempt) if attempt else None
         self.is_guest = _is_guest(job)
         self._held = ExitStack()
+        self._over = threading.Event()
+        if as_child:
+            self.become_child()
+            return
         if not self.is_guest:
             wait = _PREDECESSOR_SECONDS if (self.attempt or 1) > 1 else 0.0
             self._held.enter_context(processes.holding(self.folder / places.LOCK, f"The job {job} runs", wait))
-        self.journal = Journal(self.folder / places.JOURNAL)
+        self.journal: Journal | Direct = Journal(self.folder / places.JOURNAL)
         if not self.is_guest:
             self._begin(values.text(name, values.NAME_LENGTH), values.text(experiment or "default", values.NAME_LENGTH))
-        self._over = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="trainwright-job", daemon=True)
         self._keeper.start()
 
@@ -76,6 +95,7 @@ class Tracking:
             pid_created=processes.created(pid), boot=processes.boot(), host=processes.hostname(), cwd=str(Path.cwd()),
             command=commands.of_this_process(), worker=os.environ.get(places.WORKER),
         )  # fmt: skip
+        assert isinstance(self.journal, Journal)
         try:
             self.journal.flush()
         except OSError:
@@ -84,15 +104,30 @@ class Tracking:
             os.environ.pop(places.OWNER, None)
             raise
 
-    def metric(self, name: str, value: float, step: int | None = None) -> None:
-        """Note a metric's value; without a step it is the one after the last."""
+    def become_child(self) -> None:
+        """Only add to the job of a parent process: this one was forked or spawned, and has none of its threads."""
+        self.is_guest, self._over, self._keeper = True, threading.Event(), threading.Thread()
+        self._held.close()
+        self._held = ExitStack()
+        self.journal = Direct(self.folder / places.JOURNAL)
+
+    def metric(self, name: str, value: float, step: int | None = None) -> int | None:
+        """Note a metric's value; return its step, which by default is the one after this metric's last."""
         try:
-            name, value, step = values.point(name, value, self.step + 1 if step is None else step)
+            name, value, step = values.point(name, value, self._next(name) if step is None else step)
         except ValueError as error:
             left_out(str(error))
-            return
-        self.step = step or 0
+            return None
+        self._steps[name] = step or 0
         self.journal.add("metric", name=name, value=value, step=step)
+        return step
+
+    def _next(self, name: str) -> int:
+        """Return the step after a metric's last one, which may be of an attempt before."""
+        name = values.text(name, values.NAME_LENGTH)
+        if name not in self._steps and self._earlier is None:
+            self._earlier = last_steps(self.journal.path)
+        return self._steps.get(name, (self._earlier or {}).get(name, 0)) + 1
 
     def progress(self, percent: float, step: int | None = None, total_steps: int | None = None) -> None:
         """Note how far the job is, from 0 to 100; only the newest word between two writes of the journal is kept."""
@@ -156,7 +191,8 @@ class Tracking:
             self.journal.add("status", status=status, attempt=self.attempt, **said)
         self.journal.close()
         self._over.set()
-        self._keeper.join(_LAST_SECONDS)
+        if self._keeper.is_alive():
+            self._keeper.join(_LAST_SECONDS)
         self._held.close()
         if not self.is_guest:
             os.environ.pop(places.OWNER, None)
@@ -205,6 +241,8 @@ def _is_guest(job: str) -> bool:
 
 
 _current: Tracking | None = None
+_child: Tracking | None = None  # of a process that this job's began
+_failures: dict[Path, Outcome] = {}  # of this process's jobs, by folder
 _had_job = False  # whether this process was another job before
 _said: set[str] = set()
 
@@ -222,6 +260,23 @@ def left_out(text: str) -> None:
 def current() -> Tracking | None:
     """Return the job that this process is, if it is one."""
     return _current
+
+
+def reporter() -> Tracking | None:
+    """Return the job that this process tells of what it does: the one that it is, or of the process that began it."""
+    global _child
+    if _current is None and _child is None and places.OWNER in os.environ and is_tracked():
+        job = os.environ[places.OWNER].partition(":")[0]
+        _child = Tracking(job, {}, job, as_child=True) if _is_guest(job) else None
+    return _current or _child
+
+
+def _forked() -> None:
+    if _current is not None:
+        _current.become_child()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def is_tracked() -> bool:
@@ -260,13 +315,12 @@ def tracked(
         yield tracking
     except BaseException as error:
         _hear(ending, leave_by_exception, signal.SIG_IGN)  # none cuts the last word short
-        tracking.end(*outcome(tracking, error))
+        tracking.end(*conclusion(tracking, outcome(tracking, error)))
         if not isinstance(error, JobStopped):
             raise
     else:
         _hear(ending, leave_by_exception, signal.SIG_IGN)
-        done = (STOPPED, "Stopped on request.") if tracking.acted else (COMPLETE, None)
-        tracking.end(*done)
+        tracking.end(*conclusion(tracking, (COMPLETE, None, None)))
     finally:
         _hear(ending, signal.SIG_IGN, signal.SIG_DFL)
         _current, _had_job = None, True
@@ -286,8 +340,26 @@ def _hear(numbers: list[int], before: Any, handler: Any) -> None:
             signal.signal(number, handler)
 
 
-def outcome(tracking: Tracking, error: BaseException) -> tuple[str, str | None, str | None]:
-    """Return (status, message, traceback) of a job that an exception ended."""
+def conclusion(tracking: Tracking, own: Outcome) -> Outcome:
+    """Return how a job ended whose process ended so: asked to stop it is stopped, and a failure before stays one."""
+    if tracking.stop_requested or tracking.acted:
+        more = f" It ended with: {own[1]}" if own[0] != STOPPED and own[1] else ""
+        return STOPPED, f"Stopped on request.{more}", own[2]
+    ended = tracking.failed if own[0] == COMPLETE and tracking.failed else own
+    if ended[0] != COMPLETE:
+        _failures[tracking.folder] = ended
+    return ended
+
+
+def note_failure(tracking: Tracking, error: BaseException) -> None:
+    """Note how a function of a job ended that raised, for the script may go on."""
+    ended = outcome(tracking, error)
+    if ended[0] not in (COMPLETE, STOPPED):
+        tracking.failed = tracking.failed or ended
+
+
+def outcome(tracking: Tracking, error: BaseException) -> Outcome:
+    """Return how a job ended that an exception ended."""
     if isinstance(error.__cause__, Interrupted):  # a handler of the user's leaves with a code of its own
         error = error.__cause__
     code = error.code if isinstance(error, SystemExit) else None
@@ -298,15 +370,10 @@ def outcome(tracking: Tracking, error: BaseException) -> tuple[str, str | None, 
     if number is not None:
         told = str(error) if isinstance(error, Interrupted) else f"Interrupted by {processes.signal_name(number)}."
         return INTERRUPTED, told, None
-    if isinstance(error, SystemExit) and code in (None, 0):
-        return (STOPPED, "Stopped on request.", None) if tracking.acted else (COMPLETE, None, None)
+    if isinstance(error, SystemExit) and (code is None or (isinstance(code, int) and code & 0xFF == 0)):
+        return COMPLETE, None, None
     if isinstance(error, SystemExit):
         told = code if isinstance(code, str) else f"The script left with exit code {code}."
         return FAILED, tracking.reason or told, None
     text = "".join(traceback.format_exception(error))
     return FAILED, f"{type(error).__name__}: {error}" if str(error) else type(error).__name__, text
-
-
-def fail_returned(tracking: Tracking) -> None:
-    """End a job whose function returned False."""
-    tracking.end(FAILED, "The function returned False.")

@@ -38,11 +38,11 @@ export function span(seconds) {
   return hours ? `${hours}:${two(minutes)}:${two(whole % 60)}` : `${minutes}:${two(whole % 60)}`;
 }
 
+// How long all attempts of a job ran together, or how long it waits; and how long it will still run.
 export function times(job) {
-  const now = Date.now() / 1000;
-  const began = job.started ?? job.created;
-  const passed = (job.ended ?? now) - began;
-  const left = job.status === "RUNNING" && job.progress > 0 ? (passed * (100 - job.progress)) / job.progress : null;
+  const until = job.ended ?? Date.now() / 1000;
+  const passed = job.started === null ? job.ran || until - job.created : job.ran + until - job.started;
+  const left = job.status === "RUNNING" && job.progress > 0 && job.started !== null ? (passed * (100 - job.progress)) / job.progress : null;
   return { passed: span(passed), left: left === null ? "" : span(left) };
 }
 
