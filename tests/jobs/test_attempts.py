@@ -100,7 +100,7 @@ def test_the_time_of_all_attempts_adds_up(store, home):
     store.update("j", ["RUNNING"], status="STOPPED", ended=5100.0)
     assert store.requeue("j", 1)
     assert (store.find("j")["ran"], job_actions.age(store.find("j"))) == (500.0, "8:20")
-    assert store.claim("j", "w", "h")
+    assert store.claim("j", "w", "h", 1) == []
     append(folder / places.JOURNAL, "start", **start)
     store.move("j", folder)
     assert store.find("j")["ran"] == 500.0

@@ -62,7 +62,7 @@ def test_the_adapted_script(home, tmp_path, parts, given):
     )
     assert store.last_metrics(job["id"])["train/train_loss"][0] == job["total_steps"] > 0
     output = places.job_folder(job["id"]) / "output"
-    assert job["params"]["output_dir"] == job["data"]["output_dir"] == str(output)
+    assert job["params"]["output_dir"] == job["kept"]["output_dir"] == str(output)
     assert (output / "model.safetensors").is_file()
     assert (output / "tokenizer_config.json").is_file()
 

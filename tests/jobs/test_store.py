@@ -218,7 +218,7 @@ def test_a_killed_process_is_lost_at_once_and_loses_a_fifth_of_a_second(store, h
 
 def test_a_process_of_another_machine_is_lost_after_a_while(store, monkeypatch):
     job = begun(store)
-    assert store.claim(job, "elsewhere:1", "elsewhere")
+    assert store.claim(job, "elsewhere:1", "elsewhere", 1) == []
     monkeypatch.setattr(health, "_WATCH_SECONDS", 0.1)
     for _ in range(3):  # its clock or ours was set: the heartbeat is old, and moves
         store.update(job, heartbeat=time.time() - 3600 + time.monotonic() % 1)
@@ -288,7 +288,7 @@ def test_a_home_that_cannot_be_written_stops_no_training(tmp_path, monkeypatch, 
 
 def test_only_one_takes_a_job(store):
     job = begun(store)
-    assert [store.claim(job, "one", "here"), store.claim(job, "two", "here")] == [True, False]
+    assert [store.claim(job, "one", "here", 9), store.claim(job, "two", "here", 9)] == [[], None]
     store.update(job, status="FAILED")
     assert [store.requeue(job, 1), store.requeue(job, 1)] == [True, False]
     assert store.find(job)["attempt"] == 2

@@ -422,7 +422,7 @@ def test_checkpoints_are_those_on_the_disk(home, tmp_path, capsys):
     assert "checkpoint-4" in out
     assert "checkpoint-2" not in out
     store.update(job.id, host="elsewhere", cwd="/no")
-    made = outputs.artifacts(store, {**store.find(job.id), "data": {"output_dir": "run"}})
+    made = outputs.artifacts(store, {**store.find(job.id), "kept": {"output_dir": "run"}})
     assert [one["step"] for one in made] == [2, 4, 4]  # what it told of: its disk is not here
 
 

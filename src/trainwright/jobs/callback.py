@@ -38,7 +38,7 @@ class JobCallback(SilentCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Note where the run's files are, and at which step it begins."""
-        self.tracking.data("output_dir", str(getattr(args, "output_dir", "") or ""))
+        self.tracking.keep("output_dir", str(getattr(args, "output_dir", "") or ""))
         self.tracking.tell_time()
         self._series = ""
         if getattr(state, "is_hyper_param_search", False):

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trainwright.jobs import places
+from trainwright.jobs import outputs, places
 from trainwright.jobs.store import Job
 
 _LOG_BYTES = 65_536
@@ -36,10 +36,9 @@ def log(job: Job, after: int = -1) -> dict[str, Any]:
 
 def samples(job: Job) -> list[dict[str, Any]]:
     """Return what the model wrote at the last evaluations by generation: step, and some rows."""
-    output = job["data"].get("output_dir")
-    if not isinstance(output, str) or not output or "\0" in output:
+    folder = outputs.run_folder(job)
+    if folder is None:
         return []
-    folder = Path(job["cwd"] or ".") / output
     found = []
     for path in sorted((folder / "eval_results").glob("step_*.json"), key=_step)[-_SAMPLE_FILES:]:
         try:

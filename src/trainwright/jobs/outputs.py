@@ -17,13 +17,20 @@ def artifacts(store: Store, job: Job) -> list[dict[str, Any]]:
     Where they lie on a disk of another machine alone, they are those that the job told of.
     """
     told = store.of_job(schema.artifacts, job["id"])
-    output = job["data"].get("output_dir")
-    if not isinstance(output, str) or not output or "\0" in output:  # a script may keep anything by that name
+    folder = run_folder(job)
+    if folder is None:
         return told
-    folder = Path(job["cwd"] or ".") / output
     if job["host"] != processes.hostname() and not folder.is_dir():
         return told
     return [one for one in told if one["kind"] != "checkpoint"] + _checkpoints(folder)
+
+
+def run_folder(job: Job) -> Path | None:
+    """Return where a job's run has its files, as it told; None where it has none, or has not told yet."""
+    output = job["kept"].get("output_dir") or job["data"].get("output_dir")  # 0.1.0 kept it among the script's own
+    if not isinstance(output, str) or not output or "\0" in output:
+        return None
+    return Path(job["cwd"] or ".") / output
 
 
 def _checkpoints(folder: Path) -> list[dict[str, Any]]:

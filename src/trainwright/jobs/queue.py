@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trainwright.errors import JobError
-from trainwright.jobs import commands, places
+from trainwright.jobs import commands, outputs, places
 from trainwright.jobs.status import ENDED, RESUMABLE
 from trainwright.jobs.store import Job, Store
 from trainwright.jobs.written import key, spelled
@@ -101,9 +101,9 @@ def resume(store: Store, job: Job) -> str:
         raise JobError(f"The job {job['id']} cannot go on: how it was begun is not known.")
     if not store.requeue(job["id"], job["attempt"]):
         raise JobError(f"The job {job['id']} was put into the queue by someone else just now.")
-    output = _output_key(job["command"])
-    if output == _TRAIN and job["data"].get("output_dir") and not any(w.startswith(output) for w in job["command"]):
-        store.update(job["id"], command=[*job["command"], f"{output}={job['data']['output_dir']}"])
+    output, folder = _output_key(job["command"]), outputs.run_folder(job)
+    if output == _TRAIN and folder is not None and not any(output in word for word in job["command"]):
+        store.update(job["id"], command=[*job["command"], f"{output}={folder}"])
     return str(job["id"])
 
 

@@ -79,6 +79,7 @@ class Api:
         name, seen = job["id"], masking.job(job)
         return {
             **_listed(job), "traceback": job["traceback"], "folder": job["folder"], "data": seen["data"],
+            "kept": job["kept"],
             "host": job["host"], "command": seen["command"], "hidden": masking.hidden(job["params"]),
             "metric_names": self.store.metric_names(name), "attempts_before": self.store.attempts_before(name),
             "last": {key: list(value) for key, value in self.store.last_metrics(name).items()},

@@ -7,7 +7,7 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
@@ -152,25 +152,55 @@ class Store:
             raise JobError(f"The job cannot be put into the queue: {error}.") from error
 
     @_mending
-    def requeue(self, job: str, attempt: int) -> bool:
-        """Put a job that has ended into the queue again; False where someone else was first."""
-        table = schema.jobs
-        change = table.update().where(table.c.id == job, table.c.status.in_(ENDED), table.c.attempt == attempt)
-        ran = sql.func.coalesce(table.c.ended - table.c.started, 0.0)
-        fresh = {"status": QUEUED, "attempt": attempt + 1, "pid": None, "boot": None, "worker": None,
-                 "stop_requested": None, "ended": None, "message": None, "traceback": None,
-                 "heartbeat": None, "started": None, "ran": table.c.ran + ran}  # fmt: skip
-        with self.engine.begin() as connection:
-            return connection.execute(change.values(**fresh)).rowcount == 1
+    def requeue(self, job: str, attempt: int, **kept: Any) -> bool:
+        """Put a job that has ended into the queue again, and keep something with it; False where others were first."""
+        with self._locked(job) as (connection, found):
+            if found is None or found["status"] not in ENDED or found["attempt"] != attempt:
+                return False
+            last = found["ended"] - found["started"] if found["ended"] and found["started"] else 0.0
+            fresh = {"status": QUEUED, "attempt": attempt + 1, "ran": found["ran"] + max(last, 0.0),
+                     "kept": {**found["kept"], **kept}}  # fmt: skip
+            fresh |= dict.fromkeys(("pid", "boot", "worker", "stop_requested", "started", "ended", "message",
+                                    "traceback", "heartbeat"))  # fmt: skip
+            connection.execute(schema.jobs.update().where(schema.jobs.c.id == job).values(**_packed(fresh)))
+            return True
 
     @_mending
-    def claim(self, job: str, worker: str, host: str) -> bool:
-        """Take a queued job for a worker; False where another one has it."""
+    def claim(self, job: str, worker: str, host: str, slots: int, devices: Sequence[int] = ()) -> list[int] | None:
+        """Take a queued job for a worker, with the devices that it wants.
+
+        All workers of a machine count the same jobs of the queue, and no two of them at the same time.
+
+        Args:
+            job: its name.
+            worker: that takes it.
+            host: its machine.
+            slots: jobs of the queue that may run there.
+            devices: that the worker shares out.
+
+        Returns:
+            The numbers of its devices; None where another worker has it, or there is no room.
+        """
         table = schema.jobs
-        change = table.update().where(table.c.id == job, table.c.status == QUEUED)
-        values = {"status": RUNNING, "worker": worker, "host": host, "heartbeat": time.time()}
         with self.engine.begin() as connection:
-            return connection.execute(change.values(**values)).rowcount == 1
+            if self.engine.dialect.name == "postgresql":  # SQLite's writers wait for each other anyway
+                connection.execute(sql.text("SELECT pg_advisory_xact_lock(hashtext(:host))"), {"host": f"host {host}"})
+            query = sql.select(table.c.kept).where(
+                table.c.status == RUNNING, table.c.host == host, table.c.worker.is_not(None)
+            )
+            running = [_loaded(kept, {}) for kept in connection.execute(query).scalars()]
+            taken = {number for kept in running for number in kept.get("gpus", [])}
+            free = [number for number in devices if number not in taken]
+            row = connection.execute(
+                sql.select(table.c.gpus, table.c.kept).where(table.c.id == job, table.c.status == QUEUED)
+            ).first()
+            if row is None or len(running) >= slots or row.gpus > len(free):
+                return None
+            given = free[: row.gpus]
+            values = {"status": RUNNING, "worker": worker, "host": host, "heartbeat": time.time(), "message": None,
+                      "kept": {**_loaded(row.kept, {}), "gpus": given}}  # fmt: skip
+            change = table.update().where(table.c.id == job, table.c.status == QUEUED).values(**_packed(values))
+            return given if connection.execute(change).rowcount == 1 else None
 
     @_mending
     def update(self, job: str, where: Iterable[str] | None = None, **given: Any) -> bool:
@@ -184,11 +214,11 @@ class Store:
 
     @_mending
     def keep(self, job: str, name: str, value: Any) -> None:
-        """Keep something with a job, beside what its journal tells."""
+        """Keep something with a job that its script does not tell."""
         with self._locked(job) as (connection, found):
             if found is not None:
-                data = json.dumps({**found["data"], name: values.plain(value)})
-                connection.execute(schema.jobs.update().where(schema.jobs.c.id == job).values(data=data))
+                kept = json.dumps({**found["kept"], name: values.plain(value)})
+                connection.execute(schema.jobs.update().where(schema.jobs.c.id == job).values(kept=kept))
 
     @_mending
     def beat(self, job: str, attempt: int | None) -> bool:

@@ -149,6 +149,10 @@ class Tracking:
             return
         self.journal.add("data", name=name, value=value)
 
+    def keep(self, name: str, value: Any) -> None:
+        """Keep something with the job that is not its script's: where its run's files are."""
+        self.journal.add("kept", name=name, value=values.plain(value))
+
     def event(self, kind: str, text: str) -> None:
         """Note that something happened."""
         self.journal.add("event", kind=values.text(kind, values.KIND_LENGTH), text=values.text(text))
@@ -199,16 +203,15 @@ class Tracking:
 
     def _keep(self) -> None:
         """Move the journal to the database and give a heartbeat, until the end; wait for a database that is away."""
-        from trainwright.jobs.store import Store, is_away
-
-        store, beaten, clocked, told = None, 0.0, time.monotonic(), False
+        store: Any = None
+        beaten, clocked, told = 0.0, time.monotonic(), False
         while True:
             over = self._over.is_set()
             if not over and time.monotonic() - clocked >= HEARTBEAT_SECONDS:
                 self.tell_time()
                 clocked = time.monotonic()
             try:
-                store = store or Store()
+                store = store or _open_store()
                 store.move(self.id, self.folder)
                 if not over and time.monotonic() - beaten >= HEARTBEAT_SECONDS:
                     self.stop_requested = store.beat(self.id, self.attempt)
@@ -221,13 +224,27 @@ class Tracking:
                 if over:
                     return  # the journal keeps it; the next command moves it
                 if not told:
-                    what = "is away" if is_away(error) else "gave an error"
+                    what = "is away" if _is_away(error) else "gave an error"
                     print(
                         f"Note: the job database {what} ({_line(error)}); the rows wait.", file=sys.stderr, flush=True
                     )
                 told = True
                 self._over.wait(_AWAY_SECONDS)
             self._over.wait(_MOVE_SECONDS)
+
+
+def _open_store() -> Any:
+    from trainwright.jobs.store import Store
+
+    return Store()
+
+
+def _is_away(error: Exception) -> bool:
+    try:
+        from trainwright.jobs.store import is_away
+    except ImportError:  # a file of the script's folder has the name of a package
+        return False
+    return is_away(error)
 
 
 def _line(error: Exception) -> str:

@@ -41,6 +41,7 @@ class Worker:
         self.children: dict[str, subprocess.Popen[bytes]] = {}
         self.asked: dict[str, float] = {}  # to stop: when this worker heard of it, by its monotonic clock
         self.termed: dict[str, float] = {}
+        self.told: set[str] = set()  # jobs that want more devices than there are
         self.leaving = False
 
     def run(self, until: Callable[[], bool] = lambda: False) -> None:
@@ -64,24 +65,46 @@ class Worker:
             self._hurry(job)
         self.asked = {job["id"]: self.asked[job["id"]] for job in running if job["id"] in self.asked}
         self._restart()
-        taken = {number for job in running for number in job["data"].get("gpus", [])}
-        free = [number for number in self.gpus if number not in taken]
-        room = self.slots - len(running)
+        room = self.slots - sum(job["worker"] is not None for job in running)  # others were begun by hand
+        is_saving = False  # devices for a job that waits for enough of them
         for job in reversed(self.store.jobs([QUEUED])):
             if room < 1:
                 return
             if job["id"] in self.children:  # its process before has said how it ended, and is about to
                 continue
-            if job["gpus"] <= len(free) and self._may_begin(job) and self.store.claim(
-                job["id"], self.name, processes.hostname()
-            ):  # fmt: skip
-                try:
-                    self.begin(job, free[: job["gpus"]])
-                except (OSError, ValueError, IndexError) as error:  # a command, folder or disk that is none
-                    self._fail(job, [RUNNING], f"It could not be started: {error}")
-                    continue
-                free = free[job["gpus"] :]
-                room -= 1
+            if job["gpus"] > len(self.gpus):
+                self._cannot(job)
+                continue
+            if (job["gpus"] and is_saving) or not self._may_begin(job):
+                continue
+            devices = self.store.claim(job["id"], self.name, processes.hostname(), self.slots, self.gpus)
+            if devices is None:
+                is_saving = is_saving or job["gpus"] > 0
+                continue
+            room -= 1
+            try:
+                self.begin(job, devices)
+            except (OSError, ValueError, IndexError) as error:  # a command, folder or disk that is none
+                self._fail(job, [RUNNING], f"It could not be started: {error}")
+                room += 1
+
+    def _cannot(self, job: Job) -> None:
+        """Say once that a job wants more devices than there are."""
+        if job["id"] not in self.told:
+            self.told.add(job["id"])
+            text = (f"It wants {job['gpus']} devices, and the worker {self.name.rpartition(':')[0]} shares out "
+                    f"{len(self.gpus)}; it waits for one with more: trainwright jobs worker --gpus 0,1")  # fmt: skip
+            self.store.update(job["id"], [QUEUED], message=text)
+            print(f"{job['id']}: {text}", flush=True)
+
+    def has_work(self) -> bool:
+        """Whether jobs of the queue run, or wait that this worker can begin once others have ended."""
+        waiting = {job["id"]: job for job in self.store.jobs([QUEUED])}
+        vain = {name for name, job in waiting.items() if job["gpus"] > len(self.gpus)}
+        while more := {name for name, job in waiting.items() if job["after"] in vain} - vain:
+            vain |= more
+        running = [job for job in self.store.jobs([RUNNING]) if job["worker"] is not None]
+        return bool(running or self.children or waiting.keys() - vain)
 
     def _may_begin(self, job: Job) -> bool:
         """Whether what the job waits for is complete; a job whose forerunner failed fails too."""
@@ -116,7 +139,7 @@ class Worker:
         environment.pop(places.OWNER, None)
         if self.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
-            append(folder / places.JOURNAL, "data", name="gpus", value=gpus)
+            append(folder / places.JOURNAL, "kept", name="gpus", value=gpus)
         with (folder / places.LOG).open("ab") as log:
             child = subprocess.Popen(
                 launch.command(job["id"], job["name"], job["command"]), cwd=job["cwd"] or None, env=environment,
@@ -153,7 +176,7 @@ class Worker:
             return
         if not processes.lives(job["pid"], job["pid_created"], job["boot"]):
             return
-        now, wait = time.monotonic(), job["data"].get("grace", self.grace)
+        now, wait = time.monotonic(), job["kept"].get("grace", self.grace)
         asked = self.asked.setdefault(job["id"], now)
         if job["id"] in self.termed:
             if now - self.termed[job["id"]] > _KILL_SECONDS:
@@ -169,8 +192,7 @@ class Worker:
                 continue
             failures = failed_again(job)
             if failures["times"] < _FAILURES:
-                if self.store.requeue(job["id"], job["attempt"]):
-                    self.store.keep(job["id"], "failures", failures)
+                self.store.requeue(job["id"], job["attempt"], failures=failures, restarted=_restarted(job) + 1)
                 continue
             place = "before its first step" if failures["step"] is None else f"at step {failures['step']}"
             text = f"{job['message']} It ended {_FAILURES} times {place}, so it is not begun again by itself."
@@ -180,9 +202,13 @@ class Worker:
 
 
 def is_to_restart(job: Job) -> bool:
-    """Whether a worker looks at a job that has ended to begin it again."""
-    given_up = (job["data"].get("failures") or {}).get("attempt") == job["attempt"]
-    return job["status"] in (LOST, FAILED) and job["attempt"] <= job["restarts"] and not given_up
+    """Whether a worker looks at a job that has ended to begin it again; those that a person resumed do not count."""
+    given_up = (job["kept"].get("failures") or {}).get("attempt") == job["attempt"]
+    return job["status"] in (LOST, FAILED) and _restarted(job) < job["restarts"] and not given_up
+
+
+def _restarted(job: Job) -> int:
+    return int(job["kept"].get("restarted", 0))
 
 
 def failed_again(job: Job) -> dict[str, Any]:
@@ -190,7 +216,7 @@ def failed_again(job: Job) -> dict[str, Any]:
 
     One that is lost before any step was ended from without, at whatever place; that counts once each time.
     """
-    before = job["data"].get("failures") or {"times": 0}
+    before = job["kept"].get("failures") or {"times": 0}
     same = before.get("step", -1) == job["step"] and (job["status"] == FAILED or job["step"] is not None)
     return {"step": job["step"], "times": before["times"] + 1 if same else 1}
 
@@ -206,9 +232,5 @@ def run_worker(slots: int, gpus: list[int], grace: float, once: bool = False) ->
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, leave)
 
-    def idle() -> bool:
-        waiting = store.jobs([QUEUED, RUNNING])
-        return once and not waiting and not worker.children
-
     print(f"Worker {os.getpid()}: {slots} jobs at a time, {places.home()}", flush=True)
-    worker.run(idle)
+    worker.run(lambda: once and not worker.has_work())
