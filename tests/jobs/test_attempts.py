@@ -149,6 +149,7 @@ def test_a_failure_stays_one_by_hand_and_queued(home, tmp_path, monkeypatch, beg
     with suppress(SystemExit):
         if begun == "queued":
             monkeypatch.setattr(sys, "path", [*sys.path])
+            monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
             launch.main(["j", "s", str(tmp_path / "s.py")])
         else:
             runpy.run_path(str(tmp_path / "s.py"))

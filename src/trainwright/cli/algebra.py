@@ -40,11 +40,12 @@ def _generate(args: argparse.Namespace) -> int:
 def _train(args: argparse.Namespace) -> int:
     from trainwright.cli import as_job
     from trainwright.jobs import places
-    from trainwright.pipelines.file import train_file
+    from trainwright.pipelines.file import has_begun, train_file
 
+    begun_again = places.resumes() and has_begun(args.file, args.overrides)
     params = dict(word.split("=", 1) for word in args.overrides if "=" in word)
     with as_job.running(args.file.stem, params):
-        folder = train_file(args.file, args.overrides, args.resume or places.resumes()).run_folder
+        folder = train_file(args.file, args.overrides, args.resume or begun_again).run_folder
     show(folder)
     return 0
 

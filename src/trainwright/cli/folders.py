@@ -8,13 +8,15 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from trainwright.config.load import RUN_CONFIG, keep
 from trainwright.config.schema import TrainingConfig
 from trainwright.errors import ConfigError
+from trainwright.jobs import places
 from trainwright.world import current_world
 
 ABOUT = "run.json"
@@ -26,15 +28,19 @@ _LIBRARIES = (
 
 
 def choose(config: TrainingConfig, file: Path, resume: bool, new: bool, overwrite: bool) -> None:
-    """Decide the run's folder, and note it in the configuration.
+    """Decide the run's folder, and note it in the configuration; a new one is made at once, so it is nobody else's.
 
     Without `training.output_dir` it is runs/<name>-<n>, the next number that is free; with `resume` the last one, and
-    with `training.try_resume_from_last_checkpoint` the last one if there is one.
+    with `training.try_resume_from_last_checkpoint` the last one if there is one. A job of the queue has a folder of its
+    own, which it goes on in.
 
     Raises:
         ConfigError: the folder holds another run, or several processes would have to choose one.
     """
     params, world = config.training, current_world()
+    job = places.job_of_this_process()
+    if params.output_dir is None and job is not None:
+        params.output_dir = str(places.job_folder(job) / "output")
     if params.output_dir is None:
         if world.size > 1 and not resume:
             raise ConfigError("Several processes need one folder: give training.output_dir.")
@@ -42,9 +48,8 @@ def choose(config: TrainingConfig, file: Path, resume: bool, new: bool, overwrit
         taken = numbered(RUNS / name)
         if resume and not taken:
             raise ConfigError(f"There is no run '{RUNS / name}-<n>' to go on with.")
-        last = taken[-1] if taken else 0
-        number = last if last and (resume or params.try_resume_from_last_checkpoint) else last + 1
-        params.output_dir = str(RUNS / f"{name}-{number}")
+        goes_on = taken and (resume or params.try_resume_from_last_checkpoint)
+        params.output_dir = f"{RUNS / name}-{taken[-1]}" if goes_on else _reserved(RUNS / name, 1)
         return
     folder = Path(params.output_dir).expanduser()
     if not holds_run(folder) or resume or overwrite or not world.is_main:
@@ -54,8 +59,7 @@ def choose(config: TrainingConfig, file: Path, resume: bool, new: bool, overwrit
             "Several processes cannot choose a folder: give another training.output_dir in place of --new."
         )
     if new:
-        taken = numbered(folder)
-        params.output_dir = f"{folder}-{taken[-1] + 1 if taken else 2}"
+        params.output_dir = _reserved(folder, 2)
         return
     if params.resume_from_checkpoint or params.try_resume_from_last_checkpoint:
         return
@@ -70,6 +74,36 @@ def announce(config: TrainingConfig, file: Path) -> None:
     if current_world().is_main and config.training.log_level not in ("error", "critical"):
         what = f"{file} has no mistakes; the run's folder is {config.training.output_dir}."
         print(f"{what} Loading libraries, data and model ...", file=sys.stderr, flush=True)
+
+
+def _reserved(path: Path, first: int) -> str:
+    """Make the folder `<path>-<n>` of the next number that is free, and return it.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    number = max([first - 1, *numbered(path)])
+    while True:
+        number += 1
+        folder = path.with_name(f"{path.name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:  # another run was first
+            continue
+        except OSError as error:
+            raise ConfigError(f"The run's folder '{folder}' cannot be made: {error.strerror}.") from None
+        return str(folder)
+
+
+@contextmanager
+def given_back(folder: str | None) -> Iterator[None]:
+    """Remove a run's folder again where the body fails before anything is in it."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # it holds something, or is not there
+            Path(folder or "").rmdir()
+        raise
 
 
 def holds_run(folder: Path) -> bool:

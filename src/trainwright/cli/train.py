@@ -50,7 +50,8 @@ def run(argv: Sequence[str]) -> int:
     from trainwright.config.build import ConfiguredTrainer, build, newest, starting_point
 
     with as_job.running(params.run_name or args.config.stem, as_job.changed(config)):
-        trainer = build(config)
+        with folders.given_back(params.output_dir):
+            trainer = build(config)
         folders.describe(config, argv)
         if isinstance(trainer, ConfiguredTrainer):
             again = f"trainwright train --resume {shlex.quote(str(params.output_dir))}"

@@ -21,19 +21,51 @@ JOURNAL, LOG, PARAMS, LOCK = "job.jsonl", "output.log", "params.json", "lock"
 JOB_ID, ATTEMPT = "TRAINWRIGHT_JOB_ID", "TRAINWRIGHT_JOB_ATTEMPT"
 RESUME, OWNER = "TRAINWRIGHT_JOB_RESUME", "TRAINWRIGHT_JOB_OWNER"
 WORKER = "TRAINWRIGHT_JOB_WORKER"
+_HOME, _DATABASE, _SQLITE = "TRAINWRIGHT_HOME", "TRAINWRIGHT_DB", "sqlite:///"
 _OURS = re.compile(r"id(-\w+)?|jobs|jobs\.db.*|ui-\d+\.html")
 _OTHERS = 0o077
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "ceph", "gpfs", "beegfs", "fuse.sshfs", "9p")
 
 
 def home() -> Path:
-    """Return the folder of all jobs: `TRAINWRIGHT_HOME`, by default ~/.trainwright."""
-    return Path(os.environ.get("TRAINWRIGHT_HOME") or Path.home() / ".trainwright").expanduser()
+    """Return the folder of all jobs: `TRAINWRIGHT_HOME`, by default ~/.trainwright.
+
+    A relative one is that of the folder where it was asked for first, also for the processes that this one begins.
+
+    Raises:
+        JobError: this user has no home folder, and none is given.
+    """
+    given = os.environ.get(_HOME)
+    try:
+        folder = Path(given or "~/.trainwright").expanduser()
+    except RuntimeError:
+        raise JobError(f"This user has no home folder; give one for jobs in {_HOME}.") from None
+    if not folder.is_absolute():
+        folder = folder.absolute()
+        os.environ[_HOME] = str(folder)
+    return folder
+
+
+def has_home() -> bool:
+    """Whether there is a folder for jobs; where there is none that is said, once."""
+    try:
+        home()
+    except JobError as error:
+        _note(f"this run is not tracked: {error}")
+        return False
+    return True
 
 
 def database_url() -> str:
-    """Return the database's address: `TRAINWRIGHT_DB`, by default an SQLite file in the folder of all jobs."""
-    return os.environ.get("TRAINWRIGHT_DB") or f"sqlite:///{home() / 'jobs.db'}"
+    """Return the database's address: `TRAINWRIGHT_DB`, by default an SQLite file in the folder of all jobs.
+
+    A relative file is that of the folder where it was asked for first.
+    """
+    given = os.environ.get(_DATABASE, "")
+    start, path = given[: len(_SQLITE)], given[len(_SQLITE) :]
+    if start == _SQLITE and path[:1] not in ("", "/", ":"):
+        os.environ[_DATABASE] = given = f"{_SQLITE}{Path(path).absolute()}"
+    return given or f"{_SQLITE}{home() / 'jobs.db'}"
 
 
 def is_name(job: str) -> bool:
@@ -65,7 +97,7 @@ def _close(top: Path) -> None:
     """Take from others what a folder of all jobs gave them: all of it, or only our part where it holds other things."""
     inside = [*top.iterdir()]
     ours = [path for path in inside if _OURS.fullmatch(path.name)]
-    alone = len(ours) == len(inside) or top == Path.home() / ".trainwright"
+    alone = len(ours) == len(inside) or top == Path(os.path.expanduser("~/.trainwright"))
     for path in [top] if alone else ours:
         mode = stat.S_IMODE(path.lstat().st_mode)
         if not mode & _OTHERS:
@@ -103,6 +135,12 @@ def home_id(folder: Path) -> str:
 def new_id() -> str:
     """Return a name for a new job."""
     return uuid.uuid4().hex[:8]
+
+
+def job_of_this_process() -> str | None:
+    """Return the job of the queue that this very process is, and not one that it began."""
+    job, _, pid = os.environ.get(OWNER, "").partition(":")
+    return job if pid == str(os.getpid()) and job == os.environ.get(JOB_ID) else None
 
 
 def is_off() -> bool:

@@ -59,7 +59,7 @@ def submit(
     if file.suffix in YAML:
         if params:
             raise JobError("--param is for scripts; change a YAML file's values with KEY=VALUE after it.")
-        command = run_command(file, overrides, places.job_folder(job))
+        command = [sys.executable, "-m", "trainwright", "train", "-c", str(file.resolve()), *overrides]
         params = commands.texts(overrides)
     elif file.suffix == ".py":
         if overrides:
@@ -80,14 +80,6 @@ def arguments(params: Mapping[str, Any]) -> list[str]:
     return [f"--{name}" if value is True else f"--{name}={spelled(value)}" for name, value in params.items()]
 
 
-def run_command(file: Path, overrides: Sequence[str], folder: Path) -> list[str]:
-    """Return the command that trains what a YAML file describes, in the job's folder unless it names another."""
-    words = list(overrides)
-    if "output_dir" not in file.read_text(encoding="utf-8") and not any("output_dir" in word for word in words):
-        words.append(f"training.output_dir={folder / 'output'}")
-    return [sys.executable, "-m", "trainwright", "train", "-c", str(file.resolve()), *words]
-
-
 def resume(store: Store, job: Job) -> str:
     """Put a job that ended back into the queue, to go on where it was; return its name.
 
@@ -102,8 +94,9 @@ def resume(store: Store, job: Job) -> str:
     if not store.requeue(job["id"], job["attempt"]):
         raise JobError(f"The job {job['id']} was put into the queue by someone else just now.")
     output, folder = _output_key(job["command"]), outputs.run_folder(job)
-    if output == _TRAIN and folder is not None and not any(output in word for word in job["command"]):
-        store.update(job["id"], command=[*job["command"], f"{output}={folder}"])
+    known = folder or job["params"].get(output)  # which it has chosen before it told of any file
+    if output == _TRAIN and known and not any(output in word for word in job["command"]):
+        store.update(job["id"], command=[*job["command"], f"{output}={known}"])
     return str(job["id"])
 
 

@@ -7,30 +7,22 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from trainwright.errors import STOP_SIGNALS, Interrupted, is_foreign, leave_by_exception
+from trainwright.errors import STOP_SIGNALS, is_foreign, leave_by_exception
 from trainwright.jobs import commands, places, processes, values
 from trainwright.jobs.journal import Direct, Journal, last_steps, steps_before
-from trainwright.jobs.status import COMPLETE, FAILED, HEARTBEAT_SECONDS, INTERRUPTED, STOPPED
+from trainwright.jobs.outcomes import JobStopped, Outcome, conclusion, outcome
+from trainwright.jobs.status import COMPLETE, HEARTBEAT_SECONDS, STOPPED
 from trainwright.jobs.timesheet import Timesheet
 
 _MOVE_SECONDS = 0.5
 _AWAY_SECONDS = 2.0  # between attempts while the database is away
 _PREDECESSOR_SECONDS = 10.0  # that a job which goes on waits for its process before, which has said how it ended
 _LAST_SECONDS = 3.0  # that an ending job waits for the database
-
-
-Outcome = tuple[str, str | None, str | None]
-"""How a job ended: its status, a message, and where an error came from."""
-
-
-class JobStopped(BaseException):
-    """The job was asked to stop; no `except Exception` of a script holds it up."""
 
 
 class Tracking:
@@ -89,6 +81,7 @@ class Tracking:
 
     def _begin(self, name: str, experiment: str) -> None:
         pid = os.getpid()
+        places.database_url()  # a relative one is of this folder
         os.environ[places.OWNER] = f"{self.id}:{pid}"
         self.journal.add(
             "start", name=name, experiment=experiment, params=self.params, pid=pid, attempt=self.attempt,
@@ -298,7 +291,7 @@ os.register_at_fork(after_in_child=_forked)
 
 def is_tracked() -> bool:
     """Whether this process may be a job: tracking is not off, and it is the first of its ranks."""
-    return not places.is_off() and os.environ.get("RANK", "0") == "0"
+    return not places.is_off() and os.environ.get("RANK", "0") == "0" and places.has_home()
 
 
 @contextmanager
@@ -332,12 +325,12 @@ def tracked(
         yield tracking
     except BaseException as error:
         _hear(ending, leave_by_exception, signal.SIG_IGN)  # none cuts the last word short
-        tracking.end(*conclusion(tracking, outcome(tracking, error)))
+        _end(tracking, outcome(error, tracking.stop_requested, tracking.reason))
         if not isinstance(error, JobStopped):
             raise
     else:
         _hear(ending, leave_by_exception, signal.SIG_IGN)
-        tracking.end(*conclusion(tracking, (COMPLETE, None, None)))
+        _end(tracking, (COMPLETE, None, None))
     finally:
         _hear(ending, signal.SIG_IGN, signal.SIG_DFL)
         _current, _had_job = None, True
@@ -357,40 +350,16 @@ def _hear(numbers: list[int], before: Any, handler: Any) -> None:
             signal.signal(number, handler)
 
 
-def conclusion(tracking: Tracking, own: Outcome) -> Outcome:
-    """Return how a job ended whose process ended so: asked to stop it is stopped, and a failure before stays one."""
-    if tracking.stop_requested or tracking.acted:
-        more = f" It ended with: {own[1]}" if own[0] != STOPPED and own[1] else ""
-        return STOPPED, f"Stopped on request.{more}", own[2]
-    ended = tracking.failed if own[0] == COMPLETE and tracking.failed else own
-    if ended[0] != COMPLETE:
-        _failures[tracking.folder] = ended
-    return ended
-
-
 def note_failure(tracking: Tracking, error: BaseException) -> None:
     """Note how a function of a job ended that raised, for the script may go on."""
-    ended = outcome(tracking, error)
+    ended = outcome(error, tracking.stop_requested, tracking.reason)
     if ended[0] not in (COMPLETE, STOPPED):
         tracking.failed = tracking.failed or ended
 
 
-def outcome(tracking: Tracking, error: BaseException) -> Outcome:
-    """Return how a job ended that an exception ended."""
-    if isinstance(error.__cause__, Interrupted):  # a handler of the user's leaves with a code of its own
-        error = error.__cause__
-    code = error.code if isinstance(error, SystemExit) else None
-    number = code - 128 if isinstance(code, int) and 128 < code < 160 else None
-    number = signal.SIGINT if isinstance(error, KeyboardInterrupt) else number
-    if isinstance(error, JobStopped) or (tracking.stop_requested and number is not None):
-        return STOPPED, "Stopped on request.", None
-    if number is not None:
-        told = str(error) if isinstance(error, Interrupted) else f"Interrupted by {processes.signal_name(number)}."
-        return INTERRUPTED, told, None
-    if isinstance(error, SystemExit) and (code is None or (isinstance(code, int) and code & 0xFF == 0)):
-        return COMPLETE, None, None
-    if isinstance(error, SystemExit):
-        told = code if isinstance(code, str) else f"The script left with exit code {code}."
-        return FAILED, tracking.reason or told, None
-    text = "".join(traceback.format_exception(error))
-    return FAILED, f"{type(error).__name__}: {error}" if str(error) else type(error).__name__, text
+def _end(tracking: Tracking, own: Outcome) -> None:
+    """End a job whose process ended so."""
+    ended = conclusion(own, tracking.failed, tracking.stop_requested or tracking.acted)
+    if ended[0] not in (COMPLETE, STOPPED):
+        _failures[tracking.folder] = ended
+    tracking.end(*ended)

@@ -50,7 +50,7 @@ def train_file(
     """
     goes_on = goes_on or shlex.join(["trainwright", "algebra", "train", str(path), *overrides, "--resume"])
     sections = read_file(path, overrides)
-    folder = Path(sections["train"].get("save_dir") or sections["train"].get("output_dir") or "tmp")
+    folder = _folder(sections)
     if resume:
         return _trained(load_from_checkpoint(str(folder), data=sections["data"])[2], goes_on)
     if newest_valid(folder.expanduser())[0] is not None:
@@ -63,6 +63,15 @@ def train_file(
     io_dict = IOPipeline.from_config(sections["data"]).build()
     model = ModelPipeline.from_io_dict(sections["model"], io_dict).build()
     return _trained(TrainerPipeline.from_io_dict(sections["train"], model, io_dict), goes_on)
+
+
+def has_begun(path: Path, overrides: Sequence[str] = ()) -> bool:
+    """Whether the run that a file describes has saved something to go on from."""
+    return newest_valid(_folder(read_file(path, overrides)).expanduser())[0] is not None
+
+
+def _folder(sections: dict[str, Any]) -> Path:
+    return Path(sections["train"].get("save_dir") or sections["train"].get("output_dir") or "tmp")
 
 
 def _trained(pipeline: TrainerPipeline, goes_on: str) -> TrainerPipeline:

@@ -1,0 +1,129 @@
+"""A run owns its folder and a job its home, whatever else is begun at the same instant or moves to another folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from trainwright import ConfigError
+from trainwright.cli import folders
+from trainwright.config import TrainingConfig
+from trainwright.jobs import places, queue
+from trainwright.jobs.health import sweep
+from trainwright.jobs.journal import append
+from trainwright.jobs.store import Store
+from trainwright.jobs.tracking import tracked
+
+
+def chosen(file="r.yaml", resume=False, new=False, output_dir=None):
+    config = TrainingConfig()
+    config.training.output_dir = output_dir
+    folders.choose(config, Path(file), resume, new, False)
+    return config.training.output_dir
+
+
+def test_runs_that_begin_at_the_same_instant_have_a_folder_each(home, tmp_path):
+    got, start = [], threading.Barrier(8)
+
+    def begin():
+        start.wait()
+        got.append(chosen())
+
+    threads = [threading.Thread(target=begin) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(got) == [f"runs/r-{number}" for number in range(1, 9)]
+    assert all(Path(one).is_dir() for one in got)
+    assert chosen(resume=True) == "runs/r-8"
+    (tmp_path / "out" / "checkpoint-1").mkdir(parents=True)
+    assert [chosen(new=True, output_dir="out") for _ in range(2)] == ["out-2", "out-3"]
+
+
+def test_a_run_that_never_began_gives_its_folder_back(home, tmp_path):
+    for keeps in (False, True):
+        folder = chosen()
+        with pytest.raises(ValueError, match="no data"), folders.given_back(folder):
+            if keeps:
+                Path(folder, "a").touch()
+            raise ValueError("no data")
+        assert Path(folder).exists() == keeps
+    (tmp_path / "runs" / "x-1").mkdir()
+    (tmp_path / "runs" / "x-1").rmdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"The run's folder 'file/out-2' cannot be made: Not a directory"):
+        folders._reserved(Path("file/out"), 2)
+
+
+def test_a_job_goes_on_in_its_own_folder_whatever_others_have_begun(home, tmp_path, monkeypatch):
+    """As a worker begins it: the job is this process. What this process begins is a run of its own."""
+    (tmp_path / "r.yaml").write_text("training:\n  # output_dir: runs/mine\n  max_steps: 1\n")
+    job = queue.submit(Store(), tmp_path / "r.yaml", {}, ["--training.seed", "3"])
+    found = Store().find(job)
+    assert (found["command"][-2:], found["params"]) == (["--training.seed", "3"], {"training.seed": "3"})
+    assert chosen() == "runs/r-1"
+    monkeypatch.setenv(places.JOB_ID, job)
+    with tracked("r", job=job):
+        for resume in (False, True):
+            assert chosen(resume=resume) == str(places.job_folder(job) / "output")
+        monkeypatch.setenv(places.OWNER, f"{job}:1")
+        assert chosen() == "runs/r-2"
+
+
+def test_a_run_by_hand_that_was_killed_before_it_told_of_files_goes_on_in_its_folder(home):
+    store = Store()
+    journal = places.job_folder("j") / places.JOURNAL
+    append(journal, "start", name="r", params={"training.output_dir": "runs/r-1"}, pid=1, host="elsewhere",
+           command=[sys.executable, "-m", "trainwright", "train", "r.yaml"])  # fmt: skip
+    sweep(store)
+    store.update("j", status="LOST")
+    queue.resume(store, store.find("j"))
+    assert store.find("j")["command"][-2:] == ["r.yaml", "training.output_dir=runs/r-1"]
+
+
+MOVES = """
+import os, sys, time
+from trainwright.jobs import tlab_trainer
+@tlab_trainer.job_wrapper()
+def train():
+    tlab_trainer.log_metric("a", 1, 1)
+    tlab_trainer.job.journal.flush()
+    os.mkdir("work")
+    os.chdir("work")
+    tlab_trainer.log_metric("a", 2, 2)
+    tlab_trainer.job._over.wait(2)  # so that the thread opens its database after that
+train()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("database", [None, "sqlite:///own.db"])
+def test_a_relative_home_stays_where_it_was(home, tmp_path, monkeypatch, database):
+    (tmp_path / "s.py").write_text(MOVES)
+    environment = {**os.environ, "TRAINWRIGHT_HOME": "mine", **({"TRAINWRIGHT_DB": database} if database else {})}
+    subprocess.run([sys.executable, "s.py", "--job_id", "j"], cwd=tmp_path, env=environment, check=True)
+    assert sorted(path.name for path in (tmp_path / "mine" / "jobs").iterdir()) == ["j"]
+    assert not [*(tmp_path / "work").iterdir()]
+    monkeypatch.setenv("TRAINWRIGHT_HOME", str(tmp_path / "mine"))
+    store = Store(f"sqlite:///{tmp_path / ('own.db' if database else 'mine/jobs.db')}")
+    sweep(store)  # what the job's last three seconds did not move
+    assert [step for step, _, _ in store.metric("j", "a")] == [1, 2]
+
+
+def test_without_a_home_folder_a_script_trains_untracked(home, monkeypatch, capsys):
+    places._note.cache_clear()
+    monkeypatch.delenv("TRAINWRIGHT_HOME")
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda _: (_ for _ in ()).throw(KeyError("no such user")))
+    for _ in range(2):
+        with tracked("a") as job:
+            assert job is None
+    assert capsys.readouterr().err == (
+        "Note: this run is not tracked: This user has no home folder; give one for jobs in TRAINWRIGHT_HOME.\n"
+    )
