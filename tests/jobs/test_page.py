@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import http.client
+import http.server
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,7 +20,7 @@ import pytest
 from tests.jobs import scripts
 from tests.jobs.test_decorator import wait_for
 from tests.jobs.test_worker import submitted
-from trainwright.jobs import processes
+from trainwright.jobs import places, processes
 from trainwright.jobs.journal import append
 from trainwright.jobs.store import Store
 
@@ -259,6 +263,97 @@ def test_a_server_that_goes_away_is_told_and_one_with_another_token(browser, hom
 def old_home(home):
     """A home that 0.1.0 wrote."""
     shutil.copytree(Path(__file__).parents[1] / "fixtures" / "0.1.0" / "home", home)
+
+
+class Proxy(http.server.BaseHTTPRequestHandler):
+    """Takes `/lab/jobs` away and asks the page's server, by the name that it is asked by itself."""
+
+    port = 0
+    protocol_version = "HTTP/1.0"  # an answer ends with its connection, however long its stream
+
+    def do_GET(self):
+        body = self.rfile.read(int(self.headers.get("content-length") or 0))
+        if not self.path.startswith("/lab/jobs/"):
+            self.send_error(404)
+            return
+        upstream = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
+        headers = {name: value for name, value in self.headers.items() if name.lower() != "connection"}
+        upstream.request(self.command, self.path.removeprefix("/lab/jobs"), body, headers)
+        answer = upstream.getresponse()
+        self.send_response(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in ("transfer-encoding", "connection", "date", "server"):
+                self.send_header(name, value)
+        self.end_headers()
+        with suppress(OSError):
+            while part := answer.read1(65_536):
+                self.wfile.write(part)
+
+    do_POST = do_GET
+
+    def log_message(self, *_):
+        """Say nothing."""
+
+
+def test_behind_a_proxy_with_a_path(browser, home, tmp_path):
+    words = [sys.executable, "-m", "trainwright", "ui", "--port", "0", "--host-name", "lab.localhost"]
+    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    address = process.stdout.readline().split()[-1]
+    handler = type("ToPage", (Proxy,), {"port": int(re.search(r":(\d+)/", address)[1])})
+    proxy = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    try:
+        job = submitted(tmp_path, "print(1)", {"sizes": [1, {"a": 2}]}, name="proxied")
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(f"http://lab.localhost:{proxy.server_port}/lab/jobs/?{address.partition('?')[2]}")
+        playwright.expect(page.locator("#main")).to_contain_text("proxied")
+        assert page.url == f"http://lab.localhost:{proxy.server_port}/lab/jobs/#/" or page.url.endswith("/lab/jobs/")
+        page.get_by_role("link", name="proxied").click()
+        playwright.expect(page.locator("dl").first).to_contain_text('[1,{"a":2}]')
+        playwright.expect(page.locator("pre[aria-label=Log]")).to_have_text("It waits; what it prints will stand here.")
+        page.get_by_role("button", name="Stop").click()
+        playwright.expect(page.locator("h1 + .status")).to_have_text("STOPPED")
+        assert Store().find(job)["status"] == "STOPPED"
+        context.close()
+    finally:
+        process.kill()
+        process.wait()
+        proxy.shutdown()
+
+
+def test_an_earlier_attempt_is_seen_and_a_removed_job_is_told_of(page, home):
+    """The log grows while one looks, and stands there once; steps below zero are drawn."""
+    folder = places.job_folder("twice")
+    journal = folder / places.JOURNAL
+    told = {"name": "twice", "params": {}, "pid": 1, "host": "elsewhere"}
+    for first in (-2, 3):
+        append(journal, "start", **told)
+        for step in range(first, first + 8):
+            append(journal, "metric", name="loss", value=step * 10 + first, step=step)
+    append(journal, "status", status="COMPLETE")
+    (folder / places.LOG).write_text("")
+    page.get_by_role("link", name="twice").click()
+    curve = page.locator(".plot")
+    playwright.expect(curve.locator("canvas")).to_be_visible()
+    point = page.locator(".point")
+    for key, text in (("ArrowRight", "step -2 -22"), ("ArrowLeft", "step -2 -22"), ("ArrowRight", "step -1 -12")):
+        curve.press(key)
+        playwright.expect(point).to_have_text(re.compile(rf"^{text}\s+attempt 1 {text.split()[-1]}\s*$"))
+    for _ in range(4):
+        curve.press("ArrowRight")
+    playwright.expect(point).to_have_text(re.compile(r"^step 3 33\s+attempt 1 28\s*$"))
+    log, lines = page.locator("pre[aria-label=Log]"), ""
+    for number in range(20):  # several looks at once: the status changes while it is read
+        lines += f"line {number}\n"
+        (folder / places.LOG).write_text(lines)
+        Store().update("twice", status="FAILED" if number % 2 else "STOPPED", message=f"m{number}")
+        page.wait_for_timeout(50)
+    playwright.expect(log).to_contain_text("line 19")
+    assert log.text_content() == lines
+    Store().remove("twice")
+    shutil.rmtree(folder)
+    playwright.expect(page.get_by_role("alert")).to_contain_text("it was removed")
 
 
 def test_where_the_time_went(old_home, page, home):

@@ -33,11 +33,11 @@ NOBODY = 65534
 class Served:
     """A server in a thread of this process; `ask` brings its token unless it is given another, or none."""
 
-    def __init__(self, store, host="127.0.0.1"):
+    def __init__(self, store, host="127.0.0.1", names=()):
         listening = socket.socket()
         listening.bind(("127.0.0.1", 0))
         self.port = listening.getsockname()[1]
-        application = server.application(store, host, SECRET)
+        application = server.application(store, host, SECRET, names)
         self.server = uvicorn.Server(uvicorn.Config(application, http=connection.Connection, log_level="error"))
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [listening]}, daemon=True)
         self.thread.start()
@@ -135,6 +135,34 @@ def test_a_name_that_was_turned_to_this_machine_is_refused(served, name):
     assert "does not answer to the name" in text
     assert served.ask("/", Host=name)[0] == 421
     assert served.ask("/api/jobs", Host=f"localhost:{served.port}")[0] == 200
+
+
+def test_a_name_that_the_tokens_owner_allowed_is_answered_to(made, job):
+    """As a proxy's: it may pass its own name on, or ask by this machine's; other pages change nothing all the same."""
+    served = Served(made, names=["lab.example.org"])
+    own = f"127.0.0.1:{served.port}"
+    try:
+        for host in ("lab.example.org", "LAB.example.org:8443", own):
+            assert served.ask("/api/jobs", Host=host)[0] == 200
+        assert served.ask("/api/jobs", Host="other.example.org")[0] == 421
+        assert served.ask("/api/jobs", Host="lab.example.org", token=None)[0] == 401
+        entered = served.ask("/api/jobs?token=a-secret%2Fof%2Bthe%20page", token=None, Host="lab.example.org")
+        assert 'content="0;url=../"' in entered[1]  # to the root below whatever path the proxy has
+        cookie = entered[2]["set-cookie"].split(";")[0]
+        assert cookie.startswith(f"trainwright_80_{served.port}=")  # pages behind one proxy are told apart
+        for host in ("lab.example.org", own):
+            change = {"Host": host, "Origin": "https://lab.example.org:8443"}
+            assert (
+                served.change(f"/api/jobs/{job}/resume", **change)[0] == 409
+            )  # it is queued: the change was looked at
+        for origin in ("https://lab.example.org.evil.example", "https://evil.example", "null", "lab.example.org",
+                       "ftp://lab.example.org", "https://[lab"):  # fmt: skip
+            assert served.change(f"/api/jobs/{job}/stop", Host="lab.example.org", Origin=origin)[0] == 403
+        for token, expected in ((None, 200), ("wrong", 401)):
+            given = {"Cookie": cookie} if token is None else {}
+            assert served.ask("/api/jobs", token=token, Host="lab.example.org", **given)[0] == expected
+    finally:
+        served.close()
 
 
 @pytest.mark.parametrize(
@@ -307,7 +335,7 @@ def test_only_with_the_token_and_then_by_its_cookie(made, job):
         assert "open the link that `trainwright ui` printed" in page[1]
         code, text, headers = served.ask("/?token=a-secret%2Fof%2Bthe%20page", token=None, Host="machine.example:81")
         assert (code, SECRET in text + str(headers)) == (200, False)
-        assert 'http-equiv="refresh" content="0;url=/"' in text  # the token leaves the address
+        assert 'http-equiv="refresh" content="0;url=./"' in text  # the token leaves the address
         pair, *attributes = headers["set-cookie"].split("; ")
         assert pair.startswith("trainwright_81=")  # the port as the browser sees it
         assert {"HttpOnly", "SameSite=strict", "Path=/"} == set(attributes)

@@ -438,6 +438,7 @@ def test_mistakes(home, tmp_path, capsys):
         (["submit", "a.py", "x=1"], "a script's parameters are given with --param"),
         (["submit", "a.yaml", "--param", "x=1"], "--param is for scripts"),
         (["submit", "a.py", "--after", "none"], "There is no job 'none'"),
+        (["list", "--status", "RUNING"], "--status RUNING is no status. Did you mean 'RUNNING'?"),
         (["worker", "--slots", "0"], "--slots 0: at least one job"),
         (["worker", "--gpus", "a"], "numbers of devices"),
         (["stop", "none"], "There is no job 'none'"),

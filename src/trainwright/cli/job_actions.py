@@ -13,9 +13,9 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from trainwright.errors import JobError
+from trainwright.errors import JobError, did_you_mean
 from trainwright.jobs import attempts, health, masking, outputs, places, queue, schema
-from trainwright.jobs.status import ENDED, QUEUED, RUNNING, STOPPED
+from trainwright.jobs.status import ENDED, QUEUED, RUNNING, STATUSES, STOPPED
 from trainwright.jobs.store import Job, Store
 from trainwright.jobs.timesheet import PARTS
 
@@ -45,10 +45,18 @@ def worker(args: Namespace) -> int:
 
 def list(args: Namespace) -> int:  # noqa: A001
     """Print all jobs."""
+    wrong = [one for one in args.status or () if one not in STATUSES]
+    if wrong:
+        raise JobError(
+            f"--status {wrong[0]} is no status.{did_you_mean(wrong[0], STATUSES)} They are {', '.join(STATUSES)}."
+        )
     store = _store()
     found = store.jobs(args.status, args.experiment)
     if args.json:
         _print_json([masking.job(job) for job in found])
+        return 0
+    if not found and (args.status or args.experiment):
+        print("There are no such jobs. trainwright jobs list shows all.")
         return 0
     if not found:
         print("There are no jobs yet. trainwright jobs submit script.py puts one into the queue.")

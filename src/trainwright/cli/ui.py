@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 
 from trainwright.errors import JobError
@@ -13,6 +14,9 @@ def run(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="trainwright ui", description="A page that shows the jobs.")
     parser.add_argument("--host", default="127.0.0.1", help="127.0.0.1; beyond it other machines may open the link")
     parser.add_argument("--port", type=int, default=7475, help="7475; 0 for a free one")
+    parser.add_argument(
+        "--host-name", action="append", default=[], metavar="NAME", help="by which a proxy is reached that leads here"
+    )
     parser.add_argument("--no-browser", action="store_true", help="print the link and open nothing")
     parser.add_argument("--token", nargs="?", const="", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
@@ -23,5 +27,8 @@ def run(argv: Sequence[str]) -> int:
         )
     from trainwright.jobs.server import serve
 
-    serve(args.host, args.port, browser=not args.no_browser)
+    wrong = [name for name in args.host_name if not re.fullmatch(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:]+", name)]
+    if wrong:
+        raise JobError(f"--host-name {wrong[0]!r} is no name of a machine; write it alone, such as lab.example.org.")
+    serve(args.host, args.port, not args.no_browser, [name.lower() for name in args.host_name])
     return 0

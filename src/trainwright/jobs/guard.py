@@ -6,12 +6,12 @@ import asyncio
 import hmac
 import re
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from functools import partial
 from html import escape
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit
 
 import anyio
 from starlette.requests import HTTPConnection
@@ -39,7 +39,7 @@ _TURNS = 4
 _MOST_WAITING = 64
 _NO_TOKEN = "The token is missing or wrong: open the link that `trainwright ui` printed last."
 _HEAD = '<!doctype html><meta charset="utf-8"><meta name="color-scheme" content="light dark">'
-_ENTER = f'{_HEAD}<title>Jobs</title><meta http-equiv="refresh" content="0;url=/">'
+_ENTER = f'{_HEAD}<title>Jobs</title><meta http-equiv="refresh" content="0;url={{root}}">'
 App = Callable[..., Awaitable[None]]
 
 
@@ -51,6 +51,7 @@ class Guard:
         app: what answers.
         host: that the server listens on.
         token: that opens the page.
+        names: by which others reach it, as a proxy's.
         session: what a browser that brought the token is known by; unlike the token it ends with this process, for a
             browser sends its cookies to whatever listens on any port of the machine.
     """
@@ -58,6 +59,7 @@ class Guard:
     app: App
     host: str
     token: str
+    names: Collection[str] = ()
     session: str = field(default_factory=partial(secrets.token_urlsafe, 32))
     _turns: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, _TURNS))
     _waiting: int = 0
@@ -68,7 +70,7 @@ class Guard:
             await self.app(scope, receive, send)
             return
         asked = HTTPConnection(scope)
-        answer = self._misdirected(asked) or await self._without_token(asked) or _no_change(asked)
+        answer = self._misdirected(asked) or await self._without_token(asked) or self._no_change(asked)
         if answer is None and scope["method"] == "POST":
             body = await _body(receive)
             if isinstance(body, Response):
@@ -86,14 +88,15 @@ class Guard:
         if len(path) > _LONGEST_PATH or not path.isprintable():
             return _sentence(asked, 400, f"A path of at most {_LONGEST_PATH} printable letters is expected.")
         name = found[1].strip("[]").lower()
-        if name not in (*LOOPBACK, self.host) and self.host not in EVERYWHERE:
-            return _sentence(asked, 421, f"This server does not answer to the name '{name[:60]}'.")
+        if name not in (*LOOPBACK, self.host, *self.names) and self.host not in EVERYWHERE:
+            text = f"This server does not answer to the name '{name[:60]}'; begun with --host-name it does."
+            return _sentence(asked, 421, text)
         return None
 
     async def _without_token(self, asked: HTTPConnection) -> Response | None:
         """Return what a request without the token is answered with, and one that brings it in its address."""
         linked = _token_of_link(asked)
-        if not _same(asked.cookies.get(_cookie(asked), ""), self.session):
+        if not _same(asked.cookies.get(self._cookie(asked), ""), self.session):
             given = linked or _bearer(asked)
             if not given:
                 return _sentence(asked, 401, _NO_TOKEN)
@@ -106,11 +109,44 @@ class Guard:
     def _enter(self, asked: HTTPConnection) -> Response:
         """Return a page that gives the cookie and goes on to the jobs, so that the token leaves the address.
 
-        No redirect by status: the cookie would not come along to where a file or a terminal's page led.
+        No redirect by status: the cookie would not come along to where a file or a terminal's page led. And to the root
+        as the browser sees it, which may have a path before it that a proxy takes away.
         """
-        answer = HTMLResponse(_ENTER)
-        answer.set_cookie(_cookie(asked), self.session, httponly=True, samesite="strict", path="/")
+        answer = HTMLResponse(_ENTER.format(root="../" * (asked.scope["path"].count("/") - 1) or "./"))
+        answer.set_cookie(self._cookie(asked), self.session, httponly=True, samesite="strict", path="/")
         return answer
+
+    def _cookie(self, asked: HTTPConnection) -> str:
+        """Return the cookie's name: several pages of a machine differ by their port alone, as the browser sees it.
+
+        Those behind one proxy differ by the port that it reaches them at.
+        """
+        name, _, port = asked.headers["host"].rpartition(":")
+        seen = port if name and port.isdecimal() else "80"
+        is_proxy = (name or port).strip("[]").lower() in self.names
+        return f"trainwright_{seen}_{asked.scope['server'][1]}" if is_proxy else f"trainwright_{seen}"
+
+    def _no_change(self, asked: HTTPConnection) -> Response | None:
+        """Return what a change is answered with that does not come from the page itself."""
+        if asked.scope["method"] in _READING:
+            return None
+        if asked.scope["method"] != "POST":
+            return _sentence(asked, 405, "Only GET and POST are there.")
+        if not self._is_own(asked.headers.getlist("origin"), asked.headers["host"]):
+            return _sentence(asked, 403, "Changes are taken from this page alone.")
+        if asked.headers.get("content-type", "").split(";")[0] != "application/json":
+            return _sentence(asked, 415, "JSON is expected.")
+        return None
+
+    def _is_own(self, origins: list[str], host: str) -> bool:
+        """Whether a page's origin is this server, by the name that it is asked by or one that it was given."""
+        if origins in ([f"{scheme}://{host}"] for scheme in ("http", "https")):
+            return True
+        try:
+            parts = urlsplit(origins[0] if len(origins) == 1 else "")
+            return parts.scheme in ("http", "https") and (parts.hostname or "") in self.names
+        except ValueError:
+            return False
 
     async def _admits(self, given: str) -> bool:
         """Whether a token is the right one; a wrong one keeps its turn for a while, so that few can be tried."""
@@ -125,12 +161,6 @@ class Guard:
             self._waiting -= 1
 
 
-def _cookie(asked: HTTPConnection) -> str:
-    """Return the cookie's name: several pages of a machine differ by their port alone, as the browser sees it."""
-    port = asked.headers["host"].rpartition(":")[2]
-    return f"trainwright_{port if port.isdecimal() else 80}"
-
-
 def _token_of_link(asked: HTTPConnection) -> str:
     if asked.scope["method"] not in _READING:
         return ""
@@ -140,19 +170,6 @@ def _token_of_link(asked: HTTPConnection) -> str:
 def _bearer(asked: HTTPConnection) -> str:
     kind, _, token = asked.headers.get("authorization", "").partition(" ")
     return token if kind.lower() == "bearer" else ""
-
-
-def _no_change(asked: HTTPConnection) -> Response | None:
-    """Return what a change is answered with that does not come from the page itself."""
-    if asked.scope["method"] in _READING:
-        return None
-    if asked.scope["method"] != "POST":
-        return _sentence(asked, 405, "Only GET and POST are there.")
-    if asked.headers.getlist("origin") not in ([f"{scheme}://{asked.headers['host']}"] for scheme in ("http", "https")):
-        return _sentence(asked, 403, "Changes are taken from this page alone.")
-    if asked.headers.get("content-type", "").split(";")[0] != "application/json":
-        return _sentence(asked, 415, "JSON is expected.")
-    return None
 
 
 async def _body(receive: Any) -> bytes | Response:

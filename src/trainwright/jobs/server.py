@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any
@@ -153,7 +153,7 @@ class Api:
             await anyio.sleep(_WATCH_SECONDS)
 
 
-def application(store: Store, host: str, token: str) -> Any:
+def application(store: Store, host: str, token: str, names: Collection[str] = ()) -> Any:
     """Return the application: the page, what it asks for, and the guard before both."""
     api = Api(store)
 
@@ -173,7 +173,7 @@ def application(store: Store, host: str, token: str) -> Any:
         ),
         Mount("/", StaticFiles(directory=PAGE, html=True)),
     ]
-    return Guard(Starlette(routes=routes), host, token)
+    return Guard(Starlette(routes=routes), host, token, names)
 
 
 def _reading(answer: Callable[[Request], Any]) -> Callable[[Request], Any]:
@@ -252,13 +252,14 @@ def _plain(value: Any, deepest: int = _DEEPEST) -> Any:
     return [_plain(one, deepest - 1) for one in value] if isinstance(value, list | tuple) else value
 
 
-def serve(host: str, port: int, browser: bool) -> None:
+def serve(host: str, port: int, browser: bool, names: Collection[str] = ()) -> None:
     """Serve the page until stopped.
 
     Args:
         host: that it listens on.
         port: that it listens on; 0 for a free one.
         browser: whether the desktop's browser is opened, where there is one.
+        names: by which others reach it, as a proxy's.
 
     Raises:
         JobError: the port is taken, or `TRAINWRIGHT_TOKEN` could be guessed.
@@ -270,7 +271,11 @@ def serve(host: str, port: int, browser: bool) -> None:
     store = Store()
     server = uvicorn.Server(
         uvicorn.Config(
-            application(store, host, token), http=Connection, ws="none", log_level="error", timeout_graceful_shutdown=1
+            application(store, host, token, names),
+            http=Connection,
+            ws="none",
+            log_level="error",
+            timeout_graceful_shutdown=1,
         )
     )
     _leave_by_signals()

@@ -19,7 +19,7 @@ export class Board {
     this.element = h("section", { "aria-label": "Curves" }, element, this.first, this.fold);
   }
 
-  async update(names) {
+  async update(names, before = {}) {
     for (const name of [...names].sort((a, b) => rank(a) - rank(b) || a.localeCompare(b))) {
       if (this.charts.has(name)) continue;
       const chart = new Chart(name, this.jobs, this.state);
@@ -28,6 +28,7 @@ export class Board {
       (aside ? this.more : this.first).append(chart.element);
       if (aside) this.fold.hidden = false;
     }
+    this.charts.forEach((chart, name) => { chart.before = before[name] ?? []; });
     await this.load();
   }
 
@@ -63,7 +64,7 @@ function settings(redraw) {
 
 class Chart {
   constructor(metric, jobs, state) {
-    Object.assign(this, { metric, jobs, state, curves: new Map(), range: null, plot: null });
+    Object.assign(this, { metric, jobs, state, curves: [], before: [], range: null, plot: null });
     this.holder = h("div", { class: "plot", tabindex: 0, role: "img", "aria-label": `Curve of ${metric}`, onkeydown: (event) => this.key(event) });
     this.point = h("div", { class: "point", "aria-live": "polite" });
     this.element = h("div", { class: "card chart" }, h("h3", {}, metric), this.holder, this.point);
@@ -77,20 +78,22 @@ class Chart {
 
   async load() {
     const part = this.range ? `&from=${Math.floor(this.range[0])}&to=${Math.ceil(this.range[1])}` : "";
-    const found = await Promise.all(this.jobs.map((job) => get(`jobs/${encodeURIComponent(job.id)}/metrics?${query("name", [this.metric])}&points=${POINTS}${part}`)));
+    // the jobs' curves, and of a job alone what attempts before told that the newest has superseded
+    const wanted = [...this.jobs.map((job) => [job, "", ""]), ...this.before.map((attempt) => [this.jobs[0], `attempt ${attempt} `, `&attempt=${attempt}`])];
+    const found = await Promise.all(wanted.map(([job, , of]) => get(`jobs/${encodeURIComponent(job.id)}/metrics?${query("name", [this.metric])}&points=${POINTS}${part}${of}`)));
     const text = JSON.stringify(found);
     if (text === this.text) return;
     this.text = text;
-    this.jobs.forEach((job, place) => this.curves.set(job.id, found[place][this.metric] ?? []));
+    this.curves = wanted.map(([job, attempt], place) => ({ job, attempt, points: found[place][this.metric] ?? [] }));
     this.draw();
   }
 
   data() {
-    const steps = [...new Set([...this.curves.values()].flatMap((points) => points.map(([step]) => step)))].sort((a, b) => a - b);
+    const steps = [...new Set(this.curves.flatMap(({ points }) => points.map(([step]) => step)))].sort((a, b) => a - b);
     const place = new Map(steps.map((step, index) => [step, index]));
-    const rows = this.jobs.map((job) => {
+    const rows = this.curves.map(({ points }) => {
       const values = new Array(steps.length).fill(undefined);
-      for (const [step, value] of smoothed(this.curves.get(job.id) ?? [], this.state.smooth)) {
+      for (const [step, value] of smoothed(points, this.state.smooth)) {
         values[place.get(step)] = this.state.log && !(value > 0) ? null : value;
       }
       return values;
@@ -112,7 +115,8 @@ class Chart {
       ...this.size(), legend: { show: false }, cursor: { drag: { x: true, y: false } },
       scales: { x: { time: false, range: this.range ? () => this.range : undefined }, y: log ? { distr: 3 } : {} },
       axes: [axis, { ...axis, size: 62, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : number(tick))) }],
-      series: [{}, ...this.jobs.map((job, place) => ({ stroke: colour(place), width: 1.6, spanGaps: true, points: { show: few, size: 5 } }))],
+      series: [{}, ...this.curves.map(({ attempt }, place) => ({ spanGaps: true, points: { show: few, size: 5 },
+        ...(attempt ? { stroke: quiet, width: 1, dash: [4, 4] } : { stroke: colour(place), width: 1.6 }) }))],
       hooks: { setCursor: [(plot) => this.tell(plot.cursor.idx)], setSelect: [(plot) => this.zoom(plot)] },
     }, data, this.holder);
     this.holder.ondblclick = () => { this.range = null; this.text = null; this.load(); };
@@ -128,9 +132,9 @@ class Chart {
   tell(index) {
     if (index === null || index === undefined) return;
     const steps = this.plot.data[0];
-    const parts = this.jobs.map((job, place) => [place, job, this.plot.data[place + 1][index]]).filter(([, , value]) => value !== undefined);
-    this.point.replaceChildren(`step ${steps[index]} `, ...parts.map(([place, job, value]) =>
-      h("span", {}, h("span", { class: `swatch c${place % 6}` }), this.jobs.length > 1 ? `${job.name} ` : "", `${number(value)}  `)));
+    const parts = this.curves.map(({ job, attempt }, place) => [place, attempt || (this.jobs.length > 1 ? `${job.name} ` : ""), attempt, this.plot.data[place + 1][index]]);
+    this.point.replaceChildren(`step ${steps[index]} `, ...parts.filter(([, , , value]) => value !== undefined).map(([place, name, attempt, value]) =>
+      h("span", {}, !attempt && h("span", { class: `swatch c${place % 6}` }), name, `${number(value)}  `)));
   }
 
   key(event) {

@@ -24,6 +24,7 @@ export function status(job) {
 
 export function number(value) {
   if (value === null || value === undefined) return "none";
+  if (typeof value === "object") return JSON.stringify(value);
   if (typeof value !== "number") return String(value);
   if (Number.isInteger(value)) return String(value);
   return Math.abs(value) >= 1e-3 && Math.abs(value) < 1e6 ? String(Number(value.toPrecision(5))) : Number(value.toPrecision(4)).toExponential();

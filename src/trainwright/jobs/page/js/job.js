@@ -7,6 +7,7 @@ import { failure, h, number, show, status, times } from "./dom.js";
 import { timeCard } from "./time.js";
 
 const LOOK = 1500;
+const LONGEST_LOG = 40; // parts of at most 64 KiB
 const RESUMABLE = ["FAILED", "STOPPED", "INTERRUPTED", "LOST"];
 
 export function jobPage(id) {
@@ -19,9 +20,16 @@ export function jobPage(id) {
   let logEnd = -1;
   let open = true;
   let timer = null;
+  let looking = null; // one look at a time, or what is printed meanwhile would stand there twice
   show(h("p", { class: "quiet" }, "Loading the job…"));
 
-  async function look() {
+  function look() {
+    looking = (looking ?? Promise.resolve()).then(lookOnce);
+    return looking;
+  }
+
+  async function lookOnce() {
+    if (!open) return;
     try {
       const first = job === null;
       job = await get(path);
@@ -86,11 +94,11 @@ export function jobPage(id) {
       rows.length ? h("dl", {}, rows.map(([name, value]) => [h("dt", {}, name), h("dd", {}, number(value))])) : h("p", { class: "quiet" }, "None.")));
     parts.time.replaceChildren(timeCard(job.time));
     const saved = job.artifacts.filter((one) => one.kind === "checkpoint").slice(-8).reverse();
-    const facts = [["experiment", job.experiment], ["machine", job.host], ["folder", job.folder], ...Object.entries(job.data)];
+    const facts = [["experiment", job.experiment], ["machine", job.host], ["folder", job.folder], ...Object.entries(job.kept), ...Object.entries(job.data)];
     parts.checkpoints.replaceChildren(
       h("section", { class: "card" }, h("h2", {}, "Checkpoints"),
         saved.length ? h("dl", {}, saved.map((one) => [h("dt", {}, `step ${one.step}`), h("dd", {}, one.path)])) : h("p", { class: "quiet" }, "None yet.")),
-      h("section", { class: "card" }, h("h2", {}, "About"), h("dl", {}, facts.map(([name, value]) => [h("dt", {}, name), h("dd", {}, typeof value === "object" ? JSON.stringify(value) : number(value))]))));
+      h("section", { class: "card" }, h("h2", {}, "About"), h("dl", {}, facts.map(([name, value]) => [h("dt", {}, name), h("dd", {}, number(value))]))));
     drawSamples();
   }
 
@@ -116,19 +124,20 @@ export function jobPage(id) {
     parts.empty.replaceChildren(names.length ? "" : h("div", { class: "card empty" }, h("p", { class: "quiet" }, why)));
     parts.figures.replaceChildren(single.length ? h("section", { class: "card" }, h("h2", {}, "Figures"),
       h("dl", {}, single.map((name) => [h("dt", {}, name), h("dd", {}, number(job.last[name]?.[1]))]))) : "");
-    await board.update(curves);
+    await board.update(curves, job.attempts_before);
   }
 
   async function readLog() {
     const found = await get(`${path}/log?after=${logEnd}`);
     if (!found.there) {
-      log.textContent = "This job was run by hand; what it printed is where it ran.";
+      log.textContent = job.status === "QUEUED" ? "It waits; what it prints will stand here." : "This job was run by hand; what it printed is where it ran.";
       return;
     }
     const atEnd = log.scrollTop + log.clientHeight >= log.scrollHeight - 30;
     if (logEnd <= 0) log.textContent = "";
     if (found.text) log.append(found.text);
     else if (!found.end) log.textContent = "Nothing was printed yet.";
+    while (log.childNodes.length > LONGEST_LOG) log.firstChild.remove();
     logEnd = found.end;
     if (atEnd) log.scrollTop = log.scrollHeight;
   }
@@ -136,6 +145,12 @@ export function jobPage(id) {
   let known = "";
   const stopWatching = watch((jobs) => {
     const mine = jobs.find((one) => one.id === id);
+    if (known && !mine) {
+      open = false;
+      clearTimeout(timer);
+      parts.problem.replaceChildren(failure("This job is not there any more: it was removed."));
+      return;
+    }
     const now = mine ? `${mine.status} ${mine.stop_requested}` : "";
     if (known && now !== known) look();
     known = now;
