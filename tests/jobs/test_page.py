@@ -20,6 +20,7 @@ import pytest
 from tests.jobs import scripts
 from tests.jobs.test_decorator import wait_for
 from tests.jobs.test_worker import submitted
+from trainwright.cli.main import main
 from trainwright.jobs import places, processes
 from trainwright.jobs.journal import append
 from trainwright.jobs.store import Store
@@ -351,8 +352,7 @@ def test_an_earlier_attempt_is_seen_and_a_removed_job_is_told_of(page, home):
         page.wait_for_timeout(50)
     playwright.expect(log).to_contain_text("line 19")
     assert log.text_content() == lines
-    Store().remove("twice")
-    shutil.rmtree(folder)
+    assert main(["jobs", "rm", "twice"]) == 0
     playwright.expect(page.get_by_role("alert")).to_contain_text("it was removed")
 
 
