@@ -114,12 +114,13 @@ def test_the_lexer_of_a_task_holds_the_largest_numbers(name):
 
 
 def test_a_matrix_is_not_triangular():
-    for problem, answer in problems("eigenvalues", 300):
+    for problem, answer in problems("eigenvalues", 200):
         matrix = sympy.Matrix(3, 3, whole(problem))
         assert not matrix.is_lower
         assert not matrix.is_upper
         assert max(map(abs, matrix)) <= 60
-        assert matrix.charpoly(x).as_expr().equals(sympy.prod(x - value for value in whole(answer)))
+        assert matrix.trace() == sum(whole(answer))
+        assert matrix.det() == sympy.prod(whole(answer))
 
 
 def test_a_copied_problem_is_a_basis_only_if_it_is_the_reduced_one():
