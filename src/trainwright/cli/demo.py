@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from importlib.resources import as_file, files
@@ -76,7 +77,9 @@ def _code(overrides: Sequence[str], kill: bool) -> int:
     with as_job.running("demo", as_job.changed(config)):
         trainer = build_trainer(config)
         keep(config, trainer.run_folder)
-        trainer.goes_on = "trainwright demo"
+        trainer.goes_on = shlex.join(["trainwright", "demo", *overrides])
+        last = str(trainer.args.max_steps)
+        trainer.commands = [shlex.join(["trainwright", "replay", str(folder), "--step", last, "--loss"])]
         trainer.train(resume_from_checkpoint=finished is not None)
     return 0
 
