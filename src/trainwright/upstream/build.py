@@ -107,6 +107,12 @@ def build_trl(config: TrainingConfig) -> Any:
         evaluation = _rows(sources.read(config.data.validation, config.training.seed))
     set_seed(config.training.seed)
     model = _model(config, tokenizer)
+    if hasattr(model.get_output_embeddings(), "token_adapter"):
+        raise ConfigError(
+            f"{'TRL_SFT' if sft else 'TRL_DPO'} cannot train the rows of new tokens beside adapters: TRL computes "
+            "its loss from the output layer's own weights. Name the layers whole (peft.lora_modules_to_save: "
+            "[embed_tokens, lm_head]), or use trainer_type: SFT, DPO or HF."
+        )
     kind, trainer = (trl.SFTConfig, trl.SFTTrainer) if sft else (trl.DPOConfig, trl.DPOTrainer)
     if not sft:
         model.config._name_or_path = model.config._name_or_path or "model"
