@@ -98,9 +98,11 @@ class Worker:
             print(f"{job['id']}: {text}", flush=True)
 
     def has_work(self) -> bool:
-        """Whether jobs of the queue run, or wait that this worker can begin once others have ended."""
+        """Whether jobs of the queue run, or wait that this worker can begin once others have ended; it tells of others."""
         waiting = {job["id"]: job for job in self.store.jobs([QUEUED])}
         vain = {name for name, job in waiting.items() if job["gpus"] > len(self.gpus)}
+        for name in vain:
+            self._cannot(waiting[name])
         while more := {name for name, job in waiting.items() if job["after"] in vain} - vain:
             vain |= more
         running = [job for job in self.store.jobs([RUNNING]) if job["worker"] is not None]
