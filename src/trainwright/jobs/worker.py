@@ -98,7 +98,7 @@ class Worker:
             print(f"{job['id']}: {text}", flush=True)
 
     def has_work(self) -> bool:
-        """Whether jobs of the queue run, or wait that this worker can begin once others have ended; it tells of others."""
+        """Whether jobs of the queue run, or wait that this worker can begin in time; of others it tells."""
         waiting = {job["id"]: job for job in self.store.jobs([QUEUED])}
         vain = {name for name, job in waiting.items() if job["gpus"] > len(self.gpus)}
         for name in vain:
