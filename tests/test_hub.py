@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import re
-import threading
 
 import numpy as np
 import pytest
@@ -145,24 +145,25 @@ def test_a_push_that_fails_ends_no_run(tmp_path, hub, caplog):
     assert "The disk of the hub is full" in caplog.text
 
 
-class Waits(TrainerCallback):
-    """Lets the hub go on when the last step is done."""
+class LetsGo(logging.Handler):
+    """Lets the hub go on when the run says that it waits for it."""
 
     def __init__(self, hub):
+        super().__init__()
         self.hub = hub
 
-    def on_train_begin(self, *args, **kwargs):
-        self.hub.busy.clear()
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == 8:
-            threading.Timer(0.2, self.hub.busy.set).start()
+    def emit(self, record):
+        if "Waiting for the push" in record.getMessage():
+            self.hub.busy.set()
 
 
 @pytest.mark.parametrize("always", [False, True])
-def test_a_push_outlives_its_checkpoint_and_the_run_waits_for_it(tmp_path, hub, caplog, always):
-    trainer = made(tmp_path, callbacks=[Waits(hub)], push_to_hub=True, hub_strategy="all_checkpoints", max_steps=8,
-                   save_total_limit=1, hub_always_push=always)  # fmt: skip
+def test_a_push_outlives_its_checkpoint_and_the_run_waits_for_it(tmp_path, hub, caplog, monkeypatch, always):
+    trainer = made(tmp_path, push_to_hub=True, hub_strategy="all_checkpoints", max_steps=8, save_total_limit=1,
+                   hub_always_push=always)  # fmt: skip
+    logger = logging.getLogger("trainwright")
+    monkeypatch.setattr(logger, "handlers", [*logger.handlers, LetsGo(hub)])
+    hub.busy.clear()
     trainer.train()
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-8"]
     sent = {path.split("/")[0] for path in hub.sent() if "/" in path}
