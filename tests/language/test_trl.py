@@ -106,11 +106,15 @@ SFT = {
 @pytest.mark.parametrize("name", SFT)
 def test_sft_is_trls(place, tmp_path, name):
     data, kwargs, template, more = SFT[name]
+    more = dict(more)
     kwargs = {"max_length": 1024, **kwargs}
     batch = 2 if kwargs.get("packing") else 4
     reference = theirs(place, data, tmp_path, "sft", kwargs, template, batch, **more)
     mine = ours(place, data, tmp_path, kwargs, {"chat_template": template}, per_device_train_batch_size=batch, **more)
-    compare(mine, reference, ["loss", "grad_norm", "learning_rate", "mean_token_accuracy", "entropy"])
+    compare(mine, reference, ["loss", "grad_norm", "learning_rate"])
+    if more.pop("gradient_accumulation_steps", 1) > 1:  # TRL's means weigh a short micro-batch like a long one
+        reference = theirs(place, data, tmp_path, "sft", kwargs, template, 4 * batch, **more)
+    compare(mine, reference, ["mean_token_accuracy", "entropy"])
 
 
 def test_assistant_turns_are_found_without_marks(place, tmp_path):
