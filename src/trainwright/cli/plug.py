@@ -29,7 +29,7 @@ def train(command: Sequence[str], folder: Path, middle: int) -> int:
     Args:
         command: begins, or goes on with, the run in `folder`.
         folder: of the run.
-        middle: the step from which on it is killed, as soon as `AGAIN` steps after a save have told their loss.
+        middle: it is killed as soon as `AGAIN` steps after a save at this step or a later one have told their loss.
     """
     inside = places.JOB_ID in os.environ or places.OWNER in os.environ
     job = {} if inside else {places.JOB_ID: places.new_id(), places.ATTEMPT: "1"}
@@ -99,8 +99,8 @@ def _kill_in_the_middle(child: subprocess.Popen[bytes], folder: Path, middle: in
 
 
 def _is_due(folder: Path, middle: int) -> bool:
-    step, saved = last_step(folder), _last_save(folder)
-    return step >= middle and saved > 0 and step - saved >= AGAIN
+    saved = _last_save(folder)
+    return saved >= middle and last_step(folder) - saved >= AGAIN
 
 
 def _last_save(folder: Path) -> int:
