@@ -50,7 +50,9 @@ def main(folder: Path, files: int | None) -> None:
     """Write everything into a folder; `files` takes only so many of the library's files."""
     folder.mkdir(parents=True, exist_ok=True)
     texts, rng = python_source().train[:files], random.Random(0)
-    train_tokenizer(texts, vocab_size=2048).save_pretrained(folder / "tokenizer")
+    tokenizer = train_tokenizer(texts, vocab_size=2048)
+    tokenizer.save_pretrained(folder / "tokenizer")
+    print(f"{folder / 'tokenizer'}: {len(tokenizer)} tokens")
     write(folder / "preferences.jsonl", [pair for text in texts for pair in preferences(text, rng)][:2000])
     known = [pair for text in texts for pair in functions(text)][:2000]
     write(folder / "docstrings.jsonl", [{"prompt": f"{code}\n# ", "completion": text} for code, text in known])

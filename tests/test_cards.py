@@ -150,6 +150,10 @@ def test_the_cards_of_a_file_are_true_and_the_commands_on_them_work(tmp_path, mo
     lines = printed(terminal)
     assert card(lines, "Training goes on after step 6")["steps"].endswith("6 of them are done")
     assert card(lines, "Done: 8 steps")
+    assert main(["train", "--resume", "runs/chat"]) == 0
+    said = "\n".join(printed(terminal)[len(lines) - 1 :])
+    assert "Training goes on" not in said
+    assert "Done: 8 steps" in said
 
 
 # ---- a run from Python

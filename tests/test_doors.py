@@ -117,7 +117,7 @@ def place(tmp_path, monkeypatch):
 )
 def test_a_file_needs_no_option(place, capsys, words):
     assert main(["check", *words.split()]) == 0
-    assert "b.yaml is valid: SFT, ./model, 1 steps." in capsys.readouterr().out
+    assert "b.yaml is valid: SFT, ./model, 1 step." in capsys.readouterr().out
 
 
 def test_train_and_its_neighbours_take_the_file_as_it_is(place, capsys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -86,8 +87,8 @@ def test_submit_run_and_look(home, tmp_path, worker, capsys):
     assert main(["jobs", "show", job[:6]]) == 0
     out = capsys.readouterr().out
     assert "COMPLETE" in out
-    assert "  steps        5" in out
-    assert "  loss         0.2 (step 4)" in out
+    assert re.search(r"^parameters\n(.+\n)*steps +5$", out, re.MULTILINE)
+    assert "\nmetrics\nloss  0.2 (step 4)\n" in out
     assert main(["jobs", "metrics", job, "loss", "--json"]) == 0
     assert [row[:2] for row in json.loads(capsys.readouterr().out)] == [[s, 1 / (s + 1)] for s in range(5)]
     assert main(["jobs", "export", job, "-o", "out.csv"]) == 0

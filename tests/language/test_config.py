@@ -223,6 +223,10 @@ def test_overrides_in_both_habits(place):
     assert config.model.model_kwargs == {"hidden_size": 64}
     assert config.data.train.datasets[0].sample_count == 2
     assert config.training.eval_strategy == "no"
+    with pytest.raises(
+        ConfigError, match=r"max_steps=3: unknown key max_steps \(Did you mean 'training.max_steps'\?\)"
+    ):
+        load(place / "run.yaml", ["max_steps=3"])
     with pytest.raises(ConfigError, match="command line: training.max_step=3: unknown key training.max_step"):
         load(place / "run.yaml", ["training.max_step=3"])
     with pytest.raises(ConfigError, match="--training.seed has no value"):

@@ -66,9 +66,11 @@ class Command:
     def ended(self):
         """Return (exit code, step at which it was interrupted) when it has ended."""
         self.wrapper.wait(timeout=300)
-        said = re.findall(r"Interrupted by \w+ at step (\d+) of 100000; saved in", self.log.read_text())
+        said = re.findall(r"Interrupted by \w+ at step (\d+) of 100000; saved in 'out'. (.+)", self.log.read_text())
         assert said, self.log.read_text()[-2000:]
-        return self.wrapper.returncode, int(said[-1])
+        step, goes_on = said[-1]
+        assert goes_on == "trainwright train --resume out goes on from there."
+        return self.wrapper.returncode, int(step)
 
 
 def write_source(place):

@@ -24,7 +24,8 @@ def run(argv: Sequence[str]) -> int:
     config = load_checked(file, overrides).config
     kind = config.training.trainer_type
     length = config.training.max_steps
-    what = f"{length} steps" if length > 0 else f"{config.training.num_train_epochs:g} epochs"
+    many, one = (length, "step") if length > 0 else (config.training.num_train_epochs, "epoch")
+    what = f"{many:g} {one}" + ("" if many == 1 else "s")
     print(f"{file} is valid: {kind.name if kind else 'SFT or DPO, by the data'}, {config.model.model_name}, {what}.")
     if args.memory:
         from trainwright.tasks.language.memory import describe, for_config

@@ -82,19 +82,26 @@ def show(args: Namespace) -> int:
     lines = [("job", job["id"]), ("name", job["name"]), ("experiment", job["experiment"]), ("status", job["status"])]
     lines += [("progress", f"{job['progress']:.0f} %"), ("time", age(job)), ("folder", job["folder"])]
     lines += [(name, job[name]) for name in ("host", "pid", "message") if job[name]]
-    lines += [(f"  {name}", value) for name, value in job["params"].items()]
-    lines += [
-        (f"  {name}", f"{value:g} (step {step})") for name, (step, value) in store.last_metrics(job["id"]).items()
-    ]
-    lines += [(one["kind"], one["path"]) for one in artifacts[-5:]]
-    lines += [(one["kind"], one["text"]) for one in events[-5:]]
-    for name, value in lines:
-        print(f"{name:<14} {value}")
+    _pairs("", lines)
+    _pairs("parameters", [(name, _short(value)) for name, value in job["params"].items()])
+    newest = store.last_metrics(job["id"]).items()
+    _pairs("metrics", [(name, f"{value:g} (step {step})") for name, (step, value) in newest])
+    _pairs("outputs", [(one["kind"], one["path"]) for one in artifacts[-5:]])
+    _pairs("events", [(one["kind"], one["text"]) for one in events[-5:]])
     if spent is not None:
         _time(spent)
     if job["traceback"]:
         print(job["traceback"])
     return 0
+
+
+def _pairs(title: str, pairs: Any) -> None:
+    """Print names and values in two columns, below a title where there is one; nothing where there are none."""
+    if title and pairs:
+        print(f"\n{title}")
+    width = max((len(name) for name, _ in pairs), default=0)
+    for name, value in pairs:
+        print(f"{name:<{width}}  {value}")
 
 
 def _time(spent: Any) -> None:

@@ -83,7 +83,6 @@ def _main(argv: Sequence[str] | None) -> int:
         print(text if "\n" in text else f"trainwright {chosen}: {text}", file=sys.stderr)
         return 1 if isinstance(error, SaveError | DivergenceError) else 2
     except Interrupted as stop:
-        print("The same command (train: with --resume) goes on from there.", flush=True)
         return int(stop.code)  # type: ignore[arg-type]
     except KeyboardInterrupt:
         return 130

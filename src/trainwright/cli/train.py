@@ -49,7 +49,8 @@ def run(argv: Sequence[str]) -> int:
 
     from trainwright.config.build import ConfiguredTrainer, build, newest, starting_point
 
-    with as_job.running(params.run_name or args.config.stem, as_job.changed(config)):
+    name = Path(args.resume).resolve().name if isinstance(args.resume, str) else args.config.stem
+    with as_job.running(params.run_name or name, as_job.changed(config)):
         with folders.given_back(params.output_dir):
             trainer = build(config)
         folders.describe(config, argv)

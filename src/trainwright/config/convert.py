@@ -38,7 +38,8 @@ def convert(tree: Tree, kind: type[T], path: str, problems: Problems) -> T:
     for name, value in tree.value.items():
         dotted = f"{path}.{name}" if path else name
         if name not in types_of:
-            nearest = did_you_mean(name, types_of).strip()
+            section = "" if path else _section_of(name, types_of)
+            nearest = f"Did you mean '{section}.{name}'?" if section else did_you_mean(name, types_of).strip()
             hint = nearest or (f"known: {', '.join(types_of)}" if len(types_of) < 30 else "")
             problems.add(value.key or value.place, f"unknown key {dotted}", hint, len(name))
             continue
@@ -46,6 +47,12 @@ def convert(tree: Tree, kind: type[T], path: str, problems: Problems) -> T:
         if found is not _WRONG:
             given[name] = found
     return kind(**given)
+
+
+def _section_of(name: str, sections: dict[str, Any]) -> str:
+    """Return the first section that has a key of this name; empty where none has."""
+    known = (one for one, kind in sections.items() if is_dataclass(kind) and name in hints(kind))  # type: ignore[arg-type]
+    return next(known, "")
 
 
 def hints(kind: type) -> dict[str, Any]:

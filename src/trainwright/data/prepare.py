@@ -52,7 +52,7 @@ class Prepared:
             first = ", ".join(map(str, self.left_out[:_NAMED])) + (", ..." if len(self.left_out) > _NAMED else "")
             said.append(
                 f"{len(self.left_out)} of {total} rows of the {what} have nothing to learn (no token is a target) and "
-                f"are left out: row {first}."
+                f"are left out: {'row' if len(self.left_out) == 1 else 'rows'} {first}."
             )
         return said
 

@@ -14,7 +14,7 @@ from trainwright.batch import IGNORED
 from trainwright.data import chat
 from trainwright.data.formats import Format, canonical, is_chat, of_one_kind, whole_numbers, with_prompt
 from trainwright.data.messages import is_muted
-from trainwright.errors import DataError
+from trainwright.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,8 @@ class TextRules:
             ids, labels = self._tokens(row)
         except DataError as error:
             raise DataError(f"Row {number}: {error}") from error
+        except ConfigError:  # of every row
+            raise
         except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
             raise DataError(
                 f"Row {number} is not {self.format.value}: {type(error).__name__} {error}. It has "

@@ -50,7 +50,8 @@ def begin(run: Run) -> None:
     state, timesheet = run.trainer.state, run.timesheet
     earlier = timesheet.told()["spent"] if timesheet.run else {}  # of the first run, the start of the process too
     run.beginning = Beginning(state.num_input_tokens_seen, state.total_flos, earlier)
-    if speaks(run.trainer):
+    is_over = UNKNOWN != state.max_steps <= run.first_step  # which the line about the checkpoint has said
+    if speaks(run.trainer) and not is_over:
         show(run.trainer, f"Training goes on after step {run.first_step}" if run.first_step else "Training", facts(run))
 
 
@@ -59,7 +60,7 @@ def end(run: Run) -> None:
     state = run.trainer.state
     if speaks(run.trainer):
         is_whole = state.global_step >= state.max_steps or state.max_steps == UNKNOWN
-        title = f"Done: {state.global_step} steps" if is_whole else f"Stopped at step {state.step_of()}"
+        title = f"Done: {_many(state.global_step, 'step')}" if is_whole else f"Stopped at step {state.step_of()}"
         show(run.trainer, title, results(run))
 
 
@@ -252,4 +253,7 @@ def _count(many: int) -> str:
 
 
 def _bytes(many: float) -> str:
-    return f"{many / 1e9:.2f} GB" if many >= 1e8 else f"{many / 1e6:.2f} MB"
+    for size, name in ((1e9, "GB"), (1e6, "MB")):
+        if many >= size / 10:
+            return f"{many / size:.2f} {name}"
+    return f"{many / 1e3:.2f} kB"

@@ -11,8 +11,6 @@ from trainwright.engine.run import Run
 from trainwright.engine.signals import TIME_IS_UP, StopWaiting, exception_for
 from trainwright.errors import CheckpointError, DivergenceError, add_note
 
-_GOES_ON = "train(resume_from_checkpoint=True) goes on from there."
-
 
 def evaluate(run: Run) -> None:
     """Evaluate; at a signal, leave in the middle of it: the resumed run evaluates again from the start."""
@@ -61,7 +59,7 @@ def leave(run: Run) -> NoReturn:
         told = where + "nothing was done yet."
     else:
         save_here(run)
-        told = f"{where}saved in '{run.folder}'. {_GOES_ON}"
+        told = f"{where}saved in '{run.folder}'. {run.trainer.goes_on} goes on from there."
     run.left = True
     run.fire("train_end")
     saving.finish(run)
@@ -125,7 +123,7 @@ def tell_saved(run: Run, error: BaseException) -> None:
         step = run.trainer.state.global_step
         told = f"The run failed after step {step} ({type(error).__name__}); saved at step {step}."
         run.trainer.note(told)
-        add_note(error, f"{told} {_GOES_ON}")
+        add_note(error, f"{told} {run.trainer.goes_on} goes on from there.")
 
 
 def save_after(run: Run, error: BaseException) -> None:

@@ -27,6 +27,7 @@ from trainwright.models.load import known_token, load_tokenizer
 
 _SPECIAL = re.compile(r"<\|[^|<>\s]+\|>|<(?:start|end)_of_turn>|\[/?INST\]")
 _LOOKED_AT = 8
+_SEARCHED = 1000  # rows, for some that are not cut off
 
 
 @dataclass
@@ -245,12 +246,26 @@ def processes_of(config: TrainingConfig, split: DatasetSplitParams, options: Any
     return max(os.cpu_count() or 1 if one == "auto" else int(one) for one in asked)
 
 
+def whole_rows(text: Text) -> list[dict[str, torch.Tensor]]:
+    """Return the first documents of the training data that are not cut off, whose last token is that of their text."""
+    is_packed = isinstance(text.train, PackedRows)  # and cut only then
+    documents, limit = (text.train.rows, None) if is_packed else (text.train, text.options.max_length)
+    rows = (documents[number] for number in range(min(_SEARCHED, len(documents))))
+    return list(islice((row for row in rows if limit is None or _tokens(row) < limit), _LOOKED_AT))
+
+
+def _tokens(row: dict[str, torch.Tensor]) -> int:
+    return sum(len(column) for name, column in row.items() if name not in ("labels", "rejected_ids"))
+
+
 def warn_of_ends(text: Text) -> None:
     """Note a model that would never learn to stop, and special tokens that the tokenizer does not have as one token."""
     if isinstance(text.train, BlockStream) or text.rules.format in (Format.TOKENS, Format.TEXT):
         return
     tokenizer, end = text.tokenizer, text.tokenizer.eos_token_id
-    rows = [text.train[number] for number in range(min(_LOOKED_AT, len(text.train)))]
+    rows = whole_rows(text)
+    if not rows:
+        return
     answers = [row["chosen_ids"] if "chosen_ids" in row else row["labels"][row["labels"] != IGNORED] for row in rows]
     if not any(bool((answer == end).any()) for answer in answers) and end is not None:
         last = tokenizer.decode(answers[0][-3:])
