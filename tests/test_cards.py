@@ -432,6 +432,32 @@ def test_the_table_is_no_wider_than_the_terminal(width):
     assert evaluated[-1].endswith("(3.0 s)")
 
 
+@pytest.mark.parametrize("width", [1, 5, 17, 20])
+def test_a_terminal_narrower_than_a_row_ends_no_run(width):
+    table = LogTable(width, "1000000", "steps/s")
+    progress = {"step": "1/1000000", "steps/s": 2.0, "left": 3.0}
+    assert table.lines({"loss": 1.5, "_": 1, "": 2}, progress)[-1].split() == ["1/1000000", "1.500"]
+    assert table.evaluation({"eval_loss": 2.5}, "1/1000000")[0].split() == ["1/1000000", "eval_loss", "2.500"]
+
+
+class Worded(Trainer):
+    """Logs texts, as overrides of `log` do that round for reading."""
+
+    def log(self, logs, start_time=None):
+        super().log({name: f"{value:.3f}" if isinstance(value, float) else value for name, value in logs.items()})
+
+
+def test_logs_that_are_texts_are_shown_and_end_no_run(tmp_path, monkeypatch):
+    stream = a_terminal(monkeypatch)
+    given = arguments(tmp_path, eval_strategy="steps", eval_steps=2, save_strategy="steps", save_steps=3)
+    Worded(tiny.new_line(), given, train_dataset=tiny.line_rows(8), eval_dataset=tiny.line_rows(4)).train()
+    Worded(tiny.new_line(), given, train_dataset=tiny.line_rows(8), eval_dataset=tiny.line_rows(4)).train(
+        resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-3")
+    )
+    rows = [line for line in printed(stream) if re.match(r" *2/6 +[\d.]+ ", line)]
+    assert len(rows) == 1
+
+
 def test_the_curve_stands_where_its_points_are():
     lines = curve([(1, 4.0), (10, 2.0)], [(5, 3.0), (10, 1.0)], 10, 60, " loss ")
     assert len(lines) == 8

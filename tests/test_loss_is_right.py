@@ -551,6 +551,17 @@ def test_what_skipped_steps_and_failed_attempts_record_is_not_logged(tmp_path):
     assert 6 < log["rows"] < 12  # one whole step, and two of halves
 
 
+@pytest.mark.parametrize("value", ["text", None, {"a": 1.0}], ids=["text", "none", "nested"])
+def test_what_is_no_number_beside_a_loss_is_named(tmp_path, value):
+    class Wordy(Trainer):
+        def compute_loss(self, model, inputs, return_outputs=False):
+            return {"loss": super().compute_loss(model, inputs), "said": value}
+
+    trainer = Wordy(tiny.words(), arguments(tmp_path, 4, steps=1), train_dataset=ragged())
+    with pytest.raises(DataError, match=f"'said', recorded beside the loss, is a {type(value).__name__};"):
+        trainer.train()
+
+
 def test_record_averages_over_the_window(tmp_path):
     class Recording(Trainer):
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):

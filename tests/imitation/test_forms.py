@@ -70,6 +70,39 @@ def test_floats_are_moved_as_bytes_are():
     assert not torch.equal(batches[0][0], batches[0][1])
 
 
+def test_episodes_of_bytes_and_of_floats_are_the_same_in_a_batch():
+    made = [Episode({"camera": FORMS[form]}, np.zeros((6, 1))) for form in ("uint8", "floats", "channels first")]
+    windows = Windows(made)
+    seen = Together()([windows[0], windows[6], windows[12]])["observation"]["camera"]
+    wanted = torch.from_numpy(PIXELS[:1]).double() / 255
+    torch.testing.assert_close(seen.double(), wanted.expand(3, 1, *PIXELS.shape[1:]), atol=1e-6, rtol=0)
+
+
+def test_names_with_dots_are_names(tmp_path):
+    rng = np.random.default_rng(1)
+    made = [Episode({"state.joints": rng.normal(5, 3, (6, 2)), "images.top": PIXELS}, rng.normal(size=(6, 1)))]
+    policy = new_policy({"kind": "mlp", "seed": 0}, made, False, WINDOW)
+    joints = made[0].observations["state.joints"]
+    normal = policy.normalizer("state.joints", torch.from_numpy(joints))
+    torch.testing.assert_close(normal.double(), torch.from_numpy((joints - joints.mean(0)) / joints.std(0)).double(),
+                               atol=1e-5, rtol=0)  # fmt: skip
+    seen = Together()([Windows(made)[0]])["observation"]
+    policy.eval().save_pretrained(tmp_path)
+    torch.testing.assert_close(MlpPolicy.from_pretrained(tmp_path).eval().predict(seen), policy.predict(seen))
+
+
+def test_an_observation_with_the_actions_name_is_refused_and_not_dropped():
+    made = Episode({"action": np.zeros((4, 2)), "state": np.zeros((4, 2))}, np.zeros((4, 1)))
+    with pytest.raises(DataError, match="an observation 'action'.*another name"):
+        new_policy({"kind": "mlp"}, [made], False, WINDOW)
+
+
+def test_an_episode_without_steps_is_named(tmp_path):
+    np.savez(tmp_path / "none.npz", **{"observation.state": np.zeros((0, 2)), "action": np.zeros((0, 1))})
+    with pytest.raises(DataError, match=r"Episode 0 of .*actions of shape \(steps, size\) are expected, not \(0, 1\)"):
+        read_episodes(tmp_path / "none.npz")
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [(np.arange(4), (4, 1)), (np.ones((4, 5), bool), (4, 5)), (np.zeros((4, 8, 8)), (4, 64)),

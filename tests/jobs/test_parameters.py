@@ -201,6 +201,32 @@ def test_the_command_line_goes_before_the_file_in_every_spelling(tmp_path, words
         assert read(tmp_path, words, given)[name] == value
 
 
+RATE = (("--lr", "--learning-rate"), {"type": float, "dest": "rate", "default": 1.0})
+QUIET = (("--no-bars",), {"action": "store_false", "dest": "bars"})
+
+
+@pytest.mark.parametrize(
+    ("content", "words", "expected"),
+    [({"lr": 3}, [], {"rate": 3.0, "bars": True}), ({"learning-rate": "3"}, [], {"rate": 3.0, "bars": True}),
+     ({"rate": 3}, ["--lr=2"], {"rate": 2.0, "bars": True}), ({"lr": 3}, ["--lr=2", "--rate=5"],
+     {"rate": 5.0, "bars": True}), ({"no_bars": True}, [], {"rate": 1.0, "bars": False}),
+     ({"no-bars": False, "bars": True}, [], None), ({"lr": 3, "rate": 4}, [], None)],
+)  # fmt: skip
+def test_a_parameter_is_one_by_its_options_and_by_the_name_it_is_kept_as(tmp_path, content, words, expected):
+    parser = params.Parser()
+    for names, settings in (RATE, QUIET):
+        parser.add_argument(*names, **settings)
+    (tmp_path / "in.json").write_text(json.dumps(content))
+    argv = [*words, "--input_file", str(tmp_path / "in.json")]
+    if expected is None:
+        with pytest.raises(JobError, match="twice: by its name and by that of its option"):
+            params.read(parser, argv, None)
+        return
+    assert dict(params.read(parser, argv, None)) == expected
+    (tmp_path / "queue.json").write_text(json.dumps(content))
+    assert dict(params.read(parser, words, tmp_path / "queue.json")) == expected
+
+
 def test_mistakes_of_a_switch(tmp_path):
     with pytest.raises(JobError, match="--fp16: 'perhaps' is neither true nor false"):
         read(tmp_path, ["--fp16=perhaps"])

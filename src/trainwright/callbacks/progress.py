@@ -9,7 +9,7 @@ from typing import Any
 from trainwright import bars
 from trainwright.callbacks.base import TrainerCallback
 from trainwright.callbacks.curve import Points, curve
-from trainwright.callbacks.table import LogTable, is_evaluation, is_of_whole_run
+from trainwright.callbacks.table import LogTable, is_evaluation, is_number, is_of_whole_run
 from trainwright.state import UNKNOWN, TrainerControl, TrainerState
 
 _LEAST_WIDTH, _LEAST_HEIGHT = 60, 20  # of a terminal that has room for a curve
@@ -73,10 +73,11 @@ class ProgressCallback(TrainerCallback):
         """Return what the curve shows: points (step, value) of training and of evaluations, and a legend."""
         watched = getattr(args, "metric_for_best_model", None) or "loss"
         name = watched if watched.startswith("eval_") else f"eval_{watched}"
-        marks = [(one["step"], one[name]) for one in state.log_history if isinstance(one.get(name), int | float)]
+        marks = [(one["step"], one[name]) for one in state.log_history if is_number(one.get(name))]
         if not name.endswith("loss"):
             return [], marks, f" ● {name} "
-        return [(one["step"], one["loss"]) for one in state.log_history if "loss" in one], marks, f" ⠒ loss  ● {name} "
+        line = [(one["step"], one["loss"]) for one in state.log_history if is_number(one.get("loss"))]
+        return line, marks, f" ⠒ loss  ● {name} "
 
     def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Write the logged numbers above the bar as a row of the table, or as a line."""

@@ -12,6 +12,7 @@ _NOT_SHOWN = ("epoch", "num_input_tokens_seen", "total_flos")
 _OF_SPEED = ("_runtime", "_per_second", "_compilation_time", "_preparation_time")
 _NAMES = {"loss": "loss", "grad_norm": "gradient", "learning_rate": "rate"}
 _WIDTH, _WIDEST = 8, 16
+_NARROWEST = 10  # characters of a line beside the step, however narrow the terminal
 _GAP = "  "
 
 
@@ -30,15 +31,15 @@ class LogTable:
     """Makes the lines of the table.
 
     Args:
-        width: characters of a line.
+        width: characters of a line; a terminal that is narrower than the step and a number breaks the lines itself.
         steps: the last step as a text, which no step is wider than.
         speed: what the speed is counted in: "tokens/s" or "steps/s".
     """
 
     def __init__(self, width: int, steps: str, speed: str) -> None:
-        self.width = width
         self.speed = speed
         step_width = max(len("step"), 2 * len(steps) + 1)
+        self.width = max(width, step_width + _NARROWEST)
         self.fixed = [
             Column("step", "step", step_width, str),
             *(Column(key, title, _WIDTH, rate if key == "learning_rate" else number) for key, title in _NAMES.items()),
@@ -73,7 +74,7 @@ class LogTable:
         shown = [
             f"{name} {number(value)}" for name, value in logs.items() if name not in _NOT_SHOWN and not _is_speed(name)
         ]
-        words = [*shown, *([f"({seconds:.1f} s)"] if seconds is not None else [])]
+        words = [*shown, *([f"({seconds:.1f} s)"] if is_number(seconds) else [])]
         begin = step.rjust(self.fixed[0].width) + _GAP
         text = _GAP.join(word.replace(" ", "\0") for word in words)
         wrapped = textwrap.wrap(
@@ -106,7 +107,7 @@ class LogTable:
 def _column(name: str) -> Column:
     """Return the column of a number that was asked for; its title is broken where words end."""
     title = name.replace("_", " ").replace("/", "/ ")
-    return Column(name, title, min(_WIDEST, max(_WIDTH, *map(len, title.split()))), number)
+    return Column(name, title, min(_WIDEST, max([_WIDTH, *map(len, title.split())])), number)
 
 
 def is_evaluation(logs: Mapping[str, Any]) -> bool:
@@ -124,9 +125,14 @@ def _is_speed(name: str) -> bool:
     return name.endswith(_OF_SPEED)
 
 
+def is_number(value: Any) -> bool:
+    """Whether a logged value is a number, and not a text, which an overridden `log` may make of it."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def number(value: Any) -> str:
     """Return a number with four digits that count, aligned for the usual sizes; other values as they are."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not is_number(value):
         return str(value)
     if isinstance(value, int) or not math.isfinite(value) or value == 0:
         return str(value)

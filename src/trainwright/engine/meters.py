@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from trainwright.errors import DataError
+
 Total = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -80,8 +82,21 @@ class Records:
         self._step: Sums | None = None
 
     def add(self, name: str, value: torch.Tensor | float) -> None:
-        """Add one value; tensors stay on their device."""
-        number = value.detach().float().mean() if isinstance(value, torch.Tensor) else torch.tensor(float(value))
+        """Add one value; tensors stay on their device.
+
+        Raises:
+            DataError: it is no number.
+        """
+        if isinstance(value, torch.Tensor):
+            number = value.detach().float().mean()
+        else:
+            try:
+                number = torch.tensor(float(value))
+            except (TypeError, ValueError):
+                raise DataError(
+                    f"'{name}', recorded beside the loss, is a {type(value).__name__}; a number or a tensor is "
+                    "expected."
+                ) from None
         if self.weight:
             (self._window if self._step is None else self._step).add(name, number * self.weight, number, self.weight)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from trainwright.args.names import METRIC_SCHEDULERS
+from trainwright.callbacks.table import is_number
 from trainwright.state import UNKNOWN
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ class Symptoms:
         if loss is None:
             return
         if self.first is None:
-            self.first = next((one["loss"] for one in self.trainer.state.log_history if "loss" in one), loss)
+            history = self.trainer.state.log_history  # as an overridden `log` left it
+            self.first = next((one["loss"] for one in history if is_number(one.get("loss"))), loss)
         step = self.trainer.state.global_step
         if before and logs.get("grad_norm") == before["grad_norm"] == 0 and _alike(loss, before["loss"]):
             self._say(

@@ -110,7 +110,13 @@ class Parser(argparse.ArgumentParser):
 
     def declared_words(self, argv: Sequence[str]) -> tuple[list[str], dict[str, bool]]:
         """Return a command line in the declared spelling, and the switches that it gives as `--fp16=true`."""
-        options = {key(option): option for option in self._option_string_actions}
+        by_name = {  # what a parameter is kept as, which is what "start again" writes
+            f"--{action.dest}": action.option_strings[0]
+            for action in self._actions
+            if action.option_strings and action.nargs != 0 and not isinstance(action, _SWITCHES)
+        }
+        options = {key(name): option for name, option in by_name.items()}
+        options |= {key(option): option for option in self._option_string_actions}
         words, switches = [], {}
         for word in argv:
             name, equals, value = word.partition("=")
@@ -122,6 +128,25 @@ class Parser(argparse.ArgumentParser):
             else:
                 words.append(name + equals + value)
         return words, switches
+
+    def by_declared_names(self, values: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """Return values of a file or of the queue by the names of the parameters that their options declare.
+
+        Raises:
+            JobError: a parameter is given twice.
+        """
+        declared = self.declared()
+        options = {key(option[2:]): option for option in self._option_string_actions if option.startswith("--")}
+        found: dict[str, Any] = {}
+        for name, value in values.items():
+            action = self._option_string_actions[options[name]] if name in options and name not in declared else None
+            if isinstance(action, _SWITCHES):
+                value = self._switched(action, options[name], spelled(value))
+            name = name if action is None else action.dest
+            if name in found:
+                raise JobError(f"{where} gives '{name}' twice: by its name and by that of its option.")
+            found[name] = value
+        return found
 
     def _switched(self, action: argparse.Action, name: str, value: str) -> bool:
         """Return what a switch that is given with a value makes of its parameter."""
@@ -145,7 +170,10 @@ def read(parser: Parser, argv: Sequence[str], queued: Path | None) -> Params:
     """
     file = own_options(argv)["input_file"]
     waiting = json.loads(queued.read_text(encoding="utf-8")) if queued is not None and queued.is_file() else {}
-    values = {**named(waiting, "the queue"), **(named(read_file(Path(file)), f"--input_file '{file}'") if file else {})}
+    sources = [(waiting, "the queue"), *([(read_file(Path(file)), f"--input_file '{file}'")] if file else [])]
+    values: dict[str, Any] = {}
+    for source, where in sources:
+        values |= parser.by_declared_names(named(source, where), where)
     declared, (argv, switches) = parser.declared(), parser.declared_words(argv)
     for name in values.keys() & declared.keys():
         values[name] = typed(parser, declared[name], values[name])

@@ -34,19 +34,20 @@ class Normalizer(nn.Module):
 
     def __init__(self, sizes: Mapping[str, int]) -> None:
         super().__init__()
+        self.names = list(sizes)
         for name, size in sizes.items():
-            self.register_buffer(f"{name}_shift", torch.zeros(size))
-            self.register_buffer(f"{name}_scale", torch.ones(size))
+            self.register_buffer(f"{key(name)}_shift", torch.zeros(size))
+            self.register_buffer(f"{key(name)}_scale", torch.ones(size))
         self.register_buffer("action_low", torch.full((sizes[ACTION],), -1.0))
         self.register_buffer("action_high", torch.ones(sizes[ACTION]))
 
     def forward(self, name: str, values: torch.Tensor) -> torch.Tensor:
         """Return values of shape (..., size), normalised."""
-        return (values - self.get_buffer(f"{name}_shift")) / self.get_buffer(f"{name}_scale")
+        return (values - self.get_buffer(f"{key(name)}_shift")) / self.get_buffer(f"{key(name)}_scale")
 
     def inverse(self, name: str, values: torch.Tensor) -> torch.Tensor:
         """Return normalised values of shape (..., size) as they were."""
-        return values * self.get_buffer(f"{name}_scale") + self.get_buffer(f"{name}_shift")
+        return values * self.get_buffer(f"{key(name)}_scale") + self.get_buffer(f"{key(name)}_shift")
 
     @torch.no_grad()
     def fit(
@@ -62,25 +63,25 @@ class Normalizer(nn.Module):
             ConfigError: a kind that is not known, a mask of another size, or of what is not there.
             DataError: numbers that are not finite.
         """
-        names = _names(self)
         for name in masks or {}:
-            if name not in names:
-                raise ConfigError(f"normalization_masks: unknown name '{name}'; there are {', '.join(names)}.")
-        for name in names:
+            if name not in self.names:
+                raise ConfigError(f"normalization_masks: unknown name '{name}'; there are {', '.join(self.names)}.")
+        for name in self.names:
             values = _numbers(episodes, name)
             shift, scale = statistics(values, kinds.get(name, kinds.get("default", "mean_std")))
             given = (masks or {}).get(name)
             kept = np.ones(len(shift), dtype=bool) if given is None else np.asarray(given, dtype=bool)
             if kept.shape != shift.shape:
                 raise ConfigError(f"normalization_masks.{name} has {kept.size} values; '{name}' has {shift.size}.")
-            self.get_buffer(f"{name}_shift").copy_(torch.from_numpy(np.where(kept, shift, 0.0)))
-            self.get_buffer(f"{name}_scale").copy_(torch.from_numpy(np.where(kept, scale, 1.0)))
+            self.get_buffer(f"{key(name)}_shift").copy_(torch.from_numpy(np.where(kept, shift, 0.0)))
+            self.get_buffer(f"{key(name)}_scale").copy_(torch.from_numpy(np.where(kept, scale, 1.0)))
         for end, buffer in ((values.min(axis=0), self.action_low), (values.max(axis=0), self.action_high)):
             buffer.copy_(self(ACTION, torch.from_numpy(end)))
 
 
-def _names(normalizer: nn.Module) -> list[str]:
-    return [name.removesuffix("_shift") for name, _ in normalizer.named_buffers() if name.endswith("_shift")]
+def key(name: str) -> str:
+    """Return the name of an observation as parts of a network may have it: LeRobot's have dots."""
+    return name.replace(".", "-")
 
 
 def _numbers(episodes: Sequence[Episode], name: str) -> np.ndarray:
@@ -115,8 +116,13 @@ def sizes_of(episodes: Sequence[Episode]) -> dict[str, int]:
     """Return what a normaliser is made for: the numbers of the observations, not their images, and the actions.
 
     Raises:
-        DataError: episodes that see or do something else than the first one.
+        DataError: episodes that see or do something else than the first one, or an observation called `action`.
     """
+    if any(ACTION in one.observations for one in episodes):
+        raise DataError(
+            f"The demonstrations have an observation '{ACTION}', which is what the actions are called; call it another "
+            "name, such as 'last_action'."
+        )
     found = [{name: values.shape[1:] for name, values in one.observations.items()} for one in episodes]
     check_alike([{**seen, ACTION: one.actions.shape[1:]} for seen, one in zip(found, episodes, strict=True)])
     first = episodes[0]

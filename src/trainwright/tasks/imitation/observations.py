@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -47,7 +48,7 @@ def plain(name: str, values: Any) -> np.ndarray:
         return values[..., None]
     if values.ndim == 4:
         return _intensities(name, _channels_last(name, values))
-    return values.astype(np.float32).reshape(len(values), -1)
+    return values.astype(np.float32).reshape(len(values), math.prod(values.shape[1:]))
 
 
 def _channels_last(name: str, values: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from trainwright.tasks.imitation.normalize import ACTION, Normalizer
+from trainwright.tasks.imitation.normalize import ACTION, Normalizer, key
 
 Observation = Mapping[str, torch.Tensor]
 Generators = Sequence[torch.Generator] | None
@@ -103,14 +103,15 @@ class Features(nn.Module):
         super().__init__()
         self.names = list(config.numbers or {})
         self.normalizer = [normalizer]  # not a part of this module, which would save it twice
-        self.backbone = nn.ModuleDict({name: _convolutions(shape[2]) for name, shape in (config.images or {}).items()})
+        self.images = {name: shape[2] for name, shape in (config.images or {}).items()}
+        self.backbone = nn.ModuleDict({key(name): _convolutions(channels) for name, channels in self.images.items()})
         self.size = sum((config.numbers or {}).values()) + 64 * len(self.backbone)
 
     def forward(self, observation: Observation) -> torch.Tensor:
         """Return (rows, history, size)."""
         parts = [self.normalizer[0](name, observation[name].float()) for name in self.names]
-        for name, network in self.backbone.items():
-            seen = observation[name]
+        for name in self.images:
+            seen, network = observation[name], self.backbone[key(name)]
             images = (seen.float() if seen.is_floating_point() else seen.float().div(255)).movedim(-1, -3)
             parts.append(network(images.flatten(0, 1)).unflatten(0, images.shape[:2]))
         return torch.cat(parts, dim=-1)

@@ -49,6 +49,13 @@ class Windows(Dataset):
         }
 
 
+def _stacked(seen: list[torch.Tensor]) -> torch.Tensor:
+    """Return observations of some rows as one tensor; images of bytes beside ones from 0 to 1 are brought to those."""
+    if len({one.dtype for one in seen}) > 1:
+        seen = [one if one.is_floating_point() else one.float().div(255) for one in seen]
+    return torch.stack(seen)
+
+
 @dataclass(frozen=True)
 class Together:
     """Rows as a batch: every tensor with a first dimension more; `shift` moves images at random, where it is not 0.
@@ -61,7 +68,7 @@ class Together:
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Return the batch of some rows."""
         names = rows[0]["observation"]
-        observation = {name: torch.stack([row["observation"][name] for row in rows]) for name in names}
+        observation = {name: _stacked([row["observation"][name] for row in rows]) for name in names}
         if self.shift:
             observation = {name: self._moved(value) for name, value in observation.items()}
         return {"observation": observation, "action": torch.stack([row["action"] for row in rows]),
