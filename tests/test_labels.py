@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import Subset
+from torch.utils.data import ConcatDataset, Subset
 
 from tests import tiny
 from trainwright import DataError, Trainer, TrainingArguments, default_data_collator
@@ -76,6 +76,8 @@ def test_declared_features_and_parts_of_lists():
     assert not has_float_labels(datasets.Dataset.from_dict({"label": [1, 0]}, features=classes))
     assert has_float_labels(datasets.Dataset.from_dict({"labels": [[0.5, 1.0], [1.0, 0.0]]}))
     assert has_float_labels(Subset([{"label": 1}, {"label": 0.5}], [0]))
+    assert has_float_labels(ConcatDataset([[{"label": 1}], Subset([{"label": 0.5}], [0])]))
+    assert not has_float_labels(ConcatDataset([[{"label": 1}], [{"label": 0}]]))
     assert not has_float_labels([{"x": 0.5, "label": None}])
 
 

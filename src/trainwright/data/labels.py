@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Subset
+from torch.utils.data import ConcatDataset, Subset
 
 from trainwright.data.columns import LABELS
 
@@ -19,6 +19,8 @@ def has_float_labels(dataset: Any) -> bool:
     """
     if isinstance(dataset, Subset):
         return has_float_labels(dataset.dataset)
+    if isinstance(dataset, ConcatDataset):
+        return any(map(has_float_labels, dataset.datasets))
     features = getattr(dataset, "features", None)
     if isinstance(features, Mapping):
         if (getattr(dataset, "format", None) or {}).get("type") == "custom":
