@@ -114,6 +114,51 @@ def test_the_tokenizer_of_a_collator_is_saved(tmp_path):
         assert transformers.AutoTokenizer.from_pretrained(place).get_vocab() == tokenizer().get_vocab()
 
 
+UNEVEN = [{**row, "labels": torch.where(torch.arange(len(row["labels"])) < 2 * i, -100, row["labels"])}
+          for i, row in enumerate(ROWS)]  # fmt: skip
+
+
+@pytest.mark.parametrize("adapters", [False, True])
+def test_a_model_that_the_user_compiled_is_trained_and_saved_as_what_it_is(tmp_path, adapters):
+    """transformers saves such a model under names that no model has, and of its adapters nothing."""
+    import peft
+
+    def made(place, compiled):
+        model = tiny.llama(num_hidden_layers=1)
+        if adapters:
+            model = peft.get_peft_model(model, peft.LoraConfig(target_modules=["q_proj"], init_lora_weights=False))
+        model = torch.compile(model, backend="eager") if compiled else model
+        args = arguments(place, per_device_train_batch_size=2, gradient_accumulation_steps=2, logging_steps=1)
+        return Trainer(model, args, train_dataset=UNEVEN, eval_dataset=UNEVEN)
+
+    def losses(trainer):
+        return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+    runs = [made(tmp_path / str(compiled), compiled) for compiled in (False, True)]
+    for run in runs:
+        run.train()
+    assert losses(runs[1]) == pytest.approx(losses(runs[0]), abs=1e-5)
+    assert runs[1].evaluate()["eval_loss"] == pytest.approx(runs[0].evaluate()["eval_loss"], abs=1e-5)
+    file = "adapter_model.safetensors" if adapters else "model.safetensors"
+    plain, compiled = (load_file(tmp_path / name / "checkpoint-2" / file) for name in ("False", "True"))
+    assert plain.keys() == compiled.keys()
+    resumed = made(tmp_path / "True", True)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "True" / "checkpoint-2"))
+    assert losses(resumed) == losses(runs[1])
+    assert torch.equal(weights(resumed), weights(runs[1]))
+
+
+def test_a_checkpoint_of_a_compiled_model_by_transformers_goes_on(tmp_path):
+    args = arguments(tmp_path, transformers, remove_unused_columns=False)
+    theirs = transformers.Trainer(torch.compile(tiny.llama(), backend="eager"), args, train_dataset=ROWS)
+    theirs.train()
+    saved = load_file(tmp_path / "checkpoint-2" / "model.safetensors")
+    assert all(name.startswith("_orig_mod.") for name in saved)
+    ours = Trainer(tiny.llama(), arguments(tmp_path), train_dataset=ROWS)
+    ours.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    torch.testing.assert_close(weights(ours), weights(theirs), atol=1e-5, rtol=0)
+
+
 class Bomb:
     """Makes a folder when it is unpickled."""
 

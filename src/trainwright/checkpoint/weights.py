@@ -17,6 +17,7 @@ from trainwright.errors import CheckpointError
 from trainwright.models.inspect import holds_adapters, is_pretrained, loads_itself
 
 WEIGHTS = "model.safetensors"
+_COMPILED = "_orig_mod."  # before the names, where the wrapper of torch.compile was saved
 
 
 def save_model(
@@ -112,6 +113,7 @@ def load_model(model: nn.Module, folder: Path) -> None:
             f"{folder} holds no weights of a whole model ({WEIGHTS} is missing); give a folder that a save wrote, "
             "and where it holds adapters, a model that has them."
         )
+    saved = {name.removeprefix(_COMPILED): tensor for name, tensor in saved.items()}
     own = model.state_dict()
     if is_pretrained(model) and saved.keys() - own.keys():
         saved = _in_memory_form(model, folder, saved)

@@ -10,6 +10,7 @@ import torch
 from trainwright.batch import IGNORED, map_tensors, row_count
 from trainwright.engine import isolation
 from trainwright.engine.memory import split
+from trainwright.engine.modes import called
 from trainwright.errors import TrainwrightError
 from trainwright.models import documents
 from trainwright.models.head import asks_for_logits, language_head
@@ -37,8 +38,8 @@ def prepare(trainer: Trainer) -> None:
     if isinstance(head, str):
         if objective.shifted:
             switch_off(trainer, head)
-    elif args.torch_compile:
-        switch_off(trainer, "torch_compile compiles the whole model")
+    elif args.torch_compile or called(trainer) is not trainer.model:
+        switch_off(trainer, "torch.compile compiles the whole model")
     else:
         objective.fused = FusedLoss(head, flat_rows(trainer, trainer.model))
 

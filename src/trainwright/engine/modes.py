@@ -10,16 +10,29 @@ import torch
 from torch import nn
 
 from trainwright.errors import ConfigError
-from trainwright.models.inspect import base_model, is_pretrained
+from trainwright.models.inspect import base_model, is_pretrained, uncompiled
 
 if TYPE_CHECKING:
     from trainwright.engine.trainer import Trainer
 
 
+def take_model(trainer: Trainer, given: Any) -> None:
+    """Train a model; one that `torch.compile` was given is known, saved and loaded as itself, and called compiled."""
+    trainer.model = uncompiled(given)
+    trainer.compiled = None if trainer.model is given else given
+    trainer.model_wrapped = trainer.model
+
+
+def called(trainer: Trainer) -> nn.Module:
+    """Return what is called for the model: itself, or what the user compiled of it."""
+    compiled = trainer.compiled
+    return trainer.model if compiled is None or uncompiled(compiled) is not trainer.model else compiled
+
+
 def training_model(trainer: Trainer) -> nn.Module:
     """Return the module whose forward the loop calls: checkpointed, compiled and spread, as the arguments say."""
-    args, model = trainer.args, trainer.model
-    inner = base_model(model)
+    args = trainer.args
+    inner = base_model(trainer.model)
     if args.activation_checkpointing:
         checkpoint_activations(inner, args.activation_checkpointing_kwargs or {"use_reentrant": False})
     if is_pretrained(inner) and hasattr(inner.config, "use_cache"):
@@ -27,7 +40,7 @@ def training_model(trainer: Trainer) -> nn.Module:
     if args.neftune_noise_alpha is not None:
         _add_noise(trainer, inner)
     align_special_tokens(trainer.model, trainer.processing_class)
-    wrapped = trainer.strategy.prepare(model)
+    wrapped = trainer.strategy.prepare(called(trainer))
     if args.torch_compile:
         wrapped = torch.compile(  # type: ignore[assignment]
             wrapped, backend=args.torch_compile_backend or "inductor", mode=args.torch_compile_mode

@@ -17,7 +17,7 @@ from trainwright.data.streams import RankStream
 from trainwright.data.workers import reading
 from trainwright.engine import fusing, losses
 from trainwright.engine.meters import Records
-from trainwright.engine.modes import full_evaluation_type, in_format, train_mode
+from trainwright.engine.modes import called, full_evaluation_type, in_format, train_mode
 from trainwright.engine.signals import StopWaiting
 from trainwright.errors import DataError
 
@@ -126,7 +126,7 @@ def evaluating(trainer: Trainer, records: Records) -> Iterator[nn.Module]:
         fusing.prepare(trainer)
     try:
         with in_format(model, kind), torch.no_grad(), averaged(trainer):
-            yield model
+            yield called(trainer)
     finally:
         trainer.records = training_records
         if trainer.is_in_train:

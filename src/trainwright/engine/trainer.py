@@ -124,6 +124,7 @@ class Trainer(PrivateNames):
         self.model: Any = model
         self.model_given = model is not None
         self.model_wrapped: Any = model
+        self.compiled: Any = None
         self.debug_overflow: Any = None
         self.args = own_arguments(args)
         self.data_collator: Any = data_collator

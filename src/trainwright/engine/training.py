@@ -34,7 +34,7 @@ from trainwright.engine import (
 from trainwright.engine.ema import FILE, Ema
 from trainwright.engine.losses import computing_parameters
 from trainwright.engine.meters import Records
-from trainwright.engine.modes import remove_noise, train_mode, training_model
+from trainwright.engine.modes import remove_noise, take_model, train_mode, training_model
 from trainwright.engine.run import Run, generators_of
 from trainwright.engine.signals import TIME_IS_UP, Signals, exception_for
 from trainwright.engine.symptoms import check_warmup
@@ -66,7 +66,7 @@ def call_model_init(trainer: Trainer, trial: Any = None) -> Any:
 def fresh_model(trainer: Trainer, trial: Any) -> None:
     """Begin with a new model, from the seed; forget the optimizer and schedule of the one before."""
     set_seed(trainer.args.seed, trainer.args.full_determinism)
-    trainer.model = trainer.model_wrapped = trainer.call_model_init(trial)
+    take_model(trainer, trainer.call_model_init(trial))
     trainer.callback_handler.shared["model"] = trainer.model
     trainer.optimizer = trainer.lr_scheduler = None
 

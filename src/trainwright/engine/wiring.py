@@ -23,6 +23,7 @@ from trainwright.config.params import TrainingParams
 from trainwright.config.translate import arguments_of
 from trainwright.data.collate import default_data_collator
 from trainwright.engine import losses, surface, texts
+from trainwright.engine.modes import take_model
 from trainwright.errors import ConfigError, DataError, did_you_mean
 from trainwright.models import inspect as models
 from trainwright.objectives.model_loss import ModelLoss
@@ -83,7 +84,7 @@ def assemble(trainer: Trainer, callbacks: list[Any] | None) -> None:
     set_seed(args.seed, args.full_determinism)
     if trainer.model_init is not None:
         trainer.model = trainer.call_model_init()
-    trainer.model_wrapped = trainer.model
+    take_model(trainer, trainer.model)
     check(trainer)
     describe_model(trainer)
     texts.tokenize(trainer)

@@ -51,6 +51,11 @@ def _loads_own_state(kind: type[nn.Module]) -> bool:
     return not owner.__module__.startswith("torch.")
 
 
+def uncompiled(model: Any) -> Any:
+    """Return the model that `torch.compile` was given, with the same parameters, or the model itself."""
+    return getattr(model, "_orig_mod", model)
+
+
 def base_model(model: nn.Module) -> nn.Module:
     """Return the model inside PEFT's wrapper, or the model itself."""
     if not is_adapter(model):
