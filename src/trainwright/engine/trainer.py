@@ -90,6 +90,7 @@ class Trainer(PrivateNames):
     strategy: Strategy
     precision: Precision
     objective: Any
+    compiled: Any
     callback_handler: CallbackHandler
     state: TrainerState
     control: TrainerControl
@@ -124,7 +125,6 @@ class Trainer(PrivateNames):
         self.model: Any = model
         self.model_given = model is not None
         self.model_wrapped: Any = model
-        self.compiled: Any = None
         self.debug_overflow: Any = None
         self.args = own_arguments(args)
         self.data_collator: Any = data_collator
