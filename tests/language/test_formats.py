@@ -320,6 +320,28 @@ def test_assistant_turns_of_known_templates_are_those_that_trl_marks(family):
     assert {i for start, end in ours for i in range(start, end)} == {i for a, b in spans for i in range(a, b)}
 
 
+@pytest.mark.parametrize("marked", [False, True])
+@pytest.mark.parametrize("family", ["idefics3", "llava_next", "smolvlm"])
+def test_templates_that_read_parts_alone_are_given_parts(place, tmp_path, family, marked):
+    trl = pytest.importorskip("trl", reason="trl is not installed")
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    folder = Path(trl.__file__).parent / "chat_templates"
+    in_parts = [{**one, "content": [{"type": "text", "text": one["content"]}]} for one in TALK]
+    (full,), (spans,) = render_jinja_template(
+        [in_parts],
+        chat_template=(folder / f"{family}_training.jinja").read_text(),
+        return_assistant_tokens_mask=True,
+        **tiny.new_tokenizer().special_tokens_map,
+    )
+    template = (folder / f"{family}{'_training' if marked else ''}.jinja").read_text()
+    rows, given = [{"messages": TALK}], {"chat_template": template}
+    whole = text_of(place, rows, tmp_path, model=given)
+    assert learned(whole).startswith(full.rstrip())
+    answers = text_of(place, rows, tmp_path, {"assistant_only_loss": True}, given)
+    assert learned(answers).split() == "".join(full[start:end] for start, end in spans).split()
+
+
 def test_a_template_that_strips_earlier_thoughts_is_masked_by_content():
     tokenizer = tiny.new_tokenizer()
     tokenizer.chat_template = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,36 @@ def check_template(tokenizer: Any) -> None:
         )
 
 
+@lru_cache(maxsize=8)
+def reads_parts(tokenizer: Any, template: str) -> bool:
+    """Whether a chat template, as those of models of images, reads texts in parts alone: plain ones it loses without a
+    word, or refuses."""
+    return not _says(tokenizer, template, _SENTINEL) and _says(
+        tokenizer, template, [{"type": "text", "text": _SENTINEL}]
+    )
+
+
+def _says(tokenizer: Any, template: str, content: Any) -> bool:
+    from jinja2.exceptions import TemplateError
+
+    try:
+        return _SENTINEL in tokenizer.apply_chat_template(
+            [{"role": "user", "content": content}], chat_template=template, tokenize=False
+        )
+    except (TemplateError, TypeError):
+        return False
+
+
+def as_read(tokenizer: Any, messages: Sequence[Message], tools: Any = None) -> list[Message]:
+    """Return a conversation as its tokenizer's chat template reads it: texts plain or in parts."""
+    if not reads_parts(tokenizer, tokenizer.get_chat_template(tools=tools)):
+        return list(messages)
+    return [
+        {**one, "content": [{"type": "text", "text": one["content"]}]} if isinstance(one.get("content"), str) else one
+        for one in messages
+    ]
+
+
 def render(tokenizer: Any, messages: Sequence[Message], prompt: bool = False, **settings: Any) -> str:
     """Return a conversation as text; with `prompt`, up to where the assistant would begin to write.
 
@@ -76,7 +107,12 @@ def render(tokenizer: Any, messages: Sequence[Message], prompt: bool = False, **
 
     check_template(tokenizer)
     try:
-        return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=prompt, **settings)
+        return tokenizer.apply_chat_template(
+            as_read(tokenizer, messages, settings.get("tools")),
+            tokenize=False,
+            add_generation_prompt=prompt,
+            **settings,
+        )
     except TemplateError as error:
         roles = ", ".join(str(message.get("role")) for message in messages)
         raise DataError(f"The chat template refuses a conversation of the roles {roles}: {error}.") from None

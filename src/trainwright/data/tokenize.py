@@ -202,7 +202,10 @@ class TextRules:
         if not self.assistant_only or self.final_turn_only or not chat.has_marks(self.tokenizer):
             return None
         made = self.tokenizer.apply_chat_template(
-            list(messages), return_dict=True, return_assistant_tokens_mask=True, **settings
+            chat.as_read(self.tokenizer, messages, settings.get("tools")),
+            return_dict=True,
+            return_assistant_tokens_mask=True,
+            **settings,
         )
         return made["input_ids"], made["assistant_masks"]
 
