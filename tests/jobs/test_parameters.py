@@ -16,6 +16,7 @@ from trainwright.errors import JobError
 from trainwright.jobs import params, places, queue, written
 from trainwright.jobs.decorator import TrainerJob
 from trainwright.jobs.store import Store
+from trainwright.jobs.tracking import tracked
 
 TEXTS = [
     "3e563",
@@ -248,6 +249,15 @@ def test_a_value_with_a_type_goes_through_the_queue_and_begins_again_with_it(hom
     monkeypatch.setattr(sys, "argv", job["command"][1:])
     trainer.job_wrapper()(lambda: seen.update(trainer.params))()
     assert {name: seen[name] for name in changes} == changes
+
+
+def test_a_job_stays_in_its_own_folder_whatever_its_parameters_say(home, monkeypatch):
+    trainer, seen = TrainerJob(), {}
+    monkeypatch.setattr(sys, "argv", ["s.py", "--job_id=other", "--rate=2"])
+    with tracked("s", job="mine"):  # as the queue runs it
+        trainer.job_wrapper()(lambda: seen.update(trainer.params, id=trainer.job.id))()
+    assert seen == {"output_dir": str(places.job_folder("mine") / "output"), "rate": 2, "id": "mine"}
+    assert not places.job_folder("other").exists()
 
 
 @pytest.mark.slow

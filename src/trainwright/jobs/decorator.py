@@ -99,12 +99,13 @@ class TrainerJob:
         argv = sys.argv[1:]
         self._parser.answer_help(argv)
         own = parameters.own_options(argv)
-        job = own["job_id"] or os.environ.get(places.JOB_ID) or places.new_id()
+        around, before = tracking.current(), (self.params, self._span, self._board, self.report_to)
+        asked = own["job_id"] or os.environ.get(places.JOB_ID)
+        job = around.id if around else asked or places.new_id()  # what runs already has its folder
         of_job = places.job_folder(job) if tracking.is_tracked() else None
         given = parameters.read(self._parser, argv, of_job / places.PARAMS if of_job else None)
         name = Path(sys.argv[0]).stem or function.__name__
         given = given.with_default("output_dir", str(of_job / "output") if of_job else "output")
-        around, before = tracking.current(), (self.params, self._span, self._board, self.report_to)
         with tracking.tracked(name, parameters.as_written(given), own["experiment_name"], job) as tracked:
             folder = tracked.folder if tracked else Path.cwd()
             self.params, self._span = given, span
