@@ -139,6 +139,10 @@ MISTAKES = {
     "a missing colon": ("  max_steps 3\n  x: 1", "not valid YAML", ""),
     "a tab": ("\tmax_steps: 3", "run.yaml:11: not valid YAML", ""),
     "a bad reference": ("  run_name: ${training.sead}", "refers to something that is not there", "'training.seed'"),
+    "a circle of references": ("  run_name: ${training.project}\n  project: ${training.run_name}",
+                               "'${training.project}' has no value", "Recursive interpolation"),
+    "a bad reference of a reference": ("  run_name: ${training.project}\n  project: ${training.sead}",
+                                       "'${training.project}' has no value", "'training.sead' not found"),
     "fp16 and bf16": ("  fp16: true\n  bf16: true", "fp16 and bf16 are both set", ""),
     "workers": ("  dataloader_num_workers: many", "dataloader_num_workers 'many' is no number", "auto"),
 }  # fmt: skip

@@ -36,8 +36,10 @@ def interpolate(tree: Tree, sections: list[str], defaults: dict[str, Any], probl
         except OmegaConfBaseException as error:
             name = leaf.value.split("${")[1].split("}")[0]
             known = [f"{section}.{key}" for section in sections for key in (everything.get(section) or {})]
-            hint = did_you_mean(name, known).strip() or str(error).splitlines()[0]
-            problems.add(leaf.place, f"{leaf.value!r} refers to something that is not there", hint, len(leaf.value))
+            what = "has no value" if name in known else "refers to something that is not there"
+            hint = "" if name in known else did_you_mean(name, known).strip()
+            reason = hint or str(error).splitlines()[0]
+            problems.add(leaf.place, f"{leaf.value!r} {what}", reason, len(leaf.value))
             continue
         leaf.raw, leaf.is_resolved = None, True
         leaf.value = str(value) if OmegaConf.is_config(value) else value
