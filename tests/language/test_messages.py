@@ -9,7 +9,9 @@ import pytest
 from tests.language import tiny_language as tiny
 from tests.language.test_formats import learned, text_of
 from trainwright import DataError
+from trainwright.config.schema import DatasetParams
 from trainwright.data.formats import canonical
+from trainwright.data.sources import read_one
 
 QWEN = (
     "{%- for m in messages %}{{- '<|im_start|>' + m.role + '\\n' }}{%- if m.tool_calls %}{%- for c in m.tool_calls %}"
@@ -103,3 +105,27 @@ def test_what_is_no_text_is_refused_by_name(name):
 def test_columns_of_images_that_hold_none_are_no_matter():
     assert canonical({"messages": [ASKED], "images": [], "audio": None}, 0)["messages"] == [ASKED]
     assert "images" in canonical({"input_ids": [1], "images": ["a.png"]}, 0)
+
+
+def tool(name, properties):
+    parameters = {"type": "object", "properties": properties}
+    return {"type": "function", "function": {"name": name, "description": "d", "parameters": parameters}}
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["table", "stream"])
+@pytest.mark.parametrize("form", ["parquet", "saved"])
+def test_tool_calls_of_tables_have_their_own_keys_alone(tmp_path, form, stream):
+    """Arrow gives every call the keys of all; what the rows were before is what is right."""
+    datasets = pytest.importorskip("datasets")
+    said = [{"city": "Rome", "where": {"x": 1}}, {"zone": "UTC", "days": [1, 2]}, {}]
+    tools = [tool("a", {"city": {"type": "string"}}), tool("b", {"zone": {"type": "string", "enum": ["UTC"]}})]
+    rows = [
+        {"messages": [ASKED, called(one)], "tools": [tools[number % 2]], "text": None}
+        for number, one in enumerate(said)
+    ]
+    table, path = datasets.Dataset.from_list(rows), tmp_path / "rows.parquet"
+    assert table[0]["messages"][1]["tool_calls"][0]["function"]["arguments"]["zone"] is None
+    table.to_parquet(str(path)) if form == "parquet" else table.save_to_disk(str(path))
+    found = [canonical(row, 0) for row in read_one(DatasetParams(dataset_name=str(path)), stream)]
+    assert [row["messages"][1]["tool_calls"][0]["function"]["arguments"] for row in found] == said
+    assert [row["tools"] for row in found] == [row["tools"] for row in rows]

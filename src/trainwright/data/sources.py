@@ -7,6 +7,7 @@ from typing import Any
 
 from trainwright.config.schema import DatasetParams, DatasetSplitParams
 from trainwright.data import files, splits
+from trainwright.data.filled import without_filled
 from trainwright.data.formats import LEARNED_FROM
 from trainwright.data.python_source import python_source
 from trainwright.errors import DataError
@@ -66,11 +67,15 @@ def mix(parts: list[Any], split: DatasetSplitParams, seed: int) -> Any:
 
 
 def read_one(one: DatasetParams, stream: bool) -> Any:
-    """Return one dataset as it lies on disk or on the hub.
+    """Return one dataset as it lies on disk or on the hub, its tool calls with the keys that they have.
 
     Raises:
         DataError: it cannot be read.
     """
+    return without_filled(_read(one, stream))
+
+
+def _read(one: DatasetParams, stream: bool) -> Any:
     datasets = files.library()
     if one.dataset_name == "python_source":
         return _python_source(one, stream)
