@@ -148,6 +148,13 @@ def test_a_model_that_the_user_compiled_is_trained_and_saved_as_what_it_is(tmp_p
     assert torch.equal(weights(resumed), weights(runs[1]))
 
 
+def test_a_model_may_be_compiled_after_the_trainer_was_made(tmp_path):
+    trainer = Trainer(tiny.new_line(), arguments(tmp_path), train_dataset=tiny.line_rows(16))
+    trainer.model = torch.compile(trainer.model, backend="eager")
+    trainer.train()
+    assert load_file(tmp_path / "checkpoint-4" / "model.safetensors").keys() == tiny.new_line().state_dict().keys()
+
+
 def test_a_checkpoint_of_a_compiled_model_by_transformers_goes_on(tmp_path):
     args = arguments(tmp_path, transformers, remove_unused_columns=False)
     theirs = transformers.Trainer(torch.compile(tiny.llama(), backend="eager"), args, train_dataset=ROWS)

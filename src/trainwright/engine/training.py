@@ -41,6 +41,7 @@ from trainwright.engine.symptoms import check_warmup
 from trainwright.errors import CheckpointError, ConfigError
 from trainwright.held import drawn_from_the_system
 from trainwright.models import adapters
+from trainwright.models.inspect import uncompiled
 from trainwright.randomness import set_seed
 from trainwright.state import UNKNOWN, TrainerState, TrainOutput
 
@@ -175,6 +176,8 @@ def build(trainer: Trainer, loader: TrainLoader, saved: resume.Saved | None, sig
     done = saved.state.global_step if saved else 0
     max_steps, num_epochs = lengths(args, loader, done, epoch, place)
     prepare_state(trainer, saved, max_steps, num_epochs, loader)
+    if uncompiled(trainer.model) is not trainer.model:  # the user compiled it since
+        take_model(trainer, trainer.model)
     trainer.model.to(trainer.strategy.device)
     if saved is not None:
         resume.restore_model(trainer, saved)
