@@ -128,6 +128,7 @@ def test_augmentation_is_the_same_with_and_without_workers(runs):
 def test_a_terminal_shows_how_far_the_rows_are_counted(monkeypatch, capsys):
     from trainwright import bars
 
+    monkeypatch.setattr(bars, "_wanted", True)  # as before a training of this process said otherwise
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setattr(bars, "PATIENCE", 0.0)
