@@ -108,8 +108,8 @@ def measure(engine: str, vocabulary: int, threads: int) -> dict[str, float]:
     import transformers
     import yaml
 
-    from trainwright.config.build import build
-    from trainwright.config.load import load_checked
+    from trainwright.config.composition import build
+    from trainwright.config.reading import load_checked
 
     torch.set_num_threads(threads)
     data, clock, place = pairs(vocabulary), Clock(), Path(tempfile.mkdtemp())

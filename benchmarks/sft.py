@@ -82,8 +82,8 @@ def by_file(data: Any, place: Path, vocabulary: int, packed: bool, clock: Clock)
     import yaml
 
     from trainwright import TrainerCallback
-    from trainwright.config.build import build_trainer
-    from trainwright.config.load import load_checked
+    from trainwright.config.composition import build_trainer
+    from trainwright.config.reading import load_checked
 
     file = language.write_rows(place / "rows.jsonl", [{n: row[n] for n in ("input_ids", "labels")} for row in data])
     batch = BATCH * 210 // 512 if packed else BATCH

@@ -263,7 +263,7 @@ def learned_in(rows, collator) -> tuple[int, int]:
 @pytest.mark.parametrize("strategy", ["bfd", "bfd_split", "wrapped"])
 @pytest.mark.parametrize("kind", ["chat", "text", "completion"])
 def test_packed_rows_are_counted_as_they_are_batched(tmp_path, strategy, kind):
-    from trainwright.config.load import load_checked
+    from trainwright.config.reading import load_checked
     from trainwright.tasks.language.build import collator
     from trainwright.tasks.language.text import load_text
 

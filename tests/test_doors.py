@@ -17,7 +17,7 @@ import transformers
 import trainwright
 from tests.language import tiny_language
 from trainwright.cli.main import main
-from trainwright.config.load import load_checked
+from trainwright.config.reading import load_checked
 from trainwright.errors import ConfigError
 from trainwright.jobs import places, queue
 from trainwright.jobs.store import Store

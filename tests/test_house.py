@@ -30,7 +30,7 @@ LAYERS = [
     ["engine"],
     ["tasks"],
     ["upstream"],
-    ["pipelines", "config.build"],
+    ["pipelines", "config.composition"],
     ["cli"],
     ["__main__"],
 ]

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tests.language import tiny_language as tiny
-from trainwright.config.build import build_trainer
-from trainwright.config.load import load_checked
+from trainwright.config.composition import build_trainer
+from trainwright.config.reading import load_checked
 from trainwright.data.formats import Format
 from trainwright.data.prepare import fingerprint
 from trainwright.data.tokenize import TextRules

@@ -19,8 +19,8 @@ from trainwright import ConfigError, TrainingArguments
 from trainwright.cli.main import main
 from trainwright.config import TrainerType, TrainingConfig, TrainingParams
 from trainwright.config.json_schema import schema
-from trainwright.config.load import as_yaml, check, load, load_checked
 from trainwright.config.options import DPOOptions, SFTOptions
+from trainwright.config.reading import as_yaml, check, load, load_checked
 from trainwright.config.translate import argument_values, arguments_of
 
 RECIPES = sorted((Path(__file__).parent / "recipes").glob("*.yaml"))
@@ -353,3 +353,15 @@ def test_what_is_kept_for_the_backward_pass_is_what_a_real_one_keeps():
         model.model(torch.zeros(3, 40, dtype=torch.int64), use_cache=False)
     real = sum(size for size, _ in kept.values())
     assert saved_bytes(empty, 3, 40) == pytest.approx(real, rel=0.1)
+
+
+def test_no_module_hides_a_function_of_the_package():
+    import importlib
+    import pkgutil
+
+    from trainwright import config
+
+    names = {module.name for module in pkgutil.iter_modules(config.__path__)}
+    for name in names:
+        importlib.import_module(f"trainwright.config.{name}")
+    assert not names & set(config.__all__)

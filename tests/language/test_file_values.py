@@ -9,7 +9,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from trainwright import ConfigError
-from trainwright.config.load import load
+from trainwright.config.reading import load
 from trainwright.config.tree import parse, plain
 
 HEAD = "model: {model_name: x}\ndata: {train: {datasets: [{dataset_name: r.jsonl}]}}\n"

@@ -15,8 +15,8 @@ import torch
 from tests.language import tiny_language as tiny
 from trainwright import ConfigError, DataError, Trainer, TrainingArguments
 from trainwright.cli.main import main
-from trainwright.config.load import load_checked
 from trainwright.config.params import TrainerType
+from trainwright.config.reading import load_checked
 from trainwright.data import chat
 from trainwright.data.formats import canonical, format_of, with_prompt
 from trainwright.data.packing import PackedRows

@@ -10,7 +10,7 @@ import pytest
 
 from tests.language import tiny_language as tiny
 from trainwright import DataError
-from trainwright.config.load import load_checked
+from trainwright.config.reading import load_checked
 from trainwright.config.schema import DatasetParams, DatasetSplitParams
 from trainwright.data import sources
 from trainwright.tasks.language.text import load_text

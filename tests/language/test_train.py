@@ -25,8 +25,8 @@ from trainwright.config import (
     build,
     train,
 )
-from trainwright.config.build import ConfiguredTrainer, build_trainer
-from trainwright.config.load import load_checked
+from trainwright.config.composition import ConfiguredTrainer, build_trainer
+from trainwright.config.reading import load_checked
 
 pytestmark = pytest.mark.slow
 

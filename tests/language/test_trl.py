@@ -9,8 +9,8 @@ import torch
 
 from tests import installed
 from tests.language import tiny_language as tiny
-from trainwright.config.build import build_trainer
-from trainwright.config.load import load_checked
+from trainwright.config.composition import build_trainer
+from trainwright.config.reading import load_checked
 from trainwright.data.chat import NAMED_TEMPLATES
 
 trl = pytest.importorskip("trl", reason="trl is not installed")

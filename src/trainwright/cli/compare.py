@@ -27,7 +27,7 @@ def run(argv: Sequence[str]) -> int:
     args, words = parser.parse_known_args(argv)
 
     from trainwright.cli.files import file_and_overrides
-    from trainwright.config.load import load_checked
+    from trainwright.config.reading import load_checked
     from trainwright.upstream import compare as comparing
 
     file, overrides = file_and_overrides(args.config, words, "compare")
@@ -53,9 +53,9 @@ def run(argv: Sequence[str]) -> int:
 
 def _one(file: Path, overrides: list[str], engine: str, steps: int) -> int:
     """Train with one engine in this process, and print what came of it as the last line."""
-    from trainwright.config.build import build
-    from trainwright.config.load import load_checked
+    from trainwright.config.composition import build
     from trainwright.config.params import TrainerType
+    from trainwright.config.reading import load_checked
     from trainwright.upstream import compare as comparing
 
     config = load_checked(file, overrides).config

@@ -19,7 +19,7 @@ def run(argv: Sequence[str]) -> int:
     args, words = parser.parse_known_args(argv)
 
     from trainwright.cli.files import file_and_overrides
-    from trainwright.config.load import load_checked
+    from trainwright.config.reading import load_checked
 
     config = load_checked(*file_and_overrides(args.config, words, "data show")).config
 

@@ -61,7 +61,7 @@ def _finished(folder: Path, name: str) -> bool | None:
 
 def _code(overrides: Sequence[str], kill: bool) -> int:
     from trainwright.cli import as_job, plug
-    from trainwright.config.load import keep, load_checked
+    from trainwright.config.reading import keep, load_checked
 
     with as_file(files("trainwright") / "recipes" / "demo.yaml") as recipe:
         config = load_checked(recipe, overrides).config
@@ -72,7 +72,7 @@ def _code(overrides: Sequence[str], kill: bool) -> int:
     if kill and current_world().size == 1 and twice.last_step(folder) < (middle := config.training.max_steps // 2):
         command = [sys.executable, "-m", "trainwright.cli.main", "demo", "--no-kill", *overrides]
         return plug.train(command, folder, middle)
-    from trainwright.config.build import build_trainer
+    from trainwright.config.composition import build_trainer
 
     with as_job.running("demo", as_job.changed(config)):
         trainer = build_trainer(config)

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from trainwright.config.load import RUN_CONFIG, keep
+from trainwright.config.reading import RUN_CONFIG, keep
 from trainwright.config.schema import TrainingConfig
 from trainwright.errors import ConfigError
 from trainwright.jobs import places

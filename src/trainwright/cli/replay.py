@@ -21,8 +21,8 @@ def run(argv: Sequence[str]) -> int:
     if args.step < 1:
         raise ConfigError(f"--step {args.step} is no step; the first one is 1.")
 
-    from trainwright.config.build import build_trainer
-    from trainwright.config.load import RUN_CONFIG, load
+    from trainwright.config.composition import build_trainer
+    from trainwright.config.reading import RUN_CONFIG, load
     from trainwright.engine.replay import find_step, replay
 
     config = args.run / RUN_CONFIG

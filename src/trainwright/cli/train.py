@@ -27,7 +27,7 @@ def run(argv: Sequence[str]) -> int:
         args.resume, overrides = True, [args.resume, *overrides]
 
     from trainwright.cli import as_job, files, folders
-    from trainwright.config.load import RUN_CONFIG, load_checked
+    from trainwright.config.reading import RUN_CONFIG, load_checked
     from trainwright.jobs import places
 
     args.config, overrides = files.file_among(args.config, overrides)
@@ -47,7 +47,7 @@ def run(argv: Sequence[str]) -> int:
 
     folders.announce(config, args.config)
 
-    from trainwright.config.build import ConfiguredTrainer, build, newest, starting_point
+    from trainwright.config.composition import ConfiguredTrainer, build, newest, starting_point
 
     name = Path(args.resume).resolve().name if isinstance(args.resume, str) else args.config.stem
     with as_job.running(params.run_name or name, as_job.changed(config)):

@@ -18,10 +18,10 @@ _PLACES = {
     "TrainerType": "params",
     "MixedPrecisionDtype": "params",
     "BaseTrainer": "base",
-    "load": "load",
-    "check": "load",
-    "build": "build",
-    "train": "build",
+    "load": "reading",
+    "check": "reading",
+    "build": "composition",
+    "train": "composition",
 }
 __all__ = list(_PLACES)
 
@@ -30,5 +30,5 @@ def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module 'trainwright.config' has no attribute '{name}'")
     found = getattr(importlib.import_module(f"trainwright.config.{_PLACES[name]}"), name)
-    globals()[name] = found  # a module of the same name must not hide it
+    globals()[name] = found
     return found

@@ -7,9 +7,9 @@ from importlib.metadata import version
 from typing import Any
 
 from trainwright import compat
-from trainwright.config.load import options_of
 from trainwright.config.options import DPOOptions, SFTOptions
 from trainwright.config.params import TrainerType, TrainingParams
+from trainwright.config.reading import options_of
 from trainwright.config.schema import TrainingConfig
 from trainwright.config.translate import argument_values
 from trainwright.data import sources

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from trainwright.batch import IGNORED
-from trainwright.config.load import checked_options, options_of
 from trainwright.config.options import DPOOptions, SFTOptions
 from trainwright.config.params import TrainerType
+from trainwright.config.reading import checked_options, options_of
 from trainwright.config.schema import DatasetSplitParams, TrainingConfig, TrainTarget
 from trainwright.data import chat, sources
 from trainwright.data.blocks import BlockStream

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from trainwright.checkpoint import folder
 from trainwright.config.base import BaseTrainer
-from trainwright.config.load import check
 from trainwright.config.params import UPSTREAM, TrainingParams
+from trainwright.config.reading import check
 from trainwright.config.schema import TrainingConfig
 from trainwright.config.translate import argument_values
 from trainwright.tasks.language.holder import Holder
