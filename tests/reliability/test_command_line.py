@@ -48,7 +48,7 @@ class Command:
         if waits:
             self.wait_for_step(self.step() + 2)
         self.python = psutil.Process(self.wrapper.pid)
-        while before and self.python.children():
+        while not self.python.name().startswith("python"):  # what stands before it
             self.python = self.python.children()[0]
 
     def step(self):
