@@ -4,6 +4,8 @@ BIN := .venv/bin
 # `make demo` installs what the package itself needs; everything else adds what the tests need to the same environment.
 STAMP := .venv/.installed
 TEST_STAMP := .venv/.installed.test
+# Two processes of one thread each: the tests' models are too small for more threads.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo test test-setup test-versions release-check check bench torture format clean
@@ -12,7 +14,7 @@ demo: $(STAMP)
 	$(BIN)/trainwright demo
 
 test: $(TEST_STAMP) test-setup
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 # PostgreSQL and Chromium from Debian's packages, where root may install them; without them their tests are skipped.
 test-setup:
@@ -41,7 +43,7 @@ check: $(TEST_STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow and not ranks" --durations=5
+	$(PYTEST) -m "not slow and not ranks" --durations=5
 
 bench: $(TEST_STAMP)
 	$(BIN)/python -m benchmarks

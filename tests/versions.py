@@ -24,7 +24,17 @@ SETS = {
     "newest Python": ["--upgrade"],
 }
 SHOWN = ("torch", "transformers", "peft", "trl", "datasets", "accelerate", "numpy")
-TESTS = ["--ignore=tests/jobs/test_page.py", "-k", "not postgresql", "--durations=0", "-p", "no:cacheprovider"]
+TESTS = [
+    "--ignore=tests/jobs/test_page.py",
+    "-k",
+    "not postgresql",
+    "--durations=0",
+    "-n",
+    "2",
+    "-p",
+    "no:cacheprovider",
+]
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 HEAD = ["versions", "Python", *SHOWN, "tests"]
 
 
@@ -55,7 +65,11 @@ def run(name: str, python: str) -> tuple[list[str], bool]:
     log = PLACE / f"{folder.name}.log"
     with log.open("w") as file:
         done = subprocess.run(
-            [str(own), "-m", "pytest", *TESTS], cwd=ROOT, env={**os.environ, "PATH": path}, stdout=file, stderr=file
+            [str(own), "-m", "pytest", *TESTS],
+            cwd=ROOT,
+            env={**os.environ, **ONE_THREAD, "PATH": path},
+            stdout=file,
+            stderr=file,
         )
     lines = log.read_text().splitlines()
     print("\n".join(line for line in lines if line.startswith(("FAILED", "ERROR"))), flush=True)

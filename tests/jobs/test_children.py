@@ -245,5 +245,7 @@ def test_a_job_that_wants_too_much_is_told_of_and_a_large_one_does_not_starve(ho
         store.update(job, status="COMPLETE")
     assert not looking.has_work()  # not those that wait in vain, nor what comes after them
     assert store.find(after)["status"] == "QUEUED"
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     assert main(["jobs", "worker", "--once"]) == 0
     assert "shares out 0; it waits for one with more" in capsys.readouterr().out
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from importlib.resources import files
 import psutil
 import pytest
 
+from tests.jobs.listed import listed
 from tests.test_cli import SMALL
 from trainwright.checkpoint import check, folder
 
@@ -92,7 +92,7 @@ def saved_step(place):
 
 
 @pytest.mark.slow
-def test_a_tracked_run_saves_at_signals_however_it_was_started(place):
+def test_a_tracked_run_saves_at_signals_however_it_was_started(place, monkeypatch):
     first = Command(place, resume=False)
     for _ in range(2):
         first.python.send_signal(signal.SIGTERM)
@@ -115,8 +115,7 @@ def test_a_tracked_run_saves_at_signals_however_it_was_started(place):
     code, last = third.ended()
     assert code == 128 + signal.SIGHUP
     assert saved_step(place) == last > later
-    with sqlite3.connect(place / "home" / "jobs.db") as database:
-        rows = database.execute("select status, message from jobs order by created").fetchall()
-    assert [status for status, _ in rows] == ["INTERRUPTED"] * 3
-    for (_, message), number in zip(rows, (step, later, last), strict=True):
-        assert f"at step {number} of 100000" in message
+    jobs = listed(place / "home", monkeypatch)
+    assert [job["status"] for job in jobs] == ["INTERRUPTED"] * 3
+    for job, number in zip(jobs, (step, later, last), strict=True):
+        assert f"at step {number} of 100000" in job["message"]

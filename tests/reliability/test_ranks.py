@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import psutil
 import pytest
 import torch
 
+from tests.jobs.listed import listed
 from trainwright.checkpoint import check, folder
 
 pytestmark = pytest.mark.ranks
@@ -74,7 +74,7 @@ def test_sigterm_to_torchrun_and_its_ranks_together(tmp_path):
     assert f"Interrupted by SIGTERM at step {step} of 1000000; saved in" in said, said[-3000:]
 
 
-def test_a_job_of_two_ranks_that_is_asked_to_stop(tmp_path):
+def test_a_job_of_two_ranks_that_is_asked_to_stop(tmp_path, monkeypatch):
     home = tmp_path / "home"
     results, said = torchrun("wish", tmp_path / "run", TRAINWRIGHT_JOBS="on", TRAINWRIGHT_HOME=str(home))
     assert [result["step"] for result in results] == [6, 6], said[-3000:]
@@ -84,8 +84,7 @@ def test_a_job_of_two_ranks_that_is_asked_to_stop(tmp_path):
     assert (evaluated["due"], evaluated["best"]) == ([], "checkpoint-5")  # written early, completed, loaded at the end
     assert torch.equal(weights(results[0]), weights(results[1]))
     assert "Loaded the best model" in said
-    with sqlite3.connect(home / "jobs.db") as database:
-        assert database.execute("select status, step from jobs").fetchall() == [("STOPPED", 6)]
+    assert [(job["status"], job["step"]) for job in listed(home, monkeypatch)] == [("STOPPED", 6)]
 
 
 def test_the_time_is_up_for_two_ranks_at_the_same_step(tmp_path):

@@ -231,8 +231,10 @@ def run_worker(slots: int, gpus: list[int], grace: float, once: bool = False) ->
     def leave(*_: Any) -> None:
         worker.leaving = True
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, leave)
-
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGINT)}
     print(f"Worker {os.getpid()}: {slots} jobs at a time, {places.home()}", flush=True)
-    worker.run(lambda: once and not worker.has_work())
+    try:
+        worker.run(lambda: once and not worker.has_work())
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
