@@ -72,8 +72,9 @@ def test_a_job_goes_on_in_its_own_folder_whatever_others_have_begun(home, tmp_pa
     with tracked("r", job=job):
         for resume in (False, True):
             assert chosen(resume=resume) == str(places.job_folder(job) / "output")
-        monkeypatch.setenv(places.OWNER, f"{job}:1")
-        assert chosen() == "runs/r-2"
+        with monkeypatch.context() as begun:  # put back before the job ends and takes it away
+            begun.setenv(places.OWNER, f"{job}:1")
+            assert chosen() == "runs/r-2"
 
 
 def test_a_run_by_hand_that_was_killed_before_it_told_of_files_goes_on_in_its_folder(home):
