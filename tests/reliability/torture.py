@@ -3,6 +3,7 @@ alone. And algebra's checkers on many answers."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import itertools
@@ -232,6 +233,10 @@ def checkers(count: int = 10_000) -> bool:
 
 
 if __name__ == "__main__":
-    parts = (kill, terminate, signals, hooks, fill, fail_calls, goodput, checkers)
-    chosen = [part for part in parts if part.__name__ in sys.argv[1:]] or parts
-    sys.exit(0 if all(part() for part in chosen) else 1)
+    parts = {part.__name__: part for part in (kill, terminate, signals, hooks, fill, fail_calls, goodput, checkers)}
+    parser = argparse.ArgumentParser(prog="python -m tests.reliability.torture", description=__doc__)
+    parser.add_argument(
+        "part", nargs="*", choices=[*parts, []], metavar="PART", help=f"all, or some of: {', '.join(parts)}"
+    )
+    chosen = parser.parse_args().part or parts
+    sys.exit(0 if all(parts[name]() for name in chosen) else 1)
