@@ -66,6 +66,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_resuming_is_bitwise_the_uninterrupted_run(tmp_path, name):
     changes, step = CASES[name]
@@ -143,6 +144,7 @@ def test_layout_and_manifest(tmp_path):
     assert not list(tmp_path.glob(".checkpoint-*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["missing", "cut", "flipped"])
 def test_a_damaged_checkpoint_is_named_and_passed_over(tmp_path, kind, caplog):
     data = tiny.tokens(30)

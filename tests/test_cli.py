@@ -48,6 +48,7 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_demo_runs_resumes_and_says_that_it_is_complete(place, capsys):
     assert main(["demo", "--no-kill", *SMALL]) == 0
     out = capsys.readouterr().out
@@ -254,6 +255,7 @@ def test_mistakes_exit_with_2_and_one_sentence(place, capsys):
     assert not (place / "runs").exists()
 
 
+@pytest.mark.slow
 def test_train_runs_a_file_and_resumes(place, capsys):
     from importlib.resources import files
 

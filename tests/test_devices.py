@@ -53,6 +53,7 @@ def weights(trainer):
     return {name: value.to("cpu") for name, value in trainer.model.state_dict().items()}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter")  # of torch, that knows no stand-in
 @pytest.mark.parametrize("kind", KINDS)
 def test_training_evaluation_and_resuming_give_the_numbers_of_a_cpu(tmp_path, caplog, kind):

@@ -54,6 +54,7 @@ def test_every_name_of_transformers_comes_through_and_ours_go_before():
     assert ours - {"__main__"} <= set(dir(trainwright))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
@@ -70,6 +71,7 @@ def test_a_name_that_nobody_has_is_told_with_the_nearest(name, meant):
     assert str(caught.value) == f"module 'trainwright' has no attribute '{name}'. Did you mean '{meant}'?"
 
 
+@pytest.mark.slow
 def test_transformers_is_not_imported_before_one_of_its_names_is_asked_for():
     """And Python adds no second suggestion where the error ends the process."""
     code = (

@@ -121,6 +121,7 @@ def numbers(trainer, name):
     return [entry[name] for entry in trainer.state.log_history if name in entry]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_losses_and_norms_are_the_models_own(tmp_path, name, caplog):
     results = []
@@ -134,6 +135,7 @@ def test_losses_and_norms_are_the_models_own(tmp_path, name, caplog):
         assert numbers(results[0], what) == pytest.approx(numbers(results[1], what), abs=2e-5, rel=2e-5)
 
 
+@pytest.mark.slow
 def test_micro_batches_are_one_batch_in_float64(tmp_path):
     weights = []
     for size, accumulation in ((12, 1), (4, 3), (1, 12)):
@@ -296,6 +298,7 @@ WINDOWED = {
 FLAT = {name: make for name, make in MODELS.items() if "gemma2" not in name} | WINDOWED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FLAT)
 def test_batches_lose_their_padding_and_no_number_changes(tmp_path, name, caplog):
     results = []
@@ -327,6 +330,7 @@ def test_the_model_keeps_its_own_attention_afterwards(tmp_path):
     assert "trainwright" not in (tmp_path / "checkpoint-8" / "config.json").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("collate", "model"),
     [(Pad("left"), tiny.llama), (Pad(label=7), tiny.llama), (Pad(), lambda: tiny.llama(dropout=0.1)),

@@ -100,6 +100,7 @@ def seen_by(kind, arguments, place, hook, step):
     return seen, [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "step"),
     [

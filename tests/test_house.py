@@ -135,6 +135,7 @@ def test_arguments_import_no_torch():
     assert not modules_after("import trainwright; trainwright.TrainingArguments('out')") & HEAVY
 
 
+@pytest.mark.slow
 def test_a_plain_module_trains_without_transformers_and_accelerate(tmp_path):
     code = f"""
 import torch, trainwright

@@ -42,6 +42,7 @@ class Listener(TrainerCallback):
         self.steps.append(state.global_step)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("strategy", "places"),
     [

@@ -72,6 +72,7 @@ CAUSAL = {
 }
 
 
+@pytest.mark.slow
 @installed.true_mean
 @pytest.mark.parametrize("name", CAUSAL)
 def test_causal_language_model(tmp_path, name):
@@ -132,6 +133,7 @@ def test_plain_module(tmp_path):
     both(tmp_path, tiny.new_line, tiny.line_rows(), learning_rate=1e-2)
 
 
+@pytest.mark.slow
 @installed.true_mean
 @pytest.mark.parametrize("make", [tiny.gpt_neox, tiny.llama])
 def test_dropout(tmp_path, make):

@@ -56,6 +56,7 @@ def test_a_run_of_a_file_goes_on(version, name, run, command, monkeypatch):
     assert losses(Path(run)) == pytest.approx(straight(Path()), abs=CLOSE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("database", [True, False])
 def test_jobs_are_listed(version, database, monkeypatch, capsys):
     monkeypatch.setenv("TRAINWRIGHT_HOME", str(version / "home"))

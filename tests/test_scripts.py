@@ -64,6 +64,7 @@ def ran(library, name, folder):
 CAUSAL = pytest.param("causal language model", marks=installed.true_mean)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [CAUSAL if name in CAUSAL.values else name for name in SCRIPTS])
 def test_a_script_gives_transformers_numbers(name, tmp_path):
     ours = ran(trainwright, name, tmp_path / "ours")
@@ -81,6 +82,7 @@ def test_a_script_gives_transformers_numbers(name, tmp_path):
     assert yaml.safe_load(header)["library_name"] == "transformers"
 
 
+@pytest.mark.slow
 def test_a_script_goes_on_from_its_last_checkpoint(tmp_path):
     whole = ran(trainwright, "classification", tmp_path / "whole")
     ran(trainwright, "classification", tmp_path / "resumed")

@@ -218,6 +218,7 @@ def test_callbacks(sets, capsys):
     assert "Epoch 3.0 completed" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_hyperparameter_search(sets):
     from trainwright import AutoModelForSequenceClassification, Trainer, TrainingArguments
 

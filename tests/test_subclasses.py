@@ -167,6 +167,7 @@ def test_attributes_that_copied_overrides_read(tmp_path):
     ours.label_smoother = None  # as subclasses do
 
 
+@pytest.mark.slow
 @installed.true_mean
 def test_a_copied_compute_loss_gives_transformers_numbers(tmp_path):
     def losses(library):
@@ -274,6 +275,7 @@ def test_a_run_that_dies_tells_its_callbacks(tmp_path):
     assert len(heard) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("within", ["itself", "subset", "subset of a concatenation", "subset in a loader"])
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_dataset_that_hears_of_passes_is_told(workers, within, tmp_path):

@@ -85,6 +85,7 @@ def prompts(made):
     return ids.masked_fill(mask == 0, 0), mask
 
 
+@pytest.mark.slow
 def test_decoding_with_a_cache_is_decoding_without(made):
     ids, mask = prompts(made)
     settings = {"do_sample": False, "max_new_tokens": 16, "min_new_tokens": 16, "output_logits": True,
@@ -99,6 +100,7 @@ def test_decoding_with_a_cache_is_decoding_without(made):
     assert len(set(ours.sequences.flatten().tolist())) > 2  # a model that repeats one token would prove nothing
 
 
+@pytest.mark.slow
 def test_a_filled_row_is_written_as_it_is_alone(made):
     ids, mask = prompts(made)
     settings = {"do_sample": False, "max_new_tokens": 12, "min_new_tokens": 12}

@@ -48,6 +48,7 @@ class Falling:
         return {"accuracy": -self.times}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", [transformers, trainwright], ids=["transformers", "ours"])
 def test_the_best_checkpoint_stays_though_it_was_saved_before_its_evaluation(tmp_path, library):
     changes = {"max_steps": -1, "num_train_epochs": 3, "per_device_train_batch_size": 10, "save_steps": 1}
@@ -118,6 +119,7 @@ UNEVEN = [{**row, "labels": torch.where(torch.arange(len(row["labels"])) < 2 * i
           for i, row in enumerate(ROWS)]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapters", [False, True])
 def test_a_model_that_the_user_compiled_is_trained_and_saved_as_what_it_is(tmp_path, adapters):
     """transformers saves such a model under names that no model has, and of its adapters nothing."""
@@ -155,6 +157,7 @@ def test_a_model_may_be_compiled_after_the_trainer_was_made(tmp_path):
     assert load_file(tmp_path / "checkpoint-4" / "model.safetensors").keys() == tiny.new_line().state_dict().keys()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_a_compiled_model_by_transformers_goes_on(tmp_path):
     args = arguments(tmp_path, transformers, remove_unused_columns=False)
     theirs = transformers.Trainer(torch.compile(tiny.llama(), backend="eager"), args, train_dataset=ROWS)
@@ -262,6 +265,7 @@ def test_a_model_that_loads_itself_is_asked_first(tmp_path, kind):
         made(other).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sharded", [False, True])
 def test_a_checkpoint_of_the_older_kind_goes_on(tmp_path, sharded):
     transformers.Trainer(tiny.llama(), arguments(tmp_path, transformers), train_dataset=ROWS).train()

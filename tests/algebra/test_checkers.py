@@ -89,6 +89,7 @@ HOSTILE = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS)
 def test_hostile_answers_are_wrong_answers_and_nothing_runs_them(name, monkeypatch):
     def refuse(*_, **__):

@@ -105,6 +105,7 @@ class Extremes(random.Random):
         return self.choice((0, start - 1) if stop is None else (start, stop - 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS)
 def test_the_lexer_of_a_task_holds_the_largest_numbers(name):
     lexer = read_lexer(TASKS[name].lexer, name)
@@ -143,6 +144,7 @@ def test_problems_are_the_same_for_any_number_of_processes_and_never_shared(tmp_
     assert all(belongs_to_test(problem) for problem, _ in test)
 
 
+@pytest.mark.slow
 def test_problems_differ_by_seed_and_are_apart_in_any_order(tmp_path):
     for seed in range(2):
         write_task("polynomial_sum", tmp_path / str(seed), 600, 200, seed, processes=1)

@@ -43,6 +43,7 @@ def test_padding_is_never_seen_and_the_future_neither(positions):
     torch.testing.assert_close(whole[:, :4], start, atol=CLOSE, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("positions", KINDS)
 def test_the_cache_changes_nothing(positions, tmp_path):
     made, (ids, mask, _) = model(positions), batch()

@@ -125,6 +125,7 @@ second()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("begun", ["by hand", "queued"])
 @pytest.mark.parametrize(
     ("how", "last", "status", "message"),

@@ -43,6 +43,7 @@ def damage_pages(home):
         file.write(os.urandom(size - 4096))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", [overwrite, delete, empty, damage_pages])
 def test_a_database_that_is_noise_or_gone_is_made_anew_while_it_is_used(home, harm, capfd):
     page = Store()  # that has it open, as a page or a worker has

@@ -90,6 +90,7 @@ def test_a_text_is_a_number_only_where_it_can_be_nothing_else():
     assert [type(one) for one in found.values()] == [type(one) for one in NUMBERS.values()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", [*TEXTS[:12], *NUMBERS])
 def test_a_script_of_its_own_gets_the_text_as_python_would_give_it(home, tmp_path, text, monkeypatch):
     (tmp_path / "a.py").write_text("")

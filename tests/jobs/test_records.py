@@ -153,6 +153,7 @@ made.close()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", [10_000_000, 3000])
 def test_a_full_disk_keeps_records_in_memory(tmp_path, room):
     path = tmp_path / "home" / "jobs" / "full" / "job.jsonl"

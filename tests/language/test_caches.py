@@ -39,6 +39,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CHANGES)
 def test_numbers_of_a_reference_are_of_what_they_were_computed_from(place, tmp_path, name):
     change = CHANGES[name]

@@ -42,6 +42,7 @@ class Typed:
     run_name: str = ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "text"),
     [("seed", "7"), ("seed", "-7"), ("learning_rate", "1e-4"), ("learning_rate", "1"), ("use_peft", "true"),

@@ -42,6 +42,7 @@ def quiet():
     datasets.disable_progress_bars()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_splits_are_what_datasets_says(tmp_path, layout):
     for name in LAYOUTS[layout]:

@@ -58,6 +58,7 @@ def test_arguments_of_tool_calls_are_what_they_say(place, tmp_path, form, assist
         assert '"arguments": {}' in learned(text, 2)  # OpenAI writes nothing where there are none
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content",
     [[{"type": "text", "text": "the cat "}, {"type": "text", "text": "sat"}], ["the cat ", "sat"],

@@ -51,6 +51,7 @@ def load(place, tmp_path, names, stream=False, settings=None, **data):
     return [(row["input_ids"].tolist(), row["labels"].tolist()) for row in rows]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [False, True], ids=["table", "stream"])
 @pytest.mark.parametrize(
     "names",

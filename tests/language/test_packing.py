@@ -37,6 +37,7 @@ class Documents:
         return {"input_ids": self.rows[index], "labels": self.rows[index].clone()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["bfd", "bfd_split", "wrapped"])
 @pytest.mark.parametrize("count", [7, 300, 2300])
 def test_the_bins_are_trls(strategy, count):
@@ -101,6 +102,7 @@ def gradients(place, model, batches, **changes):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fused", [True, False], ids=["ours", "transformers' attention"])
 @pytest.mark.parametrize("kind", MODELS)
 def test_packed_is_unpacked(tmp_path, kind, fused):
@@ -151,6 +153,7 @@ LEAKING = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fused", [True, False], ids=["ours", "transformers' attention"])
 @pytest.mark.parametrize("kind", LEAKING)
 def test_where_documents_would_see_each_other_they_are_padded(tmp_path, kind, fused, caplog):
@@ -200,6 +203,7 @@ def test_a_stream_is_packed_like_a_dataset():
     assert all(torch.equal(row["input_ids"], packed[i]["input_ids"]) for i, row in enumerate(streamed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packing", [None, ("bfd", 64)])
 def test_a_stream_goes_on_from_any_row(packing):
     table = datasets.Dataset.from_list(tiny.rows_of("text", 90))

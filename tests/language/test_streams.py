@@ -48,6 +48,7 @@ def batches(place, stream, workers, steps=11, resume=None):
     return seen
 
 
+@pytest.mark.slow
 def test_a_stream_that_does_not_divide_itself_is_read_once(tmp_path, caplog):
     alone = batches(tmp_path / "alone", Rows(), 0)
     assert batches(tmp_path / "two", Rows(), 2) == alone

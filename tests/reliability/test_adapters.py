@@ -86,6 +86,7 @@ def same(one, other):
     return all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MODELS)
 def test_resumed_bitwise(tmp_path, kind):
     torch.manual_seed(1)
@@ -97,6 +98,7 @@ def test_resumed_bitwise(tmp_path, kind):
     assert same(straight.model, resumed.model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["the second of two", "of another name", "prefix tuning"])
 def test_a_run_of_transformers_goes_on(tmp_path, kind):
     torch.manual_seed(1)

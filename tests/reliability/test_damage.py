@@ -52,6 +52,7 @@ def run(tmp_path_factory):
     return place
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", FILES)
 def test_the_newest_is_passed_over(run, tmp_path, caplog, name, kind):

@@ -66,6 +66,7 @@ def looked_at(place, way, step=9, change=None):
     return trainer, look
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_a_run_that_is_killed_in_an_evaluation_goes_on_from_its_step(tmp_path, way):
     straight, look = looked_at(tmp_path / "run", way)
@@ -85,6 +86,7 @@ def test_no_tensor_is_written_twice(tmp_path):
     assert {name for name in before if before[name] == after.get(name)} == {"model.safetensors", "optimizer.pt"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", ["data", "in place"])
 def test_weights_that_a_callback_changes_in_the_evaluation_are_written(tmp_path, write):
     def change(model):

@@ -120,6 +120,7 @@ def straight(tmp_path_factory):
     return trainer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hook", HOOKS)
 def test_the_resumed_run_is_the_one_that_did_not_fail(tmp_path, straight, hook):
     memory = torch.OutOfMemoryError("CUDA out of memory")

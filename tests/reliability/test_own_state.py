@@ -105,6 +105,7 @@ class Broken(TrainerCallback):
         return 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [EarlyStoppingCallback, transformers.EarlyStoppingCallback])
 @pytest.mark.parametrize("restored", [True, False])
 def test_early_stopping_ends_where_the_straight_run_does(tmp_path, restored, kind):
@@ -431,6 +432,7 @@ def outcomes(tmp_path_factory):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GENERATORS)
 def test_generators_of_the_user_s_own_go_on(outcomes, name):
     for straight, again in zip(*outcomes[name], strict=True):

@@ -29,6 +29,7 @@ def made(place, data=None, kind=Seen, **changes):
     return trainer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampling", ["random", "sequential", "group_by_length"])
 @pytest.mark.parametrize("drop_last", [False, True])
 def test_the_rows_of_every_step(tmp_path, sampling, drop_last):

@@ -189,6 +189,7 @@ NUMBERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NUMBERS)
 def test_numbers_of_numpy_are_saved_and_resumed(tmp_path, name):
     changes, given = NUMBERS[name]
@@ -289,6 +290,7 @@ ERRORS = {
 SAID = ("PytorchStreamWriter failed", "MemoryError", "Disk quota exceeded (", "Permission denied (", "no attribute of")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "said"), list(zip(ERRORS, SAID, strict=True)))
 @pytest.mark.parametrize("where", ["in the thread", "in the loop"])
 def test_every_error_of_a_write_is_a_failed_save(tmp_path, caplog, monkeypatch, name, said, where):
@@ -437,6 +439,7 @@ def test_a_renamed_folder_knows_its_best(best_at_four, tmp_path):
     assert is_loaded(resumed, place / "checkpoint-4")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["ours", "0.1.0"])
 def test_a_copied_folder_never_takes_the_best_of_another_run(tmp_path, version):
     first, copied = tmp_path / "first", tmp_path / "copied"

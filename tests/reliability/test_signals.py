@@ -94,6 +94,7 @@ EVENTS = [("step_begin", 4), ("substep_end", 3), ("step_end", 5), ("optimizer_st
           ("prediction_step", 7), ("evaluate", 1), ("log", 5), ("epoch_end", 1), ("step_end", 14)]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("event", "nth"), EVENTS)
 @pytest.mark.parametrize("saves", ["no", "steps"])
 def test_the_resumed_run_is_the_uninterrupted_one(tmp_path, event, nth, saves):
