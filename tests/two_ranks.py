@@ -34,6 +34,7 @@ def run(kind: str, folder: Path, ranks: int) -> dict:
     class Watching(Trainer):
         def training_step(self, model, inputs, num_items_in_batch=None):
             seen.append([self.state.global_step, *inputs["input_ids"][:, 0].tolist()])
+            self.accumulation = self.args.gradient_accumulation_steps
             return super().training_step(model, inputs, num_items_in_batch)
 
     batch = 3
@@ -83,7 +84,7 @@ def run(kind: str, folder: Path, ranks: int) -> dict:
         "first_logit": prediction.predictions[:, 0, 0].tolist(),
         "seen": seen,
         "found": found,
-        "accumulation": trainer.args.gradient_accumulation_steps,
+        "accumulation": trainer.accumulation,
         "mean": mean_loss(folder, ranks) if kind == "map" else None,
         "terms": terms(folder, ranks) if kind == "map" else None,
     }

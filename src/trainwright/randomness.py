@@ -9,6 +9,7 @@ import os
 import random
 import struct
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -37,6 +38,17 @@ def set_seed(seed: int, deterministic: bool = False) -> None:
 
 numpy_random: Any = np.random  # its stubs leave out the two functions that exchange the stream
 _INSIDE = np.random.MT19937(0)
+_alone = threading.RLock()  # of the thread that has exchanged the streams, which are the whole process's
+
+
+def _forget_threads() -> None:
+    """Begin with a lock that is free, in a process forked while another thread had it."""
+    global _alone
+    _alone = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_threads)
 
 
 @contextmanager
@@ -44,33 +56,36 @@ def seeded(*numbers: int) -> Iterator[None]:
     """Seed the host's three streams from some numbers, and put them back afterwards.
 
     What is drawn inside depends on the numbers alone: not on what was drawn before, nor on the process. numpy's stream
-    is exchanged for another and not copied, which would take longer than all the rest.
+    is exchanged for another and not copied, which would take longer than all the rest; so one thread waits for another.
     """
     digest = hashlib.blake2b(repr(numbers).encode(), digest_size=12).digest()
     python, numpy, cpu = struct.unpack("<3I", digest)
-    before, own, before_cpu = random.getstate(), numpy_random.get_bit_generator(), torch.random.get_rng_state()
-    numpy_random.set_bit_generator(_INSIDE)
-    random.seed(python)
-    np.random.seed(numpy)
-    torch.default_generator.manual_seed(cpu)
-    try:
-        yield
-    finally:
-        random.setstate(before)
-        numpy_random.set_bit_generator(own)
-        torch.random.set_rng_state(before_cpu)
+    with _alone:
+        before, own, before_cpu = random.getstate(), numpy_random.get_bit_generator(), torch.random.get_rng_state()
+        numpy_random.set_bit_generator(np.random.MT19937(0) if own is _INSIDE else _INSIDE)
+        random.seed(python)
+        np.random.seed(numpy)
+        torch.default_generator.manual_seed(cpu)
+        try:
+            yield
+        finally:
+            random.setstate(before)
+            numpy_random.set_bit_generator(own)
+            torch.random.set_rng_state(before_cpu)
 
 
 def host_states() -> dict[str, Any]:
     """Return the states of the streams of the host: python's, numpy's and torch's."""
-    return {"python": random.getstate(), "numpy": np.random.get_state(), "cpu": torch.random.get_rng_state()}
+    with _alone:
+        return {"python": random.getstate(), "numpy": np.random.get_state(), "cpu": torch.random.get_rng_state()}
 
 
 def restore_host(streams: dict[str, Any]) -> None:
     """Put the host's streams back to saved states."""
-    random.setstate(streams["python"])
-    np.random.set_state(streams["numpy"])
-    torch.random.set_rng_state(streams["cpu"])
+    with _alone:
+        random.setstate(streams["python"])
+        np.random.set_state(streams["numpy"])
+        torch.random.set_rng_state(streams["cpu"])
 
 
 class Streams:
@@ -89,6 +104,10 @@ class Streams:
 
     def states(self) -> dict[str, Any]:
         """Return the states of all streams of this process, the devices' too."""
+        with _alone:
+            return self._host_states() | devices.random_states()
+
+    def _host_states(self) -> dict[str, Any]:
         seen = _glance_at_python()
         if seen is None or seen != self._python_seen:
             self._python, self._python_seen = random.getstate(), seen
@@ -96,8 +115,7 @@ class Streams:
             self._used = _glance_at_numpy() != self._numpy_seen
         if self._used:
             self._numpy = np.random.get_state()
-        streams = {"python": self._python, "numpy": self._numpy, "cpu": torch.random.get_rng_state()}
-        return streams | devices.random_states()
+        return {"python": self._python, "numpy": self._numpy, "cpu": torch.random.get_rng_state()}
 
 
 _WORDS = 5  # of a Mersenne Twister that are looked at; the first is the same for every seed

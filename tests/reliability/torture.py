@@ -1,5 +1,5 @@
-"""The long form, `make torture`: kills, signals, hooks and calls that fail, full disks; every run ends as if left
-alone. And algebra's checkers on many answers."""
+"""The long form, `make torture`: kills, signals, random stops, hooks and calls that fail, full disks; every run ends as
+if left alone. And algebra's checkers on many answers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import contextlib
 import io
 import itertools
 import logging
+import multiprocessing
 import random
 import shutil
 import signal
@@ -24,6 +25,7 @@ from safetensors.torch import load_file
 
 from tests.algebra import held
 from tests.reliability import errnos, kills, neighbour, test_hooks, test_signals, victim
+from tests.reliability import pairs as drawn_pairs
 from tests.reliability.test_command_line import Command, write_source
 from tests.reliability.test_kills import WIDTH
 from trainwright.checkpoint import check, folder
@@ -140,6 +142,30 @@ def hooks(afters: Sequence[int] = range(1, 11)) -> bool:
     return not failed
 
 
+def fault_of(seed: int) -> str | None:
+    """Return in what the two runs of a pair differ, or None."""
+    logging.disable()
+    torch.set_num_threads(1)
+    said = io.StringIO()
+    with tempfile.TemporaryDirectory() as name, contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        return drawn_pairs.fault(drawn_pairs.drawn(seed), Path(name))
+
+
+def pairs(count: int = 500, among_ranks: int = 50) -> bool:
+    """Stop and resume runs that are drawn, some of them on another number of ranks; they end as if left alone."""
+    alone, together = range(count - among_ranks), range(10_000, 10_000 + among_ranks)
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+        found = {seed: told for seed, told in zip(alone, pool.map(fault_of, alone, chunksize=8), strict=True) if told}
+    with tempfile.TemporaryDirectory() as name:
+        chosen = [drawn_pairs.drawn(seed, ranks=True) for seed in together]
+        found |= drawn_pairs.faults_among_ranks(chosen, Path(name))
+    for seed, told in found.items():
+        print(f"pair {seed}: {told[:500]}")
+    said = f"{len(found)} with ANOTHER END" if found else "all the same end"
+    print(f"{count} pairs, {among_ranks} of them among ranks: {said}", flush=True)
+    return not found
+
+
 def fill(times: int = 20, width: int = 1024) -> bool:
     """Fill the disk of a run at random instants and make room again; it must go on, and lose nothing in the end."""
     chance = random.Random(0)
@@ -233,10 +259,11 @@ def checkers(count: int = 10_000) -> bool:
 
 
 if __name__ == "__main__":
-    parts = {part.__name__: part for part in (kill, terminate, signals, hooks, fill, fail_calls, goodput, checkers)}
+    chosen = (kill, terminate, signals, pairs, hooks, fill, fail_calls, goodput, checkers)
+    parts = {part.__name__: part for part in chosen}
     parser = argparse.ArgumentParser(prog="python -m tests.reliability.torture", description=__doc__)
     parser.add_argument(
         "part", nargs="*", choices=[*parts, []], metavar="PART", help=f"all, or some of: {', '.join(parts)}"
     )
-    chosen = parser.parse_args().part or parts
-    sys.exit(0 if all(parts[name]() for name in chosen) else 1)
+    wanted = parser.parse_args().part or parts
+    sys.exit(0 if all(parts[name]() for name in wanted) else 1)

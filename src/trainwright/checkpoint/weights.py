@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from trainwright.checkpoint import adapters
-from trainwright.checkpoint.tensors import check_fit, missing, read, refuse, unique_tensors
+from trainwright.checkpoint.tensors import check_fit, identity, missing, read, refuse, unique_tensors
 from trainwright.errors import CheckpointError
 from trainwright.models.inspect import holds_adapters, is_pretrained, loads_itself
 
@@ -74,10 +74,22 @@ def _as_transformers_saves(model: Any) -> dict[str, torch.Tensor] | None:
     from transformers.core_model_loading import revert_weight_conversion
     from transformers.modeling_utils import remove_tied_weights_from_state_dict
 
-    left_out = set(getattr(model, "_keys_to_ignore_on_save", None) or ())
+    left_out = _left_out(model)
     state = {name: tensor for name, tensor in model.state_dict().items() if name not in left_out}
     state = revert_weight_conversion(model, remove_tied_weights_from_state_dict(state, model))
     return {name: tensor.detach().contiguous() for name, tensor in state.items()}
+
+
+def _left_out(model: nn.Module) -> set[str]:
+    """Return the names of what a model of transformers leaves out of its files, since it ties or computes it; not what
+    is trained under that name alone, which would be lost."""
+    names = set(getattr(model, "_keys_to_ignore_on_save", None) or ())
+    if not names:
+        return names
+    state: dict[str, Any] = model.state_dict(keep_vars=True)
+    kept = {identity(tensor) for name, tensor in state.items() if name not in names}
+    lost = {n for n in names & state.keys() if state[n].requires_grad and identity(state[n]) not in kept}
+    return names - lost
 
 
 @contextmanager
@@ -114,7 +126,7 @@ def load_model(model: nn.Module, folder: Path) -> None:
             "and where it holds adapters, a model that has them."
         )
     saved = {name.removeprefix(_COMPILED): tensor for name, tensor in saved.items()}
-    own = model.state_dict()
+    own = _expected(model, saved)
     if is_pretrained(model) and saved.keys() - own.keys():
         saved = _in_memory_form(model, folder, saved)
     if loads_itself(model):
@@ -138,6 +150,12 @@ def _buffers_of_another_shape(model: nn.Module, saved: dict[str, torch.Tensor]) 
                 yield path, module, name
 
 
+def _expected(model: nn.Module, saved: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return a model's tensors without those that its files need not hold, and do not."""
+    left_out = _left_out(model) - saved.keys()
+    return {name: tensor for name, tensor in model.state_dict().items() if name not in left_out}
+
+
 def _load_itself(model: nn.Module, saved: dict[str, torch.Tensor], folder: Path) -> None:
     try:
         result = model.load_state_dict(saved, strict=False)
@@ -146,8 +164,8 @@ def _load_itself(model: nn.Module, saved: dict[str, torch.Tensor], folder: Path)
         raise CheckpointError(
             f"The checkpoint {folder} cannot be loaded by {type(model).__name__}: {reason}"
         ) from error
-    own = model.state_dict()
-    refuse(folder, missing(saved, own) if result else [], list(getattr(result, "unexpected_keys", ())), [])
+    lacks = missing(saved, _expected(model, saved)) if result else []
+    refuse(folder, lacks, list(getattr(result, "unexpected_keys", ())), [])
 
 
 def _in_memory_form(model: Any, folder: Path, saved: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

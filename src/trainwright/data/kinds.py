@@ -27,6 +27,12 @@ def is_stream(dataset: Any) -> bool:
     return isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__")
 
 
+def asks_for_its_worker(stream: Any) -> bool:
+    """Whether the code by which a stream is read asks torch which worker reads it, and so may divide the stream."""
+    code = getattr(type(stream).__iter__, "__code__", None)
+    return "get_worker_info" in getattr(code, "co_names", ())
+
+
 def tellable(data: Any) -> list[Any]:
     """Return what hears of passes by `set_epoch`: the data itself, or what torch's Subset, ConcatDataset and the like
     hold."""

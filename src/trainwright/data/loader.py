@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Protocol
 
@@ -48,6 +48,13 @@ class TrainLoader(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
+
+    @property
+    def step_size(self) -> int:
+        """How far a whole step goes."""
+
+    def accumulate(self, micro_batches: int) -> None:
+        """Let a step have so many micro-batches of every rank."""
 
     def close(self) -> None:
         """End the processes that load data."""
@@ -92,6 +99,11 @@ class PlannedLoader:
         """Optimizer steps of a whole epoch."""
         return self.plan.steps_left(0)
 
+    @property
+    def step_size(self) -> int:
+        """Rows of a step, over all ranks."""
+        return self.plan.batching.step_rows
+
     def steps(self, epoch: int, position: int) -> Generator[tuple[int, list[Any]]]:
         """Yield (position afterwards, micro-batches), fetching only rows after `position`."""
         if position == 0:
@@ -114,7 +126,12 @@ class PlannedLoader:
 
     def describe(self) -> dict[str, Any]:
         """Return what defines the order of the data."""
-        return {"kind": "planned", **self.plan.describe()}
+        as_ready = {} if getattr(self.loader, "in_order", True) else {"in_order": False}
+        return {"kind": "planned", **self.plan.describe(), **as_ready}
+
+    def accumulate(self, micro_batches: int) -> None:
+        """Let a step have so many micro-batches of every rank."""
+        self.plan.batching = replace(self.plan.batching, accumulation=micro_batches)
 
     def state_dict(self) -> dict[str, Any]:
         """Return nothing: the order follows from the plan."""
@@ -134,10 +151,10 @@ class Source(Protocol):
     loader: Any
 
     def read(self, epoch: int, position: int) -> Generator[Any]:
-        """Yield the micro-batches of a pass after the first `position`."""
+        """Yield this rank's micro-batches of a pass after the first `position` of the loader."""
 
     def describe(self) -> dict[str, Any]:
-        """Return what defines the order, as far as it is known."""
+        """Return what defines the order, as far as it is known; `batch_size` is None where that is not."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return what finds the place again."""
@@ -151,11 +168,32 @@ class Source(Protocol):
 
 @dataclass
 class SequentialLoader:
-    """Data taken as it comes from a source; a position is a number of this rank's micro-batches."""
+    """Data taken as it comes from a source; a position is a number of the loader's batches, so it stays true when the
+    number of ranks changes.
+
+    Attributes:
+        source: of this rank's micro-batches.
+        accumulation: micro-batches of a step, on every rank.
+        length: micro-batches of a pass on every rank, where that is known.
+        ranks: among which the batches are shared.
+        divided: whether every rank has a loader of its own share, whose batches it counts for itself.
+    """
 
     source: Source
     accumulation: int
     length: int | None
+    ranks: int = 1
+    divided: bool = False
+
+    @property
+    def width(self) -> int:
+        """Batches of the loader that one micro-batch of every rank takes."""
+        return 1 if self.divided else self.ranks
+
+    @property
+    def step_size(self) -> int:
+        """Batches of the loader in a step."""
+        return self.accumulation * self.width
 
     @property
     def loader(self) -> Any:
@@ -171,20 +209,27 @@ class SequentialLoader:
         """Yield (position afterwards, micro-batches) for every step after `position`."""
         with closing(self.source.read(epoch, position)) as micro_batches:
             while group := list(islice(micro_batches, self.accumulation)):
-                position += len(group)
+                position += len(group) * self.width
                 yield position, group
 
     def steps_left(self, position: int) -> int | None:
         """Return the steps of an epoch after `position`; None without a length."""
-        return None if self.length is None else math.ceil(max(0, self.length - position) / self.accumulation)
+        if self.length is None:
+            return None
+        return math.ceil(max(0, self.length - position // self.width) / self.accumulation)
 
     def share(self, position: int) -> float | None:
         """Return which share of an epoch's micro-batches is done; None without a length."""
-        return position / self.length if self.length else None
+        return min(1.0, position / self.width / self.length) if self.length else None
 
     def describe(self) -> dict[str, Any]:
         """Return what is known of the order of the data."""
-        return {"kind": "sequential", "accumulation": self.accumulation, **self.source.describe()}
+        cut = {"accumulation": self.accumulation, "ranks": self.ranks, "divided": self.divided}
+        return {"kind": "sequential", **cut, **self.source.describe()}
+
+    def accumulate(self, micro_batches: int) -> None:
+        """Let a step have so many micro-batches of every rank."""
+        self.accumulation = micro_batches
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the source needs to find its place again."""
@@ -217,6 +262,12 @@ class InOrder(Sampler[int]):
     def set_epoch(self, epoch: int) -> None:
         """Begin with this pass."""
         self.epoch = epoch
+
+
+def batch_size_of(loader: Any) -> int | None:
+    """Return the rows that a loader says its batches have; None where it does not."""
+    said = getattr(loader, "batch_size", None) or getattr(getattr(loader, "batch_sampler", None), "batch_size", None)
+    return said if isinstance(said, int) else None
 
 
 def set_epoch(part: Any, epoch: int) -> None:

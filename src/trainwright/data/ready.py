@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader, Sampler
 
 from trainwright import randomness
 from trainwright.bars import counting
-from trainwright.data.kinds import has_state, may_draw
-from trainwright.data.loader import Note, draw_once, new_generator, set_epoch
+from trainwright.data.kinds import has_state, length_of, may_draw
+from trainwright.data.loader import Note, batch_size_of, draw_once, new_generator, set_epoch
 from trainwright.data.own_state import OwnState
 from trainwright.data.rows import Collate, Indices, Repeat, RowFetcher, as_it_is, new_indices
 from trainwright.data.workers import end_workers, reading, worker_init
@@ -21,7 +21,7 @@ from trainwright.world import World
 
 
 class DrawnBatches(Sampler[Any]):
-    """The batches that another sampler drew for this pass, from a position on: number j goes to rank j mod ranks."""
+    """The batches that another sampler drew for this pass, from a position on, which go to the ranks in turn."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -33,11 +33,29 @@ class DrawnBatches(Sampler[Any]):
         return math.ceil(len(self.drawn) / self.world.size)
 
     def __iter__(self) -> Iterator[Indices]:
-        for start in range(self.position * self.world.size, len(self.drawn), self.world.size):
+        for start in range(self.position, len(self.drawn), self.world.size):
             group = self.drawn[start : start + self.world.size]
             own = self.world.rank < len(group)
             rows = group[self.world.rank] if own else group[0][:1]
             yield new_indices(rows, self.epoch, start + self.world.rank, weightless=not own)
+
+    def begin(self, epoch: int, drawn: list[Any], position: int) -> None:
+        """Take the batches of a pass, of which the first `position` are done."""
+        self.epoch, self.drawn, self.position = epoch, drawn, position
+
+    def pass_over(self, rows: int) -> None:
+        """Begin after a number of rows; of the batch in which they end, the other rows are left."""
+        for number, batch in enumerate(self.drawn):
+            if rows < _length(batch):
+                self.drawn[number] = batch[rows:] if rows else batch
+                self.position = number
+                return
+            rows -= _length(batch)
+        self.position = len(self.drawn)
+
+
+def _length(indices: Any) -> int:
+    return length_of(indices) or 1
 
 
 class OneRow:
@@ -55,6 +73,9 @@ class DrawnSource:
 
     Its sampler draws the whole pass at once. To go on within a pass, the random streams are set to what they were when
     the pass began, the sampler draws again, and they are put back; no row is loaded for that.
+
+    Attributes:
+        rows: done in this pass, of all ranks that share the loader: the place where its batches have another size.
     """
 
     def __init__(self, loader: DataLoader, seed: int, world: World, from_main: Callable[[Any], Any]) -> None:
@@ -65,6 +86,8 @@ class DrawnSource:
         self.pass_began: dict[str, Any] = {}
         self.pass_ended: dict[str, Any] = {}
         self.resumed = False
+        self.rows = 0
+        self.size_before = batch_size_of(loader)
         convert = loader.collate_fn
         collate = Collate(convert if loader.batch_sampler is not None else OneRow(convert))
         drawing = seed if may_draw(loader.dataset, convert) else None
@@ -78,18 +101,27 @@ class DrawnSource:
         )
 
     def read(self, epoch: int, position: int) -> Generator[Any]:
-        """Yield the micro-batches of a pass after the first `position`."""
+        """Yield this rank's micro-batches of a pass after the first `position` of the loader."""
         now = randomness.host_states()
         begin_pass(self, position, now)
         set_epoch(self.loader, epoch)
         draw_once(self.loader.generator)
-        self.batches.drawn = self.from_main(self._draw() if self.batches.world.is_main else None)
-        self.batches.epoch, self.batches.position = epoch, position
+        drawn = self.from_main(self._draw() if self.batches.world.is_main else None)
+        self.batches.begin(epoch, drawn, position)
         if position > 0:
             randomness.restore_host(now)
+        if position != int(position) or (position > 0 and self.size_before != batch_size_of(self.loader)):
+            self.batches.pass_over(self.rows)
+        else:
+            self.rows = sum(map(_length, drawn[:position]))
+        self.size_before = batch_size_of(self.loader)
         self.pass_ended = self.own.get()  # all is drawn
+        done, ranks = self.batches.position, self.batches.world.size
         with reading(self.rebuilt) as batches:
-            yield from batches
+            for batch in batches:
+                self.rows += sum(map(_length, drawn[done : done + ranks]))
+                done += ranks
+                yield batch
 
     def close(self) -> None:
         """End the processes that load data."""
@@ -101,16 +133,18 @@ class DrawnSource:
         return list(self.loader.batch_sampler)
 
     def describe(self) -> dict[str, Any]:
-        """Return nothing: the sampler is the user's."""
-        return {}
+        """Return the size of the batches; the sampler is the user's."""
+        return {"batch_size": batch_size_of(self.loader)}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the random streams as they were when this pass began, and what the next one begins with."""
-        return {"pass_began": self.pass_began, "pass_ended": self.pass_ended}
+        """Return the random streams as they were when this pass began, what the next one begins with, and the place."""
+        place = {"rows": self.rows, "batch_size": self.size_before}
+        return {"pass_began": self.pass_began, "pass_ended": self.pass_ended, **place}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.pass_began, self.pass_ended = state.get("pass_began", {}), state.get("pass_ended", {})
+        self.rows, self.size_before = state.get("rows", 0), state.get("batch_size", self.size_before)
         self.resumed = True
 
 
@@ -120,10 +154,16 @@ _KEPT = (
 
 
 class ForeignSource:
-    """Any other iterable of batches, taken as it is: it goes on by its own state, or is consumed up to the place."""
+    """Any other iterable of batches, taken as it is: it goes on by its own state, or is consumed up to the place.
+
+    Attributes:
+        loader: of this rank's batches.
+        given: the user's own, which all ranks read where it cannot be divided.
+    """
 
     def __init__(self, loader: Any, note: Note) -> None:
         self.loader = loader
+        self.given = loader.batches if isinstance(loader, EveryNth) else loader
         self.note = note
         self.own = OwnState(loader, *(getattr(loader, name, None) for name in ("sampler", "batch_sampler")))
         self.pass_began: dict[str, Any] = {}
@@ -132,7 +172,7 @@ class ForeignSource:
         self.saved: Any = None
 
     def read(self, epoch: int, position: int) -> Generator[Any]:
-        """Yield the batches of a pass after the first `position`."""
+        """Yield this rank's batches of a pass after the first `position` of the loader."""
         now = randomness.host_states()
         if self.saved is not None:
             set_epoch(self.loader, epoch)
@@ -155,7 +195,7 @@ class ForeignSource:
         Where the pass is to begin, a state may still be that of the end of the pass before, which gives nothing.
         """
         saved, self.saved = self.saved, None
-        self.loader.load_state_dict(saved["loader"])
+        self.given.load_state_dict(saved["loader"])
         with reading(self.loader) as batches:
             first = list(islice(batches, 1))
             if position or first:
@@ -168,10 +208,12 @@ class ForeignSource:
 
     def _skip(self, batches: Iterator[Any], position: int) -> None:
         self.note(
-            f"The first {position} batches of the {type(self.loader).__name__} are read again to find the place "
+            f"The first {position} batches of the {type(self.given).__name__} are read again to find the place "
             "where the run stopped. A torch DataLoader, or a loader with state_dict() and load_state_dict(), goes "
             "on at once."
         )
+        if isinstance(self.loader, EveryNth):
+            position, self.loader.passed_over = divmod(position, self.loader.world.size)
         with counting(position, "batches read again") as tell:
             for _ in islice(batches, position):
                 tell(1)
@@ -180,15 +222,15 @@ class ForeignSource:
         """Leave the loader to its owner."""
 
     def describe(self) -> dict[str, Any]:
-        """Return nothing: the order is the user's."""
-        return {}
+        """Return the size of the batches, where it is told, and that they are taken whole; the order is the user's."""
+        return {"batch_size": batch_size_of(self.given), "whole": True}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the loader's own state, or the random streams as they were when this pass began."""
         if self.saved is not None:  # not begun to read yet
             return {"loader_state": self.saved}
-        if has_state(self.loader):
-            return {"loader_state": {"loader": self.loader.state_dict()}}
+        if has_state(self.given):
+            return {"loader_state": {"loader": self.given.state_dict()}}
         return {"pass_began": self.pass_began, "pass_ended": self.pass_ended}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -213,14 +255,21 @@ def begin_pass(source: DrawnSource | ForeignSource, position: int, now: dict[str
 
 
 class EveryNth:
-    """This rank's share of an iterable that cannot be divided: all ranks read it, each keeps its own batches."""
+    """This rank's share of an iterable that cannot be divided: all ranks read it, each keeps its own batches.
+
+    Attributes:
+        passed_over: batches that are done before the first of the next pass.
+    """
 
     def __init__(self, batches: Any, world: World) -> None:
         self.batches = batches
         self.world = world
+        self.passed_over = 0
 
     def __iter__(self) -> Iterator[Any]:
         batches = iter(self.batches)
+        passed_over, self.passed_over = self.passed_over, 0
+        next(islice(batches, passed_over, passed_over), None)
         while group := list(islice(batches, self.world.size)):
             yield group[self.world.rank] if self.world.rank < len(group) else Repeat(group[0])
 

@@ -9,6 +9,7 @@ micro-batches that are its turn, so that they are those of a single reader, in i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, islice
@@ -20,7 +21,7 @@ from torch.utils.data._utils import worker
 
 from trainwright import randomness
 from trainwright.bars import counting
-from trainwright.data.kinds import has_state
+from trainwright.data.kinds import asks_for_its_worker, has_state, length_of
 from trainwright.data.loader import Note, draw_once, set_epoch
 from trainwright.data.own_state import OwnState
 from trainwright.data.rows import Fetched, Repeat, collator_in, draws, make_generator
@@ -118,6 +119,17 @@ class RankStream(IterableDataset):
         self.info: AskedInfo | None = None
         self._first = randomness.own_states(stream)
 
+    def micro_batches(self, readers: int) -> int | None:
+        """Return how many each rank reads in a pass, where the stream has a length; a stream that is divided among the
+        workers is taken to be so evenly."""
+        rows = length_of(self.stream)
+        if rows is None:
+            return None
+        shards = readers if self.divided or asks_for_its_worker(self.stream) else 1
+        each = [(rows - shard + shards - 1) // shards for shard in range(shards)]
+        group = self.batch_size * self.world.size
+        return sum(shard // group if self.drop_last else math.ceil(shard / group) for shard in each)
+
     def set_epoch(self, epoch: int) -> None:
         """Tell the stream the epoch, and note it for workers that live on from the pass before."""
         self.epoch.fill_(epoch)
@@ -170,29 +182,25 @@ class RankStream(IterableDataset):
             self.stream.load_state_dict(self.place.state)
         counted = self.place.rows if self.place.state is None else 0
         row = self.place.rows - counted
-        groups = self._groups_from(row)
+        rows: Iterator[Any] | None = self._begun() if row == 0 and self._readers() > 1 and not self.divided else None
+
+        def take(count: int) -> list[Any]:
+            nonlocal rows, row
+            with draws(self.seed, int(self.epoch), self.place.drawing, row):
+                rows = iter(self.stream) if rows is None else rows
+                taken = list(islice(rows, count))
+            row += len(taken)
+            return taken
+
         with counting(counted if self.place.shard == 0 else 0, "rows read again") as tell:
-            while row < (max(counted, self.place.total) if self.place.whole else counted):
-                read = sum(map(len, next(groups, [])))
+            while row < (end := max(counted, self.place.total) if self.place.whole else counted):
+                read = take(min(self.batch_size, end - row))
                 if not read:
                     break
-                row += read
-                tell(read)
+                tell(len(read))
         if self.place.whole:
             self.place = replace(self.place, rows=row, total=0)
-        yield from groups
-
-    def _groups_from(self, row: int) -> Iterator[list[list[Any]]]:
-        rows: Iterator[Any] | None = self._begun() if row == 0 and self._readers() > 1 and not self.divided else None
-        while True:
-            group = []
-            for _ in range(self.world.size):
-                with draws(self.seed, int(self.epoch), self.place.drawing, row):
-                    rows = iter(self.stream) if rows is None else rows
-                    group.append(list(islice(rows, self.batch_size)))
-                row += len(group[-1])
-            if not group[0]:
-                return
+        while (group := [take(self.batch_size) for _ in range(self.world.size)])[0]:
             yield group
 
     def _begun(self) -> Iterator[Any]:
@@ -240,7 +248,7 @@ class StreamSource:
         return max(1, self.loader.num_workers)
 
     def read(self, epoch: int, position: int) -> Generator[Any]:
-        """Yield the micro-batches of a pass after the first `position`."""
+        """Yield this rank's micro-batches of a pass, from its place on, or from the start where `position` is 0."""
         if position == 0:
             draw_once()
             self.places, self.last, self.stream.begin = {}, -1, None
@@ -300,7 +308,8 @@ class StreamSource:
 
     def describe(self) -> dict[str, Any]:
         """Return what defines the order."""
-        return {"readers": self.readers}
+        stream = self.stream
+        return {"readers": self.readers, "batch_size": stream.batch_size, "drop_last": stream.drop_last}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the place of every reader, whose turn was the last, and the stream's own generators."""
@@ -323,6 +332,7 @@ class StreamSource:
         self.pass_ended = state.get("pass_ended", {})
         if state.get("readers", self.readers) != self.readers and not any(place.whole for place in places):
             total = sum(place.rows for place in places)
-            places = [Place(shard, total // self.readers, total=total) for shard in range(self.readers)]
+            even = [(total - shard + self.readers - 1) // self.readers for shard in range(self.readers)]
+            places = [Place(shard, rows, total=total) for shard, rows in enumerate(even)]
             self.last = -1
         self.places = {place.shard: place for place in places}

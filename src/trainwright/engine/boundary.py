@@ -64,6 +64,7 @@ def put_back(run: Run) -> None:
         return
     if kept.computing:
         run.health.buffers.put_back(True)
+        kept.computing = False
     trainer.records.load_state_dict(kept.records, trainer.strategy.device)
     trainer.state.total_flos, trainer.state.num_input_tokens_seen = kept.operations, kept.tokens
     if kept.callbacks is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -22,6 +22,8 @@ class Place:
         path: its name in the model.
         seen: the tensor when the run began and its version, which every change in place raises.
         digest: of its content then.
+        kept: the tensor at the end of the last step.
+        copy: of its content then.
     """
 
     path: str
@@ -29,7 +31,8 @@ class Place:
     name: str
     seen: tuple[torch.Tensor, int] | None = None
     digest: bytes = b""
-    copy: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    kept: torch.Tensor | None = None
+    copy: torch.Tensor | None = None
 
     @property
     def tensor(self) -> torch.Tensor | None:
@@ -80,6 +83,7 @@ class Buffers:
         """Make room for the copies, and sort the buffers by their number format, which copies all of one at once."""
         groups: dict[torch.dtype, tuple[list[torch.Tensor], list[torch.Tensor]]] = {}
         for place, buffer in zip(self.watched, self._now, strict=True):
+            place.kept = place.copy = buffer
             if buffer is not None:
                 place.copy = torch.empty_like(buffer)
                 copies, buffers = groups.setdefault(buffer.dtype, ([], []))
@@ -88,16 +92,20 @@ class Buffers:
         self._groups = list(groups.values())
 
     def put_back(self, bad: torch.Tensor | bool) -> None:
-        """Put back what `keep` copied, where the step was bad."""
+        """Put back what `keep` copied, where the step was bad; of one that a forward pass has put another tensor for,
+        which may be anyone's, nothing is overwritten."""
         if bad is False or not self.watched:
             return
         with torch.no_grad():
             for place in self.watched:
-                now, copy = place.tensor, place.copy
-                if now is not None and now.shape == copy.shape:
-                    now.copy_(copy if bad is True else torch.where(bad, copy, now))
-                elif bad is True and now is not None:
-                    place.module._buffers[place.name] = copy.clone()
+                now, copy, buffers = place.tensor, place.copy, place.module._buffers
+                if now is place.kept:
+                    if now is not None and copy is not None:
+                        now.copy_(copy if bad is True else torch.where(bad, copy, now))
+                elif isinstance(bad, torch.Tensor) and now is not None and copy is not None and _alike(now, copy):
+                    buffers[place.name] = torch.where(bad, copy, now)
+                elif bool(bad):  # one of another form is rare, so that a device may be asked
+                    buffers[place.name] = None if copy is None else copy.clone()
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return the buffers that are not saved with the model and were changed, by name."""
@@ -119,6 +127,10 @@ class Buffers:
             else:
                 parameter = next(place.module.parameters(), value) if now is None else now
                 place.module._buffers[name.rpartition(".")[2]] = value.to(parameter.device)
+
+
+def _alike(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return (one.shape, one.dtype, one.device) == (other.shape, other.dtype, other.device)
 
 
 def _version(tensor: torch.Tensor) -> int:

@@ -24,28 +24,37 @@ class Ema:
     average: its last values stay.
 
     Attributes:
-        updates: how many steps are in it.
+        updates: how many steps are in it; a tensor where a device alone knows which were left out.
         weights: the averages by name, float32 or wider.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.updates = 0
+        self.updates: int | torch.Tensor = 0
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         flags = finite(list(trained.values())).tolist()
         kept = [(name, p.detach()) for (name, p), fine in zip(trained.items(), flags, strict=True) if fine]
         self.weights = {name: p.to(torch.promote_types(p.dtype, torch.float32), copy=True) for name, p in kept}
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Take a step's weights in."""
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+    def update(self, model: nn.Module, bad: torch.Tensor | bool = False) -> None:
+        """Take a step's weights in, unless the step was bad, which a device need not tell the host."""
+        if bad is True or not self.weights:
+            return
         now = dict(model.named_parameters())
-        names = list(self.weights)
-        averages = [self.weights[name] for name in names]
-        last = [now[name].to(average.dtype) for name, average in zip(names, averages, strict=True)]
-        get_ema_multi_avg_fn(decay)(averages, last, self.updates)
-        self.updates += 1
+        averages = list(self.weights.values())
+        last = [now[name].to(average.dtype) for name, average in self.weights.items()]
+        if isinstance(bad, torch.Tensor):
+            self.updates = torch.as_tensor(self.updates, device=bad.device)
+            weight = 1 - ((1 + self.updates) / (10 + self.updates)).clamp(max=self.decay)
+            moves = torch._foreach_sub(last, averages)
+            torch._foreach_mul_(moves, torch.where(bad, 0.0, weight))
+            torch._foreach_add_(averages, moves)
+            self.updates = self.updates + ~bad
+        else:
+            decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+            get_ema_multi_avg_fn(decay)(averages, last, 0)
+            self.updates += 1
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
@@ -62,7 +71,7 @@ class Ema:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
-        return {"updates": self.updates, "weights": self.weights}
+        return {"updates": int(self.updates), "weights": self.weights}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with what a checkpoint kept."""

@@ -167,7 +167,7 @@ def finite(parameters: Sequence[torch.nn.Parameter]) -> torch.Tensor:
 def rows_of(run: Run, reading: Reading) -> str:
     """Return which rows a step read, in words."""
     if not isinstance(run.loader, PlannedLoader):
-        return f"micro-batches {reading.position + 1} and on of pass {reading.epoch + 1}"
+        return f"micro-batches {int(reading.position) + 1} and on of pass {reading.epoch + 1}"
     step = run.loader.plan.step(reading.epoch, reading.position)
     rows = [int(row) for ranks in step for chunk in ranks for row in chunk]
     return f"rows {_some([str(row) for row in rows], 16)} of the dataset (pass {reading.epoch + 1})"

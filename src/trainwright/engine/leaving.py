@@ -32,6 +32,12 @@ def raised_flags(run: Run) -> list[str]:
     return [] if raised == ["save"] else raised
 
 
+def lower_flags(run: Run) -> None:
+    """Leave nothing to be acted on."""
+    for name in ("log", "evaluate", "save"):
+        setattr(run.trainer.control, f"should_{name}", False)
+
+
 def raise_due_flags(run: Run) -> None:
     """Raise the flags that were not acted on when the checkpoint was written, or not even raised."""
     due, run.due = run.due, []

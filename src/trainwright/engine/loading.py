@@ -41,13 +41,16 @@ def train_loader(trainer: Trainer) -> TrainLoader:
     batches = getattr(loader, "batch_sampler", None)
     if isinstance(batches, PlannedBatches):
         return PlannedLoader(loader, batches)
-    source = source_of(trainer, loader)
-    length = length_of(loader)
+    source, ranks, divided = source_of(trainer, loader), trainer.strategy.world.size, divides_itself(loader)
+    stream = getattr(loader, "dataset", None)
+    if isinstance(stream, RankStream):
+        length = stream.micro_batches(max(1, loader.num_workers))
+    else:
+        length = length_of(loader)
+        length = length if length is None or divided else math.ceil(length / ranks)
     if length == 0:
         raise DataError("The training loader is empty (its length is 0). Give one with batches.")
-    ranks = 1 if divides_itself(loader) else trainer.strategy.world.size
-    length = None if length is None else math.ceil(length / ranks)
-    return SequentialLoader(source, trainer.args.gradient_accumulation_steps, length)
+    return SequentialLoader(source, trainer.args.gradient_accumulation_steps, length, ranks, divided)
 
 
 def source_of(trainer: Trainer, loader: Any) -> Source:
@@ -176,8 +179,10 @@ def planned_dataloader(
 ) -> DataLoader:
     """Return the loader of this rank's micro-batches in a plan's order; the dataset hears of passes if it wants to."""
     rows = RowFetcher(dataset, collate, drawing(trainer, dataset, collate), epochs)
-    batches = PlannedBatches(plan, trainer.strategy.world.rank)
-    return DataLoader(rows, batch_sampler=batches, collate_fn=as_it_is, **settings(trainer))
+    batches, found = PlannedBatches(plan, trainer.strategy.world.rank), settings(trainer)
+    if epochs and found["num_workers"] > 0:  # what is evaluated comes back in order
+        found["in_order"] = trainer.args.dataloader_in_order
+    return DataLoader(rows, batch_sampler=batches, collate_fn=as_it_is, **found)
 
 
 def drawing(trainer: Trainer, dataset: Any, collate: Collate) -> int | None:
@@ -284,6 +289,5 @@ def settings(trainer: Trainer) -> dict[str, Any]:
             "persistent_workers": args.dataloader_persistent_workers,
             "prefetch_factor": args.dataloader_prefetch_factor,
             "multiprocessing_context": args.dataloader_multiprocessing_context,
-            "in_order": args.dataloader_in_order,
         }
     return found

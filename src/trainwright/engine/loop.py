@@ -38,26 +38,43 @@ def passes(run: Run) -> None:
         act_on_flags(run)
     if run.trainer.args.eval_on_start and run.trainer.state.global_step == 0:
         reports.evaluate(run, schedule=False)
-    while not run.done:
+    while run.open or not run.done:
         run.fire("epoch_begin")
-        with closing(feed(run)) as works:
-            for work in works:
-                run.timesheet.begin_step()
-                run.fire("step_begin")
-                step(run, work)
-                run.fire("step_end")
-                act_on_flags(run)
-                if run.done or run.trainer.control.should_epoch_stop:
-                    break
+        run.open = True
+        if not run.done:  # else its steps were done before the run was stopped
+            steps(run)
         if run.left:
             break
-        run.end_pass()
-        run.fire("epoch_end")
+        end_pass(run)
         if not run.done or run.trainer.control.should_epoch_stop:
             run.next_epoch()
         act_on_flags(run)
     run.health.settle()
     run.health.check_parameters()
+
+
+def steps(run: Run) -> None:
+    """Run the steps that are left of a pass."""
+    with closing(feed(run)) as works:
+        for work in works:
+            run.timesheet.begin_step()
+            run.fire("step_begin")
+            step(run, work)
+            run.fire("step_end")
+            act_on_flags(run)
+            if run.done or run.trainer.control.should_epoch_stop:
+                break
+
+
+def end_pass(run: Run) -> None:
+    """Tell that a pass is over; where a callback fails, the run that goes on tells it again."""
+    run.end_pass()
+    try:
+        run.fire("epoch_end")
+    except BaseException:
+        leaving.lower_flags(run)
+        raise
+    run.open = False
 
 
 def step(run: Run, work: Work) -> None:
@@ -126,9 +143,9 @@ def update(run: Run, loss: torch.Tensor) -> bool:
     bad = precision.is_bad(loss, run.grad_norm, alone=trainer.strategy.world.size == 1)
     run.boundary, run.updating = None, True
     done = precision.step(trainer.optimizer, bad)
-    if trainer.ema is not None:
-        trainer.ema.update(trainer.model)
-    run.health.buffers.put_back(bad)
+    if trainer.ema is not None and done:
+        trainer.ema.update(trainer.model, bad)
+    run.health.buffers.put_back(bad if done else True)
     run.meter.add(loss, bad)
     trainer.records.end_step(bad)
     run.health.after_step(bad, loss, norms)

@@ -105,6 +105,25 @@ def train_mode(trainer: Trainer, training: bool) -> None:
             switch()
 
 
+@contextmanager
+def as_it_was(model: nn.Module) -> Iterator[None]:
+    """Put the numbers and the modes of a model back after the body; the numbers wait in the host's memory."""
+    places = [(part._buffers, name, now) for part in model.modules() for name, now in part._buffers.items()]
+    tensors = [*model.parameters(), *(now for _, _, now in places if now is not None)]
+    held = [(tensor, tensor.detach().to("cpu", copy=True)) for tensor in tensors]
+    modes = [(part, part.training) for part in model.modules()]
+    try:
+        yield
+    finally:
+        for buffers, name, now in places:
+            buffers[name] = now
+        with torch.no_grad():
+            for tensor, numbers in held:
+                tensor.copy_(numbers)
+        for part, training in modes:
+            part.training = training
+
+
 def full_evaluation_type(args: Any) -> torch.dtype | None:
     """Return the number format that the whole model is cast to for evaluation outside of training, or None."""
     return torch.float16 if args.fp16_full_eval else torch.bfloat16 if args.bf16_full_eval else None

@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from trainwright.engine.trainer import Trainer
 
 
-def renew(trainer: Trainer) -> None:
-    """Forget what an earlier call of `train` made; what the user gave stays."""
-    for name in trainer._created:
-        setattr(trainer, name, None)
-    trainer._created.clear()
+def make(trainer: Trainer, num_training_steps: int) -> None:
+    """Make what a run needs of the two; what the user gave or made before stays, what an earlier run made does not."""
+    for name, made in trainer._created.items():
+        if getattr(trainer, name) is made:
+            setattr(trainer, name, None)
+    before = {"optimizer": trainer.optimizer, "lr_scheduler": trainer.lr_scheduler}
+    trainer.create_optimizer_and_scheduler(num_training_steps=num_training_steps)
+    trainer._created = {name: getattr(trainer, name) for name, had in before.items() if had is None}
 
 
 def create_optimizer(trainer: Trainer, model: nn.Module | None) -> torch.optim.Optimizer:
@@ -32,7 +35,6 @@ def create_optimizer(trainer: Trainer, model: nn.Module | None) -> torch.optim.O
         given = trainer.optimizer_cls_and_kwargs
         choice = given if given is not None else trainer.get_optimizer_cls_and_kwargs(trainer.args, model)
         trainer.optimizer = build_optimizer(choice, model, groups)
-        trainer._created.add("optimizer")
     return trainer.optimizer
 
 
@@ -47,7 +49,6 @@ def create_scheduler(trainer: Trainer, num_training_steps: int, optimizer: torch
             num_training_steps,
             plateau_settings(args),
         )
-        trainer._created.add("lr_scheduler")
     return trainer.lr_scheduler
 
 

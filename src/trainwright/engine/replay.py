@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from trainwright import randomness
 from trainwright.checkpoint import folder, weights
 from trainwright.data.loader import PlannedBatches
 from trainwright.data.packing import PackedRows
 from trainwright.data.plan import Batching, Order, Plan
 from trainwright.engine.losses import of_itself
+from trainwright.engine.meters import Records
+from trainwright.engine.modes import as_it_was
 from trainwright.errors import CheckpointError, ConfigError, as_raised
 
 if TYPE_CHECKING:
@@ -50,7 +53,7 @@ class Step:
 
 @as_raised
 def replay(trainer: Trainer, step: int, loss: bool = False) -> Step:
-    """Return the rows of a past step of this Trainer's run, and their losses before it.
+    """Return the rows of a past step of this Trainer's run, and their losses before it; the model stays as it is.
 
     Args:
         trainer: as it was built for the run.
@@ -60,6 +63,11 @@ def replay(trainer: Trainer, step: int, loss: bool = False) -> Step:
     Raises:
         CheckpointError: the run's folder does not tell the order, or has no earlier checkpoint.
     """
+    drawing = randomness.Drawing(trainer.args.seed, data=trainer.train_dataset, collator=trainer.data_collator)
+    return drawing.make(lambda: _replayed(trainer, step, loss), step)  # draws nothing of the script's
+
+
+def _replayed(trainer: Trainer, step: int, loss: bool) -> Step:
     batches = trainer.get_train_dataloader().batch_sampler
     lengths = batches.plan.order.lengths if isinstance(batches, PlannedBatches) else None
     found = find_step(trainer.run_folder, step, lengths)
@@ -68,9 +76,15 @@ def replay(trainer: Trainer, step: int, loss: bool = False) -> Step:
     if loss:
         if found.checkpoint is None:
             raise CheckpointError(f"There is no whole checkpoint before step {step} in '{trainer.run_folder}'.")
-        weights.load_model(trainer.model, found.checkpoint)
-        for row in found.rows:
-            row.loss = row_loss(trainer, row.index)
+        model, records = trainer.model.to(trainer.strategy.device), trainer.records
+        trainer.records = Records()  # what the loss records is of no step
+        try:
+            with as_it_was(model):
+                weights.load_model(model, found.checkpoint)
+                for row in found.rows:
+                    row.loss = row_loss(trainer, row.index)
+        finally:
+            trainer.records = records
     return found
 
 
@@ -152,6 +166,6 @@ def row_loss(trainer: Trainer, index: int) -> float:
     """Return the mean loss of one row, without dropout."""
     rows: Any = trainer.get_train_dataloader().dataset
     batch = trainer.strategy.to_device(rows.collate([trainer.train_dataset[index]]))
-    model = trainer.model.to(trainer.strategy.device).eval()
+    model = trainer.model.eval()
     with trainer.compute_loss_context_manager():
         return float(trainer.one_loss(trainer.compute_loss(model, batch, **of_itself(trainer, batch))))

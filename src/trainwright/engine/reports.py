@@ -76,7 +76,12 @@ def evaluate(run: Run, schedule: bool = True) -> None:
         trainer.trial_report(trainer.state.global_step, metrics)
     if schedule and trainer.follows_metric:
         trainer.lr_scheduler.step(chosen_metric(trainer.args, metrics))
+    saving.collect(run, wait=True)  # the best of one that failed is none
+    state = trainer.state
+    before = trainer.strategy.from_main((state.best_metric, state.best_global_step, state.best_model_checkpoint))
+    state.best_metric, state.best_global_step, state.best_model_checkpoint = before
     best = note_best(trainer, metrics)
+    run.best_before = before if best else run.best_before
     if best and trainer.args.save_strategy != "no":
         saving.best_is_saved(run)
     if trainer.args.save_strategy == "best":

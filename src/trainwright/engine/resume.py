@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,11 @@ class Saved:
     folder: Path
     state: TrainerState
     about: dict[str, Any]
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What defined the order of the data; of older checkpoints, as far as they tell."""
+        return {"ranks": self.about.get("ranks", 1), **self.about["data"]} if "data" in self.about else {}
 
 
 def find(trainer: Trainer, wanted: bool | str | Path | None) -> Saved | None:
@@ -119,34 +124,35 @@ def _is_of_run(path: Path, run_id: str | None, beside: Path) -> bool:
     return path.is_dir() and known
 
 
-def keep_step_rows(trainer: Trainer, saved: Saved) -> None:
-    """Keep the rows of a step on another number of ranks, by changing the accumulation.
+def keep_step_rows(trainer: Trainer, saved: Saved, loader: TrainLoader) -> None:
+    """Keep the rows of a step on another number of ranks, by changing the accumulation; what the script itself has
+    changed of a step is judged by `check_order`.
 
     Raises:
         CheckpointError: they do not divide, and `allow_batch_change` is off.
     """
-    data, args = saved.about.get("data", {}), trainer.args
-    ranks = trainer.strategy.world.size
-    if data.get("kind") != "planned" or data["ranks"] == ranks or _batch_was_changed(args, data):
+    before, now, args = saved.data, loader.describe(), trainer.args
+    if before.get("kind") != now["kind"] or "batch_size" not in before:  # of another engine, or old
         return
-    step_rows = data["batch_size"] * data["accumulation"] * data["ranks"]
-    if step_rows % (args.per_device_train_batch_size * ranks) == 0:
-        args.gradient_accumulation_steps = step_rows // (args.per_device_train_batch_size * ranks)
-        trainer.note(
-            f"Resuming on {ranks} process(es) instead of {data['ranks']}: gradient_accumulation_steps is now "
-            f"{args.gradient_accumulation_steps}, so that a step keeps its {step_rows} rows."
-        )
-    elif not args.allow_batch_change:
-        raise CheckpointError(
-            f"The checkpoint's steps have {step_rows} rows, which do not divide among {ranks} process(es) of "
-            f"per_device_train_batch_size={args.per_device_train_batch_size}. Change that, or consent to other "
-            "steps with allow_batch_change=True."
-        )
-
-
-def _batch_was_changed(args: Any, data: dict[str, Any]) -> bool:
-    now = (args.per_device_train_batch_size, args.gradient_accumulation_steps)
-    return now != (data["batch_size"], data["accumulation"])
+    whole, rows = _step_rows(before), _step_rows({**now, "accumulation": 1})
+    asked = before["batch_size"], before.get("asked", before["accumulation"])
+    if asked == (now["batch_size"], now["accumulation"]) and whole != _step_rows(now):
+        told = f"{whole} {'rows' if now['batch_size'] else 'batches'}"
+        if whole % rows == 0:
+            args.gradient_accumulation_steps = whole // rows
+            loader.accumulate(args.gradient_accumulation_steps)
+            trainer.note(
+                f"The run goes on with {now['ranks']} process(es), after {before['ranks']}: "
+                f"gradient_accumulation_steps is {args.gradient_accumulation_steps}, so that a step keeps its {told}."
+            )
+        elif not args.allow_batch_change:
+            size = f" of {now['batch_size']} rows in a micro-batch" if now["batch_size"] else ""
+            raise CheckpointError(
+                f"The checkpoint's steps have {told}, which do not divide among {now['ranks']} process(es){size}. "
+                "Change that, or consent to other steps with allow_batch_change=True."
+            )
+    if isinstance(loader, PlannedLoader) and whole == loader.plan.batching.step_rows:
+        loader.plan.order = replace(loader.plan.order, group_rows=before["group_rows"])
 
 
 def check_order(trainer: Trainer, saved: Saved, loader: TrainLoader) -> None:
@@ -155,14 +161,18 @@ def check_order(trainer: Trainer, saved: Saved, loader: TrainLoader) -> None:
     Raises:
         CheckpointError: it changed, and `allow_batch_change` is off.
     """
-    before, now = saved.about.get("data", {}), loader.describe()
-    kept = now.get("ranks") != before.get("ranks") and _step_rows(now) == _step_rows(before)
+    before, now = saved.data, loader.describe()
+    _check_place(trainer, saved, loader)
+    kept = now["ranks"] != before.get("ranks") and _step_rows(now) == _step_rows(before)
+    meanings = _ORDER_KEYS if now["kind"] == "planned" else _ORDER_KEYS | {"batch_size": "rows of a micro-batch"}
     changed = [
         f"{meaning} {before[key]} -> {now.get(key)}"
-        for key, meaning in _ORDER_KEYS.items()
+        for key, meaning in meanings.items()
         if key in before and before[key] != now.get(key) and not (kept and key in ("accumulation", "batch_size"))
         if not (key == "num_rows" and trainer.args.allow_data_change)
     ]
+    if kept and _left_out(before) != _left_out(now):
+        changed.append(f"rows that dataloader_drop_last leaves out {_left_out(before)} -> {_left_out(now)}")
     if not changed:
         return
     if not trainer.args.allow_batch_change:
@@ -171,6 +181,40 @@ def check_order(trainer: Trainer, saved: Saved, loader: TrainLoader) -> None:
             "allow_batch_change=True: the run then goes on after the same number of rows, in the new order."
         )
     trainer.note(f"The data order changes from here: {'; '.join(changed)}.")
+
+
+def _left_out(data: dict[str, Any]) -> int | str:
+    """Return how many rows are left out at the end of a pass."""
+    if not data.get("drop_last"):
+        return 0
+    group = data["batch_size"] * data["ranks"]
+    return data["num_rows"] % group if "num_rows" in data else f"up to {group - 1}"
+
+
+def _check_place(trainer: Trainer, saved: Saved, loader: TrainLoader) -> None:
+    """Refuse the middle of a pass whose batches were trained as they were ready, without consent, and a place within a
+    batch that is taken whole."""
+    done, before, now = saved.about.get("position", 0), saved.data, loader.describe()
+    if not done or trainer.args.ignore_data_skip:
+        return
+    if now.get("whole") and None not in (before.get("batch_size"), now["batch_size"]):
+        rows = done * before["batch_size"]
+        if rows % now["batch_size"]:
+            raise CheckpointError(
+                f"The {rows} rows of this pass that are done end within a batch of {now['batch_size']} rows, and the "
+                f"batches of a {type(loader.loader).__name__} are taken as they are. Give batches of "
+                f"{before['batch_size']} rows, or begin the pass anew with ignore_data_skip=True."
+            )
+    if before.get("in_order", True) or not loader.steps_left(done):
+        return
+    why = "batches were trained as they were ready (dataloader_in_order=False), so which rows are done is not known"
+    if not trainer.args.allow_batch_change:
+        raise CheckpointError(
+            f"'{saved.folder}' is of the middle of a pass whose {why}. Resume from a checkpoint between two passes, "
+            "begin the pass anew with ignore_data_skip=True, or consent with allow_batch_change=True: some rows of "
+            "this pass are then read twice, and others never."
+        )
+    trainer.note(f"Some rows of this pass are read twice and others never: its {why}.")
 
 
 def check_data(trainer: Trainer, saved: Saved, now: str | None) -> None:
@@ -191,21 +235,32 @@ def check_data(trainer: Trainer, saved: Saved, now: str | None) -> None:
 
 
 def _step_rows(data: dict[str, Any]) -> int:
-    return data.get("batch_size", 0) * data.get("accumulation", 0) * data.get("ranks", 0)
+    return (data.get("batch_size") or 1) * data.get("accumulation", 0) * data.get("ranks", 0)
 
 
-def position(saved: Saved, loader: TrainLoader, args: Any) -> tuple[int, int]:
+def position(saved: Saved, loader: TrainLoader) -> tuple[int, int]:
     """Return (passes completed, position in the pass) of a checkpoint; for transformers' own, from its step."""
-    epoch, place = _position(saved, loader, args.gradient_accumulation_steps)
-    return (epoch, 0) if args.ignore_data_skip else (epoch, place)
+    about = saved.about
+    if "position" not in about:
+        epoch, steps = divmod(saved.state.global_step, loader.steps_per_epoch or math.inf)
+        return int(epoch), int(steps) * loader.step_size
+    epoch, place = about["epoch"], about["position"]
+    if not isinstance(loader, PlannedLoader):
+        place = _batches_done(place, saved.data, loader.describe())
+    ended = not about.get("open", True) and place and loader.steps_left(place) == 0
+    return (epoch + 1, 0) if ended else (epoch, place)
 
 
-def _position(saved: Saved, loader: TrainLoader, accumulation: int) -> tuple[int, int]:
-    if "position" in saved.about:
-        return saved.about["epoch"], saved.about["position"]
-    epoch, steps = divmod(saved.state.global_step, loader.steps_per_epoch or math.inf)
-    unit = loader.plan.batching.step_rows if isinstance(loader, PlannedLoader) else accumulation
-    return int(epoch), int(steps) * unit
+def _batches_done(place: Any, before: dict[str, Any], now: dict[str, Any]) -> Any:
+    """Return a place in a loader's batches as a number of today's: of all ranks, or of this one where each has a loader
+    of its own share; older checkpoints count those of one rank always. Where batches have another size, a place within
+    one is a fraction, and the loader itself knows the rows."""
+    done = place * before["ranks"] if before.get("divided", True) else place
+    done = done // now["ranks"] if now["divided"] else done
+    sizes = before.get("batch_size"), now["batch_size"]
+    if None not in sizes and sizes[0] != sizes[1]:
+        done = done * sizes[0] / sizes[1]
+    return int(done) if done == int(done) else done
 
 
 def restore_model(trainer: Trainer, saved: Saved) -> None:
@@ -236,20 +291,29 @@ def restore_rest(run: Run, saved: Saved) -> None:
     optimizer_state.restore_schedule(trainer, folder.load(place / "scheduler.pt"), began, run.made_with)
     if (place / "scaler.pt").exists():
         trainer.precision.load_state_dict(folder.load(place / "scaler.pt"))
-    if trainer.ema is not None and (place / ema.FILE).exists():
-        trainer.ema.load_state_dict(folder.load(place / ema.FILE))
+    restore_average(run, saved)
     run.due = list(saved.about.get("due", []))
     restore_adapters(run, saved)
     restore_rank(run, place)
 
 
+def restore_average(run: Run, saved: Saved) -> bool:
+    """Put the moving average back; return whether there was one."""
+    average, file = run.trainer.ema, saved.folder / ema.FILE
+    if average is None or not file.exists():
+        return False
+    average.load_state_dict(folder.load(file))
+    return True
+
+
 def go_on_with_the_model_alone(run: Run, saved: Saved) -> None:
     """Go on from weights and progress: the schedule takes as many steps as were done; say what begins anew."""
     trainer, done = run.trainer, saved.state.global_step
+    averaged = restore_average(run, saved)
     anew = [
         "optimizer",
         *(["schedule"] if trainer.follows_metric else []),
-        "moving average" * (trainer.ema is not None),
+        "moving average" * (trainer.ema is not None and not averaged),
     ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a schedule that steps before its optimizer

@@ -57,6 +57,9 @@ class Run:
         problems: of saves, that were said already.
         agreed_stop: the signal at which all ranks agreed to leave, or None.
         saved_step, saved_due: what was last saved, or tried to be.
+        accumulation: micro-batches of a step by the script, of which other ranks may have more or fewer.
+        open: whether a pass has begun whose end the callbacks were not told.
+        best_before: metric, step and checkpoint that were the best before those of the newest best step.
         early: the checkpoint of this step that was written before its evaluation.
         boundary: the end of the last step, as long as nothing but what it keeps was changed since; None while nothing
             was changed, or an update is going on.
@@ -95,13 +98,15 @@ class Run:
     evaluated: bool = False
     started: float = field(default_factory=time.time)
     first_step: int = 0
+    accumulation: int = 1
+    open: bool = False
     saved_step: int = -1
     saved_due: list[str] = field(default_factory=list)
     early: Written | None = None
     model_files: set[Path] = field(default_factory=set)
     origin: Path | None = None
     save_error: CheckpointError | None = None
-    best_before: str | None = None
+    best_before: tuple[Any, Any, Any] | None = None
     boundary: Boundary | None = None
     updating: bool = False
     left: bool = False

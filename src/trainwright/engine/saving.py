@@ -73,9 +73,8 @@ def drop_early(run: Run) -> None:
             folder.delete(run.early.place)
         except OSError as error:
             run.trainer.note(f"{run.early.place} is not wanted, and could not be deleted: {reason_of(error)}.")
-    state = run.trainer.state
-    if state.best_model_checkpoint == str(checkpoint_folder(run.trainer)):
-        state.best_model_checkpoint = run.best_before
+    if run.trainer.state.best_global_step == run.trainer.state.global_step:
+        forget_best(run)
     run.early, run.saved_step = None, 0
 
 
@@ -88,8 +87,15 @@ def write_checkpoint(run: Run, early: bool = False) -> None:
 
     Raises:
         UnsavableError: at the first save, on every rank: the state holds a value that no checkpoint can keep.
+        CheckpointError: it is called by a user's code in the middle of a step.
     """
     trainer, strategy = run.trainer, run.trainer.strategy
+    if run.updating or (run.boundary is not None and run.boundary.computing):
+        raise CheckpointError(
+            f"_save_checkpoint was called in the middle of step {trainer.state.global_step + 1}, where the state is of "
+            "no step. Call it at the end of a step (on_step_end), or set control.should_save = True."
+        )
+    collect(run, wait=True)  # a write in flight owns the copies on the host
     run.generators = generators_of(trainer)  # some are made in the first step
     run.health.settle()  # so that the averages know whether this step was skipped
     first, run.saved_step = run.saved_step < 0, trainer.state.global_step
@@ -152,14 +158,13 @@ def begin(run: Run, ranks: list[dict[str, Any]], early: bool = False) -> Draft |
     """
     trainer = run.trainer
     place = checkpoint_folder(trainer)
-    run.best_before = trainer.state.best_model_checkpoint
     if trainer.state.best_global_step == trainer.state.global_step:
         trainer.state.best_model_checkpoint = str(place)
     if not trainer.args.should_save:
         return None
     temporary = None
     try:
-        objects = {} if trainer.args.save_only_model else resumable_state(trainer, ranks)
+        objects = resumable_state(trainer, ranks)
         temporary = folder.open_temporary(place)
         tensors = weights.save_all_but_tensors(trainer.model, temporary, processor_of(trainer))
         save_arguments(trainer, temporary)
@@ -199,9 +204,9 @@ def copy_state(run: Run, draft: Draft) -> None:
     draft.copies = copies
 
 
-def checkpoint_folder(trainer: Trainer) -> Path:
-    """Return where the checkpoint of the present step lies."""
-    return trainer.run_folder / f"{folder.PREFIX}-{trainer.state.global_step}"
+def checkpoint_folder(trainer: Trainer, step: int | None = None) -> Path:
+    """Return where the checkpoint of a step lies, or that of the present one."""
+    return trainer.run_folder / f"{folder.PREFIX}-{trainer.state.global_step if step is None else step}"
 
 
 def synchronous(trainer: Trainer) -> bool:
@@ -239,13 +244,17 @@ def rank_state(run: Run) -> dict[str, Any]:
 
 
 def resumable_state(trainer: Trainer, ranks: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return what torch.save writes, by file name: optimizer, schedule, loss scaler, every rank's state."""
-    states = {
-        "optimizer.pt": ("The state of the optimizer", trainer.optimizer.state_dict()),
-        "scheduler.pt": ("The state of the schedule", trainer.lr_scheduler.state_dict()),
-        "scaler.pt": ("The state of the loss scaler", trainer.precision.state_dict()),
-        ema.FILE: ("The moving average", trainer.ema.state_dict() if trainer.ema is not None else None),
-    }
+    """Return what torch.save writes, by file name: optimizer, schedule, loss scaler, every rank's state, and the moving
+    average, which belongs to the model."""
+    states = {ema.FILE: ("The moving average", trainer.ema.state_dict() if trainer.ema is not None else None)}
+    if trainer.args.save_only_model:
+        ranks = []
+    else:
+        states |= {
+            "optimizer.pt": ("The state of the optimizer", trainer.optimizer.state_dict()),
+            "scheduler.pt": ("The state of the schedule", trainer.lr_scheduler.state_dict()),
+            "scaler.pt": ("The state of the loss scaler", trainer.precision.state_dict()),
+        }
     objects = {file: plain.plain(state, name, exact=False) for file, (name, state) in states.items() if state}
     return objects | {randomness.file_name(rank, len(ranks)): state for rank, state in enumerate(ranks)}
 
@@ -267,8 +276,9 @@ def write_progress(run: Run, place: Path) -> None:
         "best": os.path.relpath(best, run.folder) if best is not None else None,
         "epoch": run.epoch,
         "position": run.position,
+        "open": run.open,
         "due": due(run),
-        "data": run.loader.describe(),
+        "data": {**run.loader.describe(), "asked": run.accumulation},
         "content": run.content,
         "ranks": trainer.strategy.world.size,
         "made_with": run.made_with,
@@ -312,16 +322,26 @@ def early_is_final(run: Run) -> None:
 
 
 def failed(run: Run, error: CheckpointError, stops: bool = False) -> None:
-    """Note that a save failed; the run goes on, unless the error stops it, and the best checkpoint is the one before.
+    """Note that a save failed; the run goes on, unless the error stops it, and the best is the one before.
 
     Raises:
         CheckpointError: the error, if it stops the run.
     """
     run.save_error = error
-    run.trainer.state.best_model_checkpoint = run.best_before
+    place = checkpoint_folder(run.trainer, run.saved_step)
+    if run.trainer.state.best_global_step == run.saved_step and not place.is_dir():
+        forget_best(run)
     if stops:
         raise error
     run.trainer.note(f"{error} Training goes on, and the next save tries again.")
+
+
+def forget_best(run: Run) -> None:
+    """Take the best model before this step's for the best, whose checkpoint there is: this step has none."""
+    state = run.trainer.state
+    if run.best_before is not None:
+        state.best_metric, state.best_global_step, state.best_model_checkpoint = run.best_before
+        run.best_before = None
 
 
 def finish(run: Run) -> None:

@@ -155,7 +155,7 @@ class Trainer(PrivateNames):
         self.trial_report: Any = None
         self.is_in_train = False
         self.is_model_parallel = False
-        self._created: set[str] = set()
+        self._created: dict[str, Any] = {}
         self.run: Run | None = None
         self._accelerator: Any = None
         assemble(self, callbacks)
@@ -240,7 +240,6 @@ class Trainer(PrivateNames):
 
     def create_optimizer_and_scheduler(self, num_training_steps: int) -> None:
         """Make optimizer and schedule, unless they were given."""
-        optimizing.renew(self)
         self.create_optimizer()
         self.create_scheduler(num_training_steps=num_training_steps, optimizer=self.optimizer)
 

@@ -27,6 +27,7 @@ from trainwright.engine import (
     loop,
     losses,
     optimizer_state,
+    optimizing,
     reports,
     resume,
     saving,
@@ -81,32 +82,39 @@ def train(
     hub.finish_pushes(trainer)
     lock = RunLock(trainer.run_folder)
     trainer.strategy.on_main(lambda: claim(trainer.run_folder, lock))
-    trainer.is_in_train = True
+    trainer.is_in_train, accumulation = True, trainer.args.gradient_accumulation_steps
     try:
         limit = trainer.args.max_train_time
         with Signals(trainer.note, None if limit is None else seconds(limit)) as signals:
             saved = resume.find(trainer, wanted)
             if saved is not None:
                 resume.find_best(trainer, saved)
-                resume.keep_step_rows(trainer, saved)
             loader = loading.train_loader(trainer)
-            if saved is not None:
-                resume.check_order(trainer, saved, loader)
-            content = trainer.strategy.on_main(lambda: loading.content_of_training(loader))
-            if saved is not None:
-                resume.check_data(trainer, saved, content)
-            run = build(trainer, loader, saved, signals)
-            run.ignore_keys_for_eval, run.content, run.timesheet = ignore_keys, content, timesheet
-            lock.name(run.run_id)
-            set_earlier_aside(run, saved)
-            cards.begin(run)
-            timesheet.begin(str(run.folder.absolute()), run.first_step)
-            output = go(run)
+            try:
+                if saved is not None:
+                    resume.keep_step_rows(trainer, saved, loader)
+                    resume.check_order(trainer, saved, loader)
+                content = trainer.strategy.on_main(lambda: loading.content_of_training(loader))
+                if saved is not None:
+                    resume.check_data(trainer, saved, content)
+                run = build(trainer, loader, saved, signals)
+                run.ignore_keys_for_eval, run.content, run.timesheet = ignore_keys, content, timesheet
+                run.accumulation = accumulation
+                lock.name(run.run_id)
+                set_earlier_aside(run, saved)
+                cards.begin(run)
+                timesheet.begin(str(run.folder.absolute()), run.first_step)
+                output = go(run)
+            finally:
+                loader.close()
+                fusing.finish(trainer)
+                remove_noise(trainer)
         if signals.received not in (None, TIME_IS_UP):
             raise exception_for(signals.received, "A signal came when the run was complete.")
         return output
     finally:
         trainer.is_in_train = False
+        trainer.args.gradient_accumulation_steps = accumulation  # which other ranks may have changed
         trainer.run = None
         lock.release()
 
@@ -126,9 +134,6 @@ def go(run: Run) -> TrainOutput:
             run.writer.close()
         if run.trainer.strategy.world.is_main:
             fingerprint.leave(run.content, loading.content_of_training(run.loader))
-        run.loader.close()
-        fusing.finish(run.trainer)
-        remove_noise(run.trainer)
 
 
 def claim(output_dir: Path, lock: RunLock) -> None:
@@ -172,9 +177,10 @@ def set_earlier_aside(run: Run, saved: resume.Saved | None) -> None:
 def build(trainer: Trainer, loader: TrainLoader, saved: resume.Saved | None, signals: Signals) -> Run:
     """Return the run: model on its device and wrapped, optimizer, schedule, and the checkpoint's state put back."""
     args = trainer.args
-    epoch, place = resume.position(saved, loader, args) if saved else (0, 0)
+    epoch, place = resume.position(saved, loader) if saved else (0, 0)
     done = saved.state.global_step if saved else 0
-    max_steps, num_epochs = lengths(args, loader, done, epoch, place)
+    end, num_epochs = lengths(args, loader, done, epoch, place)
+    place, max_steps = 0 if args.ignore_data_skip else place, max(end, done)
     prepare_state(trainer, saved, max_steps, num_epochs, loader)
     if uncompiled(trainer.model) is not trainer.model:  # the user compiled it since
         take_model(trainer, trainer.model)
@@ -186,7 +192,7 @@ def build(trainer: Trainer, loader: TrainLoader, saved: resume.Saved | None, sig
     losses.look_at(trainer)
     fusing.prepare(trainer)
     trainer.computing_parameters = computing_parameters(trainer.model)
-    trainer.create_optimizer_and_scheduler(num_training_steps=max_steps)
+    optimizing.make(trainer, max_steps)
     check_warmup(trainer, max_steps)
     trainer.ema = None if args.ema_decay is None else Ema(trainer.model, args.ema_decay)
     parameters = [p for p in trainer.model.parameters() if p.requires_grad]
@@ -203,8 +209,8 @@ def build(trainer: Trainer, loader: TrainLoader, saved: resume.Saved | None, sig
     if saved is not None:
         run.origin = saved.folder
         resume.restore_rest(run, saved)
-        rest = "" if done < max_steps else ": the run is complete, and nothing is left to train"
-        trainer.note(f"Resuming from '{saved.folder}' at step {trainer.state.step_of()}{rest}.")
+        run.open = saved.about.get("open", False) and done <= end
+        trainer.note(f"Resuming from '{saved.folder}' at step {trainer.state.step_of()}{what_is_left(run, end)}.")
     trainer.callback_handler.shared |= {
         "optimizer": trainer.optimizer,
         "lr_scheduler": trainer.lr_scheduler,
@@ -212,6 +218,19 @@ def build(trainer: Trainer, loader: TrainLoader, saved: resume.Saved | None, sig
     }
     train_mode(trainer, True)
     return run
+
+
+def what_is_left(run: Run, end: int) -> str:
+    """Return what to say of a run that goes on with no step left; `end` is the step at which it was to be over."""
+    args, done = run.trainer.args, run.first_step
+    if done < end:
+        return ""
+    if done > end:
+        told = f"max_steps={args.max_steps}" if args.max_steps > 0 else f"num_train_epochs={args.num_train_epochs:g}"
+        return f", where nothing is left to train: with {told} the run ends at step {end}"
+    if run.open and "epoch" in (args.eval_strategy, args.logging_strategy, args.save_strategy):
+        return ": all steps are done, and what is due at the end of the pass follows"
+    return ": the run is complete, and nothing is left to train"
 
 
 def say_what_cannot_come_again(trainer: Trainer) -> None:
@@ -225,7 +244,8 @@ def say_what_cannot_come_again(trainer: Trainer) -> None:
 
 
 def lengths(args: Any, loader: TrainLoader, done: int, epoch: int, place: int) -> tuple[int, float]:
-    """Return (optimizer steps, passes over the data) of the whole run.
+    """Return (optimizer steps, passes over the data) of the whole run; fewer steps than are done where it is to end
+    before them.
 
     Raises:
         ConfigError: the data has no length, and neither max_steps nor a schedule without an end is given, or steps are
@@ -237,7 +257,7 @@ def lengths(args: Any, loader: TrainLoader, done: int, epoch: int, place: int) -
     if per_epoch is not None:
         behind = per_epoch - (loader.steps_left(place) or 0)
         left = math.ceil((args.num_train_epochs - epoch) * per_epoch) - behind
-        return done + max(0, left), math.ceil(args.num_train_epochs)
+        return max(1, done + left), math.ceil(args.num_train_epochs)
     if args.lr_scheduler_type not in SCHEDULERS_WITHOUT_TOTAL:
         raise ConfigError(
             f"The training data has no length, so lr_scheduler_type='{args.lr_scheduler_type}' cannot know the end of "
@@ -260,8 +280,8 @@ def prepare_state(
     if saved is not None and restores_callbacks(trainer.args):
         states.restore(trainer.callback_handler.callbacks, state.stateful_callbacks, trainer.note)
     state.max_steps = max_steps
-    passes = num_epochs if math.isfinite(num_epochs) else math.ceil(max_steps / (loader.steps_per_epoch or max_steps))
-    state.num_train_epochs = int(passes)
+    passes = num_epochs if math.isfinite(num_epochs) else max_steps / (loader.steps_per_epoch or max_steps)
+    state.num_train_epochs = math.ceil(passes)
     state.train_batch_size = trainer.args.per_device_train_batch_size
     state.is_world_process_zero = trainer.strategy.world.is_main
     state.is_local_process_zero = trainer.strategy.world.is_local_main

@@ -1,0 +1,22 @@
+"""A run that is stopped anywhere and resumed is the run that went through, whatever it trains on and with what: pairs
+that are drawn. `make torture` takes 500."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.reliability import pairs
+
+ALONE, AMONG_RANKS = range(14), range(1000, 1006)
+
+
+@pytest.mark.parametrize("seed", ALONE)
+def test_the_resumed_run_is_the_one_that_went_through(tmp_path, seed):
+    pair = pairs.drawn(seed)
+    assert pairs.fault(pair, tmp_path) is None, pair
+
+
+@pytest.mark.ranks
+def test_other_ranks_read_the_same_rows(tmp_path):
+    drawn = [pairs.drawn(seed, ranks=True) for seed in AMONG_RANKS]
+    assert pairs.faults_among_ranks(drawn, tmp_path) == {}
