@@ -80,12 +80,18 @@ MODELS = {
 }
 
 
-def trained(place, model, kind=Trainer, rows=None, steps=6, **changes):
+def trained(place, model, kind=Trainer, rows=None, steps=6, eval_dataset=None, collate=None, **changes):
     args = TrainingArguments(
         str(place), max_steps=steps, per_device_train_batch_size=4, gradient_accumulation_steps=2, learning_rate=1e-2,
         logging_steps=1, save_strategy="no", use_cpu=True, disable_tqdm=True, **changes,
     )  # fmt: skip
-    trainer = kind(model, args, train_dataset=rows or tiny.tokens(32, ragged=True))
+    trainer = kind(
+        model,
+        args,
+        train_dataset=rows or tiny.tokens(32, ragged=True),
+        eval_dataset=eval_dataset,
+        data_collator=collate,
+    )
     trainer.kinds = []
 
     class Watch(TrainerCallback):

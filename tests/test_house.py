@@ -21,7 +21,7 @@ LAYERS = [
     ["errors", "compat", "terminal"],
     ["bars"],
     ["data.files", "data.splits", "data.as_text"],
-    ["world", "held", "devices"],
+    ["world", "held", "devices", "evaluation_mode"],
     ["processes"],
     ["args", "state", "batch", "randomness"],
     ["config"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,14 +25,40 @@ def map_tensors(batch: Any, change: Callable[[torch.Tensor], Any]) -> Any:
 
 
 def row_count(batch: Any) -> int:
-    """Return the number of rows of a batch: the first dimension of its first tensor; 1 where there is none."""
-    if _is_tensor(batch):
-        return int(batch.shape[0]) if batch.ndim else 1
-    parts = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, list | tuple) else ()
-    for part in parts:
-        if (_is_tensor(part) and part.ndim) or isinstance(part, Mapping | list | tuple):
-            return row_count(part)
-    return 1
+    """Return the number of rows of a batch, of which 1 is the least that is known.
+
+    It is the first dimension of the first tensor or array that the batch itself holds. Of those that lie deeper it is
+    theirs where all have the same; else, and where there are only texts or numbers, the length of the first list.
+    """
+    if _has_rows(batch):
+        return int(batch.shape[0])
+    parts = _parts(batch)
+    if (first := next(filter(_has_rows, parts), None)) is not None:
+        return int(first.shape[0])
+    deep = list(lengths_within(parts))
+    lists = [part for part in parts if isinstance(part, list | tuple)]
+    if len(set(deep)) == 1:
+        return deep[0]
+    if lists or not deep:
+        return max(len(lists[0]) if lists else len(parts) if isinstance(batch, list | tuple) else 1, 1)
+    return deep[0]
+
+
+def _parts(batch: Any) -> list[Any]:
+    return list(batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, list | tuple) else ())
+
+
+def lengths_within(value: Any) -> Iterator[int]:
+    """Yield the first dimension of every tensor and array, however deep."""
+    if _has_rows(value):
+        yield int(value.shape[0])
+    for part in _parts(value):
+        yield from lengths_within(part)
+
+
+def _has_rows(value: Any) -> bool:
+    shape = getattr(value, "shape", None)  # of a tensor or an array of numpy's
+    return isinstance(shape, tuple) and len(shape) > 0
 
 
 def _is_tensor(value: Any) -> bool:

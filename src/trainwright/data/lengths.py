@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from trainwright.data.columns import column_names
 from trainwright.errors import DataError
 
 
-def row_lengths(dataset: Any, args: Any, processing_class: Any) -> Sequence[int] | None:
+def known_lengths(dataset: Any) -> Any:
+    """Return a dataset's attribute `lengths` where it is one number for each row, shape (rows,); else it is something
+    of the user's, and None is returned."""
+    try:
+        found = np.asarray(getattr(dataset, "lengths", None))
+    except (TypeError, ValueError):  # lists of lists of different lengths
+        return None
+    return found if found.shape == (len(dataset),) and found.dtype.kind in "iuf" else None
+
+
+def row_lengths(dataset: Any, args: Any, processing_class: Any) -> Any:
     """Return the length of every row where the arguments group by length, else None.
 
     Lengths come from the column `length_column_name`, or from one pass over the model's main input.
@@ -19,8 +31,8 @@ def row_lengths(dataset: Any, args: Any, processing_class: Any) -> Sequence[int]
     """
     if args.train_sampling_strategy != "group_by_length":
         return None
-    if hasattr(dataset, "lengths"):
-        return dataset.lengths
+    if (known := known_lengths(dataset)) is not None:
+        return known
     if args.length_column_name in (getattr(dataset, "column_names", None) or ()):
         return list(dataset[args.length_column_name])
     first = dataset[0] if isinstance(dataset[0], Mapping) else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
@@ -28,10 +29,12 @@ class Rows:
     def __init__(self) -> None:
         self.array: np.ndarray | None = None
         self.width = 0
+        self.sizes: list[int] = []
 
     def add(self, batch: np.ndarray) -> None:
-        """Append the rows of a batch; shape (rows, ...)."""
+        """Append the rows of a batch; shape (rows, ...), or the one number that it has."""
         batch = np.atleast_1d(batch)
+        self.sizes.append(len(batch))
         wide = batch.ndim > 1
         if self.array is None:
             self.array = np.empty((0, *batch.shape[1:]), dtype=batch.dtype)
@@ -54,9 +57,23 @@ class Rows:
         assert self.array is not None
         return _PADDING if self.array.dtype.kind in "ifc" else 0
 
-    def all(self) -> np.ndarray | None:
+    def all(self) -> np.ndarray:
         """Return what was added."""
-        return self.array if self.array is None or self.array.ndim == 1 else self.array[:, : self.width]
+        assert self.array is not None
+        return self.array if self.array.ndim == 1 else self.array[:, : self.width]
+
+
+@dataclass(frozen=True)
+class Batches:
+    """What the batches of a rank gave, one after another.
+
+    Attributes:
+        array: shape (rows of all batches, ...); a model may also give one number for a batch, or one for a token.
+        ends: where each batch ends, shape (batches,).
+    """
+
+    array: np.ndarray
+    ends: np.ndarray
 
 
 class Collector:
@@ -84,58 +101,56 @@ class Collector:
             elif batch is not None:
                 self.batches[name].append(batch)
 
-    def of_all_ranks(self, gather: Any, ranks: int) -> dict[str, Tree]:
-        """Return everything in the order of the rows; batch j of rank r is batch j × ranks + r of all."""
-        if ranks == 1:
-            return {name: finished(self.kept[name]) if self.join else self.batches[name] for name in self.kept}
-        everyone = gather((self.sizes, {name: finished(tree) for name, tree in self.kept.items()}, self.batches))
-        return {name: in_order(everyone, name, self.join) for name in self.kept}
+    def of_all_ranks(self, gather: Any, ranks: int, order: np.ndarray | None = None) -> dict[str, Tree]:
+        """Return everything of all ranks, None for what there is none of; batch j of rank r is batch j × ranks + r.
+
+        Args:
+            gather: returns an object of every rank.
+            ranks: how many there are.
+            order: the rows in the order in which they were added; what has a value for each row is brought back into
+                theirs, and what has another number of values for a batch stays batch by batch.
+        """
+        sizes, kept, batches = self.sizes, self.kept, self.batches
+        if ranks > 1:
+            everyone = gather((sizes, {name: sent(tree) for name, tree in kept.items()}, batches))
+            sizes = [size for turn in zip_longest(*(one[0] for one in everyone), fillvalue=0) for size in turn]
+            kept = {name: joined(everyone, name) for name in kept}
+            batches = {name: [one for one in in_turn(everyone, name, 2) if one is not None] for name in batches}
+        if not self.join:
+            return {name: batches[name] or None for name in batches}
+        counts = [size for size in sizes if size]
+        return {name: finished(tree, counts, order) for name, tree in kept.items()}
 
 
-def in_order(everyone: list[Any], name: str, join: bool) -> Tree:
-    """Return one kept value of all ranks, batch by batch in turn."""
-    per_rank = [
-        split(kept[name], sizes) if join else interrupted(batches[name], sizes) for sizes, kept, batches in everyone
-    ]
-    turns = [batch for turn in zip_longest(*per_rank) for batch in turn if batch is not None]
-    if not join:
-        return turns
+def joined(everyone: list[Any], name: str) -> Tree:
+    """Return a tree of Rows of what all ranks kept under a name, batch by batch in turn."""
     whole: Tree = None
-    for batch in turns:
+    for batch in in_turn(everyone, name, 1):
         whole = grown(whole, batch)
-    return finished(whole)
+    return whole
 
 
-def split(tree: Tree, sizes: list[int]) -> list[Tree]:
-    """Cut a tree of arrays into batches of the given sizes; None for a batch without rows."""
-    ends = np.cumsum(sizes)
-    return [None if size == 0 else part(tree, end - size, end) for size, end in zip(sizes, ends, strict=True)]
+def in_turn(everyone: list[Any], name: str, kept: int) -> list[Tree]:
+    """Return the batches of all ranks in turn; None for one without rows."""
+    per_rank = []
+    for one in everyone:
+        tree, places = one[kept][name], iter(range(len(one[0])))
+        given = [None if size == 0 else next(places) for size in one[0]]
+        per_rank.append([None if place is None else part(tree, place) for place in given])
+    return [batch for turn in zip_longest(*per_rank) for batch in turn]
 
 
-def interrupted(batches: list[Tree], sizes: list[int]) -> list[Tree]:
-    """Return batches with None where one had no rows."""
-    left = iter(batches)
-    return [None if size == 0 else next(left, None) for size in sizes]
-
-
-def part(tree: Tree, start: int, end: int) -> Tree:
-    """Return rows of every array of a tree."""
+def part(tree: Tree, place: int) -> Tree:
+    """Return what a batch gave, of what was sent; None for nothing."""
     if isinstance(tree, dict):
-        return {name: part(branch, start, end) for name, branch in tree.items()}
+        return {name: part(branch, place) for name, branch in tree.items()}
     if isinstance(tree, tuple):
-        return tuple(part(branch, start, end) for branch in tree)
-    return None if tree is None else tree[start:end]
-
-
-def reordered(tree: Tree, rows: np.ndarray | None) -> Tree:
-    """Return arrays in the order of the rows, which were added in the order `rows`."""
-    if tree is None or rows is None:
-        return tree
-    if isinstance(tree, dict):
-        return {name: reordered(branch, rows) for name, branch in tree.items()}
-    if isinstance(tree, tuple):
-        return tuple(reordered(branch, rows) for branch in tree)
-    return tree[np.argsort(rows)]
+        return tuple(part(branch, place) for branch in tree)
+    if isinstance(tree, list):
+        return tree[place] if place < len(tree) else None
+    if tree is None or place >= len(tree.ends):
+        return None
+    return tree.array[tree.ends[place - 1] if place else 0 : tree.ends[place]]
 
 
 def grown(kept: Tree, batch: Tree) -> Tree:
@@ -151,13 +166,30 @@ def grown(kept: Tree, batch: Tree) -> Tree:
     return rows
 
 
-def finished(tree: Tree) -> Tree:
-    """Return a tree of arrays for a tree of Rows."""
+def sent(tree: Tree) -> Tree:
+    """Return a tree of Batches for a tree of Rows."""
     if isinstance(tree, dict):
-        return {name: finished(branch) for name, branch in tree.items()}
+        return {name: sent(branch) for name, branch in tree.items()}
     if isinstance(tree, tuple):
-        return tuple(finished(branch) for branch in tree)
-    return None if tree is None else tree.all()
+        return tuple(sent(branch) for branch in tree)
+    return None if tree is None else Batches(tree.all(), np.cumsum(tree.sizes))
+
+
+def finished(tree: Tree, counts: list[int] | None = None, order: np.ndarray | None = None) -> Tree:
+    """Return a tree of arrays for a tree of Rows, in the order of the rows where every batch gave one for each.
+
+    Args:
+        tree: of Rows.
+        counts: rows of every batch, where they are to be brought into another order.
+        order: the rows in the order in which they were added; None where that is their own.
+    """
+    if isinstance(tree, dict):
+        return {name: finished(branch, counts, order) for name, branch in tree.items()}
+    if isinstance(tree, tuple):
+        return tuple(finished(branch, counts, order) for branch in tree)
+    if tree is None or order is None or tree.sizes != counts:
+        return None if tree is None else tree.all()
+    return tree.all()[np.argsort(order)]
 
 
 def to_host(value: Tree) -> Tree:

@@ -56,13 +56,16 @@ def _wrong_keywords(trainer: Trainer, batch: Mapping[str, Any], error: Exception
     if not isinstance(error, TypeError) or trainer.signature_columns is None:
         return None
     forward = base_model(trainer.model).forward
-    if f"{forward.__qualname__}()" not in str(error) or _takes(forward, batch):
+    if f"{forward.__qualname__}()" not in str(error) or takes(forward, batch):
         return None  # it comes from the user's code, or from inside the model
     accepted = sorted(set(trainer.signature_columns) - {"label", "label_ids"})
     return f"the batch has {sorted(batch)}, but the model's forward takes {accepted}: {error}."
 
 
-def _takes(forward: Any, batch: Mapping[str, Any]) -> bool:
+def takes(forward: Any, batch: Any) -> bool:
+    """Whether a function can be called with what a batch holds, by name."""
+    if not isinstance(batch, Mapping):
+        return False
     try:
         inspect.signature(forward).bind(**batch)
     except TypeError:
@@ -89,10 +92,10 @@ def _no_whole_numbers(trainer: Trainer, batch: Mapping[str, Any], error: Excepti
 def _tokens_out_of_range(batch: Mapping[str, Any], sizes: dict[str, int]) -> str | None:
     for name in _TOKENS:
         tokens = batch.get(name)
-        if "vocabulary" in sizes and isinstance(tokens, torch.Tensor) and tokens.numel():
+        if "vocabulary" in sizes and isinstance(tokens, torch.Tensor) and tokens.ndim and tokens.numel():
             wrong = (tokens < 0) | (tokens >= sizes["vocabulary"])
             if wrong.any():
-                row = int(wrong.flatten(1).any(dim=1).nonzero()[0])
+                row = int(wrong.reshape(len(tokens), -1).any(dim=1).nonzero()[0])
                 value = int(tokens[row][wrong[row]].flatten()[0])
                 return (
                     f"row {row} of the batch has token {value} in '{name}', but the model's vocabulary has "

@@ -15,13 +15,15 @@ from torch import nn
 from trainwright.bars import counting
 from trainwright.data.kinds import length_of
 from trainwright.data.rows import Repeat
-from trainwright.engine import fusing, generation, isolation, numbers, reports
-from trainwright.engine.collecting import Collector, reordered, to_host
-from trainwright.engine.losses import overrides_loss
+from trainwright.engine import fusing, generation, isolation, loading, numbers, reports
+from trainwright.engine.collecting import Collector, to_host
+from trainwright.engine.diagnose import takes
+from trainwright.engine.losses import is_of, overrides_loss, own_copy
 from trainwright.engine.meters import Records, averages
 from trainwright.engine.passes import batches_of, evaluating, rows_of, together
 from trainwright.errors import ConfigError, as_raised
-from trainwright.objectives.model_loss import labels_of
+from trainwright.models.inspect import base_model, forward_columns
+from trainwright.objectives.model_loss import call_model, labels_of
 from trainwright.state import EvalLoopOutput, EvalPrediction, PredictionOutput
 
 if TYPE_CHECKING:
@@ -86,15 +88,18 @@ def evaluate_set(trainer: Trainer, dataset: Any, ignore_keys: list[str] | None, 
     loader = trainer.get_eval_dataloader(dataset)
     trainer.callback_handler.shared["eval_dataloader"] = loader
     started = time.time()
-    name = dataset if isinstance(dataset, str) else None
     forced = trainer.forced = None if trainer.generation is None else generation.Forced(trainer, rows_of(loader))
-    output = trainer.evaluation_loop(
-        loader,
-        description="Evaluation",
-        prediction_loss_only=True if metrics_function(trainer, name) is None else None,
-        ignore_keys=ignore_keys,
-        metric_key_prefix=prefix,
-    )
+    trainer.set_name = dataset if isinstance(dataset, str) else None
+    try:
+        output = trainer.evaluation_loop(
+            loader,
+            description="Evaluation",
+            prediction_loss_only=True if metrics_function(trainer, loader, prefix) is None else None,
+            ignore_keys=ignore_keys,
+            metric_key_prefix=prefix,
+        )
+    finally:
+        trainer.set_name = None
     metrics = dict(output.metrics or {})
     rows = output.num_samples or 0
     steps = -(-rows // (trainer.args.eval_batch_size * trainer.strategy.world.size))
@@ -115,14 +120,22 @@ def kept_metrics(trainer: Trainer, metrics: Mapping[str, Any]) -> dict[str, Any]
     return numbers.fit(trainer, metrics, refuse=trainer.run is None or not trainer.run.evaluated)
 
 
-def metrics_function(trainer: Trainer, name: str | None) -> Any:
-    """Return the metrics function: the one for all sets, or this set's own."""
-    given = trainer.compute_metrics
+def metrics_function(trainer: Trainer, loader: Any, prefix: str) -> Any:
+    """Return the metrics function: the one for all sets, or that of the set which a loader reads.
+
+    A set is known by the name it was asked for by, by its rows, or by the end of the prefix, such as `eval_<name>`.
+    """
+    given, sets = trainer.compute_metrics, trainer.eval_dataset
     if not isinstance(given, dict):
         return given
-    if name is None:
-        return next(iter(given.values())) if len(given) == 1 else None
-    return given.get(name)
+    if trainer.set_name is not None:
+        return given.get(trainer.set_name)
+    rows = loading.dataset_of(loader)
+    same = [name for name, one in sets.items() if one is rows] if isinstance(sets, dict) else []
+    ends = [name for name in same or given if prefix == name or prefix.endswith(f"_{name}")]
+    if name := max(ends, key=len, default=same[0] if same else None):
+        return given.get(name)
+    return next(iter(given.values())) if len(given) == 1 and "_" not in prefix else None
 
 
 @dataclass
@@ -164,7 +177,7 @@ def evaluation_loop(
     """
     args = trainer.args
     loss_only = args.prediction_loss_only if loss_only is None else loss_only
-    function = metrics_function(trainer, prefix.partition("_")[2] or None)
+    function = metrics_function(trainer, loader, prefix)
     wanted = args.include_for_metrics
     collector = Collector(args.eval_do_concat_batches, "inputs" in wanted, "loss" in wanted)
     totals, live = Totals(), LiveMetrics(trainer, function) if args.batch_eval_metrics and function else None
@@ -181,15 +194,16 @@ def evaluation_loop(
             without_logits = loss_only and trainer.forced is None
             batch = batch if without_logits else isolation.rows_apart(trainer, batch)
             records.weight = weight = 0 if weightless else trainer.count_eval_items(batch)
-            loss, logits, labels = trainer.prediction_step(model, batch, without_logits, ignore_keys=ignore_keys)
             rows = 0 if weightless else isolation.rows_in(batch)
+            given = batch if reads_alone(trainer) else own_copy(trainer, batch)
+            loss, logits, labels = trainer.prediction_step(model, given, without_logits, ignore_keys=ignore_keys)
             totals.add(loss, weight, rows)
             if logits is not None and trainer.forced is not None and not weightless:
                 trainer.forced.add(batch, logits)
             if logits is not None and trainer.preprocess_logits_for_metrics is not None:
                 logits = trainer.preprocess_logits_for_metrics(logits, labels)
             if not loss_only and live is not None:
-                live.add(None if weightless else (loss, logits, labels, batch))
+                live.add(None if weightless or logits is None or labels is None else (loss, logits, labels, batch))
             if not loss_only and (live is None or wants_predictions):
                 collector.add(loss, logits, labels, main_input(trainer, batch), rows)
             trainer.control = trainer.callback_handler.fire("prediction_step", args, trainer.state, trainer.control)
@@ -214,7 +228,7 @@ def results(
     """Bring the ranks' sums and predictions together, in the order of the rows, and compute the metrics."""
     sums = trainer.strategy.agree(*totals.sums())
     loss, weight, rows = (sum(column) for column in zip(*sums, strict=True))
-    parts = reordered(collector.of_all_ranks(trainer.strategy.gather, trainer.strategy.world.size), order)
+    parts = collector.of_all_ranks(trainer.strategy.gather, trainer.strategy.world.size, order)
     metrics: dict[str, float] = {}
     if live is not None:
         metrics = live.metrics
@@ -268,12 +282,18 @@ def prediction_step(
     """Return (loss, logits, labels) of a batch, detached; see `Trainer.prediction_step`."""
     labels, items = labels_of(inputs, trainer.label_names), trainer.objective.count(inputs)
     asked_for = isinstance(inputs, Mapping) and bool(inputs.get("return_loss"))  # by a collator, as for CLIP
-    has_loss = labels is not None or trainer.can_return_loss or trainer.has_own_loss or asked_for
+    of_itself = trainer.can_return_loss or asked_for
+    only_runs = trainer.predicts and takes(base_model(trainer.model).forward, inputs)
+    has_loss = labels is not None or of_itself or (trainer.has_own_loss and not only_runs)
     with_logits = not loss_only or overrides_loss(trainer)
     if has_loss and not with_logits:
         fusing.before_loss(trainer, inputs)
     inputs = isolation.kept_apart(trainer, inputs, None if with_logits else trainer.objective.fused)
+    labels = labels_of(inputs, trainer.label_names)
     inputs = trainer._prepare_inputs(inputs)
+    found = labels_of(inputs, trainer.label_names)
+    labels = trainer.strategy.to_device(labels) if found is None else found
+    inputs = own_copy(trainer, inputs) if trainer.has_own_loss else inputs
     loss = outputs = None
     with torch.no_grad(), trainer.compute_loss_context_manager():
         if has_loss:
@@ -284,11 +304,23 @@ def prediction_step(
                 loss = trainer.compute_loss(model, inputs, **share)
             loss = trainer.one_loss(loss).detach().mean()
         else:
-            outputs = model(**inputs)
+            outputs = call_model(model, inputs)
     if loss_only:
         return loss, None, None
+    if labels is None and of_itself and not knows_labels(trainer):
+        labels = ()  # as transformers has it: such a model's metrics are those of its predictions
     ignored = ["loss", *(ignore_keys or trainer.keys_to_ignore)]
-    return loss, predictions_of(outputs, ignored, has_loss), labels_of(inputs, trainer.label_names)
+    return loss, predictions_of(outputs, ignored, has_loss), labels
+
+
+def reads_alone(trainer: Trainer) -> bool:
+    """Whether none of the user's code sees an evaluation's batch itself."""
+    return is_of(trainer.prediction_step, "trainwright") and is_of(trainer._prepare_inputs, "trainwright")
+
+
+def knows_labels(trainer: Trainer) -> bool:
+    """Whether the model's forward takes any labels."""
+    return any(name in (forward_columns(trainer.model) or ()) for name in trainer.label_names)
 
 
 @as_raised
@@ -296,9 +328,13 @@ def predict(trainer: Trainer, dataset: Any, ignore_keys: list[str] | None, prefi
     """Predict a set, and tell the callbacks; see `Trainer.predict`."""
     started = time.time()
     loader = trainer.get_test_dataloader(dataset)
-    output = trainer.evaluation_loop(
-        loader, description="Prediction", ignore_keys=ignore_keys, metric_key_prefix=prefix
-    )
+    trainer.predicts = True
+    try:
+        output = trainer.evaluation_loop(
+            loader, description="Prediction", ignore_keys=ignore_keys, metric_key_prefix=prefix
+        )
+    finally:
+        trainer.predicts = False
     rows = output.num_samples or 0
     steps = -(-rows // (trainer.args.eval_batch_size * trainer.strategy.world.size))
     metrics = {**(output.metrics or {}), **reports.speed(prefix, started, rows, steps)}

@@ -13,7 +13,7 @@ from trainwright.callbacks import job
 from trainwright.data.rows import Repeat
 from trainwright.devices import empty_cache
 from trainwright.engine import boundary, leaving
-from trainwright.engine.losses import count_work
+from trainwright.engine.losses import Rule, count_work
 from trainwright.engine.memory import split
 from trainwright.engine.run import Run
 from trainwright.engine.signals import StopWaiting
@@ -31,14 +31,22 @@ class Work:
         batches: this rank's micro-batches.
         items: what each is weighed by; 0 for one without targets, or repeated to keep in step.
         total: items of all micro-batches of all ranks.
-        repeats: whether each is only repeated to keep in step.
+        shares: how much of its micro-batch each holds, 1 where none was cut; 0 for one repeated to keep in step.
     """
 
     position: int
     batches: list[Any]
-    items: list[int]
+    items: list[float]
     total: float
-    repeats: list[bool]
+    shares: list[float]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a micro-batch, with its share of what that holds."""
+
+    batch: Any
+    share: float
 
 
 def feed(run: Run) -> Generator[Work]:
@@ -77,7 +85,7 @@ def _works(run: Run, steps: Iterator[tuple[int, list[Any]]]) -> Iterator[Work]:
         for batch in batches:
             count_work(run.trainer, batch.batch if isinstance(batch, Repeat) else batch)
         spare = batches[-1] if batches else spare
-        work = _agreed(run, position, _in_pieces(batches, run.pieces), spare, failure)
+        work = _agreed(run, position, _in_pieces(run, batches, run.pieces), spare, failure)
         if work is None:
             run.boundary = None
             return
@@ -104,20 +112,32 @@ def halve(run: Run, work: Work) -> Work:
         f"Memory ran out with {rows} rows in a micro-batch; from here on each is computed in {run.pieces} pieces, and "
         "a step keeps its rows."
     )
-    batches = [Repeat(batch) if items == 0 else batch for batch, items in zip(work.batches, work.items, strict=True)]
-    smaller = _agreed(run, work.position, _in_pieces(batches, 2), batches[-1], None)
+    parts = zip(work.batches, work.items, work.shares, strict=True)
+    batches = [Repeat(batch) if items == 0 else Piece(batch, share) for batch, items, share in parts]
+    smaller = _agreed(run, work.position, _in_pieces(run, batches, 2), batches[-1], None)
     assert smaller is not None
     return smaller
 
 
-def _in_pieces(batches: list[Any], pieces: int) -> list[Any]:
+def _in_pieces(run: Run, batches: list[Any], pieces: int) -> list[Any]:
+    """Return micro-batches cut into pieces; each weighs as much of the whole as it holds, by targets or else rows."""
     if pieces == 1:
         return batches
-    return [
-        Repeat(part) if isinstance(batch, Repeat) else part
-        for batch in batches
-        for part in split(batch.batch if isinstance(batch, Repeat) else batch, pieces)
-    ]
+    found: list[Any] = []
+    for batch in batches:
+        parts = split(_plain(batch), pieces)
+        if isinstance(batch, Repeat):
+            found += map(Repeat, parts)
+            continue
+        counts = [run.trainer.objective.count(part) for part in parts]
+        share = batch.share if isinstance(batch, Piece) else 1.0
+        shares = [count / sum(counts) if sum(counts) else 1 / len(parts) for count in counts]
+        found += [Piece(part, share * held) for part, held in zip(parts, shares, strict=True)]
+    return found
+
+
+def _plain(batch: Any) -> Any:
+    return batch.batch if isinstance(batch, Repeat | Piece) else batch
 
 
 def _agreed(run: Run, position: int, batches: list[Any], spare: Any, failure: Exception | None) -> Work | None:
@@ -127,15 +147,16 @@ def _agreed(run: Run, position: int, batches: list[Any], spare: Any, failure: Ex
     to stop, by a signal or by its job, and whether its data failed. All run the same number of micro-batches; a rank
     without rows repeats its last, with weight zero.
     """
-    repeats = [isinstance(batch, Repeat) for batch in batches]
-    items = [0 if repeat else run.count(batch) for batch, repeat in zip(batches, repeats, strict=True)]
-    plain = [batch.batch if isinstance(batch, Repeat) else batch for batch in batches]
+    plain = [_plain(batch) for batch in batches]
+    shares = [0.0 if isinstance(b, Repeat) else b.share if isinstance(b, Piece) else 1.0 for b in batches]
+    held = shares if run.trainer.rule is Rule.MEAN else [1.0 if share else 0.0 for share in shares]
+    items = [run.count(batch) * part if part else 0 for batch, part in zip(plain, held, strict=True)]
     if run.trainer.strategy.world.size == 1:
         if run.stop is not None:
             leaving.leave(run)
         if failure is not None:
             _fail(run, failure, 0)
-        return Work(position, plain, items, float(sum(items)), repeats) if batches else None
+        return Work(position, plain, items, float(sum(items)), shares) if batches else None
     stop = run.signals.received or 0
     asked = run.boundary is not None and not run.boundary.computing and job.asked_to_stop()
     agreed = run.trainer.strategy.agree(len(batches), sum(items), spare is not None, stop, asked, failure is not None)
@@ -155,9 +176,10 @@ def _agreed(run: Run, position: int, batches: list[Any], spare: Any, failure: Ex
         raise DataError(
             f"Rank {present.index(False)} got no data while others did; divide the data evenly among the ranks."
         )
-    idle = spare.batch if isinstance(spare, Repeat) else spare
     added = most - len(batches)
-    return Work(position, plain + [idle] * added, items + [0] * added, float(sum(totals)), repeats + [True] * added)
+    return Work(
+        position, plain + [_plain(spare)] * added, items + [0] * added, float(sum(totals)), shares + [0.0] * added
+    )
 
 
 def _fail(run: Run, failure: Exception | None, rank: int) -> NoReturn:

@@ -6,25 +6,31 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn import functional
 
 from trainwright.batch import IGNORED, map_tensors, row_count
 from trainwright.engine import isolation
 from trainwright.engine.memory import split
 from trainwright.engine.modes import called
 from trainwright.errors import TrainwrightError
+from trainwright.evaluation_mode import evaluation_mode
 from trainwright.models import documents
 from trainwright.models.head import asks_for_logits, language_head
 from trainwright.models.hooks import unwatched, watched
 from trainwright.models.inspect import base_model
+from trainwright.models.unchanged import unchanged
 from trainwright.objectives.flat import FLAT_INPUTS, document_lengths
 from trainwright.objectives.language import FusedLoss
-from trainwright.objectives.model_loss import call_model, loss_of
+from trainwright.objectives.model_loss import call_model, logits_of, loss_of
 
 if TYPE_CHECKING:
     from trainwright.engine.trainer import Trainer
 
 _ROWS, _TOKENS = 2, 64  # of the batch that is compared
-_CLOSE = {4: 1e-4, 2: 3e-2}  # relative difference from the model's own loss, by bytes of the number format
+_CLOSE = {4: 1e-3, 2: 5e-2}  # difference of log-probabilities relative to how they vary, by bytes of the number format
+_SAME = {4: 1e-5, 2: 1e-2}  # relative difference of what is computed from the same logits
+_PROBE = 32.0
+_FAULTS = (TrainwrightError, RuntimeError, IndexError, ValueError, TypeError, AttributeError)
 
 
 def prepare(trainer: Trainer) -> None:
@@ -84,7 +90,8 @@ def keep_padding(model: torch.nn.Module, fused: FusedLoss) -> None:
 
 
 def before_loss(trainer: Trainer, inputs: Any) -> None:
-    """Count a batch's targets on the host; at the first batch, prove the fused loss of model and reference."""
+    """Count a batch's targets on the host; at the first batch in training and in evaluation, prove the fused loss of
+    model and reference."""
     objective = trainer.objective
     fused, reference = objective.fused, getattr(objective, "fused_reference", None)
     if fused is None and reference is None:
@@ -92,11 +99,11 @@ def before_loss(trainer: Trainer, inputs: Any) -> None:
     if fused is not None:
         fused = heed_hooks(trainer, fused)
     inputs = objective.model_inputs(inputs)
-    if reference is not None and not reference.checked:
+    if reference is not None and objective.reference.training not in reference.checked:
         objective.fused_reference = proven(trainer, objective.reference, reference, inputs)
     if fused is None or not fused.fits(trainer.model, inputs):
         return
-    if not fused.checked:
+    if trainer.model.training not in fused.checked:
         with unwatched(trainer.model):
             objective.fused = fused = proven(trainer, trainer.model, fused, inputs)
     if fused is not None and trainer.strategy.device.type == "cuda":
@@ -117,8 +124,15 @@ def heed_hooks(trainer: Trainer, fused: FusedLoss) -> FusedLoss | None:
 
 def proven(trainer: Trainer, model: Any, fused: FusedLoss, inputs: Any) -> FusedLoss | None:
     """Return the fused loss as far as it is the model's own: with flat rows, without them, or None."""
-    fused.checked = True
-    padding = None
+    is_new = not fused.checked
+    fused.checked.add(model.training)
+    padding, reason = None, other_terms(trainer, model, fused, inputs)
+    if reason is not None:
+        keep_padding(model, fused)
+        switch_off(trainer, reason)
+        return None
+    if not is_new:
+        return fused
     if fused.flat_rows is not None:
         padding = difference(trainer, model, fused, inputs)
         padding = padding or isolation.leak(trainer, model, fused, inputs["input_ids"], {"use_cache": False})
@@ -135,24 +149,75 @@ def proven(trainer: Trainer, model: Any, fused: FusedLoss, inputs: Any) -> Fused
 
 
 @torch.no_grad()
+def other_terms(trainer: Trainer, model: Any, fused: FusedLoss, inputs: Any) -> str | None:
+    """Return what the model's own loss is besides the cross-entropy of its output layer's logits, or None for nothing.
+
+    Everything is of one call, in the mode that the model is in: so terms of training alone are seen, dropout plays no
+    part, and what is compared is computed from the same logits, so that no number format hides a small term. They are
+    a probe in place of the layer's outputs, which tells what becomes of large ones.
+    """
+    rows = isolation.apart(model, trainer.strategy.to_device(piece(inputs)))
+    given: list[torch.Tensor] = []
+
+    def probe(layer: torch.nn.Module, seen: Any, output: torch.Tensor) -> torch.Tensor:
+        given.append(torch.empty_like(output).uniform_(-_PROBE, _PROBE))
+        return given[-1]
+
+    handle = fused.head.layer.register_forward_hook(probe)
+    try:
+        with unchanged(model), trainer.compute_loss_context_manager():
+            outputs = call_model(model, rows)
+        own, logits = loss_of(outputs, rows), logits_of(outputs)
+        expected = bent(given[0].view_as(logits).float(), fused.head)
+        plain = functional.cross_entropy(*targets_of(logits, rows["labels"]))
+    except _FAULTS as error:
+        return cannot(error)
+    finally:
+        handle.remove()
+    size = min(given[0].dtype.itemsize, logits.dtype.itemsize, 4)
+    if not (expected - logits.float()).norm() <= _SAME[size] * expected.norm():
+        return "the model's logits are not those of its output layer"
+    if not (own.float() - plain).abs() <= _SAME[min(own.dtype.itemsize, 4)] * plain.abs().clamp(min=1.0):
+        return f"it would be {float(plain):.6g} where the model's own loss is {float(own):.6g}"
+    return None
+
+
+def bent(outputs: torch.Tensor, head: Any) -> torch.Tensor:
+    """Return the logits that a model makes of its output layer's outputs."""
+    logits = outputs * head.scale
+    return logits if head.cap is None else head.cap * torch.tanh(logits / head.cap)
+
+
+def targets_of(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the logits that predict targets, float32, shape (targets, classes), and the targets."""
+    wanted = labels[:, 1:] != IGNORED
+    return logits[:, :-1][wanted].float(), labels[:, 1:][wanted]
+
+
+def cannot(error: Exception) -> str:
+    """Return what a model that fails says."""
+    told = (str(error).splitlines() or [""])[0]
+    return f"the model cannot be run without its logits ({type(error).__name__}: {told})"
+
+
+@torch.no_grad()
 def difference(trainer: Trainer, model: Any, fused: FusedLoss, inputs: Any) -> str | None:
-    """Return why the fused loss is not the model's own on a small piece of a batch, or None where it is."""
+    """Return how log-probabilities without logits differ from the model's own on a small piece of a batch, or None."""
     rows = trainer.strategy.to_device(piece(inputs))
     padded = isolation.apart(model, rows)
-    training = model.training
-    model.eval()
     try:
-        with trainer.compute_loss_context_manager():
-            own = loss_of(call_model(model, padded), padded).float()
-            ours = fused.share(model, padded if fused.flat_rows is None else rows, None).float()
-    except (TrainwrightError, RuntimeError, IndexError, ValueError, TypeError) as error:
-        return f"the model cannot be run without its logits ({type(error).__name__}: {str(error).splitlines()[0]})"
-    finally:
-        model.train(training)
+        with evaluation_mode(model), trainer.compute_loss_context_manager():
+            own = -functional.cross_entropy(
+                *targets_of(logits_of(call_model(model, padded)), padded["labels"]), reduction="none"
+            )
+            ours = fused.log_probs(fused.labelled(model, padded if fused.flat_rows is None else rows)).float()
+        off = (own - ours).norm() / (own - own.mean()).norm().clamp(min=1e-3 * own.norm())
+    except _FAULTS as error:
+        return cannot(error)
     low = trainer.precision.dtype is not None or next(model.parameters()).dtype.itemsize < 4
-    if (own - ours).abs() <= _CLOSE[2 if low else 4] * own.abs().clamp(min=1.0):
+    if off <= _CLOSE[2 if low else 4]:
         return None
-    return f"it would be {float(ours):.6g} where the model's own loss is {float(own):.6g}"
+    return f"log-probabilities would be off by {float(off):.2g} of how they vary"
 
 
 def piece(inputs: Mapping[str, Any]) -> dict[str, Any]:

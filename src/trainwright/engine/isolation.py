@@ -14,6 +14,7 @@ import torch
 
 from trainwright.batch import IGNORED, row_count
 from trainwright.errors import TrainwrightError
+from trainwright.evaluation_mode import evaluation_mode
 from trainwright.models.hooks import unwatched
 from trainwright.models.inspect import base_model, is_pretrained
 from trainwright.objectives.flat import FLAT_INPUTS, KERNEL_INPUTS, document_lengths, padded_documents
@@ -101,19 +102,16 @@ def leak(
     first = len(ids) // 2
     together = _flat(ids.tensor_split([first])) | dict(more)
     alone = _flat([ids[first:]]) | dict(more)
-    training = model.training
-    model.eval()
     try:
-        with torch.enable_grad(), _embeddings(model) as seen:
-            found = _computed(trainer, model, fused, together, len(ids) - first)
-            weights = torch.linspace(-1, 1, found.numel(), device=found.device).view_as(found)
-            gradients = torch.autograd.grad((found.float() * weights).sum(), seen)
-        with torch.no_grad():
-            expected = _computed(trainer, model, fused, alone, len(ids) - first)
+        with evaluation_mode(model):
+            with torch.enable_grad(), _embeddings(model) as seen:
+                found = _computed(trainer, model, fused, together, len(ids) - first)
+                weights = torch.linspace(-1, 1, found.numel(), device=found.device).view_as(found)
+                gradients = torch.autograd.grad((found.float() * weights).sum(), seen)
+            with torch.no_grad():
+                expected = _computed(trainer, model, fused, alone, len(ids) - first)
     except _FAULTS as error:
         return f"the model cannot be run so ({type(error).__name__}: {(str(error).splitlines() or [''])[0]})"
-    finally:
-        model.train(training)
     if any(bool((one.flatten(0, -2)[:first] != 0).any()) for one in gradients):
         return "what stands in one would reach the next"
     low = trainer.precision.dtype is not None or next(model.parameters()).dtype.itemsize < 4

@@ -11,7 +11,7 @@ from trainwright.data.columns import check_columns, column_names
 from trainwright.data.fingerprint import content_of
 from trainwright.data.kinds import is_prepared, is_stream, length_of, may_draw
 from trainwright.data.labels import has_float_labels
-from trainwright.data.lengths import row_lengths
+from trainwright.data.lengths import known_lengths, row_lengths
 from trainwright.data.loader import (
     PlannedBatches,
     PlannedLoader,
@@ -238,7 +238,7 @@ def evaluation_dataloader(trainer: Trainer, dataset: Any, what: str) -> DataLoad
     sorts = args.eval_do_concat_batches and not isinstance(
         dataset, PackedRows
     )  # whose rows hold several of the results
-    lengths = getattr(dataset, "lengths", None) if sorts else None
+    lengths = known_lengths(dataset) if sorts else None
     order = Order(len(dataset), "sequential" if lengths is None else "by_length", lengths=lengths)
     plan = Plan(order, Batching(args.eval_batch_size, 1, world.size))
     return planned_dataloader(trainer, dataset, collate, plan)
@@ -271,8 +271,13 @@ def content_of_training(loader: TrainLoader) -> str | None:
     """Return what of the training data reaches the collator, in a few bytes; None where that cannot be said."""
     rows = getattr(loader.loader, "dataset", None)
     collate = rows.collate if isinstance(rows, RowFetcher) else getattr(loader.loader, "collate_fn", None)
-    rows = rows.dataset if isinstance(rows, RowFetcher) else rows.stream if isinstance(rows, RankStream) else rows
-    return content_of(rows, collate.columns if isinstance(collate, Collate) else None)
+    return content_of(dataset_of(loader.loader), collate.columns if isinstance(collate, Collate) else None)
+
+
+def dataset_of(loader: Any) -> Any:
+    """Return the user's own dataset that a loader reads; None where it has none."""
+    rows = getattr(loader, "dataset", None)
+    return rows.dataset if isinstance(rows, RowFetcher) else rows.stream if isinstance(rows, RankStream) else rows
 
 
 def settings(trainer: Trainer) -> dict[str, Any]:

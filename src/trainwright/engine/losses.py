@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from trainwright.batch import map_tensors
 from trainwright.devices import empty_cache
 from trainwright.engine import fusing, isolation
 from trainwright.engine.diagnose import explained
@@ -144,7 +145,7 @@ def computing_parameters(model: nn.Module) -> int:
     return inner.num_parameters(exclude_embeddings=True) if is_pretrained(inner) else 0  # type: ignore[operator]
 
 
-def micro_batch(run: Run, batch: Any, items: int, total: float, last: bool) -> torch.Tensor | None:
+def micro_batch(run: Run, batch: Any, items: float, total: float, last: bool) -> torch.Tensor | None:
     """Run one micro-batch of a step; return its share of the loss, or None for one without targets.
 
     Under several ranks one without targets still takes part in the exchange of gradients, in the last micro-batch.
@@ -153,7 +154,8 @@ def micro_batch(run: Run, batch: Any, items: int, total: float, last: bool) -> t
     records.weight = items / total if total else 0
     try:
         if items:
-            loss = trainer.training_step(run.model, batch, num_items_in_batch=total).detach()
+            count = total / items if trainer.rule is Rule.MEAN else total  # of pieces of unequal size
+            loss = trainer.training_step(run.model, batch, num_items_in_batch=count).detach()
             return loss.reshape(()) if loss.ndim else loss
         if last and total and trainer.strategy.world.size > 1:
             trainer.idle_step(run.model, batch)
@@ -183,9 +185,16 @@ def loss_of_batch(trainer: Trainer, model: nn.Module, inputs: Any, num_items: fl
         fusing.before_loss(trainer, inputs)
         inputs = isolation.kept_apart(trainer, inputs, trainer.objective.fused)
     moved = trainer._prepare_inputs(inputs)
+    moved = own_copy(trainer, moved) if trainer.args.auto_find_batch_size else moved  # to be cut, should memory run out
     with trainer.compute_loss_context_manager(), explained(trainer, inputs):
         share: dict[str, Any] = {"num_items_in_batch": num_items} if trainer.takes_num_items else {}
         return one_loss(trainer, trainer.compute_loss(model, moved, **share))
+
+
+def own_copy(trainer: Trainer, batch: Any) -> Any:
+    """Return a batch with which a user's code may do what it likes, though it is still needed as it is."""
+    shared = trainer.strategy.device.type == "cpu"  # other devices have copies already
+    return map_tensors(batch, lambda tensor: tensor.clone() if shared else tensor)
 
 
 def asked(trainer: Trainer, model: nn.Module, inputs: Any, num_items: float) -> torch.Tensor | None:

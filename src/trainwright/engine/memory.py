@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
-from trainwright.batch import row_count
+from trainwright.batch import lengths_within, row_count
 
 _MESSAGES = ("out of memory", "DefaultCPUAllocator: can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
@@ -27,7 +28,7 @@ def split(batch: Any, pieces: int) -> list[Any]:
 
 
 def _rows(value: Any, start: int, end: int, rows: int) -> Any:
-    if isinstance(value, torch.Tensor):
+    if isinstance(value, torch.Tensor | np.ndarray):
         return value[start:end] if value.ndim and value.shape[0] == rows else value
     if isinstance(value, Mapping):
         parts = {name: _rows(item, start, end, rows) for name, item in value.items()}
@@ -35,7 +36,7 @@ def _rows(value: Any, start: int, end: int, rows: int) -> Any:
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return type(value)(*(_rows(item, start, end, rows) for item in value))
     if isinstance(value, list | tuple):
-        if len(value) == rows and not any(isinstance(item, torch.Tensor | Mapping) for item in value):
+        if len(value) == rows and set(lengths_within(value)) != {rows}:  # one for each row
             return value[start:end]
         return type(value)(_rows(item, start, end, rows) for item in value)
     return value

@@ -99,10 +99,15 @@ def remove_noise(trainer: Trainer) -> None:
 
 def train_mode(trainer: Trainer, training: bool) -> None:
     """Switch model and optimizer between training and evaluation; some optimizers average weights for the latter."""
-    for part in (trainer.model_wrapped, trainer.optimizer):
-        switch = getattr(part, "train" if training else "eval", None)
-        if switch is not None:
-            switch()
+    trainer.model_wrapped.train(training)
+    optimizer_mode(trainer, training)
+
+
+def optimizer_mode(trainer: Trainer, training: bool) -> None:
+    """Switch the optimizer between training and evaluation, where it has two."""
+    switch = getattr(trainer.optimizer, "train" if training else "eval", None)
+    if switch is not None:
+        switch()
 
 
 @contextmanager

@@ -17,9 +17,10 @@ from trainwright.data.streams import RankStream
 from trainwright.data.workers import reading
 from trainwright.engine import fusing, losses
 from trainwright.engine.meters import Records
-from trainwright.engine.modes import called, full_evaluation_type, in_format, train_mode
+from trainwright.engine.modes import called, full_evaluation_type, in_format, optimizer_mode, train_mode
 from trainwright.engine.signals import StopWaiting
 from trainwright.errors import DataError
+from trainwright.evaluation_mode import modes_of, put_back
 
 if TYPE_CHECKING:
     from trainwright.engine.run import Run
@@ -111,7 +112,8 @@ def averaged(trainer: Trainer) -> AbstractContextManager[None]:
 
 @contextmanager
 def evaluating(trainer: Trainer, records: Records) -> Iterator[nn.Module]:
-    """Give the model in evaluation mode, in the number format asked for; training goes on afterwards as before.
+    """Give the model in evaluation mode, in the number format asked for; training goes on afterwards as before, with
+    every part in the mode that it had.
 
     What is recorded meanwhile goes to `records`.
     """
@@ -119,17 +121,19 @@ def evaluating(trainer: Trainer, records: Records) -> Iterator[nn.Module]:
     trainer.records = records
     model.to(trainer.strategy.device)
     kind = None if trainer.is_in_train else full_evaluation_type(trainer.args)
-    train_mode(trainer, False)
-    model.eval()
-    if not trainer.is_in_train:
-        losses.look_at(trainer)
-        fusing.prepare(trainer)
+    modes = modes_of(trainer.model_wrapped)
     try:
+        train_mode(trainer, False)
+        model.eval()
+        if not trainer.is_in_train:
+            losses.look_at(trainer)
+            fusing.prepare(trainer)
         with in_format(model, kind), torch.no_grad(), averaged(trainer):
             yield called(trainer)
     finally:
         trainer.records = training_records
         if trainer.is_in_train:
-            train_mode(trainer, True)
+            put_back(modes)
+            optimizer_mode(trainer, True)
         else:
             fusing.finish(trainer)

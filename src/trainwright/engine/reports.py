@@ -88,14 +88,28 @@ def evaluate(run: Run, schedule: bool = True) -> None:
         trainer.control.should_save = best
 
 
+def metric_name(args: Any) -> str:
+    """Return the name of the metric by which the best model is chosen and a schedule moves, as an evaluation has it.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    name = args.metric_for_best_model
+    if name is None:
+        raise ConfigError(
+            "The schedule moves by a metric of the evaluations, and none is named: set metric_for_best_model, such as "
+            "'loss'."
+        )
+    return name if name.startswith("eval_") else f"eval_{name}"
+
+
 def chosen_metric(args: Any, metrics: dict[str, Any]) -> float:
     """Return the metric that decides which model is best.
 
     Raises:
         ConfigError: the evaluation does not give it, or it is no number.
     """
-    name = args.metric_for_best_model
-    name = name if name.startswith("eval_") else f"eval_{name}"
+    name = metric_name(args)
     if name not in metrics:
         raise ConfigError(
             f"metric_for_best_model='{args.metric_for_best_model}' is not among the metrics of the evaluation."

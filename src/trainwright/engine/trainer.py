@@ -64,7 +64,8 @@ class Trainer(PrivateNames):
         processing_class: tokenizer or processor, saved with the model.
         model_init: makes the model anew for every call of `train`; instead of `model`.
         compute_loss_func: `f(outputs, labels, num_items_in_batch=n)`, the sum of losses divided by n.
-        compute_metrics: `f(EvalPrediction)` to a dict; or a dict of such functions, by name of the evaluation set.
+        compute_metrics: `f(EvalPrediction)` to a dict; or a dict of such functions, by name of the evaluation set,
+            which is known by that name, by its rows, or by the end of `metric_key_prefix`.
         callbacks: besides those that the arguments bring.
         optimizers: an optimizer and a schedule, either may be None.
         optimizer_cls_and_kwargs: an optimizer class and its keywords, in place of `args.optim`.
@@ -79,7 +80,8 @@ class Trainer(PrivateNames):
     """
 
     loss_is_scaled_for_ga: bool | None = None
-    is_asked = False
+    is_asked = predicts = False
+    set_name: str | None = None
     place_model_on_device = True
     is_deepspeed_enabled = is_fsdp_enabled = is_fsdp_xla_enabled = False
     deepspeed = hp_search_backend = hp_name = None

@@ -194,6 +194,8 @@ def build(trainer: Trainer, loader: TrainLoader, saved: resume.Saved | None, sig
     trainer.computing_parameters = computing_parameters(trainer.model)
     optimizing.make(trainer, max_steps)
     check_warmup(trainer, max_steps)
+    if trainer.follows_metric and args.eval_strategy != "no":
+        reports.metric_name(args)
     trainer.ema = None if args.ema_decay is None else Ema(trainer.model, args.ema_decay)
     parameters = [p for p in trainer.model.parameters() if p.requires_grad]
     run_id = (saved.about.get("run") if saved is not None else None) or trainer.strategy.from_main(uuid4().hex)
@@ -204,6 +206,7 @@ def build(trainer: Trainer, loader: TrainLoader, saved: resume.Saved | None, sig
     say_what_cannot_come_again(trainer)
     run.made_with = {**optimizer_state.made_with(trainer), "adapters": adapters.active(trainer.model)}
     trainer.records = Records()
+    trainer.precision.begin()
     run.first_step = run.meter.first_step = run.meter.logged_at = done
     run.targets_seen = done > 0
     if saved is not None:

@@ -70,7 +70,7 @@ def settle(run: Run, work: Work) -> None:
     rules = [rule_by(answer.once, answer.twice, answer.close, work.total) for answer in answers]
     trainer.rule = next((rule for rule in rules if rule is not Rule.UNKNOWN), Rule.UNKNOWN)
     if trainer.rule is Rule.MEAN:
-        work.items = [0 if repeat else 1 for repeat in work.repeats]
+        work.items = list(work.shares)
         work.total = sum(count for (count,) in strategy.agree(sum(work.items)))
 
 

@@ -74,13 +74,13 @@ class FusedLoss:
     Attributes:
         head: the model's output layer.
         flat_rows: the context in which the model takes documents one after another, without padding; None where not.
-        checked: whether its loss was compared with the model's own.
+        checked: whether the model was in training mode when its loss was compared with the model's own; empty before.
         count: targets of the coming batch as the host counted them, so that a device need not be asked.
     """
 
     head: OutputLayer
     flat_rows: Callable[[], AbstractContextManager[None]] | None = None
-    checked: bool = False
+    checked: set[bool] = field(default_factory=set)
     count: int | None = None
     _owners: WeakKeyDictionary[nn.Module, bool] = field(default_factory=WeakKeyDictionary)
 

@@ -13,6 +13,7 @@ from torch import nn
 from trainwright.batch import IGNORED
 from trainwright.config.options import DPOOptions
 from trainwright.devices import widest_float
+from trainwright.evaluation_mode import evaluation_mode
 from trainwright.objectives.dpo_losses import Pairs, losses_of
 from trainwright.objectives.language import FusedLoss
 from trainwright.objectives.linear_loss import Watch, new_watch
@@ -105,13 +106,8 @@ class PreferenceLoss:
         if self.reference is not None:
             return self._answers(self.reference, rows, self.fused_reference, ()).log_probs
         inner = getattr(model, "module", model)
-        training = inner.training
-        inner.eval()
-        try:
-            with self.without_adapters() if self.without_adapters is not None else nullcontext():
-                return self._answers(inner, rows, self.fused, ()).log_probs
-        finally:
-            inner.train(training)
+        with evaluation_mode(inner), self.without_adapters() if self.without_adapters is not None else nullcontext():
+            return self._answers(inner, rows, self.fused, ()).log_probs
 
     def _answers(
         self, model: nn.Module, rows: Mapping[str, torch.Tensor], fused: FusedLoss | None, noted: tuple[str, ...]

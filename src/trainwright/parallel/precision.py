@@ -21,6 +21,9 @@ class Precision:
         self.device = device
         self.dtype = dtype
 
+    def begin(self) -> None:
+        """Begin a run: what an earlier one has left is forgotten."""
+
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context in which losses are computed."""
         return nullcontext() if self.dtype is None else torch.autocast(self.device.type, dtype=self.dtype)
@@ -78,12 +81,24 @@ class Precision:
 
 
 class Float16(Precision):
-    """float16 by autocast, with gradients scaled so that small ones survive (Micikevicius et al. 2018)."""
+    """float16 by autocast, with gradients scaled so that small ones survive (Micikevicius et al. 2018).
+
+    Attributes:
+        scaler: finds the scale, and leaves out the steps whose gradients overflow with it.
+        scale: the present one, on the host; `first_scale` is that of a run's beginning.
+        lost: whether the last step's loss was not finite; of several ranks none decides by its own.
+    """
 
     def __init__(self, device: torch.device) -> None:
         super().__init__(device, torch.float16)
         self.scaler = torch.amp.GradScaler(device.type)
-        self.scale: float | None = None
+        self.first_scale = self.scale = self.scaler.get_scale()
+        self.lost: Flag = False
+
+    def begin(self) -> None:
+        """Begin with the first scale."""
+        self.scaler.load_state_dict({**self.scaler.state_dict(), "scale": self.first_scale, "_growth_tracker": 0})
+        self.scale = self.first_scale
 
     def backward(self, loss: torch.Tensor) -> None:
         """Add the gradients of a scaled loss."""
@@ -97,15 +112,23 @@ class Float16(Precision):
         return super().clip(optimizer, parameters, max_norm)
 
     def is_bad(self, loss: torch.Tensor, norm: torch.Tensor, alone: bool) -> Flag:
-        """Return whether the loss itself is not finite; gradients that overflow are the scaler's business."""
-        return not_finite(loss)
+        """Return whether the loss itself is not finite, or the gradients are not with a scale that enlarges nothing.
+
+        Gradients that overflow with a larger one are the scaler's business, which halves it.
+        """
+        lost = not_finite(loss)
+        self.lost = lost if alone else False
+        return not_finite(loss, norm) if self.scale <= 1 else lost
 
     def step(self, optimizer: torch.optim.Optimizer, bad: Flag) -> bool:
         """Update the parameters unless the scaled gradients overflowed; return whether it was done.
 
         This waits for the device: the schedule must not move at a step that the scaler leaves out.
         """
-        before = self.scale if self.scale is not None else self.scaler.get_scale()
+        before = self.scale
+        if self.lost:
+            self.scaler.update(before)  # no scale is to blame for a loss that is not finite
+            return True
         self.scaler.step(optimizer)
         self.scaler.update()
         self.scale = self.scaler.get_scale()
@@ -119,6 +142,7 @@ class Float16(Precision):
         """Restore the scale and its growth."""
         if state:
             self.scaler.load_state_dict(state)
+            self.scale = self.scaler.get_scale()
 
 
 def not_finite(*values: torch.Tensor) -> Flag:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from trainwright.evaluation_mode import evaluation_mode
 from trainwright.tasks.code.functions import does_something
 
 TEMPERATURE, TOP_P = 0.4, 0.9
@@ -30,8 +31,7 @@ def signatures(functions: Sequence[str], count: int) -> list[str]:
 def write_functions(model: Any, tokenizer: Any, prompts: Sequence[str], seed: int) -> list[str]:
     """Return a function for every signature, up to where the model ends it, or to the last whole line where it does
     not; the global random streams are left alone."""
-    was_training, end = model.training, tokenizer.eos_token_id
-    model.eval()
+    end = tokenizer.eos_token_id
     given = [[end, *tokenizer(prompt)["input_ids"]] for prompt in prompts]
     width = max(map(len, given), default=0)
     ids = torch.full((len(given), width), tokenizer.pad_token_id)
@@ -39,13 +39,12 @@ def write_functions(model: Any, tokenizer: Any, prompts: Sequence[str], seed: in
     for row, tokens in enumerate(given):
         ids[row, width - len(tokens) :] = torch.tensor(tokens)
         mask[row, width - len(tokens) :] = 1
-    with torch.random.fork_rng(), torch.no_grad():
+    with evaluation_mode(model), torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
         made = model.generate(
             ids.to(model.device), attention_mask=mask.to(model.device), do_sample=True, temperature=TEMPERATURE,
             top_p=TOP_P, top_k=0, max_new_tokens=_TOKENS, pad_token_id=tokenizer.pad_token_id, eos_token_id=end,
         )  # fmt: skip
-    model.train(was_training)
     return [
         prompt + first_function(tokenizer.decode(_until(tokens, end)), end in tokens)
         for prompt, tokens in zip(prompts, made[:, width:].tolist(), strict=True)

@@ -1,0 +1,153 @@
+"""The fused loss drops nothing of the model's own, in any number format: terms, scales and caps of logits, modes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import transformers
+
+from tests import tiny
+from tests.test_fused_loss import SIZES, Pad, kinds, lists, numbers, trained
+
+EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2, "output_router_logits": True}
+
+
+def mixture(coefficient=0.02, dtype=torch.float32):
+    config = transformers.MixtralConfig(**SIZES, **EXPERTS, router_aux_loss_coef=coefficient)
+    return transformers.MixtralForCausalLM(config).to(dtype)
+
+
+def another(change):
+    """Return a model whose own loss is another one: `change(loss, model, logits, labels)`."""
+    model = tiny.llama()
+    own = model.loss_function
+
+    def loss_function(logits, labels, **more):
+        return change(own(logits, labels, **more), model, logits, labels)
+
+    model.loss_function = loss_function
+    return model
+
+
+def without_first(loss, model, logits, labels):
+    """Learn no row's last token."""
+    return torch.nn.functional.cross_entropy(logits[:, :-2].flatten(0, 1).float(), labels[:, 1:-1].flatten())
+
+
+TERMS = {
+    "the balance of experts": mixture,
+    "a hundredth of it": lambda: mixture(0.001),
+    "it in weights of bfloat16": lambda: mixture(0.002, torch.bfloat16),
+    "a z-loss": lambda: another(lambda loss, model, z, _: loss + 1e-4 * z.float().logsumexp(-1).square().mean()),
+    "a term of training alone": lambda: another(lambda loss, model, z, _: loss + 0.01 * model.training),
+    "a decay of weights": lambda: another(
+        lambda loss, model, z, _: loss + 1e-4 * sum(p.square().sum() for p in model.parameters())
+    ),
+    "other targets": lambda: another(without_first),
+    "label smoothing of its own": lambda: another(
+        lambda loss, model, z, labels: torch.nn.functional.cross_entropy(
+            z[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), label_smoothing=0.01
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("name", TERMS)
+def test_no_term_of_the_models_own_loss_is_lost(tmp_path, caplog, name, bf16):
+    results = []
+    for fused in (True, False):
+        torch.manual_seed(0)
+        trainer = trained(tmp_path, TERMS[name](), rows=tiny.tokens(32), steps=2, use_fused_loss=fused, bf16=bf16)
+        assert kinds(trainer) == {False}
+        results.append((numbers(trainer, "loss"), numbers(trainer, "grad_norm")))
+    assert results[0] == results[1]
+    assert caplog.text.count("use_fused_loss is off") == 1
+    assert "where the model's own loss is" in caplog.text
+
+
+def test_a_term_of_training_is_seen_after_an_evaluation_before_it(tmp_path):
+    model = another(lambda loss, model, z, _: loss + 0.5 * model.training)
+    trainer = trained(
+        tmp_path, model, rows=tiny.tokens(32), steps=2, eval_dataset=tiny.tokens(4), eval_strategy="steps",
+        eval_on_start=True, eval_steps=1,
+    )  # fmt: skip
+    assert kinds(trainer) == {False}
+
+
+def recurrent(**changes):
+    settings = {"num_hidden_layers": 2, "attention_window_size": 8, "lru_width": 32, **changes}
+    sizes = {name: value for name, value in SIZES.items() if name not in ("max_position_embeddings", *settings)}
+    return transformers.RecurrentGemmaForCausalLM(transformers.RecurrentGemmaConfig(**sizes, **settings))
+
+
+LOGITS = {  # small ones, which a cap hardly bends yet, and a scale hardly changes the loss of
+    "a cap of another name": recurrent,
+    "a multiplier": lambda: transformers.FalconH1ForCausalLM(
+        transformers.FalconH1Config(**SIZES, lm_head_multiplier=0.9, mamba_d_ssm=32, mamba_n_heads=4, mamba_d_head=8)
+    ),
+}
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("name", LOGITS)
+def test_logits_that_are_bent_in_an_unknown_way_are_built(tmp_path, caplog, name, bf16):
+    torch.manual_seed(0)
+    model = LOGITS[name]()
+    with torch.no_grad():
+        model.get_output_embeddings().weight.mul_(0.01)
+    trainer = trained(tmp_path, model, rows=tiny.tokens(16), steps=1, bf16=bf16)
+    assert kinds(trainer) == {False}
+    assert "the model's logits are not those of its output layer" in caplog.text
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bf16", [False, True])
+def test_it_stays_on_with_dropout_and_in_every_format(tmp_path, caplog, dtype, bf16):
+    torch.manual_seed(0)
+    trainer = trained(tmp_path, tiny.llama(dropout=0.5).to(dtype), steps=2, bf16=bf16)
+    assert kinds(trainer) == {True}, caplog.text
+
+
+def test_the_comparison_leaves_no_trace(tmp_path):
+    """With dropout, a run that compares and one that does not draw the same numbers."""
+    losses = []
+    for fused in (True, False):
+        torch.manual_seed(0)
+        trainer = trained(tmp_path, tiny.llama(dropout=0.3), steps=3, use_fused_loss=fused)
+        losses.append(numbers(trainer, "loss"))
+        assert kinds(trainer) == {fused}
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+STABLE = {name: value for name, value in SIZES.items() if name != "pad_token_id"}
+MIXING = {
+    "stablelm": lambda: transformers.StableLmForCausalLM(transformers.StableLmConfig(**STABLE)),
+    "minimax": lambda: transformers.MiniMaxForCausalLM(
+        transformers.MiniMaxConfig(
+            **STABLE, head_dim=16, num_local_experts=2, num_experts_per_tok=1, block_size=4,
+            layer_types=["linear_attention", "full_attention"],
+        )
+    ),
+    "olmo hybrid": lambda: transformers.OlmoHybridForCausalLM(
+        transformers.OlmoHybridConfig(
+            **SIZES, layer_types=["linear_attention", "full_attention"], linear_num_key_heads=2,
+            linear_num_value_heads=2, linear_key_head_dim=8, linear_value_head_dim=8,
+        )
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("name", MIXING)
+def test_rows_that_would_see_each_other_keep_their_padding(tmp_path, name, bf16):
+    results = []
+    for fused in (True, False):
+        torch.manual_seed(0)
+        model = MIXING[name]()
+        with torch.no_grad():
+            model.get_output_embeddings().weight.mul_(8.0)
+        trainer = trained(tmp_path, model, rows=lists(), steps=2, use_fused_loss=fused, bf16=bf16, collate=Pad())
+        results.append(numbers(trainer, "loss"))
+        assert trainer.kinds[-1] is None or trainer.kinds[-1].flat_rows is None
+    assert results[0] == pytest.approx(results[1], rel=2e-3 if bf16 else 1e-5)
