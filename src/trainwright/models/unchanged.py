@@ -28,13 +28,13 @@ def unchanged(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def unchanged_buffers(model: nn.Module) -> Iterator[None]:
     """Put back the buffers that the body changes, in place or by others."""
-    kept = [(m._buffers, name, b, _copied(b)) for m in model.modules() for name, b in m._buffers.items()]
+    kept: list[Any] = [(m._buffers, name, b, _copied(b)) for m in model.modules() for name, b in m._buffers.items()]
     try:
         yield
     finally:
         for buffers, name, buffer, copy in kept:
             buffers[name] = buffer
-            if buffer is not None and copy is not None and not torch.equal(buffer, copy):
+            if copy is not None and not torch.equal(buffer, copy):
                 with torch.no_grad():
                     buffer.copy_(copy)
 
