@@ -134,8 +134,8 @@ def proven(trainer: Trainer, model: Any, fused: FusedLoss, inputs: Any) -> Fused
     if not is_new:
         return fused
     if fused.flat_rows is not None:
-        padding = difference(trainer, model, fused, inputs)
-        padding = padding or isolation.leak(trainer, model, fused, inputs["input_ids"], {"use_cache": False})
+        padding = isolation.leak(trainer, model, fused, inputs["input_ids"], {"use_cache": False})
+        padding = padding or difference(trainer, model, fused, inputs)
         if padding is None:
             return fused
         keep_padding(model, fused)
