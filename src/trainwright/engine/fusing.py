@@ -178,7 +178,7 @@ def other_terms(trainer: Trainer, model: Any, fused: FusedLoss, inputs: Any) -> 
     if not (expected - logits.float()).norm() <= _SAME[size] * expected.norm():
         return "the model's logits are not those of its output layer"
     if not (own.float() - plain).abs() <= _SAME[min(own.dtype.itemsize, 4)] * plain.abs().clamp(min=1.0):
-        return f"it would be {float(plain):.6g} where the model's own loss is {float(own):.6g}"
+        return f"the model's own loss is not the cross-entropy of its logits, but {float(own.float() - plain):+.3g}"
     return None
 
 
