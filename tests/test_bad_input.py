@@ -21,6 +21,7 @@ ARGUMENTS = [
     ({"per_device_train_batch_size": 0}, "per_device_train_batch_size=0 must be a whole number"),
     ({"max_grad_norm": -1.0}, "max_grad_norm=-1.0 is negative"),
     ({"warmup_steps": 20, "max_steps": 10}, "warmup_steps=20 is longer than the run"),
+    ({"warmup_steps": 11, "max_steps": 10}, "warmup_steps=11 is longer than the run"),
     ({"lr_scheduler_type": "cosin"}, "lr_scheduler_type='cosin' is not known. Did you mean 'cosine'"),
     ({"optim": "adamw_torh"}, "optim='adamw_torh' is not known. Did you mean 'adamw_torch'"),
     ({"optim": "lomo"}, "optim='lomo' takes over the backward pass"),

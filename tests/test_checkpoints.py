@@ -230,6 +230,21 @@ def test_another_data_order_needs_consent(tmp_path, caplog):
     assert result.global_step == 5 + 5  # 20 rows are done; the 10 that are left make 5 steps of 2
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"dataloader_drop_last": True}, "dataloader_drop_last False -> True"),
+        ({"gradient_accumulation_steps": 2}, "gradient_accumulation_steps 1 -> 2"),
+        ({"train_sampling_strategy": "sequential"}, "train_sampling_strategy random -> sequential"),
+    ],
+)
+def test_every_argument_that_makes_the_order_needs_consent(tmp_path, change, said):
+    data = tiny.tokens(30)
+    made(tmp_path, data, steps=5).train()
+    with pytest.raises(CheckpointError, match=f"The data order is not the checkpoint's: {said}. Put it back"):
+        made(tmp_path, data, **change).train(resume_from_checkpoint=True)
+
+
 def test_ignore_data_skip_begins_the_pass_anew(tmp_path):
     class Seen(Trainer):
         def training_step(self, model, inputs, num_items_in_batch=None):

@@ -15,9 +15,10 @@ import time
 import numpy as np
 import pytest
 
-from trainwright import DataError, TrainerState
-from trainwright.cli import plug
+from trainwright import CheckpointError, ConfigError, DataError, TrainerState
+from trainwright.cli import init, plug
 from trainwright.cli.main import main
+from trainwright.errors import DivergenceError, JobError, SaveError
 from trainwright.tasks.code import functions, samples, twice
 from trainwright.tasks.code import text as texts
 
@@ -265,6 +266,19 @@ def test_train_runs_a_file_and_resumes(place, capsys):
     more = [*SMALL, "training.max_steps=8", "training.output_dir=out"]
     assert main(["train", "-c", str(recipe), "--resume", *more]) == 0
     assert TrainerState.load_from_json(place / "out" / "checkpoint-8" / "trainer_state.json").global_step == 8
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(ConfigError, 2), (DataError, 2), (CheckpointError, 2), (JobError, 2), (SaveError, 1), (DivergenceError, 1)],
+)
+def test_exit_codes_tell_a_mistake_from_a_run_that_could_not_end_well(monkeypatch, capsys, error, code):
+    def fail(argv):
+        raise error("What was wrong.")
+
+    monkeypatch.setattr(init, "run", fail)
+    assert main(["init"]) == code
+    assert capsys.readouterr().err == "trainwright init: What was wrong.\n"
 
 
 @pytest.mark.parametrize("lines", [10, 10_000])  # those that fit in the buffer are written at the end

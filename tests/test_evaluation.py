@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset
 
 import trainwright
-from tests import installed, tiny
+from tests import tiny
 from trainwright import ConfigError, DataError, EarlyStoppingCallback, Trainer, TrainingArguments
 from trainwright.data.packing import PackedRows
 from trainwright.data.text_collators import FlatBatch
@@ -92,7 +92,7 @@ class MeanOfABatch(Trainer):
 
 
 @pytest.mark.parametrize("more", [{}, {"return_flash_attn_kwargs": True, "return_seq_idx": True}])
-@pytest.mark.parametrize("kind", [Trainer, pytest.param(MeanOfABatch, marks=installed.true_mean)])
+@pytest.mark.parametrize("kind", [Trainer, MeanOfABatch])
 def test_documents_in_one_row_are_evaluated_as_rows(tmp_path, kind, more):
     rows = [{"input_ids": r["input_ids"], "labels": r["input_ids"]} for r in tiny.sentences(11)]
     padding = transformers.DataCollatorForSeq2Seq(tiny.tokenizer())
@@ -430,6 +430,55 @@ def test_early_stopping(tmp_path):
     stop = EarlyStoppingCallback(early_stopping_patience=3)
     trainer = Flat(tiny.new_line(), args, train_dataset=rows, eval_dataset=rows, callbacks=[stop])
     assert trainer.train().global_step == 4
+
+
+@pytest.mark.parametrize("kind", [EarlyStoppingCallback, transformers.EarlyStoppingCallback], ids=["ours", "theirs"])
+@pytest.mark.parametrize(
+    ("scores", "greater", "threshold", "stopped"),
+    [
+        ([1, 2, 3, 4, 5, 6], True, 0.0, 6),
+        ([6, 5, 4, 3, 2, 1], True, 0.0, 3),
+        ([6, 5, 4, 3, 2, 1], False, 0.0, 6),
+        ([1, 2, 3, 4, 5, 6], False, 0.0, 3),
+        ([1, 3, 2, 4, 3, 3], True, 0.0, 6),
+        ([1, 1.5, 2, 2.5, 3, 3.5], True, 0.5, 3),  # as much as the threshold is no improvement
+        ([1, 2, 3, 4, 5, 6], True, 0.5, 6),
+        ([6, 5.5, 5, 4.5, 4, 3.5], False, 0.5, 3),
+    ],
+)
+def test_early_stopping_knows_which_way_is_better(tmp_path, kind, scores, greater, threshold, stopped):
+    given, rows = iter(scores), tiny.line_rows(8)
+    args = arguments(
+        tmp_path, max_steps=len(scores), eval_strategy="steps", eval_steps=1, save_strategy="no",
+        metric_for_best_model="score", greater_is_better=greater,
+    )  # fmt: skip
+    trainer = Trainer(
+        tiny.new_line(), args, train_dataset=rows, eval_dataset=rows,
+        compute_metrics=lambda _: {"score": float(next(given))}, callbacks=[kind(2, threshold)],
+    )  # fmt: skip
+    assert trainer.train().global_step == stopped
+
+
+@pytest.mark.parametrize("engine", [transformers, trainwright], ids=["transformers", "trainwright"])
+@pytest.mark.parametrize(
+    ("settings", "evaluated"),
+    [
+        ({"eval_strategy": "steps", "eval_steps": 2, "eval_delay": 4}, [4, 6, 8]),
+        ({"eval_strategy": "steps", "eval_steps": 2, "eval_delay": 5}, [6, 8]),
+        ({"eval_strategy": "steps", "eval_steps": 3, "eval_delay": 2}, [3, 6, 8]),
+        ({"eval_strategy": "epoch", "eval_delay": 2}, [4, 6, 8]),
+        ({"eval_strategy": "epoch", "eval_delay": 2.5}, [6, 8]),
+    ],
+)
+def test_evaluations_wait_for_the_delay(tmp_path, engine, settings, evaluated):
+    args = engine.TrainingArguments(
+        str(tmp_path), max_steps=8, per_device_train_batch_size=4, save_strategy="no", logging_strategy="no",
+        use_cpu=True, disable_tqdm=True, report_to="none", **settings,
+    )  # fmt: skip
+    rows = tiny.line_rows(8)  # two steps of a pass
+    trainer = engine.Trainer(tiny.new_line(), args, train_dataset=rows, eval_dataset=rows)
+    trainer.train()
+    assert [entry["step"] for entry in trainer.state.log_history if "eval_loss" in entry] == evaluated
 
 
 class Stream(IterableDataset):

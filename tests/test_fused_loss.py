@@ -14,7 +14,7 @@ from torch.nn import functional
 from tests import tiny
 from trainwright import Trainer, TrainerCallback, TrainingArguments
 from trainwright.objectives import linear_loss
-from trainwright.objectives.linear_loss import CHUNK, linear_cross_entropy
+from trainwright.objectives.linear_loss import CHUNK, linear_cross_entropy, linear_log_probs
 
 
 def plain(hidden, weight, targets, bias, scale, cap):
@@ -40,6 +40,52 @@ def test_value_and_gradients(monkeypatch, rows, bias, scale, cap):
         found.append([loss.detach(), hidden.grad, weight.grad, *([shift.grad] if bias else [])])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kept", [0, 2**24], ids=["computed again", "kept"])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("scale", "cap"), [(1.0, None), (0.25, None), (1.0, 3.0), (2.0, 3.0)])
+def test_log_probabilities_of_rows_that_weigh_apart(monkeypatch, kept, bias, scale, cap):
+    monkeypatch.setattr(linear_loss, "_KEPT", kept)
+    monkeypatch.setattr(linear_loss, "_ELEMENTS", 0)  # the smallest chunks
+    generator = torch.Generator().manual_seed(0)
+    rows = 2 * CHUNK + 3
+    parts = [torch.randn(*shape, dtype=torch.float64, generator=generator) for shape in ((rows, 8), (50, 8), (50,))]
+    targets = torch.randint(0, 50, (rows,), generator=generator)
+    factors = torch.randn(rows, dtype=torch.float64, generator=generator)
+
+    def reference(hidden, weight, targets, bias, scale, cap):
+        logits = functional.linear(hidden, weight, bias) * scale
+        logits = logits if cap is None else cap * torch.tanh(logits / cap)
+        return logits.log_softmax(-1).gather(1, targets[:, None]).squeeze(1)
+
+    found = []
+    for function in (reference, linear_log_probs):
+        hidden, weight, shift = (part.clone().requires_grad_() for part in parts)
+        values = function(hidden, weight, targets, shift if bias else None, scale, cap)
+        (factors * values).sum().backward()
+        found.append([values.detach(), hidden.grad, weight.grad, *([shift.grad] if bias else [])])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("function", [linear_cross_entropy, linear_log_probs])
+def test_gradients_in_mixed_precision(monkeypatch, function):
+    """Chunk by chunk into a float32 gradient, from bfloat16 products; against float64 from the same rounded numbers."""
+    monkeypatch.setattr(linear_loss, "_ELEMENTS", 0)
+    generator = torch.Generator().manual_seed(0)
+    rows = 2 * CHUNK + 3
+    parts = [torch.randn(*shape, generator=generator).bfloat16() for shape in ((rows, 8), (50, 8), (50,))]
+    targets = torch.randint(0, 50, (rows,), generator=generator)
+    hidden, weight, bias = (part.float().requires_grad_() for part in parts)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        function(hidden, weight, targets, bias).sum().backward()
+    exact = [part.double().requires_grad_() for part in parts]
+    sign = 1 if function is linear_cross_entropy else -1
+    (sign * plain(exact[0], exact[1], targets, exact[2], 1.0, None)).backward()
+    for one, other in zip((hidden, weight, bias), exact, strict=True):
+        assert one.grad.dtype == torch.float32
+        assert (one.grad - other.grad).norm() < 1e-2 * other.grad.norm()  # 8 bits of mantissa
 
 
 def test_frozen_parts_get_no_gradient_and_autocast_is_followed():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader
 
 from trainwright.data.loader import PlannedBatches
 from trainwright.data.plan import Batching, Order, Plan
@@ -59,6 +59,21 @@ def test_drop_last():
     plan = Plan(Order(23), Batching(4, 2, 1, drop_last=True))
     assert [len(step) for step in rows(plan)] == [8, 8, 4]
     assert plan.micro_batches_per_epoch == 5
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+@pytest.mark.parametrize("count", [23, 24, 25, 32])
+def test_what_is_dropped_leaves_all_ranks_as_many_rows(count, ranks):
+    from accelerate.data_loader import BatchSamplerShard
+
+    plan = Plan(Order(count), Batching(4, 1, ranks, drop_last=True))
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(42)).tolist()
+    whole = BatchSampler(order, 4, drop_last=True)
+    for rank in range(ranks):
+        expected = list(BatchSamplerShard(whole, ranks, rank))
+        steps = [plan.step(0, position) for position in range(0, plan.epoch_rows, 4 * ranks)]
+        assert [micro[rank].tolist() for step in steps for micro in step] == expected
+        assert plan.micro_batches_per_epoch == plan.steps_left(0) == len(expected)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

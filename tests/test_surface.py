@@ -95,10 +95,8 @@ def test_methods_take_what_transformers_take(name):
     ours, theirs = getattr(Trainer, name), getattr(transformers.Trainer, name)
     wanted = [p for p in inspect.signature(theirs).parameters.values() if p.name not in ("self", "trainer")]
     given = [p for p in inspect.signature(ours).parameters.values() if p.name not in ("self", "trainer")]
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in given)
     names = [p.name for p in given]
-    missing = [p.name for p in wanted if p.name not in names and p.kind is not p.VAR_KEYWORD]
-    assert not missing or takes_any, missing
+    assert not [p.name for p in wanted if p.name not in names and p.kind is not p.VAR_KEYWORD]
 
 
 def test_constructor_takes_what_transformers_takes_in_the_same_order():
@@ -107,11 +105,33 @@ def test_constructor_takes_what_transformers_takes_in_the_same_order():
     assert ours[: len(theirs)] == theirs
 
 
-def test_attributes(tmp_path):
-    trainer = line(tmp_path)
-    trainer.train()
-    for name in ATTRIBUTES:
-        assert hasattr(trainer, name), name
+def test_attributes_are_what_they_are_in_transformers(tmp_path):
+    rows, found = tiny.line_rows(), {}
+    for library in (transformers, trainwright):
+        model, metrics = tiny.new_line(), lambda prediction: {}
+        args = library.TrainingArguments(
+            str(tmp_path), max_steps=4, use_cpu=True, disable_tqdm=True, save_strategy="no", report_to="none",
+            optim="adamw_torch",
+        )  # fmt: skip
+        trainer = library.Trainer(model, args, None, rows, rows[:8], compute_metrics=metrics)
+        trainer.train()
+        given = {"model": model, "args": args, "train_dataset": rows, "compute_metrics": metrics}
+        assert all(getattr(trainer, name) is value for name, value in given.items())
+        assert trainer.eval_dataset == rows[:8]
+        found[library] = {name: getattr(trainer, name) for name in ATTRIBUTES}
+    theirs, ours = found.values()
+    for name in ("label_names", "is_in_train", "is_model_parallel", "processing_class"):
+        assert ours[name] == theirs[name], name
+    for name in ("model_wrapped", "optimizer", "lr_scheduler"):
+        assert type(ours[name]) is type(theirs[name].optimizer if name == "optimizer" else theirs[name]), name
+    for name, value in vars(theirs["control"]).items():
+        assert getattr(ours["control"], name) == value, name
+    assert (ours["state"].global_step, ours["state"].epoch) == (4, theirs["state"].epoch)
+    assert [p.shape for group in ours["optimizer"].param_groups for p in group["params"]] == [
+        p.shape for group in theirs["optimizer"].param_groups for p in group["params"]
+    ]
+    batch = ours["data_collator"](rows[:2])
+    assert all(torch.equal(batch[name], value) for name, value in theirs["data_collator"](rows[:2]).items())
 
 
 OF_DEEPER_CODE = {  # of transformers' own loop: an override of it would have to know the rest of that loop
@@ -362,6 +382,55 @@ def test_weight_decay_groups_are_transformers(tmp_path):
     assert sizes[0] == sizes[1]
 
 
+@pytest.mark.parametrize(
+    ("given", "optimizer", "settings"),
+    [
+        ("momentum=0.9,nesterov=True", torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
+        ("momentum=0.5,dampening=0.2", torch.optim.SGD, {"momentum": 0.5, "dampening": 0.2}),
+        ("", torch.optim.SGD, {}),
+    ],
+)
+def test_settings_of_the_optimizer_are_torchs(tmp_path, given, optimizer, settings):
+    rates, more = {"learning_rate": 0.05, "lr_scheduler_type": "constant"}, {"optim_args": given} if given else {}
+    ours = line(tmp_path, optim="sgd", **more, **rates)
+    model = tiny.new_line()
+    theirs = optimizer(model.parameters(), lr=0.05, **settings)
+    own = Trainer(model, arguments(tmp_path, **rates), train_dataset=tiny.line_rows(), optimizers=(theirs, None))
+    ours.train()
+    own.train()
+    torch.testing.assert_close(ours.model.layer.weight, model.layer.weight, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("cosine_with_restarts", {"num_cycles": 3}),
+        ("polynomial", {"power": 2.0, "lr_end": 1e-6}),
+        ("cosine", {"num_cycles": 1.5}),
+        ("inverse_sqrt", {"timescale": 7}),
+        ("cosine_with_min_lr", {"min_lr_rate": 0.2}),
+        ("warmup_stable_decay", {"num_decay_steps": 4, "min_lr_ratio": 0.1}),
+    ],
+)
+def test_settings_of_a_schedule_are_those_of_transformers(tmp_path, name, settings):
+    trainer = line(
+        tmp_path, max_steps=12, warmup_steps=3, learning_rate=1e-2, lr_scheduler_type=name, lr_scheduler_kwargs=settings
+    )
+    trainer.train()
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1e-2)
+    theirs = transformers.get_scheduler(
+        name, optimizer, num_warmup_steps=3, num_training_steps=12, scheduler_specific_kwargs=settings
+    )
+    rates = []
+    for _ in range(12):
+        rates.append(theirs.get_last_lr()[0])
+        optimizer.step()
+        theirs.step()
+    found = [entry["learning_rate"] for entry in trainer.state.log_history if "learning_rate" in entry]
+    assert found == pytest.approx(rates, rel=1e-9)
+    assert rates != pytest.approx([1e-2 * min(step / 3, 1, (12 - step) / 9) for step in range(12)])  # of plain linear
+
+
 @pytest.mark.parametrize("name", ["linear", "cosine", "constant", "constant_with_warmup"])
 def test_our_schedules_are_transformers(name):
     from trainwright.optim.schedules import build_scheduler
@@ -466,6 +535,38 @@ def test_neftune_adds_noise_in_training_only(tmp_path):
     assert noisy[1][0] == noisy[1][1]
 
 
+def test_the_noise_of_neftune_is_that_of_the_paper(tmp_path):
+    """Uniform up to alpha / sqrt(tokens of a row × width), arXiv:2310.05914, algorithm 1."""
+    noise = {True: [], False: []}
+
+    class Watching(Trainer):
+        def create_optimizer(self):
+            def look(layer, given, named):
+                plain = nn.functional.embedding(self.ids, self.model.get_input_embeddings().weight)
+                noise[layer.training].append((named.get("hidden_states", *given) - plain).detach())
+
+            self.model.model.layers[0].register_forward_pre_hook(look, with_kwargs=True)
+            return super().create_optimizer()
+
+        def _prepare_inputs(self, inputs):
+            self.ids = inputs["input_ids"]
+            return super()._prepare_inputs(inputs)
+
+    args = arguments(tmp_path, max_steps=2, neftune_noise_alpha=5.0, eval_strategy="steps", eval_steps=1)
+    rows = tiny.tokens(16)
+    trainer = Watching(tiny.llama(), args, train_dataset=rows, eval_dataset=rows[:4])
+    trainer.train()
+    bound = 5.0 / (rows[0]["input_ids"].numel() * trainer.model.config.hidden_size) ** 0.5
+    drawn = torch.stack(noise[True])
+    assert drawn.abs().max() <= bound + 1e-6  # float32
+    assert drawn.std().item() == pytest.approx(bound / 3**0.5, rel=0.03)  # of 6144 numbers
+    assert abs(drawn.mean().item()) < 0.05 * bound
+    assert not torch.equal(drawn[0], drawn[1])
+    assert all(one.abs().max() == 0 for one in noise[False])
+    assert len(noise[False]) > 0
+    assert not trainer.model.get_input_embeddings()._forward_hooks  # none is left in the user's model
+
+
 def test_peft_models_train_and_save_adapters(tmp_path):
     from peft import LoraConfig, get_peft_model
 
@@ -492,9 +593,12 @@ def test_model_init_starts_every_run_anew(tmp_path):
 
 
 def test_torch_compile(tmp_path):
-    trainer = line(tmp_path, torch_compile_backend="eager")
+    trainer, plain = line(tmp_path, torch_compile_backend="eager"), line(tmp_path)
     assert trainer.args.torch_compile
     trainer.train()
+    plain.train()
+    assert torch.equal(trainer.model.layer.weight, plain.model.layer.weight)
+    assert not torch.equal(plain.model.layer.weight, tiny.new_line().layer.weight)
     assert trainer.model_wrapped is not trainer.model
     assert isinstance(trainer.model, tiny.Line)
 

@@ -85,9 +85,20 @@ def test_what_is_written_is_what_transformers_generates(tmp_path, monkeypatch):
 
 def test_a_checker_decides_by_algebra(tmp_path, monkeypatch):
     trainer = built(tmp_path, monkeypatch)
-    metrics, rows = written(trainer, checker=lambda problem, reference, answer: answer.startswith(reference[0]))
-    assert metrics["eval_generation_algebra_rate"] >= metrics["eval_generation_success_rate"]
-    assert all(row["algebraically_correct"] >= row["correct"] for row in rows)
+
+    def is_even(problem, reference, answer):
+        assert answer != reference  # what is the same needs no algebra
+        return int(reference.split()[0]) % 2 == 0
+
+    metrics, rows = written(trainer, checker=is_even)
+    wrong = [row for row in rows if not row["correct"] and row.get("finished", True)]
+    verdicts = [row["algebraically_correct"] for row in wrong]
+    assert verdicts == [is_even(row["input"], row["reference"], row["generated"]) for row in wrong]
+    assert set(verdicts) == {True, False}
+    assert all(row["algebraically_correct"] is row["correct"] for row in rows if row not in wrong)
+    right = sum(row["correct"] for row in rows) + sum(verdicts)
+    assert metrics["eval_generation_algebra_rate"] == right / len(rows)
+    assert metrics["eval_generation_success_rate"] < right / len(rows) < 1
     none, _ = written(trainer, verify="none", checker=lambda problem, reference, answer: True)
     assert "eval_generation_algebra_rate" not in none  # nothing was written that it could decide about
 
@@ -197,6 +208,14 @@ def test_every_length_is_in_a_group():
     assert found["eval_generation_success_rate_above_128_tokens"] == 1 / 3
     assert len([name for name in found if "_tokens" in name]) == 4
     assert "written    ... (no end within generation_max_length)" in describe([{**rows[-1], "finished": False}])
+
+
+def test_a_length_at_the_border_of_a_group_belongs_to_the_lower_one():
+    lengths = {4: 1, 5: 0, 8: 0, 9: 1, 16: 1, 17: 0, 128: 1, 129: 0}  # and whether their rows are right
+    rows = [{"length": n, "correct": bool(right)} for n, right in lengths.items()]
+    found = {name.removeprefix("eval_generation_success_rate_").removesuffix("_tokens"): share
+             for name, share in _metrics(rows, "eval", 7).items() if "_tokens" in name}  # fmt: skip
+    assert found == {"to_4": 1, "to_8": 0, "to_16": 1, "to_32": 0, "to_128": 1, "above_128": 0}
 
 
 def test_a_failure_raises_at_first_and_is_logged_later(tmp_path, monkeypatch, caplog):

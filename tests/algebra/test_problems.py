@@ -245,9 +245,13 @@ def test_the_checker_has_to_be_able_to_read_the_test_data(tmp_path):
 
 
 def test_a_generator_that_cannot_is_told():
+    of_test = next(text for text in map(str, range(1000)) if belongs_to_test(text))
+    of_training = next(text for text in map(str, range(1000)) if not belongs_to_test(text))
     with pytest.raises(DataError, match="In 1000 tries the generator made no problem for the test data"):
-        draw(lambda seed: ("a", "b"), 0, not belongs_to_test("a"), 0)
-        draw(lambda seed: ("a", "b"), 0, True, 0)
+        draw(lambda seed: (of_training, "b"), 0, True, 0)
+    with pytest.raises(DataError, match="In 1000 tries the generator made no problem for the training data"):
+        draw(lambda seed: (of_test, "b"), 0, False, 0)
+    assert draw(lambda seed: (of_test, "b"), 0, True, 0) == (of_test, "b")
     assert len(list(pairs(lambda seed: (str(seed), "1"), 5, 0, False, processes=1))) == 5
     with pytest.raises(ConfigError, match="There is no task 'derivativ'. Did you mean 'derivative'?"):
         task_named("derivativ")

@@ -130,13 +130,20 @@ def test_windows():
 
 def test_images_are_moved_together_and_numbers_are_not():
     rows = [Windows(point.episodes(1, camera=True), history=2)[1] for _ in range(6)]
+    for row in rows:
+        row["observation"]["camera"] = row["observation"]["camera"][:1].expand(2, -1, -1, -1)  # nothing has moved
     torch.manual_seed(0)
     batch = Together(shift=2)(rows)
     assert torch.equal(batch["observation"]["state"][0], rows[0]["observation"]["state"])
     images = batch["observation"]["camera"]
     assert images.dtype == torch.uint8
     assert images.shape == (6, 2, 12, 12, 3)
+    assert torch.equal(images[:, 0], images[:, 1])
     assert len({tuple(one.flatten().tolist()) for one in images}) > 1
+    still = rows[0]["observation"]["camera"][0]
+    wide = torch.nn.functional.pad(still.permute(2, 0, 1)[None].float(), [2] * 4, mode="replicate")[0].byte()
+    crops = [wide[:, y : y + 12, x : x + 12].permute(1, 2, 0) for y in range(5) for x in range(5)]
+    assert all(any(torch.equal(one[0], crop) for crop in crops) for one in images)
 
 
 KINDS = {

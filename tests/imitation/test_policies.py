@@ -18,12 +18,13 @@ from trainwright.checkpoint import folder
 from trainwright.cli.main import main
 from trainwright.tasks.imitation.actor import Actor
 from trainwright.tasks.imitation.diffusion import cosine_schedule
-from trainwright.tasks.imitation.episodes import write_npz
+from trainwright.tasks.imitation.episodes import Episode, write_npz
 from trainwright.tasks.imitation.loading import load_policy
 from trainwright.tasks.imitation.policies import MlpConfig, MlpPolicy
 from trainwright.tasks.imitation.rollout import Rollouts, summary
-from trainwright.tasks.imitation.run import build, parts
+from trainwright.tasks.imitation.run import build, new_policy, parts
 from trainwright.tasks.imitation.success import success_of
+from trainwright.tasks.imitation.windows import Together, Windows
 
 ROOT = Path(__file__).parents[2]
 KINDS = {
@@ -64,6 +65,30 @@ def test_micro_batches_of_any_size_give_a_policy_the_same_loss(tmp_path, name, m
     whole = torch.tensor(first_step(8))
     for micro in (1, 2):
         torch.testing.assert_close(torch.tensor(first_step(micro)), whole, rtol=1e-4, atol=1e-5)  # float32
+
+
+def test_nothing_is_learned_from_what_stands_after_an_episode():
+    """Whatever the padded actions are, the style that is read, the loss and its gradient are the same."""
+    random = np.random.default_rng(0)
+    state, actions = (random.standard_normal((9, 2)).astype(np.float32) for _ in range(2))
+    made = [Episode({"state": state}, actions)]
+    policy = new_policy(KINDS["act"] | {"seed": 0}, made, False, {"history": 1, "chunk": 6}).train()
+    rows = Together()([Windows(made, 1, 6)[6], Windows(made, 1, 6)[0]])
+    assert rows["action_is_pad"].tolist() == [[False] * 3 + [True] * 3, [False] * 6]
+    found = []
+    for other in (0.0, 100.0):
+        action = torch.where(rows["action_is_pad"][..., None], other, rows["action"])
+        seen = policy.seen(policy.features(rows["observation"]))
+        style = torch.cat(policy.read_style(seen, action, rows["action_is_pad"]))
+        torch.manual_seed(0)
+        outputs = policy(rows["observation"], action, rows["action_is_pad"])
+        policy.zero_grad()
+        outputs["loss"].backward()
+        found.append([style, outputs["loss"], *(p.grad for p in policy.parameters() if p.grad is not None)])
+    for one, another in zip(*found, strict=True):
+        torch.testing.assert_close(one, another, rtol=1e-5, atol=1e-6)  # float32
+    whole = torch.zeros_like(rows["action_is_pad"])
+    assert not torch.allclose(torch.cat(policy.read_style(seen, action, whole)), found[1][0], atol=1e-3)
 
 
 @pytest.mark.slow

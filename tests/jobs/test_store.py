@@ -87,6 +87,17 @@ def test_how_a_job_ends(store, error, status, message):
         assert "raise error" in found["traceback"]
 
 
+def test_a_job_that_was_asked_to_stop_is_stopped_whatever_signal_comes_before_it_hears_of_it(store):
+    with pytest.raises(SystemExit), tracked("a script") as job:
+        job._over.set()  # its next heartbeat, which would tell it, never comes
+        job._keeper.join(300)
+        job._over.clear()
+        assert store.ask_to_stop(job.id) == "RUNNING"
+        raise SystemExit(143)
+    health.sweep(store)
+    assert store.find(job.id)["status"] == "STOPPED"
+
+
 @pytest.mark.slow
 def test_eight_writers_lose_no_row(store, home):
     count = 10_000
@@ -192,12 +203,19 @@ def test_a_torn_last_line_waits_and_a_broken_one_is_told_apart(tmp_path):
 
 def test_the_caller_only_appends(tmp_path):
     journal = Journal(tmp_path / "job.jsonl")
-    for number in range(100):
-        journal.add("event", kind="number", text=str(number))
-    assert not (tmp_path / "job.jsonl").exists() or len(read_journal(tmp_path / "job.jsonl").records) <= 100
+    with journal._writing:  # nobody can write; a caller that did, or waited for who does, would stay here for ever
+        for number in range(100):
+            journal.add("event", kind="number", text=str(number))
+            journal.replace("progress", progress=number)
+        assert not (tmp_path / "job.jsonl").exists()
+    end = time.monotonic() + 300
+    while not (tmp_path / "job.jsonl").exists():  # its own thread writes, before anybody asks for it
+        assert time.monotonic() < end
+        time.sleep(0.01)
     journal.close()
-    texts = [record["text"] for record in read_journal(tmp_path / "job.jsonl").records]
-    assert texts == [str(number) for number in range(100)]
+    records = read_journal(tmp_path / "job.jsonl").records
+    assert [record["text"] for record in records if record["k"] == "event"] == [str(number) for number in range(100)]
+    assert [record["progress"] for record in records if record["k"] == "progress"] == [99]  # the newest word alone
 
 
 @pytest.mark.slow

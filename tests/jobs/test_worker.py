@@ -102,6 +102,32 @@ def test_submit_run_and_look(home, tmp_path, worker, capsys):
     assert main(["jobs", "show", plain]) == 2
 
 
+def test_a_job_has_the_grace_that_it_is_stopped_with(home):
+    """Of two jobs that do not listen, the one whose own grace is over gets SIGTERM; the worker's is an hour."""
+    store, children = Store(), []
+    own = Worker(store, slots=2, grace=3600.0)
+    try:
+        for words in (("--grace", "0"), ()):
+            job = places.new_id()
+            store.submit(job, name="a job", experiment="default", command=["python", "x.py"], params={})
+            assert store.claim(job, own.name, processes.hostname(), 2) == []
+            child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+            children.append(child)
+            facts = {"pid_created": processes.created(child.pid), "boot": processes.boot()}
+            store.update(job, pid=child.pid, **facts)
+            assert main(["jobs", "stop", job, *words]) == 0
+        for job in store.jobs(["RUNNING"]) * 2:  # a worker hears of the wish at the first look, and counts from there
+            own._hurry(job)
+        assert children[0].wait(300) == -signal.SIGTERM
+        assert len(own.termed) == 1
+        assert children[1].poll() is None
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+        store.close()
+
+
 @pytest.mark.slow
 def test_a_yaml_file_as_a_job_and_its_mistakes(home, tmp_path, worker):
     from tests.language import tiny_language

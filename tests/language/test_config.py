@@ -17,7 +17,7 @@ import yaml
 from tests.language import tiny_language as tiny
 from trainwright import ConfigError, TrainingArguments
 from trainwright.cli.main import main
-from trainwright.config import TrainerType, TrainingConfig, TrainingParams
+from trainwright.config import PeftParams, TrainerType, TrainingConfig, TrainingParams
 from trainwright.config.json_schema import schema
 from trainwright.config.options import DPOOptions, SFTOptions
 from trainwright.config.reading import as_yaml, check, load, load_checked
@@ -237,6 +237,49 @@ def test_overrides_in_both_habits(place):
         load(place / "run.yaml", ["--training.seed"])
     with pytest.raises(ConfigError, match="the list has 1 items"):
         load(place / "run.yaml", ["data.train.datasets.4.split=x"])
+
+
+def test_overrides_of_items(place):
+    (place / "run.yaml").write_text(GOOD + "peft:\n  lora_target_modules: [q_proj, v_proj]\n")
+
+    def modules(*overrides):
+        return load_checked(place / "run.yaml", overrides).config.peft.lora_target_modules
+
+    assert modules("peft.lora_target_modules[0]=k_proj") == ["k_proj", "v_proj"]
+    assert modules("peft.lora_target_modules.1=k_proj") == ["q_proj", "k_proj"]
+    assert modules("peft.lora_target_modules[2]=k_proj") == ["q_proj", "v_proj", "k_proj"]
+    assert modules("peft.lora_target_modules=[o_proj]", "peft.lora_target_modules[0]=k_proj") == ["k_proj"]
+
+
+def test_settings_of_adapters_are_those_of_peft():
+    pytest.importorskip("peft", reason="peft is in the extra `llm`")
+    from trainwright.models.adapters import add_adapters, lora_config
+
+    given = {
+        "lora_r": 3, "lora_alpha": 5, "lora_dropout": 0.25, "lora_target_modules": ["q_proj", "o_proj"],
+        "lora_exclude_modules": ["layers.0.self_attn.o_proj"], "lora_modules_to_save": ["lm_head"],
+        "lora_bias": "lora_only", "lora_init_weights": "gaussian", "lora_task_type": "TaskType.SEQ_CLS",
+        "lora_target_parameters": ["mlp.gate_proj.weight"],
+    }  # fmt: skip
+    assert given.keys() == {one.name for one in fields(PeftParams) if one.name.startswith("lora_")}
+    assert all(value != getattr(PeftParams(), name) for name, value in given.items())
+    kept = lora_config(PeftParams(**given)).to_dict()
+    theirs = {"lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout", "lora_init_weights": "init_lora_weights"}
+    for name, value in given.items():
+        found = kept[theirs.get(name, name.removeprefix("lora_"))]
+        found = sorted(found) if isinstance(found, set) else found
+        wanted = sorted(value) if isinstance(value, list) else value
+        assert found == (wanted if name != "lora_task_type" else "SEQ_CLS"), name
+    del given["lora_target_parameters"]  # beside it peft takes no dropout
+    model = add_adapters(tiny.new_model(), PeftParams(**given | {"lora_task_type": "CAUSAL_LM"}), None, False)
+    sizes = {name: tuple(p.shape) for name, p in model.named_parameters() if "lora_A" in name}
+    assert {name.partition("layers.")[2] for name in sizes} == {
+        "0.self_attn.q_proj.lora_A.default.weight",
+        "1.self_attn.q_proj.lora_A.default.weight",
+        "1.self_attn.o_proj.lora_A.default.weight",
+    }
+    assert set(sizes.values()) == {(3, 32)}
+    assert {part.p for name, part in model.named_modules() if name.endswith("lora_dropout.default")} == {0.25}
 
 
 @pytest.mark.slow

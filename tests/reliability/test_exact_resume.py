@@ -125,6 +125,33 @@ def test_augmentation_is_the_same_with_and_without_workers(runs):
     assert alone["weights"] == with_workers["weights"]
 
 
+@pytest.mark.parametrize("ready", [False, True], ids=["dataset", "ready loader"])
+def test_every_pass_draws_other_noise(tmp_path, ready):
+    """From each of the three global streams; and what a dataset makes of the pass that it is told reaches the model."""
+    seen = {}
+
+    class Watching(cases.Trainer):
+        def training_step(self, model, inputs, num_items_in_batch=None):
+            for label, x in zip(inputs["labels"].tolist(), inputs["x"], strict=True):
+                seen.setdefault(label, []).append(x)
+            return super().training_step(model, inputs, num_items_in_batch)
+
+    plain = {row["labels"].item(): row["x"] for row in cases.rows()}
+    for kind, drawn in ((cases.Augmented, True), (cases.Told, False)):
+        seen.clear()
+        data = cases.DataLoader(kind(), batch_size=8, shuffle=True) if ready else kind()
+        given = {"train_loader" if ready else "train_dataset": data}
+        args = cases.TrainingArguments(str(tmp_path), num_train_epochs=3, save_strategy="no", use_cpu=True,
+                                       disable_tqdm=True)  # fmt: skip
+        Watching(cases.Net(), args, **given).train()
+        assert seen.keys() == plain.keys()
+        for label, passes in seen.items():
+            noise = [round((x - plain[label]).mean().item(), 4) for x in passes]
+            assert noise == [0, 1, 2] if not drawn else len(set(noise)) == 3, (label, noise)
+        all_noise = {round((x - plain[label]).mean().item(), 4) for label, passes in seen.items() for x in passes}
+        assert not drawn or len(all_noise) > 3 * cases.ROWS * 0.9  # other noise in every batch, but by chance
+
+
 def test_a_terminal_shows_how_far_the_rows_are_counted(monkeypatch, capsys):
     from trainwright import bars
 

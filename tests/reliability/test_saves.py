@@ -331,6 +331,33 @@ def test_a_folder_without_fsync_is_tolerated_and_one_that_fails_is_not(tmp_path,
     assert [folder.step_of(path) for path in folder.checkpoints(tmp_path)] == saved
 
 
+def test_every_file_is_on_the_disk_before_the_checkpoint_has_its_name(tmp_path, monkeypatch):
+    """The order that a power failure demands: files, manifest, their folder; then the name, and the folder of that."""
+    done, real_fsync, real_rename = [], os.fsync, Path.rename
+
+    def fsync(descriptor):
+        done.append(("fsync", os.readlink(f"/proc/self/fd/{descriptor}")))
+        return real_fsync(descriptor)
+
+    def rename(self, target):
+        done.append(("rename", str(self)))
+        return real_rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "rename", rename)
+    made(tmp_path, save_strategy="steps", save_steps=12).train()
+    (temporary,) = [path for what, path in done if what == "rename" and ".checkpoint-checkpoint-12" in path]
+    place = done.index(("rename", temporary))
+    before = [path for what, path in done[:place] if what == "fsync"]
+    files = {f"{temporary}/{path}" for path in folder.files_in(tmp_path / "checkpoint-12")}
+    manifest = f"{temporary}/{folder.MANIFEST}"
+    assert len(files) > 5
+    assert files <= set(before)
+    assert before[-1] == temporary
+    assert before.index(manifest) > max(before.index(path) for path in files - {manifest})
+    assert ("fsync", str(tmp_path)) in done[place:]
+
+
 def _renames(monkeypatch, name, number):
     """Let the renaming of a folder fail."""
     real = Path.rename
