@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, models
 from torch import nn
 
 import trainwright
-from tests import tiny
+from tests import installed, tiny
 from trainwright import CheckpointError, Trainer, TrainingArguments
 
 ROWS = [{name: row[name] for name in ("input_ids", "labels")} for row in tiny.tokens(16)]
@@ -157,6 +157,7 @@ def test_a_model_may_be_compiled_after_the_trainer_was_made(tmp_path):
     assert load_file(tmp_path / "checkpoint-4" / "model.safetensors").keys() == tiny.new_line().state_dict().keys()
 
 
+@installed.true_mean
 @pytest.mark.slow
 def test_a_checkpoint_of_a_compiled_model_by_transformers_goes_on(tmp_path):
     args = arguments(tmp_path, transformers, remove_unused_columns=False)

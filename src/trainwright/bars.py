@@ -23,8 +23,8 @@ def want(wanted: bool) -> None:
 
 
 def shown() -> bool:
-    """Whether bars are wanted, and there is a terminal."""
-    return _wanted and sys.stderr.isatty()
+    """Whether bars are wanted, and there is a terminal: open ones stand before it."""
+    return _wanted and (_open is not None or sys.stderr.isatty())
 
 
 @contextmanager

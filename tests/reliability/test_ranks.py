@@ -90,7 +90,7 @@ def test_a_job_of_two_ranks_that_is_asked_to_stop(tmp_path, monkeypatch):
 def test_the_time_is_up_for_two_ranks_at_the_same_step(tmp_path):
     _, said = torchrun("time", tmp_path, fails=True)
     saved, _ = check.newest_valid(tmp_path)
-    assert f"Interrupted since max_train_time=8 is over, at step {folder.step_of(saved)} of 1000000" in said
+    assert f"Interrupted since max_train_time=15 is over, at step {folder.step_of(saved)} of 1000000" in said
     assert "exitcode  : 142" in said
 
 

@@ -19,7 +19,11 @@ def notebook_callback() -> Any:
 
     class NotebookCallback(NotebookProgressCallback):
         def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
-            super().on_evaluate(args, state, control, metrics=dict(metrics or {}), **kwargs)
+            try:
+                super().on_evaluate(args, state, control, metrics=dict(metrics or {}), **kwargs)
+            except RuntimeError:
+                if self.training_tracker is not None:
+                    raise  # an older transformers only misses the training, and shows nothing of an evaluation alone
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
             if self.training_tracker is not None:  # an evaluation without training logs too
