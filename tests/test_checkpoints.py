@@ -178,6 +178,27 @@ def test_rotation_keeps_the_newest_and_the_best(tmp_path):
     assert [path.name for path in folder.checkpoints(tmp_path)] == ["checkpoint-1", "checkpoint-4"]
 
 
+@pytest.mark.parametrize(
+    ("keep", "best", "coming", "gone"),
+    [
+        (None, None, 0, []),
+        (5, None, 0, []),
+        (5, None, 1, [1]),
+        (3, None, 0, [1, 2]),
+        (3, 1, 0, [2, 3]),
+        (3, 2, 1, [1, 3, 4]),
+        (2, 5, 0, [1, 2, 3]),
+        (1, 3, 0, [1, 2, 4]),
+        (1, None, 1, [1, 2, 3, 4]),  # the newest stays until the one that comes is whole
+    ],
+)
+def test_rotation_deletes_the_oldest_beyond_the_limit(tmp_path, keep, best, coming, gone):
+    for step in (1, 2, 3, 4, 5):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    chosen = None if best is None else str(tmp_path / f"checkpoint-{best}")
+    assert [folder.step_of(path) for path in folder.surplus(tmp_path, "this run", keep, chosen, coming)] == gone
+
+
 @pytest.mark.slow
 def test_ours_resumes_a_run_of_transformers_and_the_reverse(tmp_path):
     data = tiny.tokens(30, ragged=True)
