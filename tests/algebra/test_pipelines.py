@@ -211,7 +211,9 @@ def test_the_demo_and_the_file_to_start_from(place, capsys):
     assert main(["demo", "algebra", *few]) == 0
     assert "This run is complete: 3 steps, in runs/demo-algebra/." in capsys.readouterr().out
     assert main(["init", "algebra", "mine.yaml"]) == 0
-    assert main(["algebra", "train", "mine.yaml", "train.save_dir=runs/mine", "train.max_steps=2"]) == 0
+    assert main(["algebra", "train", "mine.yaml", "train.save_dir=runs/mine"]) == 2  # of 100,000 problems
+    assert "holds other problems: num_train_samples 200, not 100000" in capsys.readouterr().err
+    assert main(["algebra", "train", "mine.yaml", "train.save_dir=runs/mine", "train.max_steps=2", *few[1:3]]) == 0
 
 
 @pytest.mark.slow

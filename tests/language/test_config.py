@@ -20,8 +20,9 @@ from trainwright.cli.main import main
 from trainwright.config import PeftParams, TrainerType, TrainingConfig, TrainingParams
 from trainwright.config.json_schema import schema
 from trainwright.config.options import DPOOptions, SFTOptions
-from trainwright.config.reading import as_yaml, check, load, load_checked
+from trainwright.config.reading import check, load, load_checked
 from trainwright.config.translate import argument_values, arguments_of
+from trainwright.config.writing import as_yaml
 
 RECIPES = sorted((Path(__file__).parent / "recipes").glob("*.yaml"))
 GOOD = """\
@@ -184,8 +185,8 @@ UNREAD = {
     "model_init_kwargs: {dtype: float32}": "model_init_kwargs are not read",
     "router_aux_loss_coef: 0.1": "router_aux_loss_coef is not supported",
     "dataset_kwargs: {add_special_tokens: false}": "dataset_kwargs are not read",
-    "loss_type: dft": "loss_type 'dft' is not supported",
-    "truncation_mode: keep_end": "truncation_mode 'keep_end' is not supported",
+    "loss_type: dft": "training.trainer_kwargs.loss_type: nll is the only loss",
+    "truncation_mode: keep_end": "training.trainer_kwargs.truncation_mode: rows are cut at their end",
     "activation_offloading: true": "activation_offloading is not supported",
 }
 

@@ -297,15 +297,18 @@ def test_a_tokenizer_that_is_not_the_models_is_refused(place, tmp_path):
         build_trainer(grown(place, tmp_path, {"tokenizer_name": str(tmp_path / "larger")}))
 
 
-def test_keys_of_a_file_are_what_the_trainer_gets(place, caplog):
+def test_keys_of_a_file_are_what_the_trainer_gets(place, capsys):
     content = write(place, include_num_input_tokens_seen="no", log_level="error")
     trainer = build_trainer(load_checked(tiny.write_yaml(tiny.Path("mine.yaml"), content)).config)
     assert (trainer.args.include_num_input_tokens_seen, trainer.args.log_level) == ("no", "error")
-    assert "remove_unused_columns" not in caplog.text
+    assert "remove_unused_columns" not in capsys.readouterr().err
     content = write(place, remove_unused_columns=True)
     trainer = build_trainer(load_checked(tiny.write_yaml(tiny.Path("mine.yaml"), content)).config)
     assert trainer.args.include_num_input_tokens_seen == "non_padding"
-    assert caplog.text.count("remove_unused_columns has no effect here") == 1
+    said = capsys.readouterr().err
+    assert (
+        said.count("training.remove_unused_columns has no effect: rows of tokens have the columns that are used") == 1
+    )
 
 
 def test_the_reference_is_computed_once_for_a_run(place, caplog):

@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from trainwright.cli.files import parsed
+
 
 def run(argv: Sequence[str]) -> int:
     """Make the problems of a task, or look at what a run's model wrote."""
@@ -25,7 +27,7 @@ def run(argv: Sequence[str]) -> int:
     look = actions.add_parser("eval", help="success by length, tokens taken for others, wrong answers")
     look.add_argument("run", type=Path, help="the run's folder")
     look.add_argument("--plot", action="store_true", help="write success.png into it")
-    args = parser.parse_args(argv)
+    args = parsed(parser, argv)
     return {"generate": _generate, "train": _train, "eval": _eval}[args.action](args)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
 
+from trainwright.cli.files import parsed
 from trainwright.tasks.code import twice
 from trainwright.world import current_world
 
@@ -36,7 +37,7 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as training.learning_rate=0.003")
     given = list(argv)
     name = given.pop(0) if given and given[0] in _TEXTS else "code"
-    args = parser.parse_args(given)
+    args = parsed(parser, given)
     if args.against:
         return _against()
     if name == "code":
@@ -61,7 +62,8 @@ def _finished(folder: Path, name: str) -> bool | None:
 
 def _code(overrides: Sequence[str], kill: bool) -> int:
     from trainwright.cli import as_job, plug
-    from trainwright.config.reading import keep, load_checked
+    from trainwright.config.reading import load_checked
+    from trainwright.config.writing import keep
 
     with as_file(files("trainwright") / "recipes" / "demo.yaml") as recipe:
         config = load_checked(recipe, overrides).config

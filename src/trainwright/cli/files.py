@@ -1,7 +1,8 @@
-"""Which file a command is about."""
+"""Which file a command is about, and what it is told besides."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,3 +38,14 @@ def file_and_overrides(given: Path | None, words: Sequence[str], command: str) -
     if file is None:
         raise ConfigError(f"Give the run's YAML file: trainwright {command} FILE.")
     return file, overrides
+
+
+def parsed(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
+    """Return the arguments of a command; its `overrides` may stand after options too, where argparse takes none."""
+    args, rest = parser.parse_known_args(argv)
+    more = [word for word in rest if "=" in word and not word.startswith("-")]
+    if len(more) < len(rest) or (more and not hasattr(args, "overrides")):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if more:
+        args.overrides = [*args.overrides, *more]
+    return args

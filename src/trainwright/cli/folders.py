@@ -13,8 +13,8 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from trainwright.config.reading import RUN_CONFIG, keep
 from trainwright.config.schema import TrainingConfig
+from trainwright.config.writing import RUN_CONFIG, keep
 from trainwright.errors import ConfigError
 from trainwright.jobs import places
 from trainwright.world import current_world

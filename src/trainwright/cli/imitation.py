@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from trainwright.cli.files import parsed
+
 
 def run(argv: Sequence[str]) -> int:
     """Record demonstrations, train a policy from them, or try one in its environment."""
@@ -28,7 +30,7 @@ def run(argv: Sequence[str]) -> int:
     look.add_argument("--episodes", type=int, help="how many (the run's)")
     look.add_argument("--seed", type=int, help="of the first (the run's)")
     look.add_argument("--film", type=Path, help="write the first episode as a GIF")
-    args = parser.parse_args(argv)
+    args = parsed(parser, argv)
     return {"record": _record, "train": _train, "eval": _eval}[args.action](args)
 
 
@@ -47,12 +49,9 @@ def _record(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from trainwright.tasks.imitation.run import RUN_FILE, read_file
+    from trainwright.tasks.imitation.run import read_file
 
     sections = read_file(args.file, args.overrides)
-    folder = Path((sections.get("train") or {}).get("output_dir", "trainer_output"))
-    if args.resume and (folder / RUN_FILE).is_file():
-        sections = read_file(folder / RUN_FILE, [f"train.output_dir={folder}"])
     again = shlex.join(["trainwright", "imitation", "train", str(args.file), *args.overrides, "--resume"])
     train(sections, args.file.stem, args.resume, again)
     return 0
@@ -70,11 +69,13 @@ def train(sections: dict[str, Any], name: str, resume: bool, goes_on: str) -> An
     from trainwright.cli import as_job
     from trainwright.errors import ConfigError
     from trainwright.jobs import places
-    from trainwright.tasks.imitation.run import RUN_FILE, build
+    from trainwright.tasks.imitation.run import RUN_FILE, build, check_unchanged
 
     resume = resume or places.resumes()
     flat = {f"{part}.{key}": value for part, keys in sections.items() for key, value in keys.items()}
     with as_job.running(name, {key: v for key, v in flat.items() if isinstance(v, str | int | float | bool)}):
+        if resume:
+            check_unchanged(sections)
         trainer = build(sections)
         folder, trainer.goes_on = trainer.run_folder, goes_on
         there = holds_any(folder)

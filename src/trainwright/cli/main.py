@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from trainwright import __version__
-from trainwright.errors import DivergenceError, Interrupted, SaveError, TrainwrightError
+from trainwright.errors import DivergenceError, Interrupted, SaveError, TrainwrightError, did_you_mean
 
 COMMANDS = {
     "demo": "train a small model of Python code in three minutes",
@@ -72,6 +72,10 @@ def _main(argv: Sequence[str] | None) -> int:
     for name, text in COMMANDS.items():
         commands.add_parser(name, help=text, description=text, add_help=False)
     given = list(sys.argv[1:] if argv is None else argv)
+    if given and not given[0].startswith("-") and given[0] not in COMMANDS:
+        parser.error(
+            f"there is no command '{given[0]}'.{did_you_mean(given[0], COMMANDS)} Known: {', '.join(COMMANDS)}."
+        )
     chosen = parser.parse_args(given[:1]).command
     os.environ.setdefault("TQDM_DELAY", "2")  # bars of the libraries: seconds before one is shown
     command = importlib.import_module(f"trainwright.cli.{chosen}")

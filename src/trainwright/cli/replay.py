@@ -22,7 +22,8 @@ def run(argv: Sequence[str]) -> int:
         raise ConfigError(f"--step {args.step} is no step; the first one is 1.")
 
     from trainwright.config.composition import build_trainer
-    from trainwright.config.reading import RUN_CONFIG, load
+    from trainwright.config.reading import load
+    from trainwright.config.writing import RUN_CONFIG
     from trainwright.engine.replay import find_step, replay
 
     config = args.run / RUN_CONFIG

@@ -27,7 +27,8 @@ def run(argv: Sequence[str]) -> int:
         args.resume, overrides = True, [args.resume, *overrides]
 
     from trainwright.cli import as_job, files, folders
-    from trainwright.config.reading import RUN_CONFIG, load_checked
+    from trainwright.config.reading import load_checked
+    from trainwright.config.writing import RUN_CONFIG
     from trainwright.jobs import places
 
     args.config, overrides = files.file_among(args.config, overrides)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any
 
 from trainwright.args.training import ArgumentFields
 from trainwright.config.elsewhere import GkdParams, GoldParams, GrpoParams, ProfilerParams, TelemetryParams
+from trainwright.errors import ConfigError
+
+ARGUMENTS = tuple(f.name for f in fields(ArgumentFields))
 
 
 class TrainerType(Enum):
@@ -45,7 +48,8 @@ class TrainingParams(ArgumentFields):
 
     Attributes:
         trainer_type: who trains; None is decided by the data.
-        trainer_kwargs: settings of one kind of training, see `config/options.py`.
+        trainer_kwargs: settings of one kind of training, see `config/options.py`; names of arguments among them are
+            moved to the fields of these names.
     """
 
     trainer_type: TrainerType | None = None
@@ -109,21 +113,14 @@ class TrainingParams(ArgumentFields):
     def __post_init__(self) -> None:
         if isinstance(self.trainer_type, str):
             self.trainer_type = TrainerType[self.trainer_type.upper()]
-
-
-# Two names of one thing under `training`: both in one file are an error.
-TWINS = (
-    ("optimizer", "optim"),
-    ("warmup_ratio", "warmup_steps"),
-    ("mixed_precision_dtype", "bf16"),
-    ("mixed_precision_dtype", "fp16"),
-    ("compile", "torch_compile"),
-    ("enable_gradient_checkpointing", "gradient_checkpointing"),
-    ("enable_gradient_checkpointing", "activation_checkpointing"),
-    ("empty_device_cache_steps", "torch_empty_cache_steps"),
-    ("save_epoch", "save_strategy"),
-    ("enable_wandb", "report_to"),
-    ("enable_mlflow", "report_to"),
-    ("enable_tensorboard", "report_to"),
-    ("nccl_default_timeout_minutes", "ddp_timeout"),
-)
+        arguments = {name: value for name, value in self.trainer_kwargs.items() if name in ARGUMENTS}
+        if not arguments:
+            return
+        usual = TrainingParams()
+        for name, value in arguments.items():
+            if getattr(self, name) != getattr(usual, name):
+                raise ConfigError(
+                    f"training.{name} and training.trainer_kwargs.{name} are two names of one thing; give only one."
+                )
+            setattr(self, name, value)
+        self.trainer_kwargs = {name: value for name, value in self.trainer_kwargs.items() if name not in arguments}

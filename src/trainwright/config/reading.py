@@ -6,30 +6,27 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from trainwright.args import aliases
 from trainwright.args.training import faults_of
-from trainwright.config import rules
+from trainwright.config import fates, rules
 from trainwright.config.convert import convert
 from trainwright.config.interpolate import interpolate
-from trainwright.config.options import RENAMED, DPOOptions, SFTOptions
-from trainwright.config.params import TWINS, UPSTREAM, TrainerType, TrainingParams
-from trainwright.config.schema import SECTIONS, TrainingConfig
-from trainwright.config.translate import ARGUMENTS, argument_values
-from trainwright.config.tree import Place, Problems, Tree, apply, get, place_of, read_file
+from trainwright.config.options import DPOOptions, SFTOptions
+from trainwright.config.params import ARGUMENTS, TrainerType, TrainingParams
+from trainwright.config.schema import SECTIONS, TrainingConfig, TrainTarget
+from trainwright.config.translate import argument_values
+from trainwright.config.tree import Place, Problems, Tree, apply, get, place_of, put, read_file, tree_of
+from trainwright.config.twins import TWINS, given_elsewhere, modernize
+from trainwright.config.uses import Fate
+from trainwright.config.writing import plain
 from trainwright.errors import did_you_mean
 
-RUN_CONFIG = "run.yaml"
 _DPO_TYPES = (TrainerType.DPO, TrainerType.TRL_DPO)
 _REST = (TrainerType.TRL_KTO, TrainerType.TRL_GRPO, TrainerType.TRL_GKD, TrainerType.TRL_GOLD, TrainerType.VERL_GRPO)
-_SAME_LENGTH = ("model.model_max_length", "training.trainer_kwargs.max_length")
-_SAME_PACKING = ("data.train.pack", "training.trainer_kwargs.packing")
 
 
 @dataclass
@@ -47,7 +44,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Loaded:
         ConfigError: the file cannot be read, or holds keys or types that a run has not; all of them.
     """
     loaded, problems = _read(path, overrides)
-    problems.raise_if_any()
+    problems.settle()
     return loaded
 
 
@@ -59,7 +56,7 @@ def load_checked(path: Path, overrides: Sequence[str] = ()) -> Loaded:
     """
     loaded, problems = _read(path, overrides)
     _check(loaded, problems)
-    problems.raise_if_any()
+    problems.settle()
     return loaded
 
 
@@ -69,9 +66,13 @@ def check(config: TrainingConfig) -> None:
     Raises:
         ConfigError: what cannot work, all of it.
     """
-    problems = Problems()
-    _check(Loaded(config, Tree({}, Place(""))), problems)
-    problems.raise_if_any()
+    tree, problems = Tree({}, Place("")), Problems()
+    for path, value in fates.given(config).items():
+        put(tree, path, tree_of(value))
+    modernize(tree, problems)
+    check_kwargs(tree, config.training, problems)
+    _check(Loaded(config, tree), problems)
+    problems.settle()
 
 
 def _read(path: Path, overrides: Sequence[str]) -> tuple[Loaded, Problems]:
@@ -79,11 +80,9 @@ def _read(path: Path, overrides: Sequence[str]) -> tuple[Loaded, Problems]:
     apply(tree, overrides)
     problems = Problems()
     modernize(tree, problems)
-    interpolate(tree, SECTIONS, _plain(asdict(TrainingConfig())), problems)
+    interpolate(tree, SECTIONS, plain(asdict(TrainingConfig())), problems)
     config = convert(tree, TrainingConfig, "", problems)
     check_kwargs(tree, config.training, problems)
-    for warning in problems.warnings:
-        print(f"Warning: {warning}", file=sys.stderr)
     return Loaded(config, tree), problems
 
 
@@ -94,12 +93,14 @@ def _check(loaded: Loaded, problems: Problems) -> None:
     if not problems.errors and kind not in _REST:
         by_kind = [_option_faults(config, one) for one in ([SFTOptions, DPOOptions] if kind is None else [_kind(kind)])]
         found += by_kind[0] if all(by_kind) else []  # without a trainer_type, the data decides later
+    unused = [one for one in fates.findings(config) if not (one[1].switch and get(tree, one[1].switch))]
+    refused = [(path, line) for path, line in unused if line.fate is Fate.REFUSED]
+    found += [(path, fates.refusal(path, line), line.instead) for path, line in refused]
     for path, message, hint in found:
         problems.add(place_of(tree, path), message, hint, len(path.split(".")[-1]))
-    for one, other in (_SAME_LENGTH, _SAME_PACKING):
-        first, second = (node.value if (node := get(tree, name)) else None for name in (one, other))
-        if first is not None and second is not None and first != second:
-            _twice(problems, tree, one, other)
+    for path, sentence in fates.without_effect(unused):
+        problems.warn(place_of(tree, path), sentence)
+    given_elsewhere(tree, problems)
     for sentence in faults_of(argument_values(config.training)):
         name = (re.match(r"\w+", sentence) or [""])[0]
         given = _given_name(tree, name)
@@ -113,17 +114,17 @@ def _kind(trainer: TrainerType) -> Any:
 
 def _option_faults(config: TrainingConfig, kind: Any) -> list[rules.Fault]:
     chosen = kind(**options_of(config, kind))
-    found = list(rules.dpo_faults(chosen) if kind is DPOOptions else rules.sft_faults(chosen))
-    return found if config.training.trainer_type in UPSTREAM else [*found, *rules.own_faults(chosen)]
+    return list(rules.dpo_faults(chosen) if kind is DPOOptions else rules.sft_faults(chosen))
 
 
-def checked_options(config: TrainingConfig, kind: Any) -> Any:
-    """Return the settings of the kind of training that the data turned out to be for.
+def checked_options(config: TrainingConfig, trainer: TrainerType) -> Any:
+    """Return the settings of the kind of training that the data turned out to be for: SFT, PRETRAIN or DPO.
 
     Raises:
         ConfigError: they hold keys of another kind, or cannot work.
     """
-    known = {*ARGUMENTS, *(f.name for f in fields(kind))}
+    kind = _kind(trainer)
+    known = {f.name for f in fields(kind)}
     problems, nowhere = Problems(), Place("")
     for name in config.training.trainer_kwargs:
         if name not in known:
@@ -131,7 +132,12 @@ def checked_options(config: TrainingConfig, kind: Any) -> Any:
             problems.add(nowhere, f"training.trainer_kwargs.{name} is no setting of {what}", "check the data's columns")
     for _, message, hint in _option_faults(config, kind):
         problems.add(nowhere, message, hint)
-    problems.raise_if_any()
+    if config.training.trainer_type in (None, TrainerType.OUMI):  # what is decided is checked already
+        unused = list(fates.findings(config, (trainer.name,)))
+        for path, line in unused:
+            if line.fate is Fate.REFUSED:
+                problems.add(nowhere, fates.refusal(path, line), line.instead)
+    problems.settle()
     return kind(**options_of(config, kind))
 
 
@@ -145,99 +151,33 @@ def options_of(config: TrainingConfig, kind: Any) -> dict[str, Any]:
         values.setdefault("packing", config.data.train.pack)
     if config.data.train.target_col is not None and "dataset_text_field" in known:
         values.setdefault("dataset_text_field", config.data.train.target_col)
-    if config.data.train.collator_name == "text_completions_only_with_padding" and kind is SFTOptions:
+    turns = config.data.train.train_target is TrainTarget.ALL_ASSISTANT_TURNS
+    if kind is SFTOptions and (turns or config.data.train.collator_name == "text_completions_only_with_padding"):
         values.setdefault("assistant_only_loss", True)
     return values
 
 
-def modernize(tree: Tree, problems: Problems) -> None:
-    """Replace names of the past by today's, with a warning; note where two names of one thing are given."""
-    kwargs, training = get(tree, "training.trainer_kwargs"), get(tree, "training")
-    if kwargs is not None and isinstance(kwargs.value, dict):
-        _rename(tree, kwargs.value, "training.trainer_kwargs", RENAMED, problems)
-    if training is not None and isinstance(training.value, dict):
-        params = {f.name for f in fields(TrainingParams)}
-        old = {name: new or None for name, new in aliases.RENAMED.items() if name not in params}
-        _rename(tree, training.value, "training", old, problems)
-        for one, other in TWINS:
-            if one in training.value and other in training.value:
-                _twice(problems, tree, f"training.{one}", f"training.{other}")
-
-
-def _rename(
-    tree: Tree, section: dict[str, Tree], path: str, renamed: dict[str, str | None], problems: Problems
-) -> None:
-    for old in [name for name in section if name in renamed]:
-        new, place = renamed[old], section[old].key or section[old].place
-        where = f"{place.source}:{place.line}" if place.line else place.source
-        if new is not None and new in section:
-            _twice(problems, tree, f"{path}.{old}", f"{path}.{new}")
-        what = f"use {path}.{new}" if new else "it is no longer needed, and has no effect"
-        problems.warnings.append(f"{where}: {path}.{old} is an old name; {what}.")
-        value = section.pop(old)
-        if new is not None:
-            section.setdefault(new, value)
-
-
-def _twice(problems: Problems, tree: Tree, one: str, other: str) -> None:
-    first, second = place_of(tree, one), place_of(tree, other)
-    at = f"line {first.line}" if first.line else first.source
-    both = f"{one} ({at}) and {other} are two names of one thing"
-    problems.add(second, both, "give only one", len(other.split(".")[-1]))
-
-
 def check_kwargs(tree: Tree, params: TrainingParams, problems: Problems) -> None:
-    """Check names and types of trainer_kwargs: arguments, and the settings of the kind of training."""
+    """Check names and types of trainer_kwargs: the settings of the kind of training."""
     given = get(tree, "training.trainer_kwargs")
     if given is None or not isinstance(given.value, dict) or params.trainer_type in _REST:
         return
     kinds = [SFTOptions, DPOOptions] if params.trainer_type is None else [_kind(params.trainer_type)]
     known = {f.name: kind for kind in kinds for f in fields(kind)}
+    params.trainer_kwargs = {}
     for name, value in given.value.items():
         path = f"training.trainer_kwargs.{name}"
-        if name not in known and name not in ARGUMENTS:
+        if name not in known:
             near = did_you_mean(name, [*known, *ARGUMENTS]).strip()
             problems.add(value.key or value.place, f"unknown key {path}", near, len(name))
         else:
             one = Tree({name: value}, value.place, value.key)
-            found = convert(one, known.get(name, TrainingParams), "training.trainer_kwargs", problems)
+            found = convert(one, known[name], "training.trainer_kwargs", problems)
             params.trainer_kwargs[name] = getattr(found, name)
 
 
 def _given_name(tree: Tree, name: str) -> str:
     """Return the dotted name under which the file gives an argument."""
     twins = [one for one, other in TWINS if other == name]
-    names = [f"training.{name}", *(f"training.{one}" for one in twins), f"training.trainer_kwargs.{name}"]
+    names = [f"training.{name}", *(f"training.{one}" for one in twins)]
     return next((path for path in names if get(tree, path) is not None), names[0])
-
-
-def as_yaml(config: TrainingConfig) -> dict[str, Any]:
-    """Return a configuration as a file would hold it: each thing under one name, no section at its defaults."""
-    whole, usual = _plain(asdict(config)), _plain(asdict(TrainingConfig()))
-    for name in ("fsdp", "deepspeed", "peft"):
-        if whole[name] == usual[name]:
-            del whole[name]
-    for name in ("grpo", "gkd", "gold", "profiler", "telemetry"):
-        if whole["training"][name] == usual["training"][name]:
-            del whole["training"][name]
-    for one, other in TWINS:
-        unused = one if whole["training"].get(one) == usual["training"][one] else other
-        whole["training"].pop(unused, None)
-    return whole
-
-
-def keep(config: TrainingConfig, folder: Path) -> None:
-    """Write a run's whole description into its folder, for `train --resume` and commands that look at the run later."""
-    import yaml
-
-    folder.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(as_yaml(config), sort_keys=False, allow_unicode=True)
-    (folder / RUN_CONFIG).write_text(text, encoding="utf-8")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    return value.name if isinstance(value, Enum) else value

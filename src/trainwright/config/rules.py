@@ -6,21 +6,33 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
-from trainwright.args.names import LOG_LEVELS, SCHEDULERS_WITHOUT_TOTAL
-from trainwright.config.options import DIVERGENCES, LOSSES, PACKINGS, DPOOptions, SFTOptions, TextOptions
+from trainwright.args.names import LOG_LEVELS, OPTIMIZERS, SCHEDULERS_WITHOUT_TOTAL
+from trainwright.config.options import DIVERGENCES, LOSSES, PACKINGS, DPOOptions, SFTOptions
 from trainwright.config.params import OURS, TrainerType, TrainingParams
 from trainwright.config.schema import DatasetParams, DatasetSplitParams, TrainingConfig
+from trainwright.config.uses import OWN_MODELS
 from trainwright.errors import did_you_mean
 
 Fault = tuple[str, str, str]  # dotted name, what is wrong, what to do
 
 FORMATS = ("json", "jsonl", "csv", "tsv", "parquet", "arrow", "text", "text_sft_jsonl", "text_sft", "preference_jsonl")
 OWN_DATASETS = ("python_source",)
-OWN_MODELS = ("ngram_llama",)  # they bring their data with them
 DTYPES = ("auto", "float32", "fp32", "float", "float16", "fp16", "half", "bfloat16", "bf16", "float64", "double")
 COLLATORS = ("text_with_padding", "text_completions_only_with_padding")
 _FILES = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".txt")
 _LORA_INITS = ("default", "random", "gaussian", "eva", "pissa", "loftq", "olora")
+
+
+# Packages of optimizers, by how these are called, and the extra of ours that has it.
+_OPTIMIZERS = (
+    ("galore", "galore_torch", ""), ("apollo", "apollo_torch", ""), ("grokadamw", "grokadamw", ""),
+    ("schedule_free", "schedulefree", ""), ("stable_adamw", "optimi", ""), ("adamw_anyprecision", "torchdistx", ""),
+    ("adamw_torch_4bit", "torchao", ""), ("adamw_torch_8bit", "torchao", ""), ("adamw_bnb", "bitsandbytes", "quant"),
+    ("adamw_8bit", "bitsandbytes", "quant"), ("ademamix", "bitsandbytes", "quant"), ("lion", "bitsandbytes", "quant"),
+    ("paged", "bitsandbytes", "quant"), ("rmsprop_bnb", "bitsandbytes", "quant"),
+)  # fmt: skip
+
+_PIP = {"optimi": "torch-optimi", "galore_torch": "galore-torch", "apollo_torch": "apollo-torch"}
 
 
 def faults(config: TrainingConfig) -> Iterator[Fault]:
@@ -43,10 +55,11 @@ def _trainer(config: TrainingConfig) -> Iterator[Fault]:
         where = "verl" if kind is TrainerType.VERL_GRPO else "Oumi or TRL's own command line"
         yield ("training.trainer_type", f"valid, but {name} is not ours; run it with {where}",
                f"ours: {', '.join(one.name for one in OURS)}; by the same file: HF, TRL_SFT, TRL_DPO")  # fmt: skip
-    for section, on in (("fsdp.enable_fsdp", config.fsdp.enable_fsdp),
-                        ("deepspeed.enable_deepspeed", config.deepspeed.enable_deepspeed)):  # fmt: skip
-        if on:
-            yield section, f"valid, but {section.split('.')[0]} is not supported yet", "start it under torchrun (DDP)"
+    name = "optim" if config.training.optim is not None else "optimizer"
+    chosen = getattr(config.training, name)
+    for start, package, extra in _OPTIMIZERS:
+        if chosen in OPTIMIZERS and chosen.startswith(start):
+            yield from _needs(package, extra, f"training.{name}", f"{name} {chosen}")
     resume = config.training.resume_from_checkpoint
     if resume and not Path(resume).is_dir():
         yield "training.resume_from_checkpoint", f"there is no folder '{resume}'", "give a checkpoint-N folder"
@@ -54,7 +67,7 @@ def _trainer(config: TrainingConfig) -> Iterator[Fault]:
 
 def _needs(package: str, extra: str, path: str, what: str) -> Iterator[Fault]:
     if importlib.util.find_spec(package) is None:
-        command = f"pip install 'trainwright[{extra}]'" if extra else f"pip install {package}"
+        command = f"pip install 'trainwright[{extra}]'" if extra else f"pip install {_PIP.get(package, package)}"
         yield path, f"{what} needs the package '{package}', which is not installed", command
 
 
@@ -69,12 +82,6 @@ def _model(config: TrainingConfig) -> Iterator[Fault]:
     if model.torch_dtype_str not in DTYPES:
         near = did_you_mean(model.torch_dtype_str, DTYPES).strip()
         yield "model.torch_dtype_str", f"'{model.torch_dtype_str}' is no number format", near or ", ".join(DTYPES)
-    if model.processor_kwargs:
-        yield "model.processor_kwargs", "models of images and sound are not supported from a file", "leave it out"
-    if model.compile:
-        yield "model.compile", "the model is compiled by training.compile", "write training.compile: true"
-    if model.enable_liger_kernel and config.training.trainer_type in OURS:
-        yield "model.enable_liger_kernel", "Liger's kernels are not supported", "leave it out: the loss is fused anyway"
     if model.attn_implementation == "flash_attention_2":
         yield from _needs("flash_attn", "", "model.attn_implementation", "flash_attention_2")
     if model.model_max_length is not None and model.model_max_length < 1:
@@ -114,8 +121,6 @@ def _split(path: str, split: DatasetSplitParams) -> Iterator[Fault]:
             yield f"{path}.datasets", f"the mixture_proportions add up to {total:g}, not to 1", "each from 0 to 1"
     if split.collator_name is not None and split.collator_name not in COLLATORS:
         yield f"{path}.collator_name", f"there is no collator '{split.collator_name}'", f"known: {', '.join(COLLATORS)}"
-    if split.collator_kwargs:
-        yield f"{path}.collator_kwargs", "collator_kwargs are not read", "leave them out"
     for number, one in enumerate(split.datasets):
         yield from _dataset(f"{path}.datasets.{number}", one, split.stream)
 
@@ -148,8 +153,6 @@ def _nearest_file(path: Path) -> str:
 
 def _peft(config: TrainingConfig) -> Iterator[Fault]:
     peft, used = config.peft, config.training.use_peft
-    if peft.q_lora and not used:
-        yield "peft.q_lora", "q_lora needs training.use_peft: true", ""
     if not used:
         return
     yield from _needs("peft", "llm", "training.use_peft", "use_peft")
@@ -168,20 +171,9 @@ def _peft(config: TrainingConfig) -> Iterator[Fault]:
 
 
 def _switches(params: TrainingParams) -> Iterator[Fault]:
-    ours = params.trainer_type in (*OURS, None)
-    profiler = params.profiler
-    if profiler.enable_cpu_profiling or profiler.enable_cuda_profiling:
-        yield "training.profiler", "valid, but the profiler is not supported yet", "use torch.profiler in a callback"
     if params.dep_log_level.lower() not in LOG_LEVELS:
         near = did_you_mean(params.dep_log_level, LOG_LEVELS).strip() or f"known: {', '.join(LOG_LEVELS)}"
         yield "training.dep_log_level", f"dep_log_level '{params.dep_log_level}' is not known", near
-    if params.dataloader_main_process_only:
-        yield "training.dataloader_main_process_only", "every process reads its own rows", "leave it out"
-    if params.label_ignore_index not in (None, -100):
-        yield "training.label_ignore_index", f"the label that is no target is -100, not {params.label_ignore_index}", ""
-    for name in ("metrics_function", "reward_functions"):
-        if ours and getattr(params, name):
-            yield f"training.{name}", f"{name} is not supported", "leave it out"
     if isinstance(params.dataloader_num_workers, str) and params.dataloader_num_workers != "auto":
         shown = f"dataloader_num_workers '{params.dataloader_num_workers}' is no number"
         yield "training.dataloader_num_workers", shown, "a number, or auto"
@@ -195,11 +187,7 @@ def sft_faults(options: SFTOptions) -> Iterator[Fault]:
         yield f"{at}.packing_strategy", f"packing_strategy '{options.packing_strategy}' is not known", near
     if options.packing and options.max_length is None:
         yield f"{at}.packing", "packing needs max_length, the tokens of a packed row", ""
-    if options.packing is False and options.padding_free is None and options.eval_packing:
-        yield f"{at}.eval_packing", "eval_packing without packing", "set packing: true, or leave it out"
-    if options.loss_type != "nll":
-        yield f"{at}.loss_type", f"loss_type '{options.loss_type}' is not supported", "known: nll"
-    yield from _text_faults(options.max_length, options.truncation_mode, options.activation_offloading)
+    yield from _length(options.max_length)
 
 
 def dpo_faults(options: DPOOptions) -> Iterator[Fault]:
@@ -222,32 +210,10 @@ def dpo_faults(options: DPOOptions) -> Iterator[Fault]:
         yield f"{at}.label_smoothing", f"label_smoothing {options.label_smoothing} is not from 0 to below {limit}", ""
     if "exo_pair" in options.losses and options.label_smoothing == 0:
         yield f"{at}.label_smoothing", "exo_pair takes the logarithm of label_smoothing, so it must be above 0", "1e-3"
-    if options.sync_ref_model:
-        yield f"{at}.sync_ref_model", "sync_ref_model is not supported", "leave it out"
-    yield from _text_faults(options.max_length, options.truncation_mode, options.activation_offloading)
+    yield from _length(options.max_length)
 
 
-def own_faults(options: TextOptions) -> Iterator[Fault]:
-    """Yield settings that only TRL's trainers read."""
-    at = "training.trainer_kwargs"
-    if options.model_init_kwargs:
-        yield f"{at}.model_init_kwargs", "model_init_kwargs are not read", "write them under model.model_kwargs"
-    if options.trust_remote_code:
-        yield f"{at}.trust_remote_code", "trust_remote_code is not read here", "write model.trust_remote_code: true"
-    if options.router_aux_loss_coef is not None:
-        yield f"{at}.router_aux_loss_coef", "router_aux_loss_coef is not supported", "leave it out"
-    if isinstance(options, SFTOptions):
-        if options.shuffle_dataset:
-            yield f"{at}.shuffle_dataset", "every pass is shuffled anew already", "data.train.datasets[].shuffle"
-        if set(options.dataset_kwargs or {}) - {"skip_prepare_dataset"}:
-            yield f"{at}.dataset_kwargs", "dataset_kwargs are not read", "rows of tokens are taken as they are"
-
-
-def _text_faults(max_length: int | None, truncation: str, offloading: bool) -> Iterator[Fault]:
-    at = "training.trainer_kwargs"
+def _length(max_length: int | None) -> Iterator[Fault]:
     if max_length is not None and max_length < 2:
-        yield f"{at}.max_length", f"max_length {max_length} leaves no token to predict", "2 or more"
-    if truncation != "keep_start":
-        yield f"{at}.truncation_mode", f"truncation_mode '{truncation}' is not supported", "known: keep_start"
-    if offloading:
-        yield f"{at}.activation_offloading", "activation_offloading is not supported", "use gradient checkpointing"
+        hint = "2 or more"
+        yield "training.trainer_kwargs.max_length", f"max_length {max_length} leaves no token to predict", hint

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from dataclasses import fields
 from typing import Any
 
-from trainwright.args.training import ArgumentFields, TrainingArguments
-from trainwright.config.params import MixedPrecisionDtype, TrainingParams
+from trainwright.args.training import TrainingArguments
+from trainwright.config.params import ARGUMENTS, MixedPrecisionDtype, TrainingParams
 
-ARGUMENTS = [f.name for f in fields(ArgumentFields)]
 _MOST_WORKERS = 8
 
 
 def argument_values(params: TrainingParams) -> dict[str, Any]:
     """Return the keywords of TrainingArguments that a section `training` stands for."""
     values = {name: getattr(params, name) for name in ARGUMENTS}
-    values |= {name: value for name, value in params.trainer_kwargs.items() if name in ARGUMENTS}
     dtype = params.mixed_precision_dtype
     checkpointing = params.activation_checkpointing or params.gradient_checkpointing
     values |= {
@@ -34,7 +31,7 @@ def argument_values(params: TrainingParams) -> dict[str, Any]:
         "gradient_checkpointing_kwargs": params.gradient_checkpointing_kwargs or None,
         "torch_empty_cache_steps": params.torch_empty_cache_steps or params.empty_device_cache_steps,
         "save_strategy": save_strategy(params),
-        "save_steps": params.save_steps if params.save_steps > 0 else 500,
+        "save_steps": params.save_steps if params.save_steps > 0 or params.save_strategy is not None else 500,
         "report_to": trackers(params),
         "full_determinism": params.full_determinism or params.use_deterministic,
         "dataloader_num_workers": workers(values["dataloader_num_workers"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,8 +77,15 @@ class Problems:
         """Note an error."""
         self.errors.append(Problem(place, message, hint, span))
 
-    def raise_if_any(self) -> None:
-        """Raise one ConfigError with all errors, in the order of the file."""
+    def warn(self, place: Place, sentence: str) -> None:
+        """Note what does not stop a run."""
+        where = f"{place.source}:{place.line}" if place.line else place.source
+        self.warnings.append(f"{where}: {sentence}" if where else sentence)
+
+    def settle(self) -> None:
+        """Print the warnings, and raise one ConfigError with all errors, in the order of the file."""
+        for warning in self.warnings:
+            print(f"Warning: {warning}", file=sys.stderr)
         if self.errors:
             ordered = sorted(self.errors, key=lambda problem: (problem.place.source, problem.place.line))
             raise ConfigError("\n\n".join(map(str, ordered)))
@@ -87,11 +95,8 @@ class _Loader(yaml.SafeLoader):
     """YAML's own types, except that 1e-5 is a number too."""
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$"),
-    list("-+0123456789."),
-)
+EXPONENT = re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, list("-+0123456789."))
 
 
 def read_file(path: Path) -> Tree:
@@ -281,6 +286,13 @@ def plain(tree: Tree) -> Any:
     if isinstance(tree.value, str | int | float | bool | None):
         return tree.value
     return tree.raw if tree.raw is not None else str(tree.value)
+
+
+def tree_of(value: Any) -> Tree:
+    """Return plain dicts, lists and scalars as a tree that stands nowhere."""
+    if isinstance(value, dict):
+        return Tree({str(key): tree_of(one) for key, one in value.items()}, Place(""))
+    return Tree([tree_of(one) for one in value] if isinstance(value, list) else value, Place(""))
 
 
 def leaves(tree: Tree) -> Iterator[Tree]:

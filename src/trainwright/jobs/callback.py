@@ -54,12 +54,19 @@ class JobCallback(SilentCallback):
         Of several ranks one alone hears of it, so there the loop does that, after the same step on all of them.
         """
         tracking = self.tracking
-        done = state.global_step / max(state.max_steps, 1)
-        tracking.progress(self.start + (self.end - self.start) * done, state.global_step, state.max_steps)
+        self._progress(state)
         if tracking.stop_requested and not tracking.acted and getattr(args, "world_size", 1) == 1:
             tracking.acted = True
             control.should_save = control.should_training_stop = True
         return control
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Note progress, also of a run that had nothing left to do."""
+        self._progress(state)
+
+    def _progress(self, state: Any) -> None:
+        done = state.global_step / max(state.max_steps, 1)
+        self.tracking.progress(self.start + (self.end - self.start) * done, state.global_step, state.max_steps)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         """Note the metrics; those of a search's trials are series of their own."""

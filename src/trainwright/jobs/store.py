@@ -270,7 +270,7 @@ class Store:
         with self.reader.connect() as connection:
             row = connection.execute(sql.select(schema.jobs).where(schema.jobs.c.id == job)).mappings().first()
             if row is None:
-                like = schema.jobs.c.id.startswith(job, autoescape=True)
+                like = schema.jobs.c.id.startswith(job, autoescape=True) if job else sql.false()
                 rows = connection.execute(sql.select(schema.jobs).where(like)).mappings().all()
                 if len(rows) != 1:
                     raise self._unknown(job, [one["id"] for one in rows])

@@ -97,23 +97,27 @@ def load_model(params: ModelParams, tokenizer: Any, quantization: Any = None) ->
     options: dict[str, Any] = {"trust_remote_code": params.trust_remote_code}
     if params.attn_implementation is not None:
         options["attn_implementation"] = params.attn_implementation
-    dtype = params.torch_dtype_str
+    dtype = number_format(params)
     try:
         if not params.load_pretrained_weights:
             config = model_config(params, tokenizer)
-            kind = None if dtype == "auto" else _DTYPES[dtype]
-            return AutoModelForCausalLM.from_config(config, dtype=kind, **options)
+            return AutoModelForCausalLM.from_config(config, dtype=dtype, **options)
         if quantization is not None:
             options["quantization_config"] = quantization
         return AutoModelForCausalLM.from_pretrained(
             params.model_name,
-            dtype="auto" if dtype == "auto" else _DTYPES[dtype],
+            dtype="auto" if dtype is None else dtype,
             revision=params.model_revision,
             **options,
             **params.model_kwargs,
         )
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError(f"model.model_name '{params.model_name}' cannot be loaded: {_first_line(error)}") from error
+
+
+def number_format(params: ModelParams) -> torch.dtype | None:
+    """Return the weights' number format; None for `auto`: as they are saved, or float32 of random ones."""
+    return None if params.torch_dtype_str == "auto" else _DTYPES[params.torch_dtype_str]
 
 
 def model_config(params: ModelParams, tokenizer: Any) -> Any:

@@ -8,15 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from trainwright.config.sections import check_keys, plain, required
+from trainwright.config.task_uses import ALGEBRA, MODELS, use
 from trainwright.errors import ConfigError
-from trainwright.tasks.algebra.generate import are_written, from_task, write_problems
+from trainwright.tasks.algebra.generate import about, are_written, description, from_task, write_problems
 from trainwright.tasks.algebra.problems import task_named
 
-# verbose and batch_size (rows that a process makes at a time) are CALT's and change no row
-KEYS = (
-    "task", "save_dir", "num_train_samples", "num_test_samples", "root_seed", "n_jobs", "batch_size", "verbose",
-    "backend", "save_text", "save_json",
-)  # fmt: skip
 _SPLITS = ("train", "test")
 
 
@@ -30,12 +26,14 @@ class DatasetPipeline:
 
     def __init__(self, config: Any, instance_generator: Callable[[int], Any] | None = None) -> None:
         self.config = plain(config, "cfg.dataset")
-        check_keys(self.config, KEYS, "cfg.dataset")
+        check_keys(self.config, ALGEBRA["dataset"], "cfg.dataset")
         required(self.config, ("save_dir", "num_train_samples", "num_test_samples"), "cfg.dataset")
         if self.config.get("backend", "sympy") != "sympy":
             raise ConfigError(
                 f"cfg.dataset.backend '{self.config['backend']}' is not there: tasks compute with sympy. Leave it out."
             )
+        for sentence in use(self.config, "dataset", MODELS[0]):
+            print(f"Note: {sentence}", flush=True)
         self.task = task_named(self.config["task"]) if self.config.get("task") else None
         if (self.task is None) == (instance_generator is None):
             raise ConfigError("cfg.dataset needs either `task`, the name of one, or a generator function.")
@@ -52,19 +50,39 @@ class DatasetPipeline:
         Raises:
             DataError: the generator makes too few different problems, or does not draw from its seed alone.
         """
-        config, folder = self.config, Path(self.config["save_dir"]).expanduser()
-        counts = {split: int(config[f"num_{split}_samples"]) for split in _SPLITS}
-        jobs = config.get("n_jobs")
+        jobs = self.config.get("n_jobs")
         write_problems(
-            self.make, folder, counts, int(config.get("root_seed", 42)), int(jobs) if jobs and int(jobs) > 0 else None,
+            self.make, self._folder, self._counts, self._seed, int(jobs) if jobs and int(jobs) > 0 else None,
             self._kinds, self.task,
         )  # fmt: skip
-        return folder
+        return self._folder
 
     @property
     def is_done(self) -> bool:
         """Whether the files that it writes are there."""
-        return are_written(Path(self.config["save_dir"]).expanduser(), _SPLITS, self._kinds)
+        return are_written(self._folder, _SPLITS, self._kinds)
+
+    def check_unchanged(self) -> None:
+        """Raise a ConfigError where other problems are there than those that it would write."""
+        found, wanted = about(self._folder), description(self.task, self._counts, self._seed)
+        for name, value in (found or {}).items():
+            if value != wanted[name]:
+                raise ConfigError(
+                    f"dataset.save_dir '{self._folder}' holds other problems: {name} {value}, not {wanted[name]}. Give "
+                    "another folder for them (dataset.save_dir, and the paths of data), or take the change back."
+                )
+
+    @property
+    def _folder(self) -> Path:
+        return Path(self.config["save_dir"]).expanduser()
+
+    @property
+    def _counts(self) -> dict[str, int]:
+        return {split: int(self.config[f"num_{split}_samples"]) for split in _SPLITS}
+
+    @property
+    def _seed(self) -> int:
+        return int(self.config.get("root_seed", 42))
 
     @property
     def _kinds(self) -> list[str]:

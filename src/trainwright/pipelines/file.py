@@ -7,16 +7,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from trainwright.checkpoint.check import newest_valid
 from trainwright.config.sections import read_sections, required
+from trainwright.config.task_uses import ALGEBRA
 from trainwright.engine.generation import results_file
 from trainwright.errors import ConfigError
 from trainwright.pipelines.dataset import DatasetPipeline
-from trainwright.pipelines.io import IOPipeline
+from trainwright.pipelines.io import IOPipeline, load_lexer
 from trainwright.pipelines.model import ModelPipeline
-from trainwright.pipelines.trainer import TrainerPipeline, load_from_checkpoint
+from trainwright.pipelines.trainer import LEXER, TRAIN, TrainerPipeline, load_from_checkpoint
+from trainwright.tasks.algebra.models import check_model
+from trainwright.tasks.algebra.preprocess import described
 
 SECTIONS = ("dataset", "data", "model", "train")
+_ONLY_SHOWN = ("display_samples", "validate_train_tokens", "validate_test_tokens")
 _PATHS = ("lexer_config", "train_dataset_path", "test_dataset_path", "train_dataset_jsonl", "test_dataset_jsonl")
 
 
@@ -41,8 +47,8 @@ def train_file(
     """Train what a file describes, its problems made first where it says how; return the pipeline.
 
     Args:
-        resume: go on with the run in `train.save_dir`, with the configuration that it began with; the problems may
-            lie elsewhere now, if they are the same.
+        resume: go on with the run in `train.save_dir`, with the section `train` as it is now; the problems may lie
+            elsewhere, if they are the same, as the model must be.
         goes_on: the command that does so; `trainwright algebra train` with this file when not given.
 
     Raises:
@@ -52,7 +58,8 @@ def train_file(
     sections = read_file(path, overrides)
     folder = _folder(sections)
     if resume:
-        return _trained(load_from_checkpoint(str(folder), data=sections["data"])[2], goes_on)
+        check_unchanged(folder.expanduser(), sections)
+        return _trained(load_from_checkpoint(str(folder), data=sections["data"], train=sections["train"])[2], goes_on)
     if newest_valid(folder.expanduser())[0] is not None:
         raise ConfigError(
             f"train.save_dir '{folder}' holds another run. --resume goes on with it; else give another folder: "
@@ -63,6 +70,40 @@ def train_file(
     io_dict = IOPipeline.from_config(sections["data"]).build()
     model = ModelPipeline.from_io_dict(sections["model"], io_dict).build()
     return _trained(TrainerPipeline.from_io_dict(sections["train"], model, io_dict), goes_on)
+
+
+def check_unchanged(folder: Path, sections: dict[str, Any]) -> None:
+    """Raise a ConfigError where a file asks for another model, or reads its problems in another way, than the run in a
+    folder, or for other problems than those that are there."""
+    if sections.get("dataset") is not None:
+        DatasetPipeline.from_config(sections["dataset"]).check_unchanged()
+    if not (folder / TRAIN).is_file():
+        return  # which is told when it is loaded
+    began = yaml.safe_load((folder / TRAIN).read_text(encoding="utf-8"))
+    model = [{**check_model(one, "cfg.model")} for one in (sections["model"], began["model"])]
+    data = [
+        {name: one.get(name) for name in ALGEBRA["data"] if name not in (*_PATHS, *_ONLY_SHOWN)}
+        for one in (sections["data"], began["data"])
+    ]
+    for one in data:
+        one["dataset_load_preprocessor"] = described(one["dataset_load_preprocessor"])
+    for section, (now, then) in {"model": model, "data": data}.items():
+        name = next((name for name in now if now[name] != then.get(name)), None)
+        if name is not None:
+            raise ConfigError(
+                f"{section}.{name} is {now[name]!r}, but the run in '{folder}' began with {then.get(name)!r}, and goes "
+                "on with that alone. Take it back, or begin another run: train.save_dir=FOLDER."
+            )
+    lexer = sections["data"].get("lexer_config")
+    if lexer is not None and Path(str(lexer)).expanduser().is_file():
+        here, there = (
+            (one.vocabulary, vars(one.numbers), one.strict) for one in map(load_lexer, (lexer, folder / LEXER))
+        )
+        if here != there:
+            raise ConfigError(
+                f"data.lexer_config '{lexer}' is another lexer than that of the run in '{folder}', which goes on with "
+                "its own alone. Take it back, or begin another run: train.save_dir=FOLDER."
+            )
 
 
 def has_begun(path: Path, overrides: Sequence[str] = ()) -> bool:
@@ -86,7 +127,12 @@ def _trained(pipeline: TrainerPipeline, goes_on: str) -> TrainerPipeline:
 
 
 def _make_problems(section: Any) -> None:
-    """Write the problems of a section `dataset` that are not there yet."""
+    """Write the problems of a section `dataset` that are not there yet.
+
+    Raises:
+        ConfigError: others are there.
+    """
     pipeline = DatasetPipeline.from_config(section)
+    pipeline.check_unchanged()
     if not pipeline.is_done:
         pipeline.run()

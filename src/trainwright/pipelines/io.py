@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from trainwright.config.sections import check_keys, plain, required
+from trainwright.config.task_uses import ALGEBRA, MODELS, use
 from trainwright.errors import ConfigError, DataError
 from trainwright.tasks.algebra.batches import EncoderDecoderBatch
 from trainwright.tasks.algebra.data import Problems, cached, shared_problems, unknown_answers
@@ -17,13 +18,6 @@ from trainwright.tasks.algebra.forms import Checker
 from trainwright.tasks.algebra.lexer import UNKNOWN, Lexer, read_lexer
 from trainwright.tasks.algebra.preprocess import described, is_described_by_value, read_preprocessor
 from trainwright.tasks.algebra.problems import task_named
-
-# validate_*_tokens are CALT's and change nothing: every token of a file is checked, once, when it is read
-KEYS = (
-    "lexer_config", "train_dataset_path", "test_dataset_path", "num_train_samples", "num_test_samples",
-    "validate_train_tokens", "validate_test_tokens", "use_jsonl", "train_dataset_jsonl", "test_dataset_jsonl",
-    "dataset_load_preprocessor", "display_samples", "task",
-)  # fmt: skip
 
 
 class IOPipeline:
@@ -36,7 +30,9 @@ class IOPipeline:
 
     def __init__(self, config: Any) -> None:
         self.config = plain(config, "cfg.data")
-        check_keys(self.config, KEYS, "cfg.data")
+        check_keys(self.config, ALGEBRA["data"], "cfg.data")
+        for sentence in use(self.config, "data", MODELS[0]):
+            print(f"Note: {sentence}", flush=True)
         self.dataset_load_preprocessor: Any = None
 
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,8 +15,9 @@ import yaml
 from trainwright.args.training import TrainingArguments
 from trainwright.checkpoint.check import newest_valid
 from trainwright.checkpoint.folder import holds_any
+from trainwright.config.params import ARGUMENTS
 from trainwright.config.sections import check_keys, plain, required
-from trainwright.config.translate import ARGUMENTS
+from trainwright.config.task_uses import ALGEBRA, MODELS, use
 from trainwright.engine.generation import Generation
 from trainwright.engine.trainer import Trainer
 from trainwright.errors import CheckpointError, ConfigError
@@ -24,7 +26,7 @@ from trainwright.pipelines.model import ModelPipeline
 from trainwright.tasks.algebra.batches import DecoderBatch, EncoderDecoderBatch
 from trainwright.tasks.algebra.metrics import argmax_of_logits, shifted_argmax, token_metrics
 
-# CALT's names, by those of TrainingArguments; every other key of `cfg.train` is an argument by its own name
+# CALT's names, by those of TrainingArguments
 RENAMED = {
     "save_dir": "output_dir",
     "batch_size": "per_device_train_batch_size",
@@ -45,8 +47,6 @@ DEFAULTS = {
     "disable_tqdm": True,
     "report_to": "none",
 }
-OWN = ("wandb", "verify_generation", "generation_max_length", "generation_num_beams")
-NO_LONGER = ("save_safetensors",)
 REQUIRED = ("num_train_epochs", "learning_rate", "batch_size", "test_batch_size")
 TRAIN, DATA, LEXER, ABOUT = "train.yaml", "data.yaml", "lexer.yaml", "pipeline.json"
 
@@ -206,26 +206,51 @@ def arguments(config: dict[str, Any], wandb: dict[str, Any] | None) -> TrainingA
     Raises:
         ConfigError: a key that is not known or missing, two names of one thing, or values that cannot work.
     """
-    check_keys(config, [*RENAMED, *OWN, *NO_LONGER, *ARGUMENTS], "cfg.train")
+    check_keys(config, [*ALGEBRA["train"], *ARGUMENTS], "cfg.train")
+    for sentence in use(config, "train", MODELS[0]):
+        print(f"Note: {sentence}", flush=True)
     required(config, [name for name in REQUIRED if RENAMED.get(name, name) not in config], "cfg.train")
     values: dict[str, Any] = dict(DEFAULTS)
     for name, value in config.items():
-        if name in OWN or name in NO_LONGER or value is None:
+        if value is None or (name not in RENAMED and name not in ARGUMENTS):
             continue
         if name in RENAMED and RENAMED[name] in config:
             raise ConfigError(f"cfg.train: '{name}' and '{RENAMED[name]}' are two names of one thing; give only one.")
         # YAML 1.1 reads a bare no as false
         values[RENAMED.get(name, name)] = "no" if value is False and name.endswith("_strategy") else value
     values.setdefault("output_dir", "tmp")
-    if wandb is not None and not wandb.get("no_wandb", False) and "report_to" not in config:
-        check_keys(wandb, ("project", "group", "name", "no_wandb", "tags"), "cfg.train.wandb")
-        values |= {"report_to": "wandb", "run_name": wandb.get("name")}
-        values["project"] = wandb.get("project") or "trainwright"
+    if wandb is not None:
+        values |= _wandb(config, wandb)
     return TrainingArguments(**values)
 
 
+def _wandb(config: dict[str, Any], wandb: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments that `train.wandb` stands for; group and tags are where wandb looks for them.
+
+    Raises:
+        ConfigError: a key that is not known, or two names of one thing.
+    """
+    check_keys(wandb, ("project", "group", "name", "no_wandb", "tags"), "cfg.train.wandb")
+    if wandb.get("no_wandb", False):
+        return {}
+    values = {"report_to": "wandb", "run_name": wandb.get("name"), "project": wandb.get("project")}
+    for name, own in zip(values, ("wandb", "wandb.name", "wandb.project"), strict=True):
+        if values[name] is not None and config.get(name) is not None:
+            raise ConfigError(f"cfg.train: '{own}' and '{name}' are two names of one thing; give only one.")
+    tags = wandb.get("tags") or ()
+    tags = tags if isinstance(tags, str) else ",".join(map(str, tags))
+    for variable, value in (("WANDB_RUN_GROUP", wandb.get("group")), ("WANDB_TAGS", tags)):
+        if value:
+            os.environ[variable] = str(value)
+    given = {name: value for name, value in values.items() if value is not None}
+    return given if config.get("project") is not None else {"project": "trainwright", **given}
+
+
 def load_from_checkpoint(
-    save_dir: str, resume_from_checkpoint: bool | str = True, data: Mapping[str, Any] | None = None
+    save_dir: str,
+    resume_from_checkpoint: bool | str = True,
+    data: Mapping[str, Any] | None = None,
+    train: Mapping[str, Any] | None = None,
 ) -> tuple[IOPipeline, Any, TrainerPipeline]:
     """Return (io_pipeline, model, trainer_pipeline) of a run's folder.
 
@@ -234,7 +259,8 @@ def load_from_checkpoint(
     Args:
         save_dir: the run's folder.
         resume_from_checkpoint: "weights" begins at step 0 with the run's weights, False with random ones.
-        data: says where the files of problems are, if they are no longer where the run began with them.
+        data: says where the files of problems are now; where it does not, they are where the run began with them.
+        train: the section `train` of today; that of the run's beginning when not given.
 
     Raises:
         CheckpointError: the folder is none of a run, or its data have changed since.
@@ -244,10 +270,13 @@ def load_from_checkpoint(
         raise CheckpointError(f"'{save_dir}' is no run's folder: it holds no {TRAIN}.")
     whole = yaml.safe_load((folder / TRAIN).read_text(encoding="utf-8"))
     whole["data"]["lexer_config"] = str(folder / LEXER)
+    if train is not None:
+        whole["train"] = {name: value for name, value in train.items() if name != "output_dir"}
     whole["train"]["save_dir"] = str(folder)
     for name, value in whole["data"].items():
-        if _is_path(name) and value is not None and not Path(value).is_file():
-            whole["data"][name] = (data or {}).get(name) or value
+        given = (data or {}).get(name)
+        if _is_path(name) and given is not None and (Path(given).is_file() or not Path(value or "").is_file()):
+            whole["data"][name] = given
     io_pipeline = IOPipeline.from_config(whole["data"])
     io_dict = io_pipeline.build()
     about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))

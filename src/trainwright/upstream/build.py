@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from importlib.metadata import version
 from typing import Any
@@ -18,14 +19,9 @@ from trainwright.errors import ConfigError
 from trainwright.models.adapters import add_adapters, quantization
 from trainwright.models.load import freeze, grow, load_model
 from trainwright.randomness import set_seed
-from trainwright.tasks.language.build import collator
+from trainwright.tasks.language.build import collator, set_levels
 from trainwright.tasks.language.holder import Holder
-from trainwright.tasks.language.text import load_text, tokenizer_of
-
-_OURS_ALONE = (
-    "allow_batch_change", "allow_data_change", "ema_decay", "max_skipped_steps", "max_train_time", "spike_factor",
-    "use_fused_loss",
-)  # fmt: skip
+from trainwright.tasks.language.text import load_text, processes_of, tokenizer_of
 
 
 class HuggingFaceTrainer(Holder):
@@ -38,8 +34,7 @@ def build(config: TrainingConfig) -> HuggingFaceTrainer:
     Raises:
         ConfigError, DataError: something cannot be read, loaded, or does not fit.
     """
-    if config.data.train.stream:
-        raise ConfigError("Streams are read by our own trainers only; write data.train.stream: false.")
+    set_levels(config.training)
     if config.training.trainer_type is TrainerType.HF:
         return HuggingFaceTrainer(build_transformers(config), config)
     return HuggingFaceTrainer(build_trl(config), config)
@@ -53,10 +48,7 @@ def foreign_arguments(config: TrainingConfig, kind: Any, more: dict[str, Any]) -
     """
     known = {f.name for f in fields(kind)}
     values, defaults = (
-        compat.checkpointing_arguments(
-            {name: value for name, value in argument_values(params).items() if name not in _OURS_ALONE}, known
-        )
-        for params in (config.training, TrainingParams())
+        compat.checkpointing_arguments(argument_values(params), known) for params in (config.training, TrainingParams())
     )
     unknown = [name for name in more if name not in known]
     if unknown:
@@ -67,7 +59,8 @@ def foreign_arguments(config: TrainingConfig, kind: Any, more: dict[str, Any]) -
             f"training.{unknown[0]} is unknown to the {kind.__name__} of transformers {version('transformers')}; "
             "leave it out, or install a newer transformers."
         )
-    given = {**values, "log_level": "passive", **more}
+    level = "passive" if config.training.log_level == TrainingParams().log_level else config.training.log_level
+    given = {**values, "log_level": level, **more}
     missing = ("fsdp", "fsdp_config", "deepspeed", "accelerator_config", "parallelism_config", "liger_kernel_config")
     given = {name: value for name, value in given.items() if name in known and not (name in missing and not value)}
     return kind(**given)
@@ -102,9 +95,9 @@ def build_trl(config: TrainingConfig) -> Any:
     options = ours(**options_of(config, ours))
     tokenizer = tokenizer_of(config, options)
     table = sources.read(config.data.train, config.training.seed)
-    evaluation = None
+    template_settings, evaluation = config.model.chat_template_kwargs, None
     if config.data.validation.datasets:
-        evaluation = _rows(sources.read(config.data.validation, config.training.seed))
+        evaluation = _rows(sources.read(config.data.validation, config.training.seed), template_settings)
     set_seed(config.training.seed)
     model = _model(config, tokenizer)
     if hasattr(model.get_output_embeddings(), "token_adapter"):
@@ -118,22 +111,22 @@ def build_trl(config: TrainingConfig) -> Any:
         model.config._name_or_path = model.config._name_or_path or "model"
     return trainer(
         model=model,
-        args=foreign_arguments(config, kind, trl_options(options)),
-        train_dataset=_rows(table),
+        args=foreign_arguments(config, kind, trl_options(config, options)),
+        train_dataset=_rows(table, template_settings),
         eval_dataset=evaluation,
         processing_class=tokenizer,
         **({} if sft or config.training.use_peft else {"ref_model": _model(config, tokenizer)}),
     )
 
 
-def trl_options(options: Any) -> dict[str, Any]:
+def trl_options(config: TrainingConfig, options: Any) -> dict[str, Any]:
     """Return our settings by TRL's names: those that are given, or that TRL would decide otherwise."""
     usual = asdict(type(options)())
     given = {name: value for name, value in asdict(options).items() if value != usual[name]}
-    given.pop("chat_template_path", None)  # the tokenizer has it already
-    if given.pop("ref_model", None) is not None:
-        raise ConfigError("trainer_kwargs.ref_model is read by trainer_type DPO only.")
-    return {"max_length": options.max_length, **given}
+    for name in ("chat_template_path", "pad_token"):  # the tokenizer has them already
+        given.pop(name, None)
+    processes = processes_of(config, config.data.train, options)
+    return {"max_length": options.max_length, **given, "dataset_num_proc": processes}
 
 
 def _model(config: TrainingConfig, tokenizer: Any) -> Any:
@@ -146,8 +139,12 @@ def _model(config: TrainingConfig, tokenizer: Any) -> Any:
     return model
 
 
-def _rows(table: Any) -> Any:
-    """Return raw rows, ShareGPT's conversations as OpenAI's messages."""
-    if "conversations" not in table.column_names:
+def _rows(table: Any, template_settings: Mapping[str, Any] | None) -> Any:
+    """Return raw rows, ShareGPT's conversations as OpenAI's messages, with variables of the chat template in a column,
+    where TRL reads them."""
+    if "conversations" in table.column_names:
+        table = table.map(canonical, with_indices=True, remove_columns=["conversations"])
+    if not template_settings:
         return table
-    return table.map(canonical, with_indices=True, remove_columns=["conversations"])
+    own = "chat_template_kwargs"
+    return table.map(lambda row: {own: {**template_settings, **(row.get(own) or {})}})

@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -26,6 +27,7 @@ from trainwright.tasks.algebra.problems import Pair, Task, task_named
 _TEST_SHARE = 16  # one problem in so many belongs to the test data, whatever seed made it
 _CHUNK = 500
 _TRIES = 1000
+_ABOUT = "problems.json"
 _NAMES = {"txt": "raw.txt", "jsonl": "data.jsonl"}
 Generator = Callable[[int], Pair]
 Form = Callable[[str], str]
@@ -129,12 +131,27 @@ def write_problems(
         new = Path(name)
         if task is not None:
             (new / "lexer.yaml").write_text(yaml.safe_dump(task.lexer, sort_keys=False), encoding="utf-8")
+        text = json.dumps(description(task, counts, root_seed), indent=1)
+        (new / _ABOUT).write_text(text + "\n", encoding="utf-8")
         for split, count in counts.items():
             rows = pairs(make, count, root_seed, split == "test", processes, form)
             _write(rows, {kind: new / f"{split}_{_NAMES[kind]}" for kind in kinds})
         folder.mkdir(exist_ok=True)
         for file in sorted(new.iterdir()):
             file.replace(folder / file.name)
+
+
+def description(task: Task | None, counts: dict[str, int], root_seed: int) -> dict[str, Any]:
+    """Return what decides which problems `write_problems` writes, by the names of a section `dataset`; a task of None
+    is a generator of the user's."""
+    numbers = {f"num_{split}_samples": count for split, count in counts.items()}
+    return {"task": None if task is None else task.name, **numbers, "root_seed": root_seed}
+
+
+def about(folder: Path) -> dict[str, Any] | None:
+    """Return the description of the problems in a folder; None where there is none."""
+    file = folder / _ABOUT
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
 
 def are_written(folder: Path, splits: Sequence[str], kinds: Sequence[str]) -> bool:

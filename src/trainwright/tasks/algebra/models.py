@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from trainwright.config.task_uses import ALGEBRA, use
 from trainwright.errors import ConfigError, did_you_mean
 
 GENERIC = ("generic", "transformer", "calt")
@@ -21,7 +22,9 @@ POSITIONS = {
     "gpt2": ("learned",),
     "llama": ("rope",),
 }
-DEFAULTS: dict[str, Any] = {
+_KINDS = {**dict.fromkeys(GENERIC, "generic"), "bart": "bart", "gpt2": "gpt2", "llama": "llama"}
+_DEFAULTS: dict[str, Any] = {
+    **dict.fromkeys(ALGEBRA["model"]),
     "model_type": "generic",
     "num_encoder_layers": 6,
     "num_encoder_heads": 8,
@@ -36,16 +39,13 @@ DEFAULTS: dict[str, Any] = {
     "activation_dropout": 0.0,
     "encoder_layerdrop": 0.0,
     "decoder_layerdrop": 0.0,
-    "classifier_dropout": 0.0,
-    "activation": "gelu",
     "init_std": 0.02,
-    "use_positional_embedding": None,
     "embedding_layer_norm": True,
-    "num_layers": None,
-    "num_heads": None,
-    "ffn_dim": None,
-    "seed": None,
 }
+_ACTIVATIONS = {"generic": "gelu", "bart": "gelu", "gpt2": "gelu_new", "llama": "silu"}  # transformers' own
+_TWINS = (
+    ("num_layers", "num_decoder_layers"), ("num_heads", "num_decoder_heads"), ("ffn_dim", "decoder_ffn_dim"),
+)  # fmt: skip
 
 
 def check_model(config: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -55,10 +55,10 @@ def check_model(config: Mapping[str, Any], source: str) -> dict[str, Any]:
         ConfigError: a key or kind that is not known, or sizes that do not fit.
     """
     for name in config:
-        if name not in DEFAULTS:
-            hint = did_you_mean(str(name), DEFAULTS)
-            raise ConfigError(f"{source}: unknown key model.{name}.{hint} Known: {', '.join(DEFAULTS)}.")
-    values = {**DEFAULTS, **config}
+        if name not in _DEFAULTS:
+            hint = did_you_mean(str(name), _DEFAULTS)
+            raise ConfigError(f"{source}: unknown key model.{name}.{hint} Known: {', '.join(_DEFAULTS)}.")
+    values = {**_DEFAULTS, **{name: value for name, value in config.items() if value is not None}}
     kind = values["model_type"]
     if kind not in POSITIONS:
         raise ConfigError(f"{source}: model.model_type '{kind}' is not known.{did_you_mean(kind, POSITIONS)} "
@@ -70,6 +70,9 @@ def check_model(config: Mapping[str, Any], source: str) -> dict[str, Any]:
             f"{source}: model.use_positional_embedding '{positions}' is not there for model_type {kind}; possible: "
             f"{', '.join(POSITIONS[kind])}. All of learned, sinusoidal, rope and none are there for model_type generic."
         )
+    made = _made(values)
+    values["activation"] = values["activation"] or _ACTIVATIONS[made]
+    _check_used(config, made, values["activation"], source)
     for heads in _heads(values):
         if values["d_model"] % heads:
             raise ConfigError(f"{source}: model.d_model {values['d_model']} is not a multiple of {heads} heads.")
@@ -78,6 +81,25 @@ def check_model(config: Mapping[str, Any], source: str) -> dict[str, Any]:
                 f"{source}: rope turns pairs, and model.d_model {values['d_model']} over {heads} heads is odd."
             )
     return values
+
+
+def _made(values: dict[str, Any]) -> str:
+    """Return the kind of model that is made: generic, bart, gpt2 or llama."""
+    kind, turned = values["model_type"], values["use_positional_embedding"] == "rope"
+    return _KINDS.get(kind) or ("llama" if turned else "gpt2")
+
+
+def _check_used(config: Mapping[str, Any], made: str, activation: str, source: str) -> None:
+    """Raise a ConfigError for a key that this model refuses, an activation that is not there, and two names of one
+    thing."""
+    from transformers.activations import ACT2FN
+
+    list(use(config, "model", made))
+    if activation not in ACT2FN:
+        raise ConfigError(f"{source}: model.activation '{activation}' is not known.{did_you_mean(activation, ACT2FN)}")
+    for one, other in _TWINS:
+        if config.get(one) is not None and config.get(other) is not None:
+            raise ConfigError(f"{source}: '{one}' and '{other}' are two names of one thing; give only one.")
 
 
 def _heads(values: dict[str, Any]) -> tuple[int, ...]:
@@ -95,6 +117,8 @@ def new_model(config: Mapping[str, Any], tokenizer: Any, source: str = "cfg.mode
         ConfigError: a key or kind that is not known, or sizes that do not fit.
     """
     values = check_model(config, source)
+    for sentence in use(config, "model", _made(values)):
+        print(f"Note: {sentence}", flush=True)
     seed = values["seed"]
     with torch.random.fork_rng(enabled=seed is not None):
         if seed is not None:
@@ -153,11 +177,13 @@ def _decoder(values: dict[str, Any], tokenizer: Any) -> Any:
         return LlamaForCausalLM(
             LlamaConfig(hidden_size=values["d_model"], intermediate_size=width, num_hidden_layers=layers,
                         num_attention_heads=heads, max_position_embeddings=values["max_sequence_length"],
+                        attention_dropout=values["attention_dropout"], hidden_act=values["activation"],
                         initializer_range=values["init_std"], **sizes)
         )  # fmt: skip
     drop = values["dropout"]
     return GPT2LMHeadModel(
         GPT2Config(n_embd=values["d_model"], n_inner=width, n_layer=layers, n_head=heads,
                    n_positions=values["max_sequence_length"], resid_pdrop=drop, embd_pdrop=drop,
-                   attn_pdrop=values["attention_dropout"], initializer_range=values["init_std"], **sizes)
+                   attn_pdrop=values["attention_dropout"], activation_function=values["activation"],
+                   initializer_range=values["init_std"], **sizes)
     )  # fmt: skip

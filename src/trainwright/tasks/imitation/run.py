@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from trainwright.args.training import TrainingArguments
 from trainwright.callbacks.early_stopping import EarlyStoppingCallback
 from trainwright.config.sections import check_keys, read_sections
+from trainwright.config.task_uses import IMITATION, SIZES
 from trainwright.errors import ConfigError, did_you_mean
 from trainwright.tasks.imitation.episodes import Episode, as_classes, read_episodes, split
 from trainwright.tasks.imitation.experts import record
@@ -25,11 +25,6 @@ from trainwright.tasks.imitation.windows import Together, Windows
 
 RUN_FILE = "imitation.yaml"
 SECTIONS = ("data", "policy", "train", "rollout")
-DATA = ("path", "record", "episodes", "held_out", "split_seed", "history", "chunk", "image_shift", "discrete")
-POLICY = ("kind", "normalization", "normalization_masks", "seed")
-RECORD = ("env", "expert", "episodes", "seed", "settings")
-TRAIN = ("early_stopping_patience", "backbone_learning_rate")
-_INHERITED = ("numbers", "images", "action_size", "discrete", "history", "chunk")
 
 
 @dataclass
@@ -52,6 +47,23 @@ def read_file(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     return {name: section or {} for name, section in read_sections(path, overrides, SECTIONS).items()}
 
 
+def check_unchanged(sections: Mapping[str, Any]) -> None:
+    """Raise a ConfigError where a file asks for another policy or other demonstrations than the run in its folder began
+    with; `train` and `rollout` hold as they are now."""
+    folder = Path((sections.get("train") or {}).get("output_dir") or "trainer_output").expanduser()
+    if not (folder / RUN_FILE).is_file():
+        return
+    began = read_file(folder / RUN_FILE)
+    for part in ("data", "policy"):
+        now, then = sections.get(part) or {}, began.get(part) or {}
+        for name in {**now, **then}:
+            if now.get(name) != then.get(name) and not (name == "path" and not Path(str(then.get(name))).exists()):
+                raise ConfigError(
+                    f"{part}.{name} is {now.get(name)!r}, but the run in '{folder}' began with {then.get(name)!r}, and "
+                    "goes on with that alone. Take it back, or begin another run: train.output_dir=FOLDER."
+                )
+
+
 def parts(sections: Mapping[str, Any]) -> Parts:
     """Return what a file describes, the demonstrations recorded first where it says how.
 
@@ -59,7 +71,7 @@ def parts(sections: Mapping[str, Any]) -> Parts:
         ConfigError, DataError: a key, a value or data that cannot work.
     """
     data = dict(sections.get("data") or {})
-    check_keys(data, DATA, "data")
+    check_keys(data, IMITATION["data"], "data")
     episodes = demonstrations(data)
     notes = []
     if "held_out" in data and any(one.about.get("split") for one in episodes):
@@ -71,8 +83,7 @@ def parts(sections: Mapping[str, Any]) -> Parts:
     policy = new_policy(dict(sections.get("policy") or {}), train, bool(data.get("discrete", False)), window)
     rollouts = None
     if sections.get("rollout"):
-        names = [field.name for field in dataclasses.fields(Rollouts) if field.init]
-        check_keys(sections["rollout"], names, "rollout")
+        check_keys(sections["rollout"], IMITATION["rollout"], "rollout")
         if "env" not in sections["rollout"]:
             raise ConfigError("rollout.env must be given: the name of an environment.")
         rollouts = Rollouts(**sections["rollout"])
@@ -92,7 +103,7 @@ def demonstrations(data: Mapping[str, Any]) -> list[Episode]:
     if data.get("episodes") is not None:
         raise ConfigError("data.episodes is of `path`; beside data.record write data.record.episodes.")
     given = dict(data["record"])
-    check_keys(given, RECORD, "data.record")
+    check_keys(given, IMITATION["data.record"], "data.record")
     if "env" not in given:
         raise ConfigError("data.record.env must be given: the name of an environment.")
     settings = given.get("settings") or {}
@@ -113,9 +124,8 @@ def new_policy(
     if kind not in known:
         raise ConfigError(f"policy.kind '{kind}' is not known.{did_you_mean(kind, known)} Known: {', '.join(known)}.")
     config_class = known[kind].config_class
-    own = [name for owner in config_class.__mro__ if owner.__module__.startswith("trainwright")
-           for name in vars(owner).get("__annotations__", {}) if name not in _INHERITED]  # fmt: skip
-    check_keys(section, [*POLICY, *own], "policy")
+    own = (*SIZES[kind], "execute", "ensemble")
+    check_keys(section, [*IMITATION["policy"], *SIZES[kind]], "policy")
     sizes = sizes_of(episodes)
     images = {name: list(v.shape[1:]) for name, v in episodes[0].observations.items() if v.ndim == 4}
     size = sizes.pop(ACTION)
@@ -145,6 +155,8 @@ def check_policy(section: Mapping[str, Any], config: Any) -> None:
         raise ConfigError(f"policy.bins is {bins}; it is 0, for none, or at least 2.")
     if config.execute is not None and config.ensemble:
         raise ConfigError("policy.execute and policy.ensemble exclude each other: an ensemble asks at every moment.")
+    if config.execute is not None and not 1 <= config.execute <= config.chunk:
+        raise ConfigError(f"policy.execute is {config.execute}; it is from 1 to data.chunk, {config.chunk}.")
 
 
 def normalization(section: Mapping[str, Any], config: Any) -> dict[str, str]:
@@ -174,7 +186,7 @@ def build(sections: Mapping[str, Any]) -> PolicyTrainer:
     """Return the Trainer of a file."""
     made = parts(sections)
     given = dict(sections.get("train") or {})
-    own = {name: given.pop(name) for name in TRAIN if name in given}
+    own = {name: given.pop(name) for name in IMITATION["train"] if name in given}
     settings = {"remove_unused_columns": False, "label_names": ["action"], "prediction_loss_only": True,
                 "report_to": "none", **given}  # fmt: skip
     if made.held_out is None and made.rollouts is not None:

@@ -50,8 +50,6 @@ def build(config: TrainingConfig) -> Trainer:
         objective=PreferenceLoss(text.options) if dpo else None,
     )
     set_levels(config.training)  # the Trainer has set those of the libraries by log_level
-    if config.training.remove_unused_columns:
-        trainer.note("remove_unused_columns has no effect here: rows of tokens have the columns that are used.")
     if dpo:
         add_reference(trainer, config, text)
     else:

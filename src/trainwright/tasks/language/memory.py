@@ -9,10 +9,10 @@ import torch
 
 from trainwright import compat
 from trainwright.config.params import TrainerType
-from trainwright.config.schema import TrainingConfig
+from trainwright.config.schema import PeftParams, TrainingConfig
 from trainwright.config.translate import argument_values
 from trainwright.models.adapters import lora_config
-from trainwright.models.load import load_tokenizer, model_config
+from trainwright.models.load import freeze, load_tokenizer, model_config, number_format
 from trainwright.objectives.linear_loss import CHUNK
 from trainwright.optim.optimizers import state_copies
 
@@ -24,7 +24,7 @@ class Estimate:
     """Bytes of one process at the peak of a step, and tokens of a step.
 
     Attributes:
-        weights: of the model, and of a reference model.
+        weights: of the model, of a reference model, and of a moving average.
         gradients: of what is trained.
         optimizer: its state.
         activations: kept by one micro-batch for its backward pass.
@@ -49,12 +49,16 @@ def estimate(config: TrainingConfig, rows: int, length: int, pairs: bool) -> Est
     """Return what a run with micro-batches of `rows` rows (of two answers each, for pairs) of `length` tokens needs."""
     from transformers import AutoModelForCausalLM
 
-    values = argument_values(config.training)
-    described = model_config(config.model, load_tokenizer(config.model)) if not (
-        config.model.load_pretrained_weights
-    ) else _config_of(config)  # fmt: skip
+    values, dtype = argument_values(config.training), number_format(config.model)
+    if config.model.load_pretrained_weights:
+        described = _config_of(config)
+        dtype = dtype or described.dtype
+    else:
+        described = model_config(config.model, load_tokenizer(config.model))
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(described)
+        model = AutoModelForCausalLM.from_config(described, dtype=dtype)
+        freeze(model, config.model.freeze_layers)
+        quantised = saved_by_quantisation(model, config.peft) if config.peft.q_lora else 0
         if config.training.use_peft:
             import peft
 
@@ -63,7 +67,11 @@ def estimate(config: TrainingConfig, rows: int, length: int, pairs: bool) -> Est
     if values["activation_checkpointing"]:
         model.gradient_checkpointing_enable()
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    weights = sum(p.numel() * p.element_size() for p in model.parameters()) - quantised
+    if values["ema_decay"] is not None:
+        average = sum(p.numel() * max(p.element_size(), 4) for p in model.parameters() if p.requires_grad)
+    else:
+        average = 0
     copies = state_copies(values["optim"])
     second = pairs and not config.training.use_peft and not config.training.trainer_kwargs.get(
         "precompute_ref_log_probs"
@@ -71,13 +79,23 @@ def estimate(config: TrainingConfig, rows: int, length: int, pairs: bool) -> Est
     micro = rows * (2 if pairs else 1)
     vocabulary = described.get_text_config().vocab_size
     return Estimate(
-        weights * (2 if second else 1),
+        weights * (2 if second else 1) + average,
         trained,
         trained * copies,
         saved_bytes(model, micro, length),
         3 * max(CHUNK * vocabulary, 2**21) * 4,
         micro * length * values["gradient_accumulation_steps"],
     )
+
+
+def saved_by_quantisation(model: Any, peft: PeftParams) -> int:
+    """Return the bytes by which the dense layers, but for the output layer, become smaller."""
+    head, skipped = model.get_output_embeddings(), peft.llm_int8_skip_modules or []
+    weights = [
+        part.weight for name, part in model.named_modules()
+        if isinstance(part, torch.nn.Linear) and part is not head and name.rpartition(".")[2] not in skipped
+    ]  # fmt: skip
+    return sum(one.numel() * one.element_size() - one.numel() * peft.q_lora_bits // 8 for one in weights)
 
 
 def saved_bytes(model: Any, rows: int, length: int) -> int:
@@ -116,7 +134,10 @@ def _kernel(module: Any, query: Any, key: Any, value: Any, mask: Any, **more: An
 def _config_of(config: TrainingConfig) -> Any:
     from transformers import AutoConfig
 
-    return AutoConfig.from_pretrained(config.model.model_name, trust_remote_code=config.model.trust_remote_code)
+    model = config.model
+    return AutoConfig.from_pretrained(
+        model.model_name, trust_remote_code=model.trust_remote_code, revision=model.model_revision, **model.model_kwargs
+    )
 
 
 def describe(found: Estimate) -> str:

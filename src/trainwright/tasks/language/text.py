@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from trainwright.batch import IGNORED
-from trainwright.config.options import DPOOptions, SFTOptions
+from trainwright.config.options import SFTOptions
 from trainwright.config.params import TrainerType
 from trainwright.config.reading import checked_options, options_of
 from trainwright.config.schema import DatasetSplitParams, TrainingConfig, TrainTarget
@@ -95,7 +95,7 @@ def rules_of(config: TrainingConfig, kind: TrainerType, options: Any, tokenizer:
         options.max_length,
         options.dataset_text_field if sft else "text",
         kind is not TrainerType.PRETRAIN and (not sft or options.completion_only_loss is not False),
-        sft and (options.assistant_only_loss or target is TrainTarget.ALL_ASSISTANT_TURNS),
+        sft and options.assistant_only_loss,
         target is TrainTarget.FINAL_ASSISTANT_TURN,
         config.model.chat_template_kwargs,
     )
@@ -140,6 +140,19 @@ def formats_of(parts: Sequence[Any], split: DatasetSplitParams, text_column: str
     return found
 
 
+def check_what_is_learned(config: TrainingConfig, options: Any, formats: Sequence[Format]) -> None:
+    """Raise a ConfigError where turns or completions are to be learned, and the data are plain texts alone."""
+    if not isinstance(options, SFTOptions) or any(one is not Format.TEXT for one in formats):
+        return
+    data, what = config.data.train, "but the data are texts, which are learned whole; leave it out"
+    if options.assistant_only_loss or data.train_target is not None:
+        names = {"data.train.train_target": data.train_target, "data.train.collator_name": data.collator_name}
+        name = next((name for name, value in names.items() if value), "training.trainer_kwargs.assistant_only_loss")
+        raise ConfigError(f"{name} is for conversations, {what}.")
+    if options.completion_only_loss:
+        raise ConfigError(f"training.trainer_kwargs.completion_only_loss is for prompts with completions, {what}.")
+
+
 def load_text(config: TrainingConfig) -> Text:
     """Return tokenizer and data of a run.
 
@@ -152,7 +165,8 @@ def load_text(config: TrainingConfig) -> Text:
     formats = formats_of(parts, config.data.train, column)
     found = next((one for one in formats if one is not Format.TEXT), Format.TEXT)
     kind = kind_of(config.training.trainer_type, found)
-    options = checked_options(config, DPOOptions if kind is TrainerType.DPO else SFTOptions)
+    options = checked_options(config, kind)
+    check_what_is_learned(config, options, formats)
     tokenizer = tokenizer_of(config, options)
     rules = rules_of(config, kind, options, tokenizer, found)
     notes = [] if config.training.trainer_type is kind else [f"The data holds {found.value}, so this is {kind.name}."]

@@ -1,0 +1,94 @@
+"""One thing under two names: names of the past become today's, arguments under `trainer_kwargs` move to `training`, and
+what is given twice is an error with both lines."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+from trainwright.args import aliases
+from trainwright.config.options import RENAMED
+from trainwright.config.params import ARGUMENTS, TrainingParams
+from trainwright.config.tree import Problems, Tree, get, place_of
+
+# Two names of one thing under `training`.
+TWINS = (
+    ("optimizer", "optim"),
+    ("warmup_ratio", "warmup_steps"),
+    ("mixed_precision_dtype", "bf16"),
+    ("mixed_precision_dtype", "fp16"),
+    ("compile", "torch_compile"),
+    ("enable_gradient_checkpointing", "gradient_checkpointing"),
+    ("enable_gradient_checkpointing", "activation_checkpointing"),
+    ("gradient_checkpointing", "activation_checkpointing"),
+    ("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs"),
+    ("empty_device_cache_steps", "torch_empty_cache_steps"),
+    ("save_epoch", "save_strategy"),
+    ("enable_wandb", "report_to"),
+    ("enable_mlflow", "report_to"),
+    ("enable_tensorboard", "report_to"),
+    ("nccl_default_timeout_minutes", "ddp_timeout"),
+    ("use_deterministic", "full_determinism"),
+    ("include_performance_metrics", "include_num_input_tokens_seen"),
+)
+# Two names in different sections, which may both be given where they say the same.
+ELSEWHERE = (
+    ("model.model_max_length", "training.trainer_kwargs.max_length"),
+    ("model.chat_template", "training.trainer_kwargs.chat_template_path"),
+    ("model.tokenizer_pad_token", "training.trainer_kwargs.pad_token"),
+    ("data.train.pack", "training.trainer_kwargs.packing"),
+    ("data.train.target_col", "training.trainer_kwargs.dataset_text_field"),
+    ("data.train.train_target", "training.trainer_kwargs.assistant_only_loss"),
+)
+
+
+def modernize(tree: Tree, problems: Problems) -> None:
+    """Bring a file to one name for each thing; note where a thing has two that are given."""
+    training = get(tree, "training")
+    if training is None or not isinstance(training.value, dict):
+        return
+    kwargs = get(tree, "training.trainer_kwargs")
+    inner = kwargs.value if kwargs is not None and isinstance(kwargs.value, dict) else {}
+    _rename(tree, inner, "training.trainer_kwargs", RENAMED, problems)
+    params = {f.name for f in fields(TrainingParams)}
+    old = {name: new or None for name, new in aliases.RENAMED.items() if name not in params}
+    _rename(tree, training.value, "training", old, problems)
+    names = {name: f"training.trainer_kwargs.{name}" for name in inner if name in ARGUMENTS}
+    both = [(f"training.{name}", path) for name, path in names.items() if name in training.value]
+    names |= {name: f"training.{name}" for name in training.value}
+    both += [(names[one], names[other]) for one, other in TWINS if one in names and other in names]
+    for pair in both:
+        values = [one.value for path in pair if (one := get(tree, path)) is not None]
+        if None not in values and values != [False, False]:  # else one at most is given
+            twice(problems, tree, *pair)
+    for name in [name for name in inner if name in ARGUMENTS]:
+        training.value.setdefault(name, inner.pop(name))
+
+
+def given_elsewhere(tree: Tree, problems: Problems) -> None:
+    """Note where two sections say one thing differently."""
+    for one, other in ELSEWHERE:
+        first, second = (node.value if (node := get(tree, name)) else None for name in (one, other))
+        if first is not None and second is not None and first != second:
+            twice(problems, tree, one, other)
+
+
+def _rename(
+    tree: Tree, section: dict[str, Tree], path: str, renamed: dict[str, str | None], problems: Problems
+) -> None:
+    for old in [name for name in section if name in renamed]:
+        new, place = renamed[old], section[old].key or section[old].place
+        if new is not None and new in section:
+            twice(problems, tree, f"{path}.{old}", f"{path}.{new}")
+        what = f"use {path}.{new}" if new else "it is no longer needed, and has no effect"
+        problems.warn(place, f"{path}.{old} is an old name; {what}.")
+        value = section.pop(old)
+        if new is not None:
+            section.setdefault(new, value)
+
+
+def twice(problems: Problems, tree: Tree, one: str, other: str) -> None:
+    """Note that a thing is given under two names, with the lines of both."""
+    first, second = place_of(tree, one), place_of(tree, other)
+    at = f" (line {first.line})" if first.line else f" ({first.source})" if first.source else ""
+    both = f"{one}{at} and {other} are two names of one thing"
+    problems.add(second, both, "give only one", len(other.split(".")[-1]))

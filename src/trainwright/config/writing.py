@@ -1,0 +1,53 @@
+"""A run's description as a file that reads back as the same run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trainwright.config.schema import TrainingConfig
+from trainwright.config.tree import EXPONENT
+from trainwright.config.twins import TWINS
+
+RUN_CONFIG = "run.yaml"
+_TWINS = {name for pair in TWINS for name in pair}
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes a text that our reader would take for a number, such as 1e-5."""
+
+
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, list("-+0123456789."))
+
+
+def as_yaml(config: TrainingConfig) -> dict[str, Any]:
+    """Return a configuration as a file would hold it: each thing under one name, no section at its defaults."""
+    whole, usual = plain(asdict(config)), plain(asdict(TrainingConfig()))
+    for name in ("fsdp", "deepspeed", "peft"):
+        if whole[name] == usual[name]:
+            del whole[name]
+    training = whole["training"]
+    for name in ("grpo", "gkd", "gold", "profiler", "telemetry", *_TWINS):
+        if training[name] == usual["training"][name]:
+            del training[name]
+    return whole
+
+
+def keep(config: TrainingConfig, folder: Path) -> None:
+    """Write a run's whole description into its folder, for `train --resume` and commands that look at the run later."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = yaml.dump(as_yaml(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    (folder / RUN_CONFIG).write_text(text, encoding="utf-8")
+
+
+def plain(value: Any) -> Any:
+    """Return dicts, lists and scalars for what `asdict` returns: enums by their names."""
+    if isinstance(value, dict):
+        return {key: plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    return value.name if isinstance(value, Enum) else value
