@@ -41,6 +41,7 @@ class Place:
         generators: states of those that the stream holds, where it has a state; else the pass begins anew with them.
         whole: whether the stream is not divided among the workers, so that rows are those of all of it.
         total: rows that all readers had read when there was another number of them.
+        ended: whether the rows were the last of the pass, so that a state may be that of the next one.
     """
 
     shard: int
@@ -49,6 +50,7 @@ class Place:
     generators: Any = ()
     whole: bool = False
     total: int = 0
+    ended: bool = False
 
     @property
     def drawing(self) -> int:
@@ -149,7 +151,9 @@ class RankStream(IterableDataset):
                 return
             mine = not self.place.whole or number % self._readers() == self.place.shard
             batch = self._collated(group) if mine else None
-            self.place = replace(self.place, rows=self.place.rows + sum(map(len, group)), state=None)
+            read = sum(map(len, group))
+            ended = read < self.batch_size * self.world.size
+            self.place = replace(self.place, rows=self.place.rows + read, state=None, ended=ended)
             if not mine:
                 continue
             yield Stamped(batch, self.now() if self._worker is not None else self.place) if self.stamped else batch
@@ -180,6 +184,11 @@ class RankStream(IterableDataset):
         """Yield the rows of every rank's next micro-batch, from the reader's place on."""
         if self.place.rows and self.place.state is not None:
             self.stream.load_state_dict(self.place.state)
+            if self.place.ended:
+                with draws(self.seed, int(self.epoch), self.place.drawing, self.place.rows):
+                    if list(islice(iter(self.stream), 1)):  # of the next pass
+                        self.stream.load_state_dict(self.place.state)
+                return
         counted = self.place.rows if self.place.state is None else 0
         row = self.place.rows - counted
         rows: Iterator[Any] | None = self._begun() if row == 0 and self._readers() > 1 and not self.divided else None
