@@ -183,6 +183,49 @@ def test_inputs_and_losses_for_metrics(tmp_path):
     assert evaluator(tmp_path, metrics=metrics, include_for_metrics=["inputs", "loss"]).evaluate()["eval_fine"] == 1.0
 
 
+class OneForEveryRow(tiny.Line):
+    """Gives the loss of every row where nothing is learned from it."""
+
+    def forward(self, x, labels=None):
+        outputs = super().forward(x, labels)
+        if not self.training:
+            outputs["loss"] = (outputs["logits"] - labels) ** 2
+        return outputs
+
+
+class OfItsOwn(Trainer):
+    def prediction_step(self, model, inputs, *given, **kwargs):
+        _, logits, labels = super().prediction_step(model, inputs, *given, **kwargs)
+        return (logits - labels) ** 2, logits, labels
+
+
+@pytest.mark.parametrize("by_batch", [True, False])
+def test_losses_for_metrics_are_one_for_every_row(tmp_path, by_batch):
+    def run(kind, model, args):
+        found = []
+
+        def metrics(prediction, compute_result=True):
+            found.append(torch.as_tensor(prediction.losses).double())
+            return {"rows": float(sum(map(len, found)))}
+
+        trainer = kind(model, args, eval_dataset=tiny.line_rows(10), compute_metrics=metrics)
+        evaluated = trainer.evaluate()
+        assert evaluated["eval_rows"] == 10
+        return torch.cat(found), evaluated["eval_loss"]
+
+    settings = {"per_device_eval_batch_size": 4, "batch_eval_metrics": by_batch, "include_for_metrics": ["loss"]}
+    batches, mean = run(Trainer, tiny.new_line(), arguments(tmp_path, **settings))
+    assert torch.equal(batches, run(transformers.Trainer, tiny.new_line(), theirs(tmp_path, **settings))[0])
+    with torch.no_grad():
+        rows = {name: torch.stack([row[name] for row in tiny.line_rows(10)]) for name in ("x", "labels")}
+        exact = ((tiny.new_line()(rows["x"])["logits"] - rows["labels"]) ** 2).double()
+    torch.manual_seed(0)
+    for kind, model in ((Trainer, OneForEveryRow()), (OfItsOwn, tiny.new_line())):
+        each, loss = run(kind, model, arguments(tmp_path, **settings))
+        assert each == pytest.approx(exact, rel=1e-6)
+        assert loss == pytest.approx(mean, rel=1e-6)
+
+
 def test_batches_may_be_kept_apart(tmp_path):
     def metrics(prediction):
         return {"batches": float(len(prediction.predictions))}

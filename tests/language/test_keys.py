@@ -412,6 +412,10 @@ ADAPTERS = {
     "peft.lora_modules_to_save": (["lm_head"], lambda s: list(lora("modules_to_save")(s)), ["lm_head"]),
     "peft.lora_bias": ("all", lora("bias"), "all"),
     "peft.lora_init_weights": ("gaussian", lora("init_lora_weights"), "gaussian"),
+    "peft.use_rslora": (True, lora("use_rslora"), True),
+    "peft.use_dora": (True, lora("use_dora"), True),
+    "peft.rank_pattern": ({"q_proj": 2}, lora("rank_pattern"), {"q_proj": 2}),
+    "peft.alpha_pattern": ({"v_proj": 4.5}, lora("alpha_pattern"), {"v_proj": 4.5}),
     "peft.lora_task_type": ("TaskType.CAUSAL_LM", lambda s: str(lora("task_type")(s)).rpartition(".")[2], "CAUSAL_LM"),
     "peft.peft_save_mode": (PeftSaveMode.MERGED, lambda s: s.holder.config.peft.peft_save_mode, PeftSaveMode.MERGED),
 }  # fmt: skip

@@ -158,3 +158,41 @@ def test_an_adapter_that_the_checkpoint_lacks_is_named(tmp_path):
     with pytest.raises(CheckpointError, match=r"holds the adapters default, second, but .* third is not there"):
         made(tmp_path, model).train(resume_from_checkpoint=True)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("layers", [["q_proj", "v_proj"], ["gate_proj", "down_proj"]])  # square, high and wide
+@pytest.mark.parametrize("start", ["olora", "pissa", "pissa_niter_4", "default"])
+def test_adapters_that_began_as_a_part_of_the_base_are_saved_for_the_base_as_it_was(tmp_path, start, layers):
+    settings = {"r": 2, "lora_alpha": 6, "target_modules": layers, "task_type": "CAUSAL_LM"}
+    init = True if start == "default" else start
+    trainer = made(tmp_path, peft.get_peft_model(tiny.llama(), peft.LoraConfig(**settings, init_lora_weights=init)))
+    trainer.train()
+
+    def logits(model):
+        with torch.no_grad():
+            return model.eval()(input_ids=torch.arange(3, 13)[None]).logits
+
+    trainer.save_model(str(tmp_path / "first"))
+    expected = logits(trainer.model)
+    loaded = peft.PeftModel.from_pretrained(tiny.llama(), tmp_path / "first", is_trainable=True)
+    assert (logits(loaded) - expected).abs().max() < 1e-5
+    assert (logits(tiny.llama()) - expected).abs().max() > 1e-3
+    second = made(tmp_path / "again", loaded)
+    second.train()
+    second.save_model(str(tmp_path / "second"))
+    again = peft.PeftModel.from_pretrained(tiny.llama(), tmp_path / "second")
+    assert (logits(again) - logits(second.model)).abs().max() < 1e-5
+
+
+def test_adapters_that_were_trained_before_are_not_taken_for_untouched(tmp_path):
+    settings = {"r": 2, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM"}
+    for start in ("olora", "pissa"):
+        model = peft.get_peft_model(tiny.llama(), peft.LoraConfig(**settings, init_lora_weights=start))
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter += 0.01 * ("lora_B" in name)
+        trainer = made(tmp_path, model, max_steps=1)
+        trainer.save_model(str(tmp_path / start))
+        loaded = peft.PeftModel.from_pretrained(tiny.llama(), tmp_path / start)  # peft begins it likewise again
+        ids = torch.arange(3, 13)[None]
+        assert (loaded(input_ids=ids).logits - model.eval()(input_ids=ids).logits).abs().max() < 1e-5

@@ -30,10 +30,8 @@ _LOWERED_BEFORE = {
     "train_begin": ("should_training_stop",),
     "epoch_begin": ("should_epoch_stop",),
     "step_begin": ("should_log", "should_evaluate", "should_save"),
-    "evaluate": ("should_evaluate",),
-    "save": ("should_save",),
-    "log": ("should_log",),
 }
+"""The other flags the loop lowers when it acts on them: what a callback logs or evaluates itself leaves them raised."""
 
 
 class TrainerCallback:

@@ -34,8 +34,10 @@ class EarlyStoppingCallback(TrainerCallback):
     def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Count evaluations without improvement, before the state learns of this one's metric; NaN is none.
 
-        Of several sets, only the one whose metric is watched counts.
+        Of several sets, only the one whose metric is watched counts; of a model that is not trained yet, none does.
         """
+        if state.global_step == 0:
+            return
         name = args.metric_for_best_model
         value = kwargs["metrics"].get(name if name.startswith("eval_") else f"eval_{name}")
         if value is None:

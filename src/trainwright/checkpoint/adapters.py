@@ -6,6 +6,7 @@ keeps of an encoder of prompts what it computes, not what is trained, and of the
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,13 +18,71 @@ from torch import nn
 
 from trainwright.checkpoint.tensors import check_fit, identity, read, refuse, unique_tensors
 from trainwright.errors import CheckpointError
+from trainwright.models.adapters import initial_of, move_base, without_adapters
 
 FILE = "adapter_model"
+INITIAL = "initial_adapter"
 BESIDE = "beside_adapters"
 
 
 def save(model: Any, folder: Path) -> None:
-    """Write all adapters of a model, and what else of it is trained or changes in training."""
+    """Write all adapters of a model as they are trained, and what else of it is trained or changes in training.
+
+    Of adapters that began as a part of the base's weights, this is written too (`initial_adapter.safetensors`).
+    """
+    _write(model, folder)
+    for name, begun in initial_of(model).items():
+        save_file(begun, _place(folder, name) / f"{INITIAL}.safetensors", metadata={"format": "pt"})
+
+
+def export(model: Any, folder: Path) -> None:
+    """Write all adapters of a model as they are used: on the base as it was before there were adapters.
+
+    Those that began as a part of its weights, W - s B0 A0, are written as what training has changed, as PEFT describes
+    it (`PeftModel.save_pretrained`, path_initial_model_for_weight_conversion): s [B, -B0] [A; A0], of twice the rank.
+    """
+    from peft import PeftConfig
+
+    _write(model, folder)
+    for name, begun in initial_of(model).items():
+        place = _place(folder, name)
+        tensors = read(place, FILE) or {}
+        for key, start in begun.items():
+            first = "lora_A" in key or "lora_embedding_A" in key
+            start = start.to(tensors[key].dtype)
+            tensors[key] = torch.cat((tensors[key], start if first else -start), dim=0 if first else 1)
+        save_file(tensors, place / f"{FILE}.safetensors", metadata={"format": "pt"})
+        _of_twice_the_rank(PeftConfig.from_pretrained(str(place))).save_pretrained(str(place))
+
+
+def _of_twice_the_rank(config: Any) -> Any:
+    """Return the settings of an adapter with the same scale."""
+    factor = 2**0.5 if config.use_rslora else 2  # the scale is alpha / sqrt(r), or alpha / r
+    config.init_lora_weights, config.r, config.lora_alpha = True, 2 * config.r, factor * config.lora_alpha
+    config.rank_pattern = {name: 2 * rank for name, rank in (config.rank_pattern or {}).items()}
+    config.alpha_pattern = {name: factor * alpha for name, alpha in (config.alpha_pattern or {}).items()}
+    return config
+
+
+def _place(folder: Path, name: str) -> Path:
+    return folder if name == "default" else folder / name
+
+
+def save_merged(model: Any, folder: Path, tokenizer: Any) -> None:
+    """Write the model with its adapters merged into the weights; the model itself stays as it is."""
+    merged = copy.deepcopy(model).merge_and_unload()
+    merged.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def save_with_base(model: Any, folder: Path, tokenizer: Any) -> None:
+    """Write the adapters, and into `base_model` the weights below them, as they were before training."""
+    export(model, folder)
+    without_adapters(copy.deepcopy(model)).save_pretrained(folder / "base_model")
+    tokenizer.save_pretrained(folder)
+
+
+def _write(model: Any, folder: Path) -> None:
     with _without_dropout_in_prompts(model):
         model.save_pretrained(folder)
         beside = _beside(model)
@@ -105,6 +164,10 @@ def load(model: Any, folder: Path) -> None:
     check_fit(beside, {name: whole[name] for name in beside}, folder)
     for name, saved in kept.items():
         set_peft_model_state_dict(model, saved, adapter_name=name)
+        begun, mine_begun = read(places[name], INITIAL), initial_of(model).get(name)
+        if begun is not None and mine_begun is not None:
+            move_base(model, name, mine_begun, begun)
+            model.initial_adapters[name] = begun
     model.load_state_dict(beside, strict=False)
     device = next(model.parameters()).device
     for name in places.keys() - set(mine):

@@ -26,14 +26,15 @@ def save_model(
     processing_class: Any = None,
     state_dict: dict[str, torch.Tensor] | None = None,
 ) -> None:
-    """Write weights, those of the model or others given for them, and configuration and tokenizer if there are any."""
+    """Write weights, those of the model or others given for them, and configuration and tokenizer if there are any;
+    adapters as they are used."""
     folder.mkdir(parents=True, exist_ok=True)
     if state_dict is not None and hasattr(model, "save_pretrained"):
         with _without_bars():
             model.save_pretrained(folder, state_dict=state_dict)  # type: ignore[operator]
     elif holds_adapters(model):
         with _without_bars():
-            adapters.save(model, folder)
+            adapters.export(model, folder)
     elif is_pretrained(model):
         with _without_bars():
             model.save_pretrained(folder)  # type: ignore[operator]
@@ -55,10 +56,12 @@ def save_all_but_tensors(model: nn.Module, folder: Path, processing_class: Any) 
         tensors = None if holds_adapters(model) else unique_tensors(model.state_dict())
     else:
         tensors = _as_transformers_saves(model)
-    if tensors is None:
-        save_model(model, folder, processing_class)
-        return None
-    if is_pretrained(model):
+    if tensors is None and holds_adapters(model):
+        with _without_bars():
+            adapters.save(model, folder)
+    elif tensors is None:
+        save_model(model, folder)
+    elif is_pretrained(model):
         with _without_bars():
             model.save_pretrained(folder, state_dict={})  # type: ignore[operator]
     if processing_class is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from trainwright.args.names import LOG_LEVELS, OPTIMIZERS, SCHEDULERS_WITHOUT_TOTAL
 from trainwright.config.options import DIVERGENCES, LOSSES, PACKINGS, DPOOptions, SFTOptions
 from trainwright.config.params import OURS, TrainerType, TrainingParams
-from trainwright.config.schema import DatasetParams, DatasetSplitParams, TrainingConfig
+from trainwright.config.schema import DatasetParams, DatasetSplitParams, PeftParams, TrainingConfig
 from trainwright.config.uses import OWN_MODELS
 from trainwright.errors import did_you_mean
 
@@ -20,7 +20,11 @@ OWN_DATASETS = ("python_source",)
 DTYPES = ("auto", "float32", "fp32", "float", "float16", "fp16", "half", "bfloat16", "bf16", "float64", "double")
 COLLATORS = ("text_with_padding", "text_completions_only_with_padding")
 _FILES = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".txt")
-_LORA_INITS = ("default", "random", "gaussian", "eva", "pissa", "loftq", "olora")
+_LORA_INITS = ("default", "random", "gaussian", "orthogonal", "mica", "olora", "pissa", "pissa_niter_4")
+_LORA_INITS_ELSEWHERE = {
+    "eva": "looks at the data first", "corda": "looks at the data first", "lora_ga": "looks at the data first",
+    "loftq": "quantises the base itself, with a loftq_config",
+}  # fmt: skip
 
 
 # Packages of optimizers, by how these are called, and the extra of ours that has it.
@@ -164,10 +168,31 @@ def _peft(config: TrainingConfig) -> Iterator[Fault]:
         yield "peft.lora_r", f"lora_r {peft.lora_r} is less than 1", "the rank of the adapters, such as 8"
     if peft.lora_bias not in ("none", "all", "lora_only"):
         yield "peft.lora_bias", f"lora_bias '{peft.lora_bias}' is not known", "known: none, all, lora_only"
-    if peft.lora_init_weights not in _LORA_INITS and not peft.lora_init_weights.startswith("pissa_niter_"):
-        yield "peft.lora_init_weights", f"'{peft.lora_init_weights}' is not known", f"known: {', '.join(_LORA_INITS)}"
+    yield from _lora_init(peft)
+    yield from _patterns(peft)
     if peft.lora_task_type.removeprefix("TaskType.") != "CAUSAL_LM":
         yield "peft.lora_task_type", f"lora_task_type {peft.lora_task_type} is not supported", "CAUSAL_LM"
+
+
+def _patterns(peft: PeftParams) -> Iterator[Fault]:
+    for name, number in (("rank_pattern", "a whole number"), ("alpha_pattern", "a number")):
+        for pattern, value in getattr(peft, name).items():
+            fits = type(value) is int or (name == "alpha_pattern" and type(value) is float)
+            if not fits or value <= 0:
+                yield f"peft.{name}", f"{name} gives {value!r} for '{pattern}'", f"{number} above 0"
+
+
+def _lora_init(peft: PeftParams) -> Iterator[Fault]:
+    path, start = "peft.lora_init_weights", str(peft.lora_init_weights).lower()
+    known = start in ("true", "false", *_LORA_INITS) or (
+        start.startswith("pissa_niter_") and start.removeprefix("pissa_niter_").isdecimal()
+    )
+    if start in _LORA_INITS_ELSEWHERE:
+        yield path, f"'{start}' {_LORA_INITS_ELSEWHERE[start]}, which no file can ask for", "adapt the model in Python"
+    elif not known:
+        yield path, f"'{peft.lora_init_weights}' is not known", f"known: {', '.join(_LORA_INITS)}"
+    elif start.startswith(("pissa", "olora")) and peft.lora_target_parameters:
+        yield path, f"'{start}' is for layers, and lora_target_parameters names parameters", "use default"
 
 
 def _switches(params: TrainingParams) -> Iterator[Fault]:

@@ -130,13 +130,17 @@ class PeftParams:
     lora_r: int = 8
     lora_alpha: int = 8
     lora_dropout: float = 0.0
-    lora_target_modules: list[str] | None = None
-    lora_exclude_modules: list[str] | None = None
+    lora_target_modules: list[str] | str | None = None
+    lora_exclude_modules: list[str] | str | None = None
     lora_target_parameters: list[str] | None = None
     lora_modules_to_save: list[str] | None = None
     lora_bias: str = "none"
-    lora_init_weights: str = "default"
+    lora_init_weights: str | bool = "default"
     lora_task_type: str = "CAUSAL_LM"
+    use_rslora: bool = False
+    use_dora: bool = False
+    rank_pattern: dict[str, int] = field(default_factory=dict)
+    alpha_pattern: dict[str, float] = field(default_factory=dict)
     q_lora: bool = False
     q_lora_bits: int = 4
     bnb_4bit_quant_type: str = "fp4"

@@ -272,7 +272,7 @@ _OPTIONS = (
 QUANTISED = "bnb_4bit_quant_type use_bnb_nested_quant bnb_4bit_quant_storage bnb_4bit_compute_dtype"
 _LORA = (
     "lora_r lora_alpha lora_dropout lora_target_modules lora_exclude_modules lora_target_parameters "
-    "lora_modules_to_save lora_bias lora_init_weights lora_task_type"
+    "lora_modules_to_save lora_bias lora_init_weights lora_task_type use_rslora use_dora rank_pattern alpha_pattern"
 )
 _REST = (
     _refused("peft", _LORA, ALL, "adapters that are new (no model.adapter_model)",

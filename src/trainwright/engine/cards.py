@@ -193,16 +193,19 @@ def _job() -> str:
 
 
 def _best(trainer: Trainer) -> str:
-    """Return the best value of the watched metric, or else of the evaluation loss, and where it was reached."""
+    """Return the best value of the watched metric, or else of the evaluation loss, and where it was reached; what was
+    measured before anything was trained is no result."""
     args, state = trainer.args, trainer.state
     watched = args.metric_for_best_model or "loss"
     name = watched if watched.startswith("eval_") else f"eval_{watched}"
-    found = [(one[name], one["step"]) for one in state.log_history if isinstance(one.get(name), int | float)]
+    trained = [one for one in state.log_history if one["step"] > 0]
+    found = [(one[name], one["step"]) for one in trained if isinstance(one.get(name), int | float)]
     found = [(value, step) for value, step in found if value == value]  # without NaN
     if not found:
         return ""
     value, step = (max if args.greater_is_better else min)(found, key=lambda one: one[0])
-    place = f", in {state.best_model_checkpoint}" if state.best_model_checkpoint else ""
+    is_kept = state.best_model_checkpoint and state.best_global_step == step
+    place = f", in {state.best_model_checkpoint}" if is_kept else ""
     return f"{name} {number(value)} at step {step}{place}"
 
 

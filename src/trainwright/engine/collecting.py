@@ -93,7 +93,7 @@ class Collector:
             return
         values = {"predictions": logits, "labels": labels, "inputs": inputs}
         if loss is not None and "losses" in self.kept:
-            values["losses"] = loss.reshape(1).repeat(rows)
+            values["losses"] = losses_of_rows(loss, rows)
         for name in self.kept:
             batch = to_arrays(values.get(name))
             if self.join:
@@ -120,6 +120,12 @@ class Collector:
             return {name: batches[name] or None for name in batches}
         counts = [size for size in sizes if size]
         return {name: finished(tree, counts, order) for name, tree in kept.items()}
+
+
+def losses_of_rows(loss: torch.Tensor, rows: int) -> torch.Tensor:
+    """Return the loss of every row of a batch, shape (rows,): the row's own where there is one for each, else the
+    batch's."""
+    return loss.reshape(rows) if loss.ndim and loss.numel() == rows else loss.mean().repeat(rows)
 
 
 def joined(everyone: list[Any], name: str) -> Tree:

@@ -13,14 +13,16 @@ import torch
 from torch import nn
 
 from trainwright.bars import counting
+from trainwright.batch import row_count
 from trainwright.data.kinds import length_of
 from trainwright.data.rows import Repeat
 from trainwright.engine import fusing, generation, isolation, loading, numbers, reports
-from trainwright.engine.collecting import Collector, to_host
+from trainwright.engine.collecting import Collector, losses_of_rows, to_host
 from trainwright.engine.diagnose import takes
 from trainwright.engine.losses import is_of, overrides_loss, own_copy
 from trainwright.engine.meters import Records, averages
 from trainwright.engine.passes import batches_of, evaluating, rows_of, together
+from trainwright.engine.sums import widened
 from trainwright.errors import ConfigError, as_raised
 from trainwright.models.inspect import base_model, forward_columns
 from trainwright.objectives.model_loss import call_model, labels_of
@@ -60,6 +62,7 @@ def evaluate_each(
         metrics |= one
     shared = means(each, prefix)
     if shared:
+        trainer.beside |= set(shared)
         trainer.log(dict(shared))
         tell(trainer, shared)
     return metrics | shared
@@ -151,7 +154,7 @@ class Totals:
         """Add a batch; its loss stays on the device until the end."""
         self.rows += rows
         if loss is not None and weight:
-            self.batches.append((loss.detach().float().mean(), weight))
+            self.batches.append((widened(loss.detach()).mean(), weight))
 
     def sums(self) -> tuple[float, float, int]:
         """Return (sum of loss × weight, sum of weights, rows)."""
@@ -203,7 +206,8 @@ def evaluation_loop(
             if logits is not None and trainer.preprocess_logits_for_metrics is not None:
                 logits = trainer.preprocess_logits_for_metrics(logits, labels)
             if not loss_only and live is not None:
-                live.add(None if weightless or logits is None or labels is None else (loss, logits, labels, batch))
+                each = None if loss is None or weightless else losses_of_rows(loss, rows)
+                live.add(None if weightless or logits is None or labels is None else (each, logits, labels, batch))
             if not loss_only and (live is None or wants_predictions):
                 collector.add(loss, logits, labels, main_input(trainer, batch), rows)
             trainer.control = trainer.callback_handler.fire("prediction_step", args, trainer.state, trainer.control)
@@ -213,6 +217,7 @@ def evaluation_loop(
     output = results(trainer, collector, totals, live, function, prefix, rows_of(loader))
     recorded = averages(trainer.strategy.gather(records.take()))
     named = {f"{prefix}_{name}": value for name, value in recorded.items()}
+    trainer.beside |= set(named)
     return output._replace(metrics={**(output.metrics or {}), **named})
 
 
@@ -279,7 +284,10 @@ class LiveMetrics:
 def prediction_step(
     trainer: Trainer, model: nn.Module, inputs: Any, loss_only: bool, ignore_keys: list[str] | None
 ) -> tuple[Any, Any, Any]:
-    """Return (loss, logits, labels) of a batch, detached; see `Trainer.prediction_step`."""
+    """Return (loss, logits, labels) of a batch, detached; see `Trainer.prediction_step`.
+
+    The loss is a scalar, or where the model gives one for every row, these: shape (rows,).
+    """
     labels, items = labels_of(inputs, trainer.label_names), trainer.objective.count(inputs)
     asked_for = isinstance(inputs, Mapping) and bool(inputs.get("return_loss"))  # by a collator, as for CLIP
     of_itself = trainer.can_return_loss or asked_for
@@ -302,7 +310,7 @@ def prediction_step(
                 loss, outputs = trainer.compute_loss(model, inputs, return_outputs=True, **share)
             else:
                 loss = trainer.compute_loss(model, inputs, **share)
-            loss = trainer.one_loss(loss).detach().mean()
+            loss = loss.detach() if is_of_rows(loss, inputs) else trainer.one_loss(loss).detach().mean()
         else:
             outputs = call_model(model, inputs)
     if loss_only:
@@ -321,6 +329,11 @@ def reads_alone(trainer: Trainer) -> bool:
 def knows_labels(trainer: Trainer) -> bool:
     """Whether the model's forward takes any labels."""
     return any(name in (forward_columns(trainer.model) or ()) for name in trainer.label_names)
+
+
+def is_of_rows(loss: Any, inputs: Any) -> bool:
+    """Whether a loss is one for every row of a batch."""
+    return isinstance(loss, torch.Tensor) and loss.ndim == 1 and len(loss) == row_count(inputs)
 
 
 @as_raised

@@ -17,6 +17,7 @@ def evaluate(run: Run) -> None:
     run.boundary = boundary.take(run, raised_flags(run))
     saves = run.trainer.control.should_save
     saving.save_early(run)
+    run.trainer.control.should_evaluate = False
     try:
         reports.evaluate(run)
     except StopWaiting:

@@ -17,6 +17,7 @@ from trainwright.engine.feed import Work, feed, halve
 from trainwright.engine.losses import micro_batch
 from trainwright.engine.memory import is_out_of_memory
 from trainwright.engine.run import Run
+from trainwright.engine.sums import widened
 
 
 def train(run: Run) -> None:
@@ -37,7 +38,7 @@ def passes(run: Run) -> None:
         leaving.raise_due_flags(run)
         act_on_flags(run)
     if run.trainer.args.eval_on_start and run.trainer.state.global_step == 0:
-        reports.evaluate(run, schedule=False)
+        reports.evaluate(run, decides=False)
     while run.open or not run.done:
         run.fire("epoch_begin")
         run.open = True
@@ -126,7 +127,7 @@ def backward(run: Run, work: Work) -> torch.Tensor | None:
             failed = True
             break
         if share is not None:
-            loss = share if loss is None else loss + share
+            loss = share if loss is None else widened(loss) + share
         if not last:
             run.fire("substep_end")
     if careful and any(flag for (flag,) in strategy.agree(failed)):

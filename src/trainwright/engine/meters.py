@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from trainwright.devices import moved
+from trainwright.engine.sums import as_sum, begun, number_of, plus, widened
 from trainwright.errors import DataError
 
 Total = Callable[[torch.Tensor], torch.Tensor]
@@ -42,12 +44,12 @@ class LossMeter:
             loss = torch.where(bad, 0.0, loss)
         elif bad:
             return
-        self.window = loss.float() if self.window is None else self.window + loss
+        self.window = as_sum(loss, loss.device) if self.window is None else plus(self.window, loss)
 
     def read(self, total: Total, device: torch.device) -> tuple[float, int]:
         """Return the sum of the window's losses over all processes and its skipped steps; begin a new window."""
-        window = torch.zeros((), device=device) if self.window is None else self.window
-        value, skipped = total(window).item(), self.skipped
+        window = as_sum(torch.zeros((), device=device), device) if self.window is None else self.window
+        value, skipped = number_of(total(window)), self.skipped
         self.logged += value
         self.skipped_before += skipped
         self.empty_before += self.empty
@@ -61,7 +63,7 @@ class LossMeter:
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         """Restore what `state_dict` returned."""
         for name, value in state.items():
-            setattr(self, name, value.to(device) if isinstance(value, torch.Tensor) else value)
+            setattr(self, name, as_sum(value, device) if isinstance(value, torch.Tensor) else value)
 
 
 class Records:
@@ -88,10 +90,10 @@ class Records:
             DataError: it is no number.
         """
         if isinstance(value, torch.Tensor):
-            number = value.detach().float().mean()
+            number = widened(value.detach()).mean()
         else:
             try:
-                number = torch.tensor(float(value))
+                number = torch.tensor(float(value), dtype=torch.float64)
             except (TypeError, ValueError):
                 raise DataError(
                     f"'{name}', recorded beside the loss, is a {type(value).__name__}; a number or a tensor is "
@@ -110,16 +112,18 @@ class Records:
         if step is None or bad is True:
             return
         for name, mean in step.means.items():
-            values = (mean, step.shares[name], step.weights[name])
+            share, weight = step.shares[name], step.weights[name]
             if isinstance(bad, torch.Tensor):
-                values = tuple(torch.where(bad, 0.0, value) for value in values)  # type: ignore[assignment]
-            self._window.add(name, *values)
+                mean, share = (torch.where(bad, 0.0, moved(value, bad.device)) for value in (mean, share))
+                weight = widened(~bad) * weight
+            self._window.add(name, mean, share, weight)
 
     def take(self) -> dict[str, tuple[float, float]]:
         """Return sum and weight by name, and begin a new window."""
         window, self._window = self._window, Sums()
         sums = {name: window.shares if self.kinds.get(name) else window.means for name in window.means}
-        return {name: (float(sums[name][name]), float(weight)) for name, weight in window.weights.items() if weight}
+        weights = {name: number_of(weight) for name, weight in window.weights.items()}
+        return {name: (number_of(sums[name][name]), weight) for name, weight in weights.items() if weight}
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint must keep."""
@@ -133,8 +137,8 @@ class Records:
             state.get("weights", state.get("counts", {})),
         )  # of old
         values = (sums, state.get("shares", sums))
-        means, shares = ({name: value.to(device) for name, value in each.items()} for each in values)
-        self._window = Sums(means, shares, dict(weights))
+        means, shares = ({name: as_sum(value, device) for name, value in each.items()} for each in values)
+        self._window = Sums(means, shares, {name: begun(weight) for name, weight in weights.items()})
 
 
 @dataclass
@@ -147,14 +151,14 @@ class Sums:
         weights: of weights.
     """
 
-    means: dict[str, torch.Tensor] = field(default_factory=dict)
-    shares: dict[str, torch.Tensor] = field(default_factory=dict)
+    means: dict[str, Any] = field(default_factory=dict)
+    shares: dict[str, Any] = field(default_factory=dict)
     weights: dict[str, Any] = field(default_factory=dict)
 
     def add(self, name: str, mean: torch.Tensor, share: torch.Tensor, weight: Any) -> None:
-        """Add to all three; tensors stay on their device."""
+        """Add to all three; numbers stay on their device."""
         for sums, value in ((self.means, mean), (self.shares, share), (self.weights, weight)):
-            sums[name] = sums[name] + value if name in sums else value
+            sums[name] = plus(sums[name], value) if name in sums else begun(value)
 
 
 def averages(per_rank: list[dict[str, tuple[float, float]]]) -> dict[str, float]:

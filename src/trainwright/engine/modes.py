@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
 def take_model(trainer: Trainer, given: Any) -> None:
     """Train a model; one that `torch.compile` was given is known, saved and loaded as itself, and called compiled."""
-    trainer.model = uncompiled(given)
+    before, trainer.model = trainer.model, uncompiled(given)
     trainer.compiled = None if trainer.model is given else given
     trainer.model_wrapped = trainer.model
+    if trainer.model is not before:
+        trainer.own_configuration, trainer.before_training = {}, {}
 
 
 def called(trainer: Trainer) -> nn.Module:
@@ -36,7 +38,7 @@ def training_model(trainer: Trainer) -> nn.Module:
     if args.activation_checkpointing:
         checkpoint_activations(inner, args.activation_checkpointing_kwargs or {"use_reentrant": False})
     if is_pretrained(inner) and hasattr(inner.config, "use_cache"):
-        inner.config.use_cache = args.use_cache
+        trainer.before_training = change_configuration(trainer, use_cache=args.use_cache)
     if args.neftune_noise_alpha is not None:
         _add_noise(trainer, inner)
     align_special_tokens(trainer.model, trainer.processing_class)
@@ -46,6 +48,42 @@ def training_model(trainer: Trainer) -> nn.Module:
             wrapped, backend=args.torch_compile_backend or "inductor", mode=args.torch_compile_mode
         )
     return wrapped
+
+
+def change_configuration(trainer: Trainer, **values: Any) -> dict[str, Any]:
+    """Change the model's configuration as training needs it; return what is changed, as it was.
+
+    What is saved of it is the user's own: `users_configuration`.
+    """
+    config = base_model(trainer.model).config
+    before = {name: getattr(config, name) for name, value in values.items() if getattr(config, name) != value}
+    trainer.own_configuration = {**before, **trainer.own_configuration}
+    for name in before:
+        setattr(config, name, values[name])
+    return before
+
+
+def restore_configuration(trainer: Trainer) -> None:
+    """Give the model the configuration that it had before training."""
+    before, trainer.before_training = trainer.before_training, {}
+    for name, value in before.items():
+        setattr(base_model(trainer.model).config, name, value)
+        if trainer.own_configuration[name] == value:
+            del trainer.own_configuration[name]
+
+
+@contextmanager
+def users_configuration(trainer: Trainer) -> Iterator[None]:
+    """Have the model's configuration as the user gave it, while it is saved."""
+    config = getattr(base_model(trainer.model), "config", None)
+    ours = {name: getattr(config, name) for name in trainer.own_configuration}
+    for name, value in trainer.own_configuration.items():
+        setattr(config, name, value)
+    try:
+        yield
+    finally:
+        for name, value in ours.items():
+            setattr(config, name, value)
 
 
 def align_special_tokens(model: Any, processing_class: Any) -> None:

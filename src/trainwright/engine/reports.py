@@ -39,6 +39,7 @@ def log_step(run: Run) -> None:
     logs |= averages(trainer.strategy.gather(trainer.records.take()))
     run.meter.logged_at = trainer.state.global_step
     run.symptoms.look(logs)
+    trainer.control.should_log = False
     log(trainer, logs, run.started)
 
 
@@ -66,15 +67,18 @@ def write_log(trainer: Trainer, logs: dict[str, Any]) -> None:
     trainer.control = trainer.callback_handler.fire("log", trainer.args, state, trainer.control, logs=kept)
 
 
-def evaluate(run: Run, schedule: bool = True) -> None:
-    """Evaluate during training: tell a schedule that follows a metric, and note whether this is the best model."""
+def evaluate(run: Run, decides: bool = True) -> None:
+    """Evaluate during training. What is measured before anything is trained (`eval_on_start`) decides nothing; later
+    it judges a trial, moves a schedule that follows a metric, and tells whether this is the best model."""
     trainer = run.trainer
     with run.timesheet.spending("evaluating"):
         metrics = trainer.evaluate(ignore_keys=run.ignore_keys_for_eval)
     run.evaluated = True
+    if not decides:
+        return
     if trainer.trial_report is not None:
         trainer.trial_report(trainer.state.global_step, metrics)
-    if schedule and trainer.follows_metric:
+    if trainer.follows_metric:
         trainer.lr_scheduler.step(chosen_metric(trainer.args, metrics))
     saving.collect(run, wait=True)  # the best of one that failed is none
     state = trainer.state

@@ -25,6 +25,7 @@ from trainwright.checkpoint.snapshot import HostCopies
 from trainwright.checkpoint.writer import Draft, Written, not_written, reason_of, write
 from trainwright.engine import boundary, ema, hub
 from trainwright.engine.memory import is_out_of_memory
+from trainwright.engine.modes import users_configuration
 from trainwright.engine.passes import averaged
 from trainwright.engine.run import Run, generators_of
 from trainwright.errors import CheckpointError, SaveError, UnsavableError
@@ -61,7 +62,6 @@ def save_early(run: Run) -> None:
     if not saves_its_own_way(run.trainer):
         with run.timesheet.spending("saving"):
             collect(run, wait=True)
-            run.trainer.control.should_save = True  # the save before has lowered it
             write_checkpoint(run, early=True)
 
 
@@ -166,7 +166,8 @@ def begin(run: Run, ranks: list[dict[str, Any]], early: bool = False) -> Draft |
     try:
         objects = resumable_state(trainer, ranks)
         temporary = folder.open_temporary(place)
-        tensors = weights.save_all_but_tensors(trainer.model, temporary, processor_of(trainer))
+        with users_configuration(trainer):
+            tensors = weights.save_all_but_tensors(trainer.model, temporary, processor_of(trainer))
         save_arguments(trainer, temporary)
         run.model_files = folder.files_in(temporary) | ({Path(weights.WEIGHTS)} if tensors is not None else set())
         write_progress(run, temporary)
@@ -363,7 +364,7 @@ def save_model(trainer: Trainer, output_dir: str | None, state_dict: dict[str, t
     """Write the weights, or others given for them, configuration and tokenizer, on the process that writes."""
     place = Path(output_dir if output_dir is not None else trainer.args.output_dir or ".")
     if trainer.args.should_save and not (trainer.is_in_train and (place / folder.MANIFEST).exists()):
-        with averaged(trainer):
+        with averaged(trainer), users_configuration(trainer):
             weights.save_model(trainer.model, place, processor_of(trainer), state_dict)
         save_arguments(trainer, place)
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from copy import copy
+from copy import copy, deepcopy
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainwright.args.foreign import check
 from trainwright.args.training import ArgumentFields
+from trainwright.callbacks import states
 from trainwright.checkpoint.lock import RunLock
+from trainwright.engine import reports, wiring
 from trainwright.errors import ConfigError, did_you_mean, missing_package
 from trainwright.state import BestRun
 
@@ -21,7 +23,16 @@ if TYPE_CHECKING:
 STUDY = "hyperparameter_search.db"
 _OF_THE_STUDY = ("storage", "study_name", "sampler", "pruner", "load_if_exists")
 _AGAIN = "again"  # at a trial: the number of the stopped one whose point it has
+_ABSENT = object()
 _SPEED = ("_runtime", "_per_second", "_compilation_time")
+_OF_THE_PROCESS = (
+    "output_dir", "use_cpu", "report_to", "disable_tqdm", "log_level", "log_level_replica", "push_to_hub",
+    "hub_model_id", "ddp_backend", "ddp_timeout", "ddp_find_unused_parameters", "ddp_bucket_cap_mb",
+    "ddp_broadcast_buffers", "ddp_static_graph",
+)  # fmt: skip
+"""Arguments that take effect when the Trainer is made, once for all trials."""
+_TWINS = {"gradient_checkpointing": "activation_checkpointing"}
+_TWINS |= {f"{old}_kwargs": f"{new}_kwargs" for old, new in _TWINS.items()} | {"warmup_ratio": "warmup_steps"}
 
 
 def default_space(trial: Any) -> dict[str, Any]:
@@ -35,8 +46,18 @@ def default_space(trial: Any) -> dict[str, Any]:
 
 
 def default_objective(metrics: dict[str, float]) -> float:
-    """Return the evaluation loss if it is all there is, else the sum of the other metrics."""
+    """Return the evaluation loss if it is all there is, else the sum of the other metrics.
+
+    Raises:
+        ConfigError: one of them is no number.
+    """
     others = {k: v for k, v in metrics.items() if k not in ("eval_loss", "epoch") and not k.endswith(_SPEED)}
+    for name, value in others.items():
+        if not isinstance(value, int | float):
+            raise ConfigError(
+                f"A search adds up the metrics, but {name} is a {type(value).__name__}. Name the one that counts "
+                "(metric_for_best_model), or give compute_objective=."
+            )
     return sum(others.values()) if others else metrics["eval_loss"]
 
 
@@ -54,11 +75,14 @@ def hyperparameter_search(
 
     The trials are kept in `hyperparameter_search.db` in the output folder: a search that was stopped goes on with
     the trials that are left of `n_trials`, and tries again what it was trying. By default points are drawn by a
-    `TPESampler` seeded with `args.seed` plus the number of trials there are.
+    `TPESampler` that is seeded for each with `args.seed` plus the number of points before, so that they are those of a
+    search that was not stopped; a `sampler` that is given draws new ones when a search goes on.
 
     Args:
         hp_space: a trial to argument names and values.
-        compute_objective: metrics of an evaluation to what is optimised: a number, or several.
+        compute_objective: metrics of an evaluation to what is optimised: a number, or several. By default the metric
+            that `metric_for_best_model` names; without one the sum of the metrics of all sets, or the loss where there
+            are no others.
         n_trials: trials in all.
         direction: "minimize" or "maximize", or one for each objective.
         backend: None or "optuna".
@@ -66,8 +90,31 @@ def hyperparameter_search(
         kwargs: passed to optuna's `create_study` (storage, study_name, sampler, pruner, load_if_exists) and `optimize`.
 
     Raises:
-        ConfigError: no model_init, another backend, optuna is not installed, or another search is in the folder.
+        ConfigError: no model_init, another backend, optuna is not installed, another search is in the folder, its
+            trials have another direction, or `n_jobs`, since all trials are this Trainer's.
     """
+    optuna = _optuna(trainer, backend, kwargs.get("n_jobs", 1))
+    search = _Search(trainer, hp_space or default_space, compute_objective, hp_name)
+    is_alone = "storage" not in kwargs  # one that is given may be shared with other processes
+    is_given = kwargs.get("sampler") is not None
+    with _only_search(Path(trainer.args.output_dir or ".")) if is_alone else nullcontext():
+        study = _study(optuna, trainer, direction, kwargs)
+        if is_alone:
+            _try_again(optuna, study)
+        done = sum(trial.state.is_finished() - (_AGAIN in trial.user_attrs) for trial in study.trials)
+        renewing: list[Any] = [] if is_given else [lambda study, trial: _renew_sampler(optuna, study, trainer)]
+        callbacks = [*(kwargs.pop("callbacks", None) or []), *renewing]
+        try:
+            study.optimize(search.objective, n_trials=max(0, n_trials - done), callbacks=callbacks, **kwargs)
+        finally:
+            search.restore()
+    if isinstance(direction, str):
+        return _best(study.best_trial)
+    return [_best(trial) for trial in study.best_trials]
+
+
+def _optuna(trainer: Trainer, backend: Any, n_jobs: int) -> Any:
+    """Return the package that searches, where it can."""
     if trainer.model_init is None:
         raise ConfigError("A hyperparameter search starts every trial with a new model: give model_init=, not model=.")
     if backend is not None and str(getattr(backend, "value", backend)) != "optuna":
@@ -76,34 +123,43 @@ def hyperparameter_search(
         import optuna
     except ImportError:
         raise missing_package("optuna", "hpo", "A hyperparameter search") from None
-    search = _Search(trainer, hp_space or default_space, compute_objective or default_objective, hp_name)
-    is_alone = "storage" not in kwargs  # one that is given may be shared with other processes
-    with _only_search(Path(trainer.args.output_dir or ".")) if is_alone else nullcontext():
-        study = _study(optuna, trainer, direction, kwargs)
-        if is_alone:
-            _try_again(optuna, study)
-        done = sum(trial.state.is_finished() - (_AGAIN in trial.user_attrs) for trial in study.trials)
-        try:
-            study.optimize(search.objective, n_trials=max(0, n_trials - done), **kwargs)
-        finally:
-            search.restore()
-    if isinstance(direction, str):
-        return _best(study.best_trial)
-    return [_best(trial) for trial in study.best_trials]
+    if n_jobs != 1:
+        raise ConfigError(
+            f"n_jobs={n_jobs}: trials follow one another on this Trainer. For several at once start the "
+            "script several times with the same storage=, such as 'sqlite:////tmp/study.db'."
+        )
+    return optuna
 
 
 def _study(optuna: Any, trainer: Trainer, direction: str | list[str], kwargs: dict[str, Any]) -> Any:
     folder = Path(trainer.args.output_dir or ".")
     folder.mkdir(parents=True, exist_ok=True)
     given = {name: kwargs.pop(name) for name in _OF_THE_STUDY if name in kwargs}
+    if given.get("sampler", _ABSENT) is None:
+        del given["sampler"]
     given.setdefault("load_if_exists", True)
     given.setdefault("storage", f"sqlite:///{(folder / STUDY).resolve()}")
     given.setdefault("study_name", "search")
     goal = {"direction": direction} if isinstance(direction, str) else {"directions": direction}
     study = optuna.create_study(**goal, **given)
-    if "sampler" not in given:  # one that begins anew with the same seed would draw the same points again
-        study.sampler = optuna.samplers.TPESampler(seed=trainer.args.seed + len(study.trials))
+    asked = [direction] if isinstance(direction, str) else list(direction)
+    kept = [one.name.lower() for one in study.directions]
+    if kept != [getattr(one, "name", one).lower() for one in asked]:
+        raise ConfigError(
+            f"direction={direction!r}, but the {len(study.trials)} trials of the search '{study.study_name}' in "
+            f"{given['storage']} were to {', '.join(kept)}. Give the same direction, or another study_name."
+        )
+    if "sampler" not in given:
+        _renew_sampler(optuna, study, trainer)
+    elif study.trials:  # one that begins anew with the same seed would draw the same points again
+        study.sampler.reseed_rng()
     return study
+
+
+def _renew_sampler(optuna: Any, study: Any, trainer: Trainer) -> None:
+    """Let the next point be a function of the points before, whatever process drew them."""
+    drawn = sum(_AGAIN not in trial.user_attrs for trial in study.trials)
+    study.sampler = optuna.samplers.TPESampler(seed=trainer.args.seed + drawn)
 
 
 @contextmanager
@@ -136,26 +192,21 @@ class _Search:
         self.compute = objective
         self.name = name
         self.args = trainer.args
+        listening, note = trainer.callback_handler.callbacks, trainer.note
+        self.callbacks = deepcopy((states.collect(listening, note), states.collect_dicts(listening, note)))
 
     def objective(self, trial: Any) -> Any:
         """Train one trial and return what is optimised."""
         trainer = self.trainer
-        values = self.space(trial)
-        known = [f.name for kind in (self.args, ArgumentFields) for f in fields(kind)]
-        for name in values:
-            if name not in known:
-                raise ConfigError(f"hp_space gives '{name}', which is no argument.{did_you_mean(name, known)}")
-        trainer.args = copy(self.args)
-        for name, value in values.items():
-            setattr(trainer.args, name, value)
-        check(trainer.args)
+        trainer.args = changed_arguments(self.args, self.space(trial))
+        self.begin_callbacks()
         folder = self.name(trial) if self.name is not None else f"run-{trial.number}"
         trainer.run_folder = Path(self.args.output_dir or ".") / folder
         trainer.trial = trial
         reported: dict[str, Any] = {}
 
         def report(step: int, metrics: dict[str, float]) -> None:
-            reported["objective"] = self.compute(dict(metrics))
+            reported["objective"] = self.judged(metrics)
             if isinstance(reported["objective"], int | float):
                 trial.report(reported["objective"], step)
                 if trial.should_prune():
@@ -166,14 +217,57 @@ class _Search:
         trainer.trial_report = report
         trainer.train(trial=trial)
         if "objective" not in reported:
-            reported["objective"] = self.compute(dict(trainer.evaluate()))
+            reported["objective"] = self.judged(trainer.evaluate())
         return reported["objective"]
 
+    def judged(self, metrics: dict[str, Any]) -> Any:
+        """Return what is optimised of an evaluation's metrics."""
+        if self.compute is not None:
+            return self.compute(dict(metrics))
+        named = self.trainer.args.metric_for_best_model
+        if named not in (None, "loss", "eval_loss"):  # the loss is also what is taken where none is named
+            return reports.chosen_metric(self.trainer.args, metrics)
+        return default_objective({name: value for name, value in metrics.items() if name not in self.trainer.beside})
+
+    def begin_callbacks(self) -> None:
+        """Let the callbacks that keep a state begin where they were before the search."""
+        listening, note = self.trainer.callback_handler.callbacks, self.trainer.note
+        states.restore(listening, deepcopy(self.callbacks[0]), note)
+        states.restore_dicts(listening, deepcopy(self.callbacks[1]), note)
+
     def restore(self) -> None:
-        """Give the trainer its own arguments back."""
+        """Give the trainer its own arguments back, and what follows from them."""
         self.trainer.args = self.args
         self.trainer.run_folder = Path(self.args.output_dir or ".")
         self.trainer.trial = self.trainer.trial_report = None
+        self.begin_callbacks()
+        wiring.follow(self.trainer)
+
+
+def changed_arguments(args: Any, values: dict[str, Any]) -> Any:
+    """Return arguments of a trial: a copy that shares nothing with the others.
+
+    Raises:
+        ConfigError: a name that is no argument, or one that cannot be changed any more, or a value that cannot work.
+    """
+    known = [f.name for kind in (args, ArgumentFields) for f in fields(kind)]
+    changed = copy(args)
+    for name in dict.fromkeys(known):
+        if isinstance(getattr(args, name, None), dict | list):
+            setattr(changed, name, deepcopy(getattr(args, name)))
+    if args.eval_steps == args.logging_steps:
+        changed.eval_steps = None  # it follows from the other, if nothing else is said
+    if args.greater_is_better == (not str(args.metric_for_best_model).endswith("loss")):
+        changed.greater_is_better = None
+    for name, value in values.items():
+        if name not in known and name not in _TWINS:
+            raise ConfigError(f"hp_space gives '{name}', which is no argument.{did_you_mean(name, known)}")
+        if name in _OF_THE_PROCESS:
+            raise ConfigError(f"hp_space gives '{name}', which takes effect when the Trainer is made, for all trials.")
+        for one in {name, _TWINS.get(name, name)}.intersection(known):
+            setattr(changed, one, value)
+    check(changed)
+    return changed
 
 
 def _best(trial: Any) -> BestRun:

@@ -27,9 +27,17 @@ class Seq2SeqTrainer(Trainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._gen_kwargs: dict[str, Any] = {}
+        self._take_generation_config(self.model)
+
+    def call_model_init(self, trial: Any = None) -> Any:
+        """Return a new model from `model_init`, which generates as the arguments say."""
+        return self._take_generation_config(super().call_model_init(trial))
+
+    def _take_generation_config(self, model: Any) -> Any:
         chosen = getattr(self.args, "generation_config", None)
         if chosen is not None:
-            self.model.generation_config = self.load_generation_config(chosen)
+            model.generation_config = self.load_generation_config(chosen)
+        return model
 
     @staticmethod
     def load_generation_config(source: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,19 @@ NEVER_CALLED = {
     "get_cp_size": "nothing", "get_sp_size": "nothing", "get_tp_size": "nothing", "end": "on_train_end of a callback",
 }  # fmt: skip
 """Methods of transformers' Trainer that it calls and this engine never does, each with what stands for it here."""
+
+
+class Derived:
+    """An attribute that is computed when it is read, from the arguments and the model as they are then, unless it was
+    set."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self.function = function
+        self.__doc__ = function.__doc__
+
+    def __get__(self, trainer: Any, kind: Any = None) -> Any:
+        """Return its value."""
+        return self if trainer is None else self.function(trainer)
 
 
 def tell_what_is_never_called(trainer: Trainer) -> None:

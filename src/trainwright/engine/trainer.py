@@ -103,6 +103,9 @@ class Trainer(PrivateNames):
     takes_num_items: bool
     rule: losses.Rule
     run_folder: Path
+    beside: set[str]
+    own_configuration: dict[str, Any]
+    before_training: dict[str, Any]
 
     def __init__(
         self,
@@ -359,12 +362,12 @@ class Trainer(PrivateNames):
     call_model_init = runs.call_model_init
     follows_metric = property(optimizing.follows_metric)
     has_own_loss = property(losses.has_own_loss)
-    label_smoother = cached_property(surface.label_smoother)
-    model_accepts_loss_kwargs = cached_property(surface.model_accepts_loss_kwargs)
-    neftune_noise_alpha = cached_property(surface.neftune_noise_alpha)
+    label_smoother = surface.Derived(surface.label_smoother)
+    model_accepts_loss_kwargs = surface.Derived(surface.model_accepts_loss_kwargs)
+    neftune_noise_alpha = surface.Derived(surface.neftune_noise_alpha)
     gather_function = cached_property(surface.gather_function)
     get_batch_samples = surface.get_batch_samples
-    _train_batch_size = cached_property(surface.train_batch_size)
+    _train_batch_size = surface.Derived(surface.train_batch_size)
     _set_signature_columns_if_needed = surface.set_signature_columns
     store_flos = files.store_flos
     log_metrics = files.log_metrics

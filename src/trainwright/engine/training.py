@@ -31,11 +31,12 @@ from trainwright.engine import (
     reports,
     resume,
     saving,
+    wiring,
 )
 from trainwright.engine.ema import FILE, Ema
 from trainwright.engine.losses import computing_parameters
 from trainwright.engine.meters import Records
-from trainwright.engine.modes import remove_noise, take_model, train_mode, training_model
+from trainwright.engine.modes import remove_noise, restore_configuration, take_model, train_mode, training_model
 from trainwright.engine.run import Run, generators_of
 from trainwright.engine.signals import TIME_IS_UP, Signals, exception_for
 from trainwright.engine.symptoms import check_warmup
@@ -71,6 +72,7 @@ def fresh_model(trainer: Trainer, trial: Any) -> None:
     take_model(trainer, trainer.call_model_init(trial))
     trainer.callback_handler.shared["model"] = trainer.model
     trainer.optimizer = trainer.lr_scheduler = None
+    wiring.follow(trainer)
 
 
 def train(
@@ -109,6 +111,7 @@ def train(
                 loader.close()
                 fusing.finish(trainer)
                 remove_noise(trainer)
+                restore_configuration(trainer)
         if signals.received not in (None, TIME_IS_UP):
             raise exception_for(signals.received, "A signal came when the run was complete.")
         return output

@@ -25,6 +25,7 @@ from trainwright.data.collate import default_data_collator
 from trainwright.engine import losses, surface, texts
 from trainwright.engine.modes import take_model
 from trainwright.errors import ConfigError, DataError, did_you_mean
+from trainwright.models import adapters
 from trainwright.models import inspect as models
 from trainwright.objectives.model_loss import ModelLoss
 from trainwright.parallel import ddp
@@ -68,6 +69,7 @@ def own_arguments(args: Any) -> TrainingArguments:
 def assemble(trainer: Trainer, callbacks: list[Any] | None) -> None:
     """Build the parts that the loop works with, from what the constructor was given."""
     args = trainer.args
+    trainer.beside, trainer.own_configuration, trainer.before_training = set(), {}, {}
     set_log_level(args)
     world = current_world()
     bars.want(world.is_main and not args.disable_tqdm)
@@ -75,18 +77,12 @@ def assemble(trainer: Trainer, callbacks: list[Any] | None) -> None:
         compat.warn_of_untested_versions()
     device = choose_device(world, args.use_cpu)
     trainer.strategy = ddp.start(world, device, process_options(args))
-    fp16 = args.fp16 and device.type != "cpu"
-    if args.fp16 and not fp16:
-        trainer.note("fp16=True needs a GPU; this run computes in float32 on the CPU.")
-    trainer.precision = choose_precision(device, args.bf16, fp16)
-    if args.tf32 is not None:
-        allow_tf32(args.tf32)
     set_seed(args.seed, args.full_determinism)
     if trainer.model_init is not None:
         trainer.model = trainer.call_model_init()
     take_model(trainer, trainer.model)
     check(trainer)
-    describe_model(trainer)
+    follow(trainer)
     texts.tokenize(trainer)
     trainer.data_collator = trainer.data_collator or default_collator(trainer.processing_class)
     trainer.state = TrainerState(is_local_process_zero=world.is_local_main, is_world_process_zero=world.is_main)
@@ -105,6 +101,20 @@ def assemble(trainer: Trainer, callbacks: list[Any] | None) -> None:
     surface.tell_what_is_never_called(trainer)
     if args.push_to_hub:
         trainer.strategy.on_main(trainer.init_hf_repo)
+
+
+def follow(trainer: Trainer) -> None:
+    """Note what follows from the arguments and the model, both of which a new trial or run may have changed."""
+    args, device = trainer.args, trainer.strategy.device
+    trainer.isolation = {}
+    adapters.keep_initial(trainer.model)
+    fp16 = args.fp16 and device.type != "cpu"
+    if args.fp16 and not fp16:
+        trainer.note("fp16=True needs a GPU; this run computes in float32 on the CPU.")
+    trainer.precision = choose_precision(device, args.bf16, fp16)
+    if args.tf32 is not None:
+        allow_tf32(args.tf32)
+    describe_model(trainer)
 
 
 def process_options(args: TrainingArguments) -> dict[str, Any]:
@@ -174,6 +184,8 @@ def describe_model(trainer: Trainer) -> None:
     trainer.label_names = args.label_names if args.label_names is not None else models.label_names(model)
     trainer.can_return_loss = models.can_return_loss(model)
     columns = models.forward_columns(model)
+    if trainer._signature_columns is getattr(trainer, "signature_columns", None):  # not a subclass's own
+        trainer._signature_columns = None
     trainer.signature_columns = None if columns is None else [*columns, "label", "label_ids", *trainer.label_names]
     smoothing = args.label_smoothing_factor
     config = getattr(models.base_model(model), "config", None)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +12,9 @@ from trainwright.config.schema import PeftParams, PeftSaveMode
 from trainwright.errors import ConfigError, missing_package
 from trainwright.models.inspect import holds_adapters, is_adapter
 
+_ALL_LINEAR = "all-linear"
+_ROUNDING = 1e-4  # of a decomposition in float32
+
 
 def add_adapters(
     model: nn.Module, params: PeftParams, adapter: str | None, checkpointing: bool, new_tokens: Sequence[int] = ()
@@ -22,7 +23,7 @@ def add_adapters(
     in the embeddings are trained and saved with them.
 
     Raises:
-        ConfigError: peft is missing, or the modules named are not there.
+        ConfigError: peft is missing, the modules named are not there, or cannot be initialised as asked.
     """
     try:
         import peft
@@ -41,11 +42,15 @@ def add_adapters(
                     "weights; use ADAPTER_ONLY or ADAPTER_AND_BASE_MODEL."
                 )
             return adapted
-        settings = lora_config(params)
+        settings = lora_config(params, model)
         settings.trainable_token_indices = _rows_of(model, new_tokens, params.lora_modules_to_save or []) or None
-        return peft.get_peft_model(model, settings)
-    except ValueError as error:
+        adapted = peft.get_peft_model(model, settings)
+    except (ValueError, TypeError) as error:
         raise ConfigError(f"peft: {str(error).splitlines()[0]}") from error
+    if changes_base(settings.init_lora_weights):
+        _check_layers(adapted, settings.init_lora_weights)
+    keep_initial(adapted)
+    return adapted
 
 
 def _rows_of(model: Any, tokens: Sequence[int], whole: Sequence[str]) -> dict[str, list[int]]:
@@ -57,23 +62,133 @@ def _rows_of(model: Any, tokens: Sequence[int], whole: Sequence[str]) -> dict[st
     return {name: list(tokens) for name in names if tokens and name.rpartition(".")[2] not in whole}
 
 
-def lora_config(params: PeftParams) -> Any:
-    """Return peft's configuration of the adapters."""
+def lora_config(params: PeftParams, model: Any = None) -> Any:
+    """Return peft's configuration of the adapters; for a model, which `all-linear` beside other names needs."""
     import peft
 
-    start: Any = {"default": True, "random": False}.get(params.lora_init_weights, params.lora_init_weights)
+    start = str(params.lora_init_weights).lower()
     return peft.LoraConfig(
         r=params.lora_r,
         lora_alpha=params.lora_alpha,
         lora_dropout=params.lora_dropout,
-        target_modules=params.lora_target_modules,
+        use_rslora=params.use_rslora,
+        use_dora=params.use_dora,
+        rank_pattern=dict(params.rank_pattern),
+        alpha_pattern=dict(params.alpha_pattern),
+        target_modules=_targets(params.lora_target_modules, model),
         exclude_modules=params.lora_exclude_modules,
         target_parameters=params.lora_target_parameters,
         modules_to_save=params.lora_modules_to_save,
         bias=params.lora_bias,
-        init_lora_weights=start,
+        init_lora_weights={"default": True, "true": True, "random": False, "false": False}.get(start, start),
         task_type=params.lora_task_type.removeprefix("TaskType."),
     )
+
+
+def _targets(given: list[str] | str | None, model: Any) -> list[str] | str | None:
+    """Return the layers that get adapters as peft takes them; `all-linear` may stand in a list, beside others."""
+    names = given if isinstance(given, list) else []
+    if not any(name.lower() == _ALL_LINEAR for name in names):
+        return given
+    others = [name for name in names if name.lower() != _ALL_LINEAR]
+    if not others:
+        return _ALL_LINEAR
+    from transformers.pytorch_utils import Conv1D
+
+    head = model.get_output_embeddings()
+    linear = [name for name, part in model.named_modules() if isinstance(part, nn.Linear | Conv1D) and part is not head]
+    return [*linear, *others]
+
+
+def changes_base(start: Any) -> bool:
+    """Whether adapters that begin so take what they begin with out of the base's weights (PiSSA, arXiv:2404.02948;
+    OLoRA, arXiv:2406.01775; CorDA; LoRA-GA)."""
+    return str(start).lower().startswith(("pissa", "olora", "corda", "lora_ga"))
+
+
+def keeps_base(params: PeftParams) -> bool:
+    """Whether the model without its new adapters is the base as it was, before training and after."""
+    return not changes_base(params.lora_init_weights) and params.lora_bias == "none"
+
+
+def _check_layers(model: Any, start: Any) -> None:
+    """See that adapters that begin as a part of the base's weights fit their layers, where peft does not look.
+
+    Raises:
+        ConfigError: the layer has no part of that rank, or OLoRA is to begin from a Conv1D.
+    """
+    for path, part in model.named_modules():
+        name = path.removeprefix("base_model.model.")
+        if start == "olora" and getattr(part, "fan_in_fan_out", False):
+            raise ConfigError(
+                f"peft.lora_init_weights: olora does not fit {name}, a Conv1D, whose weights peft reads the wrong way "
+                "round; use pissa."
+            )
+        for adapter, first in getattr(part, "lora_A", {}).items():
+            if len(first.weight) != part.r[adapter]:
+                raise ConfigError(
+                    f"peft.lora_init_weights: {start} begins with a part of rank {part.r[adapter]} of {name}, whose "
+                    f"weights have rank {len(first.weight)}; lower lora_r or rank_pattern."
+                )
+
+
+def keep_initial(model: Any) -> None:
+    """Keep, in the host's memory, what adapters begin with that was taken out of the base's weights: with it they are
+    saved as what training has changed (`checkpoint/adapters.py`). Nothing is known of adapters that were trained
+    before, and of those that began with data; they are saved as they are."""
+    if not is_adapter(model) or "initial_adapters" in vars(model):
+        return
+    from peft import get_peft_model_state_dict
+
+    model.initial_adapters = {
+        name: {
+            key: tensor.detach().to("cpu", copy=True)
+            for key, tensor in get_peft_model_state_dict(model, adapter_name=name).items()
+            if ".lora_" in key and "magnitude" not in key
+        }
+        for name, config in model.peft_config.items()
+        if changes_base(getattr(config, "init_lora_weights", None)) and _begins(model, name, config.init_lora_weights)
+    }
+
+
+@torch.no_grad()
+def _begins(model: Any, name: str, start: str) -> bool:
+    """Whether no adapter was trained yet: of OLoRA B^T B is the identity then, and of PiSSA it is A A^T."""
+    known = start.lower().startswith(("olora", "pissa"))
+    for part in model.modules() if known else ():
+        if name in getattr(part, "lora_B", {}):
+            first, second = (one[name].weight.float() for one in (part.lora_A, part.lora_B))
+            own = first @ first.T if start.lower() != "olora" else torch.eye(len(first), device=first.device)
+            rounding = max(_ROUNDING, torch.finfo(part.get_base_layer().weight.dtype).eps)
+            if (second.T @ second - own).norm() > rounding * own.norm():
+                return False
+    return known
+
+
+def initial_of(model: Any) -> dict[str, dict[str, torch.Tensor]]:
+    """Return what `keep_initial` kept, by the adapters' names."""
+    kept = vars(model).get("initial_adapters", {})
+    return {name: begun for name, begun in kept.items() if name in model.peft_config}
+
+
+def move_base(model: Any, name: str, begun: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    """Let the weights below an adapter be those from which another beginning was taken out, in place.
+
+    Args:
+        model: a `PeftModel`.
+        name: of the adapter.
+        begun: what was taken out of the weights as they are.
+        other: what is to be out of them.
+    """
+    for path, layer in model.named_modules():
+        parts = [f"{path}.{part}.weight" for part in ("lora_B", "lora_A")]
+        if parts[0] not in begun or all(torch.equal(begun[part], other[part]) for part in parts):
+            continue
+        (was_b, was_a), (new_b, new_a) = ([one[part].float() for part in parts] for one in (begun, other))
+        weight = layer.get_base_layer().weight
+        change = layer.scaling[name] * (was_b @ was_a - new_b @ new_a)
+        change = change.T if layer.fan_in_fan_out else change
+        weight.data += change.to(weight.device, weight.dtype)
 
 
 def quantization(params: PeftParams) -> Any:
@@ -94,23 +209,13 @@ def quantization(params: PeftParams) -> Any:
     )
 
 
-def save_merged(model: Any, folder: Path, tokenizer: Any) -> None:
-    """Write the model with its adapters merged into the weights; the model itself stays as it is."""
-    merged = copy.deepcopy(model).merge_and_unload()
-    merged.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
-def save_with_base(model: Any, folder: Path, tokenizer: Any) -> None:
-    """Write the adapters, and into `base_model` the weights below them, as they were before training."""
-    model.save_pretrained(folder)
-    without_adapters(copy.deepcopy(model)).save_pretrained(folder / "base_model")
-    tokenizer.save_pretrained(folder)
-
-
 def without_adapters(model: Any) -> Any:
-    """Return the model that PEFT was put around; modules trained as a whole are the original ones again."""
+    """Return the model that PEFT was put around; modules trained as a whole are the original ones again, and weights
+    out of which adapters began are whole again."""
     from peft.utils.other import AuxiliaryTrainingWrapper
+
+    for name, begun in initial_of(model).items():
+        move_base(model, name, begun, {key: torch.zeros_like(tensor) for key, tensor in begun.items()})
 
     if model.active_peft_config.is_prompt_learning:
         return model.get_base_model()

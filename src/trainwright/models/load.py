@@ -6,9 +6,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from trainwright.config.schema import ModelParams
 from trainwright.errors import ConfigError, DataError, did_you_mean
+from trainwright.models.inspect import base_model
 
 _DTYPES = {
     "float32": torch.float32, "fp32": torch.float32, "float": torch.float32, "float16": torch.float16,
@@ -157,14 +159,24 @@ def freeze(model: nn.Module, layers: list[str]) -> None:
 
 
 def without_dropout(model: nn.Module) -> nn.Module:
-    """Return the model with all dropout set to 0, as preference optimisation wants it."""
+    """Return the model with all dropout set to 0, as preference optimisation wants it: that of layers, and shares that
+    modules hand to functions (`dropout`, `hidden_dropout`, `layerdrop`)."""
     for part in model.modules():
-        if isinstance(part, nn.Dropout):
+        if isinstance(part, _DropoutNd):
             part.p = 0.0
-        for name in ("attention_dropout", "attn_dropout"):
-            if isinstance(getattr(part, name, None), float):
-                setattr(part, name, 0.0)
+        for name in _drops(vars(part)):
+            setattr(part, name, 0.0)
     return model
+
+
+def dropout_settings(model: Any) -> dict[str, float]:
+    """Return the shares of dropout in a model's configuration, from which some read them in every step, all as 0."""
+    config = getattr(base_model(model), "config", None)
+    return dict.fromkeys(_drops(vars(config)) if config is not None else [], 0.0)
+
+
+def _drops(values: dict[str, Any]) -> list[str]:
+    return [name for name, value in values.items() if "drop" in name and isinstance(value, float) and value > 0]
 
 
 def _first_line(error: Exception) -> str:

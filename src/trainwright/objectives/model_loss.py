@@ -118,6 +118,8 @@ def without(inputs: Any, names: Sequence[str]) -> Any:
 def loss_of(outputs: Any, inputs: Any = None) -> torch.Tensor:
     """Return the loss among a model's outputs: a dict's `loss`, a tuple's first element, or a bare scalar.
 
+    Where nothing is learned from it, it may be one for every row.
+
     Raises:
         DataError: the outputs hold no scalar loss.
     """
@@ -130,6 +132,8 @@ def loss_of(outputs: Any, inputs: Any = None) -> torch.Tensor:
         loss = getattr(outputs, "loss", None)
     if isinstance(loss, torch.Tensor) and loss.numel() == 1:
         return loss.reshape(())
+    if isinstance(loss, torch.Tensor) and loss.ndim == 1 and not loss.requires_grad:
+        return loss
     got = f"keys {sorted(outputs)}" if isinstance(outputs, Mapping) else type(outputs).__name__
     given = f" The batch had {sorted(inputs)}." if isinstance(inputs, Mapping) else ""
     if isinstance(loss, torch.Tensor):

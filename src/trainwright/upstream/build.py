@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from trainwright import compat
+from trainwright.checkpoint.adapters import export
 from trainwright.config.options import DPOOptions, SFTOptions
 from trainwright.config.params import TrainerType, TrainingParams
 from trainwright.config.reading import options_of
-from trainwright.config.schema import TrainingConfig
+from trainwright.config.schema import PeftSaveMode, TrainingConfig
 from trainwright.config.translate import argument_values
 from trainwright.data import sources
 from trainwright.data.formats import canonical
 from trainwright.errors import ConfigError
+from trainwright.models import adapters
 from trainwright.models.adapters import add_adapters, quantization
 from trainwright.models.load import freeze, grow, load_model
 from trainwright.randomness import set_seed
@@ -26,6 +29,13 @@ from trainwright.tasks.language.text import load_text, processes_of, tokenizer_o
 
 class HuggingFaceTrainer(Holder):
     """A trainer of transformers or TRL, built from a configuration."""
+
+    def save_model(self, config: TrainingConfig, final: bool = True) -> None:
+        """Write the model into the run's folder; adapters as `peft.peft_save_mode` says, for the untouched base."""
+        super().save_model(config, final)
+        model, mode = self.trainer.model, config.peft.peft_save_mode
+        if adapters.initial_of(model) and mode is PeftSaveMode.ADAPTER_ONLY and self.trainer.is_world_process_zero():
+            export(model, Path(self.trainer.args.output_dir))
 
 
 def build(config: TrainingConfig) -> HuggingFaceTrainer:

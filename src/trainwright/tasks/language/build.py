@@ -17,9 +17,10 @@ from trainwright.data.formats import Format
 from trainwright.data.packing import PackedRows
 from trainwright.data.text_collators import FlatBatch, PaddedBatch, PairBatch
 from trainwright.engine import fusing
+from trainwright.engine.modes import change_configuration
 from trainwright.engine.trainer import Trainer
-from trainwright.models.adapters import add_adapters, quantization
-from trainwright.models.load import freeze, grow, load_model, without_dropout
+from trainwright.models.adapters import add_adapters, keeps_base, quantization
+from trainwright.models.load import dropout_settings, freeze, grow, load_model, without_dropout
 from trainwright.objectives.preference import PreferenceLoss
 from trainwright.randomness import set_seed
 from trainwright.tasks.language.reference import with_reference
@@ -38,7 +39,7 @@ def build(config: TrainingConfig) -> Trainer:
     set_levels(config.training)
     text = load_text(config)
     set_seed(args.seed, args.full_determinism)
-    model = build_model(config, args, text)
+    model, base = build_model(config, args, text)
     dpo = text.kind is TrainerType.DPO
     trainer = Trainer(
         model,
@@ -50,8 +51,12 @@ def build(config: TrainingConfig) -> Trainer:
         objective=PreferenceLoss(text.options) if dpo else None,
     )
     set_levels(config.training)  # the Trainer has set those of the libraries by log_level
+    if isinstance(text.train, PackedRows) or text.options.padding_free:
+        change_configuration(trainer, use_cache=False)
+    if dpo and text.options.disable_dropout:
+        change_configuration(trainer, **dropout_settings(model))
     if dpo:
-        add_reference(trainer, config, text)
+        add_reference(trainer, config, text, base)
     else:
         trainer.objective.token_metrics = True
     for note in text.notes:
@@ -88,24 +93,33 @@ def set_levels(params: TrainingParams) -> None:
         os.environ["TENSORBOARD_LOGGING_DIR"] = params.logging_dir
 
 
-def build_model(config: TrainingConfig, args: TrainingArguments, text: Text) -> Any:
-    """Return the model: loaded or random, frozen in parts, with adapters."""
+def build_model(config: TrainingConfig, args: TrainingArguments, text: Text) -> tuple[Any, Any]:
+    """Return the model: loaded or random, frozen in parts, with adapters; and a copy of it without them, where
+    preferences are measured against that and it will not be had by switching them off."""
     model = load_model(config.model, text.tokenizer, quantization(config.peft))
     new_tokens = grow(model, text.tokenizer, config.model)
     if new_tokens:
         shown = ", ".join(text.tokenizer.convert_ids_to_tokens(new_tokens))
         text.notes.append(f"The model's embeddings have grown by {len(new_tokens)} new tokens: {shown}.")
-    if isinstance(text.train, PackedRows) or text.options.padding_free:
-        model.config.use_cache = False
-    if text.kind is TrainerType.DPO and text.options.disable_dropout:
-        without_dropout(model)
     if getattr(text.options, "eos_token", None) is not None:
         model.config.eos_token_id = model.generation_config.eos_token_id = text.tokenizer.eos_token_id
     freeze(model, config.model.freeze_layers)
+    dpo, base = text.kind is TrainerType.DPO, None
     if config.training.use_peft:
+        if (
+            dpo
+            and text.options.ref_model is None
+            and config.model.adapter_model is None
+            and not keeps_base(config.peft)
+        ):
+            base = copy.deepcopy(model)
+            text.notes.append(
+                "The reference is a copy of the model, since these adapters change it itself (peft.lora_init_weights: "
+                f"{config.peft.lora_init_weights}, lora_bias: {config.peft.lora_bias})."
+            )
         checkpointing = bool(args.activation_checkpointing)
-        return add_adapters(model, config.peft, config.model.adapter_model, checkpointing, new_tokens)
-    return model
+        model = add_adapters(model, config.peft, config.model.adapter_model, checkpointing, new_tokens)
+    return without_dropout(model) if dpo and text.options.disable_dropout else model, base
 
 
 def collator(text: Text) -> Any:
@@ -118,19 +132,26 @@ def collator(text: Text) -> Any:
     return FlatBatch() if packed or text.options.padding_free else PaddedBatch(pad, multiple)
 
 
-def add_reference(trainer: Trainer, config: TrainingConfig, text: Text) -> None:
-    """Give the objective its reference: a model of its own, the model without adapters, or numbers computed once."""
+def add_reference(trainer: Trainer, config: TrainingConfig, text: Text, base: Any = None) -> None:
+    """Give the objective its reference: a model of its own, the model without adapters, or numbers computed once.
+
+    Args:
+        base: the model without adapters, where that is a copy.
+    """
     objective, options, model = trainer.objective, text.options, trainer.model
     fresh_adapters = config.training.use_peft and config.model.adapter_model is None
     if options.ref_model is not None:
         objective.reference = load_model(replace(config.model, model_name=options.ref_model), text.tokenizer)
         grow(objective.reference, text.tokenizer, config.model)
+    elif base is not None:
+        objective.reference = base
     elif fresh_adapters:
         objective.without_adapters = model.disable_adapter
     elif not options.precompute_ref_log_probs:
         objective.reference = copy.deepcopy(model)
     if objective.reference is not None:
         objective.reference = without_dropout(objective.reference).requires_grad_(False).eval()
+        objective.reference.config.use_cache = False
         objective.reference.to(trainer.strategy.device)
         objective.fused_reference = fusing.of_frozen(trainer, objective.reference)
     if options.precompute_ref_log_probs:

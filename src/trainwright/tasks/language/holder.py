@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from trainwright.checkpoint.adapters import save_merged, save_with_base
 from trainwright.config.base import BaseTrainer
 from trainwright.config.schema import PeftSaveMode, TrainingConfig
-from trainwright.models.adapters import save_merged, save_with_base
+from trainwright.engine.modes import users_configuration
+from trainwright.engine.trainer import Trainer
 
 
 class Holder(BaseTrainer):
@@ -40,7 +43,8 @@ class Holder(BaseTrainer):
             self.trainer.save_model()
         elif self.trainer.is_world_process_zero():
             save = save_merged if mode is PeftSaveMode.MERGED else save_with_base
-            save(self.trainer.model, Path(self.trainer.args.output_dir), self.trainer.processing_class)
+            with users_configuration(self.trainer) if isinstance(self.trainer, Trainer) else nullcontext():
+                save(self.trainer.model, Path(self.trainer.args.output_dir), self.trainer.processing_class)
 
     def get_last_eval_metrics(self) -> dict[str, Any]:
         """Return the metrics of the last evaluation; empty when there was none."""

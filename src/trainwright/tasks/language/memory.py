@@ -11,7 +11,7 @@ from trainwright import compat
 from trainwright.config.params import TrainerType
 from trainwright.config.schema import PeftParams, TrainingConfig
 from trainwright.config.translate import argument_values
-from trainwright.models.adapters import lora_config
+from trainwright.models.adapters import keeps_base, lora_config
 from trainwright.models.load import freeze, load_tokenizer, model_config, number_format
 from trainwright.objectives.linear_loss import CHUNK
 from trainwright.optim.optimizers import state_copies
@@ -62,7 +62,9 @@ def estimate(config: TrainingConfig, rows: int, length: int, pairs: bool) -> Est
         if config.training.use_peft:
             import peft
 
-            model = peft.get_peft_model(model, lora_config(config.peft))
+            settings = lora_config(config.peft, model)
+            settings.init_lora_weights = True  # what they begin with takes no other room
+            model = peft.get_peft_model(model, settings)
     model.train()
     if values["activation_checkpointing"]:
         model.gradient_checkpointing_enable()
@@ -73,8 +75,8 @@ def estimate(config: TrainingConfig, rows: int, length: int, pairs: bool) -> Est
     else:
         average = 0
     copies = state_copies(values["optim"])
-    second = pairs and not config.training.use_peft and not config.training.trainer_kwargs.get(
-        "precompute_ref_log_probs"
+    second = pairs and not (config.training.use_peft and keeps_base(config.peft)) and not (
+        config.training.trainer_kwargs.get("precompute_ref_log_probs")
     )  # fmt: skip
     micro = rows * (2 if pairs else 1)
     vocabulary = described.get_text_config().vocab_size
