@@ -143,6 +143,13 @@ def test_train_and_its_neighbours_take_the_file_as_it_is(place, capsys):
         assert said in capsys.readouterr().err
 
 
+def test_a_misspelt_command_is_answered_with_a_suggestion(capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["chekc", "run.yaml"])
+    assert left.value.code == 2
+    assert "there is no command 'chekc'. Did you mean 'check'?" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("begun", "expected"),
     [

@@ -14,6 +14,7 @@ import pytest
 
 from trainwright.cli import job_actions
 from trainwright.cli.main import main
+from trainwright.errors import JobError
 from trainwright.jobs import launch, places, schema, tracking
 from trainwright.jobs.callback import JobCallback
 from trainwright.jobs.decorator import TrainerJob
@@ -258,6 +259,21 @@ def test_a_child_that_goes_on_like_its_parent_ends_no_job(home):
     assert (store.find("j")["status"], set(store.metric_names("j"))) == ("COMPLETE", {"parent", "child"})
     statuses = [line for line in (job.folder / places.JOURNAL).read_text().splitlines() if '"k": "status"' in line]
     assert len(statuses) == 1
+
+
+def test_a_run_that_had_nothing_left_to_do_is_done(store, home):
+    class State:
+        is_hyper_param_search, global_step, max_steps = False, 8, 8
+
+    with tracked("a", job="j") as job:
+        callback = JobCallback(job)
+        callback.on_train_begin(None, State, None)
+        callback.on_train_end(None, State, None)
+    sweep(store)
+    found = store.find("j")
+    assert (found["progress"], found["step"], found["total_steps"]) == (100, 8, 8)
+    with pytest.raises(JobError, match="There is no job ''"):
+        store.find("")  # which every name begins with
 
 
 def test_trials_of_a_search_are_series_of_their_own(store, home):

@@ -337,6 +337,15 @@ def test_the_names_are_trls():
     )
 
 
+def test_packages_of_optimizers_are_told_at_check(place, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in ("bitsandbytes", "optimi") else True)
+    said = errors_of(GOOD + "  optimizer: adamw_bnb_8bit\n")
+    assert "run.yaml:11: optimizer adamw_bnb_8bit needs the package 'bitsandbytes', which is not installed" in said
+    assert "pip install 'trainwright[quant]'" in said
+    assert "pip install torch-optimi" in errors_of(GOOD + "  optim: stable_adamw\n")
+    assert "needs the package" not in errors_of(GOOD + "  optim: adamw_torch_fused\n  learning_rat: 1\n")
+
+
 def test_the_schema_for_editors_is_shipped_as_it_is():
     shipped = (files("trainwright") / "recipes" / "run.schema.json").read_text()
     assert json.loads(shipped) == json.loads(json.dumps(schema())), "python -m trainwright.config.json_schema"
