@@ -118,8 +118,8 @@ def test_a_job_has_the_grace_that_it_is_stopped_with(home):
             assert main(["jobs", "stop", job, *words]) == 0
         for job in store.jobs(["RUNNING"]) * 2:  # a worker hears of the wish at the first look, and counts from there
             own._hurry(job)
-        assert children[0].wait(300) == -signal.SIGTERM
         assert len(own.termed) == 1
+        assert children[0].wait(300) == -signal.SIGTERM
         assert children[1].poll() is None
     finally:
         for child in children:
