@@ -49,6 +49,7 @@ def test_two_ranks_are_one_process(tmp_path, kind):
         assert rows[0] == sorted(rows[1] + rows[2])
         alone, both = (flat({"parameters": result["mean"]}) for result in (one, first))
         assert (alone - both).abs().max() < CLOSE
+        assert first["buffers"] == second["buffers"]
         for logged, expected in zip(first["terms"], one["terms"], strict=True):
             assert logged == pytest.approx(expected, rel=1e-6)
             assert logged["loss"] == pytest.approx(logged["sum"], abs=1e-6)

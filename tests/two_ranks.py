@@ -87,6 +87,7 @@ def run(kind: str, folder: Path, ranks: int) -> dict:
         "accumulation": trainer.accumulation,
         "mean": mean_loss(folder, ranks) if kind == "map" else None,
         "terms": terms(folder, ranks) if kind == "map" else None,
+        "buffers": buffers(folder) if kind == "map" else None,
     }
 
 
@@ -104,6 +105,19 @@ def mean_loss(folder: Path, ranks: int) -> list[list[float]]:
     trainer = Mean(tiny.words(), args, train_dataset=tiny.tokens(12, ragged=True))
     trainer.train()
     return [p.detach().flatten().tolist() for p in trainer.model.parameters()]
+
+
+def buffers(folder: Path) -> list[float]:
+    """Train with running means where a rank may run out of memory; return the means."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.BatchNorm1d(4), tiny.Line())
+    model.forward = lambda x, labels=None: model[1](model[0](x), labels)
+    args = TrainingArguments(
+        str(folder), per_device_train_batch_size=4, max_steps=3, auto_find_batch_size=True, save_strategy="no",
+        remove_unused_columns=False, use_cpu=True, disable_tqdm=True,
+    )  # fmt: skip
+    Trainer(model, args, train_dataset=tiny.line_rows(32)).train()
+    return model[0].running_mean.tolist()
 
 
 def terms(folder: Path, ranks: int) -> list[dict[str, float]]:

@@ -116,6 +116,12 @@ class DataParallel(Strategy):
         with suppress(distributed.DistError):  # its process has gone
             self.store.wait([word], self.limit)
 
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give all processes rank 0's buffers after a step whose forward passes kept to themselves."""
+        wrapped = getattr(model, "_orig_mod", model)
+        if self.late and isinstance(wrapped, DistributedDataParallel) and wrapped.broadcast_buffers:
+            wrapped._sync_buffers()
+
 
 def start(world: World, device: torch.device, options: dict[str, Any]) -> Strategy:
     """Return the strategy for this world: one process, or data parallel under torchrun.

@@ -85,3 +85,6 @@ class Strategy:
     def to_device(self, batch: Any) -> Any:
         """Return the batch with every tensor on the device; containers keep their kind."""
         return map_tensors(batch, lambda tensor: moved(tensor, self.device))
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Let all processes have the buffers of the first, where the forward passes of a step do not do it."""
