@@ -119,7 +119,9 @@ class DataParallel(Strategy):
     def share_buffers(self, model: nn.Module) -> None:
         """Give all processes rank 0's buffers after a step whose forward passes kept to themselves."""
         wrapped = getattr(model, "_orig_mod", model)
-        if self.late and isinstance(wrapped, DistributedDataParallel) and wrapped.broadcast_buffers:
+        if not self.late or not isinstance(wrapped, DistributedDataParallel):
+            return
+        if wrapped.broadcast_buffers and any(True for _ in wrapped.module.buffers()):
             wrapped._sync_buffers()
 
 
