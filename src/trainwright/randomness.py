@@ -74,6 +74,35 @@ def seeded(*numbers: int) -> Iterator[None]:
             torch.random.set_rng_state(before_cpu)
 
 
+def part_ways(rank: int) -> None:
+    """Let a rank draw numbers of its own from here on, on all devices: they follow from its number and from the state
+    of the streams, which is that of all ranks. The first one draws on."""
+    if rank == 0:
+        return
+    state = torch.random.get_rng_state().numpy().tobytes() + repr(random.getstate()).encode()
+    set_seed(int.from_bytes(hashlib.blake2b(state + str(rank).encode(), digest_size=7).digest(), "little"))
+
+
+class Together:
+    """The host's streams for reading what all ranks must read alike, whatever else each of them has drawn.
+
+    While entered, the streams are those that follow from some numbers and go on where they were left the last time.
+    """
+
+    def __init__(self, *numbers: int) -> None:
+        with seeded(*numbers):
+            self._own = host_states()
+        self._others: dict[str, Any] = {}
+
+    def __enter__(self) -> None:
+        self._others = host_states()
+        restore_host(self._own)
+
+    def __exit__(self, *error: object) -> None:
+        self._own = host_states()
+        restore_host(self._others)
+
+
 def host_states() -> dict[str, Any]:
     """Return the states of the streams of the host: python's, numpy's and torch's."""
     with _alone:

@@ -58,6 +58,39 @@ def content_of(dataset: Any, columns: Collection[str] | None = None) -> str | No
     return _was.get(found, found)
 
 
+def row_digests(data: Any) -> list[str] | None:
+    """Return digests of up to 512 rows, evenly spread; None where nothing can be said, or without rows."""
+    numbers: Any = range(len(data)) if isinstance(data, Subset) or _is_plain_rows(data) else []
+    chosen = [numbers[number] for number in _spread(len(numbers), _ITEMS)]
+    while type(data) is Subset:
+        chosen, data = [data.indices[number] for number in chosen], data.dataset
+    if not chosen or not _is_plain_rows(data):
+        return None
+    found = []
+    for number in chosen:
+        digest = _Digest(None)
+        if is_table(data):
+            digest.add_row(data, int(number))
+        else:
+            row = [part[number] for part in data.tensors] if type(data) is TensorDataset else data[number]
+            digest.add(row)
+        found.append(digest.text)
+    return found
+
+
+def mark_of(rows: Any) -> float:
+    """Return a whole number, above 0 and below 2^48, that tells rows or batches from others."""
+    digest = _Digest(None)
+    digest.add(rows)
+    return float(int(digest.text[:12], 16) or 1)
+
+
+def _is_plain_rows(data: Any) -> bool:
+    """Whether the rows lie there as they are; those of a table do, whatever the user's code makes of them."""
+    is_array = isinstance(data, np.ndarray | torch.Tensor) and data.ndim > 0
+    return is_array or type(data) in (list, tuple, TensorDataset) or is_table(data)
+
+
 def difference(before: Any, now: str | None) -> str | None:
     """Return in words what differs between two contents, or None where nothing is seen to."""
     if not isinstance(before, str) or now is None or before == now:
@@ -158,9 +191,17 @@ class _Digest:
         rows = rows if order is None else order.column(0).take(rows).to_pylist()
         self._hash.update(f"{len(dataset)};".encode())
         for row in rows:
-            for name, column in zip(seen, table.slice(row, 1).columns, strict=True):
-                self.add(name, _NESTED)
-                self.add(column[0].as_py(), 2)
+            self._row(table, row, seen)
+
+    def add_row(self, dataset: Any, number: int) -> None:
+        """Take in one row of a table."""
+        table, order, seen = dataset.data.table, dataset._indices, sorted(_columns_of(dataset))
+        self._row(table.select(seen), number if order is None else order.column(0)[number].as_py(), seen)
+
+    def _row(self, table: Any, row: int, seen: list[str]) -> None:
+        for name, column in zip(seen, table.slice(row, 1).columns, strict=True):
+            self.add(name, _NESTED)
+            self.add(column[0].as_py(), 2)
 
     def _parts(self, value: Any, depth: int) -> Iterator[Any]:
         """Yield what a container, or an object of ours, holds: up to a number of parts."""

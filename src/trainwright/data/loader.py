@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from trainwright.data.kinds import tellable
 from trainwright.data.plan import Order, Plan
-from trainwright.data.rows import Indices, new_indices
+from trainwright.data.rows import IDLE_ROWS, Indices, new_indices
 from trainwright.data.workers import end_workers, reading
 
 Note = Callable[[str], None]
@@ -39,6 +39,10 @@ class TrainLoader(Protocol):
 
     def share(self, position: int) -> float | None:
         """Return which share of an epoch's micro-batches is done; None where the data has no length."""
+
+    @property
+    def mark(self) -> float:
+        """A number that is the same on all ranks that read the same data; 0 where that is not asked."""
 
     def describe(self) -> dict[str, Any]:
         """Return what defines the order of the data, as a checkpoint keeps it."""
@@ -77,7 +81,7 @@ class PlannedBatches(Sampler[list[int]]):
         while position < self.plan.epoch_rows:
             for ranks in self.plan.step(epoch, position):
                 mine = ranks[self.rank]
-                rows = (mine if len(mine) else ranks[0][:1]).tolist()
+                rows = (mine if len(mine) else ranks[0][:IDLE_ROWS]).tolist()
                 yield new_indices(rows, epoch, rows[0], weightless=not len(mine))
             position += self.plan.batching.step_rows
 
@@ -122,7 +126,10 @@ class PlannedLoader:
 
     def share(self, position: int) -> float:
         """Return which share of an epoch's micro-batches is done."""
-        return self.plan.micro_batches(position) / self.plan.micro_batches_per_epoch
+        most = max(self.plan.epoch_rows, self.plan.most_rows)
+        return self.plan.micro_batches(position) / self.plan.micro_batches(most)
+
+    mark = 0.0
 
     def describe(self) -> dict[str, Any]:
         """Return what defines the order of the data."""
@@ -149,6 +156,10 @@ class Source(Protocol):
     """Micro-batches in an order that is not planned: a stream, a ready loader, any iterable."""
 
     loader: Any
+
+    @property
+    def mark(self) -> float:
+        """A number that is the same on all ranks that read the same; 0 where that is not asked."""
 
     def read(self, epoch: int, position: int) -> Generator[Any]:
         """Yield this rank's micro-batches of a pass after the first `position` of the loader."""
@@ -221,6 +232,11 @@ class SequentialLoader:
     def share(self, position: int) -> float | None:
         """Return which share of an epoch's micro-batches is done; None without a length."""
         return min(1.0, position / self.width / self.length) if self.length else None
+
+    @property
+    def mark(self) -> float:
+        """A number that is the same on all ranks that read the same."""
+        return self.source.mark
 
     def describe(self) -> dict[str, Any]:
         """Return what is known of the order of the data."""

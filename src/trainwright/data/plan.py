@@ -83,10 +83,14 @@ class Plan:
     """Which rows each rank sees, micro-batch by micro-batch; a function of (epoch, position) and nothing else.
 
     A position is the number of rows of the epoch that are done, so it stays true when the batch changes.
+
+    Attributes:
+        most_rows: rows used of an epoch on the rank that uses the most, where each has rows of its own.
     """
 
     order: Order
     batching: Batching
+    most_rows: int = field(default=0, compare=False)
     _kept: tuple[int, np.ndarray] | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -107,7 +111,7 @@ class Plan:
 
     def steps_left(self, position: int) -> int:
         """Return the optimizer steps of an epoch after `position` rows of it."""
-        return math.ceil(max(0, self.epoch_rows - position) / self.batching.step_rows)
+        return math.ceil(max(0, max(self.epoch_rows, self.most_rows) - position) / self.batching.step_rows)
 
     def step(self, epoch: int, position: int) -> list[list[np.ndarray]]:
         """Return the rows of the step that begins at `position`: for each micro-batch, for each rank, row indices.

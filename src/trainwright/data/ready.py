@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Iterator
+from contextlib import nullcontext
 from itertools import islice
 from typing import Any
 
@@ -12,10 +13,11 @@ from torch.utils.data import DataLoader, Sampler
 
 from trainwright import randomness
 from trainwright.bars import counting
+from trainwright.data.fingerprint import mark_of
 from trainwright.data.kinds import has_state, length_of, may_draw
 from trainwright.data.loader import Note, batch_size_of, draw_once, new_generator, set_epoch
 from trainwright.data.own_state import OwnState
-from trainwright.data.rows import Collate, Indices, Repeat, RowFetcher, as_it_is, new_indices
+from trainwright.data.rows import IDLE_ROWS, Collate, Indices, Repeat, RowFetcher, as_it_is, new_indices
 from trainwright.data.workers import end_workers, reading, worker_init
 from trainwright.world import World
 
@@ -36,7 +38,7 @@ class DrawnBatches(Sampler[Any]):
         for start in range(self.position, len(self.drawn), self.world.size):
             group = self.drawn[start : start + self.world.size]
             own = self.world.rank < len(group)
-            rows = group[self.world.rank] if own else group[0][:1]
+            rows = group[self.world.rank] if own else group[0][:IDLE_ROWS]
             yield new_indices(rows, self.epoch, start + self.world.rank, weightless=not own)
 
     def begin(self, epoch: int, drawn: list[Any], position: int) -> None:
@@ -74,13 +76,23 @@ class DrawnSource:
     Its sampler draws the whole pass at once. To go on within a pass, the random streams are set to what they were when
     the pass began, the sampler draws again, and they are put back; no row is loaded for that.
 
+    Args:
+        loader: the user's.
+        seed: of what is drawn for a batch.
+        world: the ranks that its batches are divided among; this one alone where the sampler divides its rows.
+        from_main: gives rank 0's draws to all of these.
+        alike: whether each rank draws for itself what it takes its part of, from streams that are the same on all.
+
     Attributes:
         rows: done in this pass, of all ranks that share the loader: the place where its batches have another size.
     """
 
-    def __init__(self, loader: DataLoader, seed: int, world: World, from_main: Callable[[Any], Any]) -> None:
+    def __init__(
+        self, loader: DataLoader, seed: int, world: World, from_main: Callable[[Any], Any], alike: bool = False
+    ) -> None:
         self.loader = loader
         self.from_main = from_main
+        self.seed = seed if alike else None
         self.batches = DrawnBatches(world)
         self.own = OwnState(loader, loader.sampler, loader.batch_sampler)
         self.pass_began: dict[str, Any] = {}
@@ -88,6 +100,7 @@ class DrawnSource:
         self.resumed = False
         self.rows = 0
         self.size_before = batch_size_of(loader)
+        self.mark = 0.0
         convert = loader.collate_fn
         collate = Collate(convert if loader.batch_sampler is not None else OneRow(convert))
         drawing = seed if may_draw(loader.dataset, convert) else None
@@ -106,7 +119,9 @@ class DrawnSource:
         begin_pass(self, position, now)
         set_epoch(self.loader, epoch)
         draw_once(self.loader.generator)
-        drawn = self.from_main(self._draw() if self.batches.world.is_main else None)
+        with nullcontext() if self.seed is None else randomness.Together(self.seed, epoch):
+            drawn = self._draw() if self.batches.world.is_main else None
+        drawn = self.from_main(drawn)
         self.batches.begin(epoch, drawn, position)
         if position > 0:
             randomness.restore_host(now)
@@ -126,6 +141,14 @@ class DrawnSource:
     def close(self) -> None:
         """End the processes that load data."""
         end_workers(self.rebuilt)
+
+    def drawn_ahead(self) -> list[Any]:
+        """Return the batches that this rank would draw now, and leave no trace of it."""
+        own = self.own.get()
+        with randomness.seeded(0):
+            drawn = self._draw()
+        self.own.put_back(own)
+        return drawn
 
     def _draw(self) -> list[Any]:
         if self.loader.batch_sampler is None:
@@ -218,6 +241,11 @@ class ForeignSource:
             for _ in islice(batches, position):
                 tell(1)
 
+    @property
+    def mark(self) -> float:
+        """A number that is the same on all ranks that read the same; 0 where that is not asked."""
+        return getattr(self.loader, "mark", 0.0)
+
     def close(self) -> None:
         """Leave the loader to its owner."""
 
@@ -258,21 +286,32 @@ class EveryNth:
     """This rank's share of an iterable that cannot be divided: all ranks read it, each keeps its own batches.
 
     Attributes:
-        passed_over: batches that are done before the first of the next pass.
+        mark: of the first batches that were read, which tells whether all ranks read the same; 0 before.
     """
 
-    def __init__(self, batches: Any, world: World) -> None:
+    def __init__(self, batches: Any, world: World, seed: int) -> None:
         self.batches = batches
         self.world = world
         self.passed_over = 0
+        self.seed = seed
+        self.epoch = 0
+        self.mark = 0.0
 
     def __iter__(self) -> Iterator[Any]:
-        batches = iter(self.batches)
+        alike = randomness.Together(self.seed, self.epoch)
         passed_over, self.passed_over = self.passed_over, 0
-        next(islice(batches, passed_over, passed_over), None)
-        while group := list(islice(batches, self.world.size)):
+        with alike:
+            batches = iter(self.batches)
+            next(islice(batches, passed_over, passed_over), None)
+        while group := self._next(batches, alike):
+            self.mark = self.mark or mark_of(group)
             yield group[self.world.rank] if self.world.rank < len(group) else Repeat(group[0])
+
+    def _next(self, batches: Iterator[Any], alike: randomness.Together) -> list[Any]:
+        with alike:
+            return list(islice(batches, self.world.size))
 
     def set_epoch(self, epoch: int) -> None:
         """Tell the loader the epoch, if it asks for it."""
+        self.epoch = epoch
         set_epoch(self.batches, epoch)

@@ -15,6 +15,9 @@ from trainwright.data.kinds import tellable
 from trainwright.data.labels import as_floats
 from trainwright.errors import DataError
 
+IDLE_ROWS = 2
+"""Rows that a rank without any repeats: layers that compare the rows of a batch take two."""
+
 
 @dataclass(frozen=True)
 class Repeat:

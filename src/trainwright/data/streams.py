@@ -21,10 +21,11 @@ from torch.utils.data._utils import worker
 
 from trainwright import randomness
 from trainwright.bars import counting
+from trainwright.data.fingerprint import mark_of
 from trainwright.data.kinds import asks_for_its_worker, has_state, length_of
 from trainwright.data.loader import Note, draw_once, set_epoch
 from trainwright.data.own_state import OwnState
-from trainwright.data.rows import Fetched, Repeat, collator_in, draws, make_generator
+from trainwright.data.rows import IDLE_ROWS, Fetched, Repeat, collator_in, draws, make_generator
 from trainwright.data.workers import end_workers, reading
 from trainwright.errors import DataError
 from trainwright.world import World
@@ -72,10 +73,11 @@ class AskedInfo:
 
 @dataclass(frozen=True)
 class Stamped:
-    """A micro-batch and the place after it."""
+    """A micro-batch, the place after it, and the mark of the first rows that its reader read; 0 for later batches."""
 
     batch: Any
     place: Place
+    mark: float = 0.0
 
     def pin_memory(self) -> Stamped:
         """Pin the batch; torch's DataLoader calls this."""
@@ -156,7 +158,9 @@ class RankStream(IterableDataset):
             self.place = replace(self.place, rows=self.place.rows + read, state=None, ended=ended)
             if not mine:
                 continue
-            yield Stamped(batch, self.now() if self._worker is not None else self.place) if self.stamped else batch
+            mark = mark_of([list(rows) for rows in group]) if number == 0 and self.world.size > 1 else 0.0
+            place = self.now() if self.stamped and self._worker is not None else self.place
+            yield Stamped(batch, place, mark) if self.stamped else batch
 
     def now(self) -> Place:
         """Return the place of this process's reader, with the stream's own state if it has one."""
@@ -225,7 +229,7 @@ class RankStream(IterableDataset):
     def _collated(self, group: list[list[Any]]) -> Any:
         mine = group[self.world.rank]
         first = self.place.rows + sum(map(len, group[: self.world.rank]))
-        rows = Fetched(mine or group[0][:1])
+        rows = Fetched(mine or group[0][:IDLE_ROWS])
         rows.indices = range(first, first + len(rows))
         if self.drawing is None:
             batch = self.collate(rows)
@@ -249,6 +253,7 @@ class StreamSource:
         self.pass_ended: dict[str, Any] = {}
         self.resumed = False
         self.told = False  # that the stream has no shards
+        self.mark = 0.0
         self.live = False  # whether the stream in this process stands at the place, and not still before it
 
     @property
@@ -278,6 +283,7 @@ class StreamSource:
                     self.last = stamped.place.shard
                     self.places[self.last] = stamped.place
                     self.live = True
+                    self.mark = self.mark or stamped.mark
                     yield stamped.batch
         finally:
             self.pass_ended = self.own.get()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainwright.args.training import Seq2SeqTrainingArguments
 from trainwright.data.kinds import length_of
+from trainwright.engine.dividing import world_for
 from trainwright.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -70,8 +71,10 @@ def facts(trainer: Trainer, wanted: Any) -> Iterator[tuple[str, Any]]:
     sets = trainer.eval_dataset if isinstance(trainer.eval_dataset, dict) else {"evaluation": trainer.eval_dataset}
     data |= {name: (rows, trainer.eval_loader) for name, rows in sets.items()}
     for name, (rows, loader) in data.items():
-        yield f"the number of rows of the {name} data", length_of(rows)
-        yield f"the number of batches of the {name} loader", length_of(loader)
+        if world_for(trainer, rows) is trainer.strategy.world:
+            yield f"the number of rows of the {name} data", length_of(rows)
+        if world_for(trainer, loader) is trainer.strategy.world:
+            yield f"the number of batches of the {name} loader", length_of(loader)
     for name, parameter in trainer.model.named_parameters():
         yield f"the parameter {name}", f"{tuple(parameter.shape)} {parameter.dtype}, trained: {parameter.requires_grad}"
     for number, group in enumerate(trainer.optimizer.param_groups if trainer.optimizer is not None else ()):

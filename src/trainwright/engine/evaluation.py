@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +16,15 @@ from trainwright.bars import counting
 from trainwright.batch import row_count
 from trainwright.data.kinds import length_of
 from trainwright.data.rows import Repeat
-from trainwright.engine import fusing, generation, isolation, loading, numbers, reports
+from trainwright.engine import dividing, fusing, generation, isolation, loading, numbers, reports
 from trainwright.engine.collecting import Collector, losses_of_rows, to_host
 from trainwright.engine.diagnose import takes
 from trainwright.engine.losses import is_of, overrides_loss, own_copy
 from trainwright.engine.meters import Records, averages
 from trainwright.engine.passes import batches_of, evaluating, rows_of, together
 from trainwright.engine.sums import widened
-from trainwright.errors import ConfigError, as_raised
+from trainwright.errors import DataError, as_raised
+from trainwright.models.hooks import unwatched
 from trainwright.models.inspect import base_model, forward_columns
 from trainwright.objectives.model_loss import call_model, labels_of
 from trainwright.state import EvalLoopOutput, EvalPrediction, PredictionOutput
@@ -88,6 +89,7 @@ def means(each: list[dict[str, Any]], prefix: str) -> dict[str, float]:
 
 def evaluate_set(trainer: Trainer, dataset: Any, ignore_keys: list[str] | None, prefix: str) -> dict[str, float]:
     """Evaluate one set and log its metrics."""
+    dividing.look(trainer, loading.rows_to_evaluate(trainer, dataset), dividing.EVALUATION)
     loader = trainer.get_eval_dataloader(dataset)
     trainer.callback_handler.shared["eval_dataloader"] = loader
     started = time.time()
@@ -111,6 +113,7 @@ def evaluate_set(trainer: Trainer, dataset: Any, ignore_keys: list[str] | None, 
         trainer.forced = None
         metrics |= generation.evaluate(trainer, dataset, prefix, trainer.generation, forced)
     metrics |= kept_metrics(trainer, trainer.evaluation_metrics(prefix))
+    metrics = trainer.strategy.from_main(metrics)
     trainer.log(dict(metrics))
     return {**metrics, "epoch": trainer.state.epoch}
 
@@ -186,9 +189,9 @@ def evaluation_loop(
     totals, live = Totals(), LiveMetrics(trainer, function) if args.batch_eval_metrics and function else None
     records = Records()
     with (
-        together(trainer),
+        together(trainer, loader) as marks,
         evaluating(trainer, records) as model,
-        closing(batches_of(trainer, loader)) as batches,
+        closing(batches_of(trainer, loader, marks)) as batches,
         counting(length_of(loader), "predicting" if wants_predictions else "evaluating") as tell,
     ):
         for batch in batches:
@@ -199,11 +202,12 @@ def evaluation_loop(
             records.weight = weight = 0 if weightless else trainer.count_eval_items(batch)
             rows = 0 if weightless else isolation.rows_in(batch)
             given = batch if reads_alone(trainer) else own_copy(trainer, batch)
-            loss, logits, labels = trainer.prediction_step(model, given, without_logits, ignore_keys=ignore_keys)
+            with unwatched(trainer.model) if weightless else nullcontext():
+                loss, logits, labels = trainer.prediction_step(model, given, without_logits, ignore_keys=ignore_keys)
             totals.add(loss, weight, rows)
             if logits is not None and trainer.forced is not None and not weightless:
                 trainer.forced.add(batch, logits)
-            if logits is not None and trainer.preprocess_logits_for_metrics is not None:
+            if logits is not None and trainer.preprocess_logits_for_metrics is not None and not weightless:
                 logits = trainer.preprocess_logits_for_metrics(logits, labels)
             if not loss_only and live is not None:
                 each = None if loss is None or weightless else losses_of_rows(loss, rows)
@@ -233,22 +237,24 @@ def results(
     """Bring the ranks' sums and predictions together, in the order of the rows, and compute the metrics."""
     sums = trainer.strategy.agree(*totals.sums())
     loss, weight, rows = (sum(column) for column in zip(*sums, strict=True))
+    if not rows:
+        raise DataError("The evaluation data gave no batch: the set or loader is empty.")
     parts = collector.of_all_ranks(trainer.strategy.gather, trainer.strategy.world.size, order)
-    metrics: dict[str, float] = {}
-    if live is not None:
-        metrics = live.metrics
-    elif function is not None and parts.get("predictions") is not None and parts.get("labels") is not None:
-        optional = {"inputs": parts.get("inputs"), "losses": parts.get("losses")}
-        metrics = function(EvalPrediction(parts["predictions"], parts["labels"], **optional))
-    if not isinstance(metrics, Mapping):
-        raise ConfigError(
-            f"compute_metrics returned {type(metrics).__name__}; it must return a dict of name and number."
-        )
-    named = {k if str(k).startswith(f"{prefix}_") else f"{prefix}_{k}": v for k, v in metrics.items()}
-    named = kept_metrics(trainer, named)
+    with together(trainer):
+        metrics = {} if live is None else live.metrics
+        if live is None and function is not None and has_both(parts):
+            optional = {"inputs": parts.get("inputs"), "losses": parts.get("losses")}
+            metrics = function(EvalPrediction(parts["predictions"], parts["labels"], **optional))
+        named = kept_metrics(trainer, numbers.as_named(metrics, prefix))
+    named = trainer.strategy.from_main(named)
     if weight:
         named = {f"{prefix}_loss": loss / weight, **named}
     return EvalLoopOutput(parts.get("predictions"), parts.get("labels"), named, int(rows))
+
+
+def has_both(parts: Mapping[str, Any]) -> bool:
+    """Whether there are predictions and labels, so that there can be metrics of both."""
+    return parts.get("predictions") is not None and parts.get("labels") is not None
 
 
 class LiveMetrics:
@@ -262,12 +268,22 @@ class LiveMetrics:
 
     def add(self, batch: Any) -> None:
         """Give the batch before this one to the metrics function, of every rank in turn."""
-        self._flush(last=False)
-        self.waiting = self.trainer.strategy.gather(to_host(batch))
+        self._take((to_host(batch), True))
 
     def finish(self) -> None:
-        """Give the last batch, and keep what the function returns for it."""
+        """Give what ranks with more batches have left, and the last one; keep what the function returns for it."""
+        while self._take((None, False)):
+            pass
         self._flush(last=True)
+
+    def _take(self, mine: tuple[Any, bool]) -> bool:
+        """Exchange a batch, and whether there was one; return whether any rank had one."""
+        everyone = self.trainer.strategy.gather(mine)
+        if not any(has for _, has in everyone):
+            return False
+        self._flush(last=False)
+        self.waiting = [batch for batch, _ in everyone]
+        return True
 
     def _flush(self, last: bool) -> None:
         present = [one for one in self.waiting or [] if one is not None]
@@ -340,6 +356,7 @@ def is_of_rows(loss: Any, inputs: Any) -> bool:
 def predict(trainer: Trainer, dataset: Any, ignore_keys: list[str] | None, prefix: str) -> PredictionOutput:
     """Predict a set, and tell the callbacks; see `Trainer.predict`."""
     started = time.time()
+    dividing.look(trainer, dataset, "test data")
     loader = trainer.get_test_dataloader(dataset)
     trainer.predicts = True
     try:

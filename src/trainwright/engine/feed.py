@@ -6,14 +6,15 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NoReturn
+from operator import add
+from typing import Any, NamedTuple, NoReturn
 
 from trainwright.batch import row_count
 from trainwright.callbacks import job
 from trainwright.data.rows import Repeat
 from trainwright.devices import empty_cache
-from trainwright.engine import boundary, leaving
-from trainwright.engine.losses import Rule, count_work
+from trainwright.engine import boundary, dividing, leaving
+from trainwright.engine.losses import Rule, work_in
 from trainwright.engine.memory import split
 from trainwright.engine.run import Run
 from trainwright.engine.signals import StopWaiting
@@ -49,6 +50,14 @@ class Piece:
     share: float
 
 
+class Counts(NamedTuple):
+    """What is in some micro-batches: floating point operations, tokens where they are asked for, rows."""
+
+    operations: float = 0.0
+    tokens: float = 0
+    rows: float = 0
+
+
 def feed(run: Run) -> Generator[Work]:
     """Yield the work of every step left in this epoch.
 
@@ -82,14 +91,21 @@ def _works(run: Run, steps: Iterator[tuple[int, list[Any]]]) -> Iterator[Work]:
             batches = []
         except Exception as error:
             failure = error
-        for batch in batches:
-            count_work(run.trainer, batch.batch if isinstance(batch, Repeat) else batch)
         spare = batches[-1] if batches else spare
-        work = _agreed(run, position, _in_pieces(run, batches, run.pieces), spare, failure)
+        work = _agreed(run, position, _in_pieces(run, batches, run.pieces), spare, failure, work_of(run, batches))
         if work is None:
             run.boundary = None
             return
         yield work
+
+
+def work_of(run: Run, batches: list[Any]) -> Counts:
+    """Return what is in the micro-batches of a step, without those that are only repeated."""
+    counts = Counts()
+    for batch in batches:
+        if not isinstance(batch, Repeat):
+            counts = Counts(*map(add, counts, work_in(run.trainer, batch)))
+    return counts
 
 
 def halve(run: Run, work: Work) -> Work:
@@ -114,7 +130,7 @@ def halve(run: Run, work: Work) -> Work:
     )
     parts = zip(work.batches, work.items, work.shares, strict=True)
     batches = [Repeat(batch) if items == 0 else Piece(batch, share) for batch, items, share in parts]
-    smaller = _agreed(run, work.position, _in_pieces(run, batches, 2), batches[-1], None)
+    smaller = _agreed(run, work.position, _in_pieces(run, batches, 2), batches[-1], None, Counts())
     assert smaller is not None
     return smaller
 
@@ -140,12 +156,14 @@ def _plain(batch: Any) -> Any:
     return batch.batch if isinstance(batch, Repeat | Piece) else batch
 
 
-def _agreed(run: Run, position: int, batches: list[Any], spare: Any, failure: Exception | None) -> Work | None:
+def _agreed(
+    run: Run, position: int, batches: list[Any], spare: Any, failure: Exception | None, counts: Counts
+) -> Work | None:
     """Return the work that all ranks do together in one step, or None at the end of the data.
 
     One exchange tells how many micro-batches and items every rank has, whether it has any data, whether it was asked
-    to stop, by a signal or by its job, and whether its data failed. All run the same number of micro-batches; a rank
-    without rows repeats its last, with weight zero.
+    to stop, by a signal or by its job, whether its data failed, where it stands in it, and what is in it. All run the
+    same number of micro-batches; a rank without rows repeats its last, with weight zero.
     """
     plain = [_plain(batch) for batch in batches]
     shares = [0.0 if isinstance(b, Repeat) else b.share if isinstance(b, Piece) else 1.0 for b in batches]
@@ -156,11 +174,13 @@ def _agreed(run: Run, position: int, batches: list[Any], spare: Any, failure: Ex
             leaving.leave(run)
         if failure is not None:
             _fail(run, failure, 0)
+        _count(run, counts)
         return Work(position, plain, items, float(sum(items)), shares) if batches else None
     stop = run.signals.received or 0
     asked = run.boundary is not None and not run.boundary.computing and job.asked_to_stop()
-    agreed = run.trainer.strategy.agree(len(batches), sum(items), spare is not None, stop, asked, failure is not None)
-    counts, totals, present, stops, wishes, failures = zip(*agreed, strict=True)
+    here = (len(batches), sum(items), spare is not None, stop, asked, failure is not None, position, run.loader.mark)
+    agreed = run.trainer.strategy.agree(*here, *counts)
+    lengths, totals, present, stops, wishes, failures, positions, marks, *sums = zip(*agreed, strict=True)
     run.agreed_stop = int(max(stops)) or None
     if run.agreed_stop is not None:
         leaving.leave(run)
@@ -169,7 +189,8 @@ def _agreed(run: Run, position: int, batches: list[Any], spare: Any, failure: Ex
     if any(wishes):
         leaving.stop(run)
         return None
-    most = int(max(counts))
+    dividing.check_marks(marks, run.loader.loader)
+    most = int(max(lengths))
     if most == 0:
         return None
     if not all(present):
@@ -177,9 +198,18 @@ def _agreed(run: Run, position: int, batches: list[Any], spare: Any, failure: Ex
             f"Rank {present.index(False)} got no data while others did; divide the data evenly among the ranks."
         )
     added = most - len(batches)
+    _count(run, Counts(*map(sum, sums)))
+    position = int(max(positions))  # a rank whose data has ended stands still
     return Work(
         position, plain + [_plain(spare)] * added, items + [0] * added, float(sum(totals)), shares + [0.0] * added
     )
+
+
+def _count(run: Run, counts: Counts) -> None:
+    """Add what is in a step, of all ranks, to what the run has done."""
+    run.trainer.state.total_flos += counts.operations
+    run.trainer.state.num_input_tokens_seen += int(counts.tokens)
+    run.rows += int(counts.rows)
 
 
 def _fail(run: Run, failure: Exception | None, rank: int) -> NoReturn:

@@ -6,7 +6,7 @@ import signal
 from typing import NoReturn
 
 from trainwright.callbacks import job
-from trainwright.engine import boundary, reports, saving
+from trainwright.engine import boundary, deciding, reports, saving
 from trainwright.engine.run import Run
 from trainwright.engine.signals import TIME_IS_UP, StopWaiting, exception_for
 from trainwright.errors import CheckpointError, DivergenceError, add_note
@@ -22,6 +22,7 @@ def evaluate(run: Run) -> None:
         reports.evaluate(run)
     except StopWaiting:
         leave(run)
+    deciding.agree(run, *deciding.OF_AN_EVALUATION, "log")
     run.boundary = None
     if saves and not run.trainer.control.should_save:
         saving.drop_early(run)
@@ -93,7 +94,7 @@ def save_here(run: Run) -> None:
     saving.collect(run, wait=True)
     is_saved = run.saved_step == run.trainer.state.global_step and run.saved_due == run.due
     if run.trainer.strategy.from_main(is_saved and run.save_error is None):  # others do not know whether it failed
-        saving.early_is_final(run)
+        deciding.early_is_final(run)
         return
     saving.save_checkpoint(run)
     saving.collect(run, wait=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader
 
 from trainwright.data.columns import check_columns, column_names
 from trainwright.data.fingerprint import content_of
@@ -19,7 +19,6 @@ from trainwright.data.loader import (
     Source,
     TrainLoader,
     new_generator,
-    samplers,
 )
 from trainwright.data.packing import PackedRows
 from trainwright.data.plan import Batching, Order, Plan
@@ -27,7 +26,7 @@ from trainwright.data.ready import DrawnSource, EveryNth, ForeignSource, OneRow
 from trainwright.data.rows import Collate, RowFetcher, as_it_is
 from trainwright.data.streams import RankStream, StreamSource
 from trainwright.data.workers import worker_init
-from trainwright.engine import surface
+from trainwright.engine import dividing, surface
 from trainwright.errors import ConfigError, DataError
 from trainwright.world import World
 
@@ -37,57 +36,59 @@ if TYPE_CHECKING:
 
 def train_loader(trainer: Trainer) -> TrainLoader:
     """Return what the loop iterates, around the loader that `get_train_dataloader` gives."""
-    loader = trainer.get_train_dataloader()
+    loader, gather = trainer.get_train_dataloader(), trainer.strategy.gather
     batches = getattr(loader, "batch_sampler", None)
     if isinstance(batches, PlannedBatches):
+        batches.plan.most_rows = max(gather(batches.plan.epoch_rows))
         return PlannedLoader(loader, batches)
-    source, ranks, divided = source_of(trainer, loader), trainer.strategy.world.size, divides_itself(loader)
-    stream = getattr(loader, "dataset", None)
+    world, ranks = dividing.world_for_loader(trainer, loader), trainer.strategy.world.size
+    source, stream = source_of(trainer, loader, world), getattr(loader, "dataset", None)
     if isinstance(stream, RankStream):
         length = stream.micro_batches(max(1, loader.num_workers))
     else:
         length = length_of(loader)
-        length = length if length is None or divided else math.ceil(length / ranks)
+        length = None if length is None else math.ceil(length / world.size)
+    length = max(gather(length), key=lambda one: -1 if one is None else one)
     if length == 0:
         raise DataError("The training loader is empty (its length is 0). Give one with batches.")
+    divided = world.size < ranks
     return SequentialLoader(source, trainer.args.gradient_accumulation_steps, length, ranks, divided)
 
 
-def source_of(trainer: Trainer, loader: Any) -> Source:
-    """Return how a loader without a plan is read: as a stream, rebuilt around its parts, or as it is."""
-    world, strategy = trainer.strategy.world, trainer.strategy
-    own = World() if divides_itself(loader) else world
+def source_of(trainer: Trainer, loader: Any, world: World) -> Source:
+    """Return how a loader without a plan is read: as a stream, rebuilt around its parts, or as it is.
+
+    Args:
+        trainer: whose ranks read it.
+        loader: any iterable of batches.
+        world: the ranks that it is divided among.
+    """
+    divides, strategy = world is trainer.strategy.world, trainer.strategy
     if type(loader) is DataLoader:
         if isinstance(loader.dataset, RankStream):
             return StreamSource(loader, trainer.note)
         if is_stream(loader.dataset):
-            return StreamSource(divided_stream(trainer, loader), trainer.note)
+            return StreamSource(divided_stream(trainer, loader, world), trainer.note)
         if length_of(loader) is not None:
-            return DrawnSource(
-                loader, trainer.args.seed, own, strategy.from_main if own is world else lambda drawn: drawn
-            )
-    if own is world and world.size > 1:
+            shares = strategy.from_main if divides else as_it_is
+            return DrawnSource(loader, trainer.args.seed, world, shares, alike=not divides)
+    if world.size > 1:
         trainer.note(
             f"The {type(loader).__name__} given cannot be divided among processes, so each reads all of it and keeps "
             "its share. Give a torch DataLoader, or one that already divides, to avoid that."
         )
-        return ForeignSource(EveryNth(loader, world), trainer.note)
+        return ForeignSource(EveryNth(loader, world, trainer.args.seed), trainer.note)
     return ForeignSource(loader, trainer.note)
 
 
-def divides_itself(loader: Any) -> bool:
-    """Whether a loader gives every rank its own batches already."""
-    return is_prepared(loader) or any(isinstance(one, DistributedSampler) for one in samplers(loader))
-
-
-def divided_stream(trainer: Trainer, loader: DataLoader) -> DataLoader:
+def divided_stream(trainer: Trainer, loader: DataLoader, world: World) -> DataLoader:
     """Return a ready loader over a stream, rebuilt so that ranks share it and its place can be saved."""
     convert, size = loader.collate_fn, loader.batch_size
     stream = RankStream(
         loader.dataset,
         Collate(convert if size is not None else OneRow(convert)),
         size or 1,
-        trainer.strategy.world,
+        world,
         loader.drop_last,
         trainer.args.seed,
     )
@@ -125,14 +126,14 @@ def train_dataloader(trainer: Trainer) -> Any:
         Batching(
             args.train_batch_size,
             args.gradient_accumulation_steps,
-            trainer.strategy.world.size,
+            dividing.world_for(trainer, dataset).size,
             args.dataloader_drop_last,
         ),
     )
     if plan.epoch_rows == 0:
         raise DataError(
             f"The training dataset has {len(dataset)} rows, fewer than one batch of "
-            f"{args.train_batch_size * trainer.strategy.world.size}, and dataloader_drop_last=True drops them all."
+            f"{args.train_batch_size * plan.batching.ranks}, and dataloader_drop_last=True drops them all."
         )
     return planned_dataloader(trainer, dataset, collate, plan, epochs=True)
 
@@ -161,7 +162,8 @@ def dataloader(trainer: Trainer, dataset: Any, what: str, size: int, sampler_of:
 
 def stream_dataloader(trainer: Trainer, dataset: Any, collate: Collate, size: int, drop_last: bool) -> DataLoader:
     """Return the loader of a stream's micro-batches."""
-    stream = RankStream(dataset, collate, size, trainer.strategy.world, drop_last, drawing(trainer, dataset, collate))
+    world = dividing.world_for(trainer, dataset)
+    stream = RankStream(dataset, collate, size, world, drop_last, drawing(trainer, dataset, collate))
     return DataLoader(stream, batch_size=None, collate_fn=as_it_is, **settings(trainer))
 
 
@@ -179,7 +181,7 @@ def planned_dataloader(
 ) -> DataLoader:
     """Return the loader of this rank's micro-batches in a plan's order; the dataset hears of passes if it wants to."""
     rows = RowFetcher(dataset, collate, drawing(trainer, dataset, collate), epochs)
-    batches, found = PlannedBatches(plan, trainer.strategy.world.rank), settings(trainer)
+    batches, found = PlannedBatches(plan, dividing.world_for(trainer, dataset).rank), settings(trainer)
     if epochs and found["num_workers"] > 0:  # what is evaluated comes back in order
         found["in_order"] = trainer.args.dataloader_in_order
     return DataLoader(rows, batch_sampler=batches, collate_fn=as_it_is, **found)
@@ -188,6 +190,19 @@ def planned_dataloader(
 def drawing(trainer: Trainer, dataset: Any, collate: Collate) -> int | None:
     """Return the seed of what dataset and collator draw; None where they draw nothing."""
     return trainer.args.seed if may_draw(dataset, collate.collator) else None
+
+
+def rows_to_evaluate(trainer: Trainer, dataset: Any) -> Any:
+    """Return the set that an evaluation is of: the one given, or named, or the Trainer's own; None for a ready loader.
+
+    What is named and is not there is `eval_dataloader`'s to refuse.
+    """
+    own = trainer.eval_dataset
+    if dataset is None:
+        return own if trainer.eval_loader is None else None
+    if isinstance(dataset, str):
+        return own.get(dataset) if isinstance(own, dict) else None
+    return dataset
 
 
 def eval_dataloader(trainer: Trainer, dataset: Any) -> Any:
@@ -229,7 +244,7 @@ def evaluation_dataloader(trainer: Trainer, dataset: Any, what: str) -> DataLoad
 
     Rows that know their lengths are read by length, which saves padding; `evaluation_loop` brings them back into order.
     """
-    args, world = trainer.args, trainer.strategy.world
+    args, world = trainer.args, dividing.world_for(trainer, dataset)
     collate = Collate(trainer.data_collator, wanted_columns(trainer, dataset, what), what, floats_for(trainer, dataset))
     if is_stream(dataset):
         return stream_dataloader(trainer, dataset, collate, args.eval_batch_size, drop_last=False)
@@ -238,7 +253,7 @@ def evaluation_dataloader(trainer: Trainer, dataset: Any, what: str) -> DataLoad
     sorts = args.eval_do_concat_batches and not isinstance(
         dataset, PackedRows
     )  # whose rows hold several of the results
-    lengths = known_lengths(dataset) if sorts else None
+    lengths = known_lengths(dataset) if sorts and world is trainer.strategy.world else None
     order = Order(len(dataset), "sequential" if lengths is None else "by_length", lengths=lengths)
     plan = Plan(order, Batching(args.eval_batch_size, 1, world.size))
     return planned_dataloader(trainer, dataset, collate, plan)

@@ -11,8 +11,9 @@ from contextlib import closing
 
 import torch
 
+from trainwright import randomness
 from trainwright.callbacks.early_stopping import stay_stopped
-from trainwright.engine import leaving, reports, saving, weighing
+from trainwright.engine import deciding, leaving, reports, saving, weighing
 from trainwright.engine.feed import Work, feed, halve
 from trainwright.engine.losses import micro_batch
 from trainwright.engine.memory import is_out_of_memory
@@ -33,6 +34,10 @@ def passes(run: Run) -> None:
     """Run all steps that are left."""
     run.fire("train_begin")
     stay_stopped(run.trainer.callback_handler.callbacks, run.trainer.state, run.trainer.control)
+    deciding.note_listeners(run)
+    deciding.agree(run, "train_begin")
+    if not run.drawn_apart:
+        randomness.part_ways(run.trainer.strategy.world.rank)
     run.health.begin()
     if run.due:
         leaving.raise_due_flags(run)
@@ -62,6 +67,7 @@ def steps(run: Run) -> None:
             run.fire("step_begin")
             step(run, work)
             run.fire("step_end")
+            deciding.agree(run, *deciding.OF_A_STEP)
             act_on_flags(run)
             if run.done or run.trainer.control.should_epoch_stop:
                 break
@@ -76,6 +82,7 @@ def end_pass(run: Run) -> None:
         leaving.lower_flags(run)
         raise
     run.open = False
+    deciding.agree(run, "epoch_end")
 
 
 def step(run: Run, work: Work) -> None:
@@ -160,10 +167,12 @@ def act_on_flags(run: Run) -> None:
     control = run.trainer.control
     if control.should_log:
         reports.log_step(run)
-    if control.should_evaluate:
+        deciding.agree(run, "log")
+    if run.trainer.control.should_evaluate:
         leaving.evaluate(run)
     if run.trainer.control.should_save:
         saving.save_checkpoint(run)
+        deciding.agree(run, "save")
     else:
         saving.collect(run, wait=False)
     if run.stop is not None:

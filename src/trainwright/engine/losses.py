@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +24,9 @@ from trainwright.batch import map_tensors
 from trainwright.devices import empty_cache
 from trainwright.engine import fusing, isolation
 from trainwright.engine.diagnose import explained
+from trainwright.engine.traces import unnoticed
 from trainwright.errors import DataError
-from trainwright.models.inspect import base_model, is_pretrained
+from trainwright.models.inspect import base_model, is_pretrained, uncompiled
 
 if TYPE_CHECKING:
     from trainwright.engine.run import Run
@@ -100,14 +102,12 @@ def count_eval_items(trainer: Trainer, batch: Any) -> int:
     return trainer.objective.count(batch) if trainer.takes_num_items else isolation.rows_in(batch)
 
 
-def count_work(trainer: Trainer, batch: Any) -> None:
-    """Add a batch's floating point operations, and its tokens where they are asked for."""
-    ranks = trainer.strategy.world.size
-    trainer.state.total_flos += trainer.floating_point_ops(batch) * ranks
+def work_in(trainer: Trainer, batch: Any) -> tuple[float, int, int]:
+    """Return a batch's (floating point operations, tokens where they are asked for, rows)."""
     kind = trainer.args.include_num_input_tokens_seen
-    if kind == "no" or not isinstance(batch, Mapping):
-        return
-    trainer.state.num_input_tokens_seen += tokens_of(trainer, batch, kind == "non_padding") * ranks
+    counts = kind != "no" and isinstance(batch, Mapping)
+    tokens = tokens_of(trainer, batch, kind == "non_padding") if counts else 0
+    return trainer.floating_point_ops(batch), tokens, isolation.rows_in(batch)
 
 
 def tokens_of(trainer: Trainer, batch: Mapping[str, Any], without_padding: bool) -> int:
@@ -217,12 +217,38 @@ def steps_by_itself(trainer: Trainer) -> bool:
 
 
 def idle_step(trainer: Trainer, model: nn.Module, inputs: Any) -> None:
-    """Run forward and a backward of zero, so that the other ranks do not wait for this one's gradients."""
-    moved = trainer._prepare_inputs(isolation.kept_apart(trainer, inputs, trainer.objective.fused))
-    with trainer.compute_loss_context_manager():
-        trainer.compute_loss(model, moved, **of_itself(trainer, inputs))
-    zero = sum(p.sum() * 0.0 for p in model.parameters() if p.requires_grad)
-    trainer.precision.backward(zero)  # type: ignore[arg-type]
+    """Run forward, and a backward whose gradients are 0, so that the other ranks do not wait for this one's.
+
+    The backward begins at all that the model has given, so that what it awaits of a step comes, and no more. What it
+    computes is not multiplied by 0 but set to 0 at the parameters: a loss without targets may be NaN.
+    """
+    assert trainer.run is not None
+    seen: list[torch.Tensor] = []
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    with unnoticed(trainer.run):
+        handles: list[Any] = [parameter.register_hook(torch.zeros_like) for parameter in parameters]
+        if uncompiled(model) is model:  # a hook would compile it anew
+            handles.append(model.register_forward_hook(lambda part, given, output: seen.extend(_with_gradient(output))))
+        try:
+            moved = trainer._prepare_inputs(isolation.kept_apart(trainer, inputs, trainer.objective.fused))
+            with trainer.compute_loss_context_manager():
+                loss = trainer.one_loss(trainer.compute_loss(model, moved, **of_itself(trainer, inputs)))
+            ends = [*seen, *_with_gradient(loss)]
+            if ends:
+                trainer.precision.backward(sum(end.sum().real.float() for end in ends))  # type: ignore[arg-type]
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _with_gradient(value: Any) -> list[torch.Tensor]:
+    """Return the tensors in what a model returned from which a gradient flows back."""
+    if isinstance(value, torch.Tensor):
+        return [value] if value.requires_grad else []
+    if is_dataclass(value) and not isinstance(value, Mapping):
+        value = vars(value)
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return [tensor for part in parts for tensor in _with_gradient(part)]
 
 
 def of_itself(trainer: Trainer, inputs: Any) -> dict[str, Any]:

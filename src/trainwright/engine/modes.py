@@ -42,7 +42,10 @@ def training_model(trainer: Trainer) -> nn.Module:
     if args.neftune_noise_alpha is not None:
         _add_noise(trainer, inner)
     align_special_tokens(trainer.model, trainer.processing_class)
-    wrapped = trainer.strategy.prepare(called(trainer))
+    recomputes = args.activation_checkpointing or any(
+        getattr(part, "gradient_checkpointing", False) for part in inner.modules()
+    )
+    wrapped = trainer.strategy.prepare(called(trainer), recomputes)
     if args.torch_compile:
         wrapped = torch.compile(  # type: ignore[assignment]
             wrapped, backend=args.torch_compile_backend or "inductor", mode=args.torch_compile_mode

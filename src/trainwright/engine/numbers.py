@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from trainwright.errors import DataError
+from trainwright.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from trainwright.engine.trainer import Trainer
@@ -58,3 +58,16 @@ def fit(trainer: Trainer, entries: Mapping[str, Any], refuse: bool = False) -> d
                 trainer.left_out.add(name)
                 trainer.note(f"{error} It is left out.")
     return kept
+
+
+def as_named(metrics: Any, prefix: str) -> dict[str, Any]:
+    """Return what a metrics function returned, every name with the prefix.
+
+    Raises:
+        ConfigError: it is no mapping.
+    """
+    if not isinstance(metrics, Mapping):
+        raise ConfigError(
+            f"compute_metrics returned {type(metrics).__name__}; it must return a dict of name and number."
+        )
+    return {k if str(k).startswith(f"{prefix}_") else f"{prefix}_{k}": v for k, v in metrics.items()}

@@ -11,11 +11,10 @@ import torch
 from torch import nn
 
 from trainwright.data.kinds import length_of
-from trainwright.data.loader import PlannedBatches
 from trainwright.data.ready import EveryNth
-from trainwright.data.streams import RankStream
+from trainwright.data.streams import RankStream, Stamped
 from trainwright.data.workers import reading
-from trainwright.engine import fusing, losses
+from trainwright.engine import dividing, fusing, losses
 from trainwright.engine.meters import Records
 from trainwright.engine.modes import called, full_evaluation_type, in_format, optimizer_mode, train_mode
 from trainwright.engine.signals import StopWaiting
@@ -29,26 +28,37 @@ if TYPE_CHECKING:
 _END = object()
 
 
-def batches_of(trainer: Trainer, loader: Any) -> Generator[Any]:
+def batches_of(trainer: Trainer, loader: Any, marks: list[float] | None = None) -> Generator[Any]:
     """Yield this rank's batches of a loader.
 
+    Args:
+        trainer: whose ranks divide it, unless it is divided already.
+        loader: any iterable of batches.
+        marks: takes the mark of what was read, see `dividing.check_marks`.
+
     Raises:
-        DataError: the loader is empty.
+        DataError: the loader is empty; of one that is divided already a part may be.
     """
-    if length_of(loader) == 0:
+    mine = dividing.for_evaluation(trainer, loader)
+    whole = mine is loader or isinstance(mine, EveryNth)
+    if whole and length_of(loader) == 0:
         raise DataError("The evaluation data is empty (its length is 0). Give a set with rows.")
-    divided = isinstance(getattr(loader, "dataset", None), RankStream)
-    divided = divided or isinstance(getattr(loader, "batch_sampler", None), PlannedBatches)
-    world, empty = trainer.strategy.world, True
-    with reading(loader if divided or world.size == 1 else EveryNth(loader, world)) as batches:
+    if isinstance(getattr(mine, "dataset", None), RankStream):
+        mine.dataset.stamped = mine.dataset.world.size > 1
+    empty, mark = True, 0.0
+    with reading(mine) as batches:
         while True:
             with waiting(trainer.run):
                 batch = next(batches, _END)
             if batch is _END:
                 break
             empty = False
+            if isinstance(batch, Stamped):
+                batch, mark = batch.batch, mark or batch.mark
             yield batch
-    if empty:
+    if marks is not None:
+        marks.append(mark or getattr(mine, "mark", 0.0))
+    if empty and whole:
         raise DataError("The evaluation data gave no batch: the set or loader is empty.")
 
 
@@ -74,27 +84,33 @@ def waiting(run: Run | None) -> Iterator[None]:
 
 
 @contextmanager
-def together(trainer: Trainer) -> Iterator[None]:
+def together(trainer: Trainer, loader: Any = None) -> Iterator[list[float]]:
     """Run this rank's part of a pass; either all ranks go on after it, or all leave.
+
+    Gives the list for the marks of what is read of a loader, which are to be the same on all ranks.
 
     Raises:
         StopWaiting: the run is asked to stop.
         RuntimeError: another rank failed.
+        DataError: the ranks have not read the same.
     """
     run, strategy = trainer.run, trainer.strategy
     failure: BaseException | None = None
+    marks: list[float] = []
     try:
-        yield
+        yield marks
     except (Exception, StopWaiting) as error:
         failure = error
     if strategy.world.size > 1:
         stop = (run.signals.received or 0) if run is not None and run.evaluates else 0
-        told = strategy.gather((stop, repr(failure) if isinstance(failure, Exception) else None))
-        failed = [f"The evaluation failed on rank {rank}: {text}" for rank, (_, text) in enumerate(told) if text]
+        told = strategy.gather((stop, repr(failure) if isinstance(failure, Exception) else None, sum(marks)))
+        failed = [f"The evaluation failed on rank {rank}: {text}" for rank, (_, text, _) in enumerate(told) if text]
         if failed and not isinstance(failure, Exception):
             failure = RuntimeError(failed[0])
-        elif run is not None and not failed and any(number for number, _ in told):
-            run.agreed_stop, failure = max(number for number, _ in told), StopWaiting()
+        elif run is not None and not failed and any(number for number, *_ in told):
+            run.agreed_stop, failure = max(number for number, *_ in told), StopWaiting()
+        elif not failed:
+            dividing.check_marks([mark for _, _, mark in told], loader)
     if failure is not None:
         raise failure
 
@@ -128,7 +144,7 @@ def evaluating(trainer: Trainer, records: Records) -> Iterator[nn.Module]:
         if not trainer.is_in_train:
             losses.look_at(trainer)
             fusing.prepare(trainer)
-        with in_format(model, kind), torch.no_grad(), averaged(trainer):
+        with in_format(model, kind), torch.no_grad(), averaged(trainer), trainer.strategy.with_main_buffers(model):
             yield called(trainer)
     finally:
         trainer.records = training_records

@@ -8,7 +8,7 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
-from trainwright.engine import numbers, saving
+from trainwright.engine import deciding, numbers, saving
 from trainwright.engine.meters import averages
 from trainwright.engine.run import Run
 from trainwright.errors import ConfigError, did_you_mean
@@ -72,7 +72,7 @@ def evaluate(run: Run, decides: bool = True) -> None:
     it judges a trial, moves a schedule that follows a metric, and tells whether this is the best model."""
     trainer = run.trainer
     with run.timesheet.spending("evaluating"):
-        metrics = trainer.evaluate(ignore_keys=run.ignore_keys_for_eval)
+        metrics = deciding.of_main(trainer, trainer.evaluate(ignore_keys=run.ignore_keys_for_eval))
     run.evaluated = True
     if not decides:
         return
@@ -161,9 +161,7 @@ def training_metrics(run: Run) -> dict[str, float]:
     """Return the numbers of the whole call of `train`."""
     trainer = run.trainer
     run.meter.read(trainer.strategy.sum_tensor, trainer.strategy.device)
-    steps = trainer.state.global_step - run.first_step
-    rows = trainer.args.per_device_train_batch_size * trainer.args.gradient_accumulation_steps
-    metrics = speed("train", run.started, steps * rows * trainer.strategy.world.size, steps)
+    metrics = speed("train", run.started, run.rows, trainer.state.global_step - run.first_step)
     without = run.meter.skipped_before + run.meter.empty_before
     good = trainer.state.global_step - without - run.meter.first_step
     loss = run.meter.logged / good if good else math.nan

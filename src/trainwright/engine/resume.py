@@ -161,7 +161,7 @@ def check_order(trainer: Trainer, saved: Saved, loader: TrainLoader) -> None:
     Raises:
         CheckpointError: it changed, and `allow_batch_change` is off.
     """
-    before, now = saved.data, loader.describe()
+    before, now = saved.data, trainer.strategy.from_main(loader.describe())
     _check_place(trainer, saved, loader)
     kept = now["ranks"] != before.get("ranks") and _step_rows(now) == _step_rows(before)
     meanings = _ORDER_KEYS if now["kind"] == "planned" else _ORDER_KEYS | {"batch_size": "rows of a micro-batch"}
@@ -294,7 +294,13 @@ def restore_rest(run: Run, saved: Saved) -> None:
     restore_average(run, saved)
     run.due = list(saved.about.get("due", []))
     restore_adapters(run, saved)
-    restore_rank(run, place)
+    own = restore_rank(run, place)
+    run.drawn_apart = own and bool(saved.about.get("drawn_apart"))
+    if own and not run.drawn_apart and trainer.strategy.world.size > 1:
+        trainer.note(
+            f"'{place}' was written when all ranks drew the same random numbers. From here on each draws its own, so "
+            "dropout is not bitwise what it would have been."
+        )
 
 
 def restore_average(run: Run, saved: Saved) -> bool:
@@ -335,9 +341,9 @@ def restore_adapters(run: Run, saved: Saved) -> None:
         adapters.activate(run.trainer.model, then)
 
 
-def restore_rank(run: Run, place: Path) -> None:
+def restore_rank(run: Run, place: Path) -> bool:
     """Put back what every rank keeps for itself; on another number of ranks, what the first one kept, without its
-    randomness."""
+    randomness. Return whether it was this rank's own."""
     trainer, world = run.trainer, run.trainer.strategy.world
     own = place / randomness.file_name(world.rank, world.size)
     others = [place / name for name in ("rng_state.pth", "rng_state_0.pth")]
@@ -349,7 +355,7 @@ def restore_rank(run: Run, place: Path) -> None:
         states.restore_dicts(trainer.callback_handler.callbacks, state.get("callbacks", []), trainer.note)
     if found != own:
         trainer.note(f"The checkpoint has no {own.name}: dropout and other randomness go on from the seed.")
-        return
+        return False
     randomness.restore(state)
     restore_generators(run, state.get("own", {}))
     if "latest" in state:
@@ -357,6 +363,7 @@ def restore_rank(run: Run, place: Path) -> None:
     if "averages" in state:
         run.meter.load_state_dict(state["averages"]["loss"], trainer.strategy.device)
         trainer.records.load_state_dict(state["averages"]["records"], trainer.strategy.device)
+    return True
 
 
 def restore_generators(run: Run, saved: dict[str, Any]) -> None:

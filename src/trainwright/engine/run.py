@@ -56,6 +56,10 @@ class Run:
         asked_at: the step at which they were last looked at, or None.
         problems: of saves, that were said already.
         agreed_stop: the signal at which all ranks agreed to leave, or None.
+        rows: that were trained on, by all ranks.
+        drawn_apart: whether every rank draws random numbers of its own, as its checkpoint has it.
+        listened: events at which code that is not ours listens, on any rank.
+        left_alone: whether this rank writes a checkpoint while the others wait for it or fail.
         saved_step, saved_due: what was last saved, or tried to be.
         accumulation: micro-batches of a step by the script, of which other ranks may have more or fewer.
         open: whether a pass has begun whose end the callbacks were not told.
@@ -100,6 +104,10 @@ class Run:
     first_step: int = 0
     accumulation: int = 1
     open: bool = False
+    rows: int = 0
+    drawn_apart: bool = False
+    listened: set[str] = field(default_factory=set)
+    left_alone: bool = False
     saved_step: int = -1
     saved_due: list[str] = field(default_factory=list)
     early: Written | None = None

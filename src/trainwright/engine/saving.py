@@ -23,7 +23,7 @@ from trainwright.callbacks import states
 from trainwright.checkpoint import folder, plain, weights
 from trainwright.checkpoint.snapshot import HostCopies
 from trainwright.checkpoint.writer import Draft, Written, not_written, reason_of, write
-from trainwright.engine import boundary, ema, hub
+from trainwright.engine import boundary, deciding, ema, hub
 from trainwright.engine.memory import is_out_of_memory
 from trainwright.engine.modes import users_configuration
 from trainwright.engine.passes import averaged
@@ -111,6 +111,8 @@ def write_checkpoint(run: Run, early: bool = False) -> None:
         run.writer.start(draft)
     elif draft is not None:
         write_now(run, draft)
+    if refusal is None and not early:
+        deciding.tell_of_save(run, checkpoint_folder(trainer))
 
 
 def due(run: Run) -> list[str]:
@@ -120,7 +122,7 @@ def due(run: Run) -> list[str]:
 
 def write_alone(run: Run, ranks: list[dict[str, Any]]) -> None:
     """Write a checkpoint from what every rank keeps, without a word to the others, who wait for it or fail."""
-    run.saved_step = run.trainer.state.global_step
+    run.saved_step, run.left_alone = run.trainer.state.global_step, True
     draft, refusal = kept(lambda: begin(run, ranks))
     if refusal is not None:
         failed(run, refusal)
@@ -177,7 +179,7 @@ def begin(run: Run, ranks: list[dict[str, Any]], early: bool = False) -> Draft |
         if run.early is not None and run.early.place == place:
             draft.link(run.early)
         run.early = None
-        if early or not synchronous(trainer):
+        if early or not synchronous(run):
             copy_state(run, draft)
         return draft
     except Exception as error:
@@ -210,12 +212,12 @@ def checkpoint_folder(trainer: Trainer, step: int | None = None) -> Path:
     return trainer.run_folder / f"{folder.PREFIX}-{trainer.state.global_step if step is None else step}"
 
 
-def synchronous(trainer: Trainer) -> bool:
-    """Whether the loop waits for a save: where code that is not ours is called with the finished folder."""
+def synchronous(run: Run) -> bool:
+    """Whether the loop waits for a save: where code that is not ours is called with the folder, on any rank."""
+    trainer = run.trainer
     if trainer.args.push_to_hub or saves_its_own_way(trainer):
         return True
-    owners = [getattr(listener, "__self__", listener) for listener in trainer.callback_handler.listeners("save")]
-    return any(not type(owner).__module__.startswith("trainwright.") for owner in owners)
+    return "save" in run.listened or deciding.foreign(trainer.callback_handler, "save")
 
 
 def saves_its_own_way(trainer: Trainer) -> bool:
@@ -282,6 +284,7 @@ def write_progress(run: Run, place: Path) -> None:
         "data": {**run.loader.describe(), "asked": run.accumulation},
         "content": run.content,
         "ranks": trainer.strategy.world.size,
+        "drawn_apart": True,
         "made_with": run.made_with,
         "adapters": adapters.active(trainer.model),
         "arguments": saved_arguments(trainer.args),
@@ -309,17 +312,10 @@ def succeeded(run: Run, written: Written) -> None:
         run.trainer.note(f"Deleted {old.name} (save_total_limit={run.trainer.args.save_total_limit}).")
     for problem in written.problems:
         run.note_once(problem)
-    if written.marks is None:
-        run.fire("save", checkpoint=written.place)
-    else:
+    if written.marks is not None:
         run.early = written
-
-
-def early_is_final(run: Run) -> None:
-    """Tell the callbacks of a checkpoint that was written early, when the run ends with it."""
-    if run.early is not None:
-        early, run.early = run.early, None
-        run.fire("save", checkpoint=early.place)
+    elif not deciding.hears_together(run):
+        run.fire("save", checkpoint=written.place)
 
 
 def failed(run: Run, error: CheckpointError, stops: bool = False) -> None:

@@ -106,6 +106,7 @@ class Trainer(PrivateNames):
     beside: set[str]
     own_configuration: dict[str, Any]
     before_training: dict[str, Any]
+    apart: list[Any]
 
     def __init__(
         self,

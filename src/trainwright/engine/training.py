@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from trainwright import randomness
 from trainwright.args.durations import seconds
 from trainwright.args.foreign import check as check_arguments
 from trainwright.args.foreign import restores_callbacks
@@ -21,6 +22,7 @@ from trainwright.data.loader import TrainLoader
 from trainwright.engine import (
     alike,
     cards,
+    dividing,
     fusing,
     hub,
     loading,
@@ -80,6 +82,10 @@ def train(
 ) -> TrainOutput:
     """Train from the start or from a checkpoint; see `Trainer.train`."""
     check_arguments(trainer.args)
+    dividing.look(trainer, trainer.train_dataset, dividing.TRAINING)
+    sets = trainer.eval_dataset
+    for rows in sets.values() if isinstance(sets, dict) else [sets]:
+        dividing.look(trainer, rows, dividing.EVALUATION)
     alike.check(trainer, wanted)
     hub.finish_pushes(trainer)
     lock = RunLock(trainer.run_folder)
@@ -314,6 +320,7 @@ def finish(run: Run) -> TrainOutput:
         load_best(trainer, Path(best))
     elif trainer.args.load_best_model_at_end:
         trainer.note("load_best_model_at_end: no evaluation found a best model that is saved; the last weights stay.")
+    randomness.restore_host(trainer.strategy.from_main(randomness.host_states()))  # what follows draws alike again
     run.fire("train_end")
     saving.finish(run)
     hub.finish_pushes(trainer)

@@ -9,15 +9,15 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from trainwright import randomness
 from trainwright.batch import map_tensors
 from trainwright.engine.losses import Rule, asked, is_the_users, steps_by_itself
 from trainwright.engine.memory import is_out_of_memory
 from trainwright.engine.meters import Records
+from trainwright.engine.traces import undone
 from trainwright.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -133,23 +133,12 @@ def _loss_without_traces(run: Run, work: Work, num_items: float) -> tuple[torch.
 
 @contextmanager
 def _undone(run: Run) -> Iterator[None]:
-    """Put back what computing a loss changes: random numbers, generators, buffers, gradients and what is recorded."""
-    trainer, records, streams = run.trainer, run.trainer.records, run.randomness()
-    kept = [(m._buffers, name, b, _copied(b)) for m in trainer.model.modules() for name, b in m._buffers.items()]
+    """Put back what computing a loss changes, gradients and what is recorded too."""
+    trainer, records = run.trainer, run.trainer.records
     trainer.records = Records()
     try:
-        yield
+        with undone(run):
+            yield
     finally:
         trainer.records = records
         trainer.optimizer.zero_grad(set_to_none=True)
-        for buffers, name, buffer, copy in kept:
-            buffers[name] = buffer
-            if copy is not None and not torch.equal(buffer, copy):
-                with torch.no_grad():
-                    buffer.copy_(copy)
-        randomness.restore(streams)
-        randomness.restore_into(run.generators, streams["own"])
-
-
-def _copied(buffer: Any) -> Any:
-    return buffer.clone() if isinstance(buffer, torch.Tensor) and buffer.layout is torch.strided else None

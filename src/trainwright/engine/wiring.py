@@ -98,6 +98,7 @@ def assemble(trainer: Trainer, callbacks: list[Any] | None) -> None:
 
         trainer.debug_overflow = DebugUnderflowOverflow(trainer.model)
     trainer.run_folder = Path(args.output_dir or ".")
+    trainer.apart = []
     surface.tell_what_is_never_called(trainer)
     if args.push_to_hub:
         trainer.strategy.on_main(trainer.init_hf_repo)

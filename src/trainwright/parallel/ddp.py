@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pickle
 import time
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -17,6 +18,7 @@ from trainwright.parallel.strategy import Strategy
 from trainwright.processes import start_processes
 from trainwright.world import World
 
+_BUCKET = 250 << 20  # bytes of buffers that are exchanged at once
 _LISTEN = 0.5  # seconds between looks for a word
 _ALL_HERE = 10.0  # seconds in which processes that fail for the same reason all have failed
 
@@ -34,12 +36,17 @@ class DataParallel(Strategy):
         self.store = distributed.PrefixStore("trainwright", distributed.distributed_c10d._get_default_store())
         self._listened = 0.0
 
-    def prepare(self, model: nn.Module) -> nn.Module:
-        """Return the model wrapped in DistributedDataParallel, where it has anything to train."""
+    def prepare(self, model: nn.Module, recomputes: bool = False) -> nn.Module:
+        """Return the model wrapped in DistributedDataParallel, where it has anything to train.
+
+        Unless it is said, a step may leave parameters out, but where activations are recomputed, which torch's
+        reentrant form does not let be looked through; as in transformers.
+        """
         if isinstance(model, DistributedDataParallel) or not any(p.requires_grad for p in model.parameters()):
             return model
         devices = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=devices, **self.options)
+        options = {"find_unused_parameters": not recomputes, **self.options}
+        return DistributedDataParallel(model, device_ids=devices, **options)
 
     def accumulate(self, model: nn.Module, last: bool) -> AbstractContextManager[Any]:
         """Keep gradients to this process until the last micro-batch of a step, or until `finish_gradients`."""
@@ -50,15 +57,37 @@ class DataParallel(Strategy):
         """Average the gradients now where a process may fail in its backward pass, so that none waits for it there."""
         if not self.late:
             return
+        used = [any(column) for column in zip(*self.agree(*(p.grad is not None for p in parameters)), strict=True)]
         gradients = []
-        for parameter in parameters:
+        for parameter in (p for p, is_used in zip(parameters, used, strict=True) if is_used):
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             gradients.append(parameter.grad)
+        if not gradients:
+            return
         together = torch._utils._flatten_dense_tensors(gradients)
         distributed.all_reduce(together)
         together /= self.world.size
         torch._foreach_copy_(gradients, list(torch._utils._unflatten_dense_tensors(together, gradients)))
+
+    @contextmanager
+    def with_main_buffers(self, model: nn.Module) -> Iterator[None]:
+        """Let the model have rank 0's buffers, such as running means, which are those that a checkpoint holds.
+
+        Ranks that keep their own in training (`ddp_broadcast_buffers=False`) have them again afterwards.
+        """
+        buffers = [b for b in model.buffers() if b.layout is torch.strided and b.numel()]
+        own = [] if self.options.get("broadcast_buffers", True) else [b.clone() for b in buffers]
+        if buffers:
+            group = distributed.distributed_c10d._get_default_group()
+            with torch.no_grad():
+                distributed._broadcast_coalesced(group, buffers, _BUCKET, 0)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for buffer, kept in zip(buffers, own, strict=False):
+                    buffer.copy_(kept)
 
     def agree(self, *values: float) -> list[list[float]]:
         """Return the values of every process, through the hosts' own group."""

@@ -22,8 +22,8 @@ class Strategy:
         self.world = world
         self.device = device
 
-    def prepare(self, model: nn.Module) -> nn.Module:
-        """Return the module whose `forward` the loop calls."""
+    def prepare(self, model: nn.Module, recomputes: bool = False) -> nn.Module:
+        """Return the module whose `forward` the loop calls; `recomputes`: whether its backward pass runs it again."""
         return model
 
     def accumulate(self, model: nn.Module, last: bool) -> AbstractContextManager[Any]:
@@ -32,6 +32,10 @@ class Strategy:
 
     def finish_gradients(self, parameters: list[nn.Parameter]) -> None:
         """Share the gradients between processes, where the backward passes have not done it."""
+
+    def with_main_buffers(self, model: nn.Module) -> AbstractContextManager[None]:
+        """Return the context in which the model has the same buffers on all processes: rank 0's."""
+        return nullcontext()
 
     def agree(self, *values: float) -> list[list[float]]:
         """Return the values of every process, rank by rank; one small exchange between hosts, never the devices."""

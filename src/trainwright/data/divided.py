@@ -1,0 +1,122 @@
+"""Whether data is divided among the ranks before it comes to us: then it must not be divided again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Sampler
+
+from trainwright import randomness
+from trainwright.data.fingerprint import row_digests
+from trainwright.data.kinds import is_prepared, is_stream, length_of
+
+_SHARE = (("num_replicas", "rank"), ("num_processes", "process_index"), ("world_size", "rank"))
+"""How samplers and datasets name the number of parts, and which one is theirs: torch, accelerate, datasets."""
+_WITHIN = ("sampler", "batch_sampler", "batches", "dataset", "datasets", "stream", "_distributed")
+_KEPT = (
+    "collate_fn", "num_workers", "pin_memory", "timeout", "worker_init_fn", "multiprocessing_context", "generator",
+    "prefetch_factor",
+)  # fmt: skip
+_PARTS = 64
+_ALIKE = 0.5  # part of the rows that two ranks have in common, above which they are no parts of one whole
+
+
+def divides_itself(data: Any) -> bool:
+    """Whether a loader, or the sampler, batch sampler or dataset within, says that it gives this rank its part."""
+    return is_prepared(data) or any(_has_share(part) for part in _parts(data))
+
+
+def _has_share(part: Any) -> bool:
+    """Whether an object names the number of parts and its own; of rows by number the rows tell, see `held`."""
+    for size, index in _SHARE[: 2 if hasattr(part, "__getitem__") else 3]:
+        ranks, own = getattr(part, size, None), getattr(part, index, None)
+        if isinstance(ranks, int) and isinstance(own, int) and ranks > 1:
+            return True
+    return False
+
+
+def _parts(data: Any) -> Iterator[Any]:
+    """Yield a loader and what it is made of."""
+    seen: dict[int, Any] = {}
+    waiting = [data]
+    while waiting and len(seen) < _PARTS:
+        part = waiting.pop(0)
+        if part is None or id(part) in seen:
+            continue
+        seen[id(part)] = part
+        yield part
+        within = [getattr(part, name, None) for name in _WITHIN]
+        waiting += [inner for one in within for inner in (one[:_PARTS] if isinstance(one, list) else [one])]
+
+
+def held(data: Any) -> dict[str, list[str]]:
+    """Return digests of the rows that data holds on this rank, or that its attributes hold; none where it says nothing.
+
+    No code of the user's runs. Of a class of theirs the lists and arrays count that are as long as it is, or, of a
+    stream, lists of names and numbers: rows, their numbers, the files that they come from.
+    """
+    if type(data).__module__.startswith("trainwright."):
+        return {}
+    try:
+        rows = row_digests(data)
+        if rows is not None:
+            return {"rows": rows}
+        parts = dict(vars(data))
+        length = length_of(data)
+        found = {name: row_digests(_names(part, length)) for name, part in parts.items() if not isinstance(part, str)}
+    except Exception:  # of objects that cannot be looked at, nothing is said; reading them says what is wrong
+        return {}
+    return {name: digests for name, digests in found.items() if digests}
+
+
+def _names(part: Any, length: int | None) -> Any:
+    """Return an attribute that may be the rows of a dataset of that length, or the names of a stream's; else None."""
+    if length is not None:
+        return part if length_of(part) == length else None
+    is_list = type(part) in (list, tuple) and all(isinstance(one, str | int | Path) for one in part)
+    return [str(one) for one in part] if is_list else None
+
+
+def relation(everyone: Sequence[dict[str, list[str]]]) -> str:
+    """Return how what the ranks hold lies to each other: "same", "apart" or "mixed"."""
+    names = set.intersection(*(set(one) for one in everyone))
+    found = {_relation([one[name] for one in everyone]) for name in names}
+    return next((kind for kind in ("apart", "mixed") if kind in found), "same")
+
+
+def _relation(everyone: list[list[str]]) -> str:
+    if all(one == everyone[0] for one in everyone):
+        return "same"
+    pairs = [(set(one), set(other)) for one, other in combinations(everyone, 2)]
+    return "apart" if all(len(a & b) <= _ALIKE * min(len(a), len(b)) for a, b in pairs) else "mixed"
+
+
+class Once(Sampler[Any]):
+    """The rows of a rank by torch's DistributedSampler, without those that it repeats to make all parts as long."""
+
+    def __init__(self, part: DistributedSampler) -> None:
+        self.part = part
+
+    def __len__(self) -> int:
+        return len(range(self.part.rank, len(self.part.dataset), self.part.num_replicas))  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(list(self.part)[: len(self)])
+
+
+def drawn_once(loader: Any, seed: int) -> Any:
+    """Return a loader of torch that divides itself, to be read once: its batches are drawn alike on all ranks, and what
+    a DistributedSampler repeats is left out. Other loaders are returned as they are."""
+    batches: Any = getattr(loader, "batch_sampler", None)
+    if type(loader) is not DataLoader or batches is None or is_stream(loader.dataset):
+        return loader
+    part = getattr(batches, "sampler", None)
+    if type(batches) is BatchSampler and type(part) is DistributedSampler and not part.drop_last:
+        batches = BatchSampler(Once(part), batches.batch_size, batches.drop_last)
+    with randomness.Together(seed):
+        drawn = list(batches)
+    kept = {name: getattr(loader, name) for name in _KEPT if loader.num_workers or name != "prefetch_factor"}
+    return DataLoader(loader.dataset, batch_sampler=drawn, **kept)

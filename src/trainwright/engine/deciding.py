@@ -1,0 +1,81 @@
+"""What callbacks and metrics decide, on several ranks: all do the same, whichever of them has said it.
+
+The flags that a callback raises are exchanged where one of the user's listens, on any rank, and nowhere else: ours
+decide alike everywhere. Metrics are those of rank 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from trainwright.callbacks.base import EVENTS, CallbackHandler
+from trainwright.engine import numbers
+from trainwright.state import TrainerControl
+
+if TYPE_CHECKING:
+    from trainwright.engine.run import Run
+    from trainwright.engine.trainer import Trainer
+
+_VALUES = (bool, int, float, str, np.generic, np.ndarray, torch.Tensor)
+_FLAGS = tuple(flag.name for flag in fields(TrainerControl))
+OF_A_STEP = ("epoch_begin", "step_begin", "substep_end", "pre_optimizer_step", "optimizer_step", "step_end")
+OF_AN_EVALUATION = ("prediction_step", "evaluate", "predict")
+
+
+def foreign(handler: CallbackHandler, event: str) -> bool:
+    """Whether code that is not ours listens to an event."""
+    owners: list[Any] = [getattr(one, "__self__", one) for one in handler.listeners(event)]
+    return any(not type(owner).__module__.startswith("trainwright.") for owner in owners)
+
+
+def note_listeners(run: Run) -> None:
+    """Note the events at which code that is not ours listens on any rank."""
+    handler, strategy = run.trainer.callback_handler, run.trainer.strategy
+    mine = [event for event in EVENTS if foreign(handler, event)]
+    run.listened = {event for everyone in strategy.gather(mine) for event in everyone}
+
+
+def agree(run: Run, *events: str) -> None:
+    """Raise a flag on every rank where a callback may have raised it on one, at one of these events."""
+    strategy, control = run.trainer.strategy, run.trainer.control
+    if strategy.world.size == 1 or run.listened.isdisjoint(events):
+        return
+    everyone = strategy.agree(*(getattr(control, flag) for flag in _FLAGS))
+    for flag, raised in zip(_FLAGS, zip(*everyone, strict=True), strict=True):
+        setattr(control, flag, any(raised))
+
+
+def of_main(trainer: Trainer, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metrics that rank 0 has found; entries that are more than values stay each rank's own."""
+    if trainer.strategy.world.size == 1:
+        return dict(metrics)
+    plain = {name: numbers.plain(value, name) for name, value in metrics.items() if isinstance(value, _VALUES)}
+    return {**metrics, **trainer.strategy.from_main(plain)}
+
+
+def tell_of_save(run: Run, place: Path) -> None:
+    """Tell the callbacks of every rank that a checkpoint is written, where code that is not ours waits for that."""
+    if hears_together(run) and run.trainer.strategy.from_main(run.save_error is None):
+        run.fire("save", checkpoint=place)
+
+
+def hears_together(run: Run) -> bool:
+    """Whether several ranks hear of a save at the same place, and none of them before."""
+    return run.trainer.strategy.world.size > 1 and "save" in run.listened and not run.left_alone
+
+
+def early_is_final(run: Run) -> None:
+    """Tell the callbacks of a checkpoint that was written early, when the run ends with it."""
+    early, run.early = run.early, None
+    if hears_together(run):
+        place = run.trainer.strategy.from_main(None if early is None else early.place)
+    else:
+        place = None if early is None else early.place
+    if place is not None:
+        run.fire("save", checkpoint=place)

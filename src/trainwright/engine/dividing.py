@@ -1,0 +1,116 @@
+"""Who divides the data among the ranks: we, unless it is divided already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from torch.utils.data import DataLoader
+
+from trainwright.data.divided import divides_itself, drawn_once, held, relation
+from trainwright.data.kinds import is_stream, length_of
+from trainwright.data.loader import PlannedBatches, samplers
+from trainwright.data.ready import DrawnSource, EveryNth
+from trainwright.data.rows import as_it_is
+from trainwright.data.streams import RankStream
+from trainwright.errors import ConfigError, DataError
+from trainwright.world import World
+
+if TYPE_CHECKING:
+    from trainwright.engine.trainer import Trainer
+
+TRAINING, EVALUATION, DATA = "training data", "evaluation data", "data"
+
+
+def world_for(trainer: Trainer, data: Any) -> World:
+    """Return the ranks that a dataset or loader is to be divided among: this one alone where it is divided already."""
+    world = trainer.strategy.world
+    if world.size == 1 or data is None:
+        return world
+    inner = getattr(data, "dataset", None)
+    known = any(one is data or one is inner for one in trainer.apart)
+    return World() if known or divides_itself(data) else world
+
+
+def look(trainer: Trainer, data: Any, what: str) -> None:
+    """Note whether the ranks hold parts of one whole; all of them ask at the same place.
+
+    Raises:
+        DataError: they hold the same rows in other orders, or parts that overlap.
+        ConfigError: they hold parts of other sizes.
+    """
+    strategy = trainer.strategy
+    if strategy.world.size == 1 or data is None or any(one is data for one in trainer.apart):
+        return
+    everyone = strategy.gather({} if divides_itself(data) else held(data))
+    how = relation(everyone)
+    if how == "mixed":
+        raise DataError(
+            f"The {what} is another on every rank, and much of it is on several of them, so it is neither one whole "
+            "nor its parts. Give every rank the same rows in the same order (shuffle with one seed), or each its own."
+        )
+    if how == "apart":
+        lengths = [size for size in strategy.gather(length_of(data)) if size is not None]
+        other = next((rank for rank, size in enumerate(lengths) if abs(size - lengths[0]) > 1), None)
+        if other is not None:
+            raise ConfigError(
+                f"The ranks are not alike: the number of rows of the {what} is {lengths[0]} on rank 0 and "
+                f"{lengths[other]} on rank {other}. Give every rank the same rows, or parts that differ by one at most."
+            )
+        trainer.apart.append(data)
+        rows = f" ({' + '.join(map(str, lengths))} rows)" if lengths else ""
+        trainer.note(f"Every rank holds its own part of the {what}{rows}, so it is not divided again.")
+
+
+def world_for_loader(trainer: Trainer, loader: Any) -> World:
+    """Return the ranks that a ready loader is to be divided among; all of them ask at the same place."""
+    dataset = getattr(loader, "dataset", None)
+    if isinstance(dataset, RankStream):  # it was looked at before it was made
+        return dataset.world
+    look(trainer, dataset, DATA)
+    world = world_for(trainer, loader)
+    return World() if world.size > 1 and draws_apart(trainer, loader) else world
+
+
+def draws_apart(trainer: Trainer, loader: Any) -> bool:
+    """Whether a ready loader has a sampler of the user's own that gives every rank other rows, as theirs alone."""
+    if type(loader) is not DataLoader or is_stream(loader.dataset):
+        return False
+    own = [one for one in (*samplers(loader), loader.batch_sampler) if one is not None]
+    if all(type(one).__module__.startswith("torch.utils.data") for one in own):
+        return False
+    rows = list(chain.from_iterable(DrawnSource(loader, 0, World(), as_it_is).drawn_ahead()))
+    everyone = trainer.strategy.gather(rows if len(rows) < len(loader.dataset) else None)  # type: ignore[arg-type]
+    if any(one is None for one in everyone) or len(set(chain.from_iterable(everyone))) < sum(map(len, everyone)):
+        return False
+    rows_each = " + ".join(str(len(one)) for one in everyone)
+    trainer.note(f"The sampler gives every rank rows of its own ({rows_each}), so they are not divided again.")
+    return True
+
+
+def for_evaluation(trainer: Trainer, loader: Any) -> Any:
+    """Return what gives this rank's batches of an evaluation loader, each row once."""
+    dataset, ranks = getattr(loader, "dataset", None), trainer.strategy.world.size
+    planned = isinstance(getattr(loader, "batch_sampler", None), PlannedBatches)
+    if ranks == 1 or planned or isinstance(dataset, RankStream):
+        return loader
+    world = world_for_loader(trainer, loader)
+    seed = trainer.args.seed
+    return EveryNth(loader, world, seed) if world.size > 1 else drawn_once(loader, seed)
+
+
+def check_marks(marks: Sequence[float], loader: Any) -> None:
+    """Check that all ranks have read the same, of which each keeps its share.
+
+    Raises:
+        DataError: they have not, so that rows would be lost.
+    """
+    if len({mark for mark in marks if mark}) > 1:
+        dataset = getattr(loader, "dataset", None)
+        kind = type(dataset.stream if isinstance(dataset, RankStream) else getattr(loader, "batches", loader)).__name__
+        raise DataError(
+            f"The {kind} gives every rank other rows, so each would keep a share of its own part and lose the rest. If "
+            "it divides its rows among the ranks, let it say so: two attributes, num_replicas and rank, as torch's "
+            "DistributedSampler has them. If not, let all ranks read the same (one seed for what it draws)."
+        )

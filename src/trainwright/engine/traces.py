@@ -1,0 +1,61 @@
+"""Calling the model for the engine's own purposes, without a trace in what the run keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from trainwright import randomness
+from trainwright.models.hooks import unwatched
+
+if TYPE_CHECKING:
+    from trainwright.engine.run import Run
+
+
+@contextmanager
+def undone(run: Run) -> Iterator[None]:
+    """Put back what computing a loss changes: random numbers, generators and buffers."""
+    streams = run.randomness()
+    modules = run.trainer.model.modules()
+    kept = [(part._buffers, name, b, _copied(b)) for part in modules for name, b in part._buffers.items()]
+    try:
+        yield
+    finally:
+        for buffers, name, buffer, copy in kept:
+            buffers[name] = buffer
+            if copy is not None and not torch.equal(buffer, copy):
+                with torch.no_grad():
+                    buffer.copy_(copy)
+        randomness.restore(streams)
+        randomness.restore_into(run.generators, streams["own"])
+
+
+def _copied(buffer: Any) -> Any:
+    return buffer.clone() if isinstance(buffer, torch.Tensor) and buffer.layout is torch.strided else None
+
+
+@contextmanager
+def unnoticed(run: Run) -> Iterator[None]:
+    """Compute as a rank that has no rows of its own: nothing is left of it, and the user's hooks do not hear of it.
+
+    BatchNorm computes as in evaluation, for rows that are only repeated belong to no statistics, and of one there are
+    none. SyncBatchNorm, whose statistics are those of all ranks, exchanges them as the other ranks do.
+    """
+    model = run.trainer.model
+    normed = [part for part in model.modules() if _has_own_statistics(part) and part.training]
+    for part in normed:
+        part.training = False
+    try:
+        with undone(run), unwatched(model):
+            yield
+    finally:
+        for part in normed:
+            part.training = True
+
+
+def _has_own_statistics(part: nn.Module) -> bool:
+    return isinstance(part, nn.modules.batchnorm._BatchNorm) and not isinstance(part, nn.SyncBatchNorm)

@@ -1,0 +1,48 @@
+"""Several cases in one launch of two ranks: each writes what it found, or how it failed, as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Case = Callable[[Path], Any]
+HANGS = 600  # seconds: no case takes more than one
+
+
+def launched(script: str, folder: Path) -> list[dict[str, Any]]:
+    """Run all cases of a script under torchrun; return what each rank found, by name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    path = Path(__file__).parent / script
+    done = subprocess.run(
+        [*command, str(path), str(folder)], capture_output=True, text=True, timeout=HANGS, env=environment
+    )
+    assert done.returncode == 0, done.stderr[-5000:]
+    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
+
+
+def run_all(cases: dict[str, Case], only: list[str]) -> None:
+    """Run the cases on this rank, in the folder that is the script's argument; further arguments choose some."""
+    from torch import distributed
+
+    from trainwright.world import current_world
+
+    folder, found = Path(sys.argv[1]), {}
+    for name, case in cases.items():
+        if only and name not in only:
+            continue
+        place = folder / name.replace(" ", "_")
+        try:
+            found[name] = case(place)
+        except Exception as error:
+            found[name] = {"error": f"{type(error).__name__}: {error}", "where": traceback.format_exc()[-2000:]}
+        if distributed.is_initialized():
+            distributed.barrier()
+    (folder / f"rank{current_world().rank}.json").write_text(json.dumps(found))
