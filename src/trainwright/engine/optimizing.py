@@ -25,6 +25,8 @@ def make(trainer: Trainer, num_training_steps: int) -> None:
     before = {"optimizer": trainer.optimizer, "lr_scheduler": trainer.lr_scheduler}
     trainer.create_optimizer_and_scheduler(num_training_steps=num_training_steps)
     trainer._created = {name: getattr(trainer, name) for name, had in before.items() if had is None}
+    # A first step that is left out moves the schedule on all the same, which torch would take for a mistake.
+    trainer.optimizer._opt_called = True
 
 
 def create_optimizer(trainer: Trainer, model: nn.Module | None) -> torch.optim.Optimizer:
