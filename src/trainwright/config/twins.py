@@ -58,7 +58,7 @@ def modernize(tree: Tree, problems: Problems) -> None:
     both += [(names[one], names[other]) for one, other in TWINS if one in names and other in names]
     for pair in both:
         values = [one.value for path in pair if (one := get(tree, path)) is not None]
-        if None not in values and values != [False, False]:  # else one at most is given
+        if None not in values and not all(value in (False, "no") for value in values):  # else one at most is given
             twice(problems, tree, *pair)
     for name in [name for name in inner if name in ARGUMENTS]:
         training.value.setdefault(name, inner.pop(name))
