@@ -102,6 +102,7 @@ def counted_by_hand(rows: list, tokenizer) -> tuple[int, int, int]:
     return tokens, learned, cut
 
 
+@pytest.mark.slow
 def test_the_cards_of_a_file_are_true_and_the_commands_on_them_work(tmp_path, monkeypatch):
     place = tiny_language.make_place(tmp_path)
     terminal = a_terminal(monkeypatch)
@@ -223,6 +224,7 @@ def test_without_a_terminal_a_card_is_one_line_of_stderr_and_the_log_as_before(t
     assert capsys.readouterr().err.count("Training: ") == 1
 
 
+@pytest.mark.slow
 def test_cards_heed_levels_trials_and_ranks(tmp_path, monkeypatch):
     terminal = a_terminal(monkeypatch)
     Trainer(tiny.new_line(), arguments(tmp_path, disable_tqdm=True), train_dataset=tiny.line_rows()).train()
@@ -260,6 +262,7 @@ def learned_in(rows, collator) -> tuple[int, int]:
     return tokens, learned
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["bfd", "bfd_split", "wrapped"])
 @pytest.mark.parametrize("kind", ["chat", "text", "completion"])
 def test_packed_rows_are_counted_as_they_are_batched(tmp_path, strategy, kind):
@@ -521,6 +524,7 @@ def test_a_checksum_tells_of_every_megabyte(tmp_path):
     assert len(told) > 1
 
 
+@pytest.mark.slow
 def test_the_command_that_goes_on_is_that_of_the_door(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     few = ["dataset.num_train_samples=64", "dataset.num_test_samples=4", "train.max_steps=2"]

@@ -82,6 +82,7 @@ def test_resuming_is_bitwise_the_uninterrupted_run(tmp_path, name):
     assert losses(resumed) == losses(straight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["stream", "ready loader"])
 def test_streams_and_ready_loaders_go_on_where_they_stopped(tmp_path, kind):
     def data():
@@ -220,6 +221,7 @@ def test_ours_resumes_a_run_of_transformers_and_the_reverse(tmp_path):
         torch.testing.assert_close(both, weights(straight), rtol=1e-5, atol=3e-5)
 
 
+@pytest.mark.slow
 def test_changed_arguments_win_and_are_named(tmp_path, caplog):
     data = tiny.tokens(30)
     made(tmp_path, data).train()
@@ -233,6 +235,7 @@ def test_changed_arguments_win_and_are_named(tmp_path, caplog):
     assert (tmp_path / "checkpoint-6").is_dir()
 
 
+@pytest.mark.slow
 def test_another_data_order_needs_consent(tmp_path, caplog):
     data = tiny.tokens(30)
     made(tmp_path, data).train()
@@ -288,6 +291,7 @@ def test_ignore_data_skip_begins_the_pass_anew(tmp_path):
     assert torch.equal(seen[0], torch.stack([data[int(row)]["input_ids"] for row in rows]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["cosine", "reduce_lr_on_plateau"])
 def test_a_checkpoint_of_the_model_alone_goes_on_with_a_new_optimizer(tmp_path, schedule, caplog):
     plateau = schedule == "reduce_lr_on_plateau"

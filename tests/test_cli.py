@@ -136,6 +136,7 @@ def test_a_sample_ends_where_its_function_ends():
     assert samples.signatures(texts, 3) == ["def f(a, *, b=1) -> int:"] * 3
 
 
+@pytest.mark.slow
 def test_what_a_model_writes_leaves_its_training_alone(place):
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM

@@ -123,6 +123,7 @@ def test_a_file_needs_no_option(place, capsys, words):
     assert "b.yaml is valid: SFT, ./model, 1 step." in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_train_and_its_neighbours_take_the_file_as_it_is(place, capsys):
     assert main(["data", "show", "b.yaml", "-n", "1"]) == 0
     assert main(["train", "b.yaml"]) == 0

@@ -91,6 +91,7 @@ class MeanOfABatch(Trainer):
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [{}, {"return_flash_attn_kwargs": True, "return_seq_idx": True}])
 @pytest.mark.parametrize("kind", [Trainer, pytest.param(MeanOfABatch, marks=installed.true_mean)])
 def test_documents_in_one_row_are_evaluated_as_rows(tmp_path, kind, more):
@@ -274,6 +275,7 @@ def test_several_sets_with_their_own_metrics_and_a_mean_that_chooses_the_best(tm
     assert trainer.state.best_model_checkpoint.endswith(f"checkpoint-{trainer.state.best_global_step}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", [transformers, trainwright])
 def test_several_sets_call_an_overridden_evaluate_once_for_each(tmp_path, engine):
     calls, heard = [], []
@@ -379,6 +381,7 @@ def test_what_no_log_can_hold_is_refused_at_the_first_evaluation_and_never_later
         made(lambda p: {"odd": [1, object()]}).train()
 
 
+@pytest.mark.slow
 def test_nan_is_never_the_best_and_does_not_renew_patience(tmp_path, caplog):
     def run(values, patience):
         given = iter(values)

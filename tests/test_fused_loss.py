@@ -415,6 +415,7 @@ def test_a_teacher_has_its_own_head(tmp_path):
         assert numbers(results[0], what) == pytest.approx(numbers(results[1], what), abs=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapters", [False, True], ids=["model", "adapters"])
 def test_resuming_without_padding_is_bitwise(tmp_path, adapters):
     def model(seed):

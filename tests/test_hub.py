@@ -158,6 +158,7 @@ class LetsGo(logging.Handler):
             self.hub.busy.set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("always", [False, True])
 def test_a_push_outlives_its_checkpoint_and_the_run_waits_for_it(tmp_path, hub, caplog, monkeypatch, always):
     trainer = made(tmp_path, push_to_hub=True, hub_strategy="all_checkpoints", max_steps=8, save_total_limit=1,

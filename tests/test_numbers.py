@@ -79,15 +79,18 @@ def test_causal_language_model(tmp_path, name):
     both(tmp_path, tiny.llama, tiny.tokens(ragged=True), **CAUSAL[name])
 
 
+@pytest.mark.slow
 def test_classification_with_padding_collator(tmp_path):
     collator = transformers.DataCollatorWithPadding(tiny.tokenizer())
     both(tmp_path, tiny.bert_classifier, tiny.sentences(), collator=collator, learning_rate=1e-3)
 
 
+@pytest.mark.slow
 def test_classification_pads_by_itself_with_a_tokenizer(tmp_path):
     both(tmp_path, tiny.bert_classifier, tiny.sentences(), processing_class=tiny.tokenizer(), learning_rate=1e-3)
 
 
+@pytest.mark.slow
 def test_classification_accumulates_to_the_large_batch(tmp_path):
     # With accumulation, transformers' classification loss is too large by that factor: its large batch is the truth.
     collator = transformers.DataCollatorWithPadding(tiny.tokenizer())
@@ -100,6 +103,7 @@ def seq2seq_rows():
     return [{"input_ids": r["input_ids"], "labels": r["labels"].flip(0)} for r in tiny.tokens(ragged=True)]
 
 
+@pytest.mark.slow
 def test_seq2seq(tmp_path):
     both(tmp_path, tiny.t5, seq2seq_rows(), learning_rate=1e-3)
 
@@ -111,12 +115,14 @@ def test_seq2seq_accumulates_to_the_large_batch(tmp_path):
     both(tmp_path, tiny.t5, seq2seq_rows(), large, learning_rate=1e-3, **small)
 
 
+@pytest.mark.slow
 def test_group_by_length(tmp_path):
     collator = transformers.DataCollatorWithPadding(tiny.tokenizer())
     settings = {"train_sampling_strategy": "group_by_length", "per_device_train_batch_size": 4}
     both(tmp_path, tiny.bert_classifier, tiny.sentences(96), collator=collator, learning_rate=1e-3, **settings)
 
 
+@pytest.mark.slow
 @installed.true_mean
 def test_iterable_dataset(tmp_path):
     both(tmp_path, tiny.llama, Stream(tiny.tokens(200, ragged=True)), learning_rate=1e-3)
@@ -129,6 +135,7 @@ def test_iterable_dataset_with_accumulation(tmp_path):
     both(tmp_path, tiny.llama, Stream(tiny.tokens(200, ragged=True)), learning_rate=1e-3, **settings)
 
 
+@pytest.mark.slow
 def test_plain_module(tmp_path):
     both(tmp_path, tiny.new_line, tiny.line_rows(), learning_rate=1e-2)
 
@@ -156,6 +163,7 @@ def test_gpt2_counts_its_targets_where_transformers_counts_the_first_label_of_ev
     assert (round(theirs, 3), round(ours, 3)) == (3.825, 4.098)  # as docs/differences.md has it
 
 
+@pytest.mark.slow
 @installed.true_mean
 def test_a_step_without_targets_is_in_no_average(tmp_path):
     rows = tiny.tokens(32)
@@ -169,6 +177,7 @@ def test_a_step_without_targets_is_in_no_average(tmp_path):
     assert (round(theirs, 3), round(ours, 3)) == (3.762, 4.104)  # as docs/differences.md has it
 
 
+@pytest.mark.slow
 def test_means_of_a_users_loss_are_averaged_where_transformers_adds_them(tmp_path):
     def losses(engine):
         class Own(engine.Trainer):
@@ -196,6 +205,7 @@ def test_means_of_a_users_loss_are_averaged_where_transformers_adds_them(tmp_pat
     assert losses(transformers) == [4.122, 16.487]  # as docs/differences.md has it
 
 
+@pytest.mark.slow
 @installed.true_mean
 def test_bf16(tmp_path):
     # bfloat16 keeps 8 bits of mantissa, so only the course of the loss is compared

@@ -35,6 +35,7 @@ def straight(place: Path) -> list[float]:
     return json.loads((place / "straight.json").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", runs.TRAINED)
 def test_a_script_goes_on(version, name):
     trainer = runs.trainer(name, name)
@@ -43,6 +44,7 @@ def test_a_script_goes_on(version, name):
     assert losses(version / name) == pytest.approx(straight(version / name), abs=CLOSE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "run", "command"),
     [

@@ -250,6 +250,7 @@ def test_hyperparameter_search(sets):
     assert len(optuna.load_study(study_name="search", storage=storage).trials) == 3
 
 
+@pytest.mark.slow
 def test_a_search_that_was_stopped_tries_the_same_point_and_then_new_ones(tmp_path):
     import optuna
 

@@ -51,6 +51,7 @@ NOT_HOOKS = {
 }  # calls to a Trainer, which nobody overrides to be called
 
 
+@pytest.mark.slow
 def test_every_method_that_transformers_calls_is_called_here_or_named_once(tmp_path, caplog):
     hooks = [
         name
@@ -83,6 +84,7 @@ def test_every_method_that_transformers_calls_is_called_here_or_named_once(tmp_p
     assert not [record for record in caplog.records if "nothing calls here" in record.getMessage()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("takes_dataset", [True, False])
 def test_a_sampler_of_the_users_own_is_honoured(takes_dataset, tmp_path):
     def order(library):
@@ -373,6 +375,7 @@ def test_a_loader_prepared_by_accelerate_is_read(tmp_path):
     assert seen == [*wanted * 2, wanted[1]]
 
 
+@pytest.mark.slow
 def test_a_tracker_that_logs_the_model_can_save_it(tmp_path, monkeypatch):
     saved = []
 

@@ -89,6 +89,7 @@ def test_an_evaluation_in_half_precision_leaves_the_model_as_it_was(tmp_path):
     assert set(moments) == {torch.float32}
 
 
+@pytest.mark.slow
 def test_special_tokens_are_those_of_transformers(tmp_path):
     found = []
     for library in (transformers, trainwright):
@@ -180,6 +181,7 @@ class Bomb:
         return os.mkdir, (self.place,)
 
 
+@pytest.mark.slow
 def test_training_args_are_written_and_never_read(tmp_path):
     args = arguments(tmp_path / "out", hub_token="secret")
     Trainer(tiny.llama(), args, train_dataset=ROWS).train()
@@ -293,6 +295,7 @@ def test_a_checkpoint_of_the_older_kind_goes_on(tmp_path, sharded):
     assert not (tmp_path / "read").exists()
 
 
+@pytest.mark.slow
 def test_padding_without_a_mask_is_not_counted(tmp_path):
     rows = [{"input_ids": [5, 6, 7, 3, 3], "labels": [5, 6, 7, -100, -100]}] * 16
     seen = []

@@ -46,6 +46,7 @@ def problems(name, count=40):
     return [TASKS[name].make(random.Random(seed)) for seed in range(count)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REFERENCES)
 def test_answers_are_sympys(name):
     for problem, answer in problems(name):
@@ -124,6 +125,7 @@ def test_a_matrix_is_not_triangular():
         assert matrix.det() == sympy.prod(whole(answer))
 
 
+@pytest.mark.slow
 def test_a_copied_problem_is_a_basis_only_if_it_is_the_reduced_one():
     for problem, answer in problems("groebner", 60):
         parts = [one for one in parse(problem) if one != 0]

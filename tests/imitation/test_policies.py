@@ -49,6 +49,7 @@ def sections(place, policy, **more):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_micro_batches_of_any_size_give_a_policy_the_same_loss(tmp_path, name, monkeypatch):
     # draws depend on the shapes; without them the losses are those of the same eight windows, three with padding

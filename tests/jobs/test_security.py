@@ -92,6 +92,7 @@ def status(made, job):
     return made.find(job)["status"]
 
 
+@pytest.mark.slow
 def test_the_page_itself_is_allowed(served, job, made):
     assert served.ask("/")[0] == 200
     assert json.loads(served.ask("/api/jobs")[1])[0]["id"] == job
@@ -99,6 +100,7 @@ def test_the_page_itself_is_allowed(served, job, made):
     assert status(made, job) == "STOPPED"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "headers",
     [
@@ -165,6 +167,7 @@ def test_a_name_that_the_tokens_owner_allowed_is_answered_to(made, job):
         served.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path",
     [
@@ -262,6 +265,7 @@ def test_a_body_in_chunks_is_measured_too(served, job, made):
     assert len(made.jobs()) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "host",
     ["[", "[::1", "127.0.0.1:x", "127.0.0.1:99999", "a@127.0.0.1", "", "127.0.0.1\r\nHost: evil.example"],
@@ -320,6 +324,7 @@ def test_what_json_cannot_hold_hides_no_other_job(served, made, job, tmp_path):
         assert served.change(f"/api/jobs/{job}/again", json.dumps({"params": {"x": value}}))[0] == 409
 
 
+@pytest.mark.slow
 def test_only_with_the_token_and_then_by_its_cookie(made, job):
     served = Served(made, "0.0.0.0")  # noqa: S104
     try:
@@ -409,6 +414,7 @@ def ui_on_a_terminal(tmp_path):
     return process, said.decode().split()[-1], (tmp_path / "words").read_text()
 
 
+@pytest.mark.slow
 def test_the_browser_is_opened_through_a_file(home, tmp_path):
     process, link, words = ui_on_a_terminal(tmp_path)
     try:
@@ -426,6 +432,7 @@ def test_the_browser_is_opened_through_a_file(home, tmp_path):
     assert not file.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_another_user_of_this_machine_learns_and_does_nothing(monkeypatch):
     with tempfile.TemporaryDirectory() as place:  # pytest's own folders are closed to others already

@@ -195,6 +195,7 @@ def rules():
     return TextRules(tiny.new_tokenizer(), Format.TEXT)
 
 
+@pytest.mark.slow
 def test_a_stream_is_packed_like_a_dataset():
     table = datasets.Dataset.from_list(tiny.rows_of("text", 1300))
     packed = PackedRows(prepare({"a": (table, rules())}, itemgetter(0), None, "data").rows, "bfd", 96)

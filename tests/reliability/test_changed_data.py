@@ -72,6 +72,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_other_data_needs_consent(tmp_path, caplog, name):
     data, changes = KINDS[name]

@@ -126,6 +126,7 @@ SCHEDULES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_another_peak_under_a_schedule_of_ones_own(tmp_path, name):
     def own(peak):

@@ -134,6 +134,7 @@ def theirs(tmp_path_factory):
     return place
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["missing", "empty", "half"])
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "trainer_state.json"])
 def test_a_folder_without_manifest_is_looked_at_file_by_file(theirs, tmp_path, name, kind):

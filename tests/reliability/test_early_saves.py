@@ -102,6 +102,7 @@ def test_weights_that_a_callback_changes_in_the_evaluation_are_written(tmp_path,
     assert same(resumed, straight)
 
 
+@pytest.mark.slow
 def test_where_nothing_can_be_linked_all_is_written_again(tmp_path, monkeypatch):
     def refuse(*given):
         raise PermissionError(1, "Operation not permitted")

@@ -78,6 +78,7 @@ class Poisoned(Trainer):
         return loss
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optim", ["adamw_torch_fused", "adamw_torch", "sgd"])
 @pytest.mark.parametrize("how", ["nan loss", "inf gradient", "nan in one row"])
 @pytest.mark.parametrize("max_grad_norm", [1.0, 0.0])
@@ -161,6 +162,7 @@ def test_nan_for_ever_stops_with_the_last_good_weights(tmp_path):
     assert all(torch.isfinite(t).all() for t in torch.load(newest / "optimizer.pt")["state"][0].values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [6, 12])  # the weights overflow in the run's last step, or before
 @pytest.mark.parametrize("waits", [False, True])  # for a save
 def test_weights_that_overflow_are_never_saved(tmp_path, caplog, steps, waits):
@@ -197,6 +199,7 @@ class Masked(nn.Module):
         return {"loss": ((looked.squeeze(-1).sum(-1) - labels) ** 2).mean()}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of transformers
 def test_parameters_that_never_were_finite_are_no_overflow(tmp_path, caplog):
     import transformers
@@ -462,6 +465,7 @@ def test_a_run_that_cannot_begin_does_not_hold_its_folder(tmp_path, monkeypatch)
     made(tmp_path).train()
 
 
+@pytest.mark.slow
 def test_who_waited_for_a_lock_that_is_taken_away_takes_the_new_one(tmp_path):
     """Eight processes take the lock 40 times each; two at once would see each other's mark."""
     body = """
@@ -629,6 +633,7 @@ def _wide():
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [1, 2, None])
 def test_a_full_disk_keeps_the_last_checkpoint_and_the_run(small_disk, caplog, limit):
     changes = {"save_strategy": "steps", "save_steps": 4, "save_total_limit": limit}

@@ -143,6 +143,7 @@ def test_the_resumed_run_is_the_one_that_did_not_fail(tmp_path, straight, hook):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["stateful stream", "stream", "stateful loader", "ready loader"])
 def test_the_place_in_data_that_is_not_planned_is_that_of_the_last_step(tmp_path, name):
     def trainer(place, hook=None):

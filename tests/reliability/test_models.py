@@ -54,6 +54,7 @@ def made(place, model, steps=6):
     return Trainer(model, args, train_dataset=rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_resumed_bitwise_and_readable_by_its_library(tmp_path, name):
     straight = made(tmp_path, MODELS[name]())

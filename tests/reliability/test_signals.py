@@ -69,6 +69,7 @@ def same(one, other):
     return all(torch.equal(a, b) for a, b in pairs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["stateful stream", "stream", "stateful loader", "ready loader"])
 def test_a_second_signal_in_the_evaluation_that_is_due_loses_no_place_in_the_data(tmp_path, name):
     def trainer(place, callbacks=()):
