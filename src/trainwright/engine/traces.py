@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import torch
 from torch import nn
 
 from trainwright import randomness
 from trainwright.models.hooks import unwatched
+from trainwright.models.unchanged import unchanged_buffers
 
 if TYPE_CHECKING:
     from trainwright.engine.run import Run
@@ -20,22 +20,12 @@ if TYPE_CHECKING:
 def undone(run: Run) -> Iterator[None]:
     """Put back what computing a loss changes: random numbers, generators and buffers."""
     streams = run.randomness()
-    modules = run.trainer.model.modules()
-    kept = [(part._buffers, name, b, _copied(b)) for part in modules for name, b in part._buffers.items()]
-    try:
-        yield
-    finally:
-        for buffers, name, buffer, copy in kept:
-            buffers[name] = buffer
-            if copy is not None and not torch.equal(buffer, copy):
-                with torch.no_grad():
-                    buffer.copy_(copy)
-        randomness.restore(streams)
-        randomness.restore_into(run.generators, streams["own"])
-
-
-def _copied(buffer: Any) -> Any:
-    return buffer.clone() if isinstance(buffer, torch.Tensor) and buffer.layout is torch.strided else None
+    with unchanged_buffers(run.trainer.model):
+        try:
+            yield
+        finally:
+            randomness.restore(streams)
+            randomness.restore_into(run.generators, streams["own"])
 
 
 @contextmanager
