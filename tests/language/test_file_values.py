@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pytest
 import yaml
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from trainwright import ConfigError
 from trainwright.config.reading import load
@@ -55,7 +56,7 @@ def test_a_variable_of_the_environment_is_what_omegaconfs_typed_nodes_make_of_it
     typed = OmegaConf.merge(OmegaConf.structured(Typed), {key: "${oc.env:OF_RUN}"})
     try:
         expected = OmegaConf.to_object(typed)
-    except Exception:
+    except OmegaConfBaseException:
         with pytest.raises(ConfigError, match=rf"training.{key}: '{text}' is a text, but .* is expected"):
             load(tmp_path / "run.yaml")
         return

@@ -55,8 +55,8 @@ def _parts(data: Any) -> Iterator[Any]:
 def held(data: Any) -> dict[str, list[str]]:
     """Return digests of the rows that data holds on this rank, or that its attributes hold; none where it says nothing.
 
-    No code of the user's runs. Of a class of theirs the lists and arrays count that are as long as it is, or, of a
-    stream, lists of names and numbers: rows, their numbers, the files that they come from.
+    Of a user's code only `__len__` runs. Of a class of theirs the lists and arrays count that are as long as it is,
+    or, of a stream, lists of names and numbers: rows, their numbers, the files that they come from.
     """
     if type(data).__module__.startswith("trainwright."):
         return {}

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from trainwright.errors import ConfigError
+from trainwright.evaluation_mode import modes_of, put_back
 from trainwright.models.inspect import base_model, is_pretrained, uncompiled
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def as_it_was(model: nn.Module) -> Iterator[None]:
     places = [(part._buffers, name, now) for part in model.modules() for name, now in part._buffers.items()]
     tensors = [*model.parameters(), *(now for _, _, now in places if now is not None)]
     held = [(tensor, tensor.detach().to("cpu", copy=True)) for tensor in tensors]
-    modes = [(part, part.training) for part in model.modules()]
+    modes = modes_of(model)
     try:
         yield
     finally:
@@ -166,8 +167,7 @@ def as_it_was(model: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             for tensor, numbers in held:
                 tensor.copy_(numbers)
-        for part, training in modes:
-            part.training = training
+        put_back(modes)
 
 
 def full_evaluation_type(args: Any) -> torch.dtype | None:
