@@ -100,7 +100,7 @@ def test_a_reference_pass_leaves_modes_alone():
     labels[..., :3] = -100
     before = [training for _, training in modes_of(model)]
     PreferenceLoss(DPOOptions(), without_adapters=model.disable_adapter).loss(
-        model, {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}, None, False
+        model, {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}, None
     )
     assert [training for _, training in modes_of(model)] == before
     assert not block.training

@@ -40,6 +40,8 @@ _OURS = {
     "PredictionOutput": "state",
     "TrainOutput": "state",
     "BestRun": "state",
+    "Objective": "objectives.objective",
+    "Loss": "objectives.objective",
     "set_seed": "randomness",
     "default_data_collator": "data.collate",
     "ConfigError": "errors",

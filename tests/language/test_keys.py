@@ -536,7 +536,7 @@ def test_settings_of_preferences_arrive(place, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     asked = []
     judged = "trainwright.tasks.language.build.with_reference"
-    monkeypatch.setattr(judged, lambda trainer, rows, size, what: asked.append(size) or rows)
+    monkeypatch.setattr(judged, lambda trainer, objective, rows, size, what: asked.append(size) or rows)
     config = config_of(place, "DPO")
     config.model.chat_template = "chatml"
     config.training.trainer_kwargs = dict(PREFERENCE)

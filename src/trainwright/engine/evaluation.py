@@ -321,7 +321,7 @@ def prediction_step(
     loss = outputs = None
     with torch.no_grad(), trainer.compute_loss_context_manager():
         if has_loss:
-            share = {"num_items_in_batch": max(items, 1)} if trainer.takes_num_items else {}
+            share: dict[str, Any] = {"num_items_in_batch": max(items, 1)} if trainer.takes_num_items else {}
             if with_logits:
                 loss, outputs = trainer.compute_loss(model, inputs, return_outputs=True, **share)
             else:

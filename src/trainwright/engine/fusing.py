@@ -38,7 +38,7 @@ def prepare(trainer: Trainer) -> None:
     trainer.isolation = {}
     trainer.objective.fused = None
     args, objective = trainer.args, trainer.objective
-    if not args.use_fused_loss or objective.loss_function is not None or objective.label_smoothing > 0:
+    if not args.use_fused_loss or not objective.fusable:
         return
     head = language_head(trainer.model)
     if isinstance(head, str):
@@ -93,13 +93,17 @@ def before_loss(trainer: Trainer, inputs: Any) -> None:
     """Count a batch's targets on the host; at the first batch in training and in evaluation, prove the fused loss of
     model and reference."""
     objective = trainer.objective
-    fused, reference = objective.fused, getattr(objective, "fused_reference", None)
+    fused, judge, reference = objective.fused, objective.reference, objective.fused_reference
     if fused is None and reference is None:
         return
     if fused is not None:
         fused = heed_hooks(trainer, fused)
     inputs = objective.model_inputs(inputs)
-    if reference is not None and objective.reference.training not in reference.checked:
+    if (
+        reference is not None
+        and objective.reference is not None
+        and objective.reference.training not in reference.checked
+    ):
         objective.fused_reference = proven(trainer, objective.reference, reference, inputs)
     if fused is None or not fused.fits(trainer.model, inputs):
         return

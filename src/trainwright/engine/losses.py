@@ -27,6 +27,7 @@ from trainwright.engine.diagnose import explained
 from trainwright.engine.traces import unnoticed
 from trainwright.errors import DataError
 from trainwright.models.inspect import base_model, is_pretrained, uncompiled
+from trainwright.objectives.objective import Loss
 
 if TYPE_CHECKING:
     from trainwright.engine.run import Run
@@ -177,6 +178,24 @@ def training_step(trainer: Trainer, model: nn.Module, inputs: Any, num_items: fl
     # gradients of several ranks are averaged, but shares add up
     trainer.precision.backward(loss * ranks if ranks > 1 else loss)
     return loss.detach()
+
+
+def compute_loss(trainer: Trainer, model: nn.Module, inputs: Any, return_outputs: bool, num_items: float | None) -> Any:
+    """Return the objective's loss of a batch, with the model's outputs where they are asked for; log its terms.
+
+    Raises:
+        DataError: the objective returns something else than a `Loss`.
+    """
+    objective = trainer.objective.unfused() if return_outputs else trainer.objective
+    loss = objective.loss(model, inputs, num_items)
+    if not isinstance(loss, Loss):
+        raise DataError(
+            f"{type(objective).__name__}.loss returned {type(loss).__name__}; it must return trainwright.Loss(value, "
+            "outputs, terms)."
+        )
+    for name, value in loss.terms.items():
+        trainer.record(name, value)
+    return (loss.value, loss.outputs) if return_outputs else loss.value
 
 
 def loss_of_batch(trainer: Trainer, model: nn.Module, inputs: Any, num_items: float | None) -> torch.Tensor:

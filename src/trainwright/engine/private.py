@@ -35,7 +35,7 @@ class PrivateNames:
 
     @property
     def _loss_shifts_labels(self: Any) -> bool:
-        return getattr(self.objective, "shifted", False)
+        return self.objective.shifted
 
     def _get_train_sampler(self: Any, train_dataset: Any = None) -> Any:
         """Return the sampler of the training rows: the order that the arguments say; an override may return another."""

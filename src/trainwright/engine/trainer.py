@@ -42,6 +42,7 @@ from trainwright.engine.private import PrivateNames
 from trainwright.engine.run import Run
 from trainwright.engine.wiring import assemble, old_names, own_arguments
 from trainwright.errors import as_raised
+from trainwright.objectives.objective import Objective
 from trainwright.optim.optimizers import optimizer_class
 from trainwright.parallel.precision import Precision
 from trainwright.parallel.strategy import Strategy
@@ -72,8 +73,7 @@ class Trainer(PrivateNames):
         preprocess_logits_for_metrics: `f(logits, labels)`, before logits are kept for metrics.
         train_loader: a ready loader of training batches, in place of `train_dataset`.
         eval_loader: a ready loader of evaluation batches, in place of `eval_dataset`.
-        objective: what is minimised, in place of the model's own loss: an object of `objectives/`, such as
-            `PreferenceLoss`.
+        objective: what is minimised, in place of the model's own loss: an `Objective`, such as `PreferenceLoss`.
 
     Raises:
         ConfigError: arguments that cannot work, before anything is started.
@@ -91,7 +91,7 @@ class Trainer(PrivateNames):
     _signature_columns: list[str] | None = None
     strategy: Strategy
     precision: Precision
-    objective: Any
+    objective: Objective
     compiled: Any
     callback_handler: CallbackHandler
     state: TrainerState
@@ -125,7 +125,7 @@ class Trainer(PrivateNames):
         preprocess_logits_for_metrics: Callable[[Any, Any], Any] | None = None,
         train_loader: Any = None,
         eval_loader: Any = None,
-        objective: Any = None,
+        objective: Objective | None = None,
         **old: Any,
     ) -> None:
         self.model: Any = model
@@ -214,8 +214,7 @@ class Trainer(PrivateNames):
         or ranks, to see which. `loss_is_scaled_for_ga` says it instead: True for a share, False for a mean. A dict of
         losses counts by its `loss`, or by its sum, and every entry is logged.
         """
-        loss, outputs = self.objective.loss(model, inputs, num_items_in_batch, return_outputs)
-        return (loss, outputs) if return_outputs else loss
+        return losses.compute_loss(self, model, inputs, return_outputs, num_items_in_batch)
 
     def compute_loss_context_manager(self) -> AbstractContextManager[Any]:
         """Return the context in which losses are computed: autocast, where a lower precision is asked for."""

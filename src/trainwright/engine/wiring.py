@@ -28,6 +28,7 @@ from trainwright.errors import ConfigError, DataError, did_you_mean
 from trainwright.models import adapters
 from trainwright.models import inspect as models
 from trainwright.objectives.model_loss import ModelLoss
+from trainwright.objectives.objective import Objective
 from trainwright.parallel import ddp
 from trainwright.parallel.precision import choose_precision
 from trainwright.randomness import set_seed
@@ -150,6 +151,11 @@ def check(trainer: Trainer) -> None:
         )
     if trainer.optimizer_cls_and_kwargs is not None and optimizer is not None:
         raise ConfigError("Give optimizers= or optimizer_cls_and_kwargs=, not both.")
+    if trainer.own_objective is not None and not isinstance(trainer.own_objective, Objective):
+        raise ConfigError(
+            f"objective= is a {type(trainer.own_objective).__name__}; it must be a trainwright.Objective, with "
+            "count(batch) and loss(model, batch, num_items)."
+        )
     if args.eval_strategy != "no" and trainer.eval_dataset is None and trainer.eval_loader is None:
         raise ConfigError(
             f"eval_strategy='{args.eval_strategy}' needs eval_dataset= (or eval_loader=); give one, or use 'no'."
@@ -182,30 +188,47 @@ def check_best_metric(trainer: Trainer, sets: list[str]) -> None:
 def describe_model(trainer: Trainer) -> None:
     """Note what the engine needs to know of the model: its labels, its inputs, how its loss counts."""
     model, args = trainer.model, trainer.args
-    trainer.label_names = args.label_names if args.label_names is not None else models.label_names(model)
+    trainer.label_names = label_names_of(model, args)
     trainer.can_return_loss = models.can_return_loss(model)
     columns = models.forward_columns(model)
     if trainer._signature_columns is getattr(trainer, "signature_columns", None):  # not a subclass's own
         trainer._signature_columns = None
     trainer.signature_columns = None if columns is None else [*columns, "label", "label_ids", *trainer.label_names]
-    smoothing = args.label_smoothing_factor
     config = getattr(models.base_model(model), "config", None)
-    if smoothing and getattr(config, "problem_type", None) == "multi_label_classification":
-        trainer.note("label_smoothing_factor is ignored: it does not fit multi-label classification.")
-        smoothing = 0.0
     trainer.keys_to_ignore = [*getattr(config, "keys_to_ignore_at_inference", ()), *models.cache_names(model)]
-    trainer.objective = trainer.own_objective or ModelLoss(
-        trainer.label_names,
-        models.shifts_labels(model),
-        trainer.compute_loss_func,
-        smoothing,
-        needs_labels=bool(getattr(config, "is_encoder_decoder", False)),
-        per_row=trainer.compute_loss_func is None and models.loss_is_of_rows(model),
-    )
+    trainer.objective = trainer.own_objective or model_loss(model, args, trainer.compute_loss_func)
+    if args.label_smoothing_factor and smoothing_of(model, args) == 0:
+        trainer.note("label_smoothing_factor is ignored: it does not fit multi-label classification.")
     move_parts(trainer.objective, trainer.strategy.device)
 
 
-def move_parts(objective: Any, device: torch.device) -> None:
+def model_loss(
+    model: nn.Module, args: TrainingArguments, loss_function: Any = None, token_metrics: bool = False
+) -> ModelLoss:
+    """Return the objective that is a model's own loss, or a function of its outputs."""
+    return ModelLoss(
+        label_names_of(model, args),
+        models.shifts_labels(model),
+        loss_function,
+        smoothing_of(model, args),
+        needs_labels=bool(getattr(getattr(models.base_model(model), "config", None), "is_encoder_decoder", False)),
+        per_row=loss_function is None and models.loss_is_of_rows(model),
+        token_metrics=token_metrics,
+    )
+
+
+def label_names_of(model: nn.Module, args: TrainingArguments) -> list[str]:
+    """Return the inputs that are labels: those that are said, or the model's."""
+    return args.label_names if args.label_names is not None else models.label_names(model)
+
+
+def smoothing_of(model: nn.Module, args: TrainingArguments) -> float:
+    """Return how much labels are smoothed; 0 where a row may have several."""
+    kind = getattr(getattr(models.base_model(model), "config", None), "problem_type", None)
+    return 0.0 if kind == "multi_label_classification" else args.label_smoothing_factor
+
+
+def move_parts(objective: Objective, device: torch.device) -> None:
     """Move the models that an objective holds, such as a reference, to the device of the batches."""
     for part in vars(objective).values():
         if isinstance(part, nn.Module) and any(p.device.type != device.type for p in part.parameters()):

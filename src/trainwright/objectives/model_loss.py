@@ -1,13 +1,9 @@
-"""The default objective: the loss that the model itself returns, or a function of its outputs.
-
-Every loss is handed on as a share: the sum over this micro-batch's items, divided by the items of the whole
-optimizer step (all micro-batches and ranks). The shares of a step add up to its loss.
-"""
+"""The default objective: the loss that the model itself returns, or a function of its outputs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,13 +14,14 @@ from trainwright.batch import IGNORED, row_count
 from trainwright.errors import ConfigError, DataError
 from trainwright.objectives.language import FusedLoss
 from trainwright.objectives.linear_loss import new_watch
+from trainwright.objectives.objective import Loss, Objective
 from trainwright.objectives.targets import count_targets, targets_of
 
 LossFunction = Callable[..., torch.Tensor]
 
 
 @dataclass
-class ModelLoss:
+class ModelLoss(Objective):
     """Loss of a model's outputs, and the count of its items.
 
     Attributes:
@@ -47,50 +44,35 @@ class ModelLoss:
     per_row: bool = False
     token_metrics: bool = False
 
-    def model_inputs(self, batch: Any) -> Any:
-        """Return what the model is called with."""
-        return batch
+    @property
+    def fusable(self) -> bool:
+        """Whether the loss is the model's own."""
+        return self.loss_function is None and self.label_smoothing == 0
+
+    def unfused(self) -> ModelLoss:
+        """Return this objective, computed from the model's outputs."""
+        return self if self.fused is None else replace(self, fused=None)
 
     def count(self, batch: Any) -> int:
         """Return the number of items that this batch's loss is a mean over."""
         return row_count(batch) if self.per_row else count_targets(batch, self.label_names, self.shifted)
 
-    def loss(self, model: nn.Module, inputs: Any, num_items: float | None, wants_outputs: bool) -> tuple[Any, Any]:
-        """Return this batch's share of the loss, a scalar, and the model's outputs, None where they are not wanted.
-
-        With `token_metrics`, the share is `loss` in a dict of scalars.
-
-        Args:
-            model: the model, or what the strategy wrapped around it.
-            inputs: a batch on the model's device.
-            num_items: items of the whole step; None for the plain mean over this batch.
-            wants_outputs: whether the outputs are asked for.
-        """
-        if self.fused is not None and not wants_outputs and self.fused.fits(model, inputs):
+    def loss(self, model: nn.Module, batch: Any, num_items: float | None) -> Loss:
+        """Return this batch's share of the loss, and the model's outputs where the logits are built."""
+        if self.fused is not None and self.fused.fits(model, batch):
             if self.token_metrics:
-                return self._with_metrics(self.fused, model, inputs, num_items), None
-            return self.fused.share(model, inputs, num_items), None
-        labels = labels_of(inputs, self.label_names)
+                return _with_metrics(self.fused, model, batch, num_items)
+            return Loss(self.fused.share(model, batch, num_items))
+        labels = labels_of(batch, self.label_names)
         if self.loss_function is not None:
-            outputs = call_model(model, inputs if self.needs_labels else without(inputs, self.label_names))
-            return self.loss_function(outputs, labels, num_items_in_batch=num_items), outputs
-        outputs = call_model(model, inputs)
+            outputs = call_model(model, batch if self.needs_labels else without(batch, self.label_names))
+            return Loss(self.loss_function(outputs, labels, num_items_in_batch=num_items), outputs)
+        outputs = call_model(model, batch)
         if self.label_smoothing > 0 and labels is not None:
             mean = smoothed_cross_entropy(logits_of(outputs), labels, self.label_smoothing, self.shifted)
         else:
-            mean = loss_of(outputs, inputs)
-        return (mean if num_items is None else self._share(mean, inputs, num_items)), outputs
-
-    def _with_metrics(self, fused: FusedLoss, model: nn.Module, inputs: Any, num_items: float | None) -> Any:
-        labelled = fused.labelled(model, inputs)
-        watch = new_watch(("top1", "entropy"), labelled.targets)
-        share = fused.share_of(labelled, num_items, watch)
-        count = max(len(labelled.targets), 1)
-        return {
-            "loss": share,
-            "mean_token_accuracy": watch["top1"].sum() / count,
-            "entropy": watch["entropy"].sum() / count,
-        }
+            mean = loss_of(outputs, batch)
+        return Loss(mean if num_items is None else self._share(mean, batch, num_items), outputs)
 
     def _share(self, mean: torch.Tensor, inputs: Any, num_items: float) -> torch.Tensor:
         """Return mean × own items / items of the step; counted on the device, which is not waited for."""
@@ -99,6 +81,15 @@ class ModelLoss:
             return mean * targets.sum() / num_items
         rows = row_count(inputs)
         return mean if rows == num_items else mean * (rows / num_items)
+
+
+def _with_metrics(fused: FusedLoss, model: nn.Module, inputs: Any, num_items: float | None) -> Loss:
+    labelled = fused.labelled(model, inputs)
+    watch = new_watch(("top1", "entropy"), labelled.targets)
+    share = fused.share_of(labelled, num_items, watch)
+    count = max(len(labelled.targets), 1)
+    means = {"mean_token_accuracy": watch["top1"].sum() / count, "entropy": watch["entropy"].sum() / count}
+    return Loss(share, terms=means)
 
 
 def call_model(model: nn.Module, inputs: Any) -> Any:

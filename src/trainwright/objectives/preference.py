@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from trainwright.evaluation_mode import evaluation_mode
 from trainwright.objectives.dpo_losses import Pairs, losses_of
 from trainwright.objectives.language import FusedLoss
 from trainwright.objectives.linear_loss import Watch, new_watch
+from trainwright.objectives.objective import Loss, Objective
 
 _MODEL_INPUTS = ("input_ids", "attention_mask", "labels")
 
@@ -43,7 +44,7 @@ class Answers:
 
 
 @dataclass
-class PreferenceLoss:
+class PreferenceLoss(Objective):
     """The loss of pairs of answers.
 
     Attributes:
@@ -59,9 +60,9 @@ class PreferenceLoss:
     without_adapters: Callable[[], AbstractContextManager[Any]] | None = None
     fused: FusedLoss | None = None
     fused_reference: FusedLoss | None = None
-    loss_function: None = field(default=None, init=False)
-    label_smoothing: float = field(default=0.0, init=False)
-    shifted: bool = field(default=True, init=False)
+
+    shifted = True
+    fusable = True
 
     def count(self, batch: Any) -> int:
         """Return the number of pairs."""
@@ -71,21 +72,18 @@ class PreferenceLoss:
         """Return what the model is called with: all answers as rows, shape (2 · pairs, tokens)."""
         return {name: batch[name].flatten(0, 1) for name in _MODEL_INPUTS}
 
-    def loss(
-        self, model: nn.Module, inputs: Any, num_items: float | None, wants_outputs: bool
-    ) -> tuple[dict[str, torch.Tensor], Any]:
-        """Return this batch's share of the loss with its metrics by TRL's names; never the model's outputs.
+    def loss(self, model: nn.Module, batch: Any, num_items: float | None) -> Loss:
+        """Return this batch's share of the loss, and metrics by TRL's names; never the model's outputs.
 
         Args:
             model: the policy.
-            inputs: a `PairBatch` on the model's device.
+            batch: a `PairBatch` on the model's device.
             num_items: pairs of the whole step; None for the mean over this batch.
-            wants_outputs: not used: there are no logits to return.
         """
-        rows = self.model_inputs(inputs)
+        rows = self.model_inputs(batch)
         noted = ("top1", "entropy", "mean_logit", *(["log_sum_square"] if self.options.use_weighting else []))
         policy = self._answers(model, rows, self.fused, noted)
-        reference = inputs["reference"] if "reference" in inputs else self.reference_log_probs(model, rows)
+        reference = batch["reference"] if "reference" in batch else self.reference_log_probs(model, rows)
         chosen_tokens = policy.tokens[:, 0].sum().clamp(min=1)
         pairs = Pairs(
             policy.log_probs[:, 0],
@@ -98,7 +96,7 @@ class PreferenceLoss:
         )
         losses = losses_of(pairs, self.options, self._weights(policy) if self.options.use_weighting else None)
         total = losses.sum() / (len(losses) if num_items is None else num_items)
-        return {"loss": total.to(policy.per_token.dtype), **metrics(pairs, policy, self.options.beta)}, None
+        return Loss(total.to(policy.per_token.dtype), terms=metrics(pairs, policy, self.options.beta))
 
     @torch.no_grad()
     def reference_log_probs(self, model: nn.Module, rows: Mapping[str, torch.Tensor]) -> torch.Tensor:

@@ -19,6 +19,7 @@ from trainwright.data.text_collators import FlatBatch, PaddedBatch, PairBatch
 from trainwright.engine import fusing
 from trainwright.engine.modes import change_configuration
 from trainwright.engine.trainer import Trainer
+from trainwright.engine.wiring import model_loss
 from trainwright.models.adapters import add_adapters, keeps_base, quantization
 from trainwright.models.load import dropout_settings, freeze, grow, load_model, without_dropout
 from trainwright.objectives.preference import PreferenceLoss
@@ -40,7 +41,7 @@ def build(config: TrainingConfig) -> Trainer:
     text = load_text(config)
     set_seed(args.seed, args.full_determinism)
     model, base = build_model(config, args, text)
-    dpo = text.kind is TrainerType.DPO
+    preference = PreferenceLoss(text.options) if text.kind is TrainerType.DPO else None
     trainer = Trainer(
         model,
         args,
@@ -48,17 +49,15 @@ def build(config: TrainingConfig) -> Trainer:
         train_dataset=text.train,
         eval_dataset=text.evaluation,
         processing_class=text.tokenizer,
-        objective=PreferenceLoss(text.options) if dpo else None,
+        objective=preference or model_loss(model, args, token_metrics=True),
     )
     set_levels(config.training)  # the Trainer has set those of the libraries by log_level
     if isinstance(text.train, PackedRows) or text.options.padding_free:
         change_configuration(trainer, use_cache=False)
-    if dpo and text.options.disable_dropout:
+    if preference is not None and text.options.disable_dropout:
         change_configuration(trainer, **dropout_settings(model))
-    if dpo:
-        add_reference(trainer, config, text, base)
-    else:
-        trainer.objective.token_metrics = True
+    if preference is not None:
+        add_reference(trainer, preference, config, text, base)
     for note in text.notes:
         trainer.note(note)
     if config.training.log_model_summary:
@@ -132,13 +131,15 @@ def collator(text: Text) -> Any:
     return FlatBatch() if packed or text.options.padding_free else PaddedBatch(pad, multiple)
 
 
-def add_reference(trainer: Trainer, config: TrainingConfig, text: Text, base: Any = None) -> None:
+def add_reference(
+    trainer: Trainer, objective: PreferenceLoss, config: TrainingConfig, text: Text, base: Any = None
+) -> None:
     """Give the objective its reference: a model of its own, the model without adapters, or numbers computed once.
 
     Args:
         base: the model without adapters, where that is a copy.
     """
-    objective, options, model = trainer.objective, text.options, trainer.model
+    options, model = text.options, trainer.model
     fresh_adapters = config.training.use_peft and config.model.adapter_model is None
     if options.ref_model is not None:
         objective.reference = load_model(replace(config.model, model_name=options.ref_model), text.tokenizer)
@@ -150,13 +151,14 @@ def add_reference(trainer: Trainer, config: TrainingConfig, text: Text, base: An
     elif not options.precompute_ref_log_probs:
         objective.reference = copy.deepcopy(model)
     if objective.reference is not None:
-        objective.reference = without_dropout(objective.reference).requires_grad_(False).eval()
-        objective.reference.config.use_cache = False
-        objective.reference.to(trainer.strategy.device)
-        objective.fused_reference = fusing.of_frozen(trainer, objective.reference)
+        reference: Any = without_dropout(objective.reference).requires_grad_(False).eval()
+        reference.config.use_cache = False
+        objective.reference = reference.to(trainer.strategy.device)
+        objective.fused_reference = fusing.of_frozen(trainer, reference)
     if options.precompute_ref_log_probs:
         batch_size = options.precompute_ref_batch_size or trainer.args.per_device_eval_batch_size
-        trainer.train_dataset = with_reference(trainer, text.train, batch_size, "training data")
+        trainer.train_dataset = with_reference(trainer, objective, text.train, batch_size, "training data")
         if text.evaluation is not None:
-            trainer.eval_dataset = with_reference(trainer, text.evaluation, batch_size, "validation data")
+            judged = with_reference(trainer, objective, text.evaluation, batch_size, "validation data")
+            trainer.eval_dataset = judged
         objective.reference = objective.fused_reference = None

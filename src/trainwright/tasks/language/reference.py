@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 from trainwright import __version__
 from trainwright.bars import counting
 from trainwright.engine import fusing
+from trainwright.objectives.preference import PreferenceLoss
 
 if TYPE_CHECKING:
     from trainwright.engine.trainer import Trainer
@@ -50,23 +51,24 @@ class WithReference(Dataset):
         return self.rows.contents
 
 
-def with_reference(trainer: Trainer, rows: Any, batch_size: int, what: str) -> WithReference:
+def with_reference(trainer: Trainer, objective: PreferenceLoss, rows: Any, batch_size: int, what: str) -> WithReference:
     """Return the pairs with the reference's log-probabilities: those of an earlier start of this run, or computed now.
 
     Args:
-        trainer: whose objective has the reference, before any step.
+        trainer: of the run, before any step.
+        objective: has the reference.
         rows: pairs of tokens.
         batch_size: pairs at a time.
         what: which data, for messages.
     """
     from safetensors.torch import load_file, save_file
 
-    file = trainer.run_folder / f"reference-{key_of(trainer, rows)}.safetensors"
+    file = trainer.run_folder / f"reference-{key_of(trainer, objective, rows)}.safetensors"
     found = trainer.strategy.from_main(file.exists())
     if found:
         return WithReference(rows, load_file(file)["log_probs"])
     trainer.note(f"The reference's log-probabilities of the {what} ({len(rows)} pairs) are computed once.")
-    log_probs = compute(trainer, rows, batch_size)
+    log_probs = compute(trainer, objective, rows, batch_size)
 
     def write() -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -77,9 +79,9 @@ def with_reference(trainer: Trainer, rows: Any, batch_size: int, what: str) -> W
 
 
 @torch.no_grad()
-def compute(trainer: Trainer, rows: Any, batch_size: int) -> torch.Tensor:
+def compute(trainer: Trainer, objective: PreferenceLoss, rows: Any, batch_size: int) -> torch.Tensor:
     """Return the reference's log-probabilities of all pairs, shape (pairs, 2); the ranks share the work."""
-    strategy, objective = trainer.strategy, trainer.objective
+    strategy = trainer.strategy
     model = trainer.model.to(strategy.device)
     fusing.prepare(trainer)
     mine: list[tuple[int, torch.Tensor]] = []
@@ -100,11 +102,11 @@ def compute(trainer: Trainer, rows: Any, batch_size: int) -> torch.Tensor:
     return torch.cat([values for _, values in parts])
 
 
-def key_of(trainer: Trainer, rows: Any) -> str:
+def key_of(trainer: Trainer, objective: PreferenceLoss, rows: Any) -> str:
     """Return a key of everything that the numbers depend on: the pairs as they are tokenised and cut, how they are
     summed, the weights that judge them, and what these are computed with."""
-    objective, args = trainer.objective, trainer.args
-    judge = objective.reference if objective.reference is not None else trainer.model
+    args = trainer.args
+    judge: Any = objective.reference if objective.reference is not None else trainer.model
     adapters = {name: repr(config) for name, config in getattr(judge, "peft_config", {}).items()}
     config = judge.config.to_json_string() if hasattr(judge.config, "to_json_string") else repr(judge.config)
     parts = (

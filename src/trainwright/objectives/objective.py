@@ -1,0 +1,74 @@
+"""What a run minimises, as the engine sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainwright.objectives.language import FusedLoss
+
+
+@dataclass
+class Loss:
+    """What an objective makes of a batch.
+
+    Attributes:
+        value: this batch's share of the step's loss, a scalar.
+        outputs: what the model returned, for metrics; None where there is nothing that they could be computed from.
+        terms: scalars that are logged besides, by name.
+    """
+
+    value: torch.Tensor
+    outputs: Any = None
+    terms: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+
+class Objective:
+    """Base of what is minimised: override `count` and `loss`. The rest is for what computes its loss without logits.
+
+    Every loss is handed on as a share: the sum over this batch's items, divided by the items of the whole optimizer
+    step (all micro-batches and ranks). The shares of a step add up to its loss. Models that an objective holds as
+    attributes are moved to the device of the batches.
+
+    Attributes:
+        shifted: whether the targets are the labels but the first of every row, as for causal language models.
+        fused: computes log-probabilities without the logits; the engine sets it where that is the model's own loss.
+        reference: a model that is not trained and is called with the same inputs.
+        fused_reference: the same as `fused`, for the reference.
+    """
+
+    shifted: bool = False
+    fused: FusedLoss | None = None
+    reference: nn.Module | None = None
+    fused_reference: FusedLoss | None = None
+
+    def count(self, batch: Any) -> int:
+        """Return the number of items that this batch's loss is a mean over."""
+        raise NotImplementedError
+
+    def loss(self, model: nn.Module, batch: Any, num_items: float | None) -> Loss:
+        """Return this batch's share of the loss.
+
+        Args:
+            model: the model, or what the strategy wrapped around it.
+            batch: on the model's device.
+            num_items: items of the whole step; None for the plain mean over this batch.
+        """
+        raise NotImplementedError
+
+    @property
+    def fusable(self) -> bool:
+        """Whether `fused` is used where it is set."""
+        return False
+
+    def unfused(self) -> Objective:
+        """Return this objective for when the model's outputs are asked for: with logits, if it has any."""
+        return self
+
+    def model_inputs(self, batch: Any) -> Any:
+        """Return what the model is called with."""
+        return batch

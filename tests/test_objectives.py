@@ -1,0 +1,83 @@
+"""Objectives of the user's own: the count and the loss are all that they need."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests import tiny
+from trainwright import ConfigError, DataError, Loss, Objective, Trainer, TrainingArguments
+
+
+class Distillation(Objective):
+    """Squared distance to a teacher's outputs, weighed by the rows' own weights."""
+
+    def __init__(self, teacher):
+        self.teacher = teacher.eval().requires_grad_(False)
+
+    def count(self, batch):
+        return len(batch["x"])
+
+    def loss(self, model, batch, num_items):
+        outputs = model(batch["x"])
+        off = (outputs["logits"] - self.teacher(batch["x"])["logits"]) ** 2
+        return Loss(off.sum() / (num_items or len(off)), outputs, terms={"worst": off.max()})
+
+
+def by_hand(model, teacher, rows, rows_per_step, steps, rate):
+    """Return the losses of plain gradient descent over the rows in their order."""
+    losses = []
+    for step in range(steps):
+        x = torch.stack([row["x"] for row in rows[step * rows_per_step : (step + 1) * rows_per_step]])
+        loss = ((model(x)["logits"] - teacher(x)["logits"]) ** 2).mean()
+        loss.backward()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter -= rate * parameter.grad
+                parameter.grad = None
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.parametrize("batch", [8, 2])
+def test_an_objective_with_a_count_and_a_loss_trains(tmp_path, batch):
+    """As by hand, in one micro-batch or in four; metrics see the model's outputs, terms are logged."""
+    rows, teacher = tiny.line_rows(24), tiny.new_line(seed=1)
+    wanted = by_hand(tiny.new_line(), teacher, rows, 8, 3, 0.1)
+    args = TrainingArguments(
+        tmp_path, max_steps=3, per_device_train_batch_size=batch, gradient_accumulation_steps=8 // batch, optim="sgd",
+        learning_rate=0.1, lr_scheduler_type="constant", train_sampling_strategy="sequential", logging_steps=1,
+        max_grad_norm=0, save_strategy="no", report_to="none", disable_tqdm=True,
+    )  # fmt: skip
+    trainer = Trainer(
+        tiny.new_line(),
+        args,
+        train_dataset=rows,
+        eval_dataset=rows[:8],
+        objective=Distillation(teacher),
+        compute_metrics=lambda p: {"mean": float(p.predictions.mean())},
+    )
+    trainer.train()
+    logs = [log for log in trainer.state.log_history if "loss" in log]
+    assert [log["loss"] for log in logs] == pytest.approx(wanted, rel=1e-5)
+    assert all(log["worst"] >= log["loss"] for log in logs)
+    metrics = trainer.evaluate()
+    with torch.no_grad():
+        x = torch.stack([row["x"] for row in rows[:8]])
+        off = (trainer.model(x)["logits"] - teacher(x)["logits"]) ** 2
+        assert metrics["eval_loss"] == pytest.approx(off.mean().item(), rel=1e-5)
+        assert metrics["eval_mean"] == pytest.approx(trainer.model(x)["logits"].mean().item(), rel=1e-5)
+
+
+def test_what_is_no_objective_is_refused(tmp_path):
+    args = TrainingArguments(tmp_path, max_steps=1, report_to="none", disable_tqdm=True)
+    with pytest.raises(ConfigError, match=r"objective= is a MSELoss; it must be a trainwright\.Objective"):
+        Trainer(tiny.new_line(), args, train_dataset=tiny.line_rows(), objective=torch.nn.MSELoss())
+
+    class Plain(Distillation):
+        def loss(self, model, batch, num_items):
+            return super().loss(model, batch, num_items).value
+
+    trainer = Trainer(tiny.new_line(), args, train_dataset=tiny.line_rows(), objective=Plain(tiny.new_line()))
+    with pytest.raises(DataError, match=r"Plain\.loss returned Tensor; it must return trainwright\.Loss"):
+        trainer.train()
