@@ -99,12 +99,8 @@ def before_loss(trainer: Trainer, inputs: Any) -> None:
     if fused is not None:
         fused = heed_hooks(trainer, fused)
     inputs = objective.model_inputs(inputs)
-    if (
-        reference is not None
-        and objective.reference is not None
-        and objective.reference.training not in reference.checked
-    ):
-        objective.fused_reference = proven(trainer, objective.reference, reference, inputs)
+    if reference is not None and judge is not None and judge.training not in reference.checked:
+        objective.fused_reference = proven(trainer, judge, reference, inputs)
     if fused is None or not fused.fits(trainer.model, inputs):
         return
     if trainer.model.training not in fused.checked:
