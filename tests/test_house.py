@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,12 @@ LAYERS = [
     ["cli"],
     ["__main__"],
 ]
+TOOLS = ("mypy", "ruff", "torch", "numpy", "sqlalchemy", "starlette")
+PINNED = dict(re.findall(r"^([\w-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M))
+with_pinned_versions = pytest.mark.skipif(
+    any(version(tool).partition("+")[0] != PINNED[tool] for tool in TOOLS),
+    reason="linter and types differ between versions",
+)
 ALONE = {"jobs": {"errors", "data.files", "data.splits"}}
 MAY_IMPORT_JOBS = {"callbacks.job", "cli"}
 
@@ -147,3 +155,87 @@ trainwright.Trainer(tiny.new_line(), args, train_dataset=tiny.line_rows(), eval_
     loaded = modules_after(code)
     assert "torch" in loaded
     assert not loaded & {"transformers", "accelerate", "datasets", "pandas", "rich", "omegaconf"}
+
+
+@pytest.mark.slow  # `make check` runs the three itself
+@with_pinned_versions
+@pytest.mark.parametrize("words", ["ruff format --check .", "ruff check .", "mypy"])
+def test_the_code_is_formatted_linted_and_strictly_typed(words):
+    done = subprocess.run([sys.executable, "-m", *words.split()], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_a_type_checker_is_to_pass_over_has_its_code_and_reason():
+    for path in FILES:
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            if "# type: ignore" in line:
+                assert re.search(r"# type: ignore\[[a-z-]+(, [a-z-]+)*\]  # \w", line), (
+                    f"{path}:{number}: {line.strip()}"
+                )
+
+
+SCRIPT = """
+from pathlib import Path
+from typing import Any, assert_type
+
+import torch
+
+import trainwright
+from trainwright import (
+    BaseTrainer, Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer, TrainerCallback, TrainerControl, TrainerState,
+    TrainingArguments, TrainOutput,
+)
+from trainwright.config import TrainingConfig, load
+from trainwright.jobs import Store
+
+
+class Halve(Trainer):
+    def compute_loss(
+        self, model: torch.nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: float | None = None
+    ) -> Any:
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        return (loss / 2, outputs) if return_outputs else loss / 2
+
+
+class Stop(TrainerCallback):
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> TrainerControl:
+        control.should_training_stop = state.global_step > 3
+        return control
+
+
+args = TrainingArguments("out", max_steps=4, eval_strategy="steps")
+trainer = trainwright.Trainer(torch.nn.Linear(1, 1), args, train_dataset=[], tokenizer=None, callbacks=[Stop()])
+assert_type(trainer, Trainer)
+assert_type(args.max_steps, int)
+assert_type(trainer.train(resume_from_checkpoint=True), TrainOutput)
+assert_type(trainer.evaluate(), dict[str, float])
+assert_type(trainer.state.global_step, int)
+assert_type(load(Path("run.yaml")).config, TrainingConfig)
+assert_type(Store().find("job")["step"], int | None)
+own: BaseTrainer = Halve(torch.nn.Linear(1, 1))
+generating = Seq2SeqTrainer(args=Seq2SeqTrainingArguments("out", predict_with_generate=True))
+trainwright.Trainr  # attr-defined
+trainwright.BertConfig  # attr-defined
+from trainwright import Trainr  # attr-defined
+from trainwright.config import lod  # attr-defined
+Trainer(1, 2, nonsense=3)  # arg-type arg-type call-arg
+Seq2SeqTrainer(nonsense=3)  # call-arg
+TrainingArguments("out", max_step=4)  # call-arg
+trainer.trian()  # attr-defined
+Store().find("job")["stp"]  # typeddict-item
+"""
+
+
+@pytest.mark.slow
+@with_pinned_versions
+def test_a_type_checker_knows_our_names_and_no_others(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    words = [sys.executable, "-m", "mypy", str(script)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    found = {}
+    for number, code in re.findall(r"^.*script\.py:(\d+): error: .*\[([\w-]+)\]$", done.stdout, re.M):
+        found.setdefault(int(number), []).append(code)
+    lines = enumerate(SCRIPT.splitlines(), 1)
+    wanted = {number: line.partition("  # ")[2].split() for number, line in lines if "  # " in line}
+    assert {number: sorted(codes) for number, codes in found.items()} == wanted, done.stdout + done.stderr

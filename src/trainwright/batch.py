@@ -16,7 +16,7 @@ def map_tensors(batch: Any, change: Callable[[torch.Tensor], Any]) -> Any:
     """Return the batch with every tensor changed; containers keep their kind, other values stay."""
     if isinstance(batch, Mapping):
         changed = {name: map_tensors(value, change) for name, value in batch.items()}
-        return changed if type(batch) is dict else type(batch)(changed)  # type: ignore[call-arg]
+        return changed if type(batch) is dict else type(batch)(changed)  # type: ignore[call-arg]  # mappings are made of dicts
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
         return type(batch)(*(map_tensors(value, change) for value in batch))
     if isinstance(batch, list | tuple):

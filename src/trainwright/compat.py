@@ -112,7 +112,7 @@ def meta_autocast() -> Iterator[None]:
     def asked(device: str = "cuda") -> bool:
         return device != "meta" and known(device)
 
-    torch.is_autocast_enabled = asked  # type: ignore[assignment]
+    torch.is_autocast_enabled = asked  # type: ignore[assignment]  # asks no less than torch's
     try:
         yield
     finally:

@@ -9,7 +9,10 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import FrozenInstanceError, is_dataclass
 from functools import wraps
-from typing import Any, NoReturn
+from typing import Any, NoReturn, ParamSpec, TypeVar
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 class TrainwrightError(Exception):
@@ -40,7 +43,7 @@ class DivergenceError(TrainwrightError, RuntimeError):
     """Training got no finite loss and gradient for so long that it was stopped."""
 
 
-def as_raised(function: Callable[..., Any]) -> Callable[..., Any]:
+def as_raised(function: Callable[_P, _T]) -> Callable[_P, _T]:
     """Decorate a function through which exceptions of the user's code leave: those that are frozen dataclasses, too.
 
     contextlib notes the traceback in an exception that passes a context; where that cannot be, a FrozenInstanceError
@@ -48,7 +51,7 @@ def as_raised(function: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     @wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
         try:
             return function(*args, **kwargs)
         except FrozenInstanceError as error:

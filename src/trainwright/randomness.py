@@ -12,13 +12,15 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from trainwright import devices
 from trainwright.held import held_by
+
+T = TypeVar("T")
 
 
 def set_seed(seed: int, deterministic: bool = False) -> None:
@@ -129,7 +131,7 @@ class Streams:
     def __init__(self) -> None:
         self._python, self._numpy = random.getstate(), np.random.get_state()
         self._python_seen, self._numpy_seen = _glance_at_python(), _glance_at_numpy()
-        self._used = self._numpy_seen is None or bool(self._numpy[3])  # type: ignore[index]
+        self._used = self._numpy_seen is None or bool(self._numpy[3])  # type: ignore[index]  # a tuple, as nobody asked for a dict
 
     def states(self) -> dict[str, Any]:
         """Return the states of all streams of this process, the devices' too."""
@@ -231,7 +233,7 @@ class Drawing:
         self._base = hashlib.blake2b(plain.encode(), digest_size=8).hexdigest()
         self._has_looked = False
 
-    def make(self, build: Callable[[], Any], *numbers: int) -> Any:
+    def make(self, build: Callable[[], T], *numbers: int) -> T:
         """Return what a function makes from random numbers that follow from some numbers.
 
         The first result of a process is made twice where generators came into being on the way, or were made anew as
@@ -246,7 +248,7 @@ class Drawing:
                 made = self._make(build, numbers)
         return made
 
-    def _make(self, build: Callable[[], Any], numbers: tuple[int, ...]) -> Any:
+    def _make(self, build: Callable[[], T], numbers: tuple[int, ...]) -> T:
         with seeded(self.seed, *numbers):
             if not self._held:
                 return build()

@@ -9,13 +9,14 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import get_origin, get_type_hints
 
 import psutil
 import pytest
 import sqlalchemy as sql
 
 from trainwright.errors import JobError
-from trainwright.jobs import health, places, processes, schema
+from trainwright.jobs import health, places, processes, rows, schema
 from trainwright.jobs.journal import Journal, append, read_journal
 from trainwright.jobs.store import Store
 from trainwright.jobs.tracking import Tracking, tracked
@@ -388,3 +389,22 @@ def test_a_database_that_goes_away_delays_rows_and_loses_none(home, server, monk
     assert "the rows wait" in capfd.readouterr().err
     assert json.loads(json.dumps(store.find(job.id)))["id"] == job.id
     store.close()
+
+
+@pytest.mark.parametrize(
+    ("table", "row"),
+    [
+        (schema.jobs, rows.Job),
+        (schema.events, rows.Event),
+        (schema.artifacts, rows.Artifact),
+        (schema.attempts, rows.Attempt),
+    ],
+)
+def test_rows_are_typed_as_the_columns_of_their_tables(table, row):
+    kinds = get_type_hints(row)
+    assert list(kinds) == table.columns.keys()
+    in_json = {"command", "params", "data", "kept", "moved"}
+    for name, kind in kinds.items():
+        column = table.columns[name]
+        may_be = column.type.python_type | None if column.nullable else column.type.python_type
+        assert (get_origin(kind) in (list, dict)) if name in in_json else (kind == may_be), name

@@ -22,7 +22,7 @@ class Hardware:
     """Devices and foreign launch configurations."""
 
     use_cpu: bool = option(False, "Use the CPU even where there is a GPU.")
-    accelerator_config: dict | str | None = option(None, "Options of accelerate; see below the tables.")
+    accelerator_config: dict[str, Any] | str | None = option(None, "Options of accelerate; see below the tables.")
     parallelism_config: Any = option(None, "Not supported.")
 
 
@@ -55,7 +55,7 @@ class Distribution:
     ddp_timeout: int = option(1800, "Seconds until a collective operation gives up.")
     fsdp: str | None = flag(None, "Not supported.")
     fsdp_config: dict[str, Any] | str | None = option(None, "Not supported.")
-    deepspeed: dict | str | None = option(None, "Not supported.")
+    deepspeed: dict[str, Any] | str | None = option(None, "Not supported.")
     local_rank: int = option(-1, "Ignored: the environment of torchrun tells the rank.")
 
 

@@ -67,7 +67,8 @@ def _made_of(args: Any) -> TrainingArguments:
     for newer in compat.CHECKPOINTING.values():
         if newer not in theirs:  # set here by an earlier check; the field of theirs is the one that can have changed
             values.pop(newer, None)
-    return kind(**values)
+    made: TrainingArguments = kind(**values)
+    return made
 
 
 _ABSENT = object()

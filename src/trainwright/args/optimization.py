@@ -31,7 +31,7 @@ class LearningRate:
 
     learning_rate: float = option(5e-5, "Peak learning rate.")
     lr_scheduler_type: str = option("linear", "Course of the learning rate, by transformers' names.")
-    lr_scheduler_kwargs: dict | str | None = option(None, "Further settings of the scheduler.")
+    lr_scheduler_kwargs: dict[str, Any] | str | None = option(None, "Further settings of the scheduler.")
     warmup_steps: float = option(0, "Steps of linear warm-up; below 1, a share of all steps.")
 
 

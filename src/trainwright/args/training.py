@@ -19,7 +19,7 @@ class ArgumentsType(type):
     """Translates old keyword names before the dataclass's own `__init__`, in subclasses too."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+        known = [f.name for f in fields(cls)]  # type: ignore[arg-type]  # all its classes are dataclasses
         return super().__call__(*args, **translate(kwargs, known, cls.__name__))
 
 
@@ -126,4 +126,5 @@ def saved_arguments(args: Any) -> dict[str, Any]:
     names = dict.fromkeys(f.name for kind in (ArgumentFields, args) for f in fields(kind) if "token" not in f.name)
     values = {name: _plain(getattr(args, name)) for name in names}
     values["accelerator_config"] = launched.chosen(args) or None  # transformers fills in an object of defaults
-    return json.loads(json.dumps(values, default=str))
+    plain: dict[str, Any] = json.loads(json.dumps(values, default=str))
+    return plain

@@ -221,7 +221,7 @@ def _is_multiple(save_steps: Any, eval_steps: Any) -> bool:
     if (save_steps < 1) != (eval_steps < 1):
         return False
     ratio = save_steps / eval_steps
-    return abs(ratio - round(ratio)) < 1e-6
+    return bool(abs(ratio - round(ratio)) < 1e-6)
 
 
 def _precision(args: Any) -> Iterator[str]:

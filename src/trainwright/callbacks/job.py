@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trainwright.jobs import places
-from trainwright.jobs.timesheet import Timesheet
+from trainwright.jobs.timesheet import Timesheet as Timesheet  # for the engine, which imports no jobs
 
 NAME = "trainwright"
 """What `report_to` calls the job store."""

@@ -127,7 +127,10 @@ def _adapter(model: Any, name: str, embeddings: bool = False) -> dict[str, torch
     """Return an adapter's tensors by the names of its file; with the embeddings, which PEFT adds where they grew."""
     from peft import get_peft_model_state_dict
 
-    return get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=embeddings)
+    tensors: dict[str, torch.Tensor] = get_peft_model_state_dict(
+        model, adapter_name=name, save_embedding_layers=embeddings
+    )
+    return tensors
 
 
 def load(model: Any, folder: Path) -> None:

@@ -188,7 +188,7 @@ def manifest(folder: Path) -> dict[str, Any]:
     if not stat.S_ISREG(path.stat().st_mode):
         raise ValueError("is not a file")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"cannot be read ({error})") from error
     if not _is_manifest(content):

@@ -101,9 +101,10 @@ class RunLock:
     def _holder(self) -> dict[str, Any]:
         self.file.seek(0)
         try:
-            return json.loads(self.file.read())
+            found: dict[str, Any] = json.loads(self.file.read())
         except ValueError:
             return {}
+        return found
 
     def _refuse(self) -> None:
         holder = self._holder()

@@ -206,7 +206,8 @@ def _refusal(value: Any, where: str, what: str | None = None) -> UnsavableError:
 
 def _decode_numpy(value: Any) -> np.ndarray[Any, Any]:
     described, shape, content = value
-    return content.numpy().view(np.lib.format.descr_to_dtype(described)).reshape(shape)
+    array: np.ndarray[Any, Any] = content.numpy().view(np.lib.format.descr_to_dtype(described))
+    return array.reshape(shape)
 
 
 def _decode_enum(value: Any) -> Enum:
@@ -214,7 +215,8 @@ def _decode_enum(value: Any) -> Enum:
     kind = _class(module, qualname)
     if kind is None or not issubclass(kind, Enum):
         raise ValueError(f"the enum {module}.{qualname} is not loaded")
-    return kind[name]
+    member: Enum = kind[name]
+    return member
 
 
 def _decode_named_tuple(value: Any) -> Any:

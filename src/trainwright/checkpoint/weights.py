@@ -31,13 +31,13 @@ def save_model(
     folder.mkdir(parents=True, exist_ok=True)
     if state_dict is not None and hasattr(model, "save_pretrained"):
         with _without_bars():
-            model.save_pretrained(folder, state_dict=state_dict)  # type: ignore[operator]
+            model.save_pretrained(folder, state_dict=state_dict)  # type: ignore[operator]  # a PreTrainedModel
     elif holds_adapters(model):
         with _without_bars():
             adapters.export(model, folder)
     elif is_pretrained(model):
         with _without_bars():
-            model.save_pretrained(folder)  # type: ignore[operator]
+            model.save_pretrained(folder)  # type: ignore[operator]  # a PreTrainedModel
     else:
         given = model.state_dict() if state_dict is None else state_dict
         save_file(unique_tensors(given), folder / WEIGHTS, metadata={"format": "pt"})
@@ -63,7 +63,7 @@ def save_all_but_tensors(model: nn.Module, folder: Path, processing_class: Any) 
         save_model(model, folder)
     elif is_pretrained(model):
         with _without_bars():
-            model.save_pretrained(folder, state_dict={})  # type: ignore[operator]
+            model.save_pretrained(folder, state_dict={})  # type: ignore[operator]  # a PreTrainedModel
     if processing_class is not None:
         processing_class.save_pretrained(folder)
     return tensors
@@ -179,4 +179,5 @@ def _in_memory_form(model: Any, folder: Path, saved: dict[str, torch.Tensor]) ->
     if saved.keys() - on_disk.keys():
         return saved  # another architecture
     with _without_bars():
-        return type(model).from_pretrained(folder, dtype=model.dtype).state_dict()
+        weights: dict[str, torch.Tensor] = type(model).from_pretrained(folder, dtype=model.dtype).state_dict()
+    return weights

@@ -15,8 +15,9 @@ from typing import Any
 
 from trainwright.errors import JobError, did_you_mean
 from trainwright.jobs import attempts, health, masking, outputs, places, queue, schema
+from trainwright.jobs.rows import Job
 from trainwright.jobs.status import ENDED, QUEUED, RUNNING, STATUSES, STOPPED
-from trainwright.jobs.store import Job, Store
+from trainwright.jobs.store import Store
 from trainwright.jobs.timesheet import PARTS
 
 _FOLLOW_SECONDS = 0.3
@@ -79,7 +80,12 @@ def show(args: Namespace) -> int:
         told = {"metrics": store.last_metrics(job["id"]), "artifacts": artifacts, "events": events, "time": spent}
         _print_json({**job, **told})
         return 0
-    lines = [("job", job["id"]), ("name", job["name"]), ("experiment", job["experiment"]), ("status", job["status"])]
+    lines: Any = [
+        ("job", job["id"]),
+        ("name", job["name"]),
+        ("experiment", job["experiment"]),
+        ("status", job["status"]),
+    ]
     lines += [("progress", f"{job['progress']:.0f} %"), ("time", age(job)), ("folder", job["folder"])]
     lines += [(name, job[name]) for name in ("host", "pid", "message") if job[name]]
     _pairs("", lines)

@@ -14,7 +14,8 @@ def run(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv)
     from trainwright.cli import job_actions as actions
 
-    return getattr(actions, args.action)(args)
+    code: int = getattr(actions, args.action)(args)
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -80,14 +80,15 @@ def _main(argv: Sequence[str] | None) -> int:
     os.environ.setdefault("TQDM_DELAY", "2")  # bars of the libraries: seconds before one is shown
     command = importlib.import_module(f"trainwright.cli.{chosen}")
     try:
-        return command.run(given[1:])
+        code: int = command.run(given[1:])
+        return code
     except TrainwrightError as error:
         text = str(error)  # the mistakes of a file have lines of their own
         _tell_job(text)
         print(text if "\n" in text else f"trainwright {chosen}: {text}", file=sys.stderr)
         return 1 if isinstance(error, SaveError | DivergenceError) else 2
     except Interrupted as stop:
-        return int(stop.code)  # type: ignore[arg-type]
+        return 128 + stop.number
     except KeyboardInterrupt:
         return 130
 

@@ -39,7 +39,8 @@ def build_trainer(config: TrainingConfig) -> Trainer:
         module: Any = importlib.import_module(special)
         dataset = config.data.train.datasets[0].dataset_kwargs
         values = {**argument_values(config.training), "log_level": "passive"}  # the libraries keep their own levels
-        return module.build(config.model, dataset, values)
+        trainer: Trainer = module.build(config.model, dataset, values)
+        return trainer
     from trainwright.tasks.language.build import build as build_language
 
     return build_language(config)

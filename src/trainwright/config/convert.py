@@ -8,7 +8,7 @@ import typing
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from trainwright.config.tree import Problems, Tree, plain
 from trainwright.errors import did_you_mean
@@ -51,8 +51,12 @@ def convert(tree: Tree, kind: type[T], path: str, problems: Problems) -> T:
 
 def _section_of(name: str, sections: dict[str, Any]) -> str:
     """Return the first section that has a key of this name; empty where none has."""
-    known = (one for one, kind in sections.items() if is_dataclass(kind) and name in hints(kind))  # type: ignore[arg-type]
+    known = (one for one, kind in sections.items() if _is_section(kind) and name in hints(kind))
     return next(known, "")
+
+
+def _is_section(kind: Any) -> TypeGuard[type]:
+    return isinstance(kind, type) and is_dataclass(kind)
 
 
 def hints(kind: type) -> dict[str, Any]:
@@ -63,12 +67,12 @@ def hints(kind: type) -> dict[str, Any]:
 
 def _convert(tree: Tree, kind: Any, path: str, problems: Problems) -> Any:
     """Return a value of a type, or _WRONG after noting why not."""
-    if is_dataclass(kind):
-        return convert(tree, kind, path, problems)  # type: ignore[arg-type]
+    if _is_section(kind):
+        return convert(tree, kind, path, problems)
     options = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
-    dataclass_option = next((option for option in options if is_dataclass(option)), None)
-    if dataclass_option is not None and isinstance(tree.value, dict):
-        return convert(tree, dataclass_option, path, problems)  # type: ignore[arg-type]
+    section = next((option for option in options if _is_section(option)), None)
+    if section is not None and isinstance(tree.value, dict):
+        return convert(tree, section, path, problems)
     for exact in (True, False):
         for option in options:
             found = _fit(tree, option, path, problems, exact)

@@ -75,7 +75,7 @@ def _line(key: str, trainer: str, value: Any, config: TrainingConfig) -> Line | 
 def given(config: TrainingConfig) -> dict[str, Any]:
     """Return everything that is not as it is by default, by dotted name, as a file would hold it."""
     found = ((path, value) for path, _, value, default in _values(config, "", "") if value != default)
-    return {path: plain(asdict(value) if is_dataclass(value) else value) for path, value in found}  # type: ignore[arg-type]
+    return {path: plain(asdict(value) if is_dataclass(value) else value) for path, value in found}  # type: ignore[arg-type]  # no class
 
 
 def refusal(path: str, line: Line) -> str:

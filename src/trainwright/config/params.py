@@ -1,5 +1,8 @@
 """The section `training`: Oumi's keys with Oumi's defaults, and besides them every name of TrainingArguments."""
 
+# mypy: disable-error-code="assignment"
+# Fields are redeclared here that may hold more than those of TrainingArguments: None, until it is decided.
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
@@ -62,28 +65,28 @@ class TrainingParams(ArgumentFields):
     eval_steps: float | None = 500
     data_seed: int | None = 42
     log_level: str = "info"
-    max_grad_norm: float | None = 1.0  # type: ignore[assignment]
-    dataloader_num_workers: int | str = 0  # type: ignore[assignment]
+    max_grad_norm: float | None = 1.0
+    dataloader_num_workers: int | str = 0
 
     # None is decided by the kind of training
-    include_num_input_tokens_seen: str | bool | None = None  # type: ignore[assignment]
-    remove_unused_columns: bool | None = None  # type: ignore[assignment]
+    include_num_input_tokens_seen: str | bool | None = None
+    remove_unused_columns: bool | None = None
 
     # Oumi's names; the TrainingArguments name of the same thing is None until it is given
     optimizer: str = "adamw_torch"
-    optim: str | None = None  # type: ignore[assignment]
+    optim: str | None = None
     warmup_ratio: float | None = None
-    warmup_steps: float | None = None  # type: ignore[assignment]
+    warmup_steps: float | None = None
     sgd_momentum: float = 0.0
     mixed_precision_dtype: MixedPrecisionDtype = MixedPrecisionDtype.NONE
-    bf16: bool | None = None  # type: ignore[assignment]
-    fp16: bool | None = None  # type: ignore[assignment]
+    bf16: bool | None = None
+    fp16: bool | None = None
     compile: bool = False
     enable_gradient_checkpointing: bool = False
     gradient_checkpointing_kwargs: dict[str, Any] | str | None = None
     empty_device_cache_steps: int | None = None
     save_epoch: bool = False
-    save_strategy: str | None = None  # type: ignore[assignment]
+    save_strategy: str | None = None
     save_final_model: bool = True
     try_resume_from_last_checkpoint: bool = False
     enable_wandb: bool = False

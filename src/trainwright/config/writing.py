@@ -26,7 +26,8 @@ _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, list("-+01234
 
 def as_yaml(config: TrainingConfig) -> dict[str, Any]:
     """Return a configuration as a file would hold it: each thing under one name, no section at its defaults."""
-    whole, usual = plain(asdict(config)), plain(asdict(TrainingConfig()))
+    whole: dict[str, Any] = plain(asdict(config))
+    usual = plain(asdict(TrainingConfig()))
     for name in ("fsdp", "deepspeed", "peft"):
         if whole[name] == usual[name]:
             del whole[name]

@@ -15,7 +15,7 @@ def text_columns(files: Sequence[str], given: Mapping[str, Any]) -> dict[str, An
         files: of the same columns.
         given: settings that go before.
     """
-    import pandas  # type: ignore[import-untyped]
+    import pandas
     from datasets import Features, Value
 
     if "features" in given:

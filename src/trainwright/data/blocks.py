@@ -21,7 +21,7 @@ from trainwright.data.packing import GROUP, join, packer
 from trainwright.data.tokenize import TextRules
 
 
-class BlockStream(IterableDataset):
+class BlockStream(IterableDataset[Any]):
     """A stream of rows of tokens with a state.
 
     Args:

@@ -45,7 +45,7 @@ def template_text(given: str) -> str:
     if path.is_dir():
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(path).get_chat_template()
+        return str(AutoTokenizer.from_pretrained(path).get_chat_template())
     raise ConfigError(
         f"chat_template '{given}' is no file, no folder of a tokenizer and no known name "
         f"({', '.join(NAMED_TEMPLATES)})."
@@ -107,7 +107,7 @@ def render(tokenizer: Any, messages: Sequence[Message], prompt: bool = False, **
 
     check_template(tokenizer)
     try:
-        return tokenizer.apply_chat_template(
+        text: str = tokenizer.apply_chat_template(
             as_read(tokenizer, messages, settings.get("tools")),
             tokenize=False,
             add_generation_prompt=prompt,
@@ -116,6 +116,7 @@ def render(tokenizer: Any, messages: Sequence[Message], prompt: bool = False, **
     except TemplateError as error:
         roles = ", ".join(str(message.get("role")) for message in messages)
         raise DataError(f"The chat template refuses a conversation of the roles {roles}: {error}.") from None
+    return text
 
 
 def assistant_turns(messages: Sequence[Message], final_only: bool = False) -> list[int]:

@@ -48,7 +48,9 @@ def contents_of(dataset: Any, collator: Any = None, shifted: bool = False) -> Co
         collator: that makes batches of it, and perhaps the labels.
         shifted: whether the first label of a row is no target.
     """
-    known = getattr(dataset, "contents", None) if type(dataset).__module__.startswith("trainwright.") else None
+    known: Contents | None = (
+        getattr(dataset, "contents", None) if type(dataset).__module__.startswith("trainwright.") else None
+    )
     if known is not None:
         return known
     if dataset is None or is_stream(dataset):

@@ -97,11 +97,11 @@ def _relation(everyone: list[list[str]]) -> str:
 class Once(Sampler[Any]):
     """The rows of a rank by torch's DistributedSampler, without those that it repeats to make all parts as long."""
 
-    def __init__(self, part: DistributedSampler) -> None:
+    def __init__(self, part: DistributedSampler[Any]) -> None:
         self.part = part
 
     def __len__(self) -> int:
-        return len(range(self.part.rank, len(self.part.dataset), self.part.num_replicas))  # type: ignore[arg-type]
+        return len(range(self.part.rank, len(self.part.dataset), self.part.num_replicas))  # type: ignore[arg-type]  # the sampler has asked, too
 
     def __iter__(self) -> Iterator[Any]:
         return iter(list(self.part)[: len(self)])

@@ -47,8 +47,9 @@ def content_of(dataset: Any, columns: Collection[str] | None = None) -> str | No
     """
     digest = _Digest(None if _is_ours(dataset) else columns)
     try:
-        if type(dataset) is Subset and type(dataset.dataset) in (list, tuple):
-            dataset = [dataset.dataset[row] for row in dataset.indices]
+        rows: Any = dataset.dataset if type(dataset) is Subset else None
+        if type(rows) in (list, tuple):
+            dataset = [rows[row] for row in dataset.indices]
         if not _is_known(dataset):
             return None
         digest.add(dataset)
@@ -269,12 +270,12 @@ def is_table(value: Any) -> bool:
 
 def rows_are_made(table: Any) -> bool:
     """Whether the rows of a table are what a function of the user makes of them."""
-    return table.format["type"] == "custom"
+    return bool(table.format["type"] == "custom")
 
 
 def _columns_of(table: Any) -> list[str]:
     """Return the names of the columns that a row of a table has."""
-    return table.column_names if table.format["output_all_columns"] else table.format["columns"]
+    return list(table.column_names if table.format["output_all_columns"] else table.format["columns"])
 
 
 def _is_ours(value: Any) -> bool:

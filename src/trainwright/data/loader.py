@@ -90,7 +90,7 @@ class PlannedBatches(Sampler[list[int]]):
 class PlannedLoader:
     """Map-style data in the plan's order; a position is a number of rows over all ranks."""
 
-    loader: DataLoader
+    loader: DataLoader[Any]
     batches: PlannedBatches
 
     @property

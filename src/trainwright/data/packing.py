@@ -102,7 +102,7 @@ def join(pieces: Sequence[Piece], fetch: Callable[[int], dict[str, torch.Tensor]
     return joined
 
 
-class PackedRows(Dataset):
+class PackedRows(Dataset[Any]):
     """Rows of tokens, packed.
 
     Args:

@@ -88,7 +88,7 @@ class DrawnSource:
     """
 
     def __init__(
-        self, loader: DataLoader, seed: int, world: World, from_main: Callable[[Any], Any], alike: bool = False
+        self, loader: DataLoader[Any], seed: int, world: World, from_main: Callable[[Any], Any], alike: bool = False
     ) -> None:
         self.loader = loader
         self.from_main = from_main
@@ -104,7 +104,7 @@ class DrawnSource:
         convert = loader.collate_fn
         collate = Collate(convert if loader.batch_sampler is not None else OneRow(convert))
         drawing = seed if may_draw(loader.dataset, convert) else None
-        self.rebuilt: DataLoader = DataLoader(
+        self.rebuilt: DataLoader[Any] = DataLoader(
             RowFetcher(loader.dataset, collate, drawing, epochs=True),
             batch_sampler=self.batches,
             collate_fn=as_it_is,

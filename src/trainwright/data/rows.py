@@ -30,13 +30,13 @@ class Repeat:
         return Repeat(torch.utils.data._utils.pin_memory.pin_memory(self.batch))
 
 
-class Fetched(list):
+class Fetched(list[Any]):
     """Rows of one micro-batch, with their numbers for error messages."""
 
     indices: Sequence[int] | None = None
 
 
-class Indices(list):
+class Indices(list[int]):
     """Row numbers of one micro-batch, with the pass they belong to and whether they weigh nothing."""
 
     epoch: int = 0
@@ -51,7 +51,7 @@ def new_indices(rows: Sequence[int], epoch: int, number: int, weightless: bool =
     return indices
 
 
-class RowFetcher(torch.utils.data.Dataset):
+class RowFetcher(torch.utils.data.Dataset[Any]):
     """A map-style dataset that gives whole micro-batches, collated, so that a fault can name the row.
 
     Args:

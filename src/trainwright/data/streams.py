@@ -84,7 +84,7 @@ class Stamped:
         return replace(self, batch=torch.utils.data._utils.pin_memory.pin_memory(self.batch))
 
 
-class RankStream(IterableDataset):
+class RankStream(IterableDataset[Any]):
     """A stream cut into micro-batches, of which this rank collates its share: number j goes to rank j mod ranks.
 
     All ranks yield the same number; where the stream ends early for some, they repeat a row that weighs nothing.
@@ -174,7 +174,7 @@ class RankStream(IterableDataset):
             return begin[0] if begin else Place(0)
         if self._worker is None:
             self._worker, self.info = info.id, AskedInfo(info)
-            worker._worker_info = self.info  # type: ignore[assignment]
+            worker._worker_info = self.info  # type: ignore[assignment]  # as good as torch's
         assert self.info is not None
         place = begin[self._worker] if begin else Place(self._worker)
         object.__setattr__(self.info.info, "id", place.shard)  # streams ask torch for the number of their worker
@@ -241,10 +241,10 @@ class RankStream(IterableDataset):
 class StreamSource:
     """Reads a stream, and finds its place by the stream's own state, or by counting rows forward."""
 
-    def __init__(self, loader: DataLoader, note: Note) -> None:
+    def __init__(self, loader: DataLoader[Any], note: Note) -> None:
         self.loader = loader
         self.note = note
-        self.stream: RankStream = loader.dataset  # type: ignore[assignment]
+        self.stream: RankStream = loader.dataset  # type: ignore[assignment]  # what `loading` gave it
         self.stream.stamped = True
         self.places: dict[int, Place] = {}
         self.last = -1

@@ -15,7 +15,7 @@ ROW_COLUMNS = ("input_ids", "labels")
 PAIR_COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
 
 
-class TokenRows(Dataset):
+class TokenRows(Dataset[Any]):
     """Rows of token columns.
 
     Args:
@@ -74,7 +74,9 @@ class TokenRows(Dataset):
         """Tokens of every row, all columns but the labels together; int64, shape (rows,)."""
         counted = [name for name in self.columns if name != "labels"]
         views = self._views()
-        return sum(np.concatenate([np.diff(offsets) for _, offsets in views[name]]) for name in counted)[self.kept]  # type: ignore[index]
+        every: Any = sum(np.concatenate([np.diff(offsets) for _, offsets in views[name]]) for name in counted)
+        lengths: np.ndarray = every[self.kept]
+        return lengths
 
     def targets(self, name: str) -> np.ndarray:
         """Number of values of a column that are not -100, without the first of each row, which nothing predicts; int64,
@@ -83,7 +85,8 @@ class TokenRows(Dataset):
         for values, offsets in self._views()[name]:
             seen = np.concatenate([[0], np.cumsum(values != IGNORED)])
             found.append(seen[offsets[1:]] - seen[np.minimum(offsets[:-1] + 1, offsets[1:])])
-        return np.concatenate(found)[self.kept]
+        counts: np.ndarray = np.concatenate(found)[self.kept]
+        return counts
 
     def _views(self) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
         if self._parts is None:

@@ -149,7 +149,7 @@ class TextRules:
 
     def _encode(self, text: str) -> list[int]:
         """Return the tokens of a text; marks that the tokenizer sets around it, and that it has already, once."""
-        ids = self.tokenizer(text)["input_ids"]
+        ids: list[int] = self.tokenizer(text)["input_ids"]
         before, after = self.marks
         if before and ids[: 2 * len(before)] == before * 2:
             ids = ids[len(before) :]
@@ -168,7 +168,8 @@ class TextRules:
 
     def _rendered_prompt(self, messages: Sequence[Any], row: Mapping[str, Any]) -> list[int]:
         text = chat.render(self.tokenizer, messages, prompt=True, **self._settings(row))
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
 
     def _conversation(self, messages: Sequence[Any], row: Mapping[str, Any]) -> tuple[list[int], Sequence[Any]]:
         """Return the tokens of a conversation, and for each whether it is learned."""

@@ -94,7 +94,7 @@ def _begin(given: Callable[[int], None] | None, worker: int) -> None:
     for number in STOP_SIGNALS:
         if not is_foreign(number):  # faulthandler tells where a worker hangs
             signal.signal(number, go_on_for_a_while if number == signal.SIGTERM else signal.SIG_IGN)
-    multiprocessing.queues.Queue._on_queue_feeder_error = _say_why  # type: ignore[attr-defined]
+    multiprocessing.queues.Queue._on_queue_feeder_error = _say_why  # type: ignore[attr-defined]  # where a queue tells of what cannot be sent
     if given is not None:
         given(worker)
 

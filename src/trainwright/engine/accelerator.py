@@ -92,6 +92,6 @@ def _inside(model: Any) -> Any:
 
 def of(trainer: Trainer) -> Accelerator:
     """Return the trainer's accelerator, made on first use."""
-    if trainer._accelerator is None:
-        trainer._accelerator = Accelerator(trainer)
-    return trainer._accelerator
+    made: Accelerator = trainer._accelerator or Accelerator(trainer)
+    trainer._accelerator = made
+    return made

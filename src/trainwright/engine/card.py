@@ -86,7 +86,8 @@ def yaml_lines(header: dict[str, Any]) -> list[str]:
     """Return the entries that hold anything, as lines of YAML."""
     import yaml
 
-    return yaml.safe_dump({k: v for k, v in header.items() if v}, sort_keys=False, allow_unicode=True).splitlines()
+    text: str = yaml.safe_dump({k: v for k, v in header.items() if v}, sort_keys=False, allow_unicode=True)
+    return text.splitlines()
 
 
 def results(

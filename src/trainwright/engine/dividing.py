@@ -81,7 +81,7 @@ def draws_apart(trainer: Trainer, loader: Any) -> bool:
     if all(type(one).__module__.startswith("torch.utils.data") for one in own):
         return False
     rows = list(chain.from_iterable(DrawnSource(loader, 0, World(), as_it_is).drawn_ahead()))
-    everyone = trainer.strategy.gather(rows if len(rows) < len(loader.dataset) else None)  # type: ignore[arg-type]
+    everyone = trainer.strategy.gather(rows if len(rows) < len(loader.dataset) else None)  # type: ignore[arg-type]  # a sampler has asked, too
     if any(one is None for one in everyone) or len(set(chain.from_iterable(everyone))) < sum(map(len, everyone)):
         return False
     rows_each = " + ".join(str(len(one)) for one in everyone)

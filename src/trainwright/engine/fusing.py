@@ -86,7 +86,7 @@ def keep_padding(model: torch.nn.Module, fused: FusedLoss) -> None:
     """Go without flat rows, with the model's own attention."""
     if fused.flat_rows is not None:
         fused.flat_rows = None
-        base_model(model).set_attn_implementation("sdpa")  # type: ignore[operator]
+        base_model(model).set_attn_implementation("sdpa")  # type: ignore[operator]  # a PreTrainedModel
 
 
 def before_loss(trainer: Trainer, inputs: Any) -> None:
@@ -184,7 +184,7 @@ def other_terms(trainer: Trainer, model: Any, fused: FusedLoss, inputs: Any) -> 
 
 def bent(outputs: torch.Tensor, head: Any) -> torch.Tensor:
     """Return the logits that a model makes of its output layer's outputs."""
-    logits = outputs * head.scale
+    logits: torch.Tensor = outputs * head.scale
     return logits if head.cap is None else head.cap * torch.tanh(logits / head.cap)
 
 
@@ -224,7 +224,9 @@ def piece(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return a corner of a batch, every token of it a target, with some padding; small, for its logits are built."""
     width = inputs["labels"].shape[1]
     rows = split(inputs, -(-row_count(inputs) // _ROWS))[0]
-    small = map_tensors(dict(rows), lambda t: t[:, :_TOKENS] if t.ndim > 1 and t.shape[1] == width else t)
+    small: dict[str, Any] = map_tensors(
+        dict(rows), lambda t: t[:, :_TOKENS] if t.ndim > 1 and t.shape[1] == width else t
+    )
     mask = small.get("attention_mask")
     if isinstance(mask, torch.Tensor) and mask.ndim == 2 and len(mask) > 1:
         mask = small["attention_mask"] = mask.clone()

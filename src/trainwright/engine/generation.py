@@ -104,8 +104,9 @@ class Forced:
         self.batches += 1
         shifted = not self.trainer.model.config.is_encoder_decoder
         rows = list(_rows(shifted, batch, logits.argmax(-1).cpu(), first))
-        for row in rows if self.order is not None else ():
-            row.place = int(self.order[row.place])  # type: ignore[index]
+        if self.order is not None:
+            for row in rows:
+                row.place = int(self.order[row.place])
         self.rows += rows
 
 
@@ -254,7 +255,8 @@ def _written(trainer: Trainer, model: Any, rows: list[Row], num_beams: int, most
     made = model.generate(
         ids.to(device), attention_mask=mask.to(device), num_beams=num_beams, do_sample=False, max_new_tokens=most
     )
-    return made[:, 1 if encoder else width :].tolist()
+    written: list[list[int]] = made[:, 1 if encoder else width :].tolist()
+    return written
 
 
 def _result(trainer: Trainer, row: Row, checker: Checker | None) -> dict[str, Any]:
@@ -321,7 +323,7 @@ def _metrics(results: list[dict[str, Any]], prefix: str, step: int) -> dict[str,
 
 
 def _share(results: list[dict[str, Any]], name: str) -> float:
-    return sum(one[name] for one in results) / max(len(results), 1)
+    return float(sum(one[name] for one in results) / max(len(results), 1))
 
 
 def _tell_errors(results: list[dict[str, Any]]) -> None:

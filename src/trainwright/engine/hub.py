@@ -52,7 +52,7 @@ def repository(name: str, token: str | None, private: bool | None) -> str:
     from huggingface_hub import create_repo, model_info
 
     try:
-        made = create_repo(name, token=token, private=private, exist_ok=True).repo_id
+        made: str = create_repo(name, token=token, private=private, exist_ok=True).repo_id
         compat.check_writing(made, token)
         seen_by_all = bool(private) and not model_info(made, token=token).private
     except Exception as error:  # of the network, of the hub, of a name that cannot be

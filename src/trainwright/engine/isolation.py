@@ -154,7 +154,7 @@ def _embeddings(model: Any) -> Iterator[list[torch.Tensor]]:
         seen.append(output.detach().requires_grad_())
         return seen[-1]
 
-    handle = base_model(model).get_input_embeddings().register_forward_hook(keep)  # type: ignore[operator]
+    handle = base_model(model).get_input_embeddings().register_forward_hook(keep)  # type: ignore[operator]  # a PreTrainedModel
     try:
         yield seen
     finally:

@@ -81,7 +81,7 @@ def source_of(trainer: Trainer, loader: Any, world: World) -> Source:
     return ForeignSource(loader, trainer.note)
 
 
-def divided_stream(trainer: Trainer, loader: DataLoader, world: World) -> DataLoader:
+def divided_stream(trainer: Trainer, loader: DataLoader[Any], world: World) -> DataLoader[Any]:
     """Return a ready loader over a stream, rebuilt so that ranks share it and its place can be saved."""
     convert, size = loader.collate_fn, loader.batch_size
     stream = RankStream(
@@ -150,7 +150,9 @@ def train_order(trainer: Trainer, dataset: Any) -> Order:
     )
 
 
-def dataloader(trainer: Trainer, dataset: Any, what: str, size: int, sampler_of: Any, training: bool) -> DataLoader:
+def dataloader(
+    trainer: Trainer, dataset: Any, what: str, size: int, sampler_of: Any, training: bool
+) -> DataLoader[Any]:
     """Return a loader of batches of a size, in the order of the sampler that `sampler_of` gives for the dataset."""
     collate = Collate(trainer.data_collator, wanted_columns(trainer, dataset, what), what, floats_for(trainer, dataset))
     drop_last = training and trainer.args.dataloader_drop_last
@@ -160,7 +162,7 @@ def dataloader(trainer: Trainer, dataset: Any, what: str, size: int, sampler_of:
     return sampled_dataloader(trainer, dataset, collate, sampler, size, drop_last)
 
 
-def stream_dataloader(trainer: Trainer, dataset: Any, collate: Collate, size: int, drop_last: bool) -> DataLoader:
+def stream_dataloader(trainer: Trainer, dataset: Any, collate: Collate, size: int, drop_last: bool) -> DataLoader[Any]:
     """Return the loader of a stream's micro-batches."""
     world = dividing.world_for(trainer, dataset)
     stream = RankStream(dataset, collate, size, world, drop_last, drawing(trainer, dataset, collate))
@@ -169,7 +171,7 @@ def stream_dataloader(trainer: Trainer, dataset: Any, collate: Collate, size: in
 
 def sampled_dataloader(
     trainer: Trainer, dataset: Any, collate: Collate, sampler: Any, size: int, drop_last: bool
-) -> DataLoader:
+) -> DataLoader[Any]:
     """Return the loader of batches in the order of a sampler of the user's own."""
     return DataLoader(
         dataset, batch_size=size, sampler=sampler, collate_fn=collate, drop_last=drop_last, **settings(trainer)
@@ -178,7 +180,7 @@ def sampled_dataloader(
 
 def planned_dataloader(
     trainer: Trainer, dataset: Any, collate: Collate, plan: Plan, epochs: bool = False
-) -> DataLoader:
+) -> DataLoader[Any]:
     """Return the loader of this rank's micro-batches in a plan's order; the dataset hears of passes if it wants to."""
     rows = RowFetcher(dataset, collate, drawing(trainer, dataset, collate), epochs)
     batches, found = PlannedBatches(plan, dividing.world_for(trainer, dataset).rank), settings(trainer)
@@ -239,7 +241,7 @@ def num_examples(trainer: Trainer, dataloader: Any) -> int:
     return rows if rows is not None else len(dataloader) * trainer.args.per_device_train_batch_size
 
 
-def evaluation_dataloader(trainer: Trainer, dataset: Any, what: str) -> DataLoader:
+def evaluation_dataloader(trainer: Trainer, dataset: Any, what: str) -> DataLoader[Any]:
     """Return the loader of rows to evaluate; batch j goes to rank j mod ranks.
 
     Rows that know their lengths are read by length, which saves padding; `evaluation_loop` brings them back into order.

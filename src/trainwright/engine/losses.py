@@ -78,7 +78,7 @@ def takes_num_items(function: Any) -> bool:
 def is_of(function: Any, package: str) -> bool:
     """Whether a function was written in a module of a package; `functools.wraps` does not change what it looks at."""
     module = getattr(getattr(function, "__func__", function), "__globals__", {}).get("__name__", "")
-    return module == package or module.startswith(f"{package}.")
+    return bool(module == package or module.startswith(f"{package}."))
 
 
 def has_own_loss(trainer: Trainer) -> bool:
@@ -95,7 +95,8 @@ def count_items(trainer: Trainer, batch: Any) -> int:
     """Return what a training micro-batch is weighed by."""
     if trainer.rule is Rule.MEAN:
         return 1
-    return trainer.objective.count(batch)
+    items: int = trainer.objective.count(batch)
+    return items
 
 
 def count_eval_items(trainer: Trainer, batch: Any) -> int:
@@ -143,7 +144,7 @@ def floating_point_ops(trainer: Trainer, inputs: Any) -> int:
 def computing_parameters(model: nn.Module) -> int:
     """Return the number of parameters that take part in computation: all but embeddings; 0 where that is unknown."""
     inner = base_model(model)
-    return inner.num_parameters(exclude_embeddings=True) if is_pretrained(inner) else 0  # type: ignore[operator]
+    return inner.num_parameters(exclude_embeddings=True) if is_pretrained(inner) else 0  # type: ignore[operator]  # a PreTrainedModel
 
 
 def micro_batch(run: Run, batch: Any, items: float, total: float, last: bool) -> torch.Tensor | None:
@@ -222,7 +223,8 @@ def asked(trainer: Trainer, model: nn.Module, inputs: Any, num_items: float) -> 
     try:
         trainer.training_step(model, inputs, num_items_in_batch=num_items)
     except Asked as answer:
-        return answer.args[0].detach()
+        loss: torch.Tensor = answer.args[0]
+        return loss.detach()
     finally:
         trainer.is_asked = False
     return None
@@ -254,7 +256,7 @@ def idle_step(trainer: Trainer, model: nn.Module, inputs: Any) -> None:
                 loss = trainer.one_loss(trainer.compute_loss(model, moved, **of_itself(trainer, inputs)))
             ends = [*seen, *_with_gradient(loss)]
             if ends:
-                trainer.precision.backward(sum(end.sum().real.float() for end in ends))  # type: ignore[arg-type]
+                trainer.precision.backward(sum(end.sum().real.float() for end in ends))  # type: ignore[arg-type]  # a tensor, as there is an end
         finally:
             for handle in handles:
                 handle.remove()

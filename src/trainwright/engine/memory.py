@@ -32,7 +32,7 @@ def _rows(value: Any, start: int, end: int, rows: int) -> Any:
         return value[start:end] if value.ndim and value.shape[0] == rows else value
     if isinstance(value, Mapping):
         parts = {name: _rows(item, start, end, rows) for name, item in value.items()}
-        return parts if type(value) is dict else type(value)(parts)  # type: ignore[call-arg]
+        return parts if type(value) is dict else type(value)(parts)  # type: ignore[call-arg]  # mappings are made of dicts
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return type(value)(*(_rows(item, start, end, rows) for item in value))
     if isinstance(value, list | tuple):

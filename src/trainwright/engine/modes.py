@@ -29,7 +29,8 @@ def take_model(trainer: Trainer, given: Any) -> None:
 def called(trainer: Trainer) -> nn.Module:
     """Return what is called for the model: itself, or what the user compiled of it."""
     compiled = trainer.compiled
-    return trainer.model if compiled is None or uncompiled(compiled) is not trainer.model else compiled
+    model: nn.Module = trainer.model if compiled is None or uncompiled(compiled) is not trainer.model else compiled
+    return model
 
 
 def training_model(trainer: Trainer) -> nn.Module:
@@ -48,7 +49,7 @@ def training_model(trainer: Trainer) -> nn.Module:
     )
     wrapped = trainer.strategy.prepare(called(trainer), recomputes)
     if args.torch_compile:
-        wrapped = torch.compile(  # type: ignore[assignment]
+        wrapped = torch.compile(  # type: ignore[assignment]  # of a module, a module
             wrapped, backend=args.torch_compile_backend or "inductor", mode=args.torch_compile_mode
         )
     return wrapped
@@ -129,7 +130,7 @@ def _add_noise(trainer: Trainer, model: nn.Module) -> None:
         bound = alpha / (output.size(1) * output.size(2)) ** 0.5
         return output + torch.zeros_like(output).uniform_(-bound, bound)
 
-    trainer.noise = model.get_input_embeddings().register_forward_hook(noisy)  # type: ignore[operator]
+    trainer.noise = model.get_input_embeddings().register_forward_hook(noisy)  # type: ignore[operator]  # a PreTrainedModel
 
 
 def remove_noise(trainer: Trainer) -> None:

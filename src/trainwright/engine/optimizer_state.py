@@ -40,7 +40,8 @@ def made_with(trainer: Trainer) -> dict[str, Any]:
     ]
     schedule = {"class": type(trainer.lr_scheduler).__name__, "state": _plain(trainer.lr_scheduler.state_dict())[0]}
     made = {"optimizer": {"class": type(trainer.optimizer).__name__, "groups": groups}, "schedule": schedule}
-    return json.loads(json.dumps(made))
+    plain: dict[str, Any] = json.loads(json.dumps(made))
+    return plain
 
 
 def restore(trainer: Trainer, state: dict[str, Any], began: dict[str, Any], today: dict[str, Any], place: Path) -> None:

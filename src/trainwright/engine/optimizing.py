@@ -37,7 +37,8 @@ def create_optimizer(trainer: Trainer, model: nn.Module | None) -> torch.optim.O
         given = trainer.optimizer_cls_and_kwargs
         choice = given if given is not None else trainer.get_optimizer_cls_and_kwargs(trainer.args, model)
         trainer.optimizer = build_optimizer(choice, model, groups)
-    return trainer.optimizer
+    optimizer: torch.optim.Optimizer = trainer.optimizer
+    return optimizer
 
 
 def create_scheduler(trainer: Trainer, num_training_steps: int, optimizer: torch.optim.Optimizer | None) -> Any:
@@ -92,6 +93,7 @@ def get_optimizer_group(trainer: Trainer, param: nn.Parameter | None = None) -> 
 
 
 def _optimizer(trainer: Trainer) -> torch.optim.Optimizer:
-    if trainer.optimizer is None:
+    optimizer: torch.optim.Optimizer | None = trainer.optimizer
+    if optimizer is None:
         raise ValueError("There is no optimizer yet; call train() or create_optimizer() first.")
-    return trainer.optimizer
+    return optimizer

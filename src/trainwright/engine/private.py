@@ -35,7 +35,8 @@ class PrivateNames:
 
     @property
     def _loss_shifts_labels(self: Any) -> bool:
-        return self.objective.shifted
+        shifts: bool = self.objective.shifted
+        return shifts
 
     def _get_train_sampler(self: Any, train_dataset: Any = None) -> Any:
         """Return the sampler of the training rows: the order that the arguments say; an override may return another."""
@@ -55,7 +56,7 @@ class PrivateNames:
         sampler_fn: Any = None,
         is_training: bool = False,
         dataloader_key: str | None = None,
-    ) -> DataLoader:
+    ) -> DataLoader[Any]:
         return loading.dataloader(self, dataset, description, batch_size, sampler_fn, is_training)
 
     def _remove_unused_columns(self: Any, dataset: Any, description: str | None = None) -> Any:
@@ -70,7 +71,8 @@ class PrivateNames:
         return data_collator if columns is None else Collate(data_collator, columns, description or "data")
 
     def _get_learning_rate(self: Any) -> float:
-        return self.optimizer.param_groups[0]["lr"]
+        rate: float = self.optimizer.param_groups[0]["lr"]
+        return rate
 
     def _get_output_dir(self: Any, trial: Any = None) -> str:
         return str(self.run_folder)

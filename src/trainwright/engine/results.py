@@ -81,7 +81,7 @@ def is_local_process_zero(trainer: Trainer) -> bool:
 def get_total_train_batch_size(trainer: Trainer, args: Any = None) -> int:
     """Return the rows of one optimizer step over all processes."""
     args = args or trainer.args
-    return args.per_device_train_batch_size * args.gradient_accumulation_steps * trainer.strategy.world.size
+    return int(args.per_device_train_batch_size * args.gradient_accumulation_steps * trainer.strategy.world.size)
 
 
 def log_history(trainer: Trainer) -> list[dict[str, Any]]:

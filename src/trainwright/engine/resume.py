@@ -235,7 +235,7 @@ def check_data(trainer: Trainer, saved: Saved, now: str | None) -> None:
 
 
 def _step_rows(data: dict[str, Any]) -> int:
-    return (data.get("batch_size") or 1) * data.get("accumulation", 0) * data.get("ranks", 0)
+    return int((data.get("batch_size") or 1) * data.get("accumulation", 0) * data.get("ranks", 0))
 
 
 def position(saved: Saved, loader: TrainLoader) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -24,10 +24,14 @@ _DEFAULT_LENGTH = 20
 class Seq2SeqTrainer(Trainer):
     """A Trainer that generates in evaluation and prediction when `predict_with_generate` is set."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._gen_kwargs: dict[str, Any] = {}
-        self._take_generation_config(self.model)
+    _gen_kwargs: dict[str, Any]
+
+    if not TYPE_CHECKING:  # to a type checker, the arguments are the Trainer's
+
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self._gen_kwargs = {}
+            self._take_generation_config(self.model)
 
     def call_model_init(self, trial: Any = None) -> Any:
         """Return a new model from `model_init`, which generates as the arguments say."""
@@ -105,10 +109,10 @@ class Seq2SeqTrainer(Trainer):
         kept = left_padded(moved, self._pad_token) if decoder_only else prompts_of(moved)
         with torch.no_grad(), self.compute_loss_context_manager():
             settings = compat.sound_beams(model, {**self._gen_kwargs, **gen_kwargs})
-            tokens = model.generate(**kept, **settings)  # type: ignore[operator]
+            tokens = model.generate(**kept, **settings)  # type: ignore[operator]  # a PreTrainedModel
         labels = moved.get("labels")
-        config = model.generation_config
-        width: Any = config.max_length or _DEFAULT_LENGTH  # type: ignore[union-attr]
+        config: Any = model.generation_config
+        width = config.max_length or _DEFAULT_LENGTH
         return loss, self._padded(tokens, width), None if labels is None else self._padded(labels, width)
 
     def _settings(self, given: dict[str, Any]) -> dict[str, Any]:

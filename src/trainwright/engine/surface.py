@@ -89,7 +89,7 @@ def model_accepts_loss_kwargs(trainer: Trainer) -> bool:
     """Whether the model's forward takes `num_items_in_batch` for its loss."""
     said = getattr(trainer.model, "accepts_loss_kwargs", None)
     if said is not None:
-        return said
+        return bool(said)
     parameters = inspect.signature(trainer.model.forward).parameters.values()
     return any(p.kind is p.VAR_KEYWORD for p in parameters)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import nn
@@ -40,7 +40,7 @@ from trainwright.engine.ema import Ema
 from trainwright.engine.meters import Records
 from trainwright.engine.private import PrivateNames
 from trainwright.engine.run import Run
-from trainwright.engine.wiring import assemble, old_names, own_arguments
+from trainwright.engine.wiring import OldNames, assemble, old_names, own_arguments
 from trainwright.errors import as_raised
 from trainwright.objectives.objective import Objective
 from trainwright.optim.optimizers import optimizer_class
@@ -126,7 +126,7 @@ class Trainer(PrivateNames):
         train_loader: Any = None,
         eval_loader: Any = None,
         objective: Objective | None = None,
-        **old: Any,
+        **old: Unpack[OldNames],
     ) -> None:
         self.model: Any = model
         self.model_given = model is not None
@@ -258,9 +258,10 @@ class Trainer(PrivateNames):
 
     # ---- data
 
-    def get_train_dataloader(self) -> DataLoader:
+    def get_train_dataloader(self) -> DataLoader[Any]:
         """Return the loader of training batches."""
-        return loading.train_dataloader(self)
+        loader: DataLoader[Any] = loading.train_dataloader(self)
+        return loader
 
     def evaluation_metrics(self, prefix: str) -> dict[str, float]:
         """Return metrics of a subclass's own, whose names begin with `prefix`; they are logged with the others.
@@ -269,11 +270,12 @@ class Trainer(PrivateNames):
         """
         return {}
 
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
         """Return the loader of evaluation batches: of the set given, or named, or of the Trainer's own."""
-        return loading.eval_dataloader(self, eval_dataset)
+        loader: DataLoader[Any] = loading.eval_dataloader(self, eval_dataset)
+        return loader
 
-    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader[Any]:
         """Return the loader of the batches to predict."""
         return loading.evaluation_dataloader(self, test_dataset, "test data")
 

@@ -61,8 +61,8 @@ def call_model_init(trainer: Trainer, trial: Any = None) -> Any:
     Raises:
         ConfigError: it returns none.
     """
-    takes = len(inspect.signature(trainer.model_init).parameters)  # type: ignore[arg-type]
-    model = trainer.model_init(trial) if takes else trainer.model_init()  # type: ignore[misc]
+    make: Any = trainer.model_init
+    model = make(trial) if inspect.signature(make).parameters else make()
     if model is None:
         raise ConfigError("model_init returned None; it must return the model.")
     return model

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 from torch import nn
@@ -42,7 +43,13 @@ logger = logging.getLogger("trainwright")
 _OLD_NAMES = {"tokenizer": "processing_class"}
 
 
-def old_names(given: dict[str, Any], known: list[str]) -> dict[str, Any]:
+class OldNames(TypedDict, total=False):
+    """The constructor's keywords of the past."""
+
+    tokenizer: Any
+
+
+def old_names(given: Mapping[str, Any], known: list[str]) -> dict[str, Any]:
     """Return constructor keywords of the past by today's names.
 
     Raises:
@@ -62,7 +69,8 @@ def own_arguments(args: Any) -> TrainingArguments:
     if isinstance(args, TrainingParams):
         return arguments_of(args)
     if not isinstance(args, TrainingArguments):
-        return foreign.adopt(args)
+        adopted: TrainingArguments = foreign.adopt(args)
+        return adopted
     foreign.check(args)
     return args
 

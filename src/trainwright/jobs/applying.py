@@ -14,6 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from trainwright.jobs import attempts, schema
 from trainwright.jobs.journal import Part
 from trainwright.jobs.records import Record
+from trainwright.jobs.rows import Job
 from trainwright.jobs.status import ENDED, QUEUED, RUNNING, STOPPED
 
 NEW: dict[str, Any] = {
@@ -25,10 +26,9 @@ _JSON = ("command", "params", "data", "kept", "moved")
 _ONCE = ("name", "experiment", "command", "params", "cwd", "restarts", "after", "gpus")
 
 
-def apply(connection: Connection, job: str, found: dict[str, Any] | None, folder: Path, part: Part) -> dict[str, Any]:
+def apply(connection: Connection, job: str, known: Job | None, folder: Path, part: Part) -> dict[str, Any]:
     """Insert what belongs to a job; return what changes in its own row, which is made if it is missing."""
-    if found is None:
-        found = _new_row(connection, job, folder, part.records)
+    found: dict[str, Any] = {**known} if known is not None else _new_row(connection, job, folder, part.records)
     rows: dict[str, list[dict[str, Any]]] = {"metric": [], "event": [], "artifact": []}
     changes: dict[str, Any] = {}
     now = {**found}

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, func, select
 
 from trainwright.jobs import schema
 from trainwright.jobs.records import Record
+from trainwright.jobs.rows import Attempt
 from trainwright.jobs.timesheet import PARTS
 
 _STEPS = ("first_step", "reached", "step")
@@ -32,7 +33,7 @@ def note(connection: Connection, job: str, records: Iterable[Record]) -> None:
             connection.execute(table.insert().values(job=job, began=began, **row))
 
 
-def account(rows: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
+def account(rows: Iterable[Attempt]) -> dict[str, Any] | None:
     """Return where the time of a job went, from the beginning of its first attempt to the last word of its newest.
 
     Every attempt has its seconds by part, `between` before it those in which none was alive, and `again`, how many of

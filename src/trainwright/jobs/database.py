@@ -150,7 +150,7 @@ def _is_damaged(path: Path) -> bool:
         with closing(
             sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=rw", uri=True, timeout=30)
         ) as connection:
-            return connection.execute("PRAGMA integrity_check(1)").fetchone() != ("ok",)
+            return bool(connection.execute("PRAGMA integrity_check(1)").fetchone() != ("ok",))
     except sqlite3.OperationalError:
         return False
     except sqlite3.DatabaseError:

@@ -15,6 +15,7 @@ from trainwright.errors import JobError, as_raised, raise_as_it_was
 from trainwright.jobs import boards, datasets, places, tracking, values
 from trainwright.jobs import params as parameters
 from trainwright.jobs.callback import JobCallback, SilentCallback
+from trainwright.jobs.outcomes import JobStopped
 from trainwright.jobs.status import FAILED
 
 Function = Callable[..., Any]
@@ -114,7 +115,7 @@ class TrainerJob:
             self.progress_update(span[0])
             try:
                 yield functools.partial(self._returned, tracked)
-            except tracking.JobStopped:
+            except JobStopped:
                 if around is None:
                     raise
             except BaseException as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trainwright.jobs import outputs, places
-from trainwright.jobs.store import Job
+from trainwright.jobs.rows import Job
 
 _LOG_BYTES = 65_536
 _SAMPLE_FILES = 20

@@ -164,7 +164,8 @@ class Guard:
 def _token_of_link(asked: HTTPConnection) -> str:
     if asked.scope["method"] not in _READING:
         return ""
-    return parse_qs(asked.scope["query_string"].decode("latin-1")).get("token", [""])[0]
+    query: bytes = asked.scope["query_string"]
+    return parse_qs(query.decode("latin-1")).get("token", [""])[0]
 
 
 def _bearer(asked: HTTPConnection) -> str:
@@ -174,7 +175,7 @@ def _bearer(asked: HTTPConnection) -> str:
 
 async def _body(receive: Any) -> bytes | Response:
     """Return a request's body, however it comes in, or what one is answered with that is too large or too slow."""
-    body = b""
+    body: bytes = b""
     with anyio.move_on_after(_BODY_SECONDS):
         while True:
             message = await receive()

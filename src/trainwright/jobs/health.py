@@ -6,8 +6,9 @@ import time
 from pathlib import Path
 
 from trainwright.jobs import places, processes
+from trainwright.jobs.rows import Job
 from trainwright.jobs.status import HEARTBEAT_SECONDS, LOST, LOST_SECONDS, RUNNING, STOPPED
-from trainwright.jobs.store import Job, Store
+from trainwright.jobs.store import Store
 
 _STARTING_SECONDS = 30.0  # from a worker's claim to the first word of the process
 _WATCH_SECONDS = 3 * HEARTBEAT_SECONDS  # that a heartbeat of another machine is looked for before a verdict

@@ -51,7 +51,7 @@ def main(argv: Sequence[str], started: Collection[str] = ()) -> int:
             _look_first_in(Path.cwd(), str(Path.cwd()), started)
             sys.argv = program[1:]
             _become_main(None)
-            runpy._run_module_as_main(program[1])  # type: ignore[attr-defined]
+            runpy._run_module_as_main(program[1])  # type: ignore[attr-defined]  # what `python -m` calls
         elif program[0] == "-c":
             _look_first_in(Path.cwd(), "", started)
             sys.argv = ["-c", *program[2:]]
@@ -82,7 +82,8 @@ def _become_main(file: str | None) -> dict[str, Any]:
     if hasattr(sys.modules["__main__"], "__annotations__"):  # so the main module of this version of Python has them
         module.__annotations__ = {}
     sys.modules["__main__"] = module
-    return vars(module)
+    names: dict[str, Any] = vars(module)
+    return names
 
 
 def _look_first_in(folder: Path, written: str, started: Collection[str]) -> None:

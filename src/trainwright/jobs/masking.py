@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from trainwright.jobs.rows import Job
+
 MASK = "••••••"
 _SECRET = frozenset("password passwords passwd passphrase pwd secret secrets credential credentials apikey "
                     "authorization bearer".split())  # fmt: skip
@@ -75,10 +77,10 @@ def command(words: Sequence[str]) -> list[str]:
     return found
 
 
-def job(values: Mapping[str, Any]) -> dict[str, Any]:
+def job(values: Job) -> Job:
     """Return a job with parameters, data and command as they may be seen."""
-    changed = {"params": params(values["params"]), "data": params(values["data"])}
-    return {**values, **changed, "command": command(values["command"])}
+    return {**values, "params": params(values["params"]), "data": params(values["data"]),
+            "command": command(values["command"])}  # fmt: skip
 
 
 def _is_number(value: Any) -> bool:

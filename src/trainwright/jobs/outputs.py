@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from trainwright.jobs import processes, schema
-from trainwright.jobs.store import Job, Store
+from trainwright.jobs.rows import Artifact, Job
+from trainwright.jobs.store import Store
 
 _PREFIX = "checkpoint-"
 
 
-def artifacts(store: Store, job: Job) -> list[dict[str, Any]]:
+def artifacts(store: Store, job: Job) -> list[Artifact]:
     """Return the files and folders that a job made: kind, path, step, time. Checkpoints are those that are there now.
 
     Where they lie on a disk of another machine alone, they are those that the job told of.
     """
-    told = store.of_job(schema.artifacts, job["id"])
+    told: list[Artifact] = store.of_job(schema.artifacts, job["id"])
     folder = run_folder(job)
     if folder is None:
         return told
@@ -33,15 +33,15 @@ def run_folder(job: Job) -> Path | None:
     return Path(job["cwd"] or ".") / output
 
 
-def _checkpoints(folder: Path) -> list[dict[str, Any]]:
+def _checkpoints(folder: Path) -> list[Artifact]:
     """Return the checkpoints of a run's folder, in order."""
-    found = []
+    found: list[tuple[int, Artifact]] = []
     for path in folder.glob(f"{_PREFIX}*"):
         number = path.name.removeprefix(_PREFIX)
         try:
             if number.isdecimal() and path.is_dir():
-                saved = {"kind": "checkpoint", "path": str(path), "step": int(number), "time": path.stat().st_mtime}
-                found.append(saved)
+                step, time = int(number), path.stat().st_mtime
+                found.append((step, {"kind": "checkpoint", "path": str(path), "step": step, "time": time}))
         except OSError:
             continue  # deleted just now
-    return sorted(found, key=lambda one: one["step"])
+    return [saved for _, saved in sorted(found, key=lambda one: one[0])]

@@ -9,8 +9,9 @@ from typing import Any
 
 from trainwright.errors import JobError
 from trainwright.jobs import commands, outputs, places
+from trainwright.jobs.rows import Job
 from trainwright.jobs.status import ENDED, RESUMABLE
-from trainwright.jobs.store import Job, Store
+from trainwright.jobs.store import Store
 from trainwright.jobs.written import key, spelled
 
 YAML = (".yaml", ".yml")

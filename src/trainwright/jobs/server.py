@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection
 from functools import partial, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import anyio
 import uvicorn
@@ -25,8 +25,10 @@ from starlette.staticfiles import StaticFiles
 from trainwright.errors import JobError
 from trainwright.jobs import attempts, curves, files, health, link, masking, outputs, places, queue, schema
 from trainwright.jobs.connection import Connection
+from trainwright.jobs.database import is_away
 from trainwright.jobs.guard import Guard
-from trainwright.jobs.store import Job, Store, is_away
+from trainwright.jobs.rows import Job
+from trainwright.jobs.store import Store
 from trainwright.jobs.written import spelled
 
 PAGE = Path(__file__).parent / "page"
@@ -36,8 +38,9 @@ _ALIVE_SECONDS = 15.0
 _MOST_POINTS = 4000
 _AWAY = "The job database cannot be reached just now."
 _DEEPEST = 20  # that values of a job may be nested
-_LISTED = ("id", "name", "experiment", "status", "progress", "step", "total_steps", "created", "started", "ended",
-           "ran", "message", "attempt", "params", "stop_requested")  # fmt: skip
+_Listed = Literal["id", "name", "experiment", "status", "progress", "step", "total_steps", "created", "started",
+                  "ended", "ran", "message", "attempt", "params", "stop_requested"]  # fmt: skip
+_LISTED: tuple[_Listed, ...] = get_args(_Listed)
 
 
 class Malformed(JobError):
@@ -230,10 +233,12 @@ def _is_argument(value: Any) -> bool:
 
 
 def _number(text: str | None, default: int) -> int:
+    if text is None:
+        return default
     try:
-        return default if text is None else int(text)
+        return int(text)
     except ValueError:
-        raise Malformed(f"{text[:40]!r} is no whole number.") from None  # type: ignore[index]
+        raise Malformed(f"{text[:40]!r} is no whole number.") from None
 
 
 def _json(value: Any) -> str:

@@ -20,9 +20,9 @@ from trainwright.errors import JobError, did_you_mean
 from trainwright.jobs import applying, places, schema, values
 from trainwright.jobs.database import Database, is_away, is_damage
 from trainwright.jobs.journal import append, read_journal
+from trainwright.jobs.rows import Job
 from trainwright.jobs.status import ENDED, LOST, QUEUED, RUNNING, STOPPED
 
-Job = dict[str, Any]
 _JSON = ("command", "params", "data", "kept", "moved")
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -354,8 +354,8 @@ class Store:
         return {name: (step, math.nan if value is None else value) for name, step, value in rows}
 
     @_mending
-    def of_job(self, table: sql.Table, job: str) -> list[dict[str, Any]]:
-        """Return a job's events, artifacts or attempts, the oldest first."""
+    def of_job(self, table: sql.Table, job: str) -> list[Any]:
+        """Return a job's events, artifacts or attempts, the oldest first; `jobs.rows` says what each holds."""
         query = sql.select(table).where(table.c.job == job).order_by(table.c.id)
         with self.reader.connect() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
@@ -382,7 +382,6 @@ def _loaded(text: str | None, empty: Any) -> Any:
 
 
 def _job(row: Any) -> Job:
-    job = dict(row)
-    for name in _JSON:
-        job[name] = _loaded(job[name], [] if name == "command" else {})
-    return job
+    loaded = {name: _loaded(row[name], [] if name == "command" else {}) for name in _JSON}
+    job: Any = {**row, **loaded}
+    return cast(Job, job)

@@ -234,7 +234,7 @@ def _open_store() -> Any:
 
 def _is_away(error: Exception) -> bool:
     try:
-        from trainwright.jobs.store import is_away
+        from trainwright.jobs.database import is_away
     except ImportError:  # a file of the script's folder has the name of a package
         return False
     return is_away(error)

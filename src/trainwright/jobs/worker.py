@@ -13,9 +13,11 @@ from typing import Any
 
 from trainwright.errors import JobError
 from trainwright.jobs import health, launch, places, processes
+from trainwright.jobs.database import is_away
 from trainwright.jobs.journal import append
+from trainwright.jobs.rows import Job
 from trainwright.jobs.status import COMPLETE, ENDED, FAILED, LOST, QUEUED, RUNNING, STOPPED
-from trainwright.jobs.store import Job, Store, is_away
+from trainwright.jobs.store import Store
 
 _LOOK_SECONDS = 0.5
 _KILL_SECONDS = 300.0  # from SIGTERM to SIGKILL: the last save of a large model takes its time

@@ -32,7 +32,7 @@ def add_adapters(
     if params.q_lora:
         model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointing)
     elif checkpointing:
-        model.enable_input_require_grads()  # type: ignore[operator]
+        model.enable_input_require_grads()  # type: ignore[operator]  # a PreTrainedModel
     try:
         if adapter is not None:
             adapted = peft.PeftModel.from_pretrained(model, adapter, is_trainable=True)

@@ -76,9 +76,10 @@ def document_attention(
     if document_lengths is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-        return sdpa_attention_forward(
+        found: tuple[torch.Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, sliding_window=sliding_window, **more
         )
+        return found
     unknown = [name for name in _UNKNOWN if more.get(name) is not None]
     if unknown:
         raise ValueError(f"attention within documents has no {unknown[0]}")

@@ -61,7 +61,7 @@ def base_model(model: nn.Module) -> nn.Module:
     if not is_adapter(model):
         return model
     unwrap = getattr(model, "get_base_model", None)
-    return unwrap() if unwrap else model.base_model.model  # type: ignore[union-attr, return-value]
+    return unwrap() if unwrap else model.base_model.model  # type: ignore[union-attr, return-value]  # PEFT's wrapper
 
 
 def forward_columns(model: nn.Module) -> list[str] | None:

@@ -247,7 +247,9 @@ def linear_cross_entropy(
     watch: Watch | None = None,
 ) -> torch.Tensor:
     """Return the sum of the cross-entropies of a linear layer's outputs; see `LinearCrossEntropy`."""
-    return LinearCrossEntropy.apply(hidden, weight, bias, targets, scale, cap, watch)
+    given = (hidden, weight, bias, targets, scale, cap, watch)
+    total: torch.Tensor = LinearCrossEntropy.apply(*given)  # type: ignore[no-untyped-call]  # torch gives it no type
+    return total
 
 
 def linear_log_probs(
@@ -260,4 +262,6 @@ def linear_log_probs(
     watch: Watch | None = None,
 ) -> torch.Tensor:
     """Return the log-probability of every row's target, shape (rows,); see `LinearLogProbs`."""
-    return LinearLogProbs.apply(hidden, weight, bias, targets, scale, cap, watch)
+    given = (hidden, weight, bias, targets, scale, cap, watch)
+    log_probs: torch.Tensor = LinearLogProbs.apply(*given)  # type: ignore[no-untyped-call]  # torch gives it no type
+    return log_probs

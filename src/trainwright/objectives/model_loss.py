@@ -139,9 +139,11 @@ def logits_of(outputs: Any) -> torch.Tensor:
     """Return the logits among a model's outputs; shape (..., classes)."""
     if isinstance(outputs, Mapping):
         if "logits" in outputs:
-            return outputs["logits"]
+            logits: torch.Tensor = outputs["logits"]
+            return logits
     elif isinstance(outputs, list | tuple):
-        return outputs[1] if isinstance(outputs[0], torch.Tensor) and outputs[0].ndim == 0 else outputs[0]
+        second: torch.Tensor = outputs[1 if isinstance(outputs[0], torch.Tensor) and outputs[0].ndim == 0 else 0]
+        return second
     elif isinstance(outputs, torch.Tensor):
         return outputs
     raise ConfigError("label_smoothing_factor needs a model that returns logits; set it to 0.")

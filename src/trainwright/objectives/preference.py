@@ -139,7 +139,8 @@ class PreferenceLoss(Objective):
         """Return the weights of the pairs, from how likely the policy finds both answers; detached."""
         aligned = policy.per_token.detach() - policy.watch["log_sum_square"]
         sums = torch.zeros_like(policy.tokens).flatten().index_add_(0, policy.rows, aligned.float())
-        return (sums.unflatten(0, (-1, 2)) / policy.tokens.clamp(min=1)).exp().prod(dim=1)
+        mean: torch.Tensor = sums.unflatten(0, (-1, 2)) / policy.tokens.clamp(min=1)
+        return mean.exp().prod(dim=1)
 
 
 def plain_log_probs(

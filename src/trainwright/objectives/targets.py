@@ -24,7 +24,8 @@ def targets_of(batch: Any, label_names: Sequence[str], shifted: bool) -> torch.T
     if not isinstance(batch, Mapping):
         return None
     if isinstance(batch.get("shift_labels"), torch.Tensor):
-        return batch["shift_labels"] != IGNORED
+        shifted_labels: torch.Tensor = batch["shift_labels"]
+        return shifted_labels != IGNORED
     labels = next((batch[name] for name in label_names if batch.get(name) is not None), None)
     if not isinstance(labels, torch.Tensor) or labels.is_floating_point() or labels.ndim == 0:
         return None

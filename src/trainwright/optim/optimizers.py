@@ -81,7 +81,8 @@ def build_optimizer(choice: OptimizerChoice, model: nn.Module, groups: list[dict
     chosen, given = choice
     kwargs = dict(given)
     if not (isinstance(chosen, type) and issubclass(chosen, torch.optim.Optimizer)):
-        return chosen()(model, **kwargs)
+        made: torch.optim.Optimizer = chosen()(model, **kwargs)
+        return made
     for name in ("params", "model", "optimizer_dict"):
         groups = kwargs.pop(name, groups)
     if kwargs.get("optim_bits") == 8 and chosen.__module__.startswith("bitsandbytes."):

@@ -33,7 +33,8 @@ class DataParallel(Strategy):
         seconds = options.pop("timeout", 1800)
         self.hosts = start_processes(device, options.pop("backend", None), seconds)
         self.limit = timedelta(seconds=seconds)
-        self.store = distributed.PrefixStore("trainwright", distributed.distributed_c10d._get_default_store())
+        everyone = distributed.distributed_c10d._get_default_store()
+        self.store = distributed.PrefixStore("trainwright", everyone)  # type: ignore[attr-defined]  # torch lists no stores
         self._listened = 0.0
 
     def prepare(self, model: nn.Module, recomputes: bool = False) -> nn.Module:
@@ -81,7 +82,7 @@ class DataParallel(Strategy):
         if buffers:
             group = distributed.distributed_c10d._get_default_group()
             with torch.no_grad():
-                distributed._broadcast_coalesced(group, buffers, _BUCKET, 0)
+                distributed._broadcast_coalesced(group, buffers, _BUCKET, 0)  # type: ignore[attr-defined]  # as DDP does
         try:
             yield
         finally:
@@ -133,7 +134,7 @@ class DataParallel(Strategy):
     def all_here(self, place: str, value: Any) -> list[Any] | None:
         """Return the value of every process, where all come to the same place within seconds; else None."""
         keys = [f"{place}/{rank}" for rank in range(self.world.size)]
-        self.store.set(keys[self.world.rank], pickle.dumps(value))  # type: ignore[arg-type]
+        self.store.set(keys[self.world.rank], pickle.dumps(value))  # type: ignore[arg-type]  # it takes bytes, too
         try:
             self.store.wait(keys, timedelta(seconds=_ALL_HERE))
         except distributed.DistStoreError:

@@ -65,9 +65,9 @@ class Precision:
     def step(self, optimizer: torch.optim.Optimizer, bad: Flag) -> bool:
         """Update the parameters unless the step is bad; return whether the schedule moves on, which it does here."""
         if isinstance(bad, torch.Tensor) and skips_by_itself(bad) and is_fused(optimizer):
-            optimizer.grad_scale, optimizer.found_inf = None, bad.float()  # type: ignore[attr-defined]
+            optimizer.grad_scale, optimizer.found_inf = None, bad.float()  # type: ignore[attr-defined]  # as torch's own scaler does
             optimizer.step()
-            del optimizer.grad_scale, optimizer.found_inf  # type: ignore[attr-defined]
+            del optimizer.grad_scale, optimizer.found_inf  # type: ignore[attr-defined]  # as torch's own scaler does
         elif not bad:
             optimizer.step()
         return True

@@ -65,7 +65,7 @@ class IOPipeline:
                 flush=True,
             )
         self._display(train_dataset, lexer, int(config.get("display_samples") or 0))
-        train_dataset.description = test_dataset.description = {  # type: ignore[attr-defined]
+        train_dataset.description = test_dataset.description = {
             "config": {**config, "dataset_load_preprocessor": described(self._chosen)},
             "hashes": {"train": train_dataset.key, "test": test_dataset.key},
             "shared_problems": shared,

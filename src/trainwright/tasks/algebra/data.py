@@ -84,13 +84,16 @@ def as_text(value: Any) -> str:
     return text
 
 
-class Problems(Dataset):
+class Problems(Dataset[Any]):
     """Problems and answers as tokens, from `<s>` to `</s>`.
 
     Attributes:
         values: the tokens of all problems and answers, one after the other; int32.
         offsets: where each begins, a problem and its answer in turn; int64, shape (2 · rows + 1,).
+        description: what they were made from, once `IOPipeline` has built them.
     """
+
+    description: dict[str, Any]
 
     def __init__(self, values: np.ndarray, offsets: np.ndarray) -> None:
         self.values = values
@@ -115,7 +118,8 @@ class Problems(Dataset):
     @property
     def lengths(self) -> np.ndarray:
         """Tokens of every problem and answer together; int64, shape (rows,)."""
-        return self.offsets[2::2] - self.offsets[:-2:2]
+        lengths: np.ndarray = self.offsets[2::2] - self.offsets[:-2:2]
+        return lengths
 
     @property
     def content(self) -> tuple[np.ndarray, np.ndarray]:

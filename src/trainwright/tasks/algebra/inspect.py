@@ -31,7 +31,8 @@ def newest_results(folder: Path) -> Path:
 
 def read_results(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a file of results."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    return rows
 
 
 def by_length(results: list[dict[str, Any]]) -> list[tuple[str, int, int]]:

@@ -12,7 +12,8 @@ from trainwright.batch import IGNORED
 
 def argmax_of_logits(logits: Any, labels: Any) -> torch.Tensor:
     """Return the predicted tokens, so that no logits are kept; shape (rows, tokens)."""
-    return (logits[0] if isinstance(logits, tuple) else logits).argmax(dim=-1)
+    scores: torch.Tensor = logits[0] if isinstance(logits, tuple) else logits
+    return scores.argmax(dim=-1)
 
 
 def shifted_argmax(logits: Any, labels: Any) -> torch.Tensor:

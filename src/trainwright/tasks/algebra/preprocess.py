@@ -120,7 +120,8 @@ def read_preprocessor(given: Any, where: str) -> Preprocessor | None:
         ConfigError: it is none of these.
     """
     if given is None or callable(given):
-        return given
+        function: Preprocessor | None = given
+        return function
     if isinstance(given, str) and ":" in given:
         return _function(given, where)
     if isinstance(given, Sequence) and not isinstance(given, str):
@@ -133,10 +134,11 @@ def read_preprocessor(given: Any, where: str) -> Preprocessor | None:
             "them, a mapping of name and options, or module:function."
         )
     try:
-        return KNOWN[name](**options)
+        made: Preprocessor = KNOWN[name](**options)
     except TypeError:
         known = ", ".join(KNOWN[name].__dataclass_fields__)
         raise ConfigError(f"{where}: {name} has the options {known}, not {', '.join(options)}.") from None
+    return made
 
 
 def described(given: Any) -> Any:
@@ -164,7 +166,7 @@ def is_described_by_value(given: Any) -> bool:
 def _function(path: str, where: str) -> Preprocessor:
     module, _, name = path.partition(":")
     try:
-        found = importlib.import_module(module)
+        found: Any = importlib.import_module(module)
         for part in name.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
@@ -172,7 +174,8 @@ def _function(path: str, where: str) -> Preprocessor:
             f"{where} '{path}' cannot be imported ({error}). Put the function into a module that can, or set it as "
             "the pipeline's dataset_load_preprocessor."
         ) from None
-    return found  # type: ignore[return-value]
+    function: Preprocessor = found
+    return function
 
 
 def _outer(text: str, delimiter: str) -> str:

@@ -94,7 +94,8 @@ class Attention(nn.Module):
         query = turned(self.split(self.query(x)), rotation)
         drop = self.dropout if self.training else 0.0
         read = functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask, dropout_p=drop)
-        return self.out(read.transpose(1, 2).flatten(2))
+        out: torch.Tensor = self.out(read.transpose(1, 2).flatten(2))
+        return out
 
     def memory(self, x: torch.Tensor, rotation: Rotation | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Return keys and values of tokens; shape (rows, heads, tokens, width / heads)."""
@@ -102,7 +103,8 @@ class Attention(nn.Module):
 
     def split(self, x: torch.Tensor) -> torch.Tensor:
         """Return (rows, tokens, width) as (rows, heads, tokens, width / heads)."""
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        parts: torch.Tensor = x.unflatten(-1, (self.heads, -1))
+        return parts.transpose(1, 2)
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,8 @@ class Layer(nn.Module):
             keys, values = self._of_problem(encoded, cache)
             x = x + self.dropout(self.cross(self.cross_norm(x), rotation, keys, values, encoded.mask))
         inner = self.inner_dropout(self.activation(self.up(self.ffn_norm(x))))
-        return x + self.dropout(self.down(inner))
+        added: torch.Tensor = self.dropout(self.down(inner))
+        return x + added
 
     def _of_problem(self, encoded: Encoded, cache: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Return keys and values of the problem, made once for all tokens of an answer."""
@@ -180,7 +183,8 @@ class Side(nn.Module):
         elif self.kind == "sinusoidal":
             at = angles(x.shape[1], x.shape[-1], first, x.device)
             x = x + torch.cat([at.sin(), at.cos()], dim=-1).to(x.dtype)
-        return self.dropout(self.embedding_norm(x))
+        out: torch.Tensor = self.dropout(self.embedding_norm(x))
+        return out
 
     def rotation(self, x: torch.Tensor, first: int) -> Rotation | None:
         """Return how queries and keys of `x` are turned, the first at position `first`."""
@@ -222,7 +226,8 @@ class AnswerDecoder(Side):
         encoded = Encoded(problem, self.rotation(problem, 0), key_mask(problem_mask))
         for layer in self.layers:
             x = layer(x, rotation, seen, encoded, cache)
-        return self.norm(x)
+        out: torch.Tensor = self.norm(x)
+        return out
 
 
 def key_mask(mask: torch.Tensor | None) -> torch.Tensor | None:

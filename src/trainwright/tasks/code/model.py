@@ -71,7 +71,7 @@ class NgramLlamaForCausalLM(LlamaForCausalLM):
                     "NgramLlamaForCausalLM embeds a token by those before it, so it cannot go on from a cache with "
                     "input_ids alone; use generate, or give inputs_embeds: those of embedded() at the new tokens."
                 )
-            inputs_embeds = self.embedded(input_ids, attention_mask)  # type: ignore[arg-type]
+            inputs_embeds = self.embedded(input_ids, attention_mask)  # type: ignore[arg-type]  # one of the two is given
         return super().forward(attention_mask=attention_mask, inputs_embeds=inputs_embeds, labels=labels, **kwargs)
 
     def embedded(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
@@ -83,11 +83,12 @@ class NgramLlamaForCausalLM(LlamaForCausalLM):
         if attention_mask is not None and attention_mask.shape == input_ids.shape:
             hidden = attention_mask == 0
         tokens = input_ids if hidden is None else input_ids.masked_fill(hidden, 0)
-        embeds = self.get_input_embeddings()(input_ids)
+        embeds: torch.Tensor = self.get_input_embeddings()(input_ids)
         for order, table in zip(self.config.ngram_orders, self.ngrams, strict=True):
             embeds = embeds + table(hashed(tokens, order) % self.config.ngram_buckets)
         seen = embeds if hidden is None else embeds.masked_fill(hidden[..., None], 0)
-        return embeds + self.before(nn.functional.pad(seen, (0, 0, 1, 0))[:, :-1])
+        before: torch.Tensor = self.before(nn.functional.pad(seen, (0, 0, 1, 0))[:, :-1])
+        return embeds + before
 
     def prepare_inputs_for_generation(self, input_ids: torch.Tensor, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Return what `generate` gives forward: embeddings of the tokens that are not in the cache yet."""

@@ -43,7 +43,7 @@ def encode(tokenizer: Any, texts: list[str]) -> np.ndarray:
     return np.concatenate([np.array([*one.ids, end], dtype=np.int64) for one in encoded])
 
 
-class Blocks(torch.utils.data.Dataset):
+class Blocks(torch.utils.data.Dataset[Any]):
     """Blocks of one long row of tokens, each a step further; only tokens not predicted before are targets.
 
     With `step` = `length`, the blocks stand side by side. With a smaller step they overlap: every token is a target

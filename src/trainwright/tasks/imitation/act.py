@@ -71,12 +71,14 @@ class ActPolicy(Policy):
         token = self.style_token.expand(rows, 1, -1)
         known = torch.cat([token, seen[:, -1:], self.done(action) + self.places], dim=1)
         hidden = torch.cat([torch.zeros(rows, 2, dtype=torch.bool, device=is_pad.device), is_pad], dim=1)
-        return self.style(self.reader(known, src_key_padding_mask=hidden)[:, 0]).chunk(2, dim=-1)
+        mean, log_variance = self.style(self.reader(known, src_key_padding_mask=hidden)[:, 0]).chunk(2, dim=-1)
+        return mean, log_variance
 
     def write(self, seen: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
         """Return normalised actions (rows, chunk, size) for what was seen (rows, history, width), in a style."""
         memory = self.encoder(torch.cat([self.from_style(style)[:, None], seen], dim=1) + self.moments)
-        return self.head(self.decoder(self.places.expand(len(seen), -1, -1), memory))
+        actions: torch.Tensor = self.head(self.decoder(self.places.expand(len(seen), -1, -1), memory))
+        return actions
 
     def forward(self, observation: Observation, action: torch.Tensor, action_is_pad: torch.Tensor) -> dict[str, Any]:
         """Return `l1`, `kl` and `loss` = l1 + kl_weight · kl, each a mean over the actions that are targets."""

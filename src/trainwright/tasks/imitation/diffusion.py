@@ -41,7 +41,8 @@ class Block(nn.Module):
         """Return x (rows, width) after the layer."""
         scale, shift = self.told(told).chunk(2, dim=-1)
         inner = self.norm(x) * (1 + scale) + shift
-        return x + self.down(nn.functional.gelu(self.up(inner)))
+        added: torch.Tensor = self.down(nn.functional.gelu(self.up(inner)))
+        return x + added
 
 
 class DiffusionPolicy(Policy):
@@ -67,7 +68,8 @@ class DiffusionPolicy(Policy):
         x = self.given(noisy.flatten(1))
         for block in self.blocks:
             x = block(x, told)
-        return self.noise(x).view_as(noisy)
+        noise: torch.Tensor = self.noise(x)
+        return noise.view_as(noisy)
 
     def forward(self, observation: Observation, action: torch.Tensor, action_is_pad: torch.Tensor) -> dict[str, Any]:
         """Return `loss`: the squared error of the noise, over the actions that are targets (equation 5)."""

@@ -31,10 +31,12 @@ def load_policy(folder: str | Path) -> Policy:
     found = PreTrainedConfig.get_config_dict(path)[0].get("model_type")
     if found not in known:
         raise CheckpointError(f"'{folder}' holds a '{found}', which is no policy of ours; load it with its own class.")
+    policy: Policy
     policy, told = known[found].from_pretrained(path, output_loading_info=True)
     if told["missing_keys"]:
         raise CheckpointError(f"'{folder}' lacks {', '.join(sorted(told['missing_keys']))} of its policy; train anew.")
     if (path / "ema.pt").is_file():
         weights = torch.load(path / "ema.pt", weights_only=True, map_location="cpu")["weights"]
         policy.load_state_dict(weights, strict=False)
-    return policy.eval()
+    policy.eval()
+    return policy

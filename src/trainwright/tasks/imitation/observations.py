@@ -45,10 +45,12 @@ def plain(name: str, values: Any) -> np.ndarray:
             "or an image (height, width, channels). Give several images as several observations."
         )
     if values.ndim == 3 and values.dtype == np.uint8:
-        return values[..., None]
+        images: np.ndarray = values[..., None]
+        return images
     if values.ndim == 4:
         return _intensities(name, _channels_last(name, values))
-    return values.astype(np.float32).reshape(len(values), math.prod(values.shape[1:]))
+    numbers: np.ndarray = values.astype(np.float32)
+    return numbers.reshape(len(values), math.prod(values.shape[1:]))
 
 
 def _channels_last(name: str, values: np.ndarray) -> np.ndarray:

@@ -170,7 +170,8 @@ class MlpPolicy(Policy):
     def said(self, observation: Observation) -> torch.Tensor:
         """Return what the network says: (rows, chunk, size), with a last dimension of bins where there are some."""
         out = self.network(self.features(observation).flatten(1))
-        return out.unflatten(1, (self.config.chunk, self.config.action_size, -1))
+        parts: torch.Tensor = out.unflatten(1, (self.config.chunk, self.config.action_size, -1))
+        return parts
 
     def forward(self, observation: Observation, action: torch.Tensor, action_is_pad: torch.Tensor) -> dict[str, Any]:
         """Return `loss`: L1 of normalised actions, or cross-entropy of bins or of discrete actions."""

@@ -182,14 +182,18 @@ def check_actions(space: Any, config: Any, env: str) -> None:
 
 def fitting(actions: np.ndarray, space: Any) -> np.ndarray:
     """Return actions (count, ...) as an environment takes them: in its shape and bounds, counted from its first one."""
+    fitted: np.ndarray
     if number_of_actions(space):
-        return (actions + space.start).astype(space.dtype)
+        fitted = (actions + space.start).astype(space.dtype)
+        return fitted
     shaped = actions.reshape(len(actions), *space.shape)
     if hasattr(space, "low"):
-        return np.clip(shaped, space.low, space.high).astype(space.dtype)
+        fitted = np.clip(shaped, space.low, space.high).astype(space.dtype)
+        return fitted
     first = getattr(space, "start", 0)  # several whole numbers, or several switches
     last = first + getattr(space, "nvec", 2) - 1
-    return np.clip(np.rint(shaped), first, last).astype(space.dtype)
+    fitted = np.clip(np.rint(shaped), first, last).astype(space.dtype)
+    return fitted
 
 
 def _cuda_runs() -> bool:

@@ -26,7 +26,8 @@ class ActionLoss(ModelLoss):
 
 
 def _targets(batch: Any) -> torch.Tensor:
-    return (~batch["action_is_pad"]).sum()
+    is_pad: torch.Tensor = batch["action_is_pad"]
+    return (~is_pad).sum()
 
 
 class PolicyTrainer(Trainer):
@@ -87,9 +88,9 @@ class PolicyTrainer(Trainer):
         rollouts = self.rollouts
         assert rollouts is not None
         with evaluating(self, Records()) as policy:
-            results = rollouts.run(policy)  # type: ignore[arg-type]
+            results = rollouts.run(policy)  # type: ignore[arg-type]  # a policy
             if rollouts.film:
-                rollouts.record_film(policy, self.run_folder / "rollouts" / f"step_{step}.gif")  # type: ignore[arg-type]
+                rollouts.record_film(policy, self.run_folder / "rollouts" / f"step_{step}.gif")  # type: ignore[arg-type]  # a policy
         path = self.run_folder / "rollouts" / f"step_{step}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("[\n" + ",\n".join(json.dumps(vars(one)) for one in results) + "\n]\n", encoding="utf-8")

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from trainwright.tasks.imitation.episodes import Episode
 
 
-class Windows(Dataset):
+class Windows(Dataset[Any]):
     """Every moment of some episodes.
 
     A row holds `observation`, by name, of shape (history, ...), the oldest first, the first moment repeated where the

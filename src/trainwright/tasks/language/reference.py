@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from trainwright.engine.trainer import Trainer
 
 
-class WithReference(Dataset):
+class WithReference(Dataset[Any]):
     """Pairs with the log-probabilities of their answers under the reference.
 
     Args:

@@ -255,8 +255,9 @@ def processes_of(config: TrainingConfig, split: DatasetSplitParams, options: Any
     import os
 
     asked = [one.transform_num_workers for one in split.datasets if one.transform_num_workers is not None]
-    if options.dataset_num_proc is not None or not asked:
-        return options.dataset_num_proc
+    given: int | None = options.dataset_num_proc
+    if given is not None or not asked:
+        return given
     return max(os.cpu_count() or 1 if one == "auto" else int(one) for one in asked)
 
 
