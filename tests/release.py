@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 import venv
+import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -49,6 +50,7 @@ def main() -> None:
 
         empty = environment(Path(folder) / "empty")
         wheel = next(DIST.glob("*.whl"))
+        assert "trainwright/py.typed" in zipfile.ZipFile(wheel).namelist(), "type checkers would pass over the package"
         pip = (empty / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
         do("the wheel in an empty environment", *pip, wheel, "--constraint", ROOT / "constraints.txt")
         do("its examples", empty / "trainwright", "examples", "copy", "all", where=elsewhere)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import pkgutil
@@ -24,6 +25,11 @@ from trainwright.jobs.store import Store
 from trainwright.upstream import script
 
 ROOT = Path(__file__).parent.parent
+PACKAGES = [
+    ".".join(path.relative_to(ROOT / "src").parent.parts)
+    for path in sorted((ROOT / "src").rglob("__init__.py"))
+    if "__all__" in path.read_text()
+]
 
 
 def test_every_name_of_transformers_comes_through_and_ours_go_before():
@@ -52,6 +58,30 @@ def test_every_name_of_transformers_comes_through_and_ours_go_before():
     for name in both:
         assert getattr(trainwright, name).__name__ == f"trainwright.{name}"
     assert ours - {"__main__"} <= set(dir(trainwright))
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_type_checker_sees_the_names_of_ours_that_can_be_imported(package):
+    module = importlib.import_module(package)
+    tree = ast.parse(Path(module.__file__).read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    seen = {}
+    for node in block.body:
+        if isinstance(node, ast.Assign):
+            seen[node.targets[0].id] = seen[node.value.id]
+            continue
+        for alias in node.names:
+            assert alias.asname == alias.name  # or it would be imported for the package itself
+            seen[alias.name] = getattr(importlib.import_module(node.module), alias.name)
+    theirs = {"__version__", *getattr(module, "_TRANSFORMERS", ())}
+    assert seen == {name: getattr(module, name) for name in module.__all__ if name not in theirs}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_name_of_a_package_is_that_of_a_module_in_it(package):
+    """Python makes a module an attribute of its package once it is imported, in place of what had its name."""
+    module = importlib.import_module(package)
+    assert not {one.name for one in pkgutil.iter_modules(module.__path__)} & set(module.__all__)
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import functools
 import importlib
 import importlib.util
 import pkgutil
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 if importlib.util.find_spec("fcntl") is None:
     raise ImportError(
@@ -19,6 +19,40 @@ if importlib.util.find_spec("fcntl") is None:
     )
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:  # our names as a type checker sees them; those of transformers it finds in transformers alone
+    from trainwright.args.names import IntervalStrategy as IntervalStrategy
+    from trainwright.args.names import SaveStrategy as SaveStrategy
+    from trainwright.args.training import Seq2SeqTrainingArguments as Seq2SeqTrainingArguments
+    from trainwright.args.training import TrainingArguments as TrainingArguments
+    from trainwright.callbacks.base import CallbackHandler as CallbackHandler
+    from trainwright.callbacks.base import TrainerCallback as TrainerCallback
+    from trainwright.callbacks.early_stopping import EarlyStoppingCallback as EarlyStoppingCallback
+    from trainwright.callbacks.flow import DefaultFlowCallback as DefaultFlowCallback
+    from trainwright.callbacks.progress import PrinterCallback as PrinterCallback
+    from trainwright.callbacks.progress import ProgressCallback as ProgressCallback
+    from trainwright.data.collate import default_data_collator as default_data_collator
+    from trainwright.engine.seq2seq import Seq2SeqTrainer as Seq2SeqTrainer
+    from trainwright.engine.trainer import Trainer as Trainer
+    from trainwright.errors import CheckpointError as CheckpointError
+    from trainwright.errors import ConfigError as ConfigError
+    from trainwright.errors import DataError as DataError
+    from trainwright.errors import DivergenceError as DivergenceError
+    from trainwright.errors import Interrupted as Interrupted
+    from trainwright.errors import JobError as JobError
+    from trainwright.errors import SaveError as SaveError
+    from trainwright.objectives.objective import Loss as Loss
+    from trainwright.objectives.objective import Objective as Objective
+    from trainwright.randomness import set_seed as set_seed
+    from trainwright.state import BestRun as BestRun
+    from trainwright.state import EvalLoopOutput as EvalLoopOutput
+    from trainwright.state import EvalPrediction as EvalPrediction
+    from trainwright.state import PredictionOutput as PredictionOutput
+    from trainwright.state import TrainerControl as TrainerControl
+    from trainwright.state import TrainerState as TrainerState
+    from trainwright.state import TrainOutput as TrainOutput
+
+    BaseTrainer = Trainer
 
 _OURS = {
     "Trainer": "engine.trainer",
@@ -91,29 +125,28 @@ _TRANSFORMERS = (  # what most scripts use, for `dir` and `import *`; the others
 _NOT_THEIRS = ("trainer", "training_args")
 """How transformers' modules around its Trainer begin; whoever asks us for one would get the other Trainer."""
 
-__all__ = ["__version__", *_OURS, *_SAME, *_TRANSFORMERS]
+if not TYPE_CHECKING:  # a name that is not above is a mistake to a type checker
+    __all__ = ["__version__", *_OURS, *_SAME, *_TRANSFORMERS]
 
+    def __getattr__(name: str) -> Any:
+        if name in _SAME or name in _OURS:
+            module, attribute = _SAME.get(name) or (_OURS[name], name)
+            return getattr(importlib.import_module(f"trainwright.{module}"), attribute)
+        if name in _modules():
+            return importlib.import_module(f"trainwright.{name}")
+        if name.startswith("_"):
+            raise AttributeError(f"module 'trainwright' has no attribute '{name}'")
+        theirs = importlib.import_module("transformers")
+        if not name.startswith(_NOT_THEIRS) and hasattr(theirs, name):
+            return getattr(theirs, name)
+        from trainwright.errors import did_you_mean
 
-def __getattr__(name: str) -> Any:
-    if name in _SAME or name in _OURS:
-        module, attribute = _SAME.get(name) or (_OURS[name], name)
-        return getattr(importlib.import_module(f"trainwright.{module}"), attribute)
-    if name in _modules():
-        return importlib.import_module(f"trainwright.{name}")
-    if name.startswith("_"):
-        raise AttributeError(f"module 'trainwright' has no attribute '{name}'")
-    theirs = importlib.import_module("transformers")
-    if not name.startswith(_NOT_THEIRS) and hasattr(theirs, name):
-        return getattr(theirs, name)
-    from trainwright.errors import did_you_mean
+        near = did_you_mean(name, [*__dir__(), *(one for one in dir(theirs) if not one.startswith(_NOT_THEIRS))])
+        # with a name and no object, or Python would add a suggestion of its own
+        raise AttributeError(f"module 'trainwright' has no attribute '{name}'.{near}", name=name)
 
-    near = did_you_mean(name, [*__dir__(), *(one for one in dir(theirs) if not one.startswith(_NOT_THEIRS))])
-    # with a name and no object, or Python would add a suggestion of its own
-    raise AttributeError(f"module 'trainwright' has no attribute '{name}'.{near}", name=name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*__all__, *_modules()})
+    def __dir__() -> list[str]:
+        return sorted({*__all__, *_modules()})
 
 
 @functools.cache

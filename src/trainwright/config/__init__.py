@@ -3,7 +3,25 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trainwright.config.base import BaseTrainer as BaseTrainer
+    from trainwright.config.composition import build as build
+    from trainwright.config.composition import train as train
+    from trainwright.config.elsewhere import DeepSpeedParams as DeepSpeedParams
+    from trainwright.config.elsewhere import FSDPParams as FSDPParams
+    from trainwright.config.params import MixedPrecisionDtype as MixedPrecisionDtype
+    from trainwright.config.params import TrainerType as TrainerType
+    from trainwright.config.params import TrainingParams as TrainingParams
+    from trainwright.config.reading import check as check
+    from trainwright.config.reading import load as load
+    from trainwright.config.schema import DataParams as DataParams
+    from trainwright.config.schema import DatasetParams as DatasetParams
+    from trainwright.config.schema import DatasetSplitParams as DatasetSplitParams
+    from trainwright.config.schema import ModelParams as ModelParams
+    from trainwright.config.schema import PeftParams as PeftParams
+    from trainwright.config.schema import TrainingConfig as TrainingConfig
 
 _PLACES = {
     "TrainingConfig": "schema",
@@ -23,12 +41,13 @@ _PLACES = {
     "build": "composition",
     "train": "composition",
 }
-__all__ = list(_PLACES)
 
+if not TYPE_CHECKING:
+    __all__ = list(_PLACES)
 
-def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
-        raise AttributeError(f"module 'trainwright.config' has no attribute '{name}'")
-    found = getattr(importlib.import_module(f"trainwright.config.{_PLACES[name]}"), name)
-    globals()[name] = found
-    return found
+    def __getattr__(name: str) -> Any:
+        if name not in _PLACES:
+            raise AttributeError(f"module 'trainwright.config' has no attribute '{name}'")
+        found = getattr(importlib.import_module(f"trainwright.config.{_PLACES[name]}"), name)
+        globals()[name] = found
+        return found

@@ -95,8 +95,7 @@ def count_items(trainer: Trainer, batch: Any) -> int:
     """Return what a training micro-batch is weighed by."""
     if trainer.rule is Rule.MEAN:
         return 1
-    items: int = trainer.objective.count(batch)
-    return items
+    return trainer.objective.count(batch)
 
 
 def count_eval_items(trainer: Trainer, batch: Any) -> int:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-_PLACES = {"tlab_trainer": "decorator", "JobStopped": "tracking", "Store": "store", "tracked": "tracking"}
-__all__ = list(_PLACES)
+if TYPE_CHECKING:
+    from trainwright.jobs.decorator import tlab_trainer as tlab_trainer
+    from trainwright.jobs.outcomes import JobStopped as JobStopped
+    from trainwright.jobs.store import Store as Store
+    from trainwright.jobs.tracking import tracked as tracked
 
+_PLACES = {"tlab_trainer": "decorator", "JobStopped": "outcomes", "Store": "store", "tracked": "tracking"}
 
-def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
-        raise AttributeError(f"module 'trainwright.jobs' has no attribute '{name}'")
-    return getattr(importlib.import_module(f"trainwright.jobs.{_PLACES[name]}"), name)
+if not TYPE_CHECKING:
+    __all__ = list(_PLACES)
+
+    def __getattr__(name: str) -> Any:
+        if name not in _PLACES:
+            raise AttributeError(f"module 'trainwright.jobs' has no attribute '{name}'")
+        return getattr(importlib.import_module(f"trainwright.jobs.{_PLACES[name]}"), name)
