@@ -599,6 +599,10 @@ def test_torch_compile(tmp_path):
     plain.train()
     assert torch.equal(trainer.model.layer.weight, plain.model.layer.weight)
     assert not torch.equal(plain.model.layer.weight, tiny.new_line().layer.weight)
+    compiled, eager = ([(one["loss"], one["grad_norm"]) for one in run.state.log_history if "loss" in one]
+                       for run in (trainer, plain))  # fmt: skip
+    assert len(compiled) == 4
+    assert compiled == eager  # which an optimizer that takes no notice of scales does not show
     assert trainer.model_wrapped is not trainer.model
     assert isinstance(trainer.model, tiny.Line)
 
