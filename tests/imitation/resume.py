@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from tests.imitation import point
+from trainwright.checkpoint import folder
 from trainwright.tasks.imitation.episodes import write_npz
 from trainwright.tasks.imitation.run import build
 
@@ -33,15 +34,17 @@ def sections(place: Path, folder: Path) -> dict[str, Any]:
 
 
 def outcome(trainer: Any) -> dict[str, Any]:
-    """Return what must be the same: weights, their average, everything logged but times."""
+    """Return what must be the same: the average that is left, what a run goes on from, and all logged but times."""
     logs = [
         {name: value for name, value in entry.items() if not name.endswith(("runtime", "per_second"))}
         for entry in trainer.state.log_history
         if "train_loss" not in entry
     ]
+    kept = folder.load(folder.checkpoints(trainer.run_folder)[-1] / "ema.pt")
     return {
         "weights": {name: p.flatten().tolist() for name, p in trainer.model.state_dict().items()},
-        "average": {name: p.flatten().tolist() for name, p in trainer.ema.weights.items()},
+        "last": {name: p.flatten().tolist() for name, p in kept["last"].items()},
+        "updates": kept["updates"],
         "logs": logs,
     }
 

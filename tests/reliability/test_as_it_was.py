@@ -134,15 +134,14 @@ def test_a_moving_average_is_in_every_checkpoint(tmp_path, caplog):
                 "save_only_model": True}  # fmt: skip
     trainer = made(tmp_path / "run", load_best_model_at_end=True, **settings)
     trainer.train()
-    best = folder.load(folder.checkpoints(tmp_path / "run")[-1].parent / f"checkpoint-{trainer.state.best_global_step}"
-                       / "ema.pt")  # fmt: skip
-    assert all(torch.equal(trainer.ema.weights[name], kept) for name, kept in best["weights"].items())
+    best = load_file(tmp_path / "run" / f"checkpoint-{trainer.state.best_global_step}" / "model.safetensors")
+    assert all(torch.equal(p, best[name]) for name, p in trainer.model.named_parameters())
     assert sorted(path.name for path in (tmp_path / "run" / "checkpoint-6").iterdir() if path.suffix == ".pt") == [
         "ema.pt"
     ]
     resumed = made(tmp_path / "run", max_steps=7, **settings)
     resumed.train(resume_from_checkpoint=True)
-    assert resumed.ema.updates == 7
+    assert folder.load(tmp_path / "run" / "checkpoint-7" / "ema.pt")["updates"] == 7
     assert "moving average" not in caplog.text
 
 
@@ -176,10 +175,10 @@ def test_a_device_that_knows_alone_of_a_bad_step_averages_as_the_host_does(dtype
         device.update(model, torch.tensor(bad))
         if bad:
             assert all(torch.equal(one, other) for one, other in zip(before, device.weights.values(), strict=True))
-    assert device.state_dict()["updates"] == host.updates == 4
+    assert device.state_dict(model)["updates"] == host.updates == 4
     for one, other in zip(host.weights.values(), device.weights.values(), strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=0)  # the decay is float32 on a device
-    device.load_state_dict(host.state_dict())
+    device.load_state_dict(host.state_dict(model))
     assert device.updates == 4
 
 

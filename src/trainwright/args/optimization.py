@@ -55,8 +55,8 @@ class Stability:
     max_grad_norm: float = option(1.0, "Gradients are scaled down to this norm; 0 for no clipping.")
     ema_decay: float | None = option(
         None,
-        "Keep a moving average of the weights with this decay; it is evaluated, and written by `save_model`, in their "
-        "place; checkpoints hold both (`ema.pt`).",
+        "Keep a moving average of the weights with this decay; it is evaluated, saved and left in the model when "
+        "training ends. A checkpoint's `ema.pt` holds the last step's weights, with which a resumed run goes on.",
     )
     max_skipped_steps: int = option(10, "Stop when so many steps in a row had no finite loss and gradient.")
     spike_factor: float | None = option(None, "Report the rows of a step whose loss is so many times the usual.")

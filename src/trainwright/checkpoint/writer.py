@@ -60,7 +60,7 @@ class Draft:
 
     def __post_init__(self) -> None:
         small = sum(path.stat().st_size for path in self.temporary.rglob("*") if path.is_file())
-        self.size = size_of({"weights": self.weights, "objects": self.objects}) + small + _SPARE
+        self.size = size_of(self.weights) + size_of(self.objects) + small + _SPARE
 
     def marks(self) -> dict[str, Any]:
         """Return a mark of every file that may be large: of the weights, the optimizer and a moving average."""

@@ -1,15 +1,21 @@
-"""The moving average of the weights: what is evaluated and saved in place of the last step's (`ema_decay`)."""
+"""The moving average of the weights: what is evaluated, saved and left in the model when training ends (`ema_decay`).
+
+A checkpoint's weights are the average, so that whoever loads them has what was evaluated. The last step's, with which
+training goes on, are in `ema.pt`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from trainwright.checkpoint import folder
 from trainwright.engine.health import finite
 
 FILE = "ema.pt"
@@ -69,12 +75,31 @@ class Ema:
             for name, tensor in last.items():
                 now[name].data = tensor
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps."""
-        return {"updates": int(self.updates), "weights": self.weights}
+    def leave(self, model: nn.Module) -> None:
+        """Let the model have the average for good."""
+        put(model, self.weights)
+
+    def state_dict(self, model: nn.Module) -> dict[str, Any]:
+        """Return what a checkpoint keeps: the average in its own format, and the model's weights of the last step."""
+        now = dict(model.named_parameters())
+        last = {name: now[name].detach() for name in self.weights}
+        return {"updates": int(self.updates), "weights": self.weights, "last": last}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with what a checkpoint kept."""
+        """Go on with what a checkpoint kept; what was not trained then begins with its value of now."""
         self.updates = state["updates"]
-        for name, average in self.weights.items():
-            average.copy_(state["weights"][name])
+        for name in self.weights.keys() & state["weights"].keys():
+            self.weights[name].copy_(state["weights"][name])
+
+
+def load(place: Path) -> dict[str, Any]:
+    """Return what a checkpoint keeps of its average; nothing where it has none."""
+    return folder.load(place / FILE) if (place / FILE).exists() else {}
+
+
+@torch.no_grad()
+def put(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    """Copy weights into a model, by name, in the model's own formats."""
+    now = dict(model.named_parameters())
+    for name, tensor in weights.items():
+        now[name].copy_(tensor)

@@ -15,6 +15,7 @@ from trainwright.checkpoint import folder, weights
 from trainwright.data.loader import PlannedBatches
 from trainwright.data.packing import PackedRows
 from trainwright.data.plan import Batching, Order, Plan
+from trainwright.engine import ema
 from trainwright.engine.losses import of_itself
 from trainwright.engine.meters import Records
 from trainwright.engine.modes import as_it_was
@@ -81,6 +82,7 @@ def _replayed(trainer: Trainer, step: int, loss: bool) -> Step:
         try:
             with as_it_was(model):
                 weights.load_model(model, found.checkpoint)
+                ema.put(model, ema.load(found.checkpoint).get("last", {}))
                 for row in found.rows:
                     row.loss = row_loss(trainer, row.index)
         finally:

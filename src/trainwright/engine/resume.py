@@ -304,11 +304,12 @@ def restore_rest(run: Run, saved: Saved) -> None:
 
 
 def restore_average(run: Run, saved: Saved) -> bool:
-    """Put the moving average back; return whether there was one."""
-    average, file = run.trainer.ema, saved.folder / ema.FILE
-    if average is None or not file.exists():
+    """Put the moving average back, and the last step's weights into the model; return whether there was an average."""
+    state = ema.load(saved.folder)
+    ema.put(run.trainer.model, state.get("last", {}))
+    if run.trainer.ema is None or not state:
         return False
-    average.load_state_dict(folder.load(file))
+    run.trainer.ema.load_state_dict(state)
     return True
 
 

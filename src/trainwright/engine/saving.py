@@ -168,7 +168,7 @@ def begin(run: Run, ranks: list[dict[str, Any]], early: bool = False) -> Draft |
     try:
         objects = resumable_state(trainer, ranks)
         temporary = folder.open_temporary(place)
-        with users_configuration(trainer):
+        with averaged(trainer), users_configuration(trainer):
             tensors = weights.save_all_but_tensors(trainer.model, temporary, processor_of(trainer))
         save_arguments(trainer, temporary)
         run.model_files = folder.files_in(temporary) | ({Path(weights.WEIGHTS)} if tensors is not None else set())
@@ -248,8 +248,9 @@ def rank_state(run: Run) -> dict[str, Any]:
 
 def resumable_state(trainer: Trainer, ranks: list[dict[str, Any]]) -> dict[str, Any]:
     """Return what torch.save writes, by file name: optimizer, schedule, loss scaler, every rank's state, and the moving
-    average, which belongs to the model."""
-    states = {ema.FILE: ("The moving average", trainer.ema.state_dict() if trainer.ema is not None else None)}
+    average with the weights that it is of, which belong to the model."""
+    average = trainer.ema.state_dict(trainer.model) if trainer.ema is not None else None
+    states = {ema.FILE: ("The moving average", average)}
     if trainer.args.save_only_model:
         ranks = []
     else:

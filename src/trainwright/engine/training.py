@@ -23,6 +23,7 @@ from trainwright.engine import (
     alike,
     cards,
     dividing,
+    ema,
     fusing,
     hub,
     loading,
@@ -35,7 +36,7 @@ from trainwright.engine import (
     saving,
     wiring,
 )
-from trainwright.engine.ema import FILE, Ema
+from trainwright.engine.ema import Ema
 from trainwright.engine.losses import computing_parameters
 from trainwright.engine.meters import Records
 from trainwright.engine.modes import remove_noise, restore_configuration, take_model, train_mode, training_model
@@ -313,6 +314,9 @@ def finish(run: Run) -> TrainOutput:
     trainer = run.trainer
     saving.collect(run, wait=True)
     trainer.strategy.barrier()
+    if trainer.ema is not None:  # what was evaluated stays
+        trainer.ema.leave(trainer.model)
+        trainer.ema = None
     metrics = reports.training_metrics(run)
     reports.log(trainer, metrics, run.started)
     best = trainer.strategy.from_main(trainer.state.best_model_checkpoint)  # where a save failed, others do not know
@@ -341,8 +345,7 @@ def load_best(trainer: Trainer, best: Path) -> None:
             f"in '{trainer.run_folder}'."
         )
     weights.load_model(trainer.model, best)
-    if trainer.ema is not None:
-        trainer.ema.load_state_dict(folder.load(best / FILE))
+    ema.put(trainer.model, ema.load(best).get("weights", {}))  # which older checkpoints have there alone
     trainer.note(
         f"Loaded the best model, '{best}', with {trainer.args.metric_for_best_model} {trainer.state.best_metric}."
     )
