@@ -153,13 +153,31 @@ def test_nan_for_ever_stops_with_the_last_good_weights(tmp_path):
     class Always(Poisoned):
         at = tuple(range(5, 1000))
 
-    trainer = made(tmp_path, kind=Always, max_steps=100, max_skipped_steps=3, save_strategy="steps", save_steps=2)
+    changes = {"max_steps": 100, "max_skipped_steps": 3, "save_strategy": "steps", "save_steps": 2}
+    trainer = made(tmp_path, kind=Always, **changes)
     with pytest.raises(DivergenceError, match=r"Step 7 was skipped.*max_skipped_steps=3.*last good step"):
         trainer.train()
     assert trainer.state.global_step in (7, 8)  # within one step
     newest, passed_over = check.newest_valid(tmp_path)
     assert not passed_over
     assert all(torch.isfinite(t).all() for t in torch.load(newest / "optimizer.pt")["state"][0].values())
+    with pytest.raises(DivergenceError, match=r"Step 7 was skipped.*Skipped in a row: 3"):  # of which two are saved
+        made(tmp_path, kind=Always, **changes).train(resume_from_checkpoint=True)
+
+
+def test_a_save_that_fails_while_the_run_does_is_said(tmp_path, caplog, monkeypatch):
+    class Always(Poisoned):
+        at = tuple(range(4, 1000))
+
+    def full(*given, **named):
+        time.sleep(0.3)  # so that the run ends meanwhile
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("trainwright.checkpoint.writer.save_file", full)
+    trainer = made(tmp_path, kind=Always, max_skipped_steps=1, save_strategy="steps", save_steps=3)
+    with pytest.raises(DivergenceError):
+        trainer.train()
+    assert "checkpoint-3 could not be written: No space left on device" in caplog.text
 
 
 @pytest.mark.slow

@@ -116,10 +116,9 @@ class Writer:
         pending, self._pending = self._pending, None
         return pending.result()
 
-    def close(self) -> None:
-        """Wait for the write in flight."""
-        if self._pending is not None:
-            self._pending.exception()
+    def close(self) -> BaseException | None:
+        """Wait for the write in flight; return what it failed of."""
+        return self._pending.exception() if self._pending is not None else None
 
 
 def _write_into(result: Future[Written], draft: Draft) -> None:

@@ -11,7 +11,7 @@ import statistics
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -63,6 +63,15 @@ class Health:
         self.losses: deque[float] = deque(maxlen=_SPIKE_WINDOW)
         self.buffers = Buffers(run.trainer.model)
         self._reading: Reading | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint must keep: a series of bad steps, and the usual losses, go on when it is resumed."""
+        return {"in_a_row": self.in_a_row, "losses": list(self.losses)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with what `state_dict` returned."""
+        self.in_a_row = state["in_a_row"]
+        self.losses.extend(state["losses"])
 
     def begin(self) -> None:
         """Note which numbers of parameters are not finite from the start, such as a mask of -inf: no update did that.

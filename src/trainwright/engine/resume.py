@@ -359,6 +359,8 @@ def restore_rank(run: Run, place: Path) -> bool:
         return False
     randomness.restore(state)
     restore_generators(run, state.get("own", {}))
+    if "health" in state:
+        run.health.load_state_dict(state["health"])
     if "latest" in state:
         run.grad_norm, run.learning_rate = state["latest"]["grad_norm"], state["latest"]["learning_rate"]
     if "averages" in state:

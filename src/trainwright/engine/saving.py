@@ -236,6 +236,7 @@ def rank_state(run: Run) -> dict[str, Any]:
         "own": plain.plain(last.streams["own"], "The state of a random generator"),
         "averages": {"loss": run.meter.state_dict(), "records": last.records},
         "latest": {"grad_norm": run.grad_norm, "learning_rate": rate if rate is None else float(rate)},
+        "health": run.health.state_dict(),
         "buffers": run.health.buffers.state_dict(),
         "callbacks": states.encoded_dicts(
             states.collect_dicts(trainer.callback_handler.callbacks, run.note_once), plain.plain, run.note_once

@@ -141,7 +141,9 @@ def go(run: Run) -> TrainOutput:
         raise
     finally:
         with run.timesheet.spending("saving"):
-            run.writer.close()
+            problem = run.writer.close()
+        if problem is not None:  # of a save that an error has overtaken
+            run.trainer.note(str(problem))
         if run.trainer.strategy.world.is_main:
             fingerprint.leave(run.content, loading.content_of_training(run.loader))
 
