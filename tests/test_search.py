@@ -9,6 +9,9 @@ from torch.nn import functional
 
 from tests import tiny
 from trainwright import ConfigError, EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+from trainwright.engine.trials import Trials
+from trainwright.parallel.strategy import Strategy
+from trainwright.world import World
 
 optuna = pytest.importorskip("optuna", reason="optuna is in the extra `hpo`")
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -264,3 +267,23 @@ def test_the_default_objective_is_that_of_transformers_for_several_sets(tmp_path
     assert best(sets["far"], None, Recording) == pytest.approx(one["eval_loss"], rel=1e-6)
     with pytest.raises(ConfigError, match="eval_curve is a list. Name the one that counts"):
         best(sets["far"], lambda prediction: {"curve": [1.0, 2.0]})
+
+
+class OutOfStep(Strategy):
+    """One of two ranks, of which the other one is elsewhere."""
+
+    def all_here(self, place, value):
+        return None
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_trial_that_fails_on_one_rank_alone_ends_the_search_whatever_is_caught(rank):
+    def train(trial):
+        raise ValueError("here alone")
+
+    trials = Trials(OutOfStep(World(rank, size=2), torch.device("cpu")), train)
+    study = optuna.create_study()
+    with pytest.raises(ValueError, match="here alone") as told:
+        trials.search(lambda: study.optimize(trials.objective, n_trials=5, catch=(ValueError,)))
+    assert told.value.__notes__ == ["Not all ranks failed in this trial, so the search ends with it."]
+    assert len(study.trials) == (rank == 0)

@@ -6,22 +6,24 @@ decide alike everywhere. Metrics are those of rank 0.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 
 from trainwright.callbacks.base import EVENTS, CallbackHandler
 from trainwright.engine import numbers
+from trainwright.parallel.strategy import Strategy
 from trainwright.state import TrainerControl
 
 if TYPE_CHECKING:
     from trainwright.engine.run import Run
     from trainwright.engine.trainer import Trainer
 
+T = TypeVar("T")
 _VALUES = (bool, int, float, str, np.generic, np.ndarray, torch.Tensor)
 _FLAGS = tuple(flag.name for flag in fields(TrainerControl))
 OF_A_STEP = ("epoch_begin", "step_begin", "substep_end", "pre_optimizer_step", "optimizer_step", "step_end")
@@ -57,6 +59,26 @@ def of_main(trainer: Trainer, metrics: Mapping[str, Any]) -> dict[str, Any]:
         return dict(metrics)
     plain = {name: numbers.plain(value, name) for name, value in metrics.items() if isinstance(value, _VALUES)}
     return {**metrics, **trainer.strategy.from_main(plain)}
+
+
+def as_main(strategy: Strategy, call: Callable[[], T], what: str) -> T:
+    """Return what a function returns on rank 0; all ranks call it, and where it fails on one, it fails on all.
+
+    Raises:
+        RuntimeError: it failed on another rank.
+    """
+    if strategy.world.size == 1:
+        return call()
+    found, failure = None, None
+    try:
+        found = call()
+    except Exception as error:
+        failure = error
+    told = strategy.gather(None if failure is None else repr(failure))
+    failed = [f"{what} failed on rank {rank}: {text}" for rank, text in enumerate(told) if text is not None]
+    if failed:
+        raise RuntimeError(failed[0]) if failure is None else failure
+    return strategy.from_main(found)
 
 
 def tell_of_save(run: Run, place: Path) -> None:

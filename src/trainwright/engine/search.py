@@ -14,6 +14,8 @@ from trainwright.args.training import ArgumentFields
 from trainwright.callbacks import states
 from trainwright.checkpoint.lock import RunLock
 from trainwright.engine import reports, wiring
+from trainwright.engine.deciding import as_main
+from trainwright.engine.trials import Trials
 from trainwright.errors import ConfigError, did_you_mean, missing_package
 from trainwright.state import BestRun
 
@@ -78,6 +80,9 @@ def hyperparameter_search(
     `TPESampler` that is seeded for each with `args.seed` plus the number of points before, so that they are those of a
     search that was not stopped; a `sampler` that is given draws new ones when a search goes on.
 
+    Of several ranks the first has the study; all of them train the same trials and return the same. `hp_space` and
+    `compute_objective` are called on every rank, and what they return on rank 0 counts.
+
     Args:
         hp_space: a trial to argument names and values.
         compute_objective: metrics of an evaluation to what is optimised: a number, or several. By default the metric
@@ -95,6 +100,17 @@ def hyperparameter_search(
     """
     optuna = _optuna(trainer, backend, kwargs.get("n_jobs", 1))
     search = _Search(trainer, hp_space or default_space, compute_objective, hp_name)
+    trials = Trials(trainer.strategy, search.train)
+    try:
+        return trials.search(lambda: _run(optuna, trainer, trials.objective, n_trials, direction, kwargs))
+    finally:
+        search.restore()
+
+
+def _run(
+    optuna: Any, trainer: Trainer, objective: Any, n_trials: int, direction: str | list[str], kwargs: dict[str, Any]
+) -> BestRun | list[BestRun]:
+    """Run the trials that are left of a study, and return the best."""
     is_alone = "storage" not in kwargs  # one that is given may be shared with other processes
     is_given = kwargs.get("sampler") is not None
     with _only_search(Path(trainer.args.output_dir or ".")) if is_alone else nullcontext():
@@ -104,10 +120,7 @@ def hyperparameter_search(
         done = sum(trial.state.is_finished() - (_AGAIN in trial.user_attrs) for trial in study.trials)
         renewing: list[Any] = [] if is_given else [lambda study, trial: _renew_sampler(optuna, study, trainer)]
         callbacks = [*(kwargs.pop("callbacks", None) or []), *renewing]
-        try:
-            study.optimize(search.objective, n_trials=max(0, n_trials - done), callbacks=callbacks, **kwargs)
-        finally:
-            search.restore()
+        study.optimize(objective, n_trials=max(0, n_trials - done), callbacks=callbacks, **kwargs)
     if isinstance(direction, str):
         return _best(study.best_trial)
     return [_best(trial) for trial in study.best_trials]
@@ -195,18 +208,21 @@ class _Search:
         listening, note = trainer.callback_handler.callbacks, trainer.note
         self.callbacks = deepcopy((states.collect(listening, note), states.collect_dicts(listening, note)))
 
-    def objective(self, trial: Any) -> Any:
+    def train(self, trial: Any) -> Any:
         """Train one trial and return what is optimised."""
         trainer = self.trainer
-        trainer.args = changed_arguments(self.args, self.space(trial))
+        values, folder = as_main(trainer.strategy, lambda: (self.space(trial), self.folder(trial)), "hp_space")
+        trainer.args = changed_arguments(self.args, values)
         self.begin_callbacks()
-        folder = self.name(trial) if self.name is not None else f"run-{trial.number}"
         trainer.run_folder = Path(self.args.output_dir or ".") / folder
         trainer.trial = trial
         reported: dict[str, Any] = {}
 
+        def judge(metrics: dict[str, float]) -> None:
+            reported["objective"] = as_main(trainer.strategy, lambda: self.judged(metrics), "compute_objective")
+
         def report(step: int, metrics: dict[str, float]) -> None:
-            reported["objective"] = self.judged(metrics)
+            judge(metrics)
             if isinstance(reported["objective"], int | float):
                 trial.report(reported["objective"], step)
                 if trial.should_prune():
@@ -217,8 +233,12 @@ class _Search:
         trainer.trial_report = report
         trainer.train(trial=trial)
         if "objective" not in reported:
-            reported["objective"] = self.judged(trainer.evaluate())
+            judge(trainer.evaluate())
         return reported["objective"]
+
+    def folder(self, trial: Any) -> str:
+        """Return the name of a trial's folder."""
+        return self.name(trial) if self.name is not None else f"run-{trial.number}"
 
     def judged(self, metrics: dict[str, Any]) -> Any:
         """Return what is optimised of an evaluation's metrics."""
