@@ -145,10 +145,10 @@ def split(data: Any, rank: int, size: int) -> Any:
     return split_dataset_by_node(data, rank, size)
 
 
-def sharded(rank: int, size: int) -> DataLoader:
+def sharded(rank: int, size: int, numbers: Any = range(ROWS)) -> DataLoader:
     from accelerate.data_loader import BatchSamplerShard
 
-    batches = BatchSampler(range(ROWS), 2, False)
+    batches = BatchSampler(numbers, 2, False)
     return DataLoader(tiny_rows.rows(ROWS), batch_sampler=BatchSamplerShard(batches, size, rank, even_batches=False))
 
 
@@ -202,6 +202,22 @@ REFUSED = {
         "train_dataset": tiny_rows.rows(ROWS)[::-1] if rank else tiny_rows.rows(ROWS)
     },
     "parts that overlap": lambda rank, size: {"train_dataset": tiny_rows.rows(ROWS)[rank : ROWS - 1 + rank]},
+    "more parts than ranks": lambda rank, size: {"train_loader": sampled(distributed(rank, 2 * size))},
+    "a table split into more parts": lambda rank, size: {
+        "train_dataset": split(table().to_iterable_dataset(4), rank, 2 * size)
+    },
+    "the same part on both ranks": lambda rank, size: {"train_loader": batched(distributed(0, size))},
+    "a stream split alike on both ranks": lambda rank, size: {
+        "train_dataset": split(table().to_iterable_dataset(2), 0, size)
+    },
+    "a part that is divided again": lambda rank, size: {
+        "train_loader": DataLoader(
+            part := tiny_rows.rows(ROWS)[rank::size], 2, sampler=DistributedSampler(part, size, rank)
+        )
+    },
+    "a DistributedSampler that accelerate divides again": lambda rank, size: {
+        "train_loader": sharded(rank, size, distributed(rank, size))
+    },
 }
 
 
@@ -246,16 +262,22 @@ def refused(place: Path, kind: str) -> dict[str, Any]:
     return {}
 
 
-def not_evaluated(place: Path) -> dict[str, Any]:
-    """Evaluate a stream that divides itself and does not say so."""
-    trainer = tiny_rows.Seeing(tiny_rows.Net(), tiny_rows.arguments(place), eval_dataset=Secret())
+def not_evaluated(place: Path, **given: Any) -> dict[str, Any]:
+    """Evaluate a stream that divides itself and does not say so, or what is given."""
+    trainer = tiny_rows.Seeing(tiny_rows.Net(), tiny_rows.arguments(place), **(given or {"eval_dataset": Secret()}))
     return trainer.evaluate()
+
+
+def evaluated_alike(place: Path) -> dict[str, Any]:
+    """Evaluate a loader that gives all ranks the same part."""
+    return not_evaluated(place, eval_loader=sampled(distributed(0, current_world().size)))
 
 
 CASES: dict[str, launch.Case] = {
     **{kind: functools.partial(train_and_evaluate, kind=kind) for kind in {**SETS, **LOADERS}},
     **{kind: functools.partial(refused, kind=kind) for kind in REFUSED},
     "an evaluation of such a stream": not_evaluated,
+    "an evaluation of the same part on both ranks": evaluated_alike,
 }
 
 if __name__ == "__main__":

@@ -57,6 +57,16 @@ def test_every_row_is_evaluated_once_as_by_one_process(found, kind):
         ("an evaluation of such a stream", "The Secret gives every rank other rows"),
         ("a list in another order on each rank", "neither one whole nor its parts"),
         ("parts that overlap", "neither one whole nor its parts"),
+        ("more parts than ranks", "The DistributedSampler divides the data into 4 parts, but there are 2 ranks"),
+        ("a table split into more parts", "divides the training data into 4 parts, but there are 2 ranks"),
+        ("the same part on both ranks", "gives rank 0 and rank 1 the same part of the data (number 0 of 2)"),
+        ("a stream split alike on both ranks", "gives rank 0 and rank 1 the same part of the training data"),
+        ("an evaluation of the same part on both ranks", "gives rank 0 and rank 1 the same part of the data"),
+        ("a part that is divided again", "divided twice, so rows would be left out: by the DistributedSampler"),
+        (
+            "a DistributedSampler that accelerate divides again",
+            "by the BatchSamplerShard, and by the DistributedSampler",
+        ),
     ],
 )
 def test_what_can_be_neither_divided_nor_left_is_refused(found, kind, says):

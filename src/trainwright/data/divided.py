@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Sampler
 
 from trainwright import randomness
 from trainwright.data.fingerprint import row_digests
-from trainwright.data.kinds import is_prepared, is_stream, length_of
+from trainwright.data.kinds import is_of_library, is_prepared, is_stream, length_of
 
 _SHARE = (("num_replicas", "rank"), ("num_processes", "process_index"), ("world_size", "rank"))
 """How samplers and datasets name the number of parts, and which one is theirs: torch, accelerate, datasets."""
@@ -24,18 +24,37 @@ _PARTS = 64
 _ALIKE = 0.5  # part of the rows that two ranks have in common, above which they are no parts of one whole
 
 
+class Share(NamedTuple):
+    """What a sampler or dataset says of the part of the data that it gives: of how many parts, and which one.
+
+    Attributes:
+        kind: its class.
+        known: whether that is a library's, which divides as it says.
+    """
+
+    kind: str
+    parts: int
+    own: int
+    known: bool
+
+
 def divides_itself(data: Any) -> bool:
     """Whether a loader, or the sampler, batch sampler or dataset within, says that it gives this rank its part."""
-    return is_prepared(data) or any(_has_share(part) for part in _parts(data))
+    return is_prepared(data) or bool(shares(data))
 
 
-def _has_share(part: Any) -> bool:
-    """Whether an object names the number of parts and its own; of rows by number the rows tell, see `held`."""
+def shares(data: Any) -> list[Share]:
+    """Return what a loader, and the samplers and datasets within, say of their part of the data."""
+    return [share for part in _parts(data) if (share := _share(part)) is not None]
+
+
+def _share(part: Any) -> Share | None:
+    """Return the number of parts and its own that an object names; of rows by number the rows tell, see `held`."""
     for size, index in _SHARE[: 2 if hasattr(part, "__getitem__") else 3]:
-        ranks, own = getattr(part, size, None), getattr(part, index, None)
-        if isinstance(ranks, int) and isinstance(own, int) and ranks > 1:
-            return True
-    return False
+        parts, own = getattr(part, size, None), getattr(part, index, None)
+        if isinstance(parts, int) and isinstance(own, int) and parts > 1:
+            return Share(type(part).__name__, parts, own, is_of_library(part))
+    return None
 
 
 def _parts(data: Any) -> Iterator[Any]:

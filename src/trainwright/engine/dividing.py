@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import DataLoader
 
-from trainwright.data.divided import divides_itself, drawn_once, held, relation
+from trainwright.data.divided import Share, divides_itself, drawn_once, held, relation, shares
 from trainwright.data.kinds import is_stream, length_of
 from trainwright.data.loader import PlannedBatches, samplers
 from trainwright.data.ready import DrawnSource, EveryNth
@@ -33,18 +33,28 @@ def world_for(trainer: Trainer, data: Any) -> World:
     return World() if known or divides_itself(data) else world
 
 
-def look(trainer: Trainer, data: Any, what: str) -> None:
+def look(trainer: Trainer, data: Any, what: str, loader: Any = None) -> None:
     """Note whether the ranks hold parts of one whole; all of them ask at the same place.
 
+    Args:
+        trainer: whose ranks.
+        data: a dataset.
+        what: how it is called.
+        loader: the ready one that reads it.
+
     Raises:
-        DataError: they hold the same rows in other orders, or parts that overlap.
+        DataError: they hold the same rows in other orders, or parts that overlap, or it is divided twice, or not among
+            these ranks.
         ConfigError: they hold parts of other sizes.
     """
     strategy = trainer.strategy
-    if strategy.world.size == 1 or data is None or any(one is data for one in trainer.apart):
+    if strategy.world.size == 1 or data is loader is None:
         return
-    everyone = strategy.gather({} if divides_itself(data) else held(data))
-    how = relation(everyone)
+    said, is_known = shares(data if loader is None else loader), any(one is data for one in trainer.apart)
+    mine = {} if data is None or is_known or divides_itself(data) else held(data)
+    everyone = strategy.gather((said, mine))
+    check_shares([of_rank for of_rank, _ in everyone], what)
+    how = relation([of_rank for _, of_rank in everyone])
     if how == "mixed":
         raise DataError(
             f"The {what} is another on every rank, and much of it is on several of them, so it is neither one whole "
@@ -61,6 +71,35 @@ def look(trainer: Trainer, data: Any, what: str) -> None:
         trainer.apart.append(data)
         rows = f" ({' + '.join(map(str, lengths))} rows)" if lengths else ""
         trainer.note(f"Every rank holds its own part of the {what}{rows}, so it is not divided again.")
+    twice = [share.kind for share in said if share.known]
+    if len(twice) > 1 or (twice and (is_known or how == "apart")):
+        raise DataError(
+            f"The {what} is divided twice, so rows would be left out: by the {twice[0]}, and "
+            f"{'before' if len(twice) == 1 else f'by the {twice[1]}'}. Divide it once, or leave that to the Trainer."
+        )
+
+
+def check_shares(everyone: Sequence[list[Share]], what: str) -> None:
+    """Check what all ranks say of their parts: as many as there are ranks, and each another one.
+
+    Raises:
+        DataError: rows would be read by no rank, or by several.
+    """
+    ranks = len(everyone)
+    for share in chain.from_iterable(everyone):
+        if share.parts != ranks:
+            raise DataError(
+                f"The {share.kind} divides the {what} into {share.parts} parts, but there are {ranks} ranks. Divide it "
+                f"into {ranks}, one for each rank, or leave that to the Trainer."
+            )
+    for each in zip(*everyone, strict=False):
+        first: dict[int, int] = {}
+        for rank, share in enumerate(each):
+            if first.setdefault(share.own, rank) != rank:
+                raise DataError(
+                    f"The {share.kind} gives rank {first[share.own]} and rank {rank} the same part of the {what} "
+                    f"(number {share.own} of {ranks}). Give it each rank's own number, or leave that to the Trainer."
+                )
 
 
 def world_for_loader(trainer: Trainer, loader: Any) -> World:
@@ -68,7 +107,7 @@ def world_for_loader(trainer: Trainer, loader: Any) -> World:
     dataset = getattr(loader, "dataset", None)
     if isinstance(dataset, RankStream):  # it was looked at before it was made
         return dataset.world
-    look(trainer, dataset, DATA)
+    look(trainer, dataset, DATA, loader)
     world = world_for(trainer, loader)
     return World() if world.size > 1 and draws_apart(trainer, loader) else world
 
