@@ -145,3 +145,19 @@ def test_a_callback_that_one_rank_has_alone_stops_both(found):
     first, second = of(found, "a callback of one rank")
     assert first["steps"] == second["steps"] == 3
     assert first["weights"] == second["weights"]
+
+
+@pytest.mark.parametrize("flag", together.OVERRIDES, ids=lambda flag: " ".join(map(str, flag)))
+def test_a_flag_that_an_override_raises_on_one_rank_is_that_of_all(found, flag, tmp_path):
+    first, second = of(found, f"an override: {' '.join(map(str, flag))}")
+    assert first == second
+    alone = together.overridden(tmp_path, flag[0], flag[1], 0)
+    assert close(alone.pop("weights"), first.pop("weights"))
+    assert first == alone
+
+
+@pytest.mark.parametrize("kind", ["a method of the object", "a loss function"])
+def test_a_flag_that_is_raised_in_the_loss_of_one_rank_is_that_of_all(found, kind):
+    first, second = of(found, kind)
+    assert first["steps"] == second["steps"] == 4
+    assert first["weights"] == second["weights"]

@@ -264,15 +264,16 @@ def metric_of_one_rank(place: Path, fails: bool) -> dict[str, Any]:
 
 
 class Raising(TrainerCallback):
-    """Raises a flag at an event of step 3, on one rank; counts what it hears."""
+    """Raises a flag at an event of step 3, or of another one, on one rank; counts what it hears."""
 
-    def __init__(self, event: str, flag: str, rank: int) -> None:
+    def __init__(self, event: str, flag: str, rank: int, step: int = 3) -> None:
         self.heard = {"log": [], "evaluate": [], "save": []}
+        self.step = step
         if current_world().rank == rank:
             setattr(self, f"on_{event}", functools.partial(self._raise, flag, getattr(self, f"on_{event}")))
 
     def _raise(self, flag, then, args, state, control, **kwargs):
-        if state.global_step == 3:
+        if state.global_step == self.step:
             setattr(control, flag, True)
         return then(args, state, control, **kwargs)
 
@@ -300,22 +301,33 @@ FLAGS = [
     ("save", "should_training_stop", 0),
     ("save", "should_training_stop", 1),
     ("epoch_end", "should_save", 1),
+    ("epoch_begin", "should_training_stop", 0),
+    ("before training", "should_training_stop", 1),
+]
+OVERRIDES = [
+    ("training_step", "should_training_stop", 0),
+    ("training_step", "should_save", 1),
+    ("compute_loss", "should_evaluate", 0),
+    ("log", "should_training_stop", 1),
+    ("prediction_step", "should_save", 1),
+    ("evaluate", "should_training_stop", 0),
 ]
 
 
 def flagged(place: Path, event: str, flag: str, rank: int, only: bool = False) -> dict[str, Any]:
     """Train ten steps with a callback that raises a flag on one rank; `only` there it is at all."""
-    listener = Raising(event, flag, rank)
-    changes: dict[str, Any] = {"num_train_epochs": 2, "logging_steps": 100}
+    starts = event == "before training"
+    listener = Raising("evaluate" if starts else event, flag, rank, 0 if starts else 3)
+    changes: dict[str, Any] = {"num_train_epochs": 2, "logging_steps": 100, "eval_on_start": starts}
     if event == "log":
         changes["logging_steps"] = 3
     if event in ("evaluate", "prediction_step"):
         changes |= {"eval_strategy": "steps", "eval_steps": 3}
     if event == "save":
         changes |= {"save_strategy": "steps", "save_steps": 3}
-    if event == "epoch_end":
+    if event.startswith("epoch"):
         changes["num_train_epochs"] = 4
-    count = 12 if event == "epoch_end" else 20
+    count = 12 if event.startswith("epoch") else 20
     trainer = tiny_rows.trained(
         place, train_dataset=tiny_rows.rows(count), eval_dataset=tiny_rows.rows(4), args=changes,
         callbacks=[listener] if not only or current_world().rank == rank else [],
@@ -326,6 +338,43 @@ def flagged(place: Path, event: str, flag: str, rank: int, only: bool = False) -
         "saved": sorted(path.name for path in place.glob("checkpoint-*")),
         "weights": tiny_rows.weights(trainer.model),
     }
+
+
+def overridden(place: Path, method: str, flag: str, rank: int, on: str = "the class") -> dict[str, Any]:
+    """Train with a Trainer that raises a flag in a method after step 3, on one rank."""
+
+    def raising(self, *given, **named):
+        if self.state.global_step == 3 and current_world().rank == rank:
+            setattr(self.control, flag, True)
+        return getattr(Trainer, method)(self, *given, **named)
+
+    args = tiny_rows.arguments(place, logging_steps=3, eval_strategy="steps", eval_steps=3)
+    kind = type("Raising", (Trainer,), {method: raising}) if on == "the class" else Trainer
+    trainer = kind(tiny_rows.Net(), args, train_dataset=tiny_rows.rows(20), eval_dataset=tiny_rows.rows(4))
+    if on == "the object":
+        setattr(trainer, method, functools.partial(raising, trainer))
+    trainer.train()
+    return {
+        "steps": trainer.state.global_step,
+        "evaluated": [entry["step"] for entry in trainer.state.log_history if "eval_loss" in entry],
+        "saved": sorted(path.name for path in place.glob("checkpoint-*")),
+        "weights": tiny_rows.weights(trainer.model),
+    }
+
+
+def loss_function(place: Path, rank: int) -> dict[str, Any]:
+    """Train with a loss function that stops the training after step 3, on one rank."""
+
+    def loss(outputs, labels, num_items_in_batch=None):
+        if trainer.state.global_step == 3 and current_world().rank == rank:
+            trainer.control.should_training_stop = True
+        return ((outputs["logits"] - labels) ** 2).sum() / num_items_in_batch
+
+    trainer = Trainer(
+        tiny_rows.Net(), tiny_rows.arguments(place), train_dataset=tiny_rows.rows(20), compute_loss_func=loss
+    )
+    trainer.train()
+    return {"steps": trainer.state.global_step, "weights": tiny_rows.weights(trainer.model)}
 
 
 CASES: dict[str, launch.Case] = {
@@ -353,6 +402,16 @@ CASES: dict[str, launch.Case] = {
     "a callback of one rank": functools.partial(
         flagged, event="step_end", flag="should_training_stop", rank=1, only=True
     ),
+    **{
+        f"an override: {' '.join(map(str, flag))}": functools.partial(
+            overridden, method=flag[0], flag=flag[1], rank=flag[2]
+        )
+        for flag in OVERRIDES
+    },
+    "a method of the object": functools.partial(
+        overridden, method="compute_loss", flag="should_training_stop", rank=1, on="the object"
+    ),
+    "a loss function": functools.partial(loss_function, rank=1),
 }
 
 if __name__ == "__main__":

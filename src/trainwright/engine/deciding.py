@@ -1,7 +1,7 @@
-"""What callbacks and metrics decide, on several ranks: all do the same, whichever of them has said it.
+"""What callbacks, overrides and metrics decide, on several ranks: all do the same, whichever of them has said it.
 
-The flags that a callback raises are exchanged where one of the user's listens, on any rank, and nowhere else: ours
-decide alike everywhere. Metrics are those of rank 0.
+Flags are exchanged wherever the loop has called code of others, after a step only where there is such code on any rank;
+ours decides alike everywhere. Metrics are those of rank 0.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 
-from trainwright.callbacks.base import EVENTS, CallbackHandler
+from trainwright.callbacks.base import CallbackHandler
 from trainwright.engine import numbers
 from trainwright.parallel.strategy import Strategy
 from trainwright.state import TrainerControl
@@ -26,8 +27,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _VALUES = (bool, int, float, str, np.generic, np.ndarray, torch.Tensor)
 _FLAGS = tuple(flag.name for flag in fields(TrainerControl))
-OF_A_STEP = ("epoch_begin", "step_begin", "substep_end", "pre_optimizer_step", "optimizer_step", "step_end")
-OF_AN_EVALUATION = ("prediction_step", "evaluate", "predict")
+_OF_A_STEP = ("step_begin", "substep_end", "pre_optimizer_step", "optimizer_step", "step_end")
 
 
 def foreign(handler: CallbackHandler, event: str) -> bool:
@@ -36,21 +36,31 @@ def foreign(handler: CallbackHandler, event: str) -> bool:
     return any(not type(owner).__module__.startswith("trainwright.") for owner in owners)
 
 
-def note_listeners(run: Run) -> None:
-    """Note the events at which code that is not ours listens on any rank."""
-    handler, strategy = run.trainer.callback_handler, run.trainer.strategy
-    mine = [event for event in EVENTS if foreign(handler, event)]
-    run.listened = {event for everyone in strategy.gather(mine) for event in everyone}
+def steers(trainer: Trainer) -> bool:
+    """Whether code that is not ours takes part in a step and may raise a flag: a callback's, a subclass's, a loss's."""
+    replaced = [name for name in vars(trainer) if isinstance(getattr(type(trainer), name, None), FunctionType)]
+    if replaced or trainer.compute_loss_func is not None or not type(trainer).__module__.startswith("trainwright."):
+        return True
+    return any(foreign(trainer.callback_handler, event) for event in _OF_A_STEP)
 
 
-def agree(run: Run, *events: str) -> None:
-    """Raise a flag on every rank where a callback may have raised it on one, at one of these events."""
-    strategy, control = run.trainer.strategy, run.trainer.control
-    if strategy.world.size == 1 or run.listened.isdisjoint(events):
+def agree(run: Run) -> None:
+    """Raise a flag on every rank where it is raised on one, and note whether code that is not ours steers or hears of
+    saves, on any rank."""
+    trainer = run.trainer
+    if trainer.strategy.world.size == 1:
         return
-    everyone = strategy.agree(*(getattr(control, flag) for flag in _FLAGS))
-    for flag, raised in zip(_FLAGS, zip(*everyone, strict=True), strict=True):
-        setattr(control, flag, any(raised))
+    mine = (steers(trainer), foreign(trainer.callback_handler, "save"))
+    everyone = trainer.strategy.agree(*mine, *(getattr(trainer.control, flag) for flag in _FLAGS))
+    run.steered, run.heard_saving, *flags = (any(raised) for raised in zip(*everyone, strict=True))
+    for flag, raised in zip(_FLAGS, flags, strict=True):
+        setattr(trainer.control, flag, raised)
+
+
+def agree_on_step(run: Run) -> None:
+    """Agree on the flags after a step, where one may be raised that is not raised on all ranks."""
+    if run.steered:
+        agree(run)
 
 
 def of_main(trainer: Trainer, metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,7 +99,7 @@ def tell_of_save(run: Run, place: Path) -> None:
 
 def hears_together(run: Run) -> bool:
     """Whether several ranks hear of a save at the same place, and none of them before."""
-    return run.trainer.strategy.world.size > 1 and "save" in run.listened and not run.left_alone
+    return run.heard_saving and not run.left_alone
 
 
 def early_is_final(run: Run) -> None:

@@ -22,7 +22,7 @@ def evaluate(run: Run) -> None:
         reports.evaluate(run)
     except StopWaiting:
         leave(run)
-    deciding.agree(run, *deciding.OF_AN_EVALUATION, "log")
+    deciding.agree(run)
     run.boundary = None
     if saves and not run.trainer.control.should_save:
         saving.drop_early(run)

@@ -34,18 +34,20 @@ def passes(run: Run) -> None:
     """Run all steps that are left."""
     run.fire("train_begin")
     stay_stopped(run.trainer.callback_handler.callbacks, run.trainer.state, run.trainer.control)
-    deciding.note_listeners(run)
-    deciding.agree(run, "train_begin")
+    deciding.agree(run)
     if not run.drawn_apart:
         randomness.part_ways(run.trainer.strategy.world.rank)
     run.health.begin()
     if run.due:
         leaving.raise_due_flags(run)
+        deciding.agree(run)
         act_on_flags(run)
     if run.trainer.args.eval_on_start and run.trainer.state.global_step == 0:
         reports.evaluate(run, decides=False)
+        deciding.agree(run)
     while run.open or not run.done:
         run.fire("epoch_begin")
+        deciding.agree(run)
         run.open = True
         if not run.done:  # else its steps were done before the run was stopped
             steps(run)
@@ -67,7 +69,7 @@ def steps(run: Run) -> None:
             run.fire("step_begin")
             step(run, work)
             run.fire("step_end")
-            deciding.agree(run, *deciding.OF_A_STEP)
+            deciding.agree_on_step(run)
             act_on_flags(run)
             if run.done or run.trainer.control.should_epoch_stop:
                 break
@@ -82,7 +84,7 @@ def end_pass(run: Run) -> None:
         leaving.lower_flags(run)
         raise
     run.open = False
-    deciding.agree(run, "epoch_end")
+    deciding.agree(run)
 
 
 def step(run: Run, work: Work) -> None:
@@ -167,12 +169,12 @@ def act_on_flags(run: Run) -> None:
     control = run.trainer.control
     if control.should_log:
         reports.log_step(run)
-        deciding.agree(run, "log")
+        deciding.agree(run)
     if run.trainer.control.should_evaluate:
         leaving.evaluate(run)
     if run.trainer.control.should_save:
         saving.save_checkpoint(run)
-        deciding.agree(run, "save")
+        deciding.agree(run)
     else:
         saving.collect(run, wait=False)
     if run.stop is not None:

@@ -58,7 +58,8 @@ class Run:
         agreed_stop: the signal at which all ranks agreed to leave, or None.
         rows: that were trained on, by all ranks.
         drawn_apart: whether every rank draws random numbers of its own, as its checkpoint has it.
-        listened: events at which code that is not ours listens, on any rank.
+        steered: whether code that is not ours may raise a flag in a step, on any of several ranks.
+        heard_saving: whether code that is not ours hears of saves, on any of several ranks.
         left_alone: whether this rank writes a checkpoint while the others wait for it or fail.
         saved_step, saved_due: what was last saved, or tried to be.
         accumulation: micro-batches of a step by the script, of which other ranks may have more or fewer.
@@ -106,7 +107,8 @@ class Run:
     open: bool = False
     rows: int = 0
     drawn_apart: bool = False
-    listened: set[str] = field(default_factory=set)
+    steered: bool = False
+    heard_saving: bool = False
     left_alone: bool = False
     saved_step: int = -1
     saved_due: list[str] = field(default_factory=list)

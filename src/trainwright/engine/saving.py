@@ -217,7 +217,7 @@ def synchronous(run: Run) -> bool:
     trainer = run.trainer
     if trainer.args.push_to_hub or saves_its_own_way(trainer):
         return True
-    return "save" in run.listened or deciding.foreign(trainer.callback_handler, "save")
+    return run.heard_saving or deciding.foreign(trainer.callback_handler, "save")
 
 
 def saves_its_own_way(trainer: Trainer) -> bool:
