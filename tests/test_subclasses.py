@@ -310,6 +310,16 @@ def test_a_dataset_that_hears_of_passes_is_told(workers, within, tmp_path):
     assert seen == [0.0, 1.0, 2.0]
 
 
+@pytest.mark.parametrize("kind", [Trainer, transformers.Trainer])
+def test_a_training_step_may_call_the_number_of_items_as_it_likes(tmp_path, kind):
+    class Own(kind):
+        def training_step(self, model, inputs, items):
+            return super().training_step(model, inputs, items)
+
+    made = transformers.TrainingArguments(str(tmp_path), max_steps=2, use_cpu=True, disable_tqdm=True, report_to="none")
+    assert Own(tiny.new_line(), made, train_dataset=tiny.line_rows()).train().global_step == 2
+
+
 def test_a_search_takes_what_transformers_take_and_keeps_the_users_arguments(tmp_path):
     class Theirs(transformers.TrainingArguments):
         @property

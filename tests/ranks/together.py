@@ -409,7 +409,7 @@ CASES: dict[str, launch.Case] = {
         for flag in OVERRIDES
     },
     "a method of the object": functools.partial(
-        overridden, method="compute_loss", flag="should_training_stop", rank=1, on="the object"
+        overridden, method="training_step", flag="should_training_stop", rank=1, on="the object"
     ),
     "a loss function": functools.partial(loss_function, rank=1),
 }

@@ -156,7 +156,7 @@ def micro_batch(run: Run, batch: Any, items: float, total: float, last: bool) ->
     try:
         if items:
             count = total / items if trainer.rule is Rule.MEAN else total  # of pieces of unequal size
-            loss = trainer.training_step(run.model, batch, num_items_in_batch=count).detach()
+            loss = trainer.training_step(run.model, batch, count).detach()
             return loss.reshape(()) if loss.ndim else loss
         if last and total and trainer.strategy.world.size > 1:
             trainer.idle_step(run.model, batch)
@@ -220,7 +220,7 @@ def asked(trainer: Trainer, model: nn.Module, inputs: Any, num_items: float) -> 
     """Return the loss that `training_step`, which may be overridden, would take the gradient of; None if another."""
     trainer.is_asked = True
     try:
-        trainer.training_step(model, inputs, num_items_in_batch=num_items)
+        trainer.training_step(model, inputs, num_items)
     except Asked as answer:
         loss: torch.Tensor = answer.args[0]
         return loss.detach()
