@@ -79,7 +79,8 @@ def as_main(strategy: Strategy, call: Callable[[], T], what: str) -> T:
     """
     if strategy.world.size == 1:
         return call()
-    found, failure = None, None
+    found: T | None = None
+    failure: Exception | None = None
     try:
         found = call()
     except Exception as error:
@@ -88,7 +89,8 @@ def as_main(strategy: Strategy, call: Callable[[], T], what: str) -> T:
     failed = [f"{what} failed on rank {rank}: {text}" for rank, text in enumerate(told) if text is not None]
     if failed:
         raise RuntimeError(failed[0]) if failure is None else failure
-    return strategy.from_main(found)
+    agreed: T = strategy.from_main(found)
+    return agreed
 
 
 def tell_of_save(run: Run, place: Path) -> None:

@@ -238,7 +238,7 @@ class _Search:
 
     def folder(self, trial: Any) -> str:
         """Return the name of a trial's folder."""
-        return self.name(trial) if self.name is not None else f"run-{trial.number}"
+        return str(self.name(trial)) if self.name is not None else f"run-{trial.number}"
 
     def judged(self, metrics: dict[str, Any]) -> Any:
         """Return what is optimised of an evaluation's metrics."""

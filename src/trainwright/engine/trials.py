@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from trainwright.engine.deciding import as_main
 from trainwright.errors import TrainwrightError, add_note
 from trainwright.parallel.strategy import Strategy
 
+T = TypeVar("T")
 _FACTS = ("number", "params", "distributions", "user_attrs", "datetime_start")
 
 
@@ -75,11 +76,14 @@ class Trials:
         self.failure: Exception | None = None
         self.lost = False
 
-    def search(self, study: Callable[[], Any]) -> Any:
+    def search(self, study: Callable[[], T]) -> T:
         """Let rank 0 run the study, whose trials all ranks train; return what it finds, on every rank."""
         if self.strategy.world.size == 1:
             return study()
-        return self._lead(study) if self.strategy.world.is_main else self._follow()
+        if self.strategy.world.is_main:
+            return self._lead(study)
+        found: T = self._follow()
+        return found
 
     def objective(self, trial: Any) -> Any:
         """Train a trial, on all ranks; the study calls this on rank 0."""
@@ -92,7 +96,7 @@ class Trials:
                 trial.study.stop()
             raise
 
-    def _lead(self, study: Callable[[], Any]) -> Any:
+    def _lead(self, study: Callable[[], T]) -> T:
         try:
             found = study()
         except Exception as error:
@@ -102,7 +106,8 @@ class Trials:
             raise
         if self.lost and self.failure is not None:
             raise self.failure
-        return self.strategy.from_main(_End(found)).found
+        self.strategy.from_main(_End(found))
+        return found
 
     def _follow(self) -> Any:
         while not isinstance(told := self.strategy.from_main(None), _End):
