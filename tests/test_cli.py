@@ -308,6 +308,50 @@ def test_another_pipe_that_breaks_is_raised(monkeypatch, capfd):
         main(["jobs", "list"])
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("jobs worker --slots 0", "argument --slots: 0 is too small; at least 1 is expected"),
+        ("jobs worker --grace nan", "argument --grace: nan is too small; at least 0 is expected"),
+        ("jobs stop x --grace -1", "argument --grace: -1 is too small; at least 0 is expected"),
+        ("jobs submit a.py --restart -1", "argument --restart: -1 is too small"),
+        ("jobs submit a.py --gpus -1", "argument --gpus: -1 is too small"),
+        ("jobs metrics x loss --attempt 0", "argument --attempt: 0 is too small"),
+        ("algebra generate parity p --train 0", "argument --train: 0 is too small"),
+        ("algebra generate parity p --processes 0", "argument --processes: 0 is too small"),
+        ("imitation record --env E -o x.npz --episodes 0", "argument --episodes: 0 is too small"),
+        ("imitation record --env E -o x.npz --seed -1", "argument --seed: -1 is too small"),
+        ("imitation eval x --episodes many", "argument --episodes: invalid int value: 'many'"),
+        ("replay . --step 0", "argument --step: 0 is too small"),
+        ("data show r.yaml -n 0", "argument -n/--rows: 0 is too small"),
+        ("compare r.yaml --rounds 0", "argument --rounds: 0 is too small"),
+        ("train r.yaml --new --overwrite", "argument --overwrite: not allowed with argument --new"),
+        ("demo algebra --no-kill", "demo algebra is never killed, so --no-kill has no effect"),
+        ("demo --against transformers training.max_steps=5", "so 'training.max_steps=5' has no effect; leave it out"),
+    ],
+)
+def test_what_can_mean_nothing_is_refused(words, said, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(words.split())
+    assert left.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["init sft {}", "imitation record --env CartPole-v1 -o {}", "imitation eval x --film {}", "jobs export none -o {}"],
+)
+def test_a_file_that_cannot_be_written_is_told_before_the_work(words, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("TRAINWRIGHT_HOME", str(tmp_path / "home"))
+    (tmp_path / "file").write_text("precious")
+    for place, why in ((tmp_path / "file" / "x.npz", "cannot be written: Not a directory"), (tmp_path, "is a folder")):
+        if words.startswith("init") and place == tmp_path:
+            why = "exists; give another name"
+        assert main([word.format(place) for word in words.split()]) == 2
+        assert why in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "precious"
+
+
 def test_help_and_version(capsys):
     for argv, text in ((["--help"], "train a small model of Python code"), (["--version"], "trainwright 0.")):
         with pytest.raises(SystemExit) as caught:

@@ -4,6 +4,7 @@ resumed run takes today's section `train`, and refuses another model, other prob
 from __future__ import annotations
 
 import os
+import re
 
 import pytest
 import torch
@@ -15,9 +16,10 @@ from trainwright.checkpoint.folder import step_of
 from trainwright.cli.main import main
 from trainwright.config.task_uses import ALGEBRA, ALGEBRA_LINES, MODELS, use
 from trainwright.config.uses import Fate
+from trainwright.pipelines import DatasetPipeline, IOPipeline
 from trainwright.pipelines.trainer import RENAMED, arguments
 from trainwright.tasks.algebra.lexer import read_lexer
-from trainwright.tasks.algebra.models import new_model
+from trainwright.tasks.algebra.models import check_model, new_model
 
 SMALL = {
     "d_model": 32,
@@ -134,6 +136,35 @@ def test_every_key_of_train_arrives(monkeypatch, capsys):
     assert arguments({**TRAIN, "run_name": "mine"}, {"project": "p"}).run_name == "mine"
     arguments({**TRAIN, "save_safetensors": False}, None)
     assert "train.save_safetensors has no effect: safetensors are always used" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("read", "given", "said"),
+    [
+        (DatasetPipeline.from_config, {"num_train_samples": -5}, "cfg.dataset.num_train_samples is -5, but a whole"),
+        (IOPipeline.from_config, {"display_samples": -3}, "cfg.data.display_samples is -3, but a whole number of at"),
+        (lambda given: check_model(given, "cfg.model"), {"d_model": 0}, "cfg.model.d_model is 0, but a whole number"),
+        (
+            lambda given: check_model(given, "cfg.model"),
+            {"num_heads": True},
+            "cfg.model.num_heads is True, but a whole",
+        ),
+        (
+            lambda given: check_model(given, "cfg.model"),
+            {"dropout": 1.5},
+            "cfg.model.dropout is 1.5, but a number from",
+        ),
+        (lambda given: arguments(given, None), {"warmup_ratio": 1}, "cfg.train.warmup_ratio is 1, but a number from 0"),
+        (
+            lambda given: arguments(given, None),
+            {"generation_max_length": 0},
+            "cfg.train.generation_max_length is 0, but",
+        ),
+    ],
+)
+def test_numbers_out_of_range_are_refused(read, given, said):
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        read({**({"save_dir": "d", "num_test_samples": 1} if "dataset" in said else {}), **given})
 
 
 def test_files_of_the_other_form_are_said_to_have_no_effect():

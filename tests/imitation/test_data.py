@@ -25,6 +25,26 @@ def same(one, other):
             assert np.array_equal(values, b.observations[name])
 
 
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    """What is cut off while it is written leaves the file before; what is cut off otherwise is told."""
+    file = tmp_path / "all.npz"
+    write_npz(file, point.episodes(2), {})
+    whole = file.read_bytes()
+
+    def cut_off(place, **arrays):
+        getattr(place, "write", getattr(place, "write_bytes", None))(whole[:100])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np, "savez_compressed", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        write_npz(file, point.episodes(3), {})
+    same(read_episodes(file), point.episodes(2))
+    for length in (0, 100, len(whole) - 30):
+        file.write_bytes(whole[:length])
+        with pytest.raises(DataError, match=r"all\.npz' cannot be read: "):
+            read_episodes(file)
+
+
 def test_npz(tmp_path):
     made = point.episodes(4, camera=True)
     write_npz(tmp_path / "all.npz", made, {"env": "point"})

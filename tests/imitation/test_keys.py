@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 
 import pytest
@@ -14,7 +15,7 @@ from trainwright.config.task_uses import IMITATION, SIZES
 from trainwright.tasks.imitation.loading import kinds
 from trainwright.tasks.imitation.policies import PolicyConfig
 from trainwright.tasks.imitation.rollout import Rollouts
-from trainwright.tasks.imitation.run import parts
+from trainwright.tasks.imitation.run import build, parts
 
 FILE = {
     "data": {"record": {"env": "CartPole-v1", "episodes": 3}, "held_out": 0.34, "chunk": 4},
@@ -54,6 +55,43 @@ def test_keys_of_data_arrive():
         parts({**FILE, "policy": {"kind": "mlp", "execute": 9}})
     with pytest.raises(ConfigError, match="policy.normalization: unknown key 'stat'"):
         parts({**FILE, "policy": {"kind": "mlp", "normalization": {"stat": "min_max"}}})
+
+
+@pytest.mark.parametrize(
+    ("section", "given", "said"),
+    [
+        ("data", {"chunk": 0}, "data.chunk is 0, but a whole number of at least 1 is expected"),
+        ("data", {"history": 1.5}, "data.history is 1.5, but a whole number of at least 1 is expected"),
+        ("data", {"held_out": -0.2}, "data.held_out is -0.2, but a number from 0 to below 1 is expected"),
+        ("data", {"held_out": 1}, "data.held_out is 1, but a number from 0 to below 1"),
+        ("data", {"record": {"env": "CartPole-v1", "episodes": 0}}, "data.record.episodes is 0, but a whole number"),
+        ("data", {"record": {"env": "CartPole-v1", "seed": -1}}, "data.record.seed is -1, but a whole number"),
+        ("policy", {"width": -3}, "policy.width is -3, but a whole number of at least 1"),
+        ("policy", {"width": "wide"}, "policy.width is 'wide', but a whole number of at least 1"),
+        ("policy", {"dropout": 1.5}, "policy.dropout is 1.5, but a number from 0 to below 1"),
+        ("policy", {"kind": "diffusion", "noise_steps": 0}, "policy.noise_steps is 0, but a whole number"),
+        ("policy", {"kind": "act", "heads": 3}, "policy.width 128 is not a multiple of policy.heads, 3"),
+        ("policy", {"normalization_masks": 3}, "policy.normalization_masks is 3, but lists of true and false"),
+        ("rollout", {"env": "CartPole-v1", "film": -1}, "rollout.film is -1, but a whole number of at least 0"),
+        ("rollout", {"env": "CartPole-v1", "rollout_steps": 0}, "rollout.rollout_steps is 0, but a whole number"),
+        ("train", {"early_stopping_patience": 0}, "train.early_stopping_patience is 0, but a whole number"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(section, given, said):
+    pendulum = {"record": {"env": "Pendulum-v1", "episodes": 2}, "held_out": 0.5}
+    file = {**FILE, "policy": {"kind": "mlp"}, "data": pendulum}
+    file[section] = {**file.get(section, {}), **given}
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        build(file)
+
+
+def test_rollouts_that_no_evaluation_makes_are_said_or_refused(caplog):
+    rollout = {"env": "Pendulum-v1", "episodes": 1, "rollout_steps": 7}
+    file = {**FILE, "data": {"record": {"env": "Pendulum-v1", "episodes": 2}, "held_out": 0.5}, "rollout": rollout}
+    build(file)
+    assert "train.eval_strategy is 'no', so no rollout is made in training" in caplog.text
+    with pytest.raises(ConfigError, match="rollout_steps is 7, but rollouts belong to the evaluation"):
+        build({**file, "train": {**FILE["train"], "eval_strategy": "steps", "eval_steps": 2}})
 
 
 def test_a_resumed_run_takes_what_is_given_or_refuses_it(tmp_path, monkeypatch, capsys):

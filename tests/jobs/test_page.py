@@ -146,6 +146,8 @@ def test_several_are_compared(page, tmp_path):
     page.get_by_label("Logarithmic").uncheck()
     page.locator(".plot").dblclick()
     picture(page, "compare")
+    assert main(["jobs", "rm", jobs[0]]) == 0
+    playwright.expect(page.get_by_role("alert")).to_contain_text(f"There is no job '{jobs[0]}'")
 
 
 def test_a_failed_one_says_why_and_text_stays_text(page, tmp_path):
@@ -157,6 +159,12 @@ def test_a_failed_one_says_why_and_text_stays_text(page, tmp_path):
     page.get_by_text("Where").click()
     playwright.expect(page.locator("details pre")).to_contain_text("raise ValueError")
     playwright.expect(page.get_by_label("Log", exact=True)).to_contain_text("Traceback")
+    refused = {"status": 409, "content_type": "application/json", "body": '{"error": "Someone else was first."}'}
+    page.route("**/resume", lambda route: route.fulfill(**refused))
+    page.get_by_role("button", name="Resume").click()
+    playwright.expect(page.get_by_role("alert").first).to_have_text("Someone else was first.")
+    page.wait_for_timeout(2000)  # a look later it can still be read
+    playwright.expect(page.get_by_role("alert").first).to_have_text("Someone else was first.")
     assert page.evaluate("window.taken") is None
     assert page.locator("main img").count() == 0
 
@@ -312,10 +320,12 @@ def test_behind_a_proxy_with_a_path(browser, home, tmp_path):
         assert page.url == f"http://lab.localhost:{proxy.server_port}/lab/jobs/#/" or page.url.endswith("/lab/jobs/")
         page.get_by_role("link", name="proxied").click()
         playwright.expect(page.locator("dl").first).to_contain_text('[1,{"a":2}]')
-        playwright.expect(page.locator("pre[aria-label=Log]")).to_have_text("It waits; what it prints will stand here.")
+        log = page.locator("pre[aria-label=Log]")
+        playwright.expect(log).to_have_text("It waits for a worker; what it prints will stand here.")
         page.get_by_role("button", name="Stop").click()
         playwright.expect(page.locator("h1 + .status")).to_have_text("STOPPED")
         assert Store().find(job)["status"] == "STOPPED"
+        playwright.expect(log).to_have_text("It was never begun, so it has printed nothing.")
         context.close()
     finally:
         process.kill()
@@ -334,7 +344,8 @@ def test_an_earlier_attempt_is_seen_and_a_removed_job_is_told_of(page, home):
             append(journal, "metric", name="loss", value=step * 10 + first, step=step)
     append(journal, "status", status="COMPLETE")
     (folder / places.LOG).write_text("")
-    page.get_by_role("link", name="twice").click()
+    playwright.expect(page.get_by_role("link", name="twice")).to_be_visible()
+    page.goto(page.url.partition("#")[0] + "#/job/twi")  # the beginning of its name
     curve = page.locator(".plot")
     playwright.expect(curve.locator("canvas")).to_be_visible()
     point = page.locator(".point")

@@ -466,7 +466,7 @@ def test_mistakes(home, tmp_path, capsys):
         (["submit", "a.yaml", "--param", "x=1"], "--param is for scripts"),
         (["submit", "a.py", "--after", "none"], "There is no job 'none'"),
         (["list", "--status", "RUNING"], "--status RUNING is no status. Did you mean 'RUNNING'?"),
-        (["worker", "--slots", "0"], "--slots 0: at least one job"),
+        (["metrics", "none", "--attempt", "1"], "--attempt is of one metric; name it"),
         (["worker", "--gpus", "a"], "numbers of devices"),
         (["stop", "none"], "There is no job 'none'"),
     ):
@@ -477,7 +477,10 @@ def test_mistakes(home, tmp_path, capsys):
     assert "is QUEUED; stop it first" in capsys.readouterr().err
     assert main(["jobs", "stop", job]) == 0
     assert f"{job} is stopped." in capsys.readouterr().out
-    assert main(["jobs", "logs", job]) == 2
+    capsys.readouterr()
+    for follows in ([], ["--follow"]):
+        assert main(["jobs", "logs", job, *follows]) == 2
+        assert "It was never begun, so it has printed nothing." in capsys.readouterr().err
     assert main(["jobs", "metrics", job, "loss"]) == 2
     assert "has no metric 'loss'; it has none" in capsys.readouterr().err
 

@@ -132,6 +132,10 @@ MISTAKES = {
     "no checkpoint": ("  resume_from_checkpoint: ./gone", "there is no folder './gone'", "checkpoint-N"),
     "a section": ("peft: 3", "peft is 3, but a section with keys is expected", ""),
     "a rank": ("  use_peft: true\npeft: {lora_r: 0}", "lora_r 0 is less than 1", ""),
+    "an alpha": ("  use_peft: true\npeft: {lora_alpha: 0}", "lora_alpha 0 is not above 0", ""),
+    "a dropout": ("  use_peft: true\npeft: {lora_dropout: 1.5}", "lora_dropout 1.5 is not from 0 to below 1", ""),
+    "no share": ("  warmup_ratio: 1", "warmup_ratio 1 is no share of the run", "steps are warmup_steps"),
+    "saves": ("  save_steps: -3", "save_steps -3 is negative", ""),
     "q_lora alone": ("peft: {q_lora: true}", "q_lora needs training.use_peft: true", ""),
     "fsdp": ("fsdp: {enable_fsdp: true}", "valid, but fsdp is not supported yet", "torchrun"),
     "deepspeed": ("deepspeed: {enable_deepspeed: true}", "valid, but deepspeed is not supported yet", ""),
@@ -205,6 +209,10 @@ DPO_MISTAKES = {
     "loss_type: exo_pair": "exo_pair takes the logarithm of label_smoothing",
     "sync_ref_model: true": "sync_ref_model is not supported",
     "packing: true": "unknown key training.trainer_kwargs.packing",
+    "ld_alpha: 7": "ld_alpha 7 is not from 0 to 1",
+    "precompute_ref_log_probs: true, precompute_ref_batch_size: 0": "precompute_ref_batch_size 0 is less than one pair",
+    "dataset_num_proc: 0": "dataset_num_proc 0 is less than 1",
+    "pad_to_multiple_of: -8": "pad_to_multiple_of -8 is less than 1",
 }
 
 
@@ -384,6 +392,54 @@ def test_the_memory_of_a_run_is_estimated(place, capsys):
     assert re.search(r"tokens a step +512 at most", out)
     assert re.search(r"optimizer +0\.000 GB", out)
     assert folder.exists()
+
+
+@pytest.mark.slow
+def test_the_sizes_of_a_run_are_those_of_a_real_step(tmp_path, monkeypatch):
+    """Parameters, gradients and the optimizer's state, measured while a step is trained."""
+    import torch
+    from transformers import TrainerCallback
+
+    from trainwright.config.composition import build_trainer
+    from trainwright.tasks.language.memory import for_config
+
+    class Sizes(TrainerCallback):
+        def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+            self.gradients = size(p.grad for p in model.parameters() if p.grad is not None)
+
+        def on_step_end(self, args, state, control, optimizer=None, **kwargs):
+            kept = [value for of_one in optimizer.state.values() for value in of_one.values()]
+            self.optimizer = size(value for value in kept if isinstance(value, torch.Tensor) and value.dim())
+
+    def size(tensors):
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    monkeypatch.setenv("TRAINWRIGHT_JOBS", "off")
+    place = tiny.make_place(tmp_path / "place")
+    tiny.new_model(hidden_size=16).save_pretrained(place / "small")
+    dpo, lora, bfloat16 = {"trainer_type": "DPO"}, {"use_peft": True}, {"torch_dtype_str": "bfloat16"}
+    small = {"trainer_kwargs": {"ref_model": str(place / "small")}}
+    cases = [
+        ({}, {}, {}), (bfloat16, {}, {}), ({"freeze_layers": ["model.layers", "lm_head"]}, {}, {}),
+        (bfloat16, {"ema_decay": 0.9}, {}), (bfloat16, lora, {}), ({}, lora, {"lora_modules_to_save": ["lm_head"]}),
+        ({}, {"optimizer": "sgd"}, {}), ({}, {"optimizer": "sgd", "sgd_momentum": 0.9}, {}),
+        (bfloat16, dpo, {}), ({}, {}, {}), ({}, dpo | small, {}), ({}, dpo | lora, {}),
+        ({}, dpo | lora, {"lora_init_weights": "pissa"}),
+        ({}, dpo | {"trainer_kwargs": {"precompute_ref_log_probs": True}}, {}),
+    ]  # fmt: skip
+    for number, (model, training, peft) in enumerate(cases):
+        data = "preference" if number >= 8 else "text"  # the tenth file does not say what it is for
+        given = tiny.settings(place, data, **{"max_steps": 1, "output_dir": str(tmp_path / str(number)), **training})
+        given["model"] |= model
+        config = load(tiny.write_yaml(tmp_path / "run.yaml", {**given, "peft": peft})).config
+        said, trainer, seen = for_config(config), build_trainer(config), Sizes()
+        trainer.add_callback(seen)
+        reference = getattr(trainer.objective, "reference", None)
+        trainer.train()
+        kept = [*trainer.model.parameters(), *(reference.parameters() if reference is not None else ())]
+        average = trainer.ema.weights.values() if trainer.ema is not None else ()
+        real = (size(kept) + size(average), seen.gradients, seen.optimizer)
+        assert (said.weights, said.gradients, said.optimizer) == real, cases[number]
 
 
 def test_what_is_kept_for_the_backward_pass_is_what_a_real_one_keeps():

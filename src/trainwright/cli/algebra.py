@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from trainwright.cli.files import parsed
+from trainwright.cli.files import parsed, to_write
+from trainwright.cli.numbers import at_least
 
 
 def run(argv: Sequence[str]) -> int:
@@ -16,10 +17,12 @@ def run(argv: Sequence[str]) -> int:
     make = actions.add_parser("generate", help="write train_raw.txt, test_raw.txt and lexer.yaml of a task")
     make.add_argument("task", help="such as gf17_sum or derivative")
     make.add_argument("folder", type=Path)
-    make.add_argument("--train", type=int, default=50_000, help="training problems (50000)")
-    make.add_argument("--test", type=int, default=1000, help="test problems, none of them in the training data (1000)")
+    make.add_argument("--train", type=at_least(1), default=50_000, help="training problems (50000)")
+    make.add_argument(
+        "--test", type=at_least(0), default=1000, help="test problems, none of them in the training data (1000)"
+    )
     make.add_argument("--seed", type=int, default=42, help="of everything (42)")
-    make.add_argument("--processes", type=int, help="that make them (all processors)")
+    make.add_argument("--processes", type=at_least(1), help="that make them (all processors)")
     train = actions.add_parser("train", help="train what a YAML file describes, and look at the wrong answers")
     train.add_argument("file", type=Path, help="with the sections data, model and train")
     train.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as train.learning_rate=0.002")
@@ -34,6 +37,7 @@ def run(argv: Sequence[str]) -> int:
 def _generate(args: argparse.Namespace) -> int:
     from trainwright.tasks.algebra.generate import write_task
 
+    to_write(args.folder / "lexer.yaml")
     write_task(args.task, args.folder, args.train, args.test, args.seed, args.processes)
     print(f"{args.folder}: {args.train} training and {args.test} test problems of {args.task}, and lexer.yaml")
     return 0

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from trainwright.cli.numbers import at_least
 from trainwright.errors import ConfigError
 
 
@@ -21,12 +22,12 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("-c", "--config", type=Path, help="the run's YAML file; -c may be left out")
     parser.add_argument("--engines", default="SFT,TRL_SFT,HF", help="names of trainer types, the first is the measure")
     parser.add_argument("--steps", type=int, default=30, help="optimizer steps of every engine (30)")
-    parser.add_argument("--rounds", type=int, default=2, help="how often every engine runs, in turns (2)")
+    parser.add_argument("--rounds", type=at_least(1), default=2, help="how often every engine runs, in turns (2)")
     parser.add_argument("--out", type=Path, default=Path("comparison"), help="folder of comparison.png and .json")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args, words = parser.parse_known_args(argv)
 
-    from trainwright.cli.files import file_and_overrides
+    from trainwright.cli.files import file_and_overrides, to_write
     from trainwright.config.reading import load_checked
     from trainwright.upstream import compare as comparing
 
@@ -39,11 +40,11 @@ def run(argv: Sequence[str]) -> int:
         load_checked(file, [*overrides, f"training.trainer_type={engine}"])
     if args.steps <= comparing.WARM:
         raise ConfigError(f"--steps {args.steps} is too few: the first {comparing.WARM} are not timed.")
+    to_write(args.out / "comparison.json")
     results = comparing.compare(file, overrides, engines, args.steps, args.rounds)
     print(comparing.table(results))
     for sentence in comparing.not_the_same(config, engines):
         print(f"Not the same: {sentence}.")
-    args.out.mkdir(parents=True, exist_ok=True)
     picture = comparing.draw(args.out / "comparison.png", results)
     plain = {engine: [asdict(one) for one in runs] for engine, runs in results.items()}
     (args.out / "comparison.json").write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")

@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from trainwright.cli.numbers import at_least
+
 
 def run(argv: Sequence[str]) -> int:
     """Show the first rows of the training data, with what is learned marked."""
@@ -15,7 +17,7 @@ def run(argv: Sequence[str]) -> int:
     )  # fmt: skip
     parser.add_argument("action", choices=["show"], help="show: the first rows, with what is learned marked")
     parser.add_argument("-c", "--config", type=Path, help="the run's YAML file; -c may be left out")
-    parser.add_argument("-n", "--rows", type=int, default=3, help="how many rows (3)")
+    parser.add_argument("-n", "--rows", type=at_least(1), default=3, help="how many rows (3)")
     args, words = parser.parse_known_args(argv)
 
     from trainwright.cli.files import file_and_overrides

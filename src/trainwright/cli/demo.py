@@ -10,6 +10,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from trainwright.cli.files import parsed
+from trainwright.errors import did_you_mean
 from trainwright.tasks.code import twice
 from trainwright.world import current_world
 
@@ -36,8 +37,14 @@ def run(argv: Sequence[str]) -> int:
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as training.learning_rate=0.003")
     given = list(argv)
+    if given and given[0] not in _TEXTS and "=" not in given[0] and not given[0].startswith("-"):
+        parser.error(f"there is no demo '{given[0]}'.{did_you_mean(given[0], _TEXTS)} Known: {', '.join(_TEXTS)}.")
     name = given.pop(0) if given and given[0] in _TEXTS else "code"
     args = parsed(parser, given)
+    if args.against and (given := [word for word in argv if word not in ("--against", args.against)]):
+        parser.error(f"--against {args.against} trains a script as it is, so '{given[0]}' has no effect; leave it out.")
+    if args.no_kill and name != "code":
+        parser.error(f"demo {name} is never killed, so --no-kill has no effect; leave it out.")
     if args.against:
         return _against()
     if name == "code":

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
+from trainwright.cli.files import to_write
 from trainwright.errors import ConfigError, did_you_mean
 
 ALL = "all"
@@ -58,8 +59,7 @@ def _copy(known: dict[str, Path], names: Sequence[str], to: Path) -> None:
     if there:
         raise ConfigError(f"'{there[0]}' exists; move it away, or give another folder: --to FOLDER.")
     for name in chosen:
-        (to / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(known[name], to / name)
+        shutil.copyfile(known[name], to_write(to / name))
         print(to / name)
 
 

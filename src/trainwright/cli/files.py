@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,6 +40,24 @@ def file_and_overrides(given: Path | None, words: Sequence[str], command: str) -
     if file is None:
         raise ConfigError(f"Give the run's YAML file: trainwright {command} FILE.")
     return file, overrides
+
+
+def to_write(path: Path) -> Path:
+    """Return the file that a command will write, its folder made: what cannot be written is told before the work.
+
+    Raises:
+        ConfigError: it cannot be written there.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = os.strerror(errno.ENOTDIR) if isinstance(error, FileExistsError) else error.strerror
+        raise ConfigError(f"'{path}' cannot be written: {why}.") from None
+    if path.is_dir():
+        raise ConfigError(f"'{path}' is a folder; give the name of a file.")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ConfigError(f"'{path}' cannot be written: {os.strerror(errno.EACCES)}.")
+    return path
 
 
 def parsed(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:

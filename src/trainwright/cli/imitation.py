@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trainwright.cli.files import parsed
+from trainwright.cli.files import parsed, to_write
+from trainwright.cli.numbers import at_least
 
 
 def run(argv: Sequence[str]) -> int:
@@ -18,8 +19,8 @@ def run(argv: Sequence[str]) -> int:
     make = actions.add_parser("record", help="write demonstrations of a scripted or random expert")
     make.add_argument("--env", required=True, help="such as CartPole-v1")
     make.add_argument("--expert", default="scripted", help="scripted or random (scripted)")
-    make.add_argument("--episodes", type=int, default=20, help="how many (20)")
-    make.add_argument("--seed", type=int, default=0, help="of the first; episode n begins from seed + n (0)")
+    make.add_argument("--episodes", type=at_least(1), default=20, help="how many (20)")
+    make.add_argument("--seed", type=at_least(0), default=0, help="of the first; episode n begins from seed + n (0)")
     make.add_argument("-o", "--output", type=Path, required=True, help="an .npz file")
     train = actions.add_parser("train", help="train what a YAML file describes")
     train.add_argument("file", type=Path, help="with the sections data, policy, train and rollout")
@@ -27,8 +28,8 @@ def run(argv: Sequence[str]) -> int:
     train.add_argument("--resume", action="store_true", help="go on with the run in train.output_dir")
     look = actions.add_parser("eval", help="try a run's policy in its environment")
     look.add_argument("run", type=Path, help="the run's folder, or one of its checkpoints")
-    look.add_argument("--episodes", type=int, help="how many (the run's)")
-    look.add_argument("--seed", type=int, help="of the first (the run's)")
+    look.add_argument("--episodes", type=at_least(1), help="how many (the run's)")
+    look.add_argument("--seed", type=at_least(0), help="of the first (the run's)")
     look.add_argument("--film", type=Path, help="write the first episode as a GIF")
     args = parsed(parser, argv)
     return {"record": _record, "train": _train, "eval": _eval}[args.action](args)
@@ -37,9 +38,12 @@ def run(argv: Sequence[str]) -> int:
 def _record(args: argparse.Namespace) -> int:
     import numpy as np
 
+    from trainwright.errors import ConfigError
     from trainwright.tasks.imitation.episodes import write_npz
     from trainwright.tasks.imitation.experts import record
 
+    if to_write(args.output).suffix != ".npz":
+        raise ConfigError(f"--output '{args.output}': demonstrations are written as .npz; give such a name.")
     episodes = list(record(args.env, args.expert, args.episodes, args.seed))
     write_npz(args.output, episodes, {"env": args.env, "expert": args.expert, "seed": args.seed})
     mean = np.mean([one.about["return"] for one in episodes])
@@ -96,6 +100,8 @@ def train(sections: dict[str, Any], name: str, resume: bool, goes_on: str) -> An
 
 
 def _eval(args: argparse.Namespace) -> int:
+    if args.film:
+        to_write(args.film)
     from trainwright.errors import ConfigError
     from trainwright.tasks.imitation.loading import load_policy
     from trainwright.tasks.imitation.rollout import Rollouts, summary

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
+from trainwright.cli.files import to_write
 from trainwright.errors import ConfigError
 
 SCHEMA = ".trainwright.schema.json"  # beside the file: a path of this machine would be none on another
@@ -22,7 +23,7 @@ def run(argv: Sequence[str]) -> int:
     target = args.file or Path(f"{args.kind}.yaml")
     if target.exists():
         raise ConfigError(f"'{target}' exists; give another name: trainwright init {args.kind} FILE.")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    to_write(target)
     recipes = files("trainwright") / "recipes"
     text = (recipes / f"{args.kind}.yaml").read_text(encoding="utf-8")
     if args.kind in ("algebra", "imitation"):

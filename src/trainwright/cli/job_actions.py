@@ -13,8 +13,9 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from trainwright.cli.files import to_write
 from trainwright.errors import JobError, did_you_mean
-from trainwright.jobs import attempts, health, masking, outputs, places, queue, schema
+from trainwright.jobs import attempts, files, health, masking, outputs, places, queue, schema
 from trainwright.jobs.rows import Job
 from trainwright.jobs.status import ENDED, QUEUED, RUNNING, STATUSES, STOPPED
 from trainwright.jobs.store import Store
@@ -38,8 +39,6 @@ def worker(args: Namespace) -> int:
     """Run queued jobs."""
     from trainwright.jobs.worker import run_worker
 
-    if args.slots < 1:
-        raise JobError(f"--slots {args.slots}: at least one job at a time is expected.")
     run_worker(args.slots, args.gpus, args.grace, args.once)
     return 0
 
@@ -55,6 +54,10 @@ def list(args: Namespace) -> int:  # noqa: A001
     found = store.jobs(args.status, args.experiment)
     if args.json:
         _print_json([masking.job(job) for job in found])
+        return 0
+    experiments = {job["experiment"] for job in store.jobs()} if args.experiment and not found else ()
+    if experiments and args.experiment not in experiments:
+        print(f"There is no job of the experiment '{args.experiment}'.{did_you_mean(args.experiment, experiments)}")
         return 0
     if not found and (args.status or args.experiment):
         print("There are no such jobs. trainwright jobs list shows all.")
@@ -135,8 +138,8 @@ def logs(args: Namespace) -> int:
     store = _store()
     job = store.find(args.job)
     path = Path(job["folder"]) / places.LOG
-    if not path.exists() and not args.follow:
-        raise JobError(f"The job {job['id']} has no log: it was run by hand, and printed where it ran.")
+    if not path.exists() and not (args.follow and job["started"] is None and job["status"] not in ENDED):
+        raise JobError(f"The job {job['id']} has no log. {files.no_log(job)}")
     place, decoder = 0, codecs.getincrementaldecoder("utf-8")("replace")
     while True:
         ended = store.find(job["id"])["status"] in ENDED
@@ -154,6 +157,8 @@ def logs(args: Namespace) -> int:
 
 def metrics(args: Namespace) -> int:
     """Print the newest value of every metric, or all of one."""
+    if args.attempt is not None and args.name is None:
+        raise JobError("--attempt is of one metric; name it: trainwright jobs metrics JOB NAME --attempt 1.")
     store = _store()
     job = store.find(args.job)["id"]
     if args.name is None:
@@ -229,12 +234,12 @@ def rm(args: Namespace) -> int:
 
 def export(args: Namespace) -> int:
     """Write all metrics of jobs as CSV."""
-    store = _store()
-    with args.output.open("w", newline="", encoding="utf-8") if args.output else _stdout() as file:
+    output, store = args.output and to_write(args.output), _store()
+    jobs = [store.find(name) for name in args.jobs]  # before a file that is there is emptied
+    with output.open("w", newline="", encoding="utf-8") if output else _stdout() as file:
         writer = csv.writer(file)
         writer.writerow(["job", "name", "metric", "step", "value", "time"])
-        for given in args.jobs:
-            job = store.find(given)
+        for job in jobs:
             for metric in store.metric_names(job["id"]):
                 for step, value, when in store.metric(job["id"], metric):
                     writer.writerow([job["id"], job["name"], metric, step, repr(value), f"{when:.3f}"])

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from trainwright.cli.numbers import at_least
 from trainwright.errors import JobError
 
 
@@ -32,14 +33,14 @@ def _parser() -> argparse.ArgumentParser:
     submit.add_argument("--param", action="append", default=[], metavar="K=V", help="of a script: --k=v, K alone: --k")
     submit.add_argument("--after", metavar="JOB", help="begin when that one is complete")
     submit.add_argument(
-        "--restart", type=int, default=0, metavar="N", help="go on up to N times when it fails or is lost (0)"
+        "--restart", type=at_least(0), default=0, metavar="N", help="go on up to N times when it fails or is lost (0)"
     )
-    submit.add_argument("--gpus", type=int, default=0, help="devices that it needs (0)")
+    submit.add_argument("--gpus", type=at_least(0), default=0, help="devices that it needs (0)")
 
     worker = actions.add_parser("worker", help="run queued jobs until stopped; they go on without it")
-    worker.add_argument("--slots", type=int, default=1, help="jobs at a time (1)")
+    worker.add_argument("--slots", type=at_least(1), default=1, help="jobs at a time (1)")
     worker.add_argument("--gpus", type=_numbers, default=[], help="numbers of the devices to share out: 0,1")
-    worker.add_argument("--grace", type=float, default=60.0, help="seconds from a wish to stop to SIGTERM (60)")
+    worker.add_argument("--grace", type=at_least(0.0), default=60.0, help="seconds from a wish to stop to SIGTERM (60)")
     worker.add_argument("--once", action="store_true", help="leave when the queue is empty and all have ended")
 
     listing = actions.add_parser("list", parents=[json_too], help="all jobs, the newest first")
@@ -53,12 +54,14 @@ def _parser() -> argparse.ArgumentParser:
     metrics = actions.add_parser("metrics", parents=[json_too], help="the newest value of every metric, or one in full")
     metrics.add_argument("job")
     metrics.add_argument("name", nargs="?")
-    metrics.add_argument("--attempt", type=int, metavar="N", help="of NAME what the job's nth process told (all)")
+    metrics.add_argument(
+        "--attempt", type=at_least(1), metavar="N", help="of NAME what the job's nth process told (all)"
+    )
     compare = actions.add_parser("compare", parents=[json_too], help="parameters that differ, and newest metrics")
     compare.add_argument("jobs", nargs="+")
     stop = actions.add_parser("stop", help="ask jobs to stop; a training saves first")
     stop.add_argument("jobs", nargs="+")
-    stop.add_argument("--grace", type=float, help="seconds until its worker sends SIGTERM (the worker's)")
+    stop.add_argument("--grace", type=at_least(0.0), help="seconds until its worker sends SIGTERM (the worker's)")
     resume = actions.add_parser("resume", help="put jobs that ended back into the queue; they go on where they were")
     resume.add_argument("jobs", nargs="+")
     remove = actions.add_parser("rm", help="forget jobs and remove their folders (not their outputs elsewhere)")
@@ -70,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _numbers(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",") if part]
-    except ValueError:
-        raise JobError(f"--gpus {text!r}: numbers of devices with commas between are expected, such as 0,1.") from None
+    found = [part for part in text.split(",") if part]
+    if not all(part.isdecimal() for part in found) or len({*map(int, found)}) < len(found):
+        raise JobError(f"--gpus {text!r}: numbers of devices with commas between are expected, each once, such as 0,1.")
+    return [int(part) for part in found]

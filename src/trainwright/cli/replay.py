@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from trainwright.cli.numbers import at_least
 from trainwright.errors import ConfigError
 
 
@@ -13,13 +14,11 @@ def run(argv: Sequence[str]) -> int:
     """Print the rows of a past step; with --loss, each row's loss under the nearest earlier checkpoint."""
     parser = argparse.ArgumentParser(prog="trainwright replay", description="Show the rows that a past step read.")
     parser.add_argument("run", type=Path, help="the run's folder (its output_dir)")
-    parser.add_argument("--step", type=int, required=True, help="number of the step, from 1")
+    parser.add_argument("--step", type=at_least(1), required=True, help="number of the step, from 1")
     parser.add_argument("--loss", action="store_true", help="each row's loss under the nearest earlier checkpoint")
     args = parser.parse_args(argv)
     if not args.run.is_dir():
         raise ConfigError(f"There is no folder '{args.run}'; give the output_dir of a run.")
-    if args.step < 1:
-        raise ConfigError(f"--step {args.step} is no step; the first one is 1.")
 
     from trainwright.config.composition import build_trainer
     from trainwright.config.reading import load

@@ -19,9 +19,10 @@ def run(argv: Sequence[str]) -> int:
         prog="trainwright train", usage=_USAGE, description="Train what a YAML file describes."
     )
     parser.add_argument("-c", "--config", type=Path, help="the run's YAML file; -c may be left out")
-    parser.add_argument("--resume", nargs="?", const=True, metavar="FOLDER", help="go on from the newest checkpoint")
-    parser.add_argument("--new", action="store_true", help="a new folder beside one that holds a run")
-    parser.add_argument("--overwrite", action="store_true", help="start anew in a folder that holds a run")
+    way = parser.add_mutually_exclusive_group()
+    way.add_argument("--resume", nargs="?", const=True, metavar="FOLDER", help="go on from the newest checkpoint")
+    way.add_argument("--new", action="store_true", help="a new folder beside one that holds a run")
+    way.add_argument("--overwrite", action="store_true", help="start anew in a folder that holds a run")
     args, overrides = parser.parse_known_args(argv)
     if isinstance(args.resume, str) and ("=" in args.resume or Path(args.resume).suffix in (".yaml", ".yml")):
         args.resume, overrides = True, [args.resume, *overrides]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from trainwright.args.names import LOG_LEVELS, OPTIMIZERS, SCHEDULERS_WITHOUT_TOTAL
-from trainwright.config.options import DIVERGENCES, LOSSES, PACKINGS, DPOOptions, SFTOptions
+from trainwright.config.options import DIVERGENCES, LOSSES, PACKINGS, DPOOptions, SFTOptions, TextOptions
 from trainwright.config.params import OURS, TrainerType, TrainingParams
 from trainwright.config.schema import DatasetParams, DatasetSplitParams, PeftParams, TrainingConfig
 from trainwright.config.uses import OWN_MODELS
@@ -166,6 +166,14 @@ def _peft(config: TrainingConfig) -> Iterator[Fault]:
         yield "peft.q_lora_bits", f"q_lora_bits {peft.q_lora_bits} is not 4 or 8", ""
     if peft.lora_r < 1:
         yield "peft.lora_r", f"lora_r {peft.lora_r} is less than 1", "the rank of the adapters, such as 8"
+    if peft.lora_alpha <= 0:
+        yield (
+            "peft.lora_alpha",
+            f"lora_alpha {peft.lora_alpha:g} is not above 0",
+            "what adapters add is multiplied by it",
+        )
+    if not 0 <= peft.lora_dropout < 1:
+        yield "peft.lora_dropout", f"lora_dropout {peft.lora_dropout:g} is not from 0 to below 1", ""
     if peft.lora_bias not in ("none", "all", "lora_only"):
         yield "peft.lora_bias", f"lora_bias '{peft.lora_bias}' is not known", "known: none, all, lora_only"
     yield from _lora_init(peft)
@@ -199,6 +207,11 @@ def _switches(params: TrainingParams) -> Iterator[Fault]:
     if params.dep_log_level.lower() not in LOG_LEVELS:
         near = did_you_mean(params.dep_log_level, LOG_LEVELS).strip() or f"known: {', '.join(LOG_LEVELS)}"
         yield "training.dep_log_level", f"dep_log_level '{params.dep_log_level}' is not known", near
+    if params.warmup_ratio is not None and params.warmup_ratio >= 1:
+        shown = f"warmup_ratio {params.warmup_ratio:g} is no share of the run, which is below 1"
+        yield "training.warmup_ratio", shown, "steps are warmup_steps"
+    if params.save_steps < 0:
+        yield "training.save_steps", f"save_steps {params.save_steps:g} is negative", "0 saves nothing on the way"
     if isinstance(params.dataloader_num_workers, str) and params.dataloader_num_workers != "auto":
         shown = f"dataloader_num_workers '{params.dataloader_num_workers}' is no number"
         yield "training.dataloader_num_workers", shown, "a number, or auto"
@@ -210,9 +223,9 @@ def sft_faults(options: SFTOptions) -> Iterator[Fault]:
     if options.packing_strategy not in PACKINGS:
         near = did_you_mean(options.packing_strategy, PACKINGS).strip() or f"known: {', '.join(PACKINGS)}"
         yield f"{at}.packing_strategy", f"packing_strategy '{options.packing_strategy}' is not known", near
+    yield from _text(options)
     if options.packing and options.max_length is None:
         yield f"{at}.packing", "packing needs max_length, the tokens of a packed row", ""
-    yield from _length(options.max_length)
 
 
 def dpo_faults(options: DPOOptions) -> Iterator[Fault]:
@@ -235,10 +248,19 @@ def dpo_faults(options: DPOOptions) -> Iterator[Fault]:
         yield f"{at}.label_smoothing", f"label_smoothing {options.label_smoothing} is not from 0 to below {limit}", ""
     if "exo_pair" in options.losses and options.label_smoothing == 0:
         yield f"{at}.label_smoothing", "exo_pair takes the logarithm of label_smoothing, so it must be above 0", "1e-3"
-    yield from _length(options.max_length)
+    if options.ld_alpha is not None and not 0 <= options.ld_alpha <= 1:
+        yield f"{at}.ld_alpha", f"ld_alpha {options.ld_alpha:g} is not from 0 to 1", ""
+    if options.precompute_ref_batch_size is not None and options.precompute_ref_batch_size < 1:
+        size = options.precompute_ref_batch_size
+        yield f"{at}.precompute_ref_batch_size", f"precompute_ref_batch_size {size} is less than one pair", ""
+    yield from _text(options)
 
 
-def _length(max_length: int | None) -> Iterator[Fault]:
-    if max_length is not None and max_length < 2:
-        hint = "2 or more"
-        yield "training.trainer_kwargs.max_length", f"max_length {max_length} leaves no token to predict", hint
+def _text(options: TextOptions) -> Iterator[Fault]:
+    at, length = "training.trainer_kwargs", options.max_length
+    if length is not None and length < 2:
+        yield f"{at}.max_length", f"max_length {length} leaves no token to predict", "2 or more"
+    for name in ("dataset_num_proc", "pad_to_multiple_of"):
+        value = getattr(options, name)
+        if isinstance(value, int) and value < 1:
+            yield f"{at}.{name}", f"{name} {value} is less than 1", ""

@@ -181,7 +181,10 @@ def _memory(trainer: Trainer) -> str:
     """Return what is certainly needed: what a step computes comes on top, and differs from batch to batch."""
     sizes = [(p.numel() * p.element_size(), p.requires_grad) for p in trainer.model.parameters()]
     weights, trained = sum(size for size, _ in sizes), sum(size for size, is_trained in sizes if is_trained)
-    total = weights + trained * (1 + state_copies(type(trainer.optimizer).__name__))
+    reference = getattr(trainer.objective, "reference", None)  # of preferences
+    weights += sum(p.numel() * p.element_size() for p in reference.parameters()) if reference is not None else 0
+    copies = state_copies(type(trainer.optimizer).__name__, getattr(trainer.optimizer, "defaults", {}))
+    total = weights + trained * (1 + copies)
     device = trainer.strategy.device
     room = f" of {torch.cuda.get_device_properties(device).total_memory / 1e9:.0f} GB" if device.type == "cuda" else ""
     return f"{_bytes(total)}{room} for weights, gradients and optimizer; what a step computes comes on top"

@@ -9,6 +9,7 @@ from typing import Any
 
 from trainwright.jobs import outputs, places
 from trainwright.jobs.rows import Job
+from trainwright.jobs.status import ENDED
 
 _LOG_BYTES = 65_536
 _SAMPLE_FILES = 20
@@ -20,7 +21,7 @@ def log(job: Job, after: int = -1) -> dict[str, Any]:
     """Return the text of a job's log after a byte, or its end, and the byte that it ends with: none of a character."""
     path = inside(Path(job["folder"]), places.LOG)
     if path is None:
-        return {"text": "", "end": 0, "there": False}
+        return {"text": "", "end": 0, "there": False, "why": no_log(job)}
     size = path.stat().st_size
     start = after if 0 <= after <= size else max(size - _LOG_BYTES, 0)
     with path.open("rb") as file:
@@ -32,6 +33,15 @@ def log(job: Job, after: int = -1) -> dict[str, Any]:
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     text = decoder.decode(content)
     return {"text": text, "end": start + len(content) - len(decoder.getstate()[0]), "there": True}
+
+
+def no_log(job: Job) -> str:
+    """Return why a job has no log, as a sentence."""
+    if job["started"] is None and job["status"] not in ENDED:
+        return "It waits for a worker; what it prints will stand here."
+    if job["started"] is None and job["attempt"] == 1:
+        return "It was never begun, so it has printed nothing."
+    return "It was run by hand; what it printed is where it ran."
 
 
 def samples(job: Job) -> list[dict[str, Any]]:

@@ -303,7 +303,9 @@ def _listening(host: str, port: int) -> socket.socket:
         file = link.file_of(port)
         mine = f" The link of a page that runs there is in '{file}'." if file.exists() else ""
         why = error.strerror if isinstance(error, OSError) else error
-        raise JobError(f"The address {host}:{port} cannot be used ({why}); give another --port.{mine}") from None
+        raise JobError(
+            f"The address {host}:{port} cannot be used ({why}); give another --port or --host.{mine}"
+        ) from None
     return listening
 
 

@@ -172,7 +172,8 @@ class Worker:
             return
         status = STOPPED if job["stop_requested"] else COMPLETE if code == 0 else FAILED
         text = None if status == COMPLETE else f"Its process left with exit code {code}."
-        self.store.update(job["id"], [RUNNING], status=status, message=text, ended=time.time())
+        done = {"progress": 100.0} if status == COMPLETE else {}
+        self.store.update(job["id"], [RUNNING], status=status, message=text, ended=time.time(), **done)
 
     def _hurry(self, job: Job) -> None:
         """Send SIGTERM to a job that is asked to stop and goes on, then SIGKILL."""

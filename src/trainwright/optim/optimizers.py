@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,12 +12,20 @@ from torch import nn
 from trainwright.errors import ConfigError
 
 _STATES = {"adamw": 2, "sgd": 0, "adafactor": 0, "adagrad": 1, "rmsprop": 1, "lion": 1}
+_STATES_BY_SETTING = {"sgd": ("momentum",), "rmsprop": ("momentum", "centered"), "adafactor": ("beta1",)}
 OptimizerChoice = tuple[Any, dict[str, Any]]
 
 
-def state_copies(name: str) -> int:
-    """Return how many tensors of a parameter's size an optimizer keeps for it, by its name or that of its class."""
-    return next((many for kind, many in _STATES.items() if name.lower().startswith(kind)), 2)
+def state_copies(name: str, settings: Mapping[str, Any]) -> int:
+    """Return how many tensors of a parameter's size an optimizer keeps for it.
+
+    Args:
+        name: of it, or of its class.
+        settings: such as `optim_args`, or the defaults of the optimizer.
+    """
+    kind = next((kind for kind in _STATES if name.lower().startswith(kind)), "adamw")
+    given = [str(settings.get(one, "0")).lower() for one in _STATES_BY_SETTING.get(kind, ())]
+    return _STATES[kind] + sum(one not in ("0", "0.0", "false", "none") for one in given)
 
 
 def optimizer_class(args: Any, model: nn.Module | None = None) -> OptimizerChoice:

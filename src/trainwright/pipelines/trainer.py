@@ -16,6 +16,7 @@ from trainwright.args.training import TrainingArguments
 from trainwright.checkpoint.check import newest_valid
 from trainwright.checkpoint.folder import holds_any
 from trainwright.config.params import ARGUMENTS
+from trainwright.config.ranges import check_numbers
 from trainwright.config.sections import check_keys, plain, required
 from trainwright.config.task_uses import ALGEBRA, MODELS, use
 from trainwright.engine.generation import Generation
@@ -207,6 +208,7 @@ def arguments(config: dict[str, Any], wandb: dict[str, Any] | None) -> TrainingA
         ConfigError: a key that is not known or missing, two names of one thing, or values that cannot work.
     """
     check_keys(config, [*ALGEBRA["train"], *ARGUMENTS], "cfg.train")
+    check_numbers(config, "cfg.train")
     for sentence in use(config, "train", MODELS[0]):
         print(f"Note: {sentence}", flush=True)
     required(config, [name for name in REQUIRED if RENAMED.get(name, name) not in config], "cfg.train")

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from trainwright.config.ranges import check_numbers
 from trainwright.config.task_uses import ALGEBRA, use
 from trainwright.errors import ConfigError, did_you_mean
 
@@ -58,6 +59,7 @@ def check_model(config: Mapping[str, Any], source: str) -> dict[str, Any]:
         if name not in _DEFAULTS:
             hint = did_you_mean(str(name), _DEFAULTS)
             raise ConfigError(f"{source}: unknown key model.{name}.{hint} Known: {', '.join(_DEFAULTS)}.")
+    check_numbers(config, "cfg.model")
     values = {**_DEFAULTS, **{name: value for name, value in config.items() if value is not None}}
     kind = values["model_type"]
     if kind not in POSITIONS:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from trainwright.data.files import reason
 from trainwright.data.splits import TRAIN, VALIDATION, named_split
 from trainwright.errors import DataError, missing_package
 from trainwright.tasks.imitation.observations import plain
@@ -74,14 +78,28 @@ def read_episodes(path: Path, count: int | None = None) -> list[Episode]:
 
 def _reader(path: Path) -> Iterator[Parts]:
     if path.is_file() and path.suffix == ".npz":
-        return _npz([path])
+        return _whole(path, _npz(path))
     if path.is_file() and path.suffix in (".hdf5", ".h5"):
-        return _robomimic(path)
+        return _whole(path, _robomimic(path))
     if path.is_dir() and (path / "data").is_dir():
-        return _lerobot(path)
+        return _whole(path, _lerobot(path))
     if path.is_dir():
-        return _npz(sorted(path.glob("*.npz")))
+        return chain.from_iterable(_whole(file, _npz(file)) for file in sorted(path.glob("*.npz")))
     raise DataError(f"'{path}' is neither .npz, .hdf5, a folder of .npz files, nor a LeRobot folder with data/.")
+
+
+def _whole(path: Path, episodes: Iterator[Parts]) -> Iterator[Parts]:
+    """Yield the episodes of a file or folder.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        yield from episodes
+    except DataError:
+        raise
+    except (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile) as error:
+        raise DataError(f"'{path}' cannot be read: {reason(error)}") from error
 
 
 def _check(episode: Episode, path: Path, number: int) -> None:
@@ -95,19 +113,18 @@ def _check(episode: Episode, path: Path, number: int) -> None:
         raise DataError(f"Episode {number} of '{path}': actions of shape (steps, size) are expected, not {shape}.")
 
 
-def _npz(files: Sequence[Path]) -> Iterator[Parts]:
+def _npz(file: Path) -> Iterator[Parts]:
     """Yield episodes: a file's arrays `action` and `observation.<name>`, with `episode_ends` where it holds several."""
-    for file in files:
-        with np.load(file, allow_pickle=False) as content:
-            names = [name for name in content.files if name.startswith(_LEROBOT)]
-            if "action" not in content.files or not names:
-                raise DataError(f"'{file}' needs the arrays 'action' and 'observation.<name>'; it has {content.files}.")
-            arrays = {name: content[name] for name in [*names, "action"]}
-            ends = content["episode_ends"].tolist() if "episode_ends" in content.files else [len(arrays["action"])]
-            about = json.loads(str(content["about"])) if "about" in content.files else {}
-        for start, end in zip([0, *ends[:-1]], ends, strict=True):
-            observations = {name.removeprefix(_LEROBOT): arrays[name][start:end] for name in names}
-            yield observations, arrays["action"][start:end], dict(about)
+    with np.load(file, allow_pickle=False) as content:
+        names = [name for name in content.files if name.startswith(_LEROBOT)]
+        if "action" not in content.files or not names:
+            raise DataError(f"'{file}' needs the arrays 'action' and 'observation.<name>'; it has {content.files}.")
+        arrays = {name: content[name] for name in [*names, "action"]}
+        ends = content["episode_ends"].tolist() if "episode_ends" in content.files else [len(arrays["action"])]
+        about = json.loads(str(content["about"])) if "about" in content.files else {}
+    for start, end in zip([0, *ends[:-1]], ends, strict=True):
+        observations = {name.removeprefix(_LEROBOT): arrays[name][start:end] for name in names}
+        yield observations, arrays["action"][start:end], dict(about)
 
 
 def write_npz(path: Path, episodes: Sequence[Episode], about: dict[str, Any]) -> None:
@@ -122,7 +139,10 @@ def write_npz(path: Path, episodes: Sequence[Episode], about: dict[str, Any]) ->
         "episode_ends": np.cumsum([len(one) for one in episodes]),
         "about": json.dumps(about),
     }
-    np.savez_compressed(path, **arrays)
+    new = path.with_name(f".{path.name}.new")
+    with new.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    new.replace(path)  # it is there whole or not at all
 
 
 def _robomimic(path: Path) -> Iterator[Parts]:

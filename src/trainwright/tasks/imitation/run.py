@@ -11,6 +11,7 @@ import torch
 
 from trainwright.args.training import TrainingArguments
 from trainwright.callbacks.early_stopping import EarlyStoppingCallback
+from trainwright.config.ranges import check_numbers
 from trainwright.config.sections import check_keys, read_sections
 from trainwright.config.task_uses import IMITATION, SIZES
 from trainwright.errors import ConfigError, did_you_mean
@@ -72,6 +73,7 @@ def parts(sections: Mapping[str, Any]) -> Parts:
     """
     data = dict(sections.get("data") or {})
     check_keys(data, IMITATION["data"], "data")
+    check_numbers(data, "data")
     episodes = demonstrations(data)
     notes = []
     if "held_out" in data and any(one.about.get("split") for one in episodes):
@@ -84,6 +86,7 @@ def parts(sections: Mapping[str, Any]) -> Parts:
     rollouts = None
     if sections.get("rollout"):
         check_keys(sections["rollout"], IMITATION["rollout"], "rollout")
+        check_numbers(sections["rollout"], "rollout")
         if "env" not in sections["rollout"]:
             raise ConfigError("rollout.env must be given: the name of an environment.")
         rollouts = Rollouts(**sections["rollout"])
@@ -104,6 +107,7 @@ def demonstrations(data: Mapping[str, Any]) -> list[Episode]:
         raise ConfigError("data.episodes is of `path`; beside data.record write data.record.episodes.")
     given = dict(data["record"])
     check_keys(given, IMITATION["data.record"], "data.record")
+    check_numbers(given, "data.record")
     if "env" not in given:
         raise ConfigError("data.record.env must be given: the name of an environment.")
     settings = given.get("settings") or {}
@@ -126,6 +130,7 @@ def new_policy(
     config_class = known[kind].config_class
     own = (*SIZES[kind], "execute", "ensemble")
     check_keys(section, [*IMITATION["policy"], *SIZES[kind]], "policy")
+    check_numbers(section, "policy")
     sizes = sizes_of(episodes)
     images = {name: list(v.shape[1:]) for name, v in episodes[0].observations.items() if v.ndim == 4}
     size = sizes.pop(ACTION)
@@ -138,7 +143,10 @@ def new_policy(
         if section.get("seed") is not None:
             torch.manual_seed(section["seed"])
         policy = known[kind](config)
-    policy.normalizer.fit(episodes, normalization(section, config), section.get("normalization_masks"))
+    masks = section.get("normalization_masks")
+    if masks is not None and not isinstance(masks, Mapping):
+        raise ConfigError(f"policy.normalization_masks is {masks!r}, but lists of true and false by name are expected.")
+    policy.normalizer.fit(episodes, normalization(section, config), masks)
     return policy
 
 
@@ -151,6 +159,8 @@ def check_policy(section: Mapping[str, Any], config: Any) -> None:
         raise ConfigError(
             "policy.bins divides numbers into classes; with data.discrete the actions are classes already."
         )
+    if kind == "act" and config.width % config.heads:
+        raise ConfigError(f"policy.width {config.width} is not a multiple of policy.heads, {config.heads}.")
     if bins < 0 or bins == 1:
         raise ConfigError(f"policy.bins is {bins}; it is 0, for none, or at least 2.")
     if config.execute is not None and config.ensemble:
@@ -184,18 +194,21 @@ def normalization(section: Mapping[str, Any], config: Any) -> dict[str, str]:
 
 def build(sections: Mapping[str, Any]) -> PolicyTrainer:
     """Return the Trainer of a file."""
-    made = parts(sections)
     given = dict(sections.get("train") or {})
+    check_numbers(given, "train")
+    made = parts(sections)
     own = {name: given.pop(name) for name in IMITATION["train"] if name in given}
     settings = {"remove_unused_columns": False, "label_names": ["action"], "prediction_loss_only": True,
                 "report_to": "none", **given}  # fmt: skip
     if made.held_out is None and made.rollouts is not None:
         raise ConfigError("data.held_out is 0, but rollouts are a part of evaluation; hold some episodes out.")
     check_images(made.policy, sections)
-    patience = own.get("early_stopping_patience")
+    patience, arguments = own.get("early_stopping_patience"), TrainingArguments(**settings)
+    if made.rollouts is not None:
+        made.notes.extend(check_times(made.rollouts, arguments))
     trainer = PolicyTrainer(
         made.policy,
-        TrainingArguments(**settings),
+        arguments,
         data_collator=Together(int(sections["data"].get("image_shift", 0))),
         train_dataset=made.train,
         eval_dataset=made.held_out,
@@ -206,6 +219,23 @@ def build(sections: Mapping[str, Any]) -> PolicyTrainer:
     for note in made.notes:
         trainer.note(note)
     return trainer
+
+
+def check_times(rollouts: Rollouts, args: TrainingArguments) -> list[str]:
+    """Return what to say where no rollout belongs to the training.
+
+    Raises:
+        ConfigError: they would be more seldom than they are asked for.
+    """
+    if args.eval_strategy == "no":
+        return ["train.eval_strategy is 'no', so no rollout is made in training: they belong to the evaluation."]
+    many, every = rollouts.rollout_steps, args.eval_steps
+    if many and args.eval_strategy == "steps" and every and every >= 1 and many % every:
+        raise ConfigError(
+            f"rollout.rollout_steps is {many}, but rollouts belong to the evaluation, which is every {every:g} steps; "
+            "give a multiple."
+        )
+    return []
 
 
 def check_images(policy: Policy, sections: Mapping[str, Any]) -> None:

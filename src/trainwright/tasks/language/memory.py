@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from trainwright import compat
 from trainwright.config.params import TrainerType
-from trainwright.config.schema import PeftParams, TrainingConfig
+from trainwright.config.schema import ModelParams, PeftParams, TrainingConfig
 from trainwright.config.translate import argument_values
 from trainwright.models.adapters import keeps_base, lora_config
 from trainwright.models.load import freeze, load_tokenizer, model_config, number_format
 from trainwright.objectives.linear_loss import CHUNK
-from trainwright.optim.optimizers import state_copies
+from trainwright.optim.optimizers import parse_settings, state_copies
+from trainwright.tasks.language.text import kind_by_data
 
 _NAME = "trainwright_estimate"
 
@@ -47,47 +48,72 @@ class Estimate:
 
 def estimate(config: TrainingConfig, rows: int, length: int, pairs: bool) -> Estimate:
     """Return what a run with micro-batches of `rows` rows (of two answers each, for pairs) of `length` tokens needs."""
-    from transformers import AutoModelForCausalLM
-
-    values, dtype = argument_values(config.training), number_format(config.model)
-    if config.model.load_pretrained_weights:
-        described = _config_of(config)
-        dtype = dtype or described.dtype
-    else:
-        described = model_config(config.model, load_tokenizer(config.model))
+    values, model = argument_values(config.training), _empty(config.model)
+    vocabulary = model.config.get_text_config().vocab_size
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(described, dtype=dtype)
         freeze(model, config.model.freeze_layers)
         quantised = saved_by_quantisation(model, config.peft) if config.peft.q_lora else 0
+        base = _bytes(model) - quantised
         if config.training.use_peft:
             import peft
 
-            settings = lora_config(config.peft, model)
+            if config.model.adapter_model is not None:
+                settings = peft.PeftConfig.from_pretrained(config.model.adapter_model)
+                settings.inference_mode = False
+            else:
+                settings = lora_config(config.peft, model)
             settings.init_lora_weights = True  # what they begin with takes no other room
             model = peft.get_peft_model(model, settings)
     model.train()
     if values["activation_checkpointing"]:
         model.gradient_checkpointing_enable()
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-    weights = sum(p.numel() * p.element_size() for p in model.parameters()) - quantised
+    weights = _bytes(model) - quantised
     if values["ema_decay"] is not None:
         average = sum(p.numel() * max(p.element_size(), 4) for p in model.parameters() if p.requires_grad)
     else:
         average = 0
-    copies = state_copies(values["optim"])
-    second = pairs and not (config.training.use_peft and keeps_base(config.peft)) and not (
-        config.training.trainer_kwargs.get("precompute_ref_log_probs")
-    )  # fmt: skip
+    copies = state_copies(values["optim"], parse_settings(values["optim_args"]))
     micro = rows * (2 if pairs else 1)
-    vocabulary = described.get_text_config().vocab_size
     return Estimate(
-        weights * (2 if second else 1) + average,
+        weights + average + (_reference(config, base, weights) if pairs else 0),
         trained,
         trained * copies,
         saved_bytes(model, micro, length),
         3 * max(CHUNK * vocabulary, 2**21) * 4,
         micro * length * values["gradient_accumulation_steps"],
     )
+
+
+def _empty(params: ModelParams) -> Any:
+    """Return a model as `load_model` makes it, without values."""
+    from transformers import AutoModelForCausalLM
+
+    dtype = number_format(params)
+    if params.load_pretrained_weights:
+        described = _config_of(params)
+        dtype = dtype or described.dtype
+    else:
+        described = model_config(params, load_tokenizer(params))
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(described, dtype=dtype)
+
+
+def _bytes(model: Any) -> int:
+    return sum(p.numel() * p.element_size() for p in model.parameters())
+
+
+def _reference(config: TrainingConfig, base: int, weights: int) -> int:
+    """Return the bytes of the model that preferences are measured against, as `add_reference` has it."""
+    params = config.training
+    if params.trainer_kwargs.get("precompute_ref_log_probs"):
+        return 0
+    named = params.trainer_kwargs.get("ref_model")
+    if named is not None:
+        return _bytes(_empty(replace(config.model, model_name=named)))
+    if params.use_peft and config.model.adapter_model is None:
+        return 0 if keeps_base(config.peft) else base
+    return weights
 
 
 def saved_by_quantisation(model: Any, peft: PeftParams) -> int:
@@ -133,13 +159,13 @@ def _kernel(module: Any, query: Any, key: Any, value: Any, mask: Any, **more: An
     return out.transpose(1, 2), None
 
 
-def _config_of(config: TrainingConfig) -> Any:
+def _config_of(params: ModelParams) -> Any:
     from transformers import AutoConfig
 
-    model = config.model
     return AutoConfig.from_pretrained(
-        model.model_name, trust_remote_code=model.trust_remote_code, revision=model.model_revision, **model.model_kwargs
-    )
+        params.model_name, trust_remote_code=params.trust_remote_code, revision=params.model_revision,
+        **params.model_kwargs,
+    )  # fmt: skip
 
 
 def describe(found: Estimate) -> str:
@@ -156,5 +182,6 @@ def for_config(config: TrainingConfig) -> Estimate:
     """Return what a run needs, by its file alone: rows of `max_length` tokens."""
     kwargs = config.training.trainer_kwargs
     length = kwargs.get("max_length") or config.model.model_max_length or 1024
-    pairs = config.training.trainer_type in (TrainerType.DPO, TrainerType.TRL_DPO)
+    kind = config.training.trainer_type or kind_by_data(config)
+    pairs = kind in (TrainerType.DPO, TrainerType.TRL_DPO)
     return estimate(config, config.training.per_device_train_batch_size, length, pairs)

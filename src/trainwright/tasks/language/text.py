@@ -153,6 +153,14 @@ def check_what_is_learned(config: TrainingConfig, options: Any, formats: Sequenc
         raise ConfigError(f"training.trainer_kwargs.completion_only_loss is for prompts with completions, {what}.")
 
 
+def kind_by_data(config: TrainingConfig) -> TrainerType:
+    """Return the kind of training that a file is for, where it names none by its first rows alone."""
+    split = replace(config.data.train, stream=True)
+    column = options_of(config, SFTOptions).get("dataset_text_field", "text")
+    formats = formats_of(sources.read_parts(split, config.training.seed), split, column)
+    return kind_of(config.training.trainer_type, formats[0])
+
+
 def load_text(config: TrainingConfig) -> Text:
     """Return tokenizer and data of a run.
 

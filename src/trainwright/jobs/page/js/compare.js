@@ -9,6 +9,7 @@ const LOOK = 2000;
 export function comparePage(ids) {
   document.title = "Compare · Trainwright";
   const table = h("div");
+  const problem = h("div");
   let board = null;
   let open = true;
   let timer = null;
@@ -21,15 +22,17 @@ export function comparePage(ids) {
       if (!open) return;
       if (!begun) {
         board = new Board(found.jobs);
-        show(h("div", { class: "row" }, h("h1", {}, `Compare ${found.jobs.length} jobs`)), board.element, table);
+        show(h("div", { class: "row" }, h("h1", {}, `Compare ${found.jobs.length} jobs`)), problem, board.element, table);
         begun = true;
       }
+      problem.replaceChildren();
       table.replaceChildren(h("section", { class: "card scroll" }, h("table", {}, head(found.jobs), h("tbody", {},
         Object.entries(found.params).map(([name, values]) => row(name, values, "differs")),
         Object.entries(found.metrics).map(([name, values]) => row(name, values, ""))))));
       await board.update(found.curves);
     } catch (error) {
-      if (open && !begun) show(failure(error.message, look));
+      if (open && begun) problem.replaceChildren(failure(error.message));
+      else if (open) show(failure(error.message, look));
     }
     if (open) {
       clearTimeout(timer);

@@ -12,7 +12,7 @@ const RESUMABLE = ["FAILED", "STOPPED", "INTERRUPTED", "LOST"];
 
 export function jobPage(id) {
   const path = `jobs/${encodeURIComponent(id)}`;
-  const parts = Object.fromEntries(["head", "problem", "empty", "figures", "params", "time", "samples", "checkpoints"].map((name) => [name, h("div")]));
+  const parts = Object.fromEntries(["head", "refused", "problem", "empty", "figures", "params", "time", "samples", "checkpoints"].map((name) => [name, h("div")]));
   const log = h("pre", { tabindex: 0, "aria-label": "Log" });
   const logCard = h("section", { class: "card" }, h("h2", {}, "Log"), log);
   let job = null;
@@ -37,7 +37,7 @@ export function jobPage(id) {
       board ??= new Board([job]);
       if (first) {
         document.title = `${job.name} · Trainwright`;
-        show(parts.head, parts.problem, h("div", { class: "columns" },
+        show(parts.head, parts.refused, parts.problem, h("div", { class: "columns" },
           h("div", {}, parts.empty, board.element, parts.samples, logCard),
           h("div", {}, parts.time, parts.params, parts.figures, parts.checkpoints)));
       }
@@ -56,11 +56,12 @@ export function jobPage(id) {
   function act(action, body) {
     return async (event) => {
       event.target.disabled = true;
+      parts.refused.replaceChildren();
       try {
         await post(`${path}/${action}`, body);
         await look();
       } catch (error) {
-        parts.problem.replaceChildren(failure(error.message));
+        parts.refused.replaceChildren(failure(error.message)); // it stays to be read, until the next one
         event.target.disabled = false;
       }
     };
@@ -86,7 +87,7 @@ export function jobPage(id) {
     if (job.status === "FAILED" || (job.message && job.status !== "STOPPED")) {
       parts.problem.replaceChildren(h("section", { class: "card error", role: "alert" }, h("p", {}, job.message ?? job.status),
         job.traceback && h("details", {}, h("summary", {}, "Where"), h("pre", {}, job.traceback))));
-    } else if (!parts.problem.querySelector("button")) {
+    } else {
       parts.problem.replaceChildren();
     }
     const rows = Object.entries(job.params);
@@ -130,7 +131,7 @@ export function jobPage(id) {
   async function readLog() {
     const found = await get(`${path}/log?after=${logEnd}`);
     if (!found.there) {
-      log.textContent = job.status === "QUEUED" ? "It waits; what it prints will stand here." : "This job was run by hand; what it printed is where it ran.";
+      log.textContent = found.why;
       return;
     }
     const atEnd = log.scrollTop + log.clientHeight >= log.scrollHeight - 30;
@@ -144,7 +145,7 @@ export function jobPage(id) {
 
   let known = "";
   const stopWatching = watch((jobs) => {
-    const mine = jobs.find((one) => one.id === id);
+    const mine = jobs.find((one) => one.id === (job?.id ?? id)); // the address may have the beginning of its name alone
     if (known && !mine) {
       open = false;
       clearTimeout(timer);
