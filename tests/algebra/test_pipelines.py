@@ -99,7 +99,7 @@ def test_ready_tokens_are_taken_as_they_are(place):
         IOPipeline.from_config(section).build()
 
 
-def test_tokens_are_made_once(place, monkeypatch):
+def test_tokens_are_made_once(place, monkeypatch, capsys):
     config = task.write(place)["data"]
     first = IOPipeline.from_config(config).build()["train_dataset"]
     assert isinstance(first.values.base, np.memmap)
@@ -111,6 +111,9 @@ def test_tokens_are_made_once(place, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
     fewer = IOPipeline.from_config({**config, "num_train_samples": 7}).build()["train_dataset"]
     assert len(fewer) == 7
+    capsys.readouterr()
+    IOPipeline.from_config({**config, "num_train_samples": 70_000}).build()
+    assert f"is 70000, but '{config['train_dataset_path']}' holds {len(first)} problems" in capsys.readouterr().out
     reverse = IOPipeline.from_config({**config, "dataset_load_preprocessor": "reversed_order"}).build()
     assert reverse["train_dataset"].key != first.key
 

@@ -91,7 +91,12 @@ class IOPipeline:
         about = yaml.safe_dump(name) if is_described_by_value(name) else None
         count = int(self.config.get(f"num_{split}_samples", -1))
         what = {"train": "training data", "test": "test data"}[split]
-        return cached(path, count, lexer, about, change, what)
+        found = cached(path, count, lexer, about, change, what)
+        if len(found) < count:
+            print(
+                f"Note: cfg.data.num_{split}_samples is {count}, but '{path}' holds {len(found)} problems.", flush=True
+            )
+        return found
 
     def _checker(self, test: Problems, lexer: Lexer) -> Checker | None:
         """Return what decides by algebra about answers of the task that the section names; None where it names none.
