@@ -133,6 +133,8 @@ VALUES = {
     f"{KWARGS}.router_aux_loss_coef": 0.1, f"{KWARGS}.completion_only_loss": True, f"{KWARGS}.eval_packing": True,
     f"{KWARGS}.packing_strategy": "wrapped", f"{KWARGS}.f_alpha_divergence_coef": 0.7,
     f"{KWARGS}.precompute_ref_batch_size": 3, f"{KWARGS}.loss_type": "dft", f"{KWARGS}.model_init_kwargs": {"x": 1},
+    f"{KWARGS}.assistant_only_loss": True, f"{KWARGS}.label_smoothing": 0.1, "training.greater_is_better": True,
+    "training.dataloader_persistent_workers": True,
     f"{KWARGS}.dataset_kwargs": {"x": 1}, "model.adapter_model": "adapters", "peft.bnb_4bit_quant_type": "nf4",
     "peft.bnb_4bit_quant_storage": "bfloat16", "peft.bnb_4bit_compute_dtype": "bfloat16", "peft.lora_bias": "all",
     "peft.lora_init_weights": "gaussian", "peft.lora_task_type": "TaskType.CAUSAL_LM", "peft.q_lora_bits": 8,
@@ -145,6 +147,7 @@ UNMET = {
     "rows that are padded (no packing, no padding_free)": {f"{KWARGS}.padding_free": True},
     "logging_strategy: steps": {"training.logging_strategy": "no"},
     "adapters that are new (no model.adapter_model)": {"training.use_peft": True, "model.adapter_model": "adapters"},
+    "save_strategy: steps": {"training.save_strategy": "epoch"},
     "q_lora_bits: 4": {"training.use_peft": True, "peft.q_lora": True, "peft.q_lora_bits": 8},
 }
 CELLS = [

@@ -102,6 +102,8 @@ def _data(config: TrainingConfig) -> Iterator[Fault]:
     if config.training.eval_strategy != "no" and not validation and config.model.model_name not in OWN_MODELS:
         strategy = config.training.eval_strategy
         yield "training.eval_strategy", f"eval_strategy {strategy} needs data.validation.datasets", "or write 'no'"
+    if config.training.eval_on_start and not validation and config.model.model_name not in OWN_MODELS:
+        yield "training.eval_on_start", "eval_on_start needs data.validation.datasets", "leave it out"
     for split_name, split in (("train", train), ("validation", config.data.validation), ("test", config.data.test)):
         yield from _split(f"data.{split_name}", split)
     params = config.training

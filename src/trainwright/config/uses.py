@@ -29,6 +29,7 @@ _SUPERVISED = (*_NOT_TRL, "TRL_SFT")
 _WITHOUT_SETTINGS = (
     "adamw_torch_fused", "adamw_bnb", "adamw_8bit", "paged_adamw", "lion", "paged_lion", "adafactor",
 )  # fmt: skip
+_SMOOTHED = ("exo_pair", "robust", "aot", "aot_unpaired")  # losses of preferences with label_smoothing
 # Sections that are one key here: what they are for is not done.
 WHOLE = ("data.test", *(f"training.{name}" for name in ("grpo", "gkd", "gold", "profiler", "telemetry")))
 _KWARGS = "training.trainer_kwargs"
@@ -124,6 +125,11 @@ def _checkpoints(config: TrainingConfig) -> bool:
     return bool(one.enable_gradient_checkpointing or one.gradient_checkpointing or one.activation_checkpointing)
 
 
+def _smooths(config: TrainingConfig) -> bool:
+    chosen = config.training.trainer_kwargs.get("loss_type")
+    return any(one in _SMOOTHED for one in ([chosen] if isinstance(chosen, str) else chosen or ()))
+
+
 def _as_in_training(name: str) -> Callable[[TrainingConfig], bool]:
     return lambda config: getattr(config.data.validation, name) == getattr(config.data.train, name)
 
@@ -154,6 +160,9 @@ _DATA = (
             _refused(split, "collator_name", PAIRS, "of a pair both answers are learned", "leave it out",
                      fine=("text_with_padding",)),
             _refused(split, "train_target", PAIRS, "of a pair both answers are learned", "leave it out"),
+            _refused(split, "collator_name", ("PRETRAIN",), "PRETRAIN learns every token", "use trainer_type SFT",
+                     fine=("text_with_padding",)),
+            _refused(split, "train_target", ("PRETRAIN",), "PRETRAIN learns every token", "use trainer_type SFT"),
             _refused(split, "train_target", ("TRL_SFT",), "TRL learns all of the assistant's turns",
                      "ALL_ASSISTANT_TURNS, or trainer_type SFT", fine=(TrainTarget.ALL_ASSISTANT_TURNS,)),
             _refused(split, "pack", PAIRS, "pairs are not packed", "leave it out", fine=(False,)),
@@ -212,6 +221,13 @@ _TRAINING = (
     _no_effect("training", "do_train do_eval do_predict local_rank", ALL, "scripts read it"),
     _no_effect("training", "eval_steps", ALL, "eval_strategy: steps",
                used_if=lambda c: c.training.eval_strategy == "steps"),
+    _no_effect("training", "eval_delay bf16_full_eval fp16_full_eval metric_for_best_model greater_is_better", ALL,
+               "eval_strategy: steps or epoch",
+               used_if=lambda c: c.training.eval_strategy != "no" or c.training.eval_on_start),
+    _no_effect("training", "save_steps", ALL, "save_strategy: steps",
+               used_if=lambda c: c.training.save_strategy in (None, "steps") and not c.training.save_epoch),
+    _refused("training", "dataloader_persistent_workers", ALL, "dataloader_num_workers above 0",
+             used_if=lambda c: c.training.dataloader_num_workers != 0),
     _no_effect("training", "logging_steps", ALL, "logging_strategy: steps",
                used_if=lambda c: c.training.logging_strategy == "steps"),
     _no_effect("training", "hub_token hub_private_repo hub_model_id hub_strategy hub_always_push hub_revision", ALL,
@@ -239,8 +255,8 @@ _OPTIONS = (
              "use gradient checkpointing"),
     _refused(_KWARGS, "router_aux_loss_coef", _OURS_HF, "router_aux_loss_coef is not supported", "leave it out"),
     _refused(_KWARGS, "loss_type", _SUPERVISED, "nll is the only loss", "leave it out"),
-    _refused(_KWARGS, "completion_only_loss", ("PRETRAIN",), "PRETRAIN learns every token", "use trainer_type SFT",
-             fine=(False,)),
+    _refused(_KWARGS, "completion_only_loss assistant_only_loss", ("PRETRAIN",), "PRETRAIN learns every token",
+             "use trainer_type SFT", fine=(False,)),
     _refused(_KWARGS, "shuffle_dataset", _NOT_TRL, "every pass is shuffled anew already",
              "data.train.datasets[].shuffle"),
     _refused(_KWARGS, "dataset_kwargs", _NOT_TRL, "dataset_kwargs are not read", "rows of tokens are taken as they are",
@@ -255,6 +271,7 @@ _OPTIONS = (
     _refused(_KWARGS, "ref_model", ("TRL_DPO",), "the reference is the start of the run", "use trainer_type DPO"),
     _no_effect(_KWARGS, "f_alpha_divergence_coef", PAIRS, "f_divergence_type: alpha_divergence",
                used_if=lambda c: c.training.trainer_kwargs.get("f_divergence_type") == "alpha_divergence"),
+    _refused(_KWARGS, "label_smoothing", PAIRS, f"loss_type: {' or '.join(_SMOOTHED)}", used_if=_smooths),
     _no_effect(_KWARGS, "discopop_tau", PAIRS, "loss_type: discopop",
                used_if=lambda c: "discopop" in c.training.trainer_kwargs.get("loss_type", ())),
     _no_effect(_KWARGS, "precompute_ref_batch_size", PAIRS, "precompute_ref_log_probs: true",
