@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ import pytest
 
 from trainwright import ConfigError
 from trainwright.cli import folders
+from trainwright.cli.main import main
 from trainwright.config import TrainingConfig
 from trainwright.jobs import places, queue
 from trainwright.jobs.health import sweep
@@ -41,12 +43,15 @@ def test_runs_that_begin_at_the_same_instant_have_a_folder_each(home, tmp_path):
         thread.join()
     assert sorted(got) == [f"runs/r-{number}" for number in range(1, 9)]
     assert all(Path(one).is_dir() for one in got)
-    assert chosen(resume=True) == "runs/r-8"
+    with pytest.raises(ConfigError, match=r"There is no run 'runs/r-<n>' to go on with"):
+        chosen(resume=True)
+    Path("runs/r-3/checkpoint-1").mkdir()
+    assert chosen(resume=True) == "runs/r-3"  # the others have not begun
     (tmp_path / "out" / "checkpoint-1").mkdir(parents=True)
     assert [chosen(new=True, output_dir="out") for _ in range(2)] == ["out-2", "out-3"]
 
 
-def test_a_run_that_never_began_gives_its_folder_back(home, tmp_path):
+def test_a_run_that_never_began_gives_its_folder_back(home, tmp_path, monkeypatch):
     for keeps in (False, True):
         folder = chosen()
         with pytest.raises(ValueError, match="no data"), folders.given_back(folder):
@@ -54,6 +59,13 @@ def test_a_run_that_never_began_gives_its_folder_back(home, tmp_path):
                 Path(folder, "a").touch()
             raise ValueError("no data")
         assert Path(folder).exists() == keeps
+    (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n')
+    (tmp_path / "x.yaml").write_text(
+        "data: {train: {datasets: [{dataset_name: rows.jsonl}]}}\nmodel: {model_name: llama}\n"
+    )
+    monkeypatch.setattr(folders, "announce", lambda *given: signal.raise_signal(signal.SIGINT))  # libraries are loaded
+    assert main(["train", "x.yaml"]) == 130
+    assert not Path("runs/x-1").exists()
     (tmp_path / "runs" / "x-1").mkdir()
     (tmp_path / "runs" / "x-1").rmdir()
     (tmp_path / "file").touch()

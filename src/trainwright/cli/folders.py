@@ -45,11 +45,11 @@ def choose(config: TrainingConfig, file: Path, resume: bool, new: bool, overwrit
         if world.size > 1 and not resume:
             raise ConfigError("Several processes need one folder: give training.output_dir.")
         name = re.sub(r"[^\w.-]+", "-", params.run_name or file.stem)
-        taken = numbered(RUNS / name)
-        if resume and not taken:
+        begun = [number for number in numbered(RUNS / name) if holds_run(Path(f"{RUNS / name}-{number}"))]
+        if resume and not begun:
             raise ConfigError(f"There is no run '{RUNS / name}-<n>' to go on with.")
-        goes_on = taken and (resume or params.try_resume_from_last_checkpoint)
-        params.output_dir = f"{RUNS / name}-{taken[-1]}" if goes_on else _reserved(RUNS / name, 1)
+        goes_on = begun and (resume or params.try_resume_from_last_checkpoint)
+        params.output_dir = f"{RUNS / name}-{begun[-1]}" if goes_on else _reserved(RUNS / name, 1)
         return
     folder = Path(params.output_dir).expanduser()
     if not holds_run(folder) or resume or overwrite or not world.is_main:

@@ -234,9 +234,11 @@ def rm(args: Namespace) -> int:
 
 def export(args: Namespace) -> int:
     """Write all metrics of jobs as CSV."""
-    output, store = args.output and to_write(args.output), _store()
+    if args.output:
+        to_write(args.output)
+    store = _store()
     jobs = [store.find(name) for name in args.jobs]  # before a file that is there is emptied
-    with output.open("w", newline="", encoding="utf-8") if output else _stdout() as file:
+    with args.output.open("w", newline="", encoding="utf-8") if args.output else _stdout() as file:
         writer = csv.writer(file)
         writer.writerow(["job", "name", "metric", "step", "value", "time"])
         for job in jobs:

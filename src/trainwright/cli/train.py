@@ -46,12 +46,12 @@ def run(argv: Sequence[str]) -> int:
     if args.new or args.overwrite:
         params.try_resume_from_last_checkpoint = False
     folders.choose(config, args.config, bool(args.resume or begun_again), args.new, args.overwrite)
-
-    folders.announce(config, args.config)
-
-    from trainwright.config.composition import ConfiguredTrainer, build, newest, starting_point
-
     name = Path(args.resume).resolve().name if isinstance(args.resume, str) else args.config.stem
+    with folders.given_back(params.output_dir):
+        folders.announce(config, args.config)
+
+        from trainwright.config.composition import ConfiguredTrainer, build, newest, starting_point
+
     with as_job.running(params.run_name or name, as_job.changed(config)):
         with folders.given_back(params.output_dir):
             trainer = build(config)
