@@ -146,8 +146,8 @@ def test_every_key_of_train_arrives(monkeypatch, capsys):
         (lambda given: check_model(given, "cfg.model"), {"d_model": 0}, "cfg.model.d_model is 0, but a whole number"),
         (
             lambda given: check_model(given, "cfg.model"),
-            {"num_heads": True},
-            "cfg.model.num_heads is True, but a whole",
+            {"num_decoder_heads": True},
+            "cfg.model.num_decoder_heads is True, but a whole",
         ),
         (
             lambda given: check_model(given, "cfg.model"),

@@ -527,7 +527,7 @@ def test_processes_that_tokenise_are_those_asked_for(place, key):
 
 # Settings of preferences, by the objective's or TRL's own name.
 PREFERENCE = {
-    "beta": 0.3, "loss_type": ["ipo", "discopop"], "loss_weights": [1.0, 2.0], "label_smoothing": 0.1,
+    "beta": 0.3, "loss_type": ["robust", "discopop"], "loss_weights": [1.0, 2.0], "label_smoothing": 0.1,
     "f_divergence_type": "alpha_divergence", "f_alpha_divergence_coef": 0.7, "ld_alpha": 0.5, "use_weighting": True,
     "discopop_tau": 0.1, "disable_dropout": False, "precompute_ref_log_probs": True, "precompute_ref_batch_size": 3,
     "max_length": 30, "pad_to_multiple_of": 16, "pad_token": "<|im_start|>", "dataset_num_proc": 1,

@@ -52,7 +52,8 @@ def check_numbers(section: Mapping[str, Any], name: str) -> None:
         value, kind = section.get(key), Integral if isinstance(least, int) else Real
         if value is None:
             continue
-        if isinstance(value, bool) or not isinstance(value, kind) or not value >= least or (end and value >= end):
+        number = float(value) if isinstance(value, kind) and not isinstance(value, bool) else None
+        if number is None or not number >= least or (end is not None and number >= end):
             what = "a whole number" if kind is Integral else "a number"
             shown = f"of at least {least:g}" if end is None else f"from {least:g} to below {end:g}"
             raise ConfigError(f"{name}.{key} is {value!r}, but {what} {shown} is expected.")

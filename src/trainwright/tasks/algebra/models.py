@@ -59,7 +59,6 @@ def check_model(config: Mapping[str, Any], source: str) -> dict[str, Any]:
         if name not in _DEFAULTS:
             hint = did_you_mean(str(name), _DEFAULTS)
             raise ConfigError(f"{source}: unknown key model.{name}.{hint} Known: {', '.join(_DEFAULTS)}.")
-    check_numbers(config, "cfg.model")
     values = {**_DEFAULTS, **{name: value for name, value in config.items() if value is not None}}
     kind = values["model_type"]
     if kind not in POSITIONS:
@@ -75,6 +74,7 @@ def check_model(config: Mapping[str, Any], source: str) -> dict[str, Any]:
     made = _made(values)
     values["activation"] = values["activation"] or _ACTIVATIONS[made]
     _check_used(config, made, values["activation"], source)
+    check_numbers(config, "cfg.model")
     for heads in _heads(values):
         if values["d_model"] % heads:
             raise ConfigError(f"{source}: model.d_model {values['d_model']} is not a multiple of {heads} heads.")
