@@ -346,6 +346,7 @@ def test_an_earlier_attempt_is_seen_and_a_removed_job_is_told_of(page, home):
     (folder / places.LOG).write_text("")
     playwright.expect(page.get_by_role("link", name="twice")).to_be_visible()
     page.goto(page.url.partition("#")[0] + "#/job/twi")  # the beginning of its name
+    playwright.expect(page).to_have_url(re.compile("#/job/twice$"))
     curve = page.locator(".plot")
     playwright.expect(curve.locator("canvas")).to_be_visible()
     point = page.locator(".point")

@@ -34,6 +34,7 @@ export function jobPage(id) {
       const first = job === null;
       job = await get(path);
       if (!open) return;
+      if (job.id !== id) return location.replace(`#/job/${encodeURIComponent(job.id)}`); // the beginning of its name
       board ??= new Board([job]);
       if (first) {
         document.title = `${job.name} · Trainwright`;
@@ -145,7 +146,7 @@ export function jobPage(id) {
 
   let known = "";
   const stopWatching = watch((jobs) => {
-    const mine = jobs.find((one) => one.id === (job?.id ?? id)); // the address may have the beginning of its name alone
+    const mine = jobs.find((one) => one.id === id);
     if (known && !mine) {
       open = false;
       clearTimeout(timer);
