@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset
 import trainwright
 from tests import tiny
 from trainwright import CheckpointError, Trainer, TrainingArguments
-from trainwright.checkpoint import check, folder
+from trainwright.checkpoint import check, folder, layout
 from trainwright.data.plan import Batching, Order, Plan
 
 
@@ -45,8 +45,8 @@ def weights(trainer):
 
 
 def drop_after(place, step):
-    for path in folder.checkpoints(place):
-        if folder.step_of(path) > step:
+    for path in layout.checkpoints(place):
+        if layout.step_of(path) > step:
             for file in path.iterdir():
                 file.unlink()
             path.rmdir()
@@ -77,7 +77,7 @@ def test_resuming_is_bitwise_the_uninterrupted_run(tmp_path, name):
     resumed = made(tmp_path, data, seed=99, **changes)
     torch.manual_seed(1234)
     resumed.train(resume_from_checkpoint=True)
-    assert folder.step_of(folder.checkpoints(tmp_path)[0]) <= step
+    assert layout.step_of(layout.checkpoints(tmp_path)[0]) <= step
     assert torch.equal(weights(resumed), weights(straight))
     assert losses(resumed) == losses(straight)
 
@@ -136,7 +136,7 @@ def test_resuming_fetches_no_row_that_was_seen(tmp_path):
 
 def test_layout_and_manifest(tmp_path):
     made(tmp_path, tiny.tokens(30)).train()
-    newest = folder.checkpoints(tmp_path)[-1]
+    newest = layout.checkpoints(tmp_path)[-1]
     names = {path.name for path in newest.iterdir()}
     assert {"config.json", "model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json"} <= names
     assert {"rng_state.pth", "trainwright.json", "manifest.json"} <= names
@@ -176,7 +176,7 @@ def test_rotation_keeps_the_newest_and_the_best(tmp_path):
         (tmp_path / f"checkpoint-{step}").mkdir()
     for old in folder.surplus(tmp_path, "this run", 2, str(tmp_path / "checkpoint-1")):
         folder.delete(old)
-    assert [path.name for path in folder.checkpoints(tmp_path)] == ["checkpoint-1", "checkpoint-4"]
+    assert [path.name for path in layout.checkpoints(tmp_path)] == ["checkpoint-1", "checkpoint-4"]
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_rotation_deletes_the_oldest_beyond_the_limit(tmp_path, keep, best, comi
     for step in (1, 2, 3, 4, 5):
         (tmp_path / f"checkpoint-{step}").mkdir()
     chosen = None if best is None else str(tmp_path / f"checkpoint-{best}")
-    assert [folder.step_of(path) for path in folder.surplus(tmp_path, "this run", keep, chosen, coming)] == gone
+    assert [layout.step_of(path) for path in folder.surplus(tmp_path, "this run", keep, chosen, coming)] == gone
 
 
 @pytest.mark.slow
@@ -206,7 +206,7 @@ def test_ours_resumes_a_run_of_transformers_and_the_reverse(tmp_path):
 
     def run(first, second, place):
         made(place, data, library=first, steps=16).train()
-        for path in folder.checkpoints(place)[1:]:
+        for path in layout.checkpoints(place)[1:]:
             drop_after(place, 5)
         resumed = made(place, data, seed=99, library=second)
         resumed.train(resume_from_checkpoint=str(place / "checkpoint-5"))

@@ -22,7 +22,7 @@ LONGEST_FUNCTION = 60
 LAYERS = [
     ["errors", "compat", "terminal"],
     ["bars"],
-    ["data.files", "data.splits", "data.as_text"],
+    ["data.files", "data.splits", "data.as_text", "checkpoint.layout"],
     ["world", "held", "devices", "evaluation_mode"],
     ["processes"],
     ["args", "state", "batch", "randomness"],
@@ -42,7 +42,7 @@ with_pinned_versions = pytest.mark.skipif(
     any(version(tool).partition("+")[0] != PINNED[tool] for tool in TOOLS),
     reason="linter and types differ between versions",
 )
-ALONE = {"jobs": {"errors", "data.files", "data.splits"}}
+ALONE = {"jobs": {"errors", "data.files", "data.splits", "checkpoint.layout"}}
 MAY_IMPORT_JOBS = {"callbacks.job", "cli"}
 
 
@@ -110,6 +110,23 @@ def test_imports_flow_one_way():
             if not allowed:
                 wrong.append(f"{module} imports {imported}")
     assert not wrong, "\n".join(wrong)
+
+
+CHECKPOINT_NAMES = {
+    "optimizer.pt", "scheduler.pt", "scaler.pt", "ema.pt", "model.safetensors", "trainer_state.json",
+    "trainwright.json", "manifest.json", "training_args.bin", "rng_state", "checkpoint-",
+}  # fmt: skip
+
+
+def test_the_files_of_a_checkpoint_are_named_in_one_module():
+    """Nobody else spells them, but in what is said to people."""
+    for path in FILES:
+        if name_of(path) == "checkpoint.layout":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                assert node.value not in CHECKPOINT_NAMES, f"{path}:{node.lineno}"
+                assert not node.value.startswith(("checkpoint-*", "rng_state_")), f"{path}:{node.lineno}"
 
 
 def test_no_import_cycles():

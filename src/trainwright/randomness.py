@@ -294,8 +294,3 @@ def _seed(generator: Any, text: str) -> None:
         generator.manual_seed(number)
     else:
         generator.seed(number)
-
-
-def file_name(rank: int, size: int) -> str:
-    """Return the name of a rank's file in a checkpoint."""
-    return "rng_state.pth" if size == 1 else f"rng_state_{rank}.pth"

@@ -12,7 +12,7 @@ import yaml
 
 from tests.algebra import task
 from trainwright import ConfigError
-from trainwright.checkpoint.folder import step_of
+from trainwright.checkpoint.layout import step_of
 from trainwright.cli.main import main
 from trainwright.config.task_uses import ALGEBRA, ALGEBRA_LINES, MODELS, use
 from trainwright.config.uses import Fate

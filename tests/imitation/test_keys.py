@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from trainwright import ConfigError
-from trainwright.checkpoint.folder import step_of
+from trainwright.checkpoint.layout import step_of
 from trainwright.cli.main import main
 from trainwright.config.task_uses import IMITATION, SIZES
 from trainwright.tasks.imitation.loading import kinds

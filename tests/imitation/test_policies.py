@@ -14,7 +14,7 @@ import torch
 
 from tests.imitation import point, resume
 from trainwright import CheckpointError, ConfigError
-from trainwright.checkpoint import folder
+from trainwright.checkpoint import layout
 from trainwright.cli.main import main
 from trainwright.tasks.imitation.actor import Actor
 from trainwright.tasks.imitation.diffusion import cosine_schedule
@@ -138,8 +138,8 @@ def test_a_resumed_run_is_bitwise_the_same(tmp_path):
     torch.set_num_threads(1)
     straight = resume.run(tmp_path, tmp_path / "run", resume=False)
     torch.set_num_threads(threads)
-    for path in folder.checkpoints(tmp_path / "run"):
-        if folder.step_of(path) > resume.SAVED:
+    for path in layout.checkpoints(tmp_path / "run"):
+        if layout.step_of(path) > resume.SAVED:
             import shutil
 
             shutil.rmtree(path)

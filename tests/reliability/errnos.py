@@ -24,7 +24,7 @@ import torch
 
 from tests.reliability import cases
 from trainwright import Trainer, TrainerCallback, TrainingArguments
-from trainwright.checkpoint import check, folder
+from trainwright.checkpoint import check, layout
 
 KINDS = ("open", "write", "fsync", "rename", "stat")
 NUMBERS = (errno.ESTALE, errno.EIO, errno.ENOSPC, errno.EACCES)
@@ -75,7 +75,7 @@ def survives(shim: Any, place: Path, failing: tuple[int, int, int, bool], expect
         return f"training ended at step {trainer.state.global_step}: {type(error).__name__}: {error}"
     finally:
         shim.arm(-1, 0, 0, 0, b"")
-    damaged = [fault for path in folder.checkpoints(place) if (fault := check.damage(path)) is not None]
+    damaged = [fault for path in layout.checkpoints(place) if (fault := check.damage(path)) is not None]
     if damaged or check.newest_valid(place)[0] != place / "checkpoint-12":
         return f"damaged: {damaged}; newest: {check.newest_valid(place)[0]}"
     resumed = made(place, 16)

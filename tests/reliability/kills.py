@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainwright.checkpoint import folder
+from trainwright.checkpoint import layout
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,7 +66,7 @@ def kill_again_and_again(place: Path, given: dict[str, Any], kills: int, seed: i
             raise AssertionError(f"the run could not go on after {tally.kills} kills: {errors[-2000:]}")
         tally.kills += 1
         done = steps_done(place)
-        present = {folder.step_of(path) for path in folder.checkpoints(place)}
+        present = {layout.step_of(path) for path in layout.checkpoints(place)}
         tally.inside_a_save += done // interval * interval not in present
         tally.most_lost = max(tally.most_lost, done - max(present, default=0))
         written = [int(words[1].split("-")[1]) for words in lines(place) if words[0] == "written"]

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, IterableDataset
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from trainwright import Trainer, TrainerCallback, TrainingArguments
-from trainwright.checkpoint import folder
+from trainwright.checkpoint import layout
 from trainwright.world import current_world
 
 STREAMS = ("stream", "stateful stream", "sized stream")
@@ -244,10 +244,10 @@ def step_of(pair: Pair, steps: Sequence[int]) -> int:
 def cut(pair: Pair, straight: Path, place: Path) -> int:
     """Copy a run's folder as it was when one of its checkpoints was written, and return the step of that."""
     shutil.copytree(straight, place)
-    steps = [folder.step_of(path) for path in folder.checkpoints(place)]
+    steps = [layout.step_of(path) for path in layout.checkpoints(place)]
     chosen = step_of(pair, steps)
-    for path in folder.checkpoints(place):
-        if folder.step_of(path) > chosen:
+    for path in layout.checkpoints(place):
+        if layout.step_of(path) > chosen:
             shutil.rmtree(path)
     return chosen
 

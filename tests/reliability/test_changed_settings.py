@@ -11,7 +11,7 @@ from torch.optim import SGD, AdamW, RMSprop, lr_scheduler
 
 from tests.reliability import cases
 from trainwright import CheckpointError, Trainer, TrainerCallback, TrainingArguments
-from trainwright.checkpoint import folder
+from trainwright.checkpoint import folder, layout
 
 
 def made(place, own=None, **changes):
@@ -56,14 +56,14 @@ def test_arguments_reach_the_groups(tmp_path, told):
 
 def forget(place):
     """Take out what a checkpoint tells of the settings that its run began with, as 0.1.0 wrote none."""
-    about = json.loads((place / folder.RUN_FILE).read_text())
+    about = json.loads((place / layout.RUN).read_text())
     del about["made_with"]
-    (place / folder.RUN_FILE).write_text(json.dumps(about))
-    manifest = json.loads((place / folder.MANIFEST).read_text())
+    (place / layout.RUN).write_text(json.dumps(about))
+    manifest = json.loads((place / layout.MANIFEST).read_text())
     manifest.pop("sha256")
-    path = place / folder.RUN_FILE
+    path = place / layout.RUN
     manifest["files"][path.name] = {"size": path.stat().st_size, "sha256": folder.checksum(path)}
-    (place / folder.MANIFEST).write_text(json.dumps({**manifest, "sha256": folder.digest(manifest)}))
+    (place / layout.MANIFEST).write_text(json.dumps({**manifest, "sha256": folder.digest(manifest)}))
 
 
 def test_the_step_is_that_of_todays_settings(tmp_path):

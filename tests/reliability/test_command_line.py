@@ -15,7 +15,7 @@ import pytest
 
 from tests.jobs.listed import listed
 from tests.test_cli import SMALL
-from trainwright.checkpoint import check, folder
+from trainwright.checkpoint import check, layout
 
 LONG = [*SMALL, "training.max_steps=100000", "training.save_steps=100000", "training.eval_steps=100000"]
 LONG += ["training.logging_steps=1", "training.output_dir=out"]
@@ -88,7 +88,7 @@ def place(tmp_path):
 
 
 def saved_step(place):
-    return folder.step_of(check.newest_valid(place / "out")[0])
+    return layout.step_of(check.newest_valid(place / "out")[0])
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from tests.reliability import kills, victim
 from tests.reliability.test_hooks import made
 from tests.reliability.test_signals import history, same
 from trainwright import TrainerCallback
-from trainwright.checkpoint import check, folder
+from trainwright.checkpoint import check, layout
 
 WAYS = {
     "plain": {},
@@ -72,7 +72,7 @@ def test_a_run_that_is_killed_in_an_evaluation_goes_on_from_its_step(tmp_path, w
     straight, look = looked_at(tmp_path / "run", way)
     resumed = made(tmp_path / "killed", seed=99, **WAYS[way])
     resumed.train(resume_from_checkpoint=True)
-    assert folder.step_of(check.newest_valid(tmp_path / "killed")[0]) == 12
+    assert layout.step_of(check.newest_valid(tmp_path / "killed")[0]) == 12
     assert same(resumed, straight)
     assert history(resumed) == history(straight)
     assert resumed.state.best_global_step == straight.state.best_global_step
@@ -123,14 +123,14 @@ def test_a_callback_may_decide_in_the_evaluation_that_nothing_is_saved(tmp_path)
     trainer = made(tmp_path)
     trainer.add_callback(Refuse())
     trainer.train()
-    assert [folder.step_of(path) for path in folder.checkpoints(tmp_path)] == [3, 9, 12]
+    assert [layout.step_of(path) for path in layout.checkpoints(tmp_path)] == [3, 9, 12]
 
 
 def test_a_limit_deletes_after_the_evaluation_has_chosen_the_best(tmp_path):
     trainer = made(tmp_path, load_best_model_at_end=True, save_total_limit=1, greater_is_better=True)
     trainer.compute_metrics = lambda _: {"mean": float(trainer.state.global_step in (6,))}
     trainer.train()
-    assert [folder.step_of(path) for path in folder.checkpoints(tmp_path)] == [6, 12]
+    assert [layout.step_of(path) for path in layout.checkpoints(tmp_path)] == [6, 12]
     assert trainer.state.best_global_step == 6
     assert json.loads((tmp_path / "checkpoint-6" / "trainer_state.json").read_text())["best_global_step"] == 6
 
@@ -139,12 +139,12 @@ def test_a_limit_deletes_after_the_evaluation_has_chosen_the_best(tmp_path):
 def test_sigkill_in_an_evaluation(tmp_path):
     settings = {"max_steps": 6, "save_steps": 4, "eval_strategy": "steps", "eval_steps": 4, "logging_steps": 1}
     process = kills.start(tmp_path, {"settings": {**settings, "max_steps": 10**6}, "pause": 0.2})
-    while not folder.checkpoints(tmp_path) and process.poll() is None:
+    while not layout.checkpoints(tmp_path) and process.poll() is None:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert kills.steps_done(tmp_path) == 4
-    assert "evaluate" in json.loads((tmp_path / "checkpoint-4" / folder.RUN_FILE).read_text())["due"]
+    assert "evaluate" in json.loads((tmp_path / "checkpoint-4" / layout.RUN).read_text())["due"]
     resumed, straight = victim.run(tmp_path, settings), victim.run(tmp_path / "straight", settings)
     assert same(resumed, straight)
     assert history(resumed) == history(straight)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.reliability import cases
-from trainwright.checkpoint import folder
+from trainwright.checkpoint import layout
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -29,8 +29,8 @@ def runs(tmp_path_factory):
         made = cases.trainer(name, place / name)
         made.train()
         straight[name] = cases.outcome(made)
-        for path in folder.checkpoints(place / name):
-            if folder.step_of(path) > cases.SAVED[where]:
+        for path in layout.checkpoints(place / name):
+            if layout.step_of(path) > cases.SAVED[where]:
                 shutil.rmtree(path)
     torch.set_num_threads(threads)
     command = [sys.executable, "-m", "tests.reliability.cases", str(place), *cases.CASES]
@@ -60,8 +60,8 @@ def test_what_is_read_again_is_said(runs):
 def test_a_stream_with_state_makes_no_row_again(tmp_path):
     made = cases.trainer("stateful stream", tmp_path)
     made.train()
-    for path in folder.checkpoints(tmp_path):
-        if folder.step_of(path) > 10:
+    for path in layout.checkpoints(tmp_path):
+        if layout.step_of(path) > 10:
             shutil.rmtree(path)
     resumed = cases.trainer("stateful stream", tmp_path)
     resumed.train(resume_from_checkpoint=True)

@@ -33,7 +33,7 @@ from trainwright import (
     TrainerCallback,
     TrainingArguments,
 )
-from trainwright.checkpoint import check, folder
+from trainwright.checkpoint import check, folder, layout
 from trainwright.checkpoint.lock import RunLock
 
 ROOT = Path(__file__).parents[2]
@@ -197,7 +197,7 @@ def test_weights_that_overflow_are_never_saved(tmp_path, caplog, steps, waits):
         DivergenceError, match=r"not finite any more in layers\.0\.weight.*up to step \d overflowed.*no"
     ):
         trainer.train()
-    assert [path.name for path in folder.checkpoints(tmp_path)] == ["checkpoint-5"]
+    assert [path.name for path in layout.checkpoints(tmp_path)] == ["checkpoint-5"]
     assert check.newest_valid(tmp_path)[0].name == "checkpoint-5"
     assert all(t.isfinite().all() for t in load_file(tmp_path / "checkpoint-5" / "model.safetensors").values())
     if waits:
@@ -397,7 +397,7 @@ def test_a_killed_worker_is_one_sentence_and_the_run_resumes(tmp_path, caplog):
         made(tmp_path / "run", data=Deadly(tmp_path), **changes).train()
     saved = check.newest_valid(tmp_path / "run")[0]
     assert saved is not None
-    assert f"saved at step {folder.step_of(saved)}" in caplog.text
+    assert f"saved at step {layout.step_of(saved)}" in caplog.text
     resumed = made(tmp_path / "run", data=cases.Augmented(), **changes)
     resumed.train(resume_from_checkpoint=True)
     straight = made(tmp_path / "straight", data=cases.Augmented(), **changes)
@@ -459,7 +459,7 @@ def test_a_row_that_fails_saves_what_was_done(tmp_path):
     with pytest.raises(ValueError, match="this row is broken"):
         made(tmp_path, data=Broken()).train()
     order = torch.randperm(26, generator=torch.Generator().manual_seed(42)).tolist()
-    assert folder.step_of(check.newest_valid(tmp_path)[0]) == order.index(13) // 4
+    assert layout.step_of(check.newest_valid(tmp_path)[0]) == order.index(13) // 4
 
 
 def test_two_runs_in_one_folder(tmp_path):
@@ -577,13 +577,13 @@ def test_starting_anew_moves_earlier_checkpoints_aside(tmp_path, caplog):
     made(tmp_path, save_strategy="steps", save_steps=4).train()
     first = json.loads((tmp_path / "checkpoint-12" / "manifest.json").read_text())["run"]
     made(tmp_path, save_strategy="steps", save_steps=6).train()
-    assert [path.name for path in folder.checkpoints(tmp_path)] == ["checkpoint-6", "checkpoint-12"]
+    assert [path.name for path in layout.checkpoints(tmp_path)] == ["checkpoint-6", "checkpoint-12"]
     previous = next(tmp_path.glob("previous-*"))
     assert sorted(path.name for path in previous.iterdir()) == ["checkpoint-12", "checkpoint-4", "checkpoint-8"]
     assert f"were moved to {previous.name}/" in caplog.text
     assert folder.run_of(tmp_path / "checkpoint-12") != first
     made(tmp_path, save_strategy="steps", save_steps=5).train(resume_from_checkpoint=str(tmp_path / "checkpoint-6"))
-    assert [path.name for path in folder.checkpoints(tmp_path)] == ["checkpoint-6", "checkpoint-10", "checkpoint-12"]
+    assert [path.name for path in layout.checkpoints(tmp_path)] == ["checkpoint-6", "checkpoint-10", "checkpoint-12"]
 
 
 def test_rotation_and_resume_see_one_run_only(tmp_path):
@@ -592,7 +592,7 @@ def test_rotation_and_resume_see_one_run_only(tmp_path):
     shutil.copytree(tmp_path / "a" / "checkpoint-2", tmp_path / "b" / "checkpoint-2")
     shutil.rmtree(tmp_path / "b" / "checkpoint-12")
     made(tmp_path / "b", save_strategy="steps", save_steps=4, save_total_limit=2).train(resume_from_checkpoint=True)
-    names = [path.name for path in folder.checkpoints(tmp_path / "b")]
+    names = [path.name for path in layout.checkpoints(tmp_path / "b")]
     assert names == ["checkpoint-2", "checkpoint-8", "checkpoint-12"]
     (tmp_path / "b" / "checkpoint-8" / "optimizer.pt").unlink()
     (tmp_path / "b" / "checkpoint-12" / "optimizer.pt").unlink()
@@ -617,7 +617,7 @@ def test_a_folder_that_vanishes_and_comes_back(tmp_path, caplog):
     trainer.add_callback(Vanish(place, 3, 10))
     trainer.train()
     assert caplog.text.count("its folder") == 2  # the saves of steps 4 and 8
-    assert [folder.step_of(path) for path in folder.checkpoints(place)] == [12]
+    assert [layout.step_of(path) for path in layout.checkpoints(place)] == [12]
 
 
 def test_a_failed_final_save_is_an_error(tmp_path):
@@ -658,14 +658,14 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_the_run(small_disk, caplog, l
     with pytest.raises(CheckpointError, match=r"No space left on device \(.* MB free; it needs .* MB\)"):
         made(small_disk / "run", _wide(), **changes).train()
     assert "Training goes on, and the next save tries again" in caplog.text
-    assert [path.name for path in folder.checkpoints(small_disk / "run")] == ["checkpoint-4"]
+    assert [path.name for path in layout.checkpoints(small_disk / "run")] == ["checkpoint-4"]
     assert not list((small_disk / "run").glob(".checkpoint*"))
     with pytest.raises(CheckpointError):  # resumes at once; the end cannot be saved still
         made(small_disk / "run", _wide(), **changes).train(resume_from_checkpoint=True)
     subprocess.run(["mount", "-o", "remount,size=1g", str(small_disk)], check=True)
     resumed = made(small_disk / "run", _wide(), **changes)
     resumed.train(resume_from_checkpoint=True)
-    assert folder.step_of(folder.checkpoints(small_disk / "run")[-1]) == 12
+    assert layout.step_of(layout.checkpoints(small_disk / "run")[-1]) == 12
     straight = made(small_disk / "straight", _wide(), **{**changes, "save_strategy": "no"})
     straight.train()
     assert all(torch.equal(a, b) for a, b in zip(weights(resumed), weights(straight), strict=True))
@@ -674,7 +674,7 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_the_run(small_disk, caplog, l
 def test_a_disk_with_room_for_one_more_is_rotated_first(small_disk):
     subprocess.run(["mount", "-o", f"remount,size={_size(small_disk) * 27 // 18}", str(small_disk)], check=True)
     made(small_disk / "run", _wide(), save_strategy="steps", save_steps=3, save_total_limit=2).train()
-    assert [path.name for path in folder.checkpoints(small_disk / "run")] == ["checkpoint-9", "checkpoint-12"]
+    assert [path.name for path in layout.checkpoints(small_disk / "run")] == ["checkpoint-9", "checkpoint-12"]
 
 
 def test_a_quota_that_the_file_system_hides_is_rotated_too(small_disk, monkeypatch):
@@ -682,7 +682,7 @@ def test_a_quota_that_the_file_system_hides_is_rotated_too(small_disk, monkeypat
     usage = shutil.disk_usage(small_disk)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10**12))  # as statvfs has it on NFS
     made(small_disk / "run", _wide(), save_strategy="steps", save_steps=3, save_total_limit=2).train()
-    assert [path.name for path in folder.checkpoints(small_disk / "run")] == ["checkpoint-9", "checkpoint-12"]
+    assert [path.name for path in layout.checkpoints(small_disk / "run")] == ["checkpoint-9", "checkpoint-12"]
 
 
 def test_a_process_that_fills_the_disk_costs_saves_at_most(small_disk, caplog):
@@ -704,8 +704,8 @@ def test_a_process_that_fills_the_disk_costs_saves_at_most(small_disk, caplog):
     trainer.add_callback(Neighbour())
     trainer.train()
     assert "No space left on device" in caplog.text
-    present = folder.checkpoints(small_disk / "run")
-    assert folder.step_of(present[-1]) == 36
+    present = layout.checkpoints(small_disk / "run")
+    assert layout.step_of(present[-1]) == 36
     assert not any(check.damage(path) for path in present)
 
 
@@ -778,7 +778,7 @@ def test_an_exception_that_takes_no_notes_is_raised_as_it_is(tmp_path, where):
     with pytest.raises(Budget) as caught:
         trainer.train()
     assert caught.value.spent == 1
-    assert folder.step_of(check.newest_valid(tmp_path)[0]) == 1
+    assert layout.step_of(check.newest_valid(tmp_path)[0]) == 1
 
 
 @pytest.mark.parametrize("call", ["evaluate", "predict", "evaluation_loop", "replay", "train"])

@@ -9,7 +9,7 @@ import torch
 from tests.reliability import cases
 from tests.reliability.test_signals import history, same
 from trainwright import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
-from trainwright.checkpoint import check, folder
+from trainwright.checkpoint import check, layout
 from trainwright.jobs.tracking import JobStopped
 
 STEPS = 12
@@ -129,7 +129,7 @@ def test_the_resumed_run_is_the_one_that_did_not_fail(tmp_path, straight, hook):
     with pytest.raises(type(error), match=str(error)) as caught:
         failed.train()
     saved = check.newest_valid(tmp_path)[0]
-    assert folder.step_of(saved) == failed.state.global_step
+    assert layout.step_of(saved) == failed.state.global_step
     assert "train(resume_from_checkpoint=True) goes on from there" in caught.value.__notes__[-1]
     resumed = made(tmp_path, seed=99)
     torch.manual_seed(7)
@@ -172,7 +172,7 @@ def test_the_place_in_data_that_is_not_planned_is_that_of_the_last_step(tmp_path
 def test_what_is_no_exception_is_saved_too(tmp_path, error):
     with pytest.raises(type(error)):
         made(tmp_path, "on_step_begin", error=error).train()
-    assert folder.step_of(check.newest_valid(tmp_path)[0]) == 4
+    assert layout.step_of(check.newest_valid(tmp_path)[0]) == 4
 
 
 def test_an_error_within_an_update_saves_nothing_and_says_so(tmp_path):
@@ -188,4 +188,4 @@ def test_an_error_within_an_update_saves_nothing_and_says_so(tmp_path):
     with pytest.raises(ValueError, match="half done") as caught:
         trainer.train()
     assert "in the middle of an update" in caught.value.__notes__[-1]
-    assert [folder.step_of(path) for path in folder.checkpoints(tmp_path)] == [5]
+    assert [layout.step_of(path) for path in layout.checkpoints(tmp_path)] == [5]

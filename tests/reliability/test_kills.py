@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.reliability import kills, victim
-from trainwright.checkpoint import folder
+from trainwright.checkpoint import layout
 
 pytestmark = pytest.mark.slow
 WIDTH = 2560  # 6.6 million parameters: checkpoints of 79 MB
@@ -20,7 +20,7 @@ def test_kill_and_resume(tmp_path, foreign, interval, limit, bound):
     given = {"settings": settings, "width": WIDTH, "foreign": foreign}
     tally = kills.kill_again_and_again(tmp_path / "run", given, kills=4, seed=limit)
     assert tally.most_lost <= bound  # one interval; in the background, also the steps trained during one write
-    reached = folder.step_of(folder.checkpoints(tmp_path / "run")[-1])
+    reached = layout.step_of(layout.checkpoints(tmp_path / "run")[-1])
     settings = {**settings, "max_steps": reached + 3}
     resumed = victim.run(tmp_path / "run", settings, width=WIDTH)
     straight = victim.run(tmp_path / "straight", {**settings, "save_strategy": "no"}, width=WIDTH)

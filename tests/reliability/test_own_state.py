@@ -16,7 +16,7 @@ from torch import nn
 
 from tests.reliability import cases
 from trainwright import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments, randomness
-from trainwright.checkpoint import folder
+from trainwright.checkpoint import folder, layout
 from trainwright.held import held_by
 
 STOPPED = 9
@@ -175,7 +175,7 @@ def test_callbacks_whose_state_cannot_be_kept_cost_no_checkpoint(tmp_path, caplo
         return made(tmp_path, callbacks=[Awkward(1), Unsavable(1), WithDict(1)])
 
     build().train()
-    assert [path.name for path in folder.checkpoints(tmp_path)] == [f"checkpoint-{n}" for n in (5, 10, 15, 20)]
+    assert [path.name for path in layout.checkpoints(tmp_path)] == [f"checkpoint-{n}" for n in (5, 10, 15, 20)]
     assert caplog.text.count("The state of Unsavable['name'] is a function") == 1
     assert caplog.text.count("The state of Unsavable['attributes']['found'] is a ") == 1
     assert caplog.text.count("The checkpoints are without the state of Unsavable.") == 2

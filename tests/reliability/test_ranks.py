@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from tests.jobs.listed import listed
-from trainwright.checkpoint import check, folder
+from trainwright.checkpoint import check, layout
 
 pytestmark = pytest.mark.ranks
 SCRIPT = Path(__file__).parent / "ranks.py"
@@ -52,14 +52,14 @@ def test_sigterm_to_one_of_two_ranks(tmp_path):
     _, said = torchrun("terminate", tmp_path / "run", fails=True)
     assert "Interrupted by SIGTERM at step 6 of 12" in said or "at step 7 of 12" in said
     saved, passed_over = check.newest_valid(tmp_path / "run")
-    assert folder.step_of(saved) in (6, 7)
+    assert layout.step_of(saved) in (6, 7)
     assert not passed_over
-    if folder.step_of(saved) == 7:
+    if layout.step_of(saved) == 7:
         (tmp_path / "run" / "checkpoint-6").mkdir()
     resumed, _ = torchrun("terminate", tmp_path / "run")
     for one, other in zip(resumed, straight, strict=True):
         assert torch.equal(weights(one), weights(other))
-        assert one["seen"] == [entry for entry in other["seen"] if entry[0] >= folder.step_of(saved)]
+        assert one["seen"] == [entry for entry in other["seen"] if entry[0] >= layout.step_of(saved)]
     assert resumed[0]["logs"] == straight[0]["logs"]
 
 
@@ -70,7 +70,7 @@ def test_sigterm_to_torchrun_and_its_ranks_together(tmp_path):
     for one in [*psutil.Process(process.pid).children(recursive=True), process]:
         one.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=300)[1]
-    step = folder.step_of(check.newest_valid(tmp_path)[0])
+    step = layout.step_of(check.newest_valid(tmp_path)[0])
     assert f"Interrupted by SIGTERM at step {step} of 1000000; saved in" in said, said[-3000:]
 
 
@@ -79,8 +79,8 @@ def test_a_job_of_two_ranks_that_is_asked_to_stop(tmp_path, monkeypatch):
     results, said = torchrun("wish", tmp_path / "run", TRAINWRIGHT_JOBS="on", TRAINWRIGHT_HOME=str(home))
     assert [result["step"] for result in results] == [6, 6], said[-3000:]
     newest = check.newest_valid(tmp_path / "run")[0]
-    assert folder.step_of(newest) == 6
-    evaluated = json.loads((newest.parent / "checkpoint-5" / folder.RUN_FILE).read_text())
+    assert layout.step_of(newest) == 6
+    evaluated = json.loads((newest.parent / "checkpoint-5" / layout.RUN).read_text())
     assert (evaluated["due"], evaluated["best"]) == ([], "checkpoint-5")  # written early, completed, loaded at the end
     assert torch.equal(weights(results[0]), weights(results[1]))
     assert "Loaded the best model" in said
@@ -90,7 +90,7 @@ def test_a_job_of_two_ranks_that_is_asked_to_stop(tmp_path, monkeypatch):
 def test_the_time_is_up_for_two_ranks_at_the_same_step(tmp_path):
     _, said = torchrun("time", tmp_path, fails=True)
     saved, _ = check.newest_valid(tmp_path)
-    assert f"Interrupted since max_train_time=15 is over, at step {folder.step_of(saved)} of 1000000" in said
+    assert f"Interrupted since max_train_time=15 is over, at step {layout.step_of(saved)} of 1000000" in said
     assert "exitcode  : 142" in said
 
 
@@ -116,4 +116,4 @@ def test_a_stream_whose_ranks_end_apart(tmp_path):
 def test_data_that_fails_on_one_rank_ends_both_with_a_checkpoint(tmp_path):
     _, said = torchrun("broken", tmp_path / "run", fails=True)
     assert "this row is broken" in said
-    assert folder.step_of(check.newest_valid(tmp_path / "run")[0]) == 2
+    assert layout.step_of(check.newest_valid(tmp_path / "run")[0]) == 2

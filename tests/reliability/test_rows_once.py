@@ -15,7 +15,7 @@ from tests import tiny
 from tests.reliability import cases
 from tests.reliability.pairs import Sized, Stream
 from trainwright import CheckpointError, Trainer, TrainerCallback, TrainingArguments
-from trainwright.checkpoint import folder
+from trainwright.checkpoint import folder, layout
 from trainwright.data.rows import as_it_is
 from trainwright.data.streams import RankStream, StreamSource
 from trainwright.world import World
@@ -118,8 +118,8 @@ def test_batches_that_are_trained_as_they_are_ready_are_no_place_to_go_on_from(t
     begun = made(tmp_path, numbered(), 4, num_train_epochs=2, **settings)
     begun.train()
     shutil.copytree(tmp_path, tmp_path.parent / "second")
-    for path in folder.checkpoints(tmp_path):
-        if folder.step_of(path) > 3:
+    for path in layout.checkpoints(tmp_path):
+        if layout.step_of(path) > 3:
             shutil.rmtree(path)
     with pytest.raises(CheckpointError, match="batches were trained as they were ready"):
         made(tmp_path, numbered(), 4, num_train_epochs=2, **settings).train(resume_from_checkpoint=True)
@@ -253,11 +253,11 @@ def test_a_run_that_was_to_end_before_says_so(tmp_path, caplog, settings, said):
 def test_steps_keep_their_rows_however_often_a_run_goes_on_elsewhere(tmp_path, caplog):
     made(tmp_path, numbered(), 2, gradient_accumulation_steps=2, steps=2).train()
     place = tmp_path / "checkpoint-2"
-    about = json.loads((place / folder.RUN_FILE).read_text())
+    about = json.loads((place / layout.RUN).read_text())
     about["data"] |= {"ranks": 2}  # two processes of 2 × 2 rows, which have done 16
     about |= {"ranks": 2, "position": 16}
-    (place / folder.RUN_FILE).write_text(json.dumps(about))
-    (place / folder.MANIFEST).unlink()
+    (place / layout.RUN).write_text(json.dumps(about))
+    (place / layout.MANIFEST).unlink()
     folder.seal(place, about["run"])
     for steps in (3, 4):
         alone = made(tmp_path, numbered(), 2, gradient_accumulation_steps=2, steps=steps)

@@ -25,7 +25,7 @@ from torch.utils.data import IterableDataset
 from tests.reliability import cases, errnos
 from tests.reliability.test_failures import _script, made, weights
 from trainwright import CheckpointError, TrainerCallback
-from trainwright.checkpoint import check, folder, plain, writer
+from trainwright.checkpoint import check, folder, layout, plain, writer
 from trainwright.errors import UnsavableError
 
 
@@ -152,7 +152,7 @@ def test_what_cannot_be_kept_is_refused_at_the_first_save_by_name(tmp_path, name
     with pytest.raises(UnsavableError, match=rf"training data.*\['extra'\]\['mine'\].*{words}"):
         trainer.train()
     assert trainer.state.global_step == 4
-    assert not folder.checkpoints(tmp_path)
+    assert not layout.checkpoints(tmp_path)
 
 
 def test_a_state_that_contains_itself_is_refused(tmp_path):
@@ -166,7 +166,7 @@ def test_what_cannot_be_kept_later_is_a_failed_save(tmp_path, caplog):
         return (lambda: 0) if seen == 24 else None  # at step 6 of 4 rows each
 
     made(tmp_path, data=Stateful(extra), save_strategy="steps", save_steps=3).train()
-    assert [folder.step_of(path) for path in folder.checkpoints(tmp_path)] == [3, 9, 12]
+    assert [layout.step_of(path) for path in layout.checkpoints(tmp_path)] == [3, 9, 12]
     assert "['extra'] is a function, which no checkpoint can keep" in caplog.text
     assert "Training goes on" in caplog.text
 
@@ -274,7 +274,7 @@ def test_a_checkpoint_that_cannot_be_read_again_is_a_failed_save(tmp_path, caplo
     made(tmp_path, save_strategy="steps", save_steps=4).train()
     assert "checkpoint-8 could not be written: it could not be read again: optimizer.pt" in caplog.text
     assert "Training goes on, and the next save tries again" in caplog.text
-    assert [folder.step_of(path) for path in folder.checkpoints(tmp_path)] == [4, 12]
+    assert [layout.step_of(path) for path in layout.checkpoints(tmp_path)] == [4, 12]
     assert not list(tmp_path.glob(".checkpoint*"))
 
 
@@ -311,7 +311,7 @@ def test_every_error_of_a_write_is_a_failed_save(tmp_path, caplog, monkeypatch, 
     made(tmp_path, save_strategy="steps", save_steps=4).train()
     assert "checkpoint-8 could not be written: " in caplog.text
     assert said in caplog.text
-    assert [folder.step_of(path) for path in folder.checkpoints(tmp_path)] == [4, 12]
+    assert [layout.step_of(path) for path in layout.checkpoints(tmp_path)] == [4, 12]
 
 
 @pytest.mark.parametrize(("number", "saved"), [(errno.EINVAL, [4, 8, 12]), (errno.EIO, [4, 12])])
@@ -328,7 +328,7 @@ def test_a_folder_without_fsync_is_tolerated_and_one_that_fails_is_not(tmp_path,
     monkeypatch.setattr(os, "fsync", fsync)
     made(tmp_path, save_strategy="steps", save_steps=4).train()
     assert failing
-    assert [folder.step_of(path) for path in folder.checkpoints(tmp_path)] == saved
+    assert [layout.step_of(path) for path in layout.checkpoints(tmp_path)] == saved
 
 
 def test_every_file_is_on_the_disk_before_the_checkpoint_has_its_name(tmp_path, monkeypatch):
@@ -350,7 +350,7 @@ def test_every_file_is_on_the_disk_before_the_checkpoint_has_its_name(tmp_path, 
     place = done.index(("rename", temporary))
     before = [path for what, path in done[:place] if what == "fsync"]
     files = {f"{temporary}/{path}" for path in folder.files_in(tmp_path / "checkpoint-12")}
-    manifest = f"{temporary}/{folder.MANIFEST}"
+    manifest = f"{temporary}/{layout.MANIFEST}"
     assert len(files) > 5
     assert files <= set(before)
     assert before[-1] == temporary
@@ -375,7 +375,7 @@ def test_an_old_checkpoint_that_cannot_be_deleted_is_said_once(tmp_path, caplog,
     made(tmp_path, save_strategy="steps", save_steps=3, save_total_limit=1).train()
     assert caplog.text.count("The old checkpoint-3 could not be deleted: Device or resource busy") == 1
     assert "could not be written" not in caplog.text
-    assert [folder.step_of(path) for path in folder.checkpoints(tmp_path)] == [3, 12]
+    assert [layout.step_of(path) for path in layout.checkpoints(tmp_path)] == [3, 12]
 
 
 def test_a_checkpoint_whose_replacement_fails_stays(tmp_path, monkeypatch):
@@ -462,7 +462,7 @@ def test_a_renamed_folder_knows_its_best(best_at_four, tmp_path):
     resumed = evaluated(place, [2.0, 3.0], max_steps=12, save_total_limit=2)
     resumed.train(resume_from_checkpoint=True)
     assert (resumed.state.best_metric, resumed.state.best_model_checkpoint) == (1.0, str(place / "checkpoint-4"))
-    assert [folder.step_of(path) for path in folder.checkpoints(place)] == [4, 12]
+    assert [layout.step_of(path) for path in layout.checkpoints(place)] == [4, 12]
     assert is_loaded(resumed, place / "checkpoint-4")
 
 
@@ -472,12 +472,12 @@ def test_a_copied_folder_never_takes_the_best_of_another_run(tmp_path, version):
     first, copied = tmp_path / "first", tmp_path / "copied"
     evaluated(first, [5.0, 1.0, 2.0, 3.0], max_steps=8).train()
     if version == "0.1.0":  # it noted the best by its path alone
-        for place in folder.checkpoints(first):
-            about = json.loads((place / folder.RUN_FILE).read_text())
+        for place in layout.checkpoints(first):
+            about = json.loads((place / layout.RUN).read_text())
             del about["best"]
-            (place / folder.RUN_FILE).write_text(json.dumps(about))
+            (place / layout.RUN).write_text(json.dumps(about))
             run = folder.run_of(place)
-            (place / folder.MANIFEST).unlink()
+            (place / layout.MANIFEST).unlink()
             folder.seal(place, run)
     shutil.copytree(first, copied)
     torch.manual_seed(7)

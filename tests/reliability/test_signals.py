@@ -18,7 +18,7 @@ import torch
 
 from tests.reliability import cases, kills, victim
 from trainwright import Interrupted, Trainer, TrainerCallback, TrainingArguments
-from trainwright.checkpoint import check, folder
+from trainwright.checkpoint import check, folder, layout
 from trainwright.errors import STOP_SIGNALS
 from trainwright.jobs.tracking import tracked
 
@@ -108,7 +108,7 @@ def test_the_resumed_run_is_the_uninterrupted_one(tmp_path, event, nth, saves):
         stopped.train()
     assert caught.value.code == 128 + signal.SIGTERM
     saved = check.newest_valid(tmp_path / "run")[0]
-    assert folder.step_of(saved) == stopped.state.global_step
+    assert layout.step_of(saved) == stopped.state.global_step
     resumed = made(tmp_path / "run", seed=99, **changes)
     torch.manual_seed(7)
     resumed.train(resume_from_checkpoint=True)
@@ -156,7 +156,7 @@ def test_ctrl_c_at_a_prompt_is_a_keyboard_interrupt(tmp_path, monkeypatch):
             made(tmp_path, [Raise("step_end", 2, signal.SIGINT)]).train()
     finally:
         signal.signal(signal.SIGINT, before)
-    assert folder.step_of(check.newest_valid(tmp_path)[0]) == 2
+    assert layout.step_of(check.newest_valid(tmp_path)[0]) == 2
 
 
 def test_ctrl_c_pressed_again_leaves_at_once(tmp_path, monkeypatch):
@@ -181,7 +181,7 @@ def test_a_signal_that_is_repeated_interrupts_no_step_and_no_save(tmp_path, numb
     finally:
         signal.signal(number, before)
     assert caught.value.number == number
-    assert folder.step_of(check.newest_valid(tmp_path)[0]) == 2
+    assert layout.step_of(check.newest_valid(tmp_path)[0]) == 2
 
 
 def test_what_a_handler_of_the_users_raises_is_raised_after_the_save(tmp_path):
@@ -192,7 +192,7 @@ def test_what_a_handler_of_the_users_raises_is_raised_after_the_save(tmp_path):
     finally:
         signal.signal(signal.SIGTERM, before)
     assert caught.value.code == 7
-    assert folder.step_of(check.newest_valid(tmp_path)[0]) == 3
+    assert layout.step_of(check.newest_valid(tmp_path)[0]) == 3
 
 
 def test_an_ignored_signal_stays_ignored(tmp_path):
@@ -223,7 +223,7 @@ def test_data_that_hangs_does_not_hold_up_a_signal(tmp_path, workers):
     threading.Thread(target=terminate, daemon=True).start()
     with pytest.raises(Interrupted, match="by SIGTERM at step 3 of"):
         trainer.train()
-    assert folder.step_of(check.newest_valid(tmp_path / "run")[0]) == 3
+    assert layout.step_of(check.newest_valid(tmp_path / "run")[0]) == 3
 
 
 def test_a_save_that_failed_at_the_signal_is_tried_again(tmp_path, monkeypatch):
@@ -236,7 +236,7 @@ def test_a_save_that_failed_at_the_signal_is_tried_again(tmp_path, monkeypatch):
     monkeypatch.setattr(folder, "publish", full_once)
     with pytest.raises(Interrupted, match="at step 5 of 14; saved in"):
         made(tmp_path, [Raise("step_end", 5)], save_strategy="steps", save_steps=5).train()
-    assert folder.step_of(check.newest_valid(tmp_path)[0]) == 5
+    assert layout.step_of(check.newest_valid(tmp_path)[0]) == 5
 
 
 def test_outside_the_main_thread_it_is_said(tmp_path, caplog):
@@ -258,7 +258,7 @@ def test_workers_outlive_a_signal_to_the_whole_group(tmp_path):
     process.communicate(timeout=300)
     assert process.returncode == 128 + signal.SIGTERM
     assert time.monotonic() - began < 60
-    assert folder.step_of(check.newest_valid(tmp_path)[0]) == kills.steps_done(tmp_path)
+    assert layout.step_of(check.newest_valid(tmp_path)[0]) == kills.steps_done(tmp_path)
 
 
 @pytest.mark.slow
@@ -287,7 +287,7 @@ def test_sigterm_at_random_instants(tmp_path):
         process.terminate()
         errors = process.communicate(timeout=300)[1]
         assert process.returncode == 128 + signal.SIGTERM, errors[-2000:]
-        assert folder.step_of(check.newest_valid(tmp_path)[0]) == kills.steps_done(tmp_path)
+        assert layout.step_of(check.newest_valid(tmp_path)[0]) == kills.steps_done(tmp_path)
     done = [int(words[1]) for words in kills.lines(tmp_path) if words[0] == "step"]
     assert done == list(range(1, len(done) + 1))  # no step twice, none missing
     straight = tmp_path / "straight"
@@ -303,7 +303,7 @@ def test_the_time_is_up(tmp_path):
         trainer.train()
     assert caught.value.code == 128 + signal.SIGALRM
     reached = trainer.state.global_step
-    assert folder.step_of(check.newest_valid(tmp_path)[0]) == reached > 0
+    assert layout.step_of(check.newest_valid(tmp_path)[0]) == reached > 0
     evaluated = made(tmp_path, max_steps=10**6, eval_steps=reached + 1, logging_steps=10**6, max_train_time=0.5)
     endless = torch.utils.data.DataLoader(Endless(), batch_size=4)
     evaluated.eval_loader, evaluated.eval_dataset = endless, None
@@ -373,7 +373,7 @@ def test_a_program_s_own_use_of_usr2(tmp_path, leaves):
             with pytest.raises(SystemExit) as caught:
                 trainer.train()
             assert caught.value.code == 5
-            assert folder.step_of(check.newest_valid(tmp_path)[0]) == 3
+            assert layout.step_of(check.newest_valid(tmp_path)[0]) == 3
         else:
             assert trainer.train().global_step == 14
         assert signal.getsignal(signal.SIGUSR2) is own
@@ -464,7 +464,7 @@ def test_data_read_in_a_loop_that_catches_everything(tmp_path, monkeypatch, capl
     trainer.train_dataset = Retrying()
     with pytest.raises(Interrupted, match="by SIGTERM at step 3 of"):
         trainer.train()
-    assert folder.step_of(check.newest_valid(run)[0]) == 3
+    assert layout.step_of(check.newest_valid(run)[0]) == 3
     assert ("the process may be killed" in caplog.text) == (retries > 2)
     resumed = made(run)
     resumed.train(resume_from_checkpoint=True)

@@ -28,7 +28,7 @@ from tests.reliability import errnos, kills, neighbour, test_hooks, test_signals
 from tests.reliability import pairs as drawn_pairs
 from tests.reliability.test_command_line import Command, write_source
 from tests.reliability.test_kills import WIDTH
-from trainwright.checkpoint import check, folder
+from trainwright.checkpoint import check, layout
 from trainwright.errors import STOP_SIGNALS
 from trainwright.tasks.algebra.problems import TASKS
 
@@ -38,7 +38,7 @@ CONFIGURATIONS = ((False, 1, None), (False, 2, 2), (False, 1, 1), (True, 1, 1))
 
 def compare(place: Path, settings: dict, width: int) -> bool:
     """Finish the run and say whether it is bitwise the run that was left alone."""
-    reached = folder.step_of(folder.checkpoints(place)[-1])
+    reached = layout.step_of(layout.checkpoints(place)[-1])
     settings = {**settings, "max_steps": reached + 3}
     resumed = victim.run(place, settings, width=width)
     straight = victim.run(place / "straight", {**settings, "save_strategy": "no"}, width=width)
@@ -83,7 +83,7 @@ def terminate(times: int = 30) -> bool:
                 print(f"exit code {process.returncode} after SIGTERM")
                 return False
             newest = check.newest_valid(place)[0]
-            if newest is None or folder.step_of(newest) != kills.steps_done(place):
+            if newest is None or layout.step_of(newest) != kills.steps_done(place):
                 print(f"step {kills.steps_done(place)} was done, and {newest} saved")
                 return False
         done = [int(words[1]) for words in kills.lines(place) if words[0] == "step"]
@@ -106,7 +106,7 @@ def signals(times: int = 30) -> bool:
                 run.python.send_signal(number)
             code, step = run.ended()
             newest = check.newest_valid(place / "out")[0]
-            if code != 128 + number or newest is None or not folder.step_of(newest) == step == run.step():
+            if code != 128 + number or newest is None or not layout.step_of(newest) == step == run.step():
                 print(f"{signal.Signals(number).name}: exit code {code} after step {run.step()}, and {newest} saved")
                 return False
         settings = [*more, f"training.max_steps={step + 3}"]
@@ -193,7 +193,7 @@ def fill(times: int = 20, width: int = 1024) -> bool:
             process.terminate()
             failed = process.communicate(timeout=300)[1].count("could not be written")
             newest, steps = check.newest_valid(place)[0], kills.steps_done(place)
-            if process.returncode != 128 + signal.SIGTERM or newest is None or folder.step_of(newest) != steps:
+            if process.returncode != 128 + signal.SIGTERM or newest is None or layout.step_of(newest) != steps:
                 print(f"Full disks: exit code {process.returncode} at step {steps}, and {newest} saved")
                 return False
             same = compare(place, settings, width)

@@ -17,7 +17,7 @@ import torch._dynamo  # noqa: F401  every optimizer loads it; here, so that a ru
 
 from tests.reliability import cases
 from trainwright import Trainer, TrainerCallback, TrainingArguments
-from trainwright.checkpoint.folder import checkpoints
+from trainwright.checkpoint.layout import checkpoints
 
 
 class Log(TrainerCallback):

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from trainwright.checkpoint import layout
 from trainwright.jobs import places
 from trainwright.jobs.timesheet import Timesheet as Timesheet  # for the engine, which imports no jobs
 
@@ -74,7 +75,7 @@ def resume_by_itself(run_folder: Path) -> bool | None:
     """Return True where a job was begun to go on and there is a checkpoint to go on from."""
     if not places.resumes():
         return None
-    return True if any(run_folder.glob("checkpoint-*")) else None
+    return True if layout.holds_any(run_folder) else None
 
 
 def _is_plain(value: Any) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -12,12 +11,9 @@ from typing import Any
 
 from trainwright.bars import counting
 from trainwright.checkpoint import folder as folders
-from trainwright.checkpoint.folder import MANIFEST
+from trainwright.checkpoint import layout
+from trainwright.checkpoint.layout import MANIFEST, OLDER_WEIGHTS, STATE
 from trainwright.state import TrainerState
-
-STATE = "trainer_state.json"
-_OLDER_WEIGHTS = re.compile(r"(pytorch|adapter)_model.*\.bin")
-_OBJECTS = re.compile(r"(optimizer|scheduler|scaler|ema)\.pt|rng_state(_[0-9]+)?\.pth")
 
 
 @dataclass(frozen=True)
@@ -40,7 +36,7 @@ def damage(folder: Path) -> Damage | None:
     reads must be readable.
     """
     try:
-        ours = (folder / MANIFEST).exists() or (folder / folders.RUN_FILE).exists()
+        ours = (folder / MANIFEST).exists() or (folder / layout.RUN).exists()
         reason = (_against_manifest(folder) if ours else _by_structure(folder)) or unreadable(folder)
     except OSError as error:
         reason = f"it cannot be read ({error.strerror or error})"
@@ -54,12 +50,12 @@ def unreadable(folder: Path, names: Iterable[str] = ()) -> str | None:
         What cannot be read, or None.
     """
     for path in sorted(folder.iterdir()):
-        if path.name in (STATE, folders.RUN_FILE):
+        if path.name in (STATE, layout.RUN):
             fault = _object_fault(path)
         elif path.suffix == ".safetensors":
             fault = _safetensors_fault(path)
         else:
-            fault = _pickle_fault(path) if path.name in names or _OBJECTS.fullmatch(path.name) else None
+            fault = _pickle_fault(path) if path.name in names or layout.holds_objects(path.name) else None
         if fault is not None:
             return f"{path.name} {fault}"
     return None
@@ -102,14 +98,14 @@ def _by_structure(folder: Path) -> str | None:
             return f"{path.name} is not a file"
     names = {path.name for path in folder.iterdir()}
     present = [*folder.iterdir(), *folder.glob("*/adapter_model.*")]
-    if not any(path.suffix == ".safetensors" or _OLDER_WEIGHTS.fullmatch(path.name) for path in present):
-        return "model.safetensors is missing"
-    resumable = {"optimizer.pt", "scheduler.pt"}
+    if not any(path.suffix == ".safetensors" or OLDER_WEIGHTS.fullmatch(path.name) for path in present):
+        return f"{layout.WEIGHTS} is missing"
+    resumable = {layout.OPTIMIZER, layout.SCHEDULER}
     if names & resumable and resumable - names:
         return f"{(resumable - names).pop()} is missing"
     checks = {".json": _json_fault, ".safetensors": _safetensors_fault, ".pt": _archive_fault, ".pth": _archive_fault}
     for path in sorted(present):
-        check = _pickle_fault if _OLDER_WEIGHTS.fullmatch(path.name) else checks.get(path.suffix)
+        check = _pickle_fault if OLDER_WEIGHTS.fullmatch(path.name) else checks.get(path.suffix)
         fault = check(path) if check is not None and path.is_file() else None
         if fault is not None:
             return f"{path.name} {fault}"
@@ -170,8 +166,8 @@ def _archive_fault(path: Path) -> str | None:
 
 def newest_valid(output_dir: Path) -> tuple[Path | None, list[Damage]]:
     """Return the newest whole checkpoint, of the run that wrote last, and what is wrong with those passed over."""
-    passed_over = [Damage(path, "its name is not checkpoint-<step>") for path in folders.misnamed(output_dir)]
-    present = folders.checkpoints(output_dir)
+    passed_over = [Damage(path, "its name is not checkpoint-<step>") for path in layout.misnamed(output_dir)]
+    present = layout.checkpoints(output_dir)
     run_id = next((run for path in reversed(present) if (run := folders.run_of(path)) is not None), None)
     for folder in reversed(folders.of_run(output_dir, run_id)):
         fault = damage(folder)

@@ -10,7 +10,6 @@ import errno
 import hashlib
 import json
 import os
-import re
 import shutil
 import stat
 import time
@@ -22,13 +21,9 @@ import numpy as np
 import torch
 
 from trainwright.checkpoint import plain
+from trainwright.checkpoint.layout import MANIFEST, PREFIX, checkpoints
 from trainwright.errors import CheckpointError
 
-MANIFEST = "manifest.json"
-PREFIX = "checkpoint"
-RUN_FILE = "trainwright.json"
-_NAME = re.compile(rf"{PREFIX}-([0-9]+)")
-_ALIKE = re.compile(rf"{PREFIX}-\d")
 _TEMPORARY = f".{PREFIX}-"
 _PIECE = 1 << 20
 _NO_FSYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)  # CIFS and some FUSE know no fsync of a folder
@@ -149,32 +144,6 @@ def _numpy_kinds() -> list[Any]:
     """Return what rebuilds arrays and numbers of numpy, of fixed size; an array of objects would unpickle them."""
     rebuild, number = np.zeros(1).__reduce__()[0], np.float64().__reduce__()[0]
     return [np.ndarray, np.dtype, rebuild, number, *{type(np.dtype(code)) for code in "?bhilqBHILQefdFD"}]
-
-
-def checkpoints(output_dir: Path) -> list[Path]:
-    """Return the checkpoint folders in a run's folder, oldest step first."""
-    found = [(step_of(path), path) for path in _inside(output_dir) if _NAME.fullmatch(path.name)]
-    return [path for _, path in sorted(found)]
-
-
-def misnamed(output_dir: Path) -> list[Path]:
-    """Return folders that look like checkpoints, but whose names are not `checkpoint-<step>`."""
-    return [path for path in _inside(output_dir) if _ALIKE.match(path.name) and not _NAME.fullmatch(path.name)]
-
-
-def holds_any(output_dir: Path) -> bool:
-    """Whether a run's folder holds a checkpoint, whole or damaged."""
-    return bool(checkpoints(output_dir) or misnamed(output_dir))
-
-
-def _inside(output_dir: Path) -> list[Path]:
-    return [path for path in output_dir.iterdir() if path.is_dir()] if output_dir.is_dir() else []
-
-
-def step_of(folder: Path) -> int:
-    """Return the step in the name of a checkpoint folder; -1 for other names."""
-    match = _NAME.fullmatch(folder.name)
-    return int(match[1]) if match else -1
 
 
 def manifest(folder: Path) -> dict[str, Any]:

@@ -12,11 +12,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from trainwright.checkpoint import adapters
+from trainwright.checkpoint.layout import WEIGHTS
 from trainwright.checkpoint.tensors import check_fit, identity, missing, read, refuse, unique_tensors
 from trainwright.errors import CheckpointError
 from trainwright.models.inspect import holds_adapters, is_pretrained, loads_itself
 
-WEIGHTS = "model.safetensors"
 _COMPILED = "_orig_mod."  # before the names, where the wrapper of torch.compile was saved
 
 

@@ -16,12 +16,12 @@ import torch
 from safetensors.torch import save_file
 
 from trainwright.checkpoint import check, folder
+from trainwright.checkpoint.layout import AVERAGE, OPTIMIZER, WEIGHTS
 from trainwright.checkpoint.snapshot import HostCopies, mark, size_of
-from trainwright.checkpoint.weights import WEIGHTS
 from trainwright.errors import CheckpointError, SaveError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_LARGE = ("optimizer.pt", "ema.pt")
+_LARGE = (OPTIMIZER, AVERAGE)
 _SPARE = 1 << 20  # bytes for the manifest and what else is small
 
 

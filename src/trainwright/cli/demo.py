@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
 
+from trainwright.checkpoint import layout
 from trainwright.cli.files import parsed
 from trainwright.errors import did_you_mean
 from trainwright.tasks.code import twice
@@ -60,7 +61,7 @@ def _finished(folder: Path, name: str) -> bool | None:
     newest, _ = newest_valid(folder)
     if newest is None:
         return None
-    state = TrainerState.load_from_json(newest / "trainer_state.json")
+    state = TrainerState.load_from_json(newest / layout.STATE)
     if state.global_step < state.max_steps:
         return False
     print(f"This run is complete: {state.global_step} steps, in {folder}/. {_AGAIN.format(folder=folder, name=name)}")

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from trainwright.checkpoint import layout
 from trainwright.config.schema import TrainingConfig
 from trainwright.config.writing import RUN_CONFIG, keep
 from trainwright.errors import ConfigError
@@ -108,7 +109,7 @@ def given_back(folder: str | None) -> Iterator[None]:
 
 def holds_run(folder: Path) -> bool:
     """Whether a folder is that of a run."""
-    return (folder / RUN_CONFIG).exists() or any(folder.glob("checkpoint-*"))
+    return (folder / RUN_CONFIG).exists() or layout.holds_any(folder)
 
 
 def numbered(path: Path) -> list[int]:

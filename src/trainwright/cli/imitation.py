@@ -69,7 +69,7 @@ def train(sections: dict[str, Any], name: str, resume: bool, goes_on: str) -> An
     """
     import yaml
 
-    from trainwright.checkpoint.folder import holds_any
+    from trainwright.checkpoint.layout import holds_any
     from trainwright.cli import as_job
     from trainwright.errors import ConfigError
     from trainwright.jobs import places

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from trainwright.checkpoint import layout
 from trainwright.errors import STOP_SIGNALS
 from trainwright.jobs import places
 from trainwright.tasks.code.twice import last_step
@@ -105,6 +106,5 @@ def _is_due(folder: Path, middle: int) -> bool:
 
 def _last_save(folder: Path) -> int:
     """Return the step of the newest checkpoint that is whole; 0 where there is none."""
-    return max(
-        (int(path.parent.name.partition("-")[2]) for path in folder.glob("checkpoint-*/manifest.json")), default=0
-    )
+    whole = [layout.step_of(path) for path in layout.checkpoints(folder) if (path / layout.MANIFEST).exists()]
+    return max(whole, default=0)

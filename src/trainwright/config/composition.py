@@ -6,7 +6,7 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainwright.checkpoint import folder
+from trainwright.checkpoint import layout
 from trainwright.config.base import BaseTrainer
 from trainwright.config.params import UPSTREAM, TrainingParams
 from trainwright.config.reading import check
@@ -62,7 +62,7 @@ def build(config: TrainingConfig) -> BaseTrainer:
 
 def newest(params: TrainingParams) -> bool | None:
     """Return True, which is the newest checkpoint, where the output folder holds one, be it damaged; else None."""
-    return True if folder.holds_any(Path(params.output_dir or "output").expanduser()) else None
+    return True if layout.holds_any(Path(params.output_dir or "output").expanduser()) else None
 
 
 def starting_point(params: TrainingParams) -> str | bool | None:

@@ -15,6 +15,7 @@ import torch
 from trainwright.callbacks import job
 from trainwright.callbacks.notebook import in_notebook
 from trainwright.callbacks.table import duration, number
+from trainwright.checkpoint import layout
 from trainwright.data.contents import Contents, contents_of
 from trainwright.data.loader import PlannedLoader
 from trainwright.models import inspect as models
@@ -223,7 +224,7 @@ def _next(run: Run) -> list[str]:
     kind, model = type(trainer.model).__name__, trainer.model
     if not models.is_pretrained(model) or models.holds_adapters(model) or run.save_error is not None:
         return about_job
-    return [f"{kind}.from_pretrained({str(run.folder / f'checkpoint-{run.saved_step}')!r})", *about_job]
+    return [f"{kind}.from_pretrained({str(layout.of_step(run.folder, run.saved_step))!r})", *about_job]
 
 
 def _time(spent: dict[str, float]) -> str:

@@ -15,10 +15,8 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from trainwright.checkpoint import folder
+from trainwright.checkpoint import folder, layout
 from trainwright.engine.health import finite
-
-FILE = "ema.pt"
 
 
 class Ema:
@@ -94,7 +92,7 @@ class Ema:
 
 def load(place: Path) -> dict[str, Any]:
     """Return what a checkpoint keeps of its average; nothing where it has none."""
-    return folder.load(place / FILE) if (place / FILE).exists() else {}
+    return folder.load(place / layout.AVERAGE) if (place / layout.AVERAGE).exists() else {}
 
 
 @torch.no_grad()

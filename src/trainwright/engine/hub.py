@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainwright import compat
-from trainwright.checkpoint import folder
+from trainwright.checkpoint import folder, layout
 from trainwright.engine.card import CARD
 from trainwright.errors import ConfigError
 
@@ -232,7 +232,7 @@ def without_bars(args: Any) -> Iterator[None]:
 def empty_folder(output: Path) -> Path:
     """Return a new folder in the run's, of a name that is swept where a process dies."""
     output.mkdir(parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(prefix=f".{folder.PREFIX}-push-", dir=output))
+    return Path(tempfile.mkdtemp(prefix=f".{layout.PREFIX}-push-", dir=output))
 
 
 def link(source: str | Path, target: str | Path) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from trainwright import randomness
-from trainwright.checkpoint import folder, weights
+from trainwright.checkpoint import layout, weights
 from trainwright.data.loader import PlannedBatches
 from trainwright.data.packing import PackedRows
 from trainwright.data.plan import Batching, Order, Plan
@@ -101,17 +101,17 @@ def find_step(output_dir: Path, step: int, lengths: Any = None) -> Step:
     Raises:
         CheckpointError: there is no checkpoint, or the data had no planned order.
     """
-    told = [path for path in folder.checkpoints(output_dir) if (path / folder.RUN_FILE).exists()]
+    told = [path for path in layout.checkpoints(output_dir) if (path / layout.RUN).exists()]
     if not told:
         raise CheckpointError(f"'{output_dir}' has no checkpoint of this engine, to tell the order of the data.")
-    before = [path for path in told if folder.step_of(path) < step]
-    about = json.loads(((before or told)[-1 if before else 0] / folder.RUN_FILE).read_text(encoding="utf-8"))
+    before = [path for path in told if layout.step_of(path) < step]
+    about = json.loads(((before or told)[-1 if before else 0] / layout.RUN).read_text(encoding="utf-8"))
     if about["data"]["kind"] != "planned":
         raise CheckpointError(
             "The run read a stream or a ready loader, whose order is not a plan, so its steps cannot be shown again."
         )
     plan = plan_of(about["data"], lengths)
-    start = folder.step_of(before[-1]) if before else 0
+    start = layout.step_of(before[-1]) if before else 0
     epoch, position = (about["epoch"], about["position"]) if before else (0, 0)
     left = step - 1 - start
     while left >= plan.steps_left(position):

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainwright.checkpoint import layout
 from trainwright.engine import numbers
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def save_state(trainer: Trainer) -> None:
     if trainer.is_world_process_zero():
         folder = Path(trainer.args.output_dir or ".")
         folder.mkdir(parents=True, exist_ok=True)
-        trainer.state.save_to_json(folder / "trainer_state.json")
+        trainer.state.save_to_json(folder / layout.STATE)
 
 
 def store_flos(trainer: Trainer) -> None:

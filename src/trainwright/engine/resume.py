@@ -13,7 +13,7 @@ from trainwright import randomness
 from trainwright.args.foreign import restores_callbacks
 from trainwright.args.training import saved_arguments
 from trainwright.callbacks import states
-from trainwright.checkpoint import check, folder, plain, weights
+from trainwright.checkpoint import check, folder, layout, plain, weights
 from trainwright.data.fingerprint import difference
 from trainwright.data.loader import PlannedLoader, TrainLoader
 from trainwright.engine import ema, optimizer_state
@@ -66,9 +66,9 @@ def find(trainer: Trainer, wanted: bool | str | Path | None) -> Saved | None:
     chosen, passed_over = trainer.strategy.on_main(lambda: _choose(trainer.run_folder, wanted))
     for fault in passed_over:
         trainer.note(f"Passed over {fault}.")
-    file = chosen / folder.RUN_FILE
+    file = chosen / layout.RUN
     about = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    state = TrainerState.load_from_json(chosen / "trainer_state.json")
+    state = TrainerState.load_from_json(chosen / layout.STATE)
     state.stateful_callbacks = plain.restore(state.stateful_callbacks)
     return Saved(chosen, state, about)
 
@@ -90,7 +90,7 @@ def _named(chosen: Path) -> Path:
         raise CheckpointError(f"resume_from_checkpoint='{chosen}' is not a folder; give a checkpoint-<step> folder.")
     fault = check.damage(chosen)
     if fault is not None:
-        inside = folder.checkpoints(chosen)
+        inside = layout.checkpoints(chosen)
         hint = f" Did you mean '{inside[-1]}'?" if inside else " Give another one, or True for the newest whole one."
         raise CheckpointError(f"Cannot resume from '{chosen}': {fault.reason}.{hint}")
     return chosen
@@ -283,14 +283,14 @@ def restore_rest(run: Run, saved: Saved) -> None:
         CheckpointError: the checkpoint has an optimizer that does not fit.
     """
     trainer, place = run.trainer, saved.folder
-    if not (place / "optimizer.pt").exists():
+    if not (place / layout.OPTIMIZER).exists():
         go_on_with_the_model_alone(run, saved)
         return
     began = saved.about.get("made_with", {})
-    optimizer_state.restore(trainer, folder.load(place / "optimizer.pt"), began, run.made_with, place)
-    optimizer_state.restore_schedule(trainer, folder.load(place / "scheduler.pt"), began, run.made_with)
-    if (place / "scaler.pt").exists():
-        trainer.precision.load_state_dict(folder.load(place / "scaler.pt"))
+    optimizer_state.restore(trainer, folder.load(place / layout.OPTIMIZER), began, run.made_with, place)
+    optimizer_state.restore_schedule(trainer, folder.load(place / layout.SCHEDULER), began, run.made_with)
+    if (place / layout.SCALER).exists():
+        trainer.precision.load_state_dict(folder.load(place / layout.SCALER))
     restore_average(run, saved)
     run.due = list(saved.about.get("due", []))
     restore_adapters(run, saved)
@@ -346,8 +346,8 @@ def restore_rank(run: Run, place: Path) -> bool:
     """Put back what every rank keeps for itself; on another number of ranks, what the first one kept, without its
     randomness. Return whether it was this rank's own."""
     trainer, world = run.trainer, run.trainer.strategy.world
-    own = place / randomness.file_name(world.rank, world.size)
-    others = [place / name for name in ("rng_state.pth", "rng_state_0.pth")]
+    own = place / layout.of_rank(world.rank, world.size)
+    others = [place / name for name in (layout.of_rank(0, 1), layout.of_rank(0, 2))]
     found = next((path for path in (own, *others) if path.exists()), None)
     state = folder.load(found) if found is not None else {}
     run.loader.load_state_dict(state)

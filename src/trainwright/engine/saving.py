@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from trainwright import randomness
 from trainwright.args.training import saved_arguments
 from trainwright.batch import map_tensors
 from trainwright.callbacks import states
-from trainwright.checkpoint import folder, plain, weights
+from trainwright.checkpoint import folder, layout, plain, weights
 from trainwright.checkpoint.snapshot import HostCopies
 from trainwright.checkpoint.writer import Draft, Written, not_written, reason_of, write
-from trainwright.engine import boundary, deciding, ema, hub
+from trainwright.engine import boundary, deciding, hub
 from trainwright.engine.memory import is_out_of_memory
 from trainwright.engine.modes import users_configuration
 from trainwright.engine.passes import averaged
@@ -171,7 +170,7 @@ def begin(run: Run, ranks: list[dict[str, Any]], early: bool = False) -> Draft |
         with averaged(trainer), users_configuration(trainer):
             tensors = weights.save_all_but_tensors(trainer.model, temporary, processor_of(trainer))
         save_arguments(trainer, temporary)
-        run.model_files = folder.files_in(temporary) | ({Path(weights.WEIGHTS)} if tensors is not None else set())
+        run.model_files = folder.files_in(temporary) | ({Path(layout.WEIGHTS)} if tensors is not None else set())
         write_progress(run, temporary)
         limit, best = trainer.args.save_total_limit, trainer.state.best_model_checkpoint
         draft = Draft(place, run.run_id, temporary, tensors, objects, limit, best, early=early)
@@ -209,7 +208,7 @@ def copy_state(run: Run, draft: Draft) -> None:
 
 def checkpoint_folder(trainer: Trainer, step: int | None = None) -> Path:
     """Return where the checkpoint of a step lies, or that of the present one."""
-    return trainer.run_folder / f"{folder.PREFIX}-{trainer.state.global_step if step is None else step}"
+    return layout.of_step(trainer.run_folder, trainer.state.global_step if step is None else step)
 
 
 def synchronous(run: Run) -> bool:
@@ -251,17 +250,17 @@ def resumable_state(trainer: Trainer, ranks: list[dict[str, Any]]) -> dict[str, 
     """Return what torch.save writes, by file name: optimizer, schedule, loss scaler, every rank's state, and the moving
     average with the weights that it is of, which belong to the model."""
     average = trainer.ema.state_dict(trainer.model) if trainer.ema is not None else None
-    states = {ema.FILE: ("The moving average", average)}
+    states = {layout.AVERAGE: ("The moving average", average)}
     if trainer.args.save_only_model:
         ranks = []
     else:
         states |= {
-            "optimizer.pt": ("The state of the optimizer", trainer.optimizer.state_dict()),
-            "scheduler.pt": ("The state of the schedule", trainer.lr_scheduler.state_dict()),
-            "scaler.pt": ("The state of the loss scaler", trainer.precision.state_dict()),
+            layout.OPTIMIZER: ("The state of the optimizer", trainer.optimizer.state_dict()),
+            layout.SCHEDULER: ("The state of the schedule", trainer.lr_scheduler.state_dict()),
+            layout.SCALER: ("The state of the loss scaler", trainer.precision.state_dict()),
         }
     objects = {file: plain.plain(state, name, exact=False) for file, (name, state) in states.items() if state}
-    return objects | {randomness.file_name(rank, len(ranks)): state for rank, state in enumerate(ranks)}
+    return objects | {layout.of_rank(rank, len(ranks)): state for rank, state in enumerate(ranks)}
 
 
 def write_progress(run: Run, place: Path) -> None:
@@ -274,7 +273,7 @@ def write_progress(run: Run, place: Path) -> None:
     owners = [*trainer.callback_handler.callbacks, trainer.control]
     trainer.state.stateful_callbacks = states.collect(owners, run.note_once)
     kept = states.encoded(trainer.state.stateful_callbacks, plain.as_json, run.note_once)
-    replace(trainer.state, stateful_callbacks=kept).save_to_json(place / "trainer_state.json")
+    replace(trainer.state, stateful_callbacks=kept).save_to_json(place / layout.STATE)
     best = trainer.state.best_model_checkpoint
     about = {
         "run": run.run_id,
@@ -292,7 +291,7 @@ def write_progress(run: Run, place: Path) -> None:
         "arguments": saved_arguments(trainer.args),
         "versions": {"torch": torch.__version__},
     }
-    (place / folder.RUN_FILE).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    (place / layout.RUN).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
 def collect(run: Run, wait: bool) -> None:
@@ -361,7 +360,7 @@ def finish(run: Run) -> None:
 def save_model(trainer: Trainer, output_dir: str | None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
     """Write the weights, or others given for them, configuration and tokenizer, on the process that writes."""
     place = Path(output_dir if output_dir is not None else trainer.args.output_dir or ".")
-    if trainer.args.should_save and not (trainer.is_in_train and (place / folder.MANIFEST).exists()):
+    if trainer.args.should_save and not (trainer.is_in_train and (place / layout.MANIFEST).exists()):
         with averaged(trainer), users_configuration(trainer):
             weights.save_model(trainer.model, place, processor_of(trainer), state_dict)
         save_arguments(trainer, place)
@@ -382,10 +381,10 @@ def save_arguments(trainer: Trainer, place: Path) -> None:
     try:
         torch.save(args, packed)
     except (pickle.PicklingError, TypeError, AttributeError) as error:
-        problem = f"training_args.bin is left out: the arguments cannot be pickled ({error})."
+        problem = f"{layout.ARGUMENTS} is left out: the arguments cannot be pickled ({error})."
         (trainer.note if trainer.run is None else trainer.run.note_once)(problem)
         return
-    (place / "training_args.bin").write_bytes(packed.getvalue())
+    (place / layout.ARGUMENTS).write_bytes(packed.getvalue())
 
 
 def best_is_saved(run: Run) -> None:

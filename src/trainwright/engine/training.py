@@ -15,7 +15,7 @@ from trainwright.args.foreign import restores_callbacks
 from trainwright.args.names import SCHEDULERS_WITHOUT_TOTAL
 from trainwright.callbacks import states
 from trainwright.callbacks.job import Timesheet
-from trainwright.checkpoint import check, folder, weights
+from trainwright.checkpoint import check, folder, layout, weights
 from trainwright.checkpoint.lock import RunLock
 from trainwright.data import fingerprint
 from trainwright.data.loader import TrainLoader
@@ -175,9 +175,9 @@ def set_earlier_aside(run: Run, saved: resume.Saved | None) -> None:
     """Move checkpoints that are not this run's past into `previous-<time>`, so that none is mixed up or overwritten."""
 
     def move() -> Path | None:
-        present = folder.checkpoints(run.folder)
+        present = layout.checkpoints(run.folder)
         if saved is not None and saved.folder.resolve().parent == run.folder.resolve():
-            present = [path for path in present if folder.step_of(path) > folder.step_of(saved.folder)]
+            present = [path for path in present if layout.step_of(path) > layout.step_of(saved.folder)]
         return folder.set_aside(run.folder, present)
 
     previous = run.trainer.strategy.on_main(move)

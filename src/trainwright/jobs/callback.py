@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from trainwright.checkpoint import layout
 from trainwright.jobs.tracking import Tracking
 
 _NOT_METRICS = ("epoch",)
@@ -76,7 +77,7 @@ class JobCallback(SilentCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, checkpoint: Any = None, **_: Any) -> None:
         """Note the checkpoint: ours is written in the background, so it may be that of a step before."""
-        path = Path(checkpoint or f"{args.output_dir}/checkpoint-{state.global_step}")
+        path = Path(checkpoint or layout.of_step(Path(args.output_dir), state.global_step))
         number = path.name.rpartition("-")[2]
         self.tracking.artifact("checkpoint", str(path), int(number) if number.isdecimal() else None)
 

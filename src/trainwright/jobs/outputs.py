@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from trainwright.checkpoint import layout
 from trainwright.jobs import processes, schema
 from trainwright.jobs.rows import Artifact, Job
 from trainwright.jobs.store import Store
-
-_PREFIX = "checkpoint-"
 
 
 def artifacts(store: Store, job: Job) -> list[Artifact]:
@@ -35,13 +34,11 @@ def run_folder(job: Job) -> Path | None:
 
 def _checkpoints(folder: Path) -> list[Artifact]:
     """Return the checkpoints of a run's folder, in order."""
-    found: list[tuple[int, Artifact]] = []
-    for path in folder.glob(f"{_PREFIX}*"):
-        number = path.name.removeprefix(_PREFIX)
+    found: list[Artifact] = []
+    for path in layout.checkpoints(folder):
         try:
-            if number.isdecimal() and path.is_dir():
-                step, time = int(number), path.stat().st_mtime
-                found.append((step, {"kind": "checkpoint", "path": str(path), "step": step, "time": time}))
+            time = path.stat().st_mtime
         except OSError:
             continue  # deleted just now
-    return [saved for _, saved in sorted(found, key=lambda one: one[0])]
+        found.append({"kind": "checkpoint", "path": str(path), "step": layout.step_of(path), "time": time})
+    return found

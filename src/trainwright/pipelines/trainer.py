@@ -14,7 +14,7 @@ import yaml
 
 from trainwright.args.training import TrainingArguments
 from trainwright.checkpoint.check import newest_valid
-from trainwright.checkpoint.folder import holds_any
+from trainwright.checkpoint.layout import holds_any
 from trainwright.config.params import ARGUMENTS
 from trainwright.config.ranges import check_numbers
 from trainwright.config.sections import check_keys, plain, required

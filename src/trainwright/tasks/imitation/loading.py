@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedConfig
 
+from trainwright.checkpoint import layout
 from trainwright.errors import CheckpointError
 from trainwright.tasks.imitation.act import ActPolicy
 from trainwright.tasks.imitation.diffusion import DiffusionPolicy
@@ -35,8 +36,8 @@ def load_policy(folder: str | Path) -> Policy:
     policy, told = known[found].from_pretrained(path, output_loading_info=True)
     if told["missing_keys"]:
         raise CheckpointError(f"'{folder}' lacks {', '.join(sorted(told['missing_keys']))} of its policy; train anew.")
-    if (path / "ema.pt").is_file():
-        weights = torch.load(path / "ema.pt", weights_only=True, map_location="cpu")["weights"]
+    if (path / layout.AVERAGE).is_file():
+        weights = torch.load(path / layout.AVERAGE, weights_only=True, map_location="cpu")["weights"]
         policy.load_state_dict(weights, strict=False)
     policy.eval()
     return policy
