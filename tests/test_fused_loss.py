@@ -33,9 +33,9 @@ def test_value_and_gradients(monkeypatch, rows, bias, scale, cap):
     parts = [torch.randn(*shape, dtype=torch.float64, generator=generator) for shape in ((rows, 8), (50, 8), (50,))]
     targets = torch.randint(0, 50, (rows,), generator=generator)
     found = []
-    for function in (plain, lambda h, w, t, b, s, c: linear_cross_entropy(h, w, t, b, s, c)):
+    for function in (plain, linear_cross_entropy):
         hidden, weight, shift = (part.clone().requires_grad_() for part in parts)
-        loss = function(hidden, weight, targets, shift if bias else None, scale, cap)
+        loss = function(hidden, weight, targets, bias=shift if bias else None, scale=scale, cap=cap)
         (loss / 7).backward()
         found.append([loss.detach(), hidden.grad, weight.grad, *([shift.grad] if bias else [])])
     for one, other in zip(*found, strict=True):
@@ -62,7 +62,7 @@ def test_log_probabilities_of_rows_that_weigh_apart(monkeypatch, kept, bias, sca
     found = []
     for function in (reference, linear_log_probs):
         hidden, weight, shift = (part.clone().requires_grad_() for part in parts)
-        values = function(hidden, weight, targets, shift if bias else None, scale, cap)
+        values = function(hidden, weight, targets, bias=shift if bias else None, scale=scale, cap=cap)
         (factors * values).sum().backward()
         found.append([values.detach(), hidden.grad, weight.grad, *([shift.grad] if bias else [])])
     for one, other in zip(*found, strict=True):
@@ -79,7 +79,7 @@ def test_gradients_in_mixed_precision(monkeypatch, function):
     targets = torch.randint(0, 50, (rows,), generator=generator)
     hidden, weight, bias = (part.float().requires_grad_() for part in parts)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        function(hidden, weight, targets, bias).sum().backward()
+        function(hidden, weight, targets, bias=bias).sum().backward()
     exact = [part.double().requires_grad_() for part in parts]
     sign = 1 if function is linear_cross_entropy else -1
     (sign * plain(exact[0], exact[1], targets, exact[2], 1.0, None)).backward()

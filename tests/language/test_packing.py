@@ -199,14 +199,14 @@ def rules():
 def test_a_stream_is_packed_like_a_dataset():
     table = datasets.Dataset.from_list(tiny.rows_of("text", 1300))
     packed = PackedRows(prepare({"a": (table, rules())}, itemgetter(0), None, "data").rows, "bfd", 96)
-    streamed = list(BlockStream(table.to_iterable_dataset(), rules(), ("bfd", 96), 0, 0))
+    streamed = list(BlockStream(table.to_iterable_dataset(), rules(), ("bfd", 96), buffer=0, seed=0))
     assert len(streamed) == len(packed)
     assert all(torch.equal(row["input_ids"], packed[i]["input_ids"]) for i, row in enumerate(streamed))
 
 
 def test_every_pass_of_a_stream_is_shuffled_anew():
     table = datasets.Dataset.from_list(tiny.rows_of("text", 90))
-    stream = BlockStream(table.to_iterable_dataset(), rules(), None, 20, seed=5)
+    stream = BlockStream(table.to_iterable_dataset(), rules(), None, buffer=20, seed=5)
     plain = [rules().row(row, 0)["input_ids"] for row in table]
     passes = []
     for epoch in range(3):
@@ -215,9 +215,9 @@ def test_every_pass_of_a_stream_is_shuffled_anew():
         for start in range(0, 90, 20):  # rows are shuffled among the rows of their block
             assert sorted(passes[-1][start : start + 20]) == sorted(plain[start : start + 20])
     assert len({str(one[:20]) for one in passes}) == 3
-    again = BlockStream(table.to_iterable_dataset(), rules(), None, 20, seed=6)
+    again = BlockStream(table.to_iterable_dataset(), rules(), None, buffer=20, seed=6)
     assert [row["input_ids"].tolist() for row in again] != passes[0]
-    shuffled = BlockStream(table.to_iterable_dataset().shuffle(seed=3, buffer_size=90), rules(), None, 0, seed=5)
+    shuffled = BlockStream(table.to_iterable_dataset().shuffle(seed=3, buffer_size=90), rules(), None, buffer=0, seed=5)
     passes = []
     for epoch in range(3):  # the source is told the pass too
         shuffled.set_epoch(epoch)
@@ -232,7 +232,7 @@ def test_a_stream_goes_on_from_any_row(packing):
     table = datasets.Dataset.from_list(tiny.rows_of("text", 90))
 
     def stream():
-        return BlockStream(table.to_iterable_dataset(), rules(), packing, 20, seed=5)
+        return BlockStream(table.to_iterable_dataset(), rules(), packing, buffer=20, seed=5)
 
     whole = [row["input_ids"].tolist() for row in stream()]
     if packing is None:

@@ -8,7 +8,7 @@ import re
 import shutil
 import threading
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ class Draft:
     place: Path
     run_id: str
     temporary: Path
+    _: KW_ONLY
     weights: dict[str, torch.Tensor] | None = None
     objects: dict[str, Any] = field(default_factory=dict)
     keep: int | None = None

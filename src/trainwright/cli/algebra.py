@@ -38,7 +38,7 @@ def _generate(args: argparse.Namespace) -> int:
     from trainwright.tasks.algebra.generate import write_task
 
     to_write(args.folder / "lexer.yaml")
-    write_task(args.task, args.folder, args.train, args.test, args.seed, args.processes)
+    write_task(args.task, args.folder, args.train, args.test, args.seed, processes=args.processes)
     print(f"{args.folder}: {args.train} training and {args.test} test problems of {args.task}, and lexer.yaml")
     return 0
 

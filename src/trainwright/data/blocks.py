@@ -38,6 +38,7 @@ class BlockStream(IterableDataset[Any]):
         source: Any,
         rules: TextRules,
         packing: tuple[str, int] | None,
+        *,
         buffer: int,
         seed: int,
         files: Sequence[str] = (),

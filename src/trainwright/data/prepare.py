@@ -73,7 +73,9 @@ def prepare(
     """
     if not any(len(table) for table, _ in tables.values()):
         raise DataError(f"The {what} is empty: it has no row.")
-    made = mix([_named(name, len(tables), *one, processes, what) for name, one in tables.items()])
+    made = mix(
+        [_named(name, *one, several=len(tables) > 1, processes=processes, what=what) for name, one in tables.items()]
+    )
     rules = next(iter(tables.values()))[1]
     cut = made.data.column("cut").to_numpy()[places_of(made)]
     columns = PAIR_COLUMNS if rules.format is Format.PREFERENCE else ROW_COLUMNS
@@ -90,12 +92,12 @@ def prepare(
     return Prepared(rows, int((cut > 0).sum()), int(cut.sum()), np.flatnonzero(~learned))
 
 
-def _named(name: str, count: int, table: Any, rules: TextRules, processes: int | None, what: str) -> Any:
+def _named(name: str, table: Any, rules: TextRules, *, several: bool, processes: int | None, what: str) -> Any:
     """Return a tokenised table; a mistake in it is told with its name, where there are several."""
     try:
         return _tokenised(table, rules, processes, what)
     except DataError as error:
-        raise (DataError(f"'{name}': {error}") if count > 1 else error) from error.__cause__
+        raise (DataError(f"'{name}': {error}") if several else error) from error.__cause__
 
 
 def _tokenised(table: Any, rules: TextRules, processes: int | None, what: str) -> Any:

@@ -102,6 +102,7 @@ class RankStream(IterableDataset[Any]):
         collate: Callable[[list[Any]], Any],
         batch_size: int,
         world: World,
+        *,
         drop_last: bool = False,
         seed: int | None = None,
     ) -> None:

@@ -6,7 +6,7 @@ Plain text and completions end with the end-of-sequence token; conversations are
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -34,6 +34,7 @@ class TextRules:
 
     tokenizer: Any
     format: Format
+    _: KW_ONLY
     max_length: int | None = None
     text_column: str = "text"
     completion_only: bool = True

@@ -172,6 +172,7 @@ class Totals:
 def evaluation_loop(
     trainer: Trainer,
     loader: Any,
+    *,
     loss_only: bool | None,
     ignore_keys: list[str] | None,
     prefix: str,
@@ -218,7 +219,7 @@ def evaluation_loop(
             tell(1)
     if live is not None:
         live.finish()
-    output = results(trainer, collector, totals, live, function, prefix, rows_of(loader))
+    output = results(trainer, collector, totals, live=live, function=function, prefix=prefix, order=rows_of(loader))
     recorded = averages(trainer.strategy.gather(records.take()))
     named = {f"{prefix}_{name}": value for name, value in recorded.items()}
     trainer.beside |= set(named)
@@ -229,6 +230,7 @@ def results(
     trainer: Trainer,
     collector: Collector,
     totals: Totals,
+    *,
     live: LiveMetrics | None,
     function: Any,
     prefix: str,

@@ -92,7 +92,8 @@ def _works(run: Run, steps: Iterator[tuple[int, list[Any]]]) -> Iterator[Work]:
         except Exception as error:
             failure = error
         spare = batches[-1] if batches else spare
-        work = _agreed(run, position, _in_pieces(run, batches, run.pieces), spare, failure, work_of(run, batches))
+        parts, counts = _in_pieces(run, batches, run.pieces), work_of(run, batches)
+        work = _agreed(run, position, parts, spare=spare, failure=failure, counts=counts)
         if work is None:
             run.boundary = None
             return
@@ -130,7 +131,7 @@ def halve(run: Run, work: Work) -> Work:
     )
     parts = zip(work.batches, work.items, work.shares, strict=True)
     batches = [Repeat(batch) if items == 0 else Piece(batch, share) for batch, items, share in parts]
-    smaller = _agreed(run, work.position, _in_pieces(run, batches, 2), batches[-1], None, Counts())
+    smaller = _agreed(run, work.position, _in_pieces(run, batches, 2), spare=batches[-1], failure=None, counts=Counts())
     assert smaller is not None
     return smaller
 
@@ -157,7 +158,7 @@ def _plain(batch: Any) -> Any:
 
 
 def _agreed(
-    run: Run, position: int, batches: list[Any], spare: Any, failure: Exception | None, counts: Counts
+    run: Run, position: int, batches: list[Any], *, spare: Any, failure: Exception | None, counts: Counts
 ) -> Work | None:
     """Return the work that all ranks do together in one step, or None at the end of the data.
 

@@ -115,7 +115,8 @@ def evaluate(
 ) -> dict[str, float]:
     """Return the metrics of an evaluation by generation; once it has succeeded, a failure is logged and passed over."""
     try:
-        found = success(trainer, dataset, prefix, settings, trainer.state.global_step, forced)
+        step = trainer.state.global_step
+        found = success(trainer, dataset, prefix=prefix, settings=settings, step=step, forced=forced)
     except Exception:
         if not settings.worked:
             raise
@@ -145,11 +146,12 @@ def evaluate_and_save_generation(
     base = trainer.generation or Generation()
     settings = base if max_length is None else replace(base, max_length=max_length)
     number = trainer.state.global_step if step is None else step
-    return success(trainer, None, "eval", settings, number)["eval_generation_success_rate"]
+    found = success(trainer, None, prefix="eval", settings=settings, step=number)
+    return found["eval_generation_success_rate"]
 
 
 def success(
-    trainer: Trainer, dataset: Any, prefix: str, settings: Generation, step: int, forced: Forced | None = None
+    trainer: Trainer, dataset: Any, *, prefix: str, settings: Generation, step: int, forced: Forced | None = None
 ) -> dict[str, float]:
     """Generate, write `eval_results/step_<step>.json`, and return the metrics.
 

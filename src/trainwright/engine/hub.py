@@ -141,7 +141,7 @@ def push_checkpoint(trainer: Trainer, checkpoint: Path, model_files: Iterable[Pa
         if trainer.hub_model_id is None:
             trainer.init_hf_repo()
         for place, files in places.items():
-            upload(trainer, linked(trainer, checkpoint, place, files), message, place, blocking=False)
+            upload(trainer, linked(trainer, checkpoint, place, files), message, place=place, blocking=False)
     except (OSError, ConfigError) as error:
         trainer.note(f"{checkpoint.name} is not pushed: {_reason(error)}. Training goes on.")
 
@@ -164,6 +164,7 @@ def upload(
     trainer: Trainer,
     sent: Path,
     message: str | None,
+    *,
     place: str | None = None,
     token: str | None = None,
     revision: str | None = None,

@@ -89,8 +89,8 @@ def divided_stream(trainer: Trainer, loader: DataLoader[Any], world: World) -> D
         Collate(convert if size is not None else OneRow(convert)),
         size or 1,
         world,
-        loader.drop_last,
-        trainer.args.seed,
+        drop_last=loader.drop_last,
+        seed=trainer.args.seed,
     )
     stream.divided = loader.worker_init_fn is not None  # it may tell each worker its part
     return DataLoader(
@@ -120,7 +120,9 @@ def train_dataloader(trainer: Trainer) -> Any:
     if len(dataset) == 0:
         raise DataError("The training dataset is empty (its length is 0). Check how it was loaded and filtered.")
     if (sampler := surface.own_sampler(trainer, "_get_train_sampler", dataset)) is not None:
-        return sampled_dataloader(trainer, dataset, collate, sampler, args.train_batch_size, args.dataloader_drop_last)
+        return sampled_dataloader(
+            trainer, dataset, collate, sampler, args.train_batch_size, drop_last=args.dataloader_drop_last
+        )
     plan = Plan(
         train_order(trainer, dataset),
         Batching(
@@ -151,7 +153,7 @@ def train_order(trainer: Trainer, dataset: Any) -> Order:
 
 
 def dataloader(
-    trainer: Trainer, dataset: Any, what: str, size: int, sampler_of: Any, training: bool
+    trainer: Trainer, dataset: Any, what: str, size: int, *, sampler_of: Any, training: bool
 ) -> DataLoader[Any]:
     """Return a loader of batches of a size, in the order of the sampler that `sampler_of` gives for the dataset."""
     collate = Collate(trainer.data_collator, wanted_columns(trainer, dataset, what), what, floats_for(trainer, dataset))
@@ -159,18 +161,19 @@ def dataloader(
     if is_stream(dataset):
         return stream_dataloader(trainer, dataset, collate, size, drop_last)
     sampler = None if sampler_of is None else sampler_of(dataset)
-    return sampled_dataloader(trainer, dataset, collate, sampler, size, drop_last)
+    return sampled_dataloader(trainer, dataset, collate, sampler, size, drop_last=drop_last)
 
 
 def stream_dataloader(trainer: Trainer, dataset: Any, collate: Collate, size: int, drop_last: bool) -> DataLoader[Any]:
     """Return the loader of a stream's micro-batches."""
     world = dividing.world_for(trainer, dataset)
-    stream = RankStream(dataset, collate, size, world, drop_last, drawing(trainer, dataset, collate))
+    seed = drawing(trainer, dataset, collate)
+    stream = RankStream(dataset, collate, size, world, drop_last=drop_last, seed=seed)
     return DataLoader(stream, batch_size=None, collate_fn=as_it_is, **settings(trainer))
 
 
 def sampled_dataloader(
-    trainer: Trainer, dataset: Any, collate: Collate, sampler: Any, size: int, drop_last: bool
+    trainer: Trainer, dataset: Any, collate: Collate, sampler: Any, size: int, *, drop_last: bool
 ) -> DataLoader[Any]:
     """Return the loader of batches in the order of a sampler of the user's own."""
     return DataLoader(

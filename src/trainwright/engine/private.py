@@ -57,7 +57,7 @@ class PrivateNames:
         is_training: bool = False,
         dataloader_key: str | None = None,
     ) -> DataLoader[Any]:
-        return loading.dataloader(self, dataset, description, batch_size, sampler_fn, is_training)
+        return loading.dataloader(self, dataset, description, batch_size, sampler_of=sampler_fn, training=is_training)
 
     def _remove_unused_columns(self: Any, dataset: Any, description: str | None = None) -> Any:
         wanted = loading.wanted_columns(self, dataset, description or "data")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from trainwright.engine.trainer import Trainer
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Run:
     """The parts of a training run.
 

@@ -72,9 +72,9 @@ def _tokens(trainer: Trainer, dataset: Any, tokenizer: Any, most: int) -> Any:
     """Return rows of tokens, by the rules for texts in a file: each ends with the end token."""
     if not _is_text(trainer, dataset):
         return dataset
-    rules = TextRules(tokenizer, Format.TEXT, most)
+    rules = TextRules(tokenizer, Format.TEXT, max_length=most)
     if is_stream(dataset):
-        return BlockStream(dataset, rules, None, 0, trainer.args.seed)
+        return BlockStream(dataset, rules, None, buffer=0, seed=trainer.args.seed)
     rows = [rules.row(dataset[number], number)["input_ids"] for number in range(len(dataset))]
     return [{"input_ids": torch.tensor(ids), "attention_mask": torch.ones(len(ids), dtype=torch.int64),
              "labels": torch.tensor(ids)} for ids in rows]  # fmt: skip

@@ -310,7 +310,12 @@ class Trainer(PrivateNames):
     ) -> EvalLoopOutput:
         """Run the model over a loader, for `evaluate` and `predict`."""
         return evaluation.evaluation_loop(
-            self, dataloader, prediction_loss_only, ignore_keys, metric_key_prefix, description == "Prediction"
+            self,
+            dataloader,
+            loss_only=prediction_loss_only,
+            ignore_keys=ignore_keys,
+            prefix=metric_key_prefix,
+            wants_predictions=description == "Prediction",
         )
 
     def prediction_step(

@@ -212,7 +212,17 @@ def build(trainer: Trainer, loader: TrainLoader, saved: resume.Saved | None, sig
     parameters = [p for p in trainer.model.parameters() if p.requires_grad]
     run_id = (saved.about.get("run") if saved is not None else None) or trainer.strategy.from_main(uuid4().hex)
     run = Run(
-        trainer, loader, model, parameters, trainer.count_items, max_steps, num_epochs, signals, run_id, epoch, place
+        trainer=trainer,
+        loader=loader,
+        model=model,
+        parameters=parameters,
+        count=trainer.count_items,
+        max_steps=max_steps,
+        num_epochs=num_epochs,
+        signals=signals,
+        run_id=run_id,
+        epoch=epoch,
+        position=place,
     )
     run.generators = generators_of(trainer)
     say_what_cannot_come_again(trainer)

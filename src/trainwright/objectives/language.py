@@ -105,7 +105,13 @@ class FusedLoss:
         """Return the sum of the losses of some targets, divided by `num_items`, or by their number."""
         layer, head = self.head.layer, self.head
         total = linear_cross_entropy(
-            labelled.hidden, layer.weight, labelled.targets, layer.bias, head.scale, head.cap, watch
+            labelled.hidden,
+            layer.weight,
+            labelled.targets,
+            bias=layer.bias,
+            scale=head.scale,
+            cap=head.cap,
+            watch=watch,
         )
         return total / (len(labelled.targets) if num_items is None else num_items)
 
@@ -113,7 +119,13 @@ class FusedLoss:
         """Return the log-probability of every target, shape (targets,)."""
         layer, head = self.head.layer, self.head
         return linear_log_probs(
-            labelled.hidden, layer.weight, labelled.targets, layer.bias, head.scale, head.cap, watch
+            labelled.hidden,
+            layer.weight,
+            labelled.targets,
+            bias=layer.bias,
+            scale=head.scale,
+            cap=head.cap,
+            watch=watch,
         )
 
     def labelled(self, model: nn.Module, inputs: Mapping[str, Any]) -> Labelled:

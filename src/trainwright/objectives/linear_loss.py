@@ -53,7 +53,9 @@ class LinearCrossEntropy(torch.autograd.Function):
         ctx.gradients = empty_gradients(rows, weight, bias, needed, exact)
         for part in chunks(rows, weight):
             logits = logits_of(rows[part], matrix, bias, exact)
-            loss, gradient = row_losses(logits, targets[part], scale, cap, any(needed), watch_part(watch, part))
+            loss, gradient = row_losses(
+                logits, targets[part], scale=scale, cap=cap, with_gradient=any(needed), watch=watch_part(watch, part)
+            )
             total += loss.sum()
             if gradient is not None:
                 _add(ctx.gradients, gradient, rows, matrix, part)
@@ -93,7 +95,9 @@ class LinearLogProbs(torch.autograd.Function):
         kept = []
         for part in chunks(rows, weight):
             logits = logits_of(rows[part], matrix, bias, exact)
-            losses, gradient = row_losses(logits, targets[part], scale, cap, keep, watch_part(watch, part))
+            losses, gradient = row_losses(
+                logits, targets[part], scale=scale, cap=cap, with_gradient=keep, watch=watch_part(watch, part)
+            )
             found[part] = -losses
             kept.append(gradient)
         ctx.kept, ctx.settings = kept if keep else None, (scale, cap)
@@ -113,7 +117,7 @@ class LinearLogProbs(torch.autograd.Function):
                 gradient = kept[number]
             else:
                 logits = logits_of(rows[part], matrix, bias, exact)
-                gradient = row_losses(logits, targets[part], scale, cap, True)[1]
+                gradient = row_losses(logits, targets[part], scale=scale, cap=cap, with_gradient=True)[1]
             gradient.mul_(-factors[part, None])
             _add(gradients, gradient, rows, matrix, part)
         types = [value.dtype if value is not None else None for value in (hidden, weight, bias)]
@@ -155,6 +159,7 @@ def watch_part(watch: Watch | None, part: slice) -> Watch | None:
 def row_losses(
     logits: torch.Tensor,
     targets: torch.Tensor,
+    *,
     scale: float,
     cap: float | None,
     with_gradient: bool,
@@ -185,7 +190,7 @@ def row_losses(
     total = powers.sum(dim=1, keepdim=True)
     losses = (total.log() - picked).squeeze(1)
     if watch:
-        _note(watch, logits, powers, total.squeeze(1), picked.squeeze(1), highest.squeeze(1))
+        _note(watch, logits, powers, total=total.squeeze(1), picked=picked.squeeze(1), highest=highest.squeeze(1))
     if not with_gradient:
         return losses, None
     gradient = powers.div_(total)  # softmax, and less 1 at the target
@@ -197,6 +202,7 @@ def _note(
     watch: Watch,
     logits: torch.Tensor,
     powers: torch.Tensor,
+    *,
     total: torch.Tensor,
     picked: torch.Tensor,
     highest: torch.Tensor,
@@ -241,6 +247,7 @@ def linear_cross_entropy(
     hidden: torch.Tensor,
     weight: torch.Tensor,
     targets: torch.Tensor,
+    *,
     bias: torch.Tensor | None = None,
     scale: float = 1.0,
     cap: float | None = None,
@@ -256,6 +263,7 @@ def linear_log_probs(
     hidden: torch.Tensor,
     weight: torch.Tensor,
     targets: torch.Tensor,
+    *,
     bias: torch.Tensor | None = None,
     scale: float = 1.0,
     cap: float | None = None,

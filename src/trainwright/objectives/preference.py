@@ -86,13 +86,13 @@ class PreferenceLoss(Objective):
         reference = batch["reference"] if "reference" in batch else self.reference_log_probs(model, rows)
         chosen_tokens = policy.tokens[:, 0].sum().clamp(min=1)
         pairs = Pairs(
-            policy.log_probs[:, 0],
-            policy.log_probs[:, 1],
-            reference[:, 0],
-            reference[:, 1],
-            policy.tokens[:, 0].clamp(min=1),
-            policy.tokens[:, 1].clamp(min=1),
-            policy.nll / chosen_tokens,
+            chosen=policy.log_probs[:, 0],
+            rejected=policy.log_probs[:, 1],
+            ref_chosen=reference[:, 0],
+            ref_rejected=reference[:, 1],
+            chosen_tokens=policy.tokens[:, 0].clamp(min=1),
+            rejected_tokens=policy.tokens[:, 1].clamp(min=1),
+            chosen_nll=policy.nll / chosen_tokens,
         )
         losses = losses_of(pairs, self.options, self._weights(policy) if self.options.use_weighting else None)
         total = losses.sum() / (len(losses) if num_items is None else num_items)
@@ -124,7 +124,14 @@ class PreferenceLoss(Objective):
         weighted = exact if weight is None else exact * weight
         sums = torch.zeros(count, dtype=exact.dtype, device=exact.device).index_add(0, owners, weighted)
         nll = -exact[owners % 2 == 0].sum()
-        return Answers(sums.unflatten(0, (-1, 2)), tokens.unflatten(0, (-1, 2)), nll, per_token, owners, watch)
+        return Answers(
+            log_probs=sums.unflatten(0, (-1, 2)),
+            tokens=tokens.unflatten(0, (-1, 2)),
+            nll=nll,
+            per_token=per_token,
+            rows=owners,
+            watch=watch,
+        )
 
     def _token_weights(self, owners: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor | None:
         """Return the weight of every target (LD-DPO, arXiv:2409.06411): less past the length of the shorter answer."""

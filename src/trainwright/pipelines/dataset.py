@@ -54,8 +54,8 @@ class DatasetPipeline:
         """
         jobs = self.config.get("n_jobs")
         write_problems(
-            self.make, self._folder, self._counts, self._seed, int(jobs) if jobs and int(jobs) > 0 else None,
-            self._kinds, self.task,
+            self.make, self._folder, self._counts, self._seed,
+            processes=int(jobs) if jobs and int(jobs) > 0 else None, kinds=self._kinds, task=self.task,
         )  # fmt: skip
         return self._folder
 

@@ -43,5 +43,5 @@ def evaluate_longer(folder: Path, step: int, count: int = 200) -> Path | None:
     longest = max(map(len, pipeline.train_dataset.problems()))
     if min(map(len, asked.problems())) <= longest:
         raise DataError("Some of the longer problems are no longer than all that the model was trained on.")
-    success(trainer, asked, f"eval_{NAME}", trainer.generation, step)
+    success(trainer, asked, prefix=f"eval_{NAME}", settings=trainer.generation, step=step)
     return path

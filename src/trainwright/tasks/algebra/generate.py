@@ -65,13 +65,13 @@ def from_task(name: str, seed: int) -> Pair:
 
 
 def _part(make: Generator, root_seed: int, test: bool, form: Form, indices: range) -> list[Pair]:
-    _check_alike(make, draw(make, root_seed, test, indices[0], form), root_seed, test, indices[0], form)
+    first = partial(draw, make, root_seed, test, indices[0], form)
+    _check_alike(first(), first())
     return [draw(make, root_seed, test, index, form) for index in indices]
 
 
-def _check_alike(make: Generator, made: Pair, root_seed: int, test: bool, index: int, form: Form) -> None:
+def _check_alike(made: Pair, again: Pair) -> None:
     """Refuse a generator that does not make a row again; only if it does, rows differ by their seeds alone."""
-    again = draw(make, root_seed, test, index, form)
     one, other = (DELIMITER.join(map(as_text, pair)) for pair in (made, again))
     if one != other:
         raise DataError(
@@ -82,7 +82,7 @@ def _check_alike(make: Generator, made: Pair, root_seed: int, test: bool, index:
 
 
 def pairs(
-    make: Generator, count: int, root_seed: int, test: bool, processes: int | None = None, form: Form = alike
+    make: Generator, count: int, root_seed: int, test: bool, *, processes: int | None = None, form: Form = alike
 ) -> Iterator[Pair]:
     """Yield the rows of a split, in order.
 
@@ -106,13 +106,13 @@ def pairs(
     with ProcessPoolExecutor(number) as pool, counting(count, "problems") as tell:
         for part, made in zip(parts, pool.map(work, parts), strict=True):
             if part[0] == 0:  # what depends on the process differs from what this one makes
-                _check_alike(make, made[0], root_seed, test, 0, form)
+                _check_alike(made[0], draw(make, root_seed, test, 0, form))
             tell(len(made))
             yield from made
 
 
 def write_problems(
-    make: Generator, folder: Path, counts: dict[str, int], root_seed: int = 42, processes: int | None = None,
+    make: Generator, folder: Path, counts: dict[str, int], root_seed: int = 42, *, processes: int | None = None,
     kinds: Sequence[str] = ("txt",), task: Task | None = None,
 ) -> None:  # fmt: skip
     """Write the problems of every split into a folder: train_raw.txt, test_raw.txt, and *_data.jsonl where asked.
@@ -134,7 +134,7 @@ def write_problems(
         text = json.dumps(description(task, counts, root_seed), indent=1)
         (new / _ABOUT).write_text(text + "\n", encoding="utf-8")
         for split, count in counts.items():
-            rows = pairs(make, count, root_seed, split == "test", processes, form)
+            rows = pairs(make, count, root_seed, split == "test", processes=processes, form=form)
             _write(rows, {kind: new / f"{split}_{_NAMES[kind]}" for kind in kinds})
         folder.mkdir(exist_ok=True)
         for file in sorted(new.iterdir()):
@@ -170,9 +170,9 @@ def _write(rows: Iterator[Pair], places: dict[str, Path]) -> None:
 
 
 def write_task(
-    name: str, folder: Path, train: int, test: int, root_seed: int = 42, processes: int | None = None
+    name: str, folder: Path, train: int, test: int, root_seed: int = 42, *, processes: int | None = None
 ) -> Path:
     """Write train_raw.txt, test_raw.txt and lexer.yaml of a task into a folder; return the folder."""
     counts = {"train": train, "test": test}
-    write_problems(partial(from_task, name), folder, counts, root_seed, processes, task=task_named(name))
+    write_problems(partial(from_task, name), folder, counts, root_seed, processes=processes, task=task_named(name))
     return folder

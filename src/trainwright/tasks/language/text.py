@@ -92,12 +92,12 @@ def rules_of(config: TrainingConfig, kind: TrainerType, options: Any, tokenizer:
     return TextRules(
         tokenizer,
         found,
-        options.max_length,
-        options.dataset_text_field if sft else "text",
-        kind is not TrainerType.PRETRAIN and (not sft or options.completion_only_loss is not False),
-        sft and options.assistant_only_loss,
-        target is TrainTarget.FINAL_ASSISTANT_TURN,
-        config.model.chat_template_kwargs,
+        max_length=options.max_length,
+        text_column=options.dataset_text_field if sft else "text",
+        completion_only=kind is not TrainerType.PRETRAIN and (not sft or options.completion_only_loss is not False),
+        assistant_only=sft and options.assistant_only_loss,
+        final_turn_only=target is TrainTarget.FINAL_ASSISTANT_TURN,
+        template_settings=config.model.chat_template_kwargs,
     )
 
 
@@ -181,14 +181,16 @@ def load_text(config: TrainingConfig) -> Text:
     by_own = [replace(rules, format=one) for one in formats]
     for table, own in zip(parts, by_own, strict=True):
         notes += [note for note in notes_of_marks(own, table) if note not in notes]
-    train = rows_of(config, config.data.train, parts, by_own, options, "training data", notes)
+    train = rows_of(config, config.data.train, parts, by_own, options=options, what="training data", notes=notes)
     evaluation = None
     if config.data.validation.datasets:
         held_out = sources.read_parts(config.data.validation, seed)
         by_own = [replace(rules, format=one) for one in formats_of(held_out, config.data.validation, column)]
         if any((own.format is Format.PREFERENCE) != (found is Format.PREFERENCE) for own in by_own):
             raise DataError(f"The validation data holds {by_own[0].format.value}, but the training data {found.value}.")
-        evaluation = rows_of(config, config.data.validation, held_out, by_own, options, "validation data", notes)
+        evaluation = rows_of(
+            config, config.data.validation, held_out, by_own, options=options, what="validation data", notes=notes
+        )
     text = Text(kind, options, tokenizer, rules, train, evaluation, notes)
     warn_of_ends(text)
     return text
@@ -199,6 +201,7 @@ def rows_of(
     split: DatasetSplitParams,
     parts: list[Any],
     rules: list[TextRules],
+    *,
     options: Any,
     what: str,
     notes: list[str],
@@ -227,7 +230,7 @@ def rows_of(
         buffer = max(one.shuffle_buffer_size for one in split.datasets) if shuffles else 0
         table, own = sources.mix(as_tokens(parts, rules), split, seed), rules[0]
         own = own if len(parts) == 1 else replace(own, format=Format.TOKENS)
-        return BlockStream(table, own, packing, buffer, seed, sources.local_files(split))
+        return BlockStream(table, own, packing, buffer=buffer, seed=seed, files=sources.local_files(split))
     names = [f"{number}: {name}" for number, name in enumerate(sources.names_of(split), 1)]
     tables = dict(zip(names, zip(parts, rules, strict=True), strict=True))
     mix = partial(sources.mix, split=split, seed=seed)
