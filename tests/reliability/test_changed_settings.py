@@ -123,6 +123,7 @@ SCHEDULES = {
         o, [lr_scheduler.LinearLR(o, 0.1, 1, 3), lr_scheduler.CosineAnnealingLR(o, 20)], [3]
     ),
     "one cycle": lambda o, peak: lr_scheduler.OneCycleLR(o, peak, total_steps=20),
+    "factors": lambda o, peak: lr_scheduler.MultiplicativeLR(o, lambda step: 0.9),
 }
 
 
@@ -144,6 +145,53 @@ def test_another_peak_under_a_schedule_of_ones_own(tmp_path, name):
     assert settings(resumed, "lr")[0] == pytest.approx(settings(straight, "lr")[0])
     if name == "one cycle":
         assert settings(resumed, "momentum")[0] == pytest.approx(settings(straight, "momentum")[0])
+
+
+class Counts:
+    """A factor that follows from the calls before."""
+
+    def __init__(self):
+        self.now = 1.0
+
+    def __call__(self, step):
+        self.now *= 0.9
+        return self.now
+
+
+class Halved(lr_scheduler.LambdaLR):
+    def get_lr(self):
+        return [0.5 * rate for rate in super().get_lr()]
+
+
+COMPOUND = {
+    "factors": lambda o: lr_scheduler.MultiplicativeLR(o, lambda step: 1 - 0.01 * step),
+    "factors within": lambda o: lr_scheduler.SequentialLR(
+        o, [lr_scheduler.LinearLR(o, 0.1, 1, 2), lr_scheduler.MultiplicativeLR(o, lambda step: 0.9)], [2]
+    ),
+    "one on the other": lambda o: lr_scheduler.ChainedScheduler(
+        [lr_scheduler.MultiplicativeLR(o, lambda step: 0.9), lr_scheduler.ExponentialLR(o, 0.9)]
+    ),
+    "an object that counts": lambda o: lr_scheduler.LambdaLR(o, Counts()),
+    "a class of the user's": lambda o: Halved(o, lambda step: 0.9**step),
+}
+
+
+@pytest.mark.parametrize("name", COMPOUND)
+def test_rates_that_follow_from_those_before_go_on(tmp_path, name):
+    def own(parameters):
+        optimizer = SGD(parameters, lr=0.1)
+        return optimizer, COMPOUND[name](optimizer)
+
+    optimizer, schedule = own([torch.nn.Parameter(torch.zeros(1))])
+    rates = []
+    for _ in range(8):  # by torch alone
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    made(tmp_path, own).train()
+    resumed = made(tmp_path, own, logging_steps=1)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
+    assert [entry["learning_rate"] for entry in resumed.state.log_history if "loss" in entry] == rates[4:]
 
 
 def test_settings_of_a_schedule_of_ones_own(tmp_path):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch.optim.lr_scheduler import LambdaLR
 
 from trainwright.errors import CheckpointError
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from trainwright.engine.trainer import Trainer
 
 _NOT_SETTINGS = ("params", "param_names")
-_TODAYS = ("base_lrs", "lr_lambdas", "_last_lr")
+_TODAYS = ("base_lrs", "_last_lr")
+_WITHIN = ("_schedulers", "lr_lambdas")
 _PROGRESS = ("last_epoch", "_step_count")
 _SHAPED = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg", "grad_avg", "sum")
 _NEEDS_STATE = {
@@ -157,9 +159,8 @@ def restore_schedule(trainer: Trainer, state: dict[str, Any], began: dict[str, A
         state = {key: state[key] for key in _PROGRESS if key in state and key in kept}
     scheduler.load_state_dict(_merged_schedule(kept, state, before.get("state", {})))
     peaks = [group["settings"].get("lr") for group in today["optimizer"]["groups"]]
-    lambdas, base = getattr(scheduler, "lr_lambdas", None), getattr(scheduler, "base_lrs", None)
-    if lambdas is not None and base is not None:
-        for group, peak, scale in zip(groups, base, lambdas, strict=True):
+    if _follows_the_step(scheduler, state, before.get("state", {})):
+        for group, peak, scale in zip(groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True):
             group["lr"], group["initial_lr"] = peak * scale(scheduler.last_epoch), peak
     elif not same:
         for group, peak in zip(groups, peaks, strict=True):
@@ -173,17 +174,33 @@ def restore_schedule(trainer: Trainer, state: dict[str, Any], began: dict[str, A
         scheduler._last_lr = [group["lr"] for group in groups]
 
 
+def _follows_the_step(scheduler: Any, state: dict[str, Any], began: dict[str, Any]) -> bool:
+    """Whether a schedule's rate is its peak times a factor of the step: LambdaLR's is, unless its functions are objects
+    that change as they are called."""
+    if not isinstance(scheduler, LambdaLR) or type(scheduler).get_lr is not LambdaLR.get_lr:
+        return False
+    moved, before = state.get("lr_lambdas"), began.get("lr_lambdas")
+    return moved is None or before is None or bool(_plain(moved)[0] == before)
+
+
 def _merged_schedule(kept: dict[str, Any], state: dict[str, Any], began: dict[str, Any]) -> dict[str, Any]:
-    """Return the state to load: the checkpoint's, but for what belongs to today; schedules within it alike."""
+    """Return the state to load: the checkpoint's, but for what belongs to today; schedules and objects within it
+    alike."""
     merged = dict(kept)
     for key, value in state.items():
-        before = began.get(key)
-        if key == "_schedulers" and len(value) == len(kept.get(key, ())):
-            inner = before if isinstance(before, list) and len(before) == len(value) else [{}] * len(value)
-            merged[key] = [_merged_schedule(*one) for one in zip(kept[key], value, inner, strict=True)]
+        before, mine = began.get(key), kept.get(key)
+        if key in _WITHIN:
+            if mine is not None and len(value) == len(mine):
+                inner = before if isinstance(before, list) and len(before) == len(value) else [None] * len(value)
+                merged[key] = [_merged_part(*one) for one in zip(mine, value, inner, strict=True)]
         elif key not in _TODAYS and not (key in kept and key in began and _plain(kept[key])[0] != before):
             merged[key] = value
     return merged
+
+
+def _merged_part(kept: Any, state: Any, began: Any) -> Any:
+    """Return the state of a schedule or object within a schedule; functions have none."""
+    return kept if kept is None or state is None else _merged_schedule(kept, state, began or {})
 
 
 def _settings(group: dict[str, Any]) -> dict[str, Any]:
