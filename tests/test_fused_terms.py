@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 import transformers
+from torch.nn import functional
 
 from tests import tiny
 from tests.test_fused_loss import SIZES, Pad, kinds, lists, numbers, trained
+from trainwright import Trainer, TrainingArguments
+from trainwright.models import head
 
 EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2, "output_router_logits": True}
 
@@ -52,9 +57,97 @@ TERMS = {
 }
 
 
+def weighted(logits, labels, vocab_size, **more):
+    """Weigh one rare token ten times."""
+    weights = torch.ones(vocab_size)
+    weights[RARE] = 10.0
+    return functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), weight=weights)
+
+
+class Rare(transformers.LlamaForCausalLM):
+    def forward(self, input_ids=None, labels=None, **more):
+        logits = self.lm_head(self.model(input_ids=input_ids).last_hidden_state)
+        loss = None if labels is None else weighted(logits, labels, self.vocab_size)  # of labels[..., 1:]
+        return transformers.modeling_outputs.CausalLMOutput(loss=loss, logits=logits)
+
+
+class Kept(transformers.LlamaForCausalLM):
+    def loss_function(self, *given, **more):
+        return weighted(*given, **more)
+
+
+def with_class(kind):
+    return lambda patch: kind(tiny.llama(max_position_embeddings=128).config)
+
+
+def with_function(patch):
+    model = tiny.llama(max_position_embeddings=128)
+    model.loss_function = weighted
+    return model
+
+
+def with_wrapper(patch):
+    """Return a model whose loss looks like transformers' own."""
+    model = tiny.llama(max_position_embeddings=128)
+    model.loss_function = functools.wraps(model.loss_function)(lambda **given: weighted(**given))
+    return model
+
+
+def with_padding(patch):
+    model = tiny.llama(max_position_embeddings=128)
+    model.loss_function = functools.partial(model.loss_function, ignore_index=RARE)
+    return model
+
+
+def with_part(name, kind=transformers.LlamaForCausalLM):
+    """Return a model of transformers for which a part of the way to its loss was replaced."""
+
+    def made(patch):
+        def cross_entropy(source, target, *given, ignore_index=-100, **more):
+            weights = torch.ones(source.shape[-1])
+            weights[RARE] = 10.0
+            return plain(source, target, weight=weights, ignore_index=ignore_index)
+
+        plain = functional.cross_entropy
+        patch.setattr(name, cross_entropy)
+        return kind(tiny.llama(max_position_embeddings=128).config)
+
+    return made
+
+
+RARE = 2
+RULES = {
+    "a function": with_function,
+    "a function that looks like the own one": with_wrapper,
+    "another padding": with_padding,
+    "a forward of the user's": with_class(Rare),
+    "a method of the user's": with_class(Kept),
+    "a part of transformers' function": with_part("transformers.loss.loss_utils.fixed_cross_entropy"),
+    "torch's function": with_part("torch.nn.functional.cross_entropy"),
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_for_a_rare_token_is_kept(tmp_path, monkeypatch, name):
+    model = RULES[name](monkeypatch)
+    ids = torch.randint(3, tiny.VOCABULARY, (4, 100), generator=torch.Generator().manual_seed(1))
+    ids[:, -1] = RARE  # which no small piece of the batch has
+    with torch.no_grad():
+        expected = model.eval()(input_ids=ids, labels=ids).loss.item()
+    args = TrainingArguments(
+        str(tmp_path), max_steps=1, per_device_train_batch_size=4, logging_steps=1, use_cpu=True, disable_tqdm=True
+    )
+    rows = [{"input_ids": row, "labels": row.clone()} for row in ids]
+    trainer = Trainer(model, args, train_dataset=rows, eval_dataset=rows)
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(expected, rel=1e-6)
+    trainer.train()
+    assert trainer.state.log_history[-2]["loss"] == pytest.approx(expected, rel=1e-6)
+
+
 @pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("name", TERMS)
-def test_no_term_of_the_models_own_loss_is_lost(tmp_path, caplog, name, bf16):
+def test_no_term_of_the_models_own_loss_is_lost(tmp_path, caplog, monkeypatch, name, bf16):
+    monkeypatch.setattr(head, "own_loss", lambda model: None)  # as if all of it were transformers' own
     results = []
     for fused in (True, False):
         torch.manual_seed(0)
@@ -66,7 +159,8 @@ def test_no_term_of_the_models_own_loss_is_lost(tmp_path, caplog, name, bf16):
     assert "the model's own loss is not the cross-entropy of its logits" in caplog.text
 
 
-def test_a_term_of_training_is_seen_after_an_evaluation_before_it(tmp_path):
+def test_a_term_of_training_is_seen_after_an_evaluation_before_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(head, "own_loss", lambda model: None)
     model = another(lambda loss, model, z, _: loss + 0.5 * model.training)
     trainer = trained(
         tmp_path, model, rows=tiny.tokens(32), steps=2, eval_dataset=tiny.tokens(4), eval_strategy="steps",

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainwright.models.hooks import owners, watched, wraps_forward
+from trainwright.models.hooks import own_forward, owners, replaced_loss, watched
 from trainwright.models.inspect import base_model, is_pretrained, shifts_labels
 
 
@@ -56,14 +56,21 @@ def language_head(model: nn.Module) -> Head | str:
     if type(layer) is not nn.Linear:
         return f"its output layer is {type(layer).__name__}, not a plain Linear"
     parts = (*owners(model, layer), layer)
-    if reason := asks_for_logits(parts):
+    if reason := asks_for_logits(parts) or own_loss(inner):
         return reason
-    if wraps_forward(inner):
-        return f"{type(inner).__name__} has a forward of its own around another one's, which may ask for the logits"
     config = inner.config.get_text_config()
     scale = float(getattr(config, "logit_scale", None) or 1.0)
     divisor = float(getattr(config, "logits_scaling", None) or 1.0)
     return Head(layer, scale / divisor, getattr(config, "final_logit_softcapping", None), parts)
+
+
+def own_loss(model: nn.Module) -> str | None:
+    """Return what may make a model's loss another than transformers' cross-entropy, in words; None for nothing. A small
+    batch does not tell: the rule may concern a rare token."""
+    if own_forward(model):
+        return f"{type(model).__name__} has a forward of its own, whose loss may be another or ask for the logits"
+    replaced = replaced_loss(model)
+    return None if replaced is None else f"the loss is computed by {replaced}, which is not transformers' own"
 
 
 def asks_for_logits(parts: Sequence[nn.Module]) -> str | None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
+from torch.nn import functional
 from torch.nn.modules import module as globally
 
 _LIBRARIES = ("torch.", "transformers.modeling_utils", "peft.", "accelerate.", "trainwright.")  # theirs change nothing
+_TRUSTED = ("torch.", "transformers.", "trainwright.")
+_LOSSES = ("fixed_cross_entropy", "CrossEntropyLoss", "ForCausalLMLoss")
 _KINDS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _GLOBAL = tuple(f"_global{kind}" for kind in _KINDS)
 
@@ -52,11 +56,40 @@ def unwatched(model: nn.Module) -> Iterator[None]:
             hooks.update(given)
 
 
-def wraps_forward(model: nn.Module) -> bool:
-    """Whether the class of a model of transformers is a user's own around another one's forward."""
-    kinds = [kind for kind in type(model).__mro__ if "forward" in vars(kind) and kind is not nn.Module]
-    of_transformers = [kind.__module__.startswith("transformers.models.") for kind in kinds]
-    return not of_transformers[0] and any(of_transformers)
+def own_forward(model: nn.Module) -> bool:
+    """Whether the forward of a model built on transformers is neither transformers' nor ours."""
+    return not _is_trusted(type(model).forward)
+
+
+def replaced_loss(model: Any) -> str | None:
+    """Return the name of a function or class that a user has put in the place of one which computes the loss of a
+    model of transformers; None where there is none."""
+    function = _loss_function(model)
+    places = [("loss_function", function), ("cross_entropy", functional.cross_entropy)]
+    for code in (function, type(model).forward):
+        known = getattr(inspect.unwrap(code), "__globals__", {})
+        places += [(name, known[name]) for name in _LOSSES if name in known]
+    for name, found in places:
+        if not _is_trusted(found):
+            return str(getattr(found, "__qualname__", name))
+    return None
+
+
+def _loss_function(model: Any) -> Any:
+    """Return what a model of transformers computes its loss with, where its forward asks for that."""
+    from transformers.loss.loss_utils import LOSS_MAPPING
+
+    found = inspect.getattr_static(type(model), "loss_function")
+    if not isinstance(found, property) or not _is_trusted(found.fget):
+        return found
+    own = getattr(model, "_loss_function", None)
+    return own or LOSS_MAPPING.get(getattr(model, "loss_type", None), LOSS_MAPPING["ForCausalLM"])
+
+
+def _is_trusted(code: Any) -> bool:
+    """Whether a function or class is torch's, transformers' or ours; `functools.wraps` does not hide whose it is."""
+    home = str(getattr(code, "__globals__", {}).get("__name__") or getattr(code, "__module__", None))
+    return not isinstance(code, nn.Module) and home.startswith(_TRUSTED)
 
 
 def _of_a_user(hooks: Any) -> bool:
