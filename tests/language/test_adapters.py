@@ -12,6 +12,7 @@ import transformers
 
 from tests.language import tiny_language as tiny
 from trainwright import ConfigError, Trainer, TrainingArguments
+from trainwright.checkpoint.adapters import save_merged
 from trainwright.checkpoint.check import damage
 from trainwright.config import build
 from trainwright.config.composition import build_trainer
@@ -266,6 +267,55 @@ def test_what_is_saved_computes_the_same_on_the_untouched_base(models, tmp_path,
             assert (logits(below) - logits(untouched)).abs().max() < 1e-4
         loaded = peft.PeftModel.from_pretrained(below, tmp_path / "out")
     assert (logits(loaded) - expected).abs().max() < 1e-4  # float32, of numbers up to 5
+
+
+TIED = {
+    "the embeddings of Llama": ("llama", {"target_modules": ["embed_tokens"]}),
+    "its output layer": ("llama", {"target_modules": ["lm_head"]}),
+    "both": ("llama", {"target_modules": ["embed_tokens", "lm_head"]}),
+    "its embeddings as a whole": ("llama", {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]}),
+    "new rows": ("llama", {"target_modules": ["q_proj"], "trainable_token_indices": [5, 6]}),
+    "none of them": ("llama", {"target_modules": ["q_proj"]}),
+    "the embeddings of GPT-2": ("gpt2", {"target_modules": ["wte"]}),
+}
+
+
+@pytest.mark.parametrize("name", TIED)
+def test_merged_into_tied_weights_it_computes_the_same(tmp_path, name):
+    kind, given = TIED[name]
+    base = tiny.new_model(kind, tie_word_embeddings=True, **KINDS[kind])
+    model = peft.get_peft_model(base, peft.LoraConfig(r=2, task_type="CAUSAL_LM", **given))
+    generator = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)
+    expected = logits(model)
+    save_merged(model, tmp_path / "merged", tiny.new_tokenizer())
+    assert torch.equal(logits(model), expected)
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    assert (logits(loaded) - expected).abs().max() < 1e-4
+    kept = name in ("new rows", "none of them")
+    assert loaded.config.tie_word_embeddings is kept
+    assert (loaded.get_input_embeddings().weight is loaded.get_output_embeddings().weight) is kept
+
+
+def test_merged_into_an_encoder_decoder_with_tied_weights(tmp_path):
+    config = transformers.T5Config(
+        vocab_size=20, d_model=8, d_kv=4, d_ff=16, num_layers=1, num_heads=2, dropout_rate=0, decoder_start_token_id=0
+    )
+    torch.manual_seed(0)
+    model = peft.get_peft_model(
+        transformers.T5ForConditionalGeneration(config), peft.LoraConfig(r=2, target_modules=["shared", "lm_head"])
+    )
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.3
+    ids = {"input_ids": IDS, "decoder_input_ids": IDS}
+    with torch.no_grad():
+        expected = model.eval()(**ids).logits
+        save_merged(model, tmp_path / "merged", tiny.new_tokenizer())
+        loaded = transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "merged")
+        assert (loaded.eval()(**ids).logits - expected).abs().max() < 1e-4
 
 
 def test_saved_by_transformers_trainer_too(models, tmp_path):

@@ -70,9 +70,38 @@ def _place(folder: Path, name: str) -> Path:
 
 def save_merged(model: Any, folder: Path, tokenizer: Any) -> None:
     """Write the model with its adapters merged into the weights; the model itself stays as it is."""
-    merged = copy.deepcopy(model).merge_and_unload()
+    merged = copy.deepcopy(model)
+    untie(merged)
+    merged = merged.merge_and_unload()
+    say_untied(merged)
     merged.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def untie(model: nn.Module) -> None:
+    """Give a weight of its own to each of the layers that share one, such as the embeddings and the output layer, where
+    an adapter changes one of them alone: merged into what they share it would change all."""
+    from peft.tuners.trainable_tokens import TrainableTokensLayer
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    adapted = [part for part in model.modules() if isinstance(part, BaseTunerLayer)]
+    layers = [part.get_base_layer() for part in adapted if not isinstance(part, TrainableTokensLayer)]
+    changed = {id(weight) for layer in layers for weight in layer._parameters.values() if weight is not None}
+    seen: set[int] = set()
+    for part in model.modules():
+        for name, weight in part._parameters.items():
+            if weight is not None and id(weight) in changed & seen:
+                part._parameters[name] = nn.Parameter(weight.detach().clone(), weight.requires_grad)
+            seen.add(id(weight))
+
+
+def say_untied(model: Any) -> None:
+    """Let the configurations of a model of transformers, and of the models in it, say where weights that they tie are
+    no longer the same."""
+    for part in model.modules():
+        pairs: dict[str, str] = getattr(part, "get_expanded_tied_weights_keys", dict)()
+        if any(part.get_parameter(one) is not part.get_parameter(other) for one, other in pairs.items()):
+            part.config.tie_word_embeddings = False
 
 
 def save_with_base(model: Any, folder: Path, tokenizer: Any) -> None:
