@@ -145,11 +145,19 @@ def split(data: Any, rank: int, size: int) -> Any:
     return split_dataset_by_node(data, rank, size)
 
 
-def sharded(rank: int, size: int, numbers: Any = range(ROWS)) -> DataLoader:
+def by_length(rank: int, size: int) -> Any:
+    from transformers.trainer_pt_utils import DistributedLengthGroupedSampler
+
+    return DistributedLengthGroupedSampler(2, range(ROWS), size, rank, lengths=list(range(ROWS)))
+
+
+def sharded(rank: int, size: int, numbers: Any = range(ROWS), even_batches: bool = False) -> DataLoader:
     from accelerate.data_loader import BatchSamplerShard
 
     batches = BatchSampler(numbers, 2, False)
-    return DataLoader(tiny_rows.rows(ROWS), batch_sampler=BatchSamplerShard(batches, size, rank, even_batches=False))
+    return DataLoader(
+        tiny_rows.rows(ROWS), batch_sampler=BatchSamplerShard(batches, size, rank, even_batches=even_batches)
+    )
 
 
 def sampled(sampler: Any) -> DataLoader:
@@ -191,11 +199,18 @@ LOADERS = {
     "a sampler that says its share": lambda rank, size: sampled(OwnShare(rank, size, told=True)),
     "a sampler that does not say its share": lambda rank, size: sampled(OwnShare(rank, size, told=False)),
     "a batch sampler of such a sampler": lambda rank, size: batched(OwnShare(rank, size, told=False)),
+    "transformers' DistributedLengthGroupedSampler": lambda rank, size: sampled(by_length(rank, size)),
     "accelerate's BatchSamplerShard": sharded,
+    "accelerate's BatchSamplerShard that evens out": functools.partial(sharded, even_batches=True),
     "batches that draw": lambda rank, size: Batches(),
     "batches of the rank": Batches,
 }
-REPEATS = {"a DistributedSampler", "a batch sampler of a DistributedSampler"}  # one row in training, as torch's does
+REPEATS = {  # one row in training, to give every rank as many
+    "a DistributedSampler",
+    "a batch sampler of a DistributedSampler",
+    "transformers' DistributedLengthGroupedSampler",
+    "accelerate's BatchSamplerShard that evens out",
+}
 REFUSED = {
     "a stream of the rank by the environment": lambda rank, size: {"train_dataset": Secret()},
     "a list in another order on each rank": lambda rank, size: {

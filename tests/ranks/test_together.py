@@ -156,8 +156,8 @@ def test_a_flag_that_an_override_raises_on_one_rank_is_that_of_all(found, flag, 
     assert first == alone
 
 
-@pytest.mark.parametrize("kind", ["a method of the object", "a loss function"])
-def test_a_flag_that_is_raised_in_the_loss_of_one_rank_is_that_of_all(found, kind):
+@pytest.mark.parametrize("kind", ["a method of the object", "a loss function", "a callback that is added later"])
+def test_a_flag_is_that_of_all_whatever_raises_it(found, kind):
     first, second = of(found, kind)
     assert first["steps"] == second["steps"] == 4
     assert first["weights"] == second["weights"]

@@ -340,6 +340,26 @@ def flagged(place: Path, event: str, flag: str, rank: int, only: bool = False) -
     }
 
 
+class Adding(TrainerCallback):
+    """Adds another callback at the log of step 2, which stops the training at step 4, on one rank."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+        self.trainer: Any = None
+
+    def on_log(self, args, state, control, **kwargs):
+        if state.global_step == 2:
+            self.trainer.add_callback(Raising("step_end", "should_training_stop", self.rank, 4))
+
+
+def added_later(place: Path, rank: int) -> dict[str, Any]:
+    """Train with a callback that comes in the middle of a pass."""
+    adding, data = Adding(rank), tiny_rows.rows(20)
+    adding.trainer = Trainer(tiny_rows.Net(), tiny_rows.arguments(place), train_dataset=data, callbacks=[adding])
+    adding.trainer.train()
+    return {"steps": adding.trainer.state.global_step, "weights": tiny_rows.weights(adding.trainer.model)}
+
+
 def overridden(place: Path, method: str, flag: str, rank: int, on: str = "the class") -> dict[str, Any]:
     """Train with a Trainer that raises a flag in a method after step 3, on one rank."""
 
@@ -411,6 +431,7 @@ CASES: dict[str, launch.Case] = {
     "a method of the object": functools.partial(
         overridden, method="training_step", flag="should_training_stop", rank=1, on="the object"
     ),
+    "a callback that is added later": functools.partial(added_later, rank=1),
     "a loss function": functools.partial(loss_function, rank=1),
 }
 

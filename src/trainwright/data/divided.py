@@ -7,7 +7,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Sampler
+from torch.utils.data import DataLoader
 
 from trainwright import randomness
 from trainwright.data.fingerprint import row_digests
@@ -113,29 +113,38 @@ def _relation(everyone: list[list[str]]) -> str:
     return "apart" if all(len(a & b) <= _ALIKE * min(len(a), len(b)) for a, b in pairs) else "mixed"
 
 
-class Once(Sampler[Any]):
-    """The rows of a rank by torch's DistributedSampler, without those that it repeats to make all parts as long."""
-
-    def __init__(self, part: DistributedSampler[Any]) -> None:
-        self.part = part
-
-    def __len__(self) -> int:
-        return len(range(self.part.rank, len(self.part.dataset), self.part.num_replicas))  # type: ignore[arg-type]  # the sampler has asked, too
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(list(self.part)[: len(self)])
-
-
-def drawn_once(loader: Any, seed: int) -> Any:
-    """Return a loader of torch that divides itself, to be read once: its batches are drawn alike on all ranks, and what
-    a DistributedSampler repeats is left out. Other loaders are returned as they are."""
-    batches: Any = getattr(loader, "batch_sampler", None)
+def drawn_alike(loader: Any, seed: int) -> list[list[Any]] | None:
+    """Return the batches of row numbers of a torch loader that divides itself, drawn alike on all ranks; None where it
+    is another loader, or has none."""
+    batches = getattr(loader, "batch_sampler", None)
     if type(loader) is not DataLoader or batches is None or is_stream(loader.dataset):
-        return loader
-    part = getattr(batches, "sampler", None)
-    if type(batches) is BatchSampler and type(part) is DistributedSampler and not part.drop_last:
-        batches = BatchSampler(Once(part), batches.batch_size, batches.drop_last)
+        return None
     with randomness.Together(seed):
-        drawn = list(batches)
+        return list(batches)
+
+
+def each_once(everyone: Sequence[list[list[Any]]], length: int) -> list[list[list[Any]]]:
+    """Return the batches of all ranks without the rows that samplers repeat to give every rank as many.
+
+    Args:
+        everyone: the batches of every rank, rank by rank.
+        length: the number of rows; where there are no more in the batches, they are as the user wants them.
+    """
+    if sum(len(batch) for batches in everyone for batch in batches) <= length:
+        return list(everyone)
+    seen: set[Any] = set()
+    kept: list[list[list[Any]]] = []
+    for batches in everyone:
+        kept.append([])
+        for batch in batches:
+            new = [row for row in dict.fromkeys(batch) if row not in seen]
+            seen.update(new)
+            if new:
+                kept[-1].append(new)
+    return kept
+
+
+def of_batches(loader: DataLoader[Any], batches: list[list[Any]]) -> DataLoader[Any]:
+    """Return a loader of these batches, in everything else like another one."""
     kept = {name: getattr(loader, name) for name in _KEPT if loader.num_workers or name != "prefetch_factor"}
-    return DataLoader(loader.dataset, batch_sampler=drawn, **kept)
+    return DataLoader(loader.dataset, batch_sampler=batches, **kept)

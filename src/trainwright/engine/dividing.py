@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import DataLoader
 
-from trainwright.data.divided import Share, divides_itself, drawn_once, held, relation, shares
+from trainwright.data.divided import Share, divides_itself, drawn_alike, each_once, held, of_batches, relation, shares
 from trainwright.data.kinds import is_stream, length_of
 from trainwright.data.loader import PlannedBatches, samplers
 from trainwright.data.ready import DrawnSource, EveryNth
@@ -134,9 +134,16 @@ def for_evaluation(trainer: Trainer, loader: Any) -> Any:
     planned = isinstance(getattr(loader, "batch_sampler", None), PlannedBatches)
     if ranks == 1 or planned or isinstance(dataset, RankStream):
         return loader
-    world = world_for_loader(trainer, loader)
-    seed = trainer.args.seed
-    return EveryNth(loader, world, seed) if world.size > 1 else drawn_once(loader, seed)
+    world, seed = world_for_loader(trainer, loader), trainer.args.seed
+    if world.size > 1:
+        return EveryNth(loader, world, seed)
+    batches = drawn_alike(loader, seed)
+    if batches is None:
+        return loader
+    if world_for(trainer, dataset).size > 1:  # all ranks have the same rows
+        strategy = trainer.strategy
+        batches = each_once(strategy.gather(batches), len(loader.dataset))[strategy.world.rank]
+    return of_batches(loader, batches)
 
 
 def check_marks(marks: Sequence[float], loader: Any) -> None:
