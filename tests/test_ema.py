@@ -94,6 +94,23 @@ def test_a_run_goes_on_from_the_last_step_bitwise(tmp_path, first_version, resum
         assert all(torch.equal(hand.last[name], last) for name, last in kept["last"].items())
 
 
+def test_a_checkpoint_written_within_an_evaluation_is_of_the_step(tmp_path):
+    class Save(TrainerCallback):
+        def on_prediction_step(self, args, state, control, **_):
+            if state.global_step == 6:
+                saving._save_checkpoint(saving.model, None)
+
+    evaluated = {"eval_strategy": "steps", "eval_steps": 6}
+    straight = trainer(tmp_path / "straight", **evaluated)
+    straight.train()
+    saving = trainer(tmp_path / "run", [Save()], save_strategy="no", **evaluated)
+    saving.train()
+    assert same(saving.model, straight.model.state_dict())
+    again = trainer(tmp_path / "run", **evaluated)
+    again.train(resume_from_checkpoint=True)
+    assert same(again.model, straight.model.state_dict())
+
+
 @pytest.mark.parametrize("first_version", [False, True])
 def test_the_best_model_is_the_average_that_was_evaluated(tmp_path, first_version):
     settings = {"eval_strategy": "steps", "eval_steps": 3, "save_steps": 3, "max_steps": 6, "greater_is_better": True,

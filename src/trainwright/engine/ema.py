@@ -30,11 +30,13 @@ class Ema:
     Attributes:
         updates: how many steps are in it; a tensor where a device alone knows which were left out.
         weights: the averages by name, float32 or wider.
+        last: the model's own weights, while it has the average.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         self.updates: int | torch.Tensor = 0
+        self.last: dict[str, torch.Tensor] | None = None
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         flags = finite(list(trained.values())).tolist()
         kept = [(name, p.detach()) for (name, p), fine in zip(trained.items(), flags, strict=True) if fine]
@@ -62,9 +64,12 @@ class Ema:
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
-        """Let the model have the average while the body runs."""
+        """Let the model have the average while the body runs, which may ask for it again."""
+        if self.last is not None:
+            yield
+            return
         now = dict(model.named_parameters())
-        last = {name: now[name].data for name in self.weights}
+        self.last = last = {name: now[name].data for name in self.weights}
         for name, average in self.weights.items():
             now[name].data = average.to(now[name].dtype)
         try:
@@ -72,6 +77,7 @@ class Ema:
         finally:
             for name, tensor in last.items():
                 now[name].data = tensor
+            self.last = None
 
     def leave(self, model: nn.Module) -> None:
         """Let the model have the average for good."""
@@ -80,7 +86,7 @@ class Ema:
     def state_dict(self, model: nn.Module) -> dict[str, Any]:
         """Return what a checkpoint keeps: the average in its own format, and the model's weights of the last step."""
         now = dict(model.named_parameters())
-        last = {name: now[name].detach() for name in self.weights}
+        last = {name: now[name].detach() for name in self.weights} if self.last is None else self.last
         return {"updates": int(self.updates), "weights": self.weights, "last": last}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
