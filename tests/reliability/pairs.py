@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from trainwright import Trainer, TrainerCallback, TrainingArguments
 from trainwright.checkpoint import layout
+from trainwright.engine import ema
+from trainwright.parallel.precision import Float16
 from trainwright.world import current_world
 
 STREAMS = ("stream", "stateful stream", "sized stream")
@@ -98,6 +102,7 @@ class Pair:
         bad: a row that is not finite, or None.
         stop: "saved": the run goes on from the checkpoint of a step; else the hook of a callback that raises there.
         share: of the run's steps, after which it is stopped.
+        scale: the first one of a loss scaler, where there is one; it computes in float32.
         ranks: of the run that is stopped, and of the one that goes on.
         settings: arguments.
     """
@@ -110,6 +115,7 @@ class Pair:
     bad: int | None
     stop: str
     share: float
+    scale: float | None
     ranks: tuple[int, int]
     settings: dict[str, Any]
 
@@ -144,9 +150,24 @@ def drawn(seed: int, ranks: bool = False) -> Pair:
         settings["max_steps"] = chance.randint(5, 14)
     bad = chance.randrange(rows) if chance.random() < 0.4 else None
     stop = chance.choice(("saved", "saved", "on_step_begin", "on_step_end", "on_epoch_end"))
-    pair = Pair(seed, data, rows, chance.choice((0.0, 0.3)), chance.random() < 0.3, bad, stop, chance.random(),
+    settings |= schedule(settings, further := random.Random(f"further {seed}"))
+    scale = further.choice((1.0, 2.0**16, 2.0**124)) if not settings["bf16"] and further.random() < 0.25 else None
+    pair = Pair(seed, data, rows, chance.choice((0.0, 0.3)), chance.random() < 0.3, bad, stop, chance.random(), scale,
                 (1, 1), settings)  # fmt: skip
     return among_ranks(pair, chance) if ranks else pair
+
+
+def schedule(settings: dict[str, Any], chance: random.Random) -> dict[str, Any]:
+    """Return settings of a schedule of another kind, in half of the cases, and of clipping."""
+    kinds: dict[str, dict[str, Any]] = {
+        "cosine_with_restarts": {"num_cycles": 2}, "polynomial": {"lr_end": 0.001, "power": 2}, "inverse_sqrt": {},
+        "reduce_lr_on_plateau": {"patience": 0, "factor": 0.5},
+    }  # fmt: skip
+    changed: dict[str, Any] = {"max_grad_norm": chance.choice((0.0, 0.1, 1.0))}
+    kind = chance.choice((None, *kinds)) if chance.random() < 0.6 else None
+    if kind is None or (kind == "reduce_lr_on_plateau" and settings["eval_strategy"] == "no"):
+        return changed
+    return {**changed, "lr_scheduler_type": kind, "lr_scheduler_kwargs": kinds[kind]}
 
 
 def among_ranks(pair: Pair, chance: random.Random) -> Pair:
@@ -158,7 +179,7 @@ def among_ranks(pair: Pair, chance: random.Random) -> Pair:
                 "save_strategy": "steps", "load_best_model_at_end": False, "logging_strategy": "steps",
                 "logging_steps": 1}  # fmt: skip
     changed = {**pair.settings, **settings}
-    return replace(pair, ranks=order, settings=changed, dropout=0.0, remembers=False, bad=None, stop="saved")
+    return replace(pair, ranks=order, settings=changed, dropout=0.0, remembers=False, stop="saved")
 
 
 def rows_of(pair: Pair, count: int) -> list[dict[str, Any]]:
@@ -184,12 +205,13 @@ def data_of(pair: Pair) -> dict[str, Any]:
 
 
 class Watched(Trainer):
-    """Keeps the rows of every step."""
+    """Keeps the rows of every step, and records a number beside their losses."""
 
     read: dict[str, list[int]]
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         self.read.setdefault(str(self.state.global_step + 1), []).extend(inputs["row"].tolist())
+        self.record("first", inputs["x"][:, 0].mean())
         return super().training_step(model, inputs, num_items_in_batch)
 
 
@@ -215,6 +237,10 @@ def made(pair: Pair, place: Path, seed: int = 0, callbacks: Sequence[TrainerCall
     net = Net(pair.dropout, pair.remembers, torch.float32 if pair.ranks == (1, 1) else torch.float64)
     trainer = Watched(net, args, eval_dataset=rows_of(pair, 5), callbacks=list(callbacks), **data_of(pair))
     trainer.read = {}
+    if pair.scale is not None:
+        trainer.precision = precision = Float16(torch.device("cpu"))
+        precision.first_scale, precision.autocast = pair.scale, nullcontext  # type: ignore[method-assign]
+        precision.scaler.set_growth_interval(2)
     return trainer
 
 
@@ -222,14 +248,15 @@ def outcome(trainer: Watched) -> dict[str, Any]:
     """Return what two runs must have in common, as JSON."""
     timed = ("runtime", "per_second")
     logs = [{k: v for k, v in one.items() if not k.endswith(timed)} for one in trainer.state.log_history]
-    average = trainer.ema.state_dict() if trainer.ema is not None else {"updates": 0, "weights": {}}
+    kept = ema.load(layout.checkpoints(trainer.run_folder)[-1])
     return {
         "rows": trainer.read,
         "logs": [one for one in logs if "train_loss" not in one],
         "train_loss": [one["train_loss"] for one in logs if "train_loss" in one],
         "weights": [p.detach().flatten().tolist() for p in trainer.model.parameters()],
         "buffers": [b.flatten().tolist() for b in trainer.model.buffers()],
-        "average": [average["updates"], *(w.flatten().tolist() for w in average["weights"].values())],
+        "average": [[w.flatten().tolist() for w in kept[what].values()] for what in ("weights", "last") if kept],
+        "updates": kept.get("updates"),
         "best": [trainer.state.best_metric, trainer.state.best_global_step],
         "step": trainer.state.global_step,
         "epoch": trainer.state.epoch,
@@ -283,7 +310,7 @@ def difference(pair: Pair, whole: dict[str, Any], resumed: dict[str, Any], stopp
         step: order(read, alike) for step, read in resumed["rows"].items()
     }:
         return f"rows after step {stopped}: {rows} and {resumed['rows']}"
-    for what in sorted(whole.keys() - {"rows"} if alike else {"logs", "weights", "average", "best", "step"}):
+    for what in sorted(whole.keys() - {"rows"} if alike else {"logs", "weights", "average", "updates", "best", "step"}):
         one, other = (json.dumps(run[what], sort_keys=True) for run in (whole, resumed))  # where NaN is NaN
         if not (one == other if alike else close(whole[what], resumed[what], LOGGED if what == "logs" else CLOSE)):
             return f"{what} after step {stopped}: {one} and {other}"
@@ -301,7 +328,9 @@ def close(one: Any, other: Any, by: float) -> bool:
         return one.keys() == other.keys() and all(close(one[key], other[key], by) for key in one.keys() - {"epoch"})
     if isinstance(one, list):
         return len(one) == len(other) and all(close(*two, by) for two in zip(one, other, strict=True))
-    return one == other or (isinstance(one, float) and abs(one - other) <= by * max(1.0, abs(one)))
+    if not isinstance(one, float) or one == other:
+        return one == other
+    return math.isnan(one) and math.isnan(other) or abs(one - other) <= by * max(1.0, abs(one))
 
 
 def twice(pair: Pair, read: dict[str, list[int]]) -> str | None:

@@ -8,7 +8,7 @@ import pytest
 from tests.reliability import pairs
 
 ALONE = (*range(13), 199)  # a stream whose state at the end of a pass is that of the next one
-AMONG_RANKS = (1000, 1001, 1002, 1003, 1009, 1011)  # of every kind of data
+AMONG_RANKS = (1000, 1001, 1002, 1003, 1009, 1011, 1065)  # of every kind of data, and with a loss scaler
 
 
 @pytest.mark.slow

@@ -151,7 +151,9 @@ def update(run: Run, loss: torch.Tensor) -> bool:
     trainer, precision = run.trainer, run.trainer.precision
     run.grad_norm, norms = precision.clip(trainer.optimizer, run.parameters, trainer.args.max_grad_norm)
     run.fire("pre_optimizer_step")
-    bad = precision.is_bad(loss, run.grad_norm, alone=trainer.strategy.world.size == 1)
+    whole = precision.scales or trainer.strategy.world.size == 1
+    told = trainer.strategy.sum_tensor(widened(loss)) if precision.scales else loss
+    bad = precision.is_bad(told, run.grad_norm, whole)
     run.boundary, run.updating = None, True
     done = precision.step(trainer.optimizer, bad)
     if trainer.ema is not None and done:

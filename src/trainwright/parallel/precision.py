@@ -15,7 +15,13 @@ Flag = torch.Tensor | bool
 
 
 class Precision:
-    """float32, or bfloat16 by autocast."""
+    """float32, or bfloat16 by autocast.
+
+    Attributes:
+        scales: whether losses are scaled, so that gradients do not tell whether one of another rank was finite.
+    """
+
+    scales = False
 
     def __init__(self, device: torch.device, dtype: torch.dtype | None) -> None:
         self.device = device
@@ -52,15 +58,15 @@ class Precision:
             norms = norms.new_zeros(len(parameters)).index_copy_(0, places, norms)
         return total, norms
 
-    def is_bad(self, loss: torch.Tensor, norm: torch.Tensor, alone: bool) -> Flag:
+    def is_bad(self, loss: torch.Tensor, norm: torch.Tensor, whole: bool) -> Flag:
         """Return whether a step must not change the parameters: on a CPU at once, else as a scalar of the device.
 
         Args:
-            loss: the step's loss on this rank.
+            loss: the step's loss.
             norm: the norm of the gradients, equal on all ranks.
-            alone: whether there is one rank; otherwise the loss, which differs between ranks, does not decide.
+            whole: whether the loss is that of all ranks; otherwise it does not decide.
         """
-        return not_finite(loss, norm) if alone else not_finite(norm)
+        return not_finite(loss, norm) if whole else not_finite(norm)
 
     def step(self, optimizer: torch.optim.Optimizer, bad: Flag) -> bool:
         """Update the parameters unless the step is bad; return whether the schedule moves on, which it does here."""
@@ -86,8 +92,10 @@ class Float16(Precision):
     Attributes:
         scaler: finds the scale, and leaves out the steps whose gradients overflow with it.
         scale: the present one, on the host; `first_scale` is that of a run's beginning.
-        lost: whether the last step's loss was not finite; of several ranks none decides by its own.
+        lost: whether the last step's loss was not finite.
     """
+
+    scales = True
 
     def __init__(self, device: torch.device) -> None:
         super().__init__(device, torch.float16)
@@ -111,14 +119,13 @@ class Float16(Precision):
         self.scaler.unscale_(optimizer)
         return super().clip(optimizer, parameters, max_norm)
 
-    def is_bad(self, loss: torch.Tensor, norm: torch.Tensor, alone: bool) -> Flag:
+    def is_bad(self, loss: torch.Tensor, norm: torch.Tensor, whole: bool) -> Flag:
         """Return whether the loss itself is not finite, or the gradients are not with a scale that enlarges nothing.
 
         Gradients that overflow with a larger one are the scaler's business, which halves it.
         """
-        lost = not_finite(loss)
-        self.lost = lost if alone else False
-        return not_finite(loss, norm) if self.scale <= 1 else lost
+        self.lost = not_finite(loss)
+        return not_finite(loss, norm) if self.scale <= 1 else self.lost
 
     def step(self, optimizer: torch.optim.Optimizer, bad: Flag) -> bool:
         """Update the parameters unless the scaled gradients overflowed; return whether it was done.
