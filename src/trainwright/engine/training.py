@@ -192,7 +192,8 @@ def build(trainer: Trainer, loader: TrainLoader, saved: resume.Saved | None, sig
     epoch, place = resume.position(saved, loader) if saved else (0, 0)
     done = saved.state.global_step if saved else 0
     end, num_epochs = lengths(args, loader, done, epoch, place)
-    place, max_steps = 0 if args.ignore_data_skip else place, max(end, done)
+    skipped = args.ignore_data_skip and loader.steps_left(place) != 0
+    place, max_steps = 0 if skipped else place, max(end, done)
     prepare_state(trainer, saved, max_steps, num_epochs, loader)
     if uncompiled(trainer.model) is not trainer.model:  # the user compiled it since
         take_model(trainer, trainer.model)
