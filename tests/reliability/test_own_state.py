@@ -62,6 +62,19 @@ def resumed(place, build, **changes):
     return second
 
 
+def test_a_callback_that_knows_its_trainer_holds_no_generators_of_it(tmp_path, caplog):
+    class Knows(TrainerCallback):
+        trainer = None
+
+    def build(place, seed=0, **changes):
+        trainer = made(place, callbacks=[knows := Knows()], seed=seed, **changes)
+        knows.trainer = trainer
+        return trainer
+
+    resumed(tmp_path, build, eval_strategy="steps", eval_steps=2)
+    assert "random generators" not in caplog.text
+
+
 WATCHED = {
     "eval_strategy": "steps",
     "eval_steps": 2,

@@ -212,5 +212,6 @@ def generators_of(trainer: Trainer) -> dict[str, Any]:
             "preprocess_logits_for_metrics": trainer.preprocess_logits_for_metrics,
             "callbacks": trainer.callback_handler.callbacks,
             "trainer": {name: value for name, value in of_object(trainer) if is_generator(value)},
-        }
+        },
+        apart=trainer,  # which a callback may know, and whose parts, the loaders for one, are the engine's own
     )
