@@ -88,6 +88,29 @@ def test_a_part_of_a_language_model_stays_in_evaluation_mode(tmp_path, ragged):
     assert not model.training  # outside of a run the model stays in evaluation mode, as with transformers
 
 
+@pytest.mark.parametrize("way", ["eval", "another Trainer"])
+def test_a_model_that_a_callback_leaves_in_evaluation_mode_is_trained_as_before(tmp_path, way):
+    def losses(leaves):
+        class Leaves(TrainerCallback):
+            def on_step_end(self, *_, model, **__):
+                if leaves and way == "eval":
+                    model.eval()
+                elif leaves:
+                    Trainer(model, settings, eval_dataset=tiny.tokens(4)).evaluate()
+
+        model = tiny.llama(dropout=0.3)
+        stays = Stays(model.model.layers[0])
+        settings = TrainingArguments(
+            str(tmp_path), max_steps=4, logging_steps=1, save_strategy="no", use_cpu=True, disable_tqdm=True
+        )
+        trainer = Trainer(model, settings, train_dataset=tiny.tokens(16), callbacks=[stays, Leaves()])
+        trainer.train()
+        assert stays.seen[::2][0] is stays.seen[1] is False
+        return [one["loss"] for one in trainer.state.log_history if "loss" in one], stays.seen[1::2]
+
+    assert losses(True) == losses(False)
+
+
 def test_a_reference_pass_leaves_modes_alone():
     from peft import LoraConfig, get_peft_model
 

@@ -38,6 +38,28 @@ def set_seed(seed: int, deterministic: bool = False) -> None:
         torch.use_deterministic_algorithms(True)
 
 
+_within = threading.local()  # code of the user's in which another Trainer may be made
+
+
+def seed_trainer(seed: int, deterministic: bool) -> None:
+    """Seed for a Trainer that begins, within `seeds_undone` for the while that it lasts."""
+    if getattr(_within, "before", None) == []:
+        _within.before.append(host_states() | devices.random_states())
+    set_seed(seed, deterministic)
+
+
+@contextmanager
+def seeds_undone() -> Iterator[None]:
+    """Put the streams back after the body to what they were when a Trainer that is made in it seeded them."""
+    outer, _within.before = getattr(_within, "before", None), []
+    try:
+        yield
+    finally:
+        before, _within.before = _within.before, outer
+        if before:
+            restore(before[0])
+
+
 numpy_random: Any = np.random  # its stubs leave out the two functions that exchange the stream
 _INSIDE = np.random.MT19937(0)
 _alone = threading.RLock()  # of the thread that has exchanged the streams, which are the whole process's

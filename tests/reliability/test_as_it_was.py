@@ -364,6 +364,24 @@ def test_runs_in_two_threads_put_the_generators_back(tmp_path):
     assert all(alone[step] == rows for step, rows in seen)  # each as if it were alone
 
 
+def test_a_trainer_within_a_callback_does_not_seed_the_run_around_it(tmp_path):
+    def losses(trains):
+        class Probe(TrainerCallback):
+            def on_step_end(self, args, state, control, **kwargs):
+                model = cases.Net()  # which draws, as code of the user's may
+                if trains:
+                    again = trainwright.TrainingArguments(
+                        str(tmp_path / "probe"), max_steps=1, save_strategy="no", use_cpu=True, disable_tqdm=True
+                    )
+                    Trainer(model, again, train_dataset=cases.rows()).train()
+
+        trainer = made(tmp_path / str(trains), callbacks=[Probe()])
+        trainer.train()
+        return [one["loss"] for one in trainer.state.log_history if "loss" in one], torch.rand(()).item()
+
+    assert losses(True) == losses(False)
+
+
 def test_numbers_drawn_within_numbers_are_put_back():
     with randomness.seeded(1):
         drawn = (np.random.rand(), np.random.rand(), random.random())

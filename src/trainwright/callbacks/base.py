@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from trainwright.errors import add_note
@@ -96,11 +97,17 @@ class TrainerCallback:
 
 
 class CallbackHandler:
-    """Calls the callbacks in order, and only those that do something at an event."""
+    """Calls the callbacks in order, and only those that do something at an event; within `around`."""
 
-    def __init__(self, callbacks: list[Any], shared: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        callbacks: list[Any],
+        shared: dict[str, Any],
+        around: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         self.callbacks: list[Any] = []
         self.shared = shared
+        self.around = around
         self._listeners: dict[str, list[Callable[..., Any]]] = {}
         for callback in callbacks:
             self.add_callback(callback)
@@ -132,10 +139,7 @@ class CallbackHandler:
         """Tell every callback of an event and return the control that holds afterwards."""
         for flag in _LOWERED_BEFORE.get(event, ()):
             setattr(control, flag, False)
-        for listener in self.listeners(event):
-            returned = listener(args, state, control, **self.shared, **details)
-            control = control if returned is None else returned
-        return control
+        return self._tell(event, args, state, control, details)
 
     def call_event(
         self, event: str, args: Any, state: TrainerState, control: TrainerControl, **details: Any
@@ -144,9 +148,17 @@ class CallbackHandler:
 
         No flag is lowered before; `on_step_begin(args, state, control)` and its kin lower those of their event.
         """
-        for listener in self.listeners(event.removeprefix("on_")):
-            returned = listener(args, state, control, **self.shared, **details)
-            control = control if returned is None else returned
+        return self._tell(event.removeprefix("on_"), args, state, control, details)
+
+    def _tell(
+        self, event: str, args: Any, state: TrainerState, control: TrainerControl, details: dict[str, Any]
+    ) -> TrainerControl:
+        if not (listeners := self.listeners(event)):
+            return control
+        with self.around():
+            for listener in listeners:
+                returned = listener(args, state, control, **self.shared, **details)
+                control = control if returned is None else returned
         return control
 
     def tell_error(self, args: Any, state: TrainerState, control: TrainerControl, error: BaseException) -> None:

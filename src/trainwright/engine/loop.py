@@ -19,6 +19,7 @@ from trainwright.engine.losses import micro_batch
 from trainwright.engine.memory import is_out_of_memory
 from trainwright.engine.run import Run
 from trainwright.engine.sums import widened
+from trainwright.evaluation_mode import modes_of, put_back
 
 
 def train(run: Run) -> None:
@@ -35,6 +36,7 @@ def passes(run: Run) -> None:
     run.fire("train_begin")
     stay_stopped(run.trainer.callback_handler.callbacks, run.trainer.state, run.trainer.control)
     deciding.agree(run)
+    run.modes = modes_of(run.trainer.model)
     if not run.drawn_apart:
         randomness.part_ways(run.trainer.strategy.world.rank)
     run.health.begin()
@@ -94,6 +96,8 @@ def step(run: Run, work: Work) -> None:
     the step moves on in the data, and nothing else.
     """
     trainer = run.trainer
+    if trainer.model.training is not run.modes[0][1]:  # a callback has switched all of it, and not back
+        put_back(run.modes)
     run.health.buffers.keep()
     if run.boundary is not None:
         run.boundary.computing = True

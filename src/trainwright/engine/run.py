@@ -23,6 +23,7 @@ from trainwright.engine.meters import LossMeter
 from trainwright.engine.signals import Signals
 from trainwright.engine.symptoms import Symptoms
 from trainwright.errors import CheckpointError
+from trainwright.evaluation_mode import Modes
 from trainwright.held import held_by, is_generator, of_object
 from trainwright.state import UNKNOWN
 
@@ -74,6 +75,7 @@ class Run:
         timesheet: where its time goes.
         beginning: what had been counted when it began.
         ended: whether the callbacks were told that training is over.
+        modes: of the model and its parts, when training began.
     """
 
     trainer: Trainer
@@ -121,6 +123,7 @@ class Run:
     updating: bool = False
     left: bool = False
     ended: bool = False
+    modes: Modes = field(default_factory=list)
     streams: randomness.Streams = field(default_factory=randomness.Streams)
     meter: LossMeter = field(default_factory=LossMeter)
     writer: Writer = field(default_factory=Writer)

@@ -47,7 +47,7 @@ from trainwright.errors import CheckpointError, ConfigError
 from trainwright.held import drawn_from_the_system
 from trainwright.models import adapters
 from trainwright.models.inspect import uncompiled
-from trainwright.randomness import set_seed
+from trainwright.randomness import seed_trainer
 from trainwright.state import UNKNOWN, TrainerState, TrainOutput
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def call_model_init(trainer: Trainer, trial: Any = None) -> Any:
 
 def fresh_model(trainer: Trainer, trial: Any) -> None:
     """Begin with a new model, from the seed; forget the optimizer and schedule of the one before."""
-    set_seed(trainer.args.seed, trainer.args.full_determinism)
+    seed_trainer(trainer.args.seed, trainer.args.full_determinism)
     take_model(trainer, trainer.call_model_init(trial))
     trainer.callback_handler.shared["model"] = trainer.model
     trainer.optimizer = trainer.lr_scheduler = None

@@ -32,7 +32,7 @@ from trainwright.objectives.model_loss import ModelLoss
 from trainwright.objectives.objective import Objective
 from trainwright.parallel import ddp
 from trainwright.parallel.precision import choose_precision
-from trainwright.randomness import set_seed
+from trainwright.randomness import seed_trainer, seeds_undone
 from trainwright.state import TrainerControl, TrainerState
 from trainwright.world import choose_device, current_world
 
@@ -86,7 +86,7 @@ def assemble(trainer: Trainer, callbacks: list[Any] | None) -> None:
         compat.warn_of_untested_versions()
     device = choose_device(world, args.use_cpu)
     trainer.strategy = ddp.start(world, device, process_options(args))
-    set_seed(args.seed, args.full_determinism)
+    seed_trainer(args.seed, args.full_determinism)
     if trainer.model_init is not None:
         trainer.model = trainer.call_model_init()
     take_model(trainer, trainer.model)
@@ -101,6 +101,7 @@ def assemble(trainer: Trainer, callbacks: list[Any] | None) -> None:
     trainer.callback_handler = CallbackHandler(
         [DefaultFlowCallback, *tracker_callbacks(list(args.report_to or [])), *(callbacks or []), last],
         shared_objects(trainer),
+        around=seeds_undone,
     )
     if "underflow_overflow" in args.debug:
         from transformers.debug_utils import DebugUnderflowOverflow
