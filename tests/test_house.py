@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+import trainwright
+
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "trainwright"
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -224,6 +226,7 @@ args = TrainingArguments("out", max_steps=4, eval_strategy="steps")
 trainer = trainwright.Trainer(torch.nn.Linear(1, 1), args, train_dataset=[], tokenizer=None, callbacks=[Stop()])
 assert_type(trainer, Trainer)
 assert_type(args.max_steps, int)
+assert_type(args.set_training(max_steps=4), TrainingArguments)
 assert_type(trainer.train(resume_from_checkpoint=True), TrainOutput)
 assert_type(trainer.evaluate(), dict[str, float])
 assert_type(trainer.state.global_step, int)
@@ -246,8 +249,10 @@ Store().find("job")["stp"]  # typeddict-item
 @pytest.mark.slow
 @with_pinned_versions
 def test_a_type_checker_knows_our_names_and_no_others(tmp_path):
+    kinds = {name: getattr(trainwright, name) for name in trainwright._OURS}
+    there = [f"trainwright.{name}.{one}" for name, kind in kinds.items() if isinstance(kind, type) for one in dir(kind)]
     script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
+    script.write_text("\n".join([SCRIPT, *(one for one in there if "._" not in one)]))
     words = [sys.executable, "-m", "mypy", str(script)]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     found = {}

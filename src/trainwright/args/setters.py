@@ -6,13 +6,13 @@ work is reported when a Trainer is made of them.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 
 class Setters:
     """`args.set_training(...)` and its kin."""
 
-    def _set(self, **values: Any) -> Any:
+    def _set(self, **values: Any) -> Self:
         for name, value in values.items():
             setattr(self, name, value)
         return self
@@ -28,7 +28,7 @@ class Setters:
         seed: int = 42,
         activation_checkpointing: bool = False,
         gradient_checkpointing: bool | None = None,
-    ) -> Any:
+    ) -> Self:
         """Set what belongs to training, and `do_train`."""
         recompute = activation_checkpointing if gradient_checkpointing is None else gradient_checkpointing
         return self._set(
@@ -52,7 +52,7 @@ class Setters:
         accumulation_steps: int | None = None,
         delay: float | None = None,
         loss_only: bool = False,
-    ) -> Any:
+    ) -> Self:
         """Set when and how to evaluate, and `do_eval`."""
         return self._set(
             eval_strategy=strategy,
@@ -64,13 +64,13 @@ class Setters:
             prediction_loss_only=loss_only,
         )
 
-    def set_testing(self, batch_size: int = 8, loss_only: bool = False) -> Any:
+    def set_testing(self, batch_size: int = 8, loss_only: bool = False) -> Self:
         """Set what belongs to prediction, and `do_predict`."""
         return self._set(do_predict=True, per_device_eval_batch_size=batch_size, prediction_loss_only=loss_only)
 
     def set_save(
         self, strategy: str = "steps", steps: int = 500, total_limit: int | None = None, on_each_node: bool = False
-    ) -> Any:
+    ) -> Self:
         """Set when to save, and how much is kept."""
         return self._set(
             save_strategy=strategy, save_steps=steps, save_total_limit=total_limit, save_on_each_node=on_each_node
@@ -86,7 +86,7 @@ class Setters:
         nan_inf_filter: bool = False,
         on_each_node: bool = False,
         replica_level: str = "passive",
-    ) -> Any:
+    ) -> Self:
         """Set what is logged, when and where."""
         return self._set(
             logging_strategy=strategy,
@@ -107,7 +107,7 @@ class Setters:
         private_repo: bool | None = None,
         always_push: bool = False,
         revision: str | None = None,
-    ) -> Any:
+    ) -> Self:
         """Set what goes to the hub, and `push_to_hub`."""
         return self._set(
             push_to_hub=True,
@@ -128,7 +128,7 @@ class Setters:
         beta2: float = 0.999,
         epsilon: float = 1e-8,
         args: str | None = None,
-    ) -> Any:
+    ) -> Self:
         """Set the optimizer."""
         return self._set(
             optim=name,
@@ -142,7 +142,7 @@ class Setters:
 
     def set_lr_scheduler(
         self, name: str = "linear", num_epochs: float = 3.0, max_steps: int = -1, warmup_steps: float = 0
-    ) -> Any:
+    ) -> Self:
         """Set the course of the learning rate, and its length."""
         return self._set(
             lr_scheduler_type=name, num_train_epochs=num_epochs, max_steps=max_steps, warmup_steps=warmup_steps
@@ -162,7 +162,7 @@ class Setters:
         auto_find_batch_size: bool = False,
         ignore_data_skip: bool = False,
         sampler_seed: int | None = None,
-    ) -> Any:
+    ) -> Self:
         """Set how rows become batches."""
         return self._set(
             per_device_train_batch_size=train_batch_size,

@@ -22,11 +22,6 @@ from typing import Any
 from trainwright.errors import add_note
 from trainwright.state import TrainerControl, TrainerState
 
-EVENTS = (
-    "init_end", "train_begin", "train_end", "epoch_begin", "epoch_end", "step_begin", "pre_optimizer_step",
-    "optimizer_step", "substep_end", "step_end", "evaluate", "predict", "save", "log", "prediction_step", "push_begin",
-    "error",
-)  # fmt: skip
 _LOWERED_BEFORE = {
     "train_begin": ("should_training_stop",),
     "epoch_begin": ("should_epoch_stop",),
@@ -96,8 +91,52 @@ class TrainerCallback:
         """The run dies of an exception, after what was done is saved; `on_train_end` does not come."""
 
 
+def _method(event: str) -> Callable[..., TrainerControl]:
+    """Return the method of an event that overrides written for transformers call: `handler.on_evaluate(...)`."""
+    detail = {"log": "logs", "evaluate": "metrics", "predict": "metrics"}.get(event)
+
+    def call(
+        self: CallbackHandler, args: Any, state: TrainerState, control: TrainerControl, *last: Any, **details: Any
+    ) -> TrainerControl:
+        given = {detail: last[0]} if detail is not None and last else {}
+        return self.fire(event, args, state, control, **given, **details)
+
+    return call
+
+
+def _part(name: str) -> property:
+    """Return the attribute that reads and sets what every callback gets by this keyword."""
+    return property(
+        lambda self: self.shared.get(name), lambda self, value: self.shared.__setitem__(name, value), doc=f"The {name}."
+    )
+
+
 class CallbackHandler:
     """Calls the callbacks in order, and only those that do something at an event; within `around`."""
+
+    model = _part("model")
+    processing_class = _part("processing_class")
+    optimizer = _part("optimizer")
+    lr_scheduler = _part("lr_scheduler")
+    train_dataloader = _part("train_dataloader")
+    eval_dataloader = _part("eval_dataloader")
+    on_init_end = _method("init_end")
+    on_train_begin = _method("train_begin")
+    on_train_end = _method("train_end")
+    on_epoch_begin = _method("epoch_begin")
+    on_epoch_end = _method("epoch_end")
+    on_step_begin = _method("step_begin")
+    on_pre_optimizer_step = _method("pre_optimizer_step")
+    on_optimizer_step = _method("optimizer_step")
+    on_substep_end = _method("substep_end")
+    on_step_end = _method("step_end")
+    on_evaluate = _method("evaluate")
+    on_predict = _method("predict")
+    on_save = _method("save")
+    on_log = _method("log")
+    on_prediction_step = _method("prediction_step")
+    on_push_begin = _method("push_begin")
+    on_error = _method("error")
 
     def __init__(
         self,
@@ -183,32 +222,6 @@ class CallbackHandler:
             found = [getattr(c, name) for c in self.callbacks if not _does_nothing(c, name)]
             self._listeners[event] = found
         return found
-
-
-def _method(event: str) -> Callable[..., TrainerControl]:
-    """Return the method of an event that overrides written for transformers call: `handler.on_evaluate(...)`."""
-    detail = {"log": "logs", "evaluate": "metrics", "predict": "metrics"}.get(event)
-
-    def call(
-        self: CallbackHandler, args: Any, state: TrainerState, control: TrainerControl, *last: Any, **details: Any
-    ) -> TrainerControl:
-        given = {detail: last[0]} if detail is not None and last else {}
-        return self.fire(event, args, state, control, **given, **details)
-
-    return call
-
-
-def _part(name: str) -> property:
-    """Return the attribute that reads and sets what every callback gets by this keyword."""
-    return property(
-        lambda self: self.shared.get(name), lambda self, value: self.shared.__setitem__(name, value), doc=f"The {name}."
-    )
-
-
-for _event in EVENTS:
-    setattr(CallbackHandler, f"on_{_event}", _method(_event))
-for _name in ("model", "processing_class", "optimizer", "lr_scheduler", "train_dataloader", "eval_dataloader"):
-    setattr(CallbackHandler, _name, _part(_name))
 
 
 def _bases() -> tuple[type, ...]:
