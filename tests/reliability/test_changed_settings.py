@@ -14,7 +14,7 @@ from trainwright import CheckpointError, Trainer, TrainerCallback, TrainingArgum
 from trainwright.checkpoint import folder, layout
 
 
-def made(place, own=None, **changes):
+def made(place, own=None, evaluated=None, metrics=None, **changes):
     settings = {
         "per_device_train_batch_size": 4,
         "max_steps": 8,
@@ -27,7 +27,7 @@ def made(place, own=None, **changes):
     model = cases.Net()
     optimizers = (None, None) if own is None else own(list(model.parameters()))
     args = TrainingArguments(str(place), **{**settings, **changes})
-    return Trainer(model, args, train_dataset=cases.rows(), optimizers=optimizers)
+    return Trainer(model, args, None, cases.rows(), evaluated, compute_metrics=metrics, optimizers=optimizers)
 
 
 def go_on(place, own=None, **changes):
@@ -206,6 +206,49 @@ def test_settings_of_a_schedule_of_ones_own(tmp_path):
     resumed = made(tmp_path, own(0.5))
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))  # after one factor 0.1 at step 3
     assert settings(resumed, "lr")[0] == pytest.approx((0.1 * 0.5,))
+
+
+def failing(prediction):
+    raise ValueError("metrics are broken")
+
+
+def test_an_evaluation_that_failed_is_not_due_where_todays_arguments_have_none(tmp_path):
+    def trainer(strategy, metrics=None):
+        rows = cases.rows() if metrics is not None else None
+        settings = {"save_steps": 2, "eval_strategy": strategy, "eval_steps": 2, "logging_strategy": "no"}
+        return made(tmp_path, None, rows, metrics, **settings)
+
+    with pytest.raises(ValueError, match="metrics are broken"):
+        trainer("steps", failing).train()
+    assert "evaluate" in json.loads((tmp_path / "checkpoint-2" / folder.RUN_FILE).read_text())["due"]
+    resumed = trainer("no")
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.global_step == 8
+    assert not any("eval_loss" in entry for entry in resumed.state.log_history)
+
+
+@pytest.mark.parametrize("strategy", ["steps", "no"])
+def test_an_evaluation_that_is_due_is_done(tmp_path, strategy):
+    class Asks(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            control.should_evaluate = state.global_step == 2  # whatever the arguments say
+
+    class Fails(TrainerCallback):
+        def on_prediction_step(self, args, state, control, **kwargs):
+            raise ValueError("it fails once")
+
+    def trainer(*callbacks):
+        settings = {"save_steps": 2, "eval_strategy": strategy, "eval_steps": 8, "logging_strategy": "no"}
+        made_now = made(tmp_path, None, cases.rows(), **settings)
+        for callback in (Asks(), *callbacks):
+            made_now.add_callback(callback)
+        return made_now
+
+    with pytest.raises(ValueError, match="it fails once"):
+        trainer(Fails()).train()
+    resumed = trainer()
+    resumed.train(resume_from_checkpoint=True)
+    assert 2 in [entry["step"] for entry in resumed.state.log_history if "eval_loss" in entry]
 
 
 def regrouped(parameters):

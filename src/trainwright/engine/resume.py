@@ -35,6 +35,7 @@ _ORDER_KEYS = {
     "kind": "kind of training data",
     "readers": "dataloader_num_workers, which divide the stream",
 }
+_ASKED_BY = {"log": "logging_strategy", "evaluate": "eval_strategy", "save": "save_strategy"}
 _NO_NUMBERS = (  # arguments that change nothing of what is computed
     "output_dir", "gradient_accumulation_steps", "resume_from_checkpoint", "max_train_time",
     "restore_callback_states_from_checkpoint",
@@ -292,7 +293,7 @@ def restore_rest(run: Run, saved: Saved) -> None:
     if (place / layout.SCALER).exists():
         trainer.precision.load_state_dict(folder.load(place / layout.SCALER))
     restore_average(run, saved)
-    run.due = list(saved.about.get("due", []))
+    run.due = still_due(run, saved)
     restore_adapters(run, saved)
     own = restore_rank(run, place)
     run.drawn_apart = own and bool(saved.about.get("drawn_apart"))
@@ -315,6 +316,13 @@ def restore_average(run: Run, saved: Saved) -> bool:
 
 def go_on_with_the_model_alone(run: Run, saved: Saved) -> None:
     """Go on from weights and progress: the schedule takes as many steps as were done; say what begins anew."""
+def still_due(run: Run, saved: Saved) -> list[str]:
+    """Return what was due at the checkpoint, without what its arguments asked for and today's do not."""
+    then, today = saved.about.get("arguments", {}), run.trainer.args
+    dropped = [name for name, by in _ASKED_BY.items() if getattr(today, by) == "no" and then.get(by) != "no"]
+    return [name for name in saved.about.get("due", []) if name not in dropped]
+
+
     trainer, done = run.trainer, saved.state.global_step
     averaged = restore_average(run, saved)
     anew = [
@@ -331,7 +339,7 @@ def go_on_with_the_model_alone(run: Run, saved: Saved) -> None:
         f"{'' if trainer.follows_metric else ' and of its schedule'}; {', '.join(filter(None, anew))} and random "
         "numbers begin anew. A checkpoint saved without save_only_model goes on as if the run had never stopped."
     )
-    run.due = list(saved.about.get("due", []))
+    run.due = still_due(run, saved)
     restore_adapters(run, saved)
 
 
