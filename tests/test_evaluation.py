@@ -437,6 +437,76 @@ def test_rows_are_filled_with_what_their_type_can_hold(tmp_path, kind, filled):
     assert predictions.tolist() == [[1, 1, *[filled] * 3], [1] * 5, [1, 1, 1, filled, filled]]
 
 
+class Given(torch.nn.Module):
+    """Returns what its rows hold."""
+
+    def forward(self, values, labels=None):
+        return {"loss": torch.zeros(()), "logits": values}
+
+
+COLUMNS = {
+    "fractions last": [[1, 0], [2, 1], [0.5, 0.25]],
+    "large numbers last": [np.ones(2, np.uint8), np.full(2, 300)],
+    "switches first": [np.array([True, False]), np.array([2, 3])],
+    "switches and fractions": [np.array([True, False]), np.array([0.5, 3], np.float32)],
+    "half first": [np.array([1, 2], np.float16), np.array([70000.0, 1e-9], np.float32)],
+}
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_what_batches_give_is_of_a_type_that_holds_all(tmp_path, name):
+    batches = [{"values": torch.as_tensor(column), "labels": torch.as_tensor(column)} for column in COLUMNS[name]]
+    output = Trainer(Given(), arguments(tmp_path), eval_loader=batches).evaluation_loop(batches, "Prediction")
+    expected = np.concatenate([batch["values"].numpy() for batch in batches])
+    for found in (output.predictions, output.label_ids):
+        assert (found.dtype, found.tolist()) == (expected.dtype, expected.tolist())
+
+
+def test_padding_is_that_of_the_type_of_all(tmp_path):
+    batches = [{"values": torch.ones(2, 2, dtype=torch.uint8)}, {"values": torch.full((1, 3), 300)}]
+    batches += [{"values": torch.ones(1, 1, dtype=torch.uint8)}]
+    output = Trainer(Given(), arguments(tmp_path)).evaluation_loop(batches, "Prediction")
+    assert output.predictions.tolist() == [[1, 1, -100], [1, 1, -100], [300, 300, 300], [1, -100, -100]]
+
+
+def boxes(number):
+    return {"boxes": torch.full((1 + number % 2, 4), float(number)), "class_labels": torch.arange(1 + number % 2)}
+
+
+def listed(rows):
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+TARGETS = {
+    "boxes of every image": boxes,
+    "as many boxes as images": lambda number: {"boxes": torch.full((2, 4), float(number))},
+    "masks of every image": lambda number: torch.full((1 + number % 3, 2, 2), float(number)),
+    "texts": lambda number: f"row {number}",
+    "numbers": lambda number: number,
+}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("batch", [1, 2, 4])
+def test_labels_in_a_list_are_one_for_every_row(tmp_path, name, batch):
+    rows = [{"values": torch.ones(3), "labels": TARGETS[name](number)} for number in range(7)]
+
+    def collate(chosen):
+        return {**listed(chosen), "values": torch.stack([row["values"] for row in chosen])}
+
+    args = arguments(tmp_path, per_device_eval_batch_size=batch, remove_unused_columns=False)
+    output = Trainer(Given(), args, data_collator=collate).predict(rows)
+    assert len(output.label_ids) == len(output.predictions) == 7
+    for found, row in zip(output.label_ids, rows, strict=True):
+        assert plain(found) == plain(row["labels"])
+
+
+def plain(value):
+    if isinstance(value, dict):
+        return {name: plain(part) for name, part in value.items()}
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
 def test_best_model_is_loaded_at_the_end(tmp_path):
     class Worse(Trainer):
         def evaluate(self, *args, **kwargs):

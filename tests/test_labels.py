@@ -90,6 +90,40 @@ def test_the_users_own_collator_decides_itself(tmp_path):
     assert [labels.dtype for labels in evaluated] == [torch.int64, torch.int64, torch.float32]
 
 
+class Classes(torch.nn.Module):
+    def __init__(self, out):
+        super().__init__()
+        torch.manual_seed(0)
+        self.line = torch.nn.Linear(4, out)
+
+    def forward(self, x, labels=None):
+        scores = self.line(x)
+        if labels.dtype == torch.bool:
+            return {"loss": torch.nn.functional.binary_cross_entropy_with_logits(scores.squeeze(-1), labels.float())}
+        return {"loss": torch.nn.functional.cross_entropy(scores, labels.long())}
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels"),
+    [(torch.uint8, [156, 156, 3, 156, 4, 5, 6, 7]), (torch.uint8, [156] * 8), (torch.bool, [1, 1, 0, 1, 0, 0, 1, 1])],
+)
+def test_classes_whose_type_has_no_minus_100_all_count(tmp_path, kind, labels):
+    x = torch.randn(8, 4, generator=torch.Generator().manual_seed(1)) * 3
+    labels = torch.tensor(labels, dtype=kind)
+    model = Classes(1 if kind is torch.bool else 200)
+    with torch.no_grad():
+        expected = float(model(x, labels)["loss"])
+    args = TrainingArguments(
+        str(tmp_path), max_steps=1, per_device_train_batch_size=2, gradient_accumulation_steps=4, logging_steps=1,
+        per_device_eval_batch_size=2, use_cpu=True, report_to="none", save_strategy="no", disable_tqdm=True,
+    )  # fmt: skip
+    rows = [{"x": one, "labels": label} for one, label in zip(x, labels, strict=True)]
+    trainer = Trainer(model, args, train_dataset=rows, eval_dataset=rows)
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(expected, rel=1e-6)
+    trainer.train()
+    assert trainer.state.log_history[-2]["loss"] == pytest.approx(expected, rel=1e-6)
+
+
 def test_labels_that_are_texts_are_named():
     with pytest.raises(DataError, match="A label is the text '1'; turn labels into numbers first"):
         default_data_collator([{"label": 0, "x": 1}, {"label": "1", "x": 1}])

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +16,7 @@ from torch.nn import functional
 import trainwright
 from tests import tiny
 from trainwright import ConfigError, Trainer, TrainingArguments
-from trainwright.batch import row_count
+from trainwright.batch import map_tensors, row_count
 from trainwright.engine.memory import split
 
 ENGINES = [trainwright, transformers]
@@ -216,6 +220,100 @@ BATCHES = {
     "an empty dict": ({}, 1),
     "a number": ({"x": 3.0}, 1),
 }
+
+
+@dataclass(frozen=True)
+class Batch:
+    x: torch.Tensor
+    labels: torch.Tensor
+    note: str = "mine"
+
+
+@dataclass(slots=True)
+class Outputs:
+    logits: torch.Tensor
+    loss: torch.Tensor | None = None
+    note: str = field(init=False, default="mine")
+
+
+class AsAttrs:
+    """A class as attrs makes it."""
+
+    __attrs_attrs__ = (SimpleNamespace(name="x"), SimpleNamespace(name="labels"))
+    __slots__ = ("labels", "x")
+
+    def __init__(self, x, labels):
+        self.x, self.labels = x, labels
+
+
+class Named(NamedTuple):
+    x: torch.Tensor
+    labels: torch.Tensor
+
+
+class NamedOutputs(NamedTuple):
+    logits: torch.Tensor
+    loss: torch.Tensor | None
+
+
+BATCHES |= {
+    "a dataclass": (Batch(torch.zeros(4, 2), torch.zeros(4)), 4),
+    "a dataclass in a dict": ({"inputs": Batch(torch.zeros(4, 2), torch.zeros(4))}, 4),
+    "a class of attrs": (AsAttrs(torch.zeros(4, 2), torch.zeros(4)), 4),
+    "a named tuple": (Named(torch.zeros(4, 2), torch.zeros(4)), 4),
+}
+
+
+class OfBatches(tiny.Line):
+    """Takes a batch as it is, and returns one kind of outputs."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, batch, labels=None):
+        x, labels = (batch, labels) if labels is not None else (batch.x, batch.labels)
+        outputs = super().forward(x, labels)
+        return self.kind(loss=outputs["loss"], logits=outputs["logits"])
+
+
+@pytest.mark.parametrize("returned", [Outputs, NamedOutputs, SimpleNamespace, dict])
+@pytest.mark.parametrize("kind", [Batch, AsAttrs, Named])
+def test_batches_and_outputs_of_the_users_classes(tmp_path, kind, returned):
+    rows = tiny.line_rows(5)
+    torch.manual_seed(0)
+    model = OfBatches(returned)
+    whole = {name: torch.stack([row[name] for row in rows]) for name in ("x", "labels")}
+    with torch.no_grad():
+        predicted = model.layer(whole["x"]).squeeze(-1)
+        expected = float(functional.mse_loss(predicted, whole["labels"]))
+    args = arguments(
+        tmp_path, per_device_eval_batch_size=4, per_device_train_batch_size=2, gradient_accumulation_steps=3,
+        max_steps=1, logging_steps=1, remove_unused_columns=False,
+    )  # fmt: skip
+    trainer = Trainer(
+        model, args, train_dataset=rows, eval_dataset=rows, compute_metrics=squared,
+        data_collator=lambda chosen: kind(*(torch.stack([row[name] for row in chosen]) for name in ("x", "labels"))),
+    )  # fmt: skip
+    metrics = trainer.evaluate()
+    assert (metrics["eval_loss"], metrics["eval_mse"]) == pytest.approx((expected, expected), rel=1e-6)
+    assert round(metrics["eval_samples_per_second"] * metrics["eval_runtime"]) == 5
+    output = trainer.predict(rows)
+    assert output.predictions == pytest.approx(predicted.numpy(), rel=1e-6)
+    trainer.train()
+    assert trainer.state.log_history[-2]["loss"] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", [Batch, AsAttrs, Named])
+def test_tensors_of_the_users_classes_are_moved_and_cut(kind):
+    batch = kind(torch.arange(8.0).view(4, 2), torch.arange(4))
+    moved = map_tensors(batch, lambda tensor: tensor.to("meta"))
+    assert isinstance(moved, kind)
+    assert (moved.x.device.type, moved.labels.device.type) == ("meta", "meta")
+    assert batch.x.device.type == "cpu"
+    first, second = split(batch, 2)
+    assert (first.labels.tolist(), second.labels.tolist()) == ([0, 1], [2, 3])
+    assert second.x.tolist() == [[4, 5], [6, 7]]
 
 
 @pytest.mark.parametrize("name", BATCHES)

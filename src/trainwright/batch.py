@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,6 +13,15 @@ if TYPE_CHECKING:
 
 IGNORED = -100
 """The label value that is no target, as torch's cross-entropy and every collator have it."""
+
+
+class MeanOver(Enum):
+    """What a model's own loss is a mean over."""
+
+    TARGETS = auto()
+    ROWS = auto()
+    NOTHING = auto()
+    """It is a sum over its rows."""
 
 
 def map_tensors(batch: Any, change: Callable[[torch.Tensor], Any]) -> Any:
@@ -21,7 +33,47 @@ def map_tensors(batch: Any, change: Callable[[torch.Tensor], Any]) -> Any:
         return type(batch)(*(map_tensors(value, change) for value in batch))
     if isinstance(batch, list | tuple):
         return type(batch)(map_tensors(value, change) for value in batch)
+    if (record := record_of(batch)) is not None:
+        return with_fields(batch, {name: map_tensors(value, change) for name, value in record.items()})
     return change(batch) if _is_tensor(batch) else batch
+
+
+def record_of(value: Any) -> dict[str, Any] | None:
+    """Return the fields of an instance of a dataclass or of a class of attrs, by name; None for anything else."""
+    kind = type(value)
+    if is_dataclass(kind):
+        names = [field.name for field in fields(kind)]
+    elif hasattr(kind, "__attrs_attrs__"):
+        names = [field.name for field in kind.__attrs_attrs__]
+    else:
+        return None
+    return {name: getattr(value, name) for name in names if hasattr(value, name)}
+
+
+def with_fields(record: Any, values: Mapping[str, Any]) -> Any:
+    """Return a copy of a record, which may be frozen, with other values in its fields."""
+    changed = copy.copy(record)
+    for name, item in values.items():
+        object.__setattr__(changed, name, item)
+    return changed
+
+
+def by_name(value: Any) -> Mapping[str, Any] | None:
+    """Return what a container holds by names: a mapping, a record, or a named tuple; None for anything else."""
+    if isinstance(value, Mapping):
+        return value
+    if isinstance(value, tuple):
+        return dict(zip(value._fields, value, strict=True)) if hasattr(value, "_fields") else None
+    return record_of(value)
+
+
+def is_one_for_each_row(values: Any, rows: int) -> bool:
+    """Whether a list or tuple holds an item for each row of its batch, and not some tensors of the whole batch."""
+    if not isinstance(values, list | tuple) or len(values) != rows:
+        return False
+    if isinstance(values, list) and all(isinstance(one, Mapping) for one in values):
+        return True  # as boxes and masks come
+    return set(lengths_within(values)) != {rows}
 
 
 def row_count(batch: Any) -> int:
@@ -45,7 +97,10 @@ def row_count(batch: Any) -> int:
 
 
 def _parts(batch: Any) -> list[Any]:
-    return list(batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, list | tuple) else ())
+    if isinstance(batch, list | tuple):
+        return list(batch)
+    named = by_name(batch)
+    return [] if named is None else list(named.values())
 
 
 def lengths_within(value: Any) -> Iterator[int]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from trainwright.batch import map_tensors
+from trainwright.batch import is_one_for_each_row, map_tensors
 
 _PADDING = -100
 _WIDEN = 1.25
@@ -23,13 +23,15 @@ class Rows:
     """An array that takes batch after batch without a copy of what it holds.
 
     The memory block is extended where it lies. Only when a batch is wider than all before (in the second dimension)
-    is everything moved; shorter rows are filled with -100, or with 0 where their type has no such number.
+    is everything moved; shorter rows are filled with -100, or with 0 where their type has no such number. The type is
+    that of all batches joined, as numpy.concatenate has it.
     """
 
     def __init__(self) -> None:
         self.array: np.ndarray | None = None
         self.width = 0
         self.sizes: list[int] = []
+        self.widths: list[int] = []
 
     def add(self, batch: np.ndarray) -> None:
         """Append the rows of a batch; shape (rows, ...), or the one number that it has."""
@@ -38,6 +40,7 @@ class Rows:
         wide = batch.ndim > 1
         if self.array is None:
             self.array = np.empty((0, *batch.shape[1:]), dtype=batch.dtype)
+        self._take_in(batch.dtype)
         if wide and batch.shape[1] > self.array.shape[1]:
             room = max(batch.shape[1], int(self.array.shape[1] * _WIDEN))
             wider = np.full((len(self.array), room, *self.array.shape[2:]), self._padding, dtype=self.array.dtype)
@@ -47,10 +50,23 @@ class Rows:
         self.array.resize((start + len(batch), *self.array.shape[1:]), refcheck=False)
         if wide:
             self.width = max(self.width, batch.shape[1])
+            self.widths.append(batch.shape[1])
             self.array[start:, : batch.shape[1]] = batch
             self.array[start:, batch.shape[1] :] = self._padding
         else:
             self.array[start:] = batch
+
+    def _take_in(self, kind: np.dtype[Any]) -> None:
+        """Let the array hold numbers of another type too, filled as its own is."""
+        assert self.array is not None
+        before, kind = self._padding, np.result_type(self.array.dtype, kind)
+        if kind == self.array.dtype:
+            return
+        self.array = self.array.astype(kind)
+        if self._padding != before:
+            ends = np.cumsum([0, *self.sizes])
+            for start, end, width in zip(ends, ends[1:], self.widths, strict=False):
+                self.array[start:end, width:] = self._padding
 
     @property
     def _padding(self) -> int:
@@ -95,7 +111,7 @@ class Collector:
         if loss is not None and "losses" in self.kept:
             values["losses"] = losses_of_rows(loss, rows)
         for name in self.kept:
-            batch = to_arrays(values.get(name))
+            batch = to_arrays(values.get(name), rows if self.join else None)
             if self.join:
                 self.kept[name] = grown(self.kept[name], batch)
             elif batch is not None:
@@ -163,12 +179,22 @@ def grown(kept: Tree, batch: Tree) -> Tree:
     """Return a tree of Rows with a batch added to each; new ones where there were none."""
     if isinstance(batch, dict):
         return {name: grown(kept[name] if kept else None, branch) for name, branch in batch.items()}
-    if isinstance(batch, tuple):
+    if isinstance(batch, tuple) and not isinstance(kept, Rows):
         return tuple(grown(kept[place] if kept else None, branch) for place, branch in enumerate(batch))
     if batch is None:
         return kept
-    rows = Rows() if kept is None else kept
-    rows.add(batch)
+    rows = Rows() if kept is None else listed(kept)
+    rows.add(np.fromiter(batch, object, len(batch)) if isinstance(batch, tuple) else batch)
+    return rows
+
+
+def listed(kept: Tree) -> Rows:
+    """Return Rows of objects for a tuple of Rows, whose items turn out to be one for each row."""
+    if isinstance(kept, Rows):
+        return kept
+    rows, batches = Rows(), sent(kept)
+    for place in range(len(kept[0].sizes)):
+        rows.add(np.fromiter(part(batches, place), object, len(kept)))
     return rows
 
 
@@ -193,9 +219,10 @@ def finished(tree: Tree, counts: list[int] | None = None, order: np.ndarray | No
         return {name: finished(branch, counts, order) for name, branch in tree.items()}
     if isinstance(tree, tuple):
         return tuple(finished(branch, counts, order) for branch in tree)
-    if tree is None or order is None or tree.sizes != counts:
-        return None if tree is None else tree.all()
-    return tree.all()[np.argsort(order)]
+    if tree is None:
+        return None
+    array = tree.all() if order is None or tree.sizes != counts else tree.all()[np.argsort(order)]
+    return array.tolist() if array.dtype == object else array
 
 
 def to_host(value: Tree) -> Tree:
@@ -203,12 +230,17 @@ def to_host(value: Tree) -> Tree:
     return map_tensors(value, lambda tensor: tensor.detach().cpu())
 
 
-def to_arrays(value: Tree) -> Tree:
-    """Return tensors as numpy arrays in tuples and dicts; numpy has no bfloat16, so that becomes float32."""
+def to_arrays(value: Tree, rows: int | None = None) -> Tree:
+    """Return tensors as numpy arrays in tuples and dicts; numpy has no bfloat16, so that becomes float32.
+
+    Where a batch's rows are told, a list of one item for each of them becomes one array of objects.
+    """
     if isinstance(value, Mapping):
-        return {name: to_arrays(branch) for name, branch in value.items()}
+        return {name: to_arrays(branch, rows) for name, branch in value.items()}
+    if isinstance(value, list) and rows is not None and is_one_for_each_row(value, rows):
+        return np.fromiter((one if isinstance(one, str) else to_arrays(one) for one in value), object, rows)
     if isinstance(value, list | tuple):
-        return tuple(to_arrays(branch) for branch in value)
+        return tuple(to_arrays(branch, rows) for branch in value)
     if not isinstance(value, torch.Tensor):
         return value if isinstance(value, np.ndarray | int | float) else None
     return (value.float() if value.dtype == torch.bfloat16 else value).detach().cpu().numpy()

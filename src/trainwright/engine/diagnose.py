@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trainwright.batch import IGNORED
 from trainwright.errors import DataError, TrainwrightError
 from trainwright.models.inspect import base_model, has_table_of, limits
+from trainwright.objectives.targets import wanted
 
 if TYPE_CHECKING:
     from trainwright.engine.trainer import Trainer
@@ -126,7 +126,7 @@ def _labels_out_of_range(trainer: Trainer, batch: Mapping[str, Any], sizes: dict
     what, size = ("vocabulary", sizes.get("vocabulary")) if like_tokens else ("labels", sizes.get("labels"))
     if size is None:
         return None
-    wrong = (labels != IGNORED) & ((labels < 0) | (labels >= size))
+    wrong = wanted(labels) & ((labels < 0) | (labels >= size))
     if not wrong.any():
         return None
     row = int(wrong.reshape(len(labels), -1).any(dim=1).nonzero()[0])

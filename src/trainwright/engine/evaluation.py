@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from trainwright.bars import counting
-from trainwright.batch import row_count
+from trainwright.batch import by_name, row_count
 from trainwright.data.kinds import length_of
 from trainwright.data.rows import Repeat
 from trainwright.engine import dividing, fusing, generation, isolation, loading, numbers, reports
@@ -26,7 +26,7 @@ from trainwright.engine.sums import widened
 from trainwright.errors import DataError, as_raised
 from trainwright.models.hooks import unwatched
 from trainwright.models.inspect import base_model, forward_columns
-from trainwright.objectives.model_loss import call_model, labels_of
+from trainwright.objectives.model_loss import call_model, labels_of, named_outputs
 from trainwright.state import EvalLoopOutput, EvalPrediction, PredictionOutput
 
 if TYPE_CHECKING:
@@ -250,7 +250,8 @@ def results(
         named = kept_metrics(trainer, numbers.as_named(metrics, prefix))
     named = trainer.strategy.from_main(named)
     if weight:
-        named = {f"{prefix}_loss": loss / weight, **named}
+        sums = trainer.objective.sums and not trainer.has_own_loss
+        named = {f"{prefix}_loss": loss if sums else loss / weight, **named}
     return EvalLoopOutput(parts.get("predictions"), parts.get("labels"), named, int(rows))
 
 
@@ -378,8 +379,9 @@ def predict(trainer: Trainer, dataset: Any, ignore_keys: list[str] | None, prefi
 
 def predictions_of(outputs: Any, ignored: list[str], has_loss: bool) -> Any:
     """Return what is left of a model's outputs without the loss and the cache: a tensor, or a tuple of several."""
-    if isinstance(outputs, dict):
-        left = tuple(value for name, value in outputs.items() if name not in ignored)
+    named = named_outputs(outputs, "loss")
+    if named is not None:
+        left = tuple(value for name, value in named.items() if name not in ignored)
     elif isinstance(outputs, list | tuple):
         left = tuple(outputs[1:] if has_loss else outputs)
     else:
@@ -390,6 +392,6 @@ def predictions_of(outputs: Any, ignored: list[str], has_loss: bool) -> Any:
 
 def main_input(trainer: Trainer, batch: Any) -> Any:
     """Return the model's main input of a batch, where the metrics ask for it."""
-    if "inputs" not in trainer.args.include_for_metrics or not isinstance(batch, Mapping):
+    if "inputs" not in trainer.args.include_for_metrics:
         return None
-    return batch.get(getattr(trainer.model, "main_input_name", "input_ids"))
+    return (by_name(batch) or {}).get(getattr(trainer.model, "main_input_name", "input_ids"))

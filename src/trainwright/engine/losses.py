@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import is_dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from trainwright.batch import map_tensors
+from trainwright.batch import by_name, map_tensors
 from trainwright.devices import empty_cache
 from trainwright.engine import fusing, isolation
 from trainwright.engine.diagnose import explained
@@ -99,7 +98,10 @@ def count_items(trainer: Trainer, batch: Any) -> int:
 
 
 def count_eval_items(trainer: Trainer, batch: Any) -> int:
-    """Return what an evaluation batch's mean loss is weighed by: targets where it is told their number, else rows."""
+    """Return what an evaluation batch's mean loss is weighed by: targets where it is told their number, else rows; 1
+    for a sum."""
+    if trainer.objective.sums and not trainer.has_own_loss:
+        return 1
     return trainer.objective.count(batch) if trainer.takes_num_items else isolation.rows_in(batch)
 
 
@@ -265,9 +267,8 @@ def _with_gradient(value: Any) -> list[torch.Tensor]:
     """Return the tensors in what a model returned from which a gradient flows back."""
     if isinstance(value, torch.Tensor):
         return [value] if value.requires_grad else []
-    if is_dataclass(value) and not isinstance(value, Mapping):
-        value = vars(value)
-    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    named = by_name(value)
+    parts = named.values() if named is not None else value if isinstance(value, list | tuple) else ()
     return [tensor for part in parts for tensor in _with_gradient(part)]
 
 

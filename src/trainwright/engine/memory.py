@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from trainwright.batch import lengths_within, row_count
+from trainwright.batch import is_one_for_each_row, record_of, row_count, with_fields
 
 _MESSAGES = ("out of memory", "DefaultCPUAllocator: can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
@@ -36,7 +36,9 @@ def _rows(value: Any, start: int, end: int, rows: int) -> Any:
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return type(value)(*(_rows(item, start, end, rows) for item in value))
     if isinstance(value, list | tuple):
-        if len(value) == rows and set(lengths_within(value)) != {rows}:  # one for each row
+        if is_one_for_each_row(value, rows):
             return value[start:end]
         return type(value)(_rows(item, start, end, rows) for item in value)
+    if (record := record_of(value)) is not None:
+        return with_fields(value, {name: _rows(item, start, end, rows) for name, item in record.items()})
     return value

@@ -15,6 +15,7 @@ from torch import nn
 from trainwright import bars, compat
 from trainwright.args import foreign
 from trainwright.args.training import TrainingArguments
+from trainwright.batch import IGNORED, MeanOver
 from trainwright.callbacks.base import CallbackHandler
 from trainwright.callbacks.flow import DefaultFlowCallback
 from trainwright.callbacks.notebook import in_notebook, notebook_callback
@@ -215,13 +216,15 @@ def model_loss(
     model: nn.Module, args: TrainingArguments, loss_function: Any = None, token_metrics: bool = False
 ) -> ModelLoss:
     """Return the objective that is a model's own loss, or a function of its outputs."""
+    over, ignored = (MeanOver.TARGETS, IGNORED) if loss_function is not None else models.loss_unit(model)
     return ModelLoss(
         label_names_of(model, args),
         models.shifts_labels(model),
         loss_function,
         smoothing_of(model, args),
         needs_labels=bool(getattr(getattr(models.base_model(model), "config", None), "is_encoder_decoder", False)),
-        per_row=loss_function is None and models.loss_is_of_rows(model),
+        over=over,
+        ignored=ignored,
         token_metrics=token_metrics,
     )
 

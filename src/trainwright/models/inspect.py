@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import nn
 
+from trainwright.batch import IGNORED, MeanOver
+
 _CAUSAL_LOSS = "ForCausalLM"
 _CACHES = ("past_key_values", "cache")
 _STATES = ("state", "mems", "past_buckets_states")  # of RWKV, XLNet and Reformer
@@ -109,13 +111,25 @@ def shifts_labels(model: nn.Module) -> bool:
     return _SHIFTED.search(source) is not None or (_NAMED_LOSS in source and (causal or kind not in LOSS_MAPPING))
 
 
-def loss_is_of_rows(model: nn.Module) -> bool:
-    """Whether the model's own loss is a mean over rows, though its labels are classes: that of CTC, where a row's loss
-    is one number for its whole sequence (Graves et al. 2006)."""
+def loss_unit(model: nn.Module) -> tuple[MeanOver, int]:
+    """Return what the model's own loss is a mean over, and the label that is no target.
+
+    That of CTC is one number for a row's whole sequence (Graves et al. 2006), and a sum of them where the
+    configuration says so; segmentation has a label of its own that is no target, and of one class is a mean over all.
+    """
+    inner: Any = base_model(model)
+    config = getattr(inner, "config", None)
     try:
-        return "ctc_loss" in inspect.getsource(type(base_model(model)).forward)
+        source = inspect.getsource(type(inner).forward)
     except (OSError, TypeError):
-        return False
+        return MeanOver.TARGETS, IGNORED
+    if "ctc_loss" in source:
+        summed = "ctc_loss_reduction" in source and getattr(config, "ctc_loss_reduction", None) == "sum"
+        return MeanOver.NOTHING if summed else MeanOver.ROWS, IGNORED
+    if is_pretrained(inner) and hasattr(config, "semantic_loss_ignore_index") and "ForSemantic" in type(inner).__name__:
+        one = getattr(config, "num_labels", 2) == 1
+        return MeanOver.ROWS if one else MeanOver.TARGETS, config.semantic_loss_ignore_index
+    return MeanOver.TARGETS, IGNORED
 
 
 def _source_of_loss(kind: type) -> str | None:

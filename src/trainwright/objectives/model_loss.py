@@ -10,12 +10,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from trainwright.batch import IGNORED, row_count
+from trainwright.batch import IGNORED, MeanOver, by_name, row_count
 from trainwright.errors import ConfigError, DataError
 from trainwright.objectives.language import FusedLoss
 from trainwright.objectives.linear_loss import new_watch
 from trainwright.objectives.objective import Loss, Objective
-from trainwright.objectives.targets import count_targets, targets_of
+from trainwright.objectives.targets import targets_of
 
 LossFunction = Callable[..., torch.Tensor]
 
@@ -31,7 +31,9 @@ class ModelLoss(Objective):
         label_smoothing: share of the target probability spread over all classes.
         needs_labels: whether the model makes its decoder's inputs from the labels.
         fused: computes a causal language model's loss without its logits.
-        per_row: whether the model's loss is a mean over rows, whatever its labels are.
+        over: what the model's loss is a mean over.
+        ignored: the label that is no target.
+        asked: how often it was looked up in a batch what the loss is a mean over, see `engine/units.py`.
         token_metrics: whether the fused loss brings token accuracy and entropy, by TRL's names.
     """
 
@@ -41,7 +43,9 @@ class ModelLoss(Objective):
     label_smoothing: float = 0.0
     needs_labels: bool = False
     fused: FusedLoss | None = None
-    per_row: bool = False
+    over: MeanOver = MeanOver.TARGETS
+    ignored: int = IGNORED
+    asked: int = 0
     token_metrics: bool = False
 
     @property
@@ -49,13 +53,25 @@ class ModelLoss(Objective):
         """Whether the loss is the model's own."""
         return self.loss_function is None and self.label_smoothing == 0
 
+    @property
+    def sums(self) -> bool:
+        """Whether the loss of a batch is a sum."""
+        return self.over is MeanOver.NOTHING
+
     def unfused(self) -> ModelLoss:
         """Return this objective, computed from the model's outputs."""
         return self if self.fused is None else replace(self, fused=None)
 
     def count(self, batch: Any) -> int:
         """Return the number of items that this batch's loss is a mean over."""
-        return row_count(batch) if self.per_row else count_targets(batch, self.label_names, self.shifted)
+        targets = self._targets(batch)
+        return row_count(batch) if targets is None else int(targets.sum())
+
+    def _targets(self, batch: Any) -> torch.Tensor | None:
+        """Return where the targets are that the loss is a mean over; None where that is rows, or nothing."""
+        if self.over is not MeanOver.TARGETS:
+            return None
+        return targets_of(batch, self.label_names, self.shifted, self.ignored)
 
     def loss(self, model: nn.Module, batch: Any, num_items: float | None) -> Loss:
         """Return this batch's share of the loss, and the model's outputs where the logits are built."""
@@ -75,8 +91,11 @@ class ModelLoss(Objective):
         return Loss(mean if num_items is None else self._share(mean, batch, num_items), outputs)
 
     def _share(self, mean: torch.Tensor, inputs: Any, num_items: float) -> torch.Tensor:
-        """Return mean × own items / items of the step; counted on the device, which is not waited for."""
-        targets = None if self.per_row else targets_of(inputs, self.label_names, self.shifted)
+        """Return mean × own items / items of the step; counted on the device, which is not waited for. A sum is its own
+        share."""
+        if self.over is MeanOver.NOTHING:
+            return mean
+        targets = self._targets(inputs)
         if targets is not None:
             return mean * targets.sum() / num_items
         rows = row_count(inputs)
@@ -107,25 +126,25 @@ def without(inputs: Any, names: Sequence[str]) -> Any:
 
 
 def loss_of(outputs: Any, inputs: Any = None) -> torch.Tensor:
-    """Return the loss among a model's outputs: a dict's `loss`, a tuple's first element, or a bare scalar.
+    """Return the loss among a model's outputs: what is named `loss`, a tuple's first element, or a bare scalar.
 
     Where nothing is learned from it, it may be one for every row.
 
     Raises:
         DataError: the outputs hold no scalar loss.
     """
-    loss = outputs
-    if isinstance(outputs, Mapping):
-        loss = outputs.get("loss")
+    named = named_outputs(outputs, "loss")
+    if named is not None:
+        loss = named.get("loss")
     elif isinstance(outputs, list | tuple):
         loss = outputs[0] if outputs else None
-    elif not isinstance(outputs, torch.Tensor):
-        loss = getattr(outputs, "loss", None)
+    else:
+        loss = outputs if isinstance(outputs, torch.Tensor) else getattr(outputs, "loss", None)
     if isinstance(loss, torch.Tensor) and loss.numel() == 1:
         return loss.reshape(())
     if isinstance(loss, torch.Tensor) and loss.ndim == 1 and not loss.requires_grad:
         return loss
-    got = f"keys {sorted(outputs)}" if isinstance(outputs, Mapping) else type(outputs).__name__
+    got = f"keys {sorted(named)}" if named is not None else type(outputs).__name__
     given = f" The batch had {sorted(inputs)}." if isinstance(inputs, Mapping) else ""
     if isinstance(loss, torch.Tensor):
         raise DataError(f"The model's loss has shape {tuple(loss.shape)}; reduce it to a scalar (loss.mean()).")
@@ -135,11 +154,21 @@ def loss_of(outputs: Any, inputs: Any = None) -> torch.Tensor:
     )
 
 
+def named_outputs(outputs: Any, name: str) -> Mapping[str, Any] | None:
+    """Return a model's outputs by their names, those of an object its attributes; None where they are told by their
+    places: a tuple's are, unless it is a named one that has the name."""
+    named = by_name(outputs)
+    if named is None and not isinstance(outputs, torch.Tensor) and hasattr(outputs, name):
+        return getattr(outputs, "__dict__", None)
+    return None if isinstance(outputs, tuple) and name not in (named or {}) else named
+
+
 def logits_of(outputs: Any) -> torch.Tensor:
     """Return the logits among a model's outputs; shape (..., classes)."""
-    if isinstance(outputs, Mapping):
-        if "logits" in outputs:
-            logits: torch.Tensor = outputs["logits"]
+    named = named_outputs(outputs, "logits")
+    if named is not None:
+        if "logits" in named:
+            logits: torch.Tensor = named["logits"]
             return logits
     elif isinstance(outputs, list | tuple):
         second: torch.Tensor = outputs[1 if isinstance(outputs[0], torch.Tensor) and outputs[0].ndim == 0 else 0]
@@ -151,9 +180,8 @@ def logits_of(outputs: Any) -> torch.Tensor:
 
 def labels_of(inputs: Any, label_names: Sequence[str]) -> Any:
     """Return the labels of a batch: the one, a tuple of several, or None; those that are None are none."""
-    if not isinstance(inputs, Mapping):
-        return None
-    found = [inputs[name] for name in label_names if inputs.get(name) is not None]
+    named = by_name(inputs) or {}
+    found = [named[name] for name in label_names if named.get(name) is not None]
     return None if not found else found[0] if len(found) == 1 else tuple(found)
 
 

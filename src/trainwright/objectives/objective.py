@@ -65,6 +65,11 @@ class Objective:
         """Whether `fused` is used where it is set."""
         return False
 
+    @property
+    def sums(self) -> bool:
+        """Whether the loss of a batch is a sum, so that those of an evaluation are added up."""
+        return False
+
     def unfused(self) -> Objective:
         """Return this objective for when the model's outputs are asked for: with logits, if it has any."""
         return self
