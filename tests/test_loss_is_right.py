@@ -399,6 +399,51 @@ def test_an_overridden_training_step_does_its_own_backward(tmp_path):
     assert (parameters(trainer) - expected).abs().max() < CLOSE
 
 
+class Copied(Trainer):
+    """Has transformers' own step."""
+
+    training_step = transformers.Trainer.training_step
+
+
+class CopiedBoth(Copied):
+    compute_loss = transformers.Trainer.compute_loss
+
+
+COPIED = {
+    "a plain module": (tiny.new_line, {}),
+    "a Llama": (tiny.llama, {}),
+    "a Llama with smoothing": (tiny.llama, {"label_smoothing_factor": 0.1}),
+    "a loss function": (tiny.llama, {"compute_loss_func": lambda outputs, labels, num_items_in_batch: (
+        torch.nn.functional.cross_entropy(
+            outputs.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), reduction="sum"
+        ) / num_items_in_batch
+    )}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [Copied, CopiedBoth])
+@pytest.mark.parametrize("name", COPIED)
+def test_a_copied_training_step_trains_as_in_transformers(tmp_path, kind, name):
+    made, given = COPIED[name]
+    given = dict(given)
+    function = {"compute_loss_func": given.pop("compute_loss_func")} if "compute_loss_func" in given else {}
+    rows = tiny.line_rows(20) if made is tiny.new_line else tiny.tokens(20)
+    results = []
+    for engine, trainer in ((trainwright, kind), (transformers, transformers.Trainer)):
+        args = engine.TrainingArguments(
+            str(tmp_path / engine.__name__), per_device_train_batch_size=2, gradient_accumulation_steps=4, max_steps=5,
+            learning_rate=0.01, optim="adamw_torch", logging_steps=1, use_cpu=True, disable_tqdm=True, report_to="none",
+            save_strategy="no", **given,
+        )  # fmt: skip
+        done = trainer(made(), args, train_dataset=rows, **function)
+        done.train()
+        logged = [entry["loss"] for entry in done.state.log_history if "loss" in entry]
+        results.append((logged, torch.cat([p.detach().flatten() for p in done.model.parameters()])))
+    (ours, mine), (theirs, other) = results
+    assert ours == pytest.approx(theirs, abs=1e-4)  # which transformers rounds
+    torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-4)  # Adam in float32, of steps of 0.01
+
+
 def test_a_micro_batch_without_targets_is_skipped_before_forward(tmp_path):
     rows = ragged()
     for row in rows[:5]:

@@ -131,6 +131,7 @@ def backward(run: Run, work: Work) -> torch.Tensor | None:
     run.trainer.records.begin_step()
     for number, (batch, items) in enumerate(zip(work.batches, work.items, strict=True)):
         last = number == len(work.batches) - 1
+    run.trainer.current_gradient_accumulation_steps = sum(map(bool, work.items))
         try:
             with strategy.accumulate(run.model, last):
                 share = micro_batch(run, batch, items, work.total, last)

@@ -6,7 +6,8 @@
     UNKNOWN  a `compute_loss` or `compute_loss_func` of the user's that takes `num_items_in_batch`: one of the two;
              `engine/weighing.py` finds out which before it matters.
 
-An overridden `training_step` needs no rule: it does its own backward pass, and its result is only logged.
+An overridden `training_step` needs no rule: it does its own backward pass, and its result is only logged. There
+`compute_loss` returns what transformers' does, which a copied one divides as it does there.
 """
 
 from __future__ import annotations
@@ -158,13 +159,15 @@ def micro_batch(run: Run, batch: Any, items: float, total: float, last: bool) ->
     try:
         if items:
             count = total / items if trainer.rule is Rule.MEAN else total  # of pieces of unequal size
+            trainer.in_own_step = steps_by_itself(trainer)
             loss = trainer.training_step(run.model, batch, count).detach()
+            loss = loss / trainer.strategy.world.size if trainer.in_own_step else loss  # the ranks' mean is logged
             return loss.reshape(()) if loss.ndim else loss
         if last and total and trainer.strategy.world.size > 1:
             trainer.idle_step(run.model, batch)
         return None
     finally:
-        records.weight = 1
+        records.weight, trainer.in_own_step = 1, False
 
 
 def training_step(trainer: Trainer, model: nn.Module, inputs: Any, num_items: float | None) -> torch.Tensor:
@@ -189,7 +192,8 @@ def compute_loss(trainer: Trainer, model: nn.Module, inputs: Any, return_outputs
         DataError: the objective returns something else than a `Loss`.
     """
     objective = trainer.objective.unfused() if return_outputs else trainer.objective
-    loss = objective.loss(model, inputs, num_items)
+    takes_mean = trainer.in_own_step and not scales_by_itself(trainer)
+    loss = objective.loss(model, inputs, None if takes_mean else num_items)
     if not isinstance(loss, Loss):
         raise DataError(
             f"{type(objective).__name__}.loss returned {type(loss).__name__}; it must return trainwright.Loss(value, "
@@ -197,7 +201,17 @@ def compute_loss(trainer: Trainer, model: nn.Module, inputs: Any, return_outputs
         )
     for name, value in loss.terms.items():
         trainer.record(name, value)
-    return (loss.value, loss.outputs) if return_outputs else loss.value
+    ranks = trainer.strategy.world.size if trainer.in_own_step and not takes_mean else 1  # which averages gradients
+    value = loss.value * ranks if ranks > 1 else loss.value
+    return (value, loss.outputs) if return_outputs else value
+
+
+def scales_by_itself(trainer: Trainer) -> bool:
+    """Whether transformers' `training_step` takes what `compute_loss` returns for a share of the step's loss; else it
+    divides it by `current_gradient_accumulation_steps`."""
+    if trainer.loss_is_scaled_for_ga is not None:
+        return trainer.loss_is_scaled_for_ga
+    return trainer.model_accepts_loss_kwargs or trainer.compute_loss_func is not None
 
 
 def loss_of_batch(trainer: Trainer, model: nn.Module, inputs: Any, num_items: float | None) -> torch.Tensor:

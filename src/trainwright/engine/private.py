@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,10 @@ class PrivateNames:
 
     def _get_output_dir(self: Any, trial: Any = None) -> str:
         return str(self.run_folder)
+
+    def _prepare_context_parallel_inputs(self: Any, model: nn.Module, inputs: Any) -> tuple[Any, Any]:
+        """Return the context in which a step's rows are divided among devices, which is none, and the inputs."""
+        return nullcontext, inputs
 
     def _save(self: Any, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         saving.save_model(self, output_dir, state_dict)

@@ -80,12 +80,13 @@ class Trainer(PrivateNames):
     """
 
     loss_is_scaled_for_ga: bool | None = None
-    is_asked = predicts = False
+    is_asked = predicts = in_own_step = False
     set_name: str | None = None
     place_model_on_device = True
     is_deepspeed_enabled = is_fsdp_enabled = is_fsdp_xla_enabled = False
     deepspeed = hp_search_backend = hp_name = None
     current_flos = 0
+    current_gradient_accumulation_steps = 1
     goes_on = "train(resume_from_checkpoint=True)"
     commands: Sequence[str] = ()
     _signature_columns: list[str] | None = None
