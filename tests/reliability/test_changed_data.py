@@ -8,10 +8,12 @@ import logging
 import numpy as np
 import pytest
 import torch
+import transformers
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
+import trainwright
 from tests.reliability import cases
-from trainwright import CheckpointError, Trainer, TrainingArguments
+from trainwright import CheckpointError, DataError, Trainer, TrainingArguments
 from trainwright.data import fingerprint
 from trainwright.data.fingerprint import content_of, difference
 
@@ -228,3 +230,92 @@ def test_what_cannot_be_compared_is_let_through():
         object(),
     ]
     assert content_of([{"odd": value} for value in odd]) == content_of([{"odd": value} for value in odd])
+
+
+# ---- data that grow or shrink in a run
+
+
+class Buffer(torch.utils.data.Dataset):
+    """Rows that are collected meanwhile."""
+
+    def __init__(self, rows):
+        self.rows, self.seen = rows, []
+
+    def __len__(self):
+        return self.rows
+
+    def __getitem__(self, index):
+        assert index < self.rows
+        self.seen.append(index)
+        return {"x": X[index], "labels": X[index].sum()}
+
+
+def collecting(engine, event, data, rows):
+    """Return a callback that lets the data have as many rows as are told after each pass."""
+
+    class Collect(engine.TrainerCallback):
+        def change(self, args, state, control, **kwargs):
+            data.rows = rows[min(round(state.epoch or 0), len(rows) - 1)]
+
+    setattr(Collect, event, Collect.change)
+    return Collect()
+
+
+def buffered(place, rows, begin=0, event="on_epoch_end", engine=trainwright, **changes):
+    settings = {"num_train_epochs": len(rows), "per_device_train_batch_size": 2, "learning_rate": 1e-2} | changes
+    settings |= {"save_strategy": settings.get("save_strategy", "no"), "use_cpu": True, "disable_tqdm": True}
+    data = Buffer(rows[begin])
+    torch.manual_seed(0)
+    args = engine.TrainingArguments(str(place), report_to="none", **settings)
+    return engine.Trainer(cases.Net(), args, train_dataset=data, callbacks=[collecting(engine, event, data, rows)])
+
+
+@pytest.mark.parametrize("event", ["on_epoch_end", "on_epoch_begin"])
+@pytest.mark.parametrize("rows", [(4, 8), (8, 4)])
+def test_a_pass_has_the_rows_that_there_are_then(tmp_path, rows, event, caplog):
+    ours, theirs = (
+        buffered(tmp_path / engine.__name__, rows, event=event, engine=engine) for engine in (trainwright, transformers)
+    )
+    for trainer in (ours, theirs):
+        trainer.train()
+    first, seen = rows[0], ours.train_dataset.seen
+    assert len(seen) == first + 4
+    assert seen == theirs.train_dataset.seen[: len(seen)]  # which has read a batch ahead
+    assert f"has {rows[1]} rows in pass 2, after {first}" in caplog.text
+
+
+def test_a_longer_run_reads_whole_passes_of_the_rows_that_there_are(tmp_path):
+    trainer = buffered(tmp_path, (8, 2, 6))
+    trainer.train()
+    seen = trainer.train_dataset.seen
+    assert [sorted(part) for part in (seen[:8], seen[8:10], seen[10:])] == [list(range(n)) for n in (8, 2, 6)]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "places", "refused"),
+    [
+        ("steps", [(2, 0), (3, 0), (5, 1), (8, 1)], [(2, 1), (3, 1), (5, 0)]),  # a pass ends after its last step's save
+        ("epoch", [(3, 1), (8, 1)], [(3, 0), (8, 0)]),
+    ],
+)
+def test_a_run_goes_on_in_a_pass_of_other_rows(tmp_path, strategy, places, refused):
+    rows, settings = (6, 10, 10), {"save_strategy": strategy, "save_steps": 1, "logging_steps": 1}
+    straight = buffered(tmp_path, rows, **settings)
+    straight.train()
+    for step, begin in places:
+        resumed = buffered(tmp_path / "resumed", rows, begin, **settings)
+        resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))
+        assert resumed.train_dataset.seen == straight.train_dataset.seen[2 * step :]
+        for one, other in zip(straight.model.parameters(), resumed.model.parameters(), strict=True):
+            assert torch.equal(one, other)
+    for step, begin in refused:
+        with pytest.raises(CheckpointError, match="rows of the dataset (10 -> 6|6 -> 10)"):
+            buffered(tmp_path / "resumed", rows, begin, **settings).train(
+                resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}")
+            )
+
+
+def test_rows_that_no_worker_knows_of_are_named(tmp_path):
+    workers = {"dataloader_num_workers": 1, "dataloader_persistent_workers": True}
+    with pytest.raises(DataError, match="8 rows in pass 2, after 4 .*dataloader_persistent_workers=False"):
+        buffered(tmp_path, (4, 8), **workers).train()

@@ -86,11 +86,13 @@ class Plan:
 
     Attributes:
         most_rows: rows used of an epoch on the rank that uses the most, where each has rows of its own.
+        first_rows: rows of the dataset when the run began, where it grew or shrank since; else None.
     """
 
     order: Order
     batching: Batching
     most_rows: int = field(default=0, compare=False)
+    first_rows: int | None = field(default=None, compare=False)
     _kept: tuple[int, np.ndarray] | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -125,6 +127,12 @@ class Plan:
         chunks += [rows[:0]] * (-len(chunks) % ranks)
         return [chunks[start : start + ranks] for start in range(0, len(chunks), ranks)]
 
+    def follow(self, order: Order) -> None:
+        """Take another order for the epochs that come: the dataset has more rows or fewer."""
+        self.first_rows = self.order.num_rows if self.first_rows is None else self.first_rows
+        self.order, self._kept = order, None
+        self.most_rows = self.epoch_rows
+
     def _epoch(self, epoch: int) -> np.ndarray:
         if self._kept is None or self._kept[0] != epoch:
             self._kept = (epoch, self.order.rows(epoch))
@@ -133,4 +141,5 @@ class Plan:
     def describe(self) -> dict[str, Any]:
         """Return what defines the order, as a checkpoint keeps it."""
         order = {name: value for name, value in vars(self.order).items() if name != "lengths"}
-        return {**order, **asdict(self.batching)}
+        began = {} if self.first_rows is None else {"first_rows": self.first_rows}
+        return {**order, **asdict(self.batching), **began}

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from operator import add
 from typing import Any, NamedTuple, NoReturn
 
 from trainwright.batch import row_count
 from trainwright.callbacks import job
+from trainwright.data.loader import PlannedLoader
 from trainwright.data.rows import Repeat
 from trainwright.devices import empty_cache
-from trainwright.engine import boundary, dividing, leaving
+from trainwright.engine import boundary, dividing, leaving, loading
 from trainwright.engine.losses import Rule, work_in
 from trainwright.engine.memory import split
 from trainwright.engine.run import Run
@@ -65,6 +66,7 @@ def feed(run: Run) -> Generator[Work]:
         DataError: there is no data, or nothing in it is a target, or a process that reads it has died.
     """
     yielded = False
+    follow_rows(run)
     with closing(run.loader.steps(run.epoch, run.position)) as steps:
         for work in _works(run, steps):
             _check_targets(run, work.total)
@@ -75,6 +77,33 @@ def feed(run: Run) -> Generator[Work]:
             f"The training data gave no batch in pass {run.epoch + 1}: the dataset or loader is empty, or is used up "
             "after one pass. Give a dataset with rows, or one that can be read again."
         )
+
+
+def follow_rows(run: Run) -> None:
+    """Let a pass that begins have the rows which the dataset has now; the number of steps stays what it was.
+
+    Raises:
+        DataError: they are none, the ranks have different numbers, or workers keep copies of the dataset as it was.
+    """
+    loader, trainer = run.loader, run.trainer
+    if not isinstance(loader, PlannedLoader) or run.position:
+        return
+    plan, dataset, strategy = loader.plan, loading.dataset_of(loader.loader), trainer.strategy
+    before, everyone = plan.order.num_rows, strategy.gather((plan.order.num_rows, len(dataset)))
+    if all(then == now for then, now in everyone):
+        return
+    whole = plan.batching.ranks == strategy.world.size  # else every rank has rows of its own
+    told = f"The training data has {len(dataset)} rows in pass {run.epoch + 1}, after {before} in the pass before"
+    if whole and len({now for _, now in everyone}) > 1:
+        raise DataError(f"{told}, and another number on other ranks. Add or remove the same rows on each of them.")
+    if loader.loader.num_workers and loader.loader.persistent_workers:
+        raise DataError(f"{told}, but workers keep copies of it: set dataloader_persistent_workers=False.")
+    plan.follow(replace(loading.train_order(trainer, dataset), group_rows=plan.order.group_rows))
+    plan.most_rows = max(strategy.gather(plan.most_rows))
+    if not plan.most_rows:
+        raise DataError(f"{told}, which is less than one batch.")
+    run.content = strategy.on_main(lambda: loading.content_of_training(loader))
+    trainer.note(f"{told}; it is read as it is now, and the run ends at step {run.max_steps} at most.")
 
 
 def _works(run: Run, steps: Iterator[tuple[int, list[Any]]]) -> Iterator[Work]:

@@ -14,7 +14,7 @@ import torch
 from trainwright import randomness
 from trainwright.callbacks.early_stopping import stay_stopped
 from trainwright.engine import deciding, leaving, reports, saving, weighing
-from trainwright.engine.feed import Work, feed, halve
+from trainwright.engine.feed import Work, feed, follow_rows, halve
 from trainwright.engine.losses import micro_batch
 from trainwright.engine.memory import is_out_of_memory
 from trainwright.engine.run import Run
@@ -58,6 +58,7 @@ def passes(run: Run) -> None:
         end_pass(run)
         if not run.done or run.trainer.control.should_epoch_stop:
             run.next_epoch()
+            follow_rows(run)
         act_on_flags(run)
     run.health.settle()
     run.health.check_parameters()
@@ -129,9 +130,9 @@ def backward(run: Run, work: Work) -> torch.Tensor | None:
     strategy, careful = run.trainer.strategy, run.trainer.args.auto_find_batch_size
     loss, failed = None, False
     run.trainer.records.begin_step()
+    run.trainer.current_gradient_accumulation_steps = sum(map(bool, work.items))
     for number, (batch, items) in enumerate(zip(work.batches, work.items, strict=True)):
         last = number == len(work.batches) - 1
-    run.trainer.current_gradient_accumulation_steps = sum(map(bool, work.items))
         try:
             with strategy.accumulate(run.model, last):
                 share = micro_batch(run, batch, items, work.total, last)

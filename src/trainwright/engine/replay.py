@@ -126,8 +126,13 @@ def plan_of(data: Mapping[str, Any], lengths: Any) -> Plan:
     """Return the plan that a checkpoint describes.
 
     Raises:
-        ConfigError: the order depends on the rows' lengths, which are not at hand.
+        ConfigError: the order depends on the rows' lengths, which are not at hand, or on rows that there were before.
     """
+    if data.get("first_rows") is not None:
+        raise ConfigError(
+            f"The data of this run had {data['first_rows']} rows at first and {data['num_rows']} later: the rows of a "
+            "step cannot be told."
+        )
     if data["sampling"] == "group_by_length" and lengths is None:
         raise ConfigError(
             "The order of this run depends on the lengths of its rows. Call trainer.replay(step) on the Trainer of its "

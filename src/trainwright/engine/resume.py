@@ -184,6 +184,16 @@ def check_order(trainer: Trainer, saved: Saved, loader: TrainLoader) -> None:
     trainer.note(f"The data order changes from here: {'; '.join(changed)}.")
 
 
+def end_of_changed(args: Any, saved: Saved, loader: TrainLoader, end: int) -> int:
+    """Return the step at which a run ends; where its data grew or shrank, as it was when the run began."""
+    began = saved.data.get("first_rows")
+    if began is None or not isinstance(loader, PlannedLoader):
+        return end
+    loader.plan.first_rows = began
+    same = saved.about["arguments"].get("num_train_epochs") == args.num_train_epochs
+    return saved.state.max_steps if same and args.max_steps <= 0 else end
+
+
 def _left_out(data: dict[str, Any]) -> int | str:
     """Return how many rows are left out at the end of a pass."""
     if not data.get("drop_last"):
