@@ -399,6 +399,195 @@ def test_an_overridden_training_step_does_its_own_backward(tmp_path):
     assert (parameters(trainer) - expected).abs().max() < CLOSE
 
 
+# ---- what a loss is a mean over
+
+
+class OverRows(tiny.Words):
+    """Its loss is a mean over rows of sums, as that of a conditional random field is; labels are padded with 0."""
+
+    def forward(self, input_ids, labels=None, mask=None):
+        logits = super().forward(input_ids)["logits"]
+        each = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
+        return {"loss": (each * mask).sum(1).mean(), "logits": logits}
+
+
+class Summed(tiny.Words):
+    def forward(self, input_ids, labels=None, mask=None):
+        logits = super().forward(input_ids)["logits"]
+        return {"loss": torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")}
+
+
+class Shifting(tiny.Words):
+    def forward(self, input_ids, labels=None, mask=None):
+        logits = super().forward(input_ids)["logits"]
+        labels = labels.masked_fill(mask == 0, -100)
+        return {"loss": torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())}
+
+
+class ShiftingLoss(Trainer):
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        outputs = model(inputs["input_ids"])
+        labels = inputs["labels"].masked_fill(inputs["mask"] == 0, -100)
+        told = num_items_in_batch is not None
+        loss = torch.nn.functional.cross_entropy(
+            outputs["logits"][:, :-1].flatten(0, 1), labels[:, 1:].flatten(), reduction="sum" if told else "mean"
+        )
+        loss = loss / num_items_in_batch if told else loss
+        return (loss, outputs) if return_outputs else loss
+
+
+def masked_rows(padding=0):
+    generator = torch.Generator().manual_seed(2)
+    rows = []
+    for length in (2, 3, 12, 12, 4, 2, 9, 5):
+        ids, mask = torch.randint(3, tiny.VOCABULARY, (12,), generator=generator), torch.zeros(12)
+        mask[:length] = 1
+        rows.append({"input_ids": ids, "labels": ids.masked_fill(mask == 0, padding), "mask": mask})
+    return rows
+
+
+def as_wide_as_needed(rows):
+    width = int(max(row["mask"].sum() for row in rows))
+    return {name: torch.stack([row[name][:width] for row in rows]) for name in rows[0]}
+
+
+OVER = {
+    "its rows": (OverRows, Trainer, 0, "a mean over its rows"),
+    "nothing": (Summed, Trainer, 0, "a mean over nothing: a sum"),
+    "labels but the first": (Shifting, Trainer, -100, "a mean over its labels but the first of each row"),
+    "those of a compute_loss": (tiny.Words, ShiftingLoss, -100, "a mean over its labels but the first of each row"),
+}
+
+
+@pytest.mark.parametrize("name", OVER)
+@pytest.mark.parametrize("batch", [2, 4])
+def test_a_loss_is_weighed_by_what_it_is_a_mean_over(tmp_path, caplog, name, batch):
+    kind, engine, padding, told = OVER[name]
+    rows, results = masked_rows(padding), []
+    for size in (8, batch):
+        torch.manual_seed(0)
+        args = TrainingArguments(
+            str(tmp_path / str(size)), per_device_train_batch_size=size, gradient_accumulation_steps=8 // size,
+            per_device_eval_batch_size=size, max_steps=4, learning_rate=1e-3, logging_steps=1, use_cpu=True,
+            disable_tqdm=True, report_to="none", save_strategy="no", remove_unused_columns=False,
+        )  # fmt: skip
+        collator = as_wide_as_needed if kind is OverRows else None
+        trainer = engine(kind().double(), args, collator, rows, rows)
+        if size == 8:
+            trainer.objective.asked = 8  # one batch of all rows is what it is by any rule
+        evaluated = trainer.evaluate()["eval_loss"]
+        weights = parameters(trainer)
+        results.append((evaluated, [e["loss"] for e in trainer.state.log_history if "loss" in e], weights))
+    (one, losses, whole), (other, found, cut) = results
+    whole_batch = {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
+    if engine is Trainer:
+        torch.manual_seed(0)
+        with torch.no_grad():
+            by_hand = float(kind().double()(**whole_batch)["loss"])
+        assert other == pytest.approx(by_hand, rel=1e-9)
+        assert found[0] == pytest.approx(by_hand, rel=1e-9)
+        assert found == pytest.approx(losses, rel=1e-9)
+        assert (whole - cut).abs().max() < CLOSE
+    else:
+        torch.manual_seed(0)
+        logits = kind().double()(whole_batch["input_ids"])["logits"][:, :-1].flatten(0, 1)
+        by_hand = float(torch.nn.functional.cross_entropy(logits, whole_batch["labels"][:, 1:].flatten()))
+        assert (other, found[0]) == pytest.approx((by_hand, by_hand), rel=1e-9)
+    assert caplog.text.count(told) == 1
+
+
+class Alike(tiny.Words):
+    """Its rows see each other."""
+
+    def forward(self, input_ids, labels=None, mask=None):
+        outputs = super().forward(input_ids, labels.masked_fill(mask == 0, -100))
+        return {**outputs, "loss": outputs["loss"] + outputs["logits"].mean(0).square().sum()}
+
+
+class Draws(tiny.Words):
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, input_ids, labels=None, mask=None):
+        self.calls += 1
+        outputs = super().forward(input_ids, labels.masked_fill(mask == 0, -100))
+        return {**outputs, "loss": outputs["loss"] * (1 + self.calls)}
+
+
+@pytest.mark.parametrize(("kind", "said"), [(Alike, 1), (Draws, 0), (tiny.Words, 0)])
+def test_a_loss_that_follows_from_no_parts_is_weighed_by_labels(tmp_path, caplog, kind, said):
+    args = TrainingArguments(
+        str(tmp_path), per_device_train_batch_size=2, gradient_accumulation_steps=4, max_steps=2, use_cpu=True,
+        disable_tqdm=True, save_strategy="no",
+    )  # fmt: skip
+    trainer = Trainer(kind(), args, train_dataset=masked_rows(-100))
+    trainer.train()
+    assert caplog.text.count("is a mean over none of its labels and its rows") == said
+    assert "and is weighed so" not in caplog.text
+
+
+def speech(reduction):
+    config = transformers.Wav2Vec2Config(
+        vocab_size=12, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        conv_dim=(8, 8), conv_stride=(5, 4), conv_kernel=(10, 8), num_feat_extract_layers=2, num_conv_pos_embeddings=4,
+        num_conv_pos_embedding_groups=2, hidden_dropout=0.0, attention_dropout=0.0, feat_proj_dropout=0.0,
+        activation_dropout=0.0, final_dropout=0.0, layerdrop=0.0, apply_spec_augment=False, pad_token_id=0,
+        ctc_loss_reduction=reduction,
+    )  # fmt: skip
+    generator = torch.Generator().manual_seed(1)
+    rows = [
+        {
+            "input_values": torch.randn(400, generator=generator),
+            "labels": torch.randint(1, 12, (5,), generator=generator),
+        }
+        for _ in range(8)
+    ]
+    return transformers.Wav2Vec2ForCTC(config), rows
+
+
+def segments(classes):
+    config = transformers.SegformerConfig(
+        num_labels=classes, hidden_sizes=[8] * 4, depths=[1] * 4, num_attention_heads=[1] * 4, decoder_hidden_size=8,
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, classifier_dropout_prob=0.0, drop_path_rate=0.0,
+        initializer_range=1.0,
+    )  # fmt: skip
+    generator, rows = torch.Generator().manual_seed(1), []
+    for number in range(8):
+        labels = torch.full((32, 32), 255)
+        labels[: 4 * number + 1] = int(number > 4)
+        rows.append({"pixel_values": torch.randn(3, 32, 32, generator=generator) * (1 + number), "labels": labels})
+    return transformers.SegformerForSemanticSegmentation(config), rows
+
+
+CONFIGURED = {
+    "a sum over rows": lambda: speech("sum"),
+    "a mean over rows": lambda: speech("mean"),
+    "pixels but those of 255": lambda: segments(3),
+    "all pixels": lambda: segments(1),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGURED)
+def test_a_loss_that_the_configuration_decides(tmp_path, name):
+    torch.manual_seed(0)
+    model, rows = CONFIGURED[name]()
+    for part in model.modules():
+        if isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
+            part.train = lambda mode=True: None
+            part.training = False
+    with torch.no_grad():
+        expected = float(model.eval()(**{key: torch.stack([row[key] for row in rows]) for key in rows[0]}).loss)
+    args = TrainingArguments(
+        str(tmp_path), per_device_train_batch_size=2, gradient_accumulation_steps=4, per_device_eval_batch_size=2,
+        max_steps=1, logging_steps=1, use_cpu=True, disable_tqdm=True, report_to="none", save_strategy="no",
+    )  # fmt: skip
+    trainer = Trainer(model, args, train_dataset=rows, eval_dataset=rows)
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(expected, rel=1e-5)
+    trainer.train()
+    assert trainer.state.log_history[-2]["loss"] == pytest.approx(expected, rel=1e-5)
+
+
 class Copied(Trainer):
     """Has transformers' own step."""
 

@@ -16,7 +16,7 @@ from trainwright.bars import counting
 from trainwright.batch import by_name, row_count
 from trainwright.data.kinds import length_of
 from trainwright.data.rows import Repeat
-from trainwright.engine import dividing, fusing, generation, isolation, loading, numbers, reports
+from trainwright.engine import dividing, fusing, generation, isolation, loading, numbers, reports, units
 from trainwright.engine.collecting import Collector, losses_of_rows, to_host
 from trainwright.engine.diagnose import takes
 from trainwright.engine.losses import is_of, overrides_loss, own_copy
@@ -200,6 +200,8 @@ def evaluation_loop(
             batch = batch.batch if isinstance(batch, Repeat) else batch
             without_logits = loss_only and trainer.forced is None
             batch = batch if without_logits else isolation.rows_apart(trainer, batch)
+            if length_of(loader) != 1 and not weightless:
+                units.look(trainer, batch)
             records.weight = weight = 0 if weightless else trainer.count_eval_items(batch)
             rows = 0 if weightless else isolation.rows_in(batch)
             given = batch if reads_alone(trainer) else own_copy(trainer, batch)

@@ -13,7 +13,7 @@ import torch
 
 from trainwright import randomness
 from trainwright.callbacks.early_stopping import stay_stopped
-from trainwright.engine import deciding, leaving, reports, saving, weighing
+from trainwright.engine import deciding, leaving, reports, saving, units, weighing
 from trainwright.engine.feed import Work, feed, follow_rows, halve
 from trainwright.engine.losses import micro_batch
 from trainwright.engine.memory import is_out_of_memory
@@ -102,6 +102,7 @@ def step(run: Run, work: Work) -> None:
     run.health.buffers.keep()
     if run.boundary is not None:
         run.boundary.computing = True
+    units.settle(run, work)
     weighing.settle(run, work)
     loss = backward(run, work)
     while loss is None:

@@ -16,7 +16,7 @@ from trainwright.callbacks import states
 from trainwright.checkpoint import check, folder, layout, plain, weights
 from trainwright.data.fingerprint import difference
 from trainwright.data.loader import PlannedLoader, TrainLoader
-from trainwright.engine import ema, optimizer_state
+from trainwright.engine import ema, optimizer_state, units
 from trainwright.engine.run import Run
 from trainwright.errors import CheckpointError
 from trainwright.models import adapters
@@ -294,6 +294,7 @@ def restore_rest(run: Run, saved: Saved) -> None:
         CheckpointError: the checkpoint has an optimizer that does not fit.
     """
     trainer, place = run.trainer, saved.folder
+    units.restore(trainer, saved.about.get("unit"))
     if not (place / layout.OPTIMIZER).exists():
         go_on_with_the_model_alone(run, saved)
         return
@@ -314,6 +315,13 @@ def restore_rest(run: Run, saved: Saved) -> None:
         )
 
 
+def still_due(run: Run, saved: Saved) -> list[str]:
+    """Return what was due at the checkpoint, without what its arguments asked for and today's do not."""
+    then, today = saved.about.get("arguments", {}), run.trainer.args
+    dropped = [name for name, by in _ASKED_BY.items() if getattr(today, by) == "no" and then.get(by) != "no"]
+    return [name for name in saved.about.get("due", []) if name not in dropped]
+
+
 def restore_average(run: Run, saved: Saved) -> bool:
     """Put the moving average back, and the last step's weights into the model; return whether there was an average."""
     state = ema.load(saved.folder)
@@ -326,13 +334,6 @@ def restore_average(run: Run, saved: Saved) -> bool:
 
 def go_on_with_the_model_alone(run: Run, saved: Saved) -> None:
     """Go on from weights and progress: the schedule takes as many steps as were done; say what begins anew."""
-def still_due(run: Run, saved: Saved) -> list[str]:
-    """Return what was due at the checkpoint, without what its arguments asked for and today's do not."""
-    then, today = saved.about.get("arguments", {}), run.trainer.args
-    dropped = [name for name, by in _ASKED_BY.items() if getattr(today, by) == "no" and then.get(by) != "no"]
-    return [name for name in saved.about.get("due", []) if name not in dropped]
-
-
     trainer, done = run.trainer, saved.state.global_step
     averaged = restore_average(run, saved)
     anew = [

@@ -22,7 +22,7 @@ from trainwright.callbacks import states
 from trainwright.checkpoint import folder, layout, plain, weights
 from trainwright.checkpoint.snapshot import HostCopies
 from trainwright.checkpoint.writer import Draft, Written, not_written, reason_of, write
-from trainwright.engine import boundary, deciding, hub
+from trainwright.engine import boundary, deciding, hub, units
 from trainwright.engine.memory import is_out_of_memory
 from trainwright.engine.modes import users_configuration
 from trainwright.engine.passes import averaged
@@ -289,6 +289,7 @@ def write_progress(run: Run, place: Path) -> None:
         "ranks": trainer.strategy.world.size,
         "drawn_apart": True,
         "made_with": run.made_with,
+        "unit": units.state_of(trainer),
         "adapters": adapters.active(trainer.model),
         "arguments": saved_arguments(trainer.args),
         "versions": {"torch": torch.__version__},
