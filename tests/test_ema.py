@@ -67,6 +67,22 @@ def test_the_average_is_evaluated_saved_and_left_in_the_model(tmp_path):
     assert made.evaluate()["eval_loss"] != logged[-1]  # the model is the user's again
 
 
+def test_a_run_that_failed_leaves_no_average_behind(tmp_path):
+    class Fails(TrainerCallback):
+        def on_step_end(self, args, state, control, **_):
+            if state.global_step == 5:
+                raise ValueError("it fails")
+
+    made, rows = trainer(tmp_path, [Fails()]), tiny.line_rows(8)
+    with pytest.raises(ValueError, match="it fails"):
+        made.train()
+    made.model.load_state_dict({name: p + 1 for name, p in made.model.state_dict().items()})
+    x, labels = (torch.stack([row[name] for row in rows]) for name in ("x", "labels"))
+    with torch.no_grad():
+        expected = float(((made.model.layer(x).squeeze(-1) - labels) ** 2).mean())
+    assert made.evaluate()["eval_loss"] == pytest.approx(expected, rel=1e-6)
+
+
 def as_before(place):
     """Write a checkpoint as the first version did: the weights are the last step's, and the average is beside them."""
     state = folder.load(place / "ema.pt")

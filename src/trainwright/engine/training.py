@@ -123,7 +123,7 @@ def train(
             raise exception_for(signals.received, "A signal came when the run was complete.")
         return output
     finally:
-        trainer.is_in_train = False
+        trainer.is_in_train, trainer.ema = False, None
         trainer.args.gradient_accumulation_steps = accumulation  # which other ranks may have changed
         trainer.run = None
         lock.release()
