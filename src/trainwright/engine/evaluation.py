@@ -252,8 +252,8 @@ def results(
         named = kept_metrics(trainer, numbers.as_named(metrics, prefix))
     named = trainer.strategy.from_main(named)
     if weight:
-        sums = trainer.objective.sums and not trainer.has_own_loss
-        named = {f"{prefix}_loss": loss if sums else loss / weight, **named}
+        added = trainer.objective.sums and not trainer.has_own_loss
+        named = {f"{prefix}_loss": loss if added else loss / weight, **named}
     return EvalLoopOutput(parts.get("predictions"), parts.get("labels"), named, int(rows))
 
 

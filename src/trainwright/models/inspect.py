@@ -118,7 +118,7 @@ def loss_unit(model: nn.Module) -> tuple[MeanOver, int]:
     configuration says so; segmentation has a label of its own that is no target, and of one class is a mean over all.
     """
     inner: Any = base_model(model)
-    config = getattr(inner, "config", None)
+    config: Any = getattr(inner, "config", None)
     try:
         source = inspect.getsource(type(inner).forward)
     except (OSError, TypeError):
