@@ -208,6 +208,33 @@ def test_settings_of_a_schedule_of_ones_own(tmp_path):
     assert settings(resumed, "lr")[0] == pytest.approx((0.1 * 0.5,))
 
 
+class Shorter(TrainerCallback):
+    """Ends every pass after its third step."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_epoch_stop = state.global_step % 3 == 0
+
+
+@pytest.mark.parametrize("step", [4, 8])
+def test_passes_that_end_early_leave_the_schedule_as_it_was(tmp_path, step):
+    def trainer(place):
+        settings = {"max_steps": -1, "num_train_epochs": 3, "save_steps": 4, "logging_steps": 1}
+        made_now = made(place, **settings, learning_rate=0.1)
+        made_now.add_callback(Shorter())
+        return made_now
+
+    straight = trainer(tmp_path)
+    straight.train()
+    resumed = trainer(tmp_path / "resumed")
+    resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))
+    rates = [entry["learning_rate"] for entry in resumed.state.log_history if "loss" in entry]
+    whole = 3 * 7  # steps of three whole passes
+    assert rates == pytest.approx([0.1 * (1 - done / whole) for done in range(9)])
+    assert resumed.state.max_steps == straight.state.max_steps == whole
+    for one, other in zip(straight.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
 def failing(prediction):
     raise ValueError("metrics are broken")
 

@@ -184,13 +184,13 @@ def check_order(trainer: Trainer, saved: Saved, loader: TrainLoader) -> None:
     trainer.note(f"The data order changes from here: {'; '.join(changed)}.")
 
 
-def end_of_changed(args: Any, saved: Saved, loader: TrainLoader, end: int) -> int:
-    """Return the step at which a run ends; where its data grew or shrank, as it was when the run began."""
-    began = saved.data.get("first_rows")
-    if began is None or not isinstance(loader, PlannedLoader):
-        return end
-    loader.plan.first_rows = began
-    same = saved.about["arguments"].get("num_train_epochs") == args.num_train_epochs
+def end_of(args: Any, saved: Saved, loader: TrainLoader, end: int) -> int:
+    """Return the step at which a run ends: `end` by what is left of whole passes, but where neither these nor their
+    number have changed, that which was told when it began, for passes may have ended early, or had other rows."""
+    if isinstance(loader, PlannedLoader):
+        loader.plan.first_rows = saved.data.get("first_rows")
+    steps, before = saved.data.get("steps"), saved.about.get("arguments", {}).get("num_train_epochs")
+    same = steps is not None and steps == loader.steps_per_epoch and before == args.num_train_epochs
     return saved.state.max_steps if same and args.max_steps <= 0 else end
 
 

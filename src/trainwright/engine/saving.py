@@ -284,7 +284,7 @@ def write_progress(run: Run, place: Path) -> None:
         "position": run.position,
         "open": run.open,
         "due": due(run),
-        "data": {**run.loader.describe(), "asked": run.accumulation},
+        "data": {**run.loader.describe(), "asked": run.accumulation, "steps": run.loader.steps_per_epoch},
         "content": run.content,
         "ranks": trainer.strategy.world.size,
         "drawn_apart": True,

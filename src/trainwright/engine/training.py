@@ -193,7 +193,7 @@ def build(trainer: Trainer, loader: TrainLoader, saved: resume.Saved | None, sig
     done = saved.state.global_step if saved else 0
     end, num_epochs = lengths(args, loader, done, epoch, place)
     if saved is not None:
-        end = resume.end_of_changed(args, saved, loader, end)
+        end = resume.end_of(args, saved, loader, end)
     skipped = args.ignore_data_skip and loader.steps_left(place) != 0
     place, max_steps = 0 if skipped else place, max(end, done)
     prepare_state(trainer, saved, max_steps, num_epochs, loader)
