@@ -496,6 +496,26 @@ def test_a_loss_is_weighed_by_what_it_is_a_mean_over(tmp_path, caplog, name, bat
     assert caplog.text.count(told) == 1
 
 
+@pytest.mark.parametrize("shape", ["rows of one length", "rows with padding"])
+def test_a_loss_that_shifts_by_itself_counts_what_it_predicts(tmp_path, shape):
+    rows = masked_rows(-100)
+    rows = rows if shape == "rows with padding" else [{**row, "mask": torch.ones(12)} for row in masked_rows(5)]
+    whole = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+    torch.manual_seed(0)
+    model = tiny.Words().double()
+    logits = model(whole["input_ids"])["logits"].detach()[:, :-1].flatten(0, 1)
+    expected = float(torch.nn.functional.cross_entropy(logits, whole["labels"][:, 1:].flatten()))
+    args = TrainingArguments(
+        str(tmp_path), per_device_train_batch_size=2, gradient_accumulation_steps=4, per_device_eval_batch_size=2,
+        max_steps=1, logging_steps=1, use_cpu=True, disable_tqdm=True, save_strategy="no", remove_unused_columns=False,
+    )  # fmt: skip
+    trainer = ShiftingLoss(model, args, train_dataset=rows, eval_dataset=rows)
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(expected, rel=1e-9)
+    trainer = ShiftingLoss(model, args, train_dataset=rows)
+    trainer.train()
+    assert trainer.state.log_history[-2]["loss"] == pytest.approx(expected, rel=1e-9)
+
+
 class Alike(tiny.Words):
     """Its rows see each other."""
 

@@ -80,7 +80,8 @@ def is_open(trainer: Trainer) -> bool:
 def ask(trainer: Trainer, batch: Any) -> Answer | None:
     """Return how a batch's loss follows from those of its halves; None where that cannot be told.
 
-    Where several units fit, halves without their padding are asked too, of which fewer may.
+    Where several units fit, halves without their padding are asked too, of which fewer may. A `compute_loss` that
+    divides by the number of items tells how many they are.
     """
     objective = trainer.objective
     assert isinstance(objective, ModelLoss)
@@ -101,9 +102,19 @@ def ask(trainer: Trainer, batch: Any) -> Answer | None:
             other = difference(trainer, whole, narrow)
             both = {name: max(one, other[name]) for name, one in off.items()}
             off = both if fitting(both, close) else off
+        if has_own_loss(trainer) and (items := items_of(trainer, batch, whole, close)) is not None:
+            counts = held_by(objective, [batch])
+            off = {name: max(one, abs(counts[name][0] / items - 1)) for name, one in off.items()}
     except Exception:  # of a loss that cannot be asked so: it is weighed as it is
         return None
     return Answer(off, close)
+
+
+def items_of(trainer: Trainer, batch: Any, whole: torch.Tensor, close: float) -> float | None:
+    """Return how many items a `compute_loss` has taken the mean of a batch over, by what it makes of their number; None
+    where that changes nothing."""
+    once, twice = (float(losses_of(trainer, [batch], number)[0]) for number in (1, 2))
+    return once / float(whole) if abs(2 * twice / once - 1) <= close else None
 
 
 def difference(trainer: Trainer, whole: torch.Tensor, parts: list[Any]) -> dict[str, float]:
@@ -152,8 +163,8 @@ def is_mask(values: torch.Tensor) -> bool:
     return bool(((values == 0) | (values == 1)).all() and (values[:, 0] == 1).all())
 
 
-def losses_of(trainer: Trainer, batches: list[Any]) -> list[torch.Tensor]:
-    """Return the mean loss of each of some batches, of which nothing is left."""
+def losses_of(trainer: Trainer, batches: list[Any], items: int | None = None) -> list[torch.Tensor]:
+    """Return the loss of each of some batches, of which nothing is left: the mean, or what a number of items gives."""
     records, found = trainer.records, []
     trainer.records = Records()
     try:
@@ -164,7 +175,7 @@ def losses_of(trainer: Trainer, batches: list[Any]) -> list[torch.Tensor]:
                 around.enter_context(torch.no_grad())
                 around.enter_context(trainer.compute_loss_context_manager())
                 given = own_copy(trainer, trainer._prepare_inputs(batch))
-                found.append(trainer.one_loss(trainer.compute_loss(trainer.model, given, num_items_in_batch=None)))
+                found.append(trainer.one_loss(trainer.compute_loss(trainer.model, given, num_items_in_batch=items)))
     finally:
         trainer.records = records
     return [loss.detach().cpu().reshape(()) for loss in found]
