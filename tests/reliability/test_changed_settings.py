@@ -247,7 +247,7 @@ def test_an_evaluation_that_failed_is_not_due_where_todays_arguments_have_none(t
 
     with pytest.raises(ValueError, match="metrics are broken"):
         trainer("steps", failing).train()
-    assert "evaluate" in json.loads((tmp_path / "checkpoint-2" / folder.RUN_FILE).read_text())["due"]
+    assert "evaluate" in json.loads((tmp_path / "checkpoint-2" / layout.RUN).read_text())["due"]
     resumed = trainer("no")
     resumed.train(resume_from_checkpoint=True)
     assert resumed.state.global_step == 8
