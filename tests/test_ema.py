@@ -182,7 +182,7 @@ def test_the_average_moves_in_every_format(dtype, kept, close):
     assert state["last"]["weight"] is not model.weight
     assert state["last"]["weight"].dtype == dtype
     old = {"updates": 7, "weights": {"weight": torch.full((1, 1), 1.5, dtype=dtype)}}  # of a checkpoint before
-    average.load_state_dict(old)
+    average.load_state_dict(old, model)
     assert (average.weights["weight"].dtype, average.weights["weight"].item()) == (kept, 1.5)
     average.leave(model)
     assert (model.weight.dtype, model.weight.item()) == (dtype, 1.5)

@@ -74,6 +74,15 @@ def test_a_rank_whose_rows_have_no_target(found, tmp_path):
     assert close(together.without_targets(tmp_path, ranks=1)["weights"], first["weights"])
 
 
+@pytest.mark.parametrize("kind", ["unfrozen later", "unfrozen later, memory watched"])
+def test_what_is_unfrozen_later_is_shared(found, kind, tmp_path):
+    first, second = of(found, kind)
+    alone = together.unfrozen_later(tmp_path)
+    assert first == second
+    assert close(alone["weights"], first["weights"])
+    assert close(alone["norms"], first["norms"])
+
+
 # ---- counts, buffers, randomness
 
 

@@ -397,12 +397,43 @@ def loss_function(place: Path, rank: int) -> dict[str, Any]:
     return {"steps": trainer.state.global_step, "weights": tiny_rows.weights(trainer.model)}
 
 
+class Both(Unused):
+    """Uses both parts."""
+
+    def predict(self, x, number):
+        return (self.layer(x) + self.other(x)).squeeze(-1)
+
+
+class Unfreezing(TrainerCallback):
+    """Trains the first part in the first step, the other one in the second, and both in the third."""
+
+    def on_step_begin(self, args, state, control, model, **kwargs):
+        model.layer.requires_grad_(state.global_step != 1)
+        model.other.requires_grad_(state.global_step != 0)
+
+
+def unfrozen_later(place: Path, **args: Any) -> dict[str, Any]:
+    """Train a part that was frozen when the model was spread over the ranks."""
+    model = Both()
+    model.other.requires_grad_(False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=tiny_rows.RATE)
+    changes = {"max_steps": 3, "max_grad_norm": 0.5, "ema_decay": 0.5, "train_sampling_strategy": "sequential", **args}
+    trainer = tiny_rows.trained(
+        place, model, train_dataset=tiny_rows.rows(12), args=changes, callbacks=[Unfreezing()],
+        optimizers=(optimizer, None),
+    )  # fmt: skip
+    norms = [entry["grad_norm"] for entry in trainer.state.log_history if "grad_norm" in entry]
+    return {"weights": tiny_rows.weights(model), "norms": norms}
+
+
 CASES: dict[str, launch.Case] = {
     **{kind: functools.partial(idle, kind=kind) for kind in IDLE},
     "an unused part, looked for": functools.partial(idle, kind="an unused part", ddp_find_unused_parameters=True),
     "an unused part, decayed": decayed,
     "an unused part, decayed, memory watched": functools.partial(decayed, auto_find_batch_size=True),
     "no targets on one rank": without_targets,
+    "unfrozen later": unfrozen_later,
+    "unfrozen later, memory watched": functools.partial(unfrozen_later, auto_find_batch_size=True),
     "counts": counts,
     "buffers": same_buffers,
     "buffers of the ranks' own": functools.partial(same_buffers, ddp_broadcast_buffers=False),

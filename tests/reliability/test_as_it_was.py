@@ -178,7 +178,7 @@ def test_a_device_that_knows_alone_of_a_bad_step_averages_as_the_host_does(dtype
     assert device.state_dict(model)["updates"] == host.updates == 4
     for one, other in zip(host.weights.values(), device.weights.values(), strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=0)  # the decay is float32 on a device
-    device.load_state_dict(host.state_dict(model))
+    device.load_state_dict(host.state_dict(model), model)
     assert device.updates == 4
 
 

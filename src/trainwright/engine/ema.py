@@ -37,10 +37,17 @@ class Ema:
         self.decay = decay
         self.updates: int | torch.Tensor = 0
         self.last: dict[str, torch.Tensor] | None = None
-        trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        flags = finite(list(trained.values())).tolist()
-        kept = [(name, p.detach()) for (name, p), fine in zip(trained.items(), flags, strict=True) if fine]
-        self.weights = {name: p.to(torch.promote_types(p.dtype, torch.float32), copy=True) for name, p in kept}
+        self.weights: dict[str, torch.Tensor] = {}
+        self._seen: set[str] = set()
+        self.follow({name: p for name, p in model.named_parameters() if p.requires_grad})
+
+    def follow(self, trained: Mapping[str, nn.Parameter]) -> None:
+        """Take in what is trained from now on; its average begins with its value of now."""
+        new = {name: p for name, p in trained.items() if name not in self._seen}
+        self._seen |= new.keys()
+        flags = finite(list(new.values())).tolist()
+        kept = [(name, p.detach()) for (name, p), fine in zip(new.items(), flags, strict=True) if fine]
+        self.weights |= {name: p.to(torch.promote_types(p.dtype, torch.float32), copy=True) for name, p in kept}
 
     @torch.no_grad()
     def update(self, model: nn.Module, bad: torch.Tensor | bool = False) -> None:
@@ -89,9 +96,11 @@ class Ema:
         last = {name: now[name].detach() for name in self.weights} if self.last is None else self.last
         return {"updates": int(self.updates), "weights": self.weights, "last": last}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with what a checkpoint kept; what was not trained then begins with its value of now."""
+    def load_state_dict(self, state: dict[str, Any], model: nn.Module) -> None:
+        """Go on with what a checkpoint kept, also of what is not trained now; what was not trained then begins with its
+        value of now."""
         self.updates = state["updates"]
+        self.follow({name: p for name, p in model.named_parameters() if name in state["weights"]})
         for name in self.weights.keys() & state["weights"].keys():
             self.weights[name].copy_(state["weights"][name])
 

@@ -144,7 +144,7 @@ def halve(run: Run, work: Work) -> Work:
     Raises:
         DataError: a micro-batch is down to one row.
     """
-    run.trainer.optimizer.zero_grad(set_to_none=True)
+    run.clear_gradients()
     run.health.buffers.put_back(True)
     empty_cache(run.trainer.strategy.device)
     rows = max(row_count(batch) for batch in work.batches)

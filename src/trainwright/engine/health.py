@@ -29,7 +29,7 @@ _SPIKE_STEPS_BEFORE = 10
 
 @dataclass
 class Reading:
-    """The numbers of one step on their way to the host: [is bad, loss, norm of every gradient]."""
+    """The numbers of one step on their way to the host: [is bad, loss, norm of every gradient, by `names`]."""
 
     step: int
     epoch: int
@@ -37,6 +37,7 @@ class Reading:
     bad: torch.Tensor | bool
     loss: torch.Tensor
     norms: torch.Tensor
+    names: list[str]
     arrived: torch.Event | None = None
 
     def send(self) -> None:
@@ -58,7 +59,7 @@ class Health:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.in_a_row = 0
-        self.names = [name for name, p in run.trainer.model.named_parameters() if p.requires_grad]
+        self.watched: dict[str, torch.nn.Parameter] = {}
         self.never_finite: dict[str, torch.Tensor] = {}
         self.losses: deque[float] = deque(maxlen=_SPIKE_WINDOW)
         self.buffers = Buffers(run.trainer.model)
@@ -73,33 +74,36 @@ class Health:
         self.in_a_row = state["in_a_row"]
         self.losses.extend(state["losses"])
 
-    def begin(self) -> None:
-        """Note which numbers of parameters are not finite from the start, such as a mask of -inf: no update did that.
+    def watch(self) -> None:
+        """Watch what is trained from now on; note which of its numbers are not finite before, such as a mask of -inf:
+        no update did that.
 
-        This waits for the device, once.
+        This waits for the device, once for every parameter.
         """
-        flags = finite(self.run.parameters).tolist()
-        known = zip(self.names, self.run.parameters, flags, strict=True)
-        self.never_finite = {name: ~torch.isfinite(p.detach()) for name, p, fine in known if not fine}
-        if self.never_finite:
+        new = {name: p for name, p in self.run.trained.parameters.items() if name not in self.watched}
+        self.watched |= new
+        known = zip(new.items(), finite(list(new.values())).tolist(), strict=True)
+        never_finite = {name: ~torch.isfinite(p.detach()) for (name, p), fine in known if not fine}
+        self.never_finite |= never_finite
+        if never_finite:
             self.run.trainer.note(
-                f"Not finite from the start: numbers in {_some(sorted(self.never_finite))}. All others are watched for "
+                f"Not finite from the start: numbers in {some(sorted(never_finite))}. All others are watched for "
                 "updates that overflow."
             )
 
     def finite_parameters(self) -> dict[str, torch.Tensor]:
-        """Return whether each parameter is finite, apart from the numbers that never were, left on the device."""
-        flags = dict(zip(self.names, finite(self.run.parameters), strict=True))
-        parameters = dict(zip(self.names, self.run.parameters, strict=True))
+        """Return whether each parameter once trained is finite, apart from numbers that never were, on the device."""
+        flags = dict(zip(self.watched, finite(list(self.watched.values())), strict=True))
         for name, never in self.never_finite.items():
-            flags[name] = (torch.isfinite(parameters[name].detach()) | never).all()
+            flags[name] = (torch.isfinite(self.watched[name].detach()) | never).all()
         return flags
 
     def after_step(self, bad: torch.Tensor | bool, loss: torch.Tensor, norms: torch.Tensor) -> None:
         """Take note of a step, and read the one before."""
         self.settle()
         run = self.run
-        self._reading = Reading(run.trainer.state.global_step + 1, run.epoch, run.position, bad, loss, norms)
+        step, names = run.trainer.state.global_step + 1, list(run.trained.parameters)
+        self._reading = Reading(step, run.epoch, run.position, bad, loss, norms, names)
         self._reading.send()
 
     def settle(self) -> None:
@@ -131,7 +135,7 @@ class Health:
         wrong = [name for name, fine in self.finite_parameters().items() if not fine]
         if wrong:
             raise DivergenceError(
-                f"The parameters are not finite any more in {_some(wrong)}: an update up to step "
+                f"The parameters are not finite any more in {some(wrong)}: an update up to step "
                 f"{self.run.trainer.state.global_step} overflowed. They are in no checkpoint. Lower the learning rate, "
                 "and start anew or resume from an earlier checkpoint."
             )
@@ -140,9 +144,9 @@ class Health:
         self.check_parameters()
         limit = self.run.trainer.args.max_skipped_steps
         finite = torch.isfinite(reading.norms).tolist()
-        wrong = [name for name, fine in zip(self.names, finite, strict=True) if not fine]
+        wrong = [name for name, fine in zip(reading.names, finite, strict=True) if not fine]
         loss = f"its loss is {float(reading.loss):.4g}"
-        where = f"gradients are not finite in {_some(wrong)}" if wrong else "the sum of its gradients is not finite"
+        where = f"gradients are not finite in {some(wrong)}" if wrong else "the sum of its gradients is not finite"
         message = (
             f"Step {reading.step} was skipped, nothing was changed: {loss} and {where}. It read "
             f"{rows_of(self.run, reading)}. Skipped in a row: {self.in_a_row} (max_skipped_steps={limit})."
@@ -179,8 +183,9 @@ def rows_of(run: Run, reading: Reading) -> str:
         return f"micro-batches {int(reading.position) + 1} and on of pass {reading.epoch + 1}"
     step = run.loader.plan.step(reading.epoch, reading.position)
     rows = [int(row) for ranks in step for chunk in ranks for row in chunk]
-    return f"rows {_some([str(row) for row in rows], 16)} of the dataset (pass {reading.epoch + 1})"
+    return f"rows {some([str(row) for row in rows], 16)} of the dataset (pass {reading.epoch + 1})"
 
 
-def _some(names: list[str], most: int = 3) -> str:
+def some(names: list[str], most: int = 3) -> str:
+    """Return names in words, the first of many."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

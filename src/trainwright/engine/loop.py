@@ -39,7 +39,7 @@ def passes(run: Run) -> None:
     run.modes = modes_of(run.trainer.model)
     if not run.drawn_apart:
         randomness.part_ways(run.trainer.strategy.world.rank)
-    run.health.begin()
+    run.health.watch()
     if run.due:
         leaving.raise_due_flags(run)
         deciding.agree(run)
@@ -122,7 +122,7 @@ def step(run: Run, work: Work) -> None:
     finally:  # a callback that raises finds a whole step behind it
         if updated and not trainer.follows_metric:
             trainer.lr_scheduler.step()
-        trainer.optimizer.zero_grad(set_to_none=True)
+        run.clear_gradients()
         run.advance(work.position)
 
 
@@ -148,6 +148,7 @@ def backward(run: Run, work: Work) -> torch.Tensor | None:
             run.fire("substep_end")
     if careful and any(flag for (flag,) in strategy.agree(failed)):
         return None
+    run.follow_trained()
     strategy.finish_gradients(run.parameters)
     strategy.share_buffers(run.model)
     return torch.zeros((), device=strategy.device) if loss is None else loss

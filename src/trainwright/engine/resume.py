@@ -328,7 +328,7 @@ def restore_average(run: Run, saved: Saved) -> bool:
     ema.put(run.trainer.model, state.get("last", {}))
     if run.trainer.ema is None or not state:
         return False
-    run.trainer.ema.load_state_dict(state)
+    run.trainer.ema.load_state_dict(state, run.trainer.model)
     return True
 
 

@@ -18,10 +18,11 @@ from trainwright.checkpoint.writer import Writer, Written
 from trainwright.data.loader import TrainLoader
 from trainwright.engine.boundary import Boundary
 from trainwright.engine.cards import Beginning
-from trainwright.engine.health import Health
+from trainwright.engine.health import Health, some
 from trainwright.engine.meters import LossMeter
 from trainwright.engine.signals import Signals
 from trainwright.engine.symptoms import Symptoms
+from trainwright.engine.trained import Trained
 from trainwright.errors import CheckpointError
 from trainwright.evaluation_mode import Modes
 from trainwright.held import held_by, is_generator, of_object
@@ -39,7 +40,7 @@ class Run:
         trainer: holds model, optimizer, schedule, state and the user's override points.
         loader: gives the micro-batches of one optimizer step at a time.
         model: the module whose `forward` is called: the trainer's model, or what the strategy wrapped around it.
-        parameters: those that are trained.
+        trained: the parameters that are, now.
         count: items of a micro-batch, by which its loss is weighed.
         max_steps: optimizer steps of the whole run.
         num_epochs: passes over the data after which the run ends.
@@ -81,7 +82,7 @@ class Run:
     trainer: Trainer
     loader: TrainLoader
     model: nn.Module
-    parameters: list[nn.Parameter]
+    trained: Trained
     count: Callable[[Any], int]
     max_steps: int
     num_epochs: float
@@ -157,6 +158,34 @@ class Run:
     def folder(self) -> Path:
         """The run's folder."""
         return self.trainer.run_folder
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """The parameters that are trained."""
+        return list(self.trained.parameters.values())
+
+    def follow_trained(self) -> None:
+        """Clip, watch, average and share what is trained now, where callbacks have frozen or unfrozen parameters."""
+        before = self.trained.parameters
+        if not self.trained.look():
+            return
+        self.health.watch()
+        if self.trainer.ema is not None:
+            self.trainer.ema.follow(self.trained.parameters)
+        held = {id(p) for group in self.trainer.optimizer.param_groups for p in group["params"]}
+        new = {name: p for name, p in self.trained.parameters.items() if name not in before}
+        missing = [name for name, p in new.items() if id(p) not in held]
+        if missing:
+            self.note_once(
+                f"Unfrozen, but not updated, since no group of the optimizer holds them: {some(missing)}. Give an "
+                "optimizer that holds all that is to be trained (optimizers=)."
+            )
+
+    def clear_gradients(self) -> None:
+        """Forget the gradients, also of parameters that the optimizer does not hold."""
+        self.trainer.optimizer.zero_grad(set_to_none=True)
+        for parameter in self.trained.parameters.values():
+            parameter.grad = None
 
     def randomness(self) -> dict[str, Any]:
         """Return the states of all streams of random numbers that a step may draw from."""

@@ -43,6 +43,7 @@ from trainwright.engine.modes import remove_noise, restore_configuration, take_m
 from trainwright.engine.run import Run, generators_of
 from trainwright.engine.signals import TIME_IS_UP, Signals, exception_for
 from trainwright.engine.symptoms import check_warmup
+from trainwright.engine.trained import Trained
 from trainwright.errors import CheckpointError, ConfigError
 from trainwright.held import drawn_from_the_system
 from trainwright.models import adapters
@@ -212,13 +213,12 @@ def build(trainer: Trainer, loader: TrainLoader, saved: resume.Saved | None, sig
     if trainer.follows_metric and args.eval_strategy != "no":
         reports.metric_name(args)
     trainer.ema = None if args.ema_decay is None else Ema(trainer.model, args.ema_decay)
-    parameters = [p for p in trainer.model.parameters() if p.requires_grad]
     run_id = (saved.about.get("run") if saved is not None else None) or trainer.strategy.from_main(uuid4().hex)
     run = Run(
         trainer=trainer,
         loader=loader,
         model=model,
-        parameters=parameters,
+        trained=Trained(trainer.model),
         count=trainer.count_items,
         max_steps=max_steps,
         num_epochs=num_epochs,

@@ -141,4 +141,4 @@ def _undone(run: Run) -> Iterator[None]:
             yield
     finally:
         trainer.records = records
-        trainer.optimizer.zero_grad(set_to_none=True)
+        run.clear_gradients()

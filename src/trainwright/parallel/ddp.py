@@ -35,6 +35,7 @@ class DataParallel(Strategy):
         self.limit = timedelta(seconds=seconds)
         everyone = distributed.distributed_c10d._get_default_store()
         self.store = distributed.PrefixStore("trainwright", everyone)  # type: ignore[attr-defined]  # torch lists no stores
+        self.wrapped: set[int] = set()
         self._listened = 0.0
 
     def prepare(self, model: nn.Module, recomputes: bool = False) -> nn.Module:
@@ -43,7 +44,8 @@ class DataParallel(Strategy):
         Unless it is said, a step may leave parameters out, but where activations are recomputed, which torch's
         reentrant form does not let be looked through; as in transformers.
         """
-        if isinstance(model, DistributedDataParallel) or not any(p.requires_grad for p in model.parameters()):
+        self.wrapped = {id(p) for p in model.parameters() if p.requires_grad}
+        if isinstance(model, DistributedDataParallel) or not self.wrapped:
             return model
         devices = [self.device] if self.device.type == "cuda" else None
         options = {"find_unused_parameters": not recomputes, **self.options}
@@ -55,8 +57,10 @@ class DataParallel(Strategy):
         return model.no_sync() if isinstance(model, DistributedDataParallel) and alone else nullcontext()
 
     def finish_gradients(self, parameters: list[nn.Parameter]) -> None:
-        """Average the gradients now where a process may fail in its backward pass, so that none waits for it there."""
-        if not self.late:
+        """Average the gradients now where a process may fail in its backward pass, so that none waits for it there, and
+        those of parameters that were not trained when the model was wrapped."""
+        parameters = [p for p in parameters if self.late or id(p) not in self.wrapped]
+        if not parameters:
             return
         used = [any(column) for column in zip(*self.agree(*(p.grad is not None for p in parameters)), strict=True)]
         gradients = []
