@@ -127,6 +127,21 @@ def test_documents_in_one_row_are_evaluated_as_rows(tmp_path, kind, more):
     np.testing.assert_array_equal(a.label_ids[:, 1:], b.label_ids[:, 1:])
 
 
+@pytest.mark.parametrize("metrics", [None, accuracy], ids=["loss alone", "metrics"])
+def test_documents_whose_beginnings_have_labels_are_evaluated_as_rows(tmp_path, metrics):
+    generator = torch.Generator().manual_seed(1)
+    rows = [torch.randint(3, tiny.VOCABULARY, (8,), generator=generator) for _ in range(3)]
+    positions = torch.tensor([0, 1, 2, 3, 4, 0, 1, 2])
+    data = [{"input_ids": row, "labels": row.clone(), "position_ids": positions} for row in rows]
+    trainer = evaluator(tmp_path, rows=data, metrics=metrics, per_device_eval_batch_size=1)
+    losses = []
+    with torch.no_grad():
+        for document in (part for row in rows for part in row.split([5, 3])):
+            logits = trainer.model.eval()(input_ids=document[None]).logits[0, :-1]
+            losses.append(functional.cross_entropy(logits, document[1:], reduction="none"))
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(float(torch.cat(losses).mean()), rel=1e-5)
+
+
 def test_packed_rows_are_evaluated_by_document(tmp_path):
     class Documents(list):
         lengths = property(lambda self: [len(row["input_ids"]) for row in self])

@@ -516,6 +516,21 @@ def test_a_loss_that_shifts_by_itself_counts_what_it_predicts(tmp_path, shape):
     assert trainer.state.log_history[-2]["loss"] == pytest.approx(expected, rel=1e-9)
 
 
+def test_a_loss_that_is_asked_logs_nothing(tmp_path):
+    class Logs(ShiftingLoss):
+        def compute_loss(self, *given, **more):
+            self.log({"mine": 1.0})
+            return super().compute_loss(*given, **more)
+
+    args = TrainingArguments(
+        str(tmp_path), per_device_train_batch_size=2, gradient_accumulation_steps=4, max_steps=2, use_cpu=True,
+        disable_tqdm=True, save_strategy="no", remove_unused_columns=False,
+    )  # fmt: skip
+    trainer = Logs(tiny.words(), args, train_dataset=masked_rows(-100))
+    trainer.train()
+    assert sum("mine" in entry for entry in trainer.state.log_history) == 8  # micro-batches, as in transformers
+
+
 class Alike(tiny.Words):
     """Its rows see each other."""
 

@@ -309,7 +309,7 @@ def prediction_step(
 
     The loss is a scalar, or where the model gives one for every row, these: shape (rows,).
     """
-    labels, items = labels_of(inputs, trainer.label_names), trainer.objective.count(inputs)
+    labels = labels_of(inputs, trainer.label_names)
     asked_for = isinstance(inputs, Mapping) and bool(inputs.get("return_loss"))  # by a collator, as for CLIP
     of_itself = trainer.can_return_loss or asked_for
     only_runs = trainer.predicts and takes(base_model(trainer.model).forward, inputs)
@@ -318,7 +318,7 @@ def prediction_step(
     if has_loss and not with_logits:
         fusing.before_loss(trainer, inputs)
     inputs = isolation.kept_apart(trainer, inputs, None if with_logits else trainer.objective.fused)
-    labels = labels_of(inputs, trainer.label_names)
+    labels, items = labels_of(inputs, trainer.label_names), trainer.objective.count(inputs)
     inputs = trainer._prepare_inputs(inputs)
     found = labels_of(inputs, trainer.label_names)
     labels = trainer.strategy.to_device(labels) if found is None else found

@@ -57,8 +57,11 @@ def note(trainer: Trainer, message: str) -> None:
 
 
 def write_log(trainer: Trainer, logs: dict[str, Any]) -> None:
-    """Add epoch and step to numbers, keep them in the history and tell the callbacks, in plain types."""
+    """Add epoch and step to numbers, keep them in the history and tell the callbacks, in plain types; nothing of a
+    loss that is only asked what it is."""
     state = trainer.state
+    if trainer.is_asked:
+        return
     logs["epoch"] = state.epoch
     if trainer.args.include_num_input_tokens_seen != "no":
         logs["num_input_tokens_seen"] = state.num_input_tokens_seen

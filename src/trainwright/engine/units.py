@@ -166,7 +166,7 @@ def is_mask(values: torch.Tensor) -> bool:
 def losses_of(trainer: Trainer, batches: list[Any], items: int | None = None) -> list[torch.Tensor]:
     """Return the loss of each of some batches, of which nothing is left: the mean, or what a number of items gives."""
     records, found = trainer.records, []
-    trainer.records = Records()
+    trainer.records, trainer.is_asked = Records(), True
     try:
         for batch in batches:
             with ExitStack() as around:
@@ -177,7 +177,7 @@ def losses_of(trainer: Trainer, batches: list[Any], items: int | None = None) ->
                 given = own_copy(trainer, trainer._prepare_inputs(batch))
                 found.append(trainer.one_loss(trainer.compute_loss(trainer.model, given, num_items_in_batch=items)))
     finally:
-        trainer.records = records
+        trainer.records, trainer.is_asked = records, False
     return [loss.detach().cpu().reshape(()) for loss in found]
 
 
