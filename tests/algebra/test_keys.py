@@ -13,6 +13,7 @@ import yaml
 from tests.algebra import task
 from trainwright import ConfigError
 from trainwright.checkpoint.layout import step_of
+from trainwright.checkpoint.lock import owned
 from trainwright.cli.main import main
 from trainwright.config.task_uses import ALGEBRA, ALGEBRA_LINES, MODELS, use
 from trainwright.config.uses import Fate
@@ -199,7 +200,9 @@ def test_a_resumed_run_takes_what_is_given_or_refuses_it(place, capsys):
     kept = yaml.safe_load((folder / "train.yaml").read_text())["train"]
     assert (kept["max_steps"], kept["learning_rate"]) == (8, 0.002)
     again = ["algebra", "train", "run.yaml", "train.max_steps=8", "--resume"]
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     for change, said in {
+        "train.batch_size=3": "The data order is not the checkpoint's",
         "model.d_model=64": "model.d_model is 64, but the run in 'results/my_experiment' began with 32",
         "model.dropout=0.3": "model.dropout is 0.3, but",
         "data.num_train_samples=20": "data.num_train_samples is 20, but",
@@ -211,6 +214,7 @@ def test_a_resumed_run_takes_what_is_given_or_refuses_it(place, capsys):
         capsys.readouterr()
         assert main([*again, change]) == 2, change
         assert said in capsys.readouterr().err, change
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert main([*again, "data.display_samples=1"]) == 0
     assert main([*again, "model.activation=gelu"]) == 0  # which it is
 
@@ -223,3 +227,12 @@ def test_problems_of_another_section_are_not_taken_for_those_asked_for(place, ca
     }.items():
         assert main(["algebra", "train", "run.yaml", "train.save_dir=other", change]) == 2
         assert said in capsys.readouterr().err
+
+
+def test_nothing_is_written_where_another_run_goes_on(place, capsys):
+    for more in ([], ["--resume"]):
+        with owned(place / "results" / "my_experiment"):
+            assert main(["algebra", "train", "run.yaml", *more]) == 2
+        assert "is in use by process" in capsys.readouterr().err
+    assert not (place / "made").exists()
+    assert not list((place / "results" / "my_experiment").iterdir())

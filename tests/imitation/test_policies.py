@@ -15,6 +15,7 @@ import torch
 from tests.imitation import point, resume
 from trainwright import CheckpointError, ConfigError
 from trainwright.checkpoint import layout
+from trainwright.checkpoint.lock import owned
 from trainwright.cli.main import main
 from trainwright.tasks.imitation.actor import Actor
 from trainwright.tasks.imitation.diffusion import cosine_schedule
@@ -282,6 +283,24 @@ def test_mistakes(tmp_path, name, capsys):
     assert main(["imitation", "train", str(tmp_path / "run.yaml")]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_run_that_is_refused_leaves_its_folder_as_it_was(tmp_path, capsys):
+    import yaml
+
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(sections(tmp_path, {"kind": "mlp"}, save_strategy="steps")))
+    train = ["imitation", "train", str(tmp_path / "run.yaml")]
+    assert main([*train, "train.max_steps=2"]) == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert main([*train, "train.per_device_train_batch_size=32", "--resume"]) == 2
+    assert "The data order is not the checkpoint's" in capsys.readouterr().err
+    with owned(tmp_path / "run") as lock:
+        assert main([*train, "train.max_steps=3", "--resume"]) == 2
+        assert "is in use by process" in capsys.readouterr().err
+        lock.path.unlink()
+        assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert main([*train, "train.max_steps=3", "--resume"]) == 0
 
 
 def test_folders_that_hold_no_policy(tmp_path):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from trainwright import ConfigError
+from trainwright.checkpoint.lock import owned
 from trainwright.cli import folders
 from trainwright.cli.main import main
 from trainwright.config import TrainingConfig
@@ -25,7 +26,7 @@ from trainwright.jobs.tracking import tracked
 def chosen(file="r.yaml", resume=False, new=False, output_dir=None):
     config = TrainingConfig()
     config.training.output_dir = output_dir
-    folders.choose(config, Path(file), resume, new, False)
+    folders.choose(config, Path(file), resume, new)
     return config.training.output_dir
 
 
@@ -54,7 +55,7 @@ def test_runs_that_begin_at_the_same_instant_have_a_folder_each(home, tmp_path):
 def test_a_run_that_never_began_gives_its_folder_back(home, tmp_path, monkeypatch):
     for keeps in (False, True):
         folder = chosen()
-        with pytest.raises(ValueError, match="no data"), folders.given_back(folder):
+        with pytest.raises(ValueError, match="no data"), owned(Path(folder)):
             if keeps:
                 Path(folder, "a").touch()
             raise ValueError("no data")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -9,12 +10,17 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from tests.language import resumes
 from tests.language import tiny_language as tiny
 from trainwright import TrainerState
+from trainwright.checkpoint.lock import owned
 from trainwright.cli.main import main
+from trainwright.jobs.health import sweep
+from trainwright.jobs.store import Store
+from trainwright.jobs.tracking import tracked
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -94,3 +100,115 @@ def test_a_file_of_data_that_was_changed_meanwhile_is_noticed(tmp_path, capsys, 
     assert main(["train", "--resume", run, "training.max_steps=6"]) == 2
     assert "The training data is not what" in capsys.readouterr().err
     assert main(["train", "--resume", run, "training.max_steps=6", "training.allow_data_change=true"]) == 0
+
+
+def contents(folder):
+    """Return the bytes of every file in a folder, but for its lock."""
+    files = [path for path in Path(folder).rglob("*") if path.is_file() and path.name != ".trainwright.lock"]
+    return {path.relative_to(folder): path.read_bytes() for path in files}
+
+
+def write_file(place, data="text", **training):
+    """Write run.yaml of 4 steps that saves every second; return the words that train it, and its folder."""
+    content = tiny.settings(place, data, **{"max_steps": 4, "save_strategy": "steps", "save_steps": 2, **training})
+    (place / "run.yaml").write_text(yaml.safe_dump(content))
+    return ["train", str(place / "run.yaml")], place / "out"
+
+
+def logged(folder, step):
+    """Return (step, loss, learning rate) of what a checkpoint has logged."""
+    state = json.loads((folder / f"checkpoint-{step}" / "trainer_state.json").read_text())
+    return [(one["step"], one["loss"], one["learning_rate"]) for one in state["log_history"] if "loss" in one]
+
+
+@pytest.mark.parametrize("trainer", ["SFT", "HF"])
+def test_a_run_that_is_refused_leaves_its_folder_as_it_was(tmp_path, capsys, trainer):
+    """Refused for its lock, its checkpoint or its data; the plain command goes on afterwards."""
+    train, out = write_file(tiny.make_place(tmp_path), trainer_type=trainer)
+    resume, more = ["train", "--resume", str(out)], "training.max_steps=5"
+    assert main(train) == 0
+    before = contents(out)
+    other = f"data.train.datasets.0.dataset_name={tmp_path / 'completion.jsonl'}"
+    refused = [[*resume, "training.per_device_train_batch_size=2"], [*resume, other]] if trainer == "SFT" else []
+    for words in [*refused, [*resume, "training.resume_from_checkpoint=nowhere"], train]:
+        assert main([*words, more]) == 2
+        assert contents(out) == before, words
+    with owned(out):  # another run
+        for words in (
+            resume,
+            train,
+            [*train, "--overwrite"],
+            [*train, "training.try_resume_from_last_checkpoint=true"],
+        ):
+            capsys.readouterr()
+            assert main([*words, "training.learning_rate=0.5"]) == 2
+            assert "is in use by process" in capsys.readouterr().err
+            assert contents(out) == before, words
+    assert main([*resume, more]) == 0
+    assert not (out / ".trainwright.lock").exists()
+    assert main([*train, f"training.output_dir={tmp_path}/new", "model.model_name=nothing"]) == 2
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("trainer", ["HF", "TRL_SFT"])
+def test_another_librarys_run_that_begins_anew_is_not_mixed_with_the_old_one(tmp_path, capsys, trainer):
+    """What goes on is what that library trains without a break, from the newest checkpoint that is whole."""
+    train, out = write_file(tiny.make_place(tmp_path), trainer_type=trainer, lr_scheduler_type="constant")
+    assert main([*train, "training.max_steps=6"]) == 0
+    new = ["training.learning_rate=0.01", "training.max_steps=2"]
+    assert main([*train, *new, "--overwrite"]) == 0
+    assert [path.name for path in sorted(out.glob("previous-*/*"))] == ["checkpoint-2", "checkpoint-4", "checkpoint-6"]
+    assert [path.name for path in out.glob("checkpoint-*")] == ["checkpoint-2"]
+    for step in (7, 9):  # killed in the middle of a save
+        (out / f"checkpoint-{step}").mkdir()
+        (out / f"checkpoint-{step}" / "config.json").write_text("{}")
+    resume = ["train", "--resume", str(out), "training.max_steps=4"]
+    assert main(resume) == 0
+    assert len([*out.glob("previous-*/checkpoint-9")]) == 1
+    whole = tmp_path / "whole"
+    assert main([*train, *new, "training.max_steps=4", f"training.output_dir={whole}"]) == 0
+    assert logged(out, 4) == pytest.approx(logged(whole, 4), rel=1e-6)
+    for path in out.glob("checkpoint-*"):
+        shutil.rmtree(path)
+    capsys.readouterr()
+    assert main(resume) == 2
+    assert f"No checkpoint to resume from in '{out}': there is none." in capsys.readouterr().err
+    (out / "checkpoint-9").mkdir()
+    assert main([*train, "training.try_resume_from_last_checkpoint=true"]) == 0
+    assert logged(out, 4) != logged(whole, 4)
+
+
+def test_a_command_that_is_given_again_goes_on_from_its_own_checkpoint(tmp_path):
+    """`resume_from_checkpoint` is where it begins, as fairchem and open-instruct have it of requeued jobs."""
+    train, first = write_file(tiny.make_place(tmp_path))
+    assert main(train) == 0
+    out = tmp_path / "job"
+    again = [*train, f"training.output_dir={out}", f"training.resume_from_checkpoint={first}/checkpoint-2",
+             "training.try_resume_from_last_checkpoint=true"]  # fmt: skip
+    assert main([*again, "training.max_steps=6"]) == 0
+    assert [step for step, *_ in logged(out, 6)] == [1, 2, 3, 4, 5, 6]
+    (first / "checkpoint-2" / "model.safetensors").write_bytes(b"damaged: nobody reads it again")
+    assert main([*again, "training.max_steps=8"]) == 0
+    assert sorted(path.name for path in out.glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-6", "checkpoint-8"]
+    assert not [*out.glob("previous-*")]
+
+
+def test_another_librarys_run_tells_its_job_and_hears_a_wish_to_stop(tmp_path, monkeypatch):
+    train, out = write_file(tiny.make_place(tmp_path), trainer_type="HF")
+    monkeypatch.setenv("TRAINWRIGHT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TRAINWRIGHT_JOBS", "")
+    with tracked("a", job="whole"):
+        assert main(train) == 0
+    with tracked("a", job="stopped") as job:
+        job.stop_requested = True
+        assert main([*train, f"training.output_dir={tmp_path}/stopped"]) == 0
+    store = Store()
+    sweep(store)
+    whole, stopped = (store.find(name) for name in ("whole", "stopped"))
+    assert (whole["status"], whole["step"], whole["total_steps"], whole["progress"]) == ("DONE", 4, 4, 100.0)
+    assert [(step, value) for step, value, _ in store.metric("whole", "train/loss")] == [
+        (step, loss) for step, loss, _ in logged(out, 4)
+    ]
+    assert (stopped["status"], stopped["step"]) == ("STOPPED", 1)
+    assert (tmp_path / "stopped" / "checkpoint-1").is_dir()
+    store.close()

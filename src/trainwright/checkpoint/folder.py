@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from trainwright.checkpoint import plain
-from trainwright.checkpoint.layout import MANIFEST, PREFIX, checkpoints
+from trainwright.checkpoint.layout import MANIFEST, PREFIX, checkpoints, step_of
 from trainwright.errors import CheckpointError
 
 _TEMPORARY = f".{PREFIX}-"
@@ -197,8 +197,12 @@ def sweep(output_dir: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def set_aside(output_dir: Path, folders: list[Path]) -> Path | None:
-    """Move checkpoints of an earlier run into `previous-<time>`; return that folder, or None where there are none."""
+def set_aside(output_dir: Path, origin: Path | None) -> str | None:
+    """Move checkpoints that are not the past of a run from `origin` into `previous-<time>`; say so, where there are
+    any."""
+    folders = checkpoints(output_dir)
+    if origin is not None and origin.resolve().parent == output_dir.resolve():
+        folders = [path for path in folders if step_of(path) > step_of(origin)]
     if not folders:
         return None
     stamp = time.strftime("%Y%m%d-%H%M%S")
@@ -207,7 +211,8 @@ def set_aside(output_dir: Path, folders: list[Path]) -> Path | None:
     previous.mkdir()
     for folder in folders:
         folder.rename(previous / folder.name)
-    return previous
+    how = "Starting anew" if origin is None else f"Going on from {origin.name}"
+    return f"{how}: other checkpoints in '{output_dir}' were moved to {previous.name}/."
 
 
 def surplus(output_dir: Path, run_id: str | None, keep: int | None, best: str | None, coming: int = 0) -> list[Path]:

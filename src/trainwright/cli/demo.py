@@ -82,11 +82,14 @@ def _code(overrides: Sequence[str], kill: bool) -> int:
     if kill and current_world().size == 1 and twice.last_step(folder) < (middle := config.training.max_steps // 2):
         command = [sys.executable, "-m", "trainwright.cli.main", "demo", "--no-kill", *overrides]
         return plug.train(command, folder, middle)
+    from trainwright.callbacks.beginning import BeginningCallback
+    from trainwright.checkpoint.lock import owned
     from trainwright.config.composition import build_trainer
 
-    with as_job.running("demo", as_job.changed(config)):
+    with owned(folder.expanduser()) as lock, as_job.running("demo", as_job.changed(config)):
         trainer = build_trainer(config)
-        keep(config, trainer.run_folder)
+        trainer.add_callback(BeginningCallback(lambda: keep(config, trainer.run_folder)))
+        trainer.folder_lock = lock
         trainer.goes_on = shlex.join(["trainwright", "demo", *overrides])
         last = str(trainer.args.max_steps)
         trainer.commands = [shlex.join(["trainwright", "replay", str(folder), "--step", last, "--loss"])]

@@ -9,13 +9,19 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
-from trainwright.checkpoint import layout
+import yaml
+
+from trainwright.checkpoint import layout, lock
+from trainwright.checkpoint.lock import RunLock
+from trainwright.config import fates
+from trainwright.config.params import ARGUMENTS, TrainingParams
 from trainwright.config.schema import TrainingConfig
-from trainwright.config.writing import RUN_CONFIG, keep
+from trainwright.config.writing import RUN_CONFIG, as_yaml, keep, plain, with_whole_paths
 from trainwright.errors import ConfigError
 from trainwright.jobs import places
 from trainwright.world import current_world
@@ -28,7 +34,7 @@ _LIBRARIES = (
 )  # fmt: skip
 
 
-def choose(config: TrainingConfig, file: Path, resume: bool, new: bool, overwrite: bool) -> None:
+def choose(config: TrainingConfig, file: Path, resume: bool, new: bool) -> None:
     """Decide the run's folder, and note it in the configuration; a new one is made at once, so it is nobody else's.
 
     Without `training.output_dir` it is runs/<name>-<n>, the next number that is free; with `resume` the last one, and
@@ -36,7 +42,7 @@ def choose(config: TrainingConfig, file: Path, resume: bool, new: bool, overwrit
     own, which it goes on in.
 
     Raises:
-        ConfigError: the folder holds another run, or several processes would have to choose one.
+        ConfigError: several processes would have to choose one.
     """
     params, world = config.training, current_world()
     job = places.job_of_this_process()
@@ -53,21 +59,31 @@ def choose(config: TrainingConfig, file: Path, resume: bool, new: bool, overwrit
         params.output_dir = f"{RUNS / name}-{begun[-1]}" if goes_on else _reserved(RUNS / name, 1)
         return
     folder = Path(params.output_dir).expanduser()
-    if not holds_run(folder) or resume or overwrite or not world.is_main:
+    if not new or resume or not world.is_main or not holds_run(folder):
         return
-    if new and world.size > 1:
+    if world.size > 1:
         raise ConfigError(
             "Several processes cannot choose a folder: give another training.output_dir in place of --new."
         )
-    if new:
-        params.output_dir = _reserved(folder, 2)
-        return
-    if params.resume_from_checkpoint or params.try_resume_from_last_checkpoint:
-        return
-    raise ConfigError(
-        f"output_dir '{folder}' holds another run. --resume goes on with it, --new takes a new folder beside it, "
-        "--overwrite starts anew in it (its checkpoints are moved aside)."
-    )
+    params.output_dir = _reserved(folder, 2)
+
+
+@contextmanager
+def owned(params: TrainingParams, may_hold_run: bool) -> Iterator[RunLock]:
+    """Own the run's folder while the body runs; one in which nothing began is removed again.
+
+    Raises:
+        ConfigError: it cannot be written, another run is in it, or it holds one and may not.
+    """
+    folder = Path(params.output_dir or "output").expanduser()
+    goes_on = may_hold_run or params.resume_from_checkpoint or params.try_resume_from_last_checkpoint
+    with lock.owned(folder) as own:
+        if current_world().is_main and not goes_on and holds_run(folder):
+            raise ConfigError(
+                f"output_dir '{folder}' holds another run. --resume goes on with it, --new takes a new folder beside "
+                "it, --overwrite starts anew in it (its checkpoints are moved aside)."
+            )
+        yield own
 
 
 def announce(config: TrainingConfig, file: Path) -> None:
@@ -96,17 +112,6 @@ def _reserved(path: Path, first: int) -> str:
         return str(folder)
 
 
-@contextmanager
-def given_back(folder: str | None) -> Iterator[None]:
-    """Remove a run's folder again where the body fails before anything is in it."""
-    try:
-        yield
-    except BaseException:
-        with suppress(OSError):  # it holds something, or is not there
-            Path(folder or "").rmdir()
-        raise
-
-
 def holds_run(folder: Path) -> bool:
     """Whether a folder is that of a run."""
     return (folder / RUN_CONFIG).exists() or layout.holds_any(folder)
@@ -118,14 +123,17 @@ def numbered(path: Path) -> list[int]:
     return sorted(int(number) for number in found if number.isdigit())
 
 
-def describe(config: TrainingConfig, argv: Sequence[str], command: str = "train") -> None:
-    """Write into the run's folder what it needs to be resumed and to be understood later."""
+def describe(config: TrainingConfig, argv: Sequence[str], goes_on: bool) -> None:
+    """Write into the run's folder what it needs to be resumed and to be understood later; of a run that goes on, say
+    what is another thing than before."""
     if not current_world().is_main:
         return
     folder = Path(config.training.output_dir or "output").expanduser()
+    for change in _changes(config, folder / RUN_CONFIG) if goes_on else ():
+        print(f"Changed since this run was last begun: {change}.", file=sys.stderr, flush=True)
     keep(config, folder)
     about = {
-        "command": shlex.join(["trainwright", command, *argv]),
+        "command": shlex.join(["trainwright", "train", *argv]),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "folder": str(Path.cwd()),
         "python": platform.python_version(),
@@ -134,6 +142,28 @@ def describe(config: TrainingConfig, argv: Sequence[str], command: str = "train"
     earlier = folder / ABOUT
     history = json.loads(earlier.read_text(encoding="utf-8")) if earlier.exists() else []
     earlier.write_text(json.dumps([*history, about], indent=1) + "\n", encoding="utf-8")
+
+
+def _changes(config: TrainingConfig, file: Path) -> Iterator[str]:
+    """Yield the settings that are not those of a run.yaml, but for arguments, which the Trainer tells."""
+    if not file.is_file():
+        return
+    before, now = (
+        _by_name(one) for one in (yaml.safe_load(file.read_text(encoding="utf-8")), with_whole_paths(as_yaml(config)))
+    )
+    usual = fates.every_key()
+    for name in sorted({*before, *now}):
+        old, new = (one.get(name, plain(usual.get(name))) for one in (before, now))
+        if old != new and name.removeprefix("training.") not in ARGUMENTS:
+            yield f"{name} {old} -> {new}"
+
+
+def _by_name(section: dict[str, Any], start: str = "") -> dict[str, Any]:
+    """Return the values of nested sections by dotted name."""
+    found = {}
+    for name, value in section.items():
+        found |= _by_name(value, f"{start}{name}.") if isinstance(value, dict) else {start + name: value}
+    return found
 
 
 def _version(name: str) -> str | None:

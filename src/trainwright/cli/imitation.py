@@ -69,27 +69,30 @@ def train(sections: dict[str, Any], name: str, resume: bool, goes_on: str) -> An
     """
     import yaml
 
+    from trainwright.callbacks.beginning import BeginningCallback
     from trainwright.checkpoint.layout import holds_any
+    from trainwright.checkpoint.lock import owned
     from trainwright.cli import as_job
     from trainwright.errors import ConfigError
     from trainwright.jobs import places
-    from trainwright.tasks.imitation.run import RUN_FILE, build, check_unchanged
+    from trainwright.tasks.imitation.run import RUN_FILE, build, check_unchanged, folder_of
 
-    resume = resume or places.resumes()
+    resume, folder = resume or places.resumes(), folder_of(sections)
     flat = {f"{part}.{key}": value for part, keys in sections.items() for key, value in keys.items()}
-    with as_job.running(name, {key: v for key, v in flat.items() if isinstance(v, str | int | float | bool)}):
-        if resume:
-            check_unchanged(sections)
-        trainer = build(sections)
-        folder, trainer.goes_on = trainer.run_folder, goes_on
+    plain = {key: v for key, v in flat.items() if isinstance(v, str | int | float | bool)}
+    text = yaml.safe_dump(sections, sort_keys=False)
+    with owned(folder) as lock, as_job.running(name, plain):
         there = holds_any(folder)
         if there and not resume:
             raise ConfigError(
                 f"train.output_dir '{folder}' holds another run. --resume goes on with it; else give another folder: "
                 "train.output_dir=FOLDER."
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / RUN_FILE).write_text(yaml.safe_dump(sections, sort_keys=False), encoding="utf-8")
+        if resume:
+            check_unchanged(sections)
+        trainer = build(sections)
+        trainer.goes_on, trainer.folder_lock = goes_on, lock
+        trainer.add_callback(BeginningCallback(lambda: (folder / RUN_FILE).write_text(text, encoding="utf-8")))
         try:
             trainer.train(resume_from_checkpoint=True if there else None)
             trainer.save_model(str(folder))

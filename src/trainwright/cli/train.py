@@ -45,21 +45,21 @@ def run(argv: Sequence[str]) -> int:
     params, begun_again = config.training, places.resumes()
     if args.new or args.overwrite:
         params.try_resume_from_last_checkpoint = False
-    folders.choose(config, args.config, bool(args.resume or begun_again), args.new, args.overwrite)
+    folders.choose(config, args.config, bool(args.resume or begun_again), args.new)
     name = Path(args.resume).resolve().name if isinstance(args.resume, str) else args.config.stem
-    with folders.given_back(params.output_dir):
+    with folders.owned(params, bool(args.resume or begun_again or args.overwrite)) as lock:
         folders.announce(config, args.config)
 
-        from trainwright.config.composition import ConfiguredTrainer, build, newest, starting_point
+        from trainwright.config.composition import ConfiguredTrainer, built, newest, starting_point
 
-    with as_job.running(params.run_name or name, as_job.changed(config)):
-        with folders.given_back(params.output_dir):
-            trainer = build(config)
-        folders.describe(config, argv)
-        if isinstance(trainer, ConfiguredTrainer):
-            again = f"trainwright train --resume {shlex.quote(str(params.output_dir))}"
-            trainer.trainer.goes_on = again
-            trainer.trainer.commands = [f"{again} training.max_steps=MORE"]
-        goes_on = args.resume or (begun_again and newest(params))
-        trainer.train(resume_from_checkpoint=True if goes_on else starting_point(params))
+        with as_job.running(params.run_name or name, as_job.changed(config)):
+            trainer = built(config)
+            goes_on = args.resume or (begun_again and newest(params))
+            start = True if goes_on else starting_point(params)
+            trainer.begin_in(lock, lambda: folders.describe(config, argv, bool(start)))
+            if isinstance(trainer, ConfiguredTrainer):
+                again = f"trainwright train --resume {shlex.quote(str(params.output_dir))}"
+                trainer.trainer.goes_on = again
+                trainer.trainer.commands = [f"{again} training.max_steps=MORE"]
+            trainer.train(resume_from_checkpoint=start)
     return 0

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainwright.checkpoint import layout
-from trainwright.config.base import BaseTrainer
+from trainwright.checkpoint.check import newest_valid
 from trainwright.config.params import UPSTREAM, TrainingParams
 from trainwright.config.reading import check
 from trainwright.config.schema import TrainingConfig
@@ -46,13 +46,18 @@ def build_trainer(config: TrainingConfig) -> Trainer:
     return build_language(config)
 
 
-def build(config: TrainingConfig) -> BaseTrainer:
+def build(config: TrainingConfig) -> Holder:
     """Return the trainer that a configuration chooses: ours, or another library's.
 
     Raises:
         ConfigError: the configuration cannot work; everything that can be known beforehand at once.
     """
     check(config)
+    return built(config)
+
+
+def built(config: TrainingConfig) -> Holder:
+    """Return the trainer of a configuration that is checked already, as `load_checked` does with a file."""
     if config.training.trainer_type in UPSTREAM:
         from trainwright.upstream.build import build as build_upstream
 
@@ -61,14 +66,20 @@ def build(config: TrainingConfig) -> BaseTrainer:
 
 
 def newest(params: TrainingParams) -> bool | None:
-    """Return True, which is the newest checkpoint, where the output folder holds one, be it damaged; else None."""
-    return True if layout.holds_any(Path(params.output_dir or "output").expanduser()) else None
+    """Return True, which is the newest checkpoint, where the output folder holds one, be it damaged; else None.
+
+    Another library's must be whole, for it leaves half of one where it is killed.
+    """
+    output = Path(params.output_dir or "output").expanduser()
+    theirs = params.trainer_type in UPSTREAM
+    return True if (newest_valid(output)[0] if theirs else layout.holds_any(output)) else None
 
 
 def starting_point(params: TrainingParams) -> str | bool | None:
-    """Return what to go on from: `resume_from_checkpoint`, or with `try_resume_from_last_checkpoint` the newest
-    checkpoint where there is one; None to begin."""
-    return params.resume_from_checkpoint or (newest(params) if params.try_resume_from_last_checkpoint else None)
+    """Return what to go on from, None to begin: with `try_resume_from_last_checkpoint` the output folder's newest
+    checkpoint where there is one, so that a command that is given again goes on; else `resume_from_checkpoint`."""
+    own = newest(params) if params.try_resume_from_last_checkpoint else None
+    return own or params.resume_from_checkpoint
 
 
 def train(config: TrainingConfig) -> Any:

@@ -39,10 +39,32 @@ def as_yaml(config: TrainingConfig) -> dict[str, Any]:
 
 
 def keep(config: TrainingConfig, folder: Path) -> None:
-    """Write a run's whole description into its folder, for `train --resume` and commands that look at the run later."""
+    """Write a run's whole description into its folder, for `train --resume` and commands that look at the run later.
+
+    Files and folders that are there stand in it with their whole paths, for whoever reads it from elsewhere.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    text = yaml.dump(as_yaml(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    text = yaml.dump(with_whole_paths(as_yaml(config)), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     (folder / RUN_CONFIG).write_text(text, encoding="utf-8")
+
+
+def with_whole_paths(whole: dict[str, Any]) -> dict[str, Any]:
+    """Return a file's content, its relative paths of what lies here made absolute, in place."""
+    model, kwargs = whole["model"], whole["training"]["trainer_kwargs"]
+    names = ["tokenizer_name", "adapter_model", *(["model_name"] if model["load_pretrained_weights"] else [])]
+    for section, keys in ((model, names), (kwargs, ["ref_model"]), (whole["training"], ["resume_from_checkpoint"])):
+        section |= {key: _whole(section[key]) for key in keys if key in section}
+    for split in whole["data"].values():
+        for one in split["datasets"]:
+            key = "dataset_name" if one["dataset_path"] is None else "dataset_path"
+            one[key] = _whole(one[key])
+    return whole
+
+
+def _whole(value: Any) -> Any:
+    """Return a path that is there as a whole one, and every other value as it is."""
+    is_there = isinstance(value, str) and not value.startswith("~") and Path(value).exists()
+    return str(Path(value).absolute()) if is_there else value
 
 
 def plain(value: Any) -> Any:

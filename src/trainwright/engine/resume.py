@@ -64,7 +64,7 @@ def find(trainer: Trainer, wanted: bool | str | Path | None) -> Saved | None:
     """
     if wanted is None or wanted is False:
         return None
-    chosen, passed_over = trainer.strategy.on_main(lambda: _choose(trainer.run_folder, wanted))
+    chosen, passed_over = trainer.strategy.on_main(lambda: choose(trainer.run_folder, wanted))
     for fault in passed_over:
         trainer.note(f"Passed over {fault}.")
     file = chosen / layout.RUN
@@ -74,7 +74,12 @@ def find(trainer: Trainer, wanted: bool | str | Path | None) -> Saved | None:
     return Saved(chosen, state, about)
 
 
-def _choose(output: Path, wanted: str | Path | bool) -> tuple[Path, list[check.Damage]]:
+def choose(output: Path, wanted: str | Path | bool) -> tuple[Path, list[check.Damage]]:
+    """Return the checkpoint to go on from, as `find` does, and what is wrong with those that were passed over.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
     if not isinstance(wanted, bool):
         return _named(Path(wanted)), []
     chosen, passed_over = check.newest_valid(output)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from copy import copy, deepcopy
 from dataclasses import fields
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from trainwright.args.foreign import check
 from trainwright.args.training import ArgumentFields
 from trainwright.callbacks import states
-from trainwright.checkpoint.lock import RunLock
+from trainwright.checkpoint.lock import owned
 from trainwright.engine import reports, wiring
 from trainwright.engine.deciding import as_main
 from trainwright.engine.trials import Trials
@@ -113,7 +113,7 @@ def _run(
     """Run the trials that are left of a study, and return the best."""
     is_alone = "storage" not in kwargs  # one that is given may be shared with other processes
     is_given = kwargs.get("sampler") is not None
-    with _only_search(Path(trainer.args.output_dir or ".")) if is_alone else nullcontext():
+    with owned(Path(trainer.args.output_dir or ".")) if is_alone else nullcontext():
         study = _study(optuna, trainer, direction, kwargs)
         if is_alone:
             _try_again(optuna, study)
@@ -173,17 +173,6 @@ def _renew_sampler(optuna: Any, study: Any, trainer: Trainer) -> None:
     """Let the next point be a function of the points before, whatever process drew them."""
     drawn = sum(_AGAIN not in trial.user_attrs for trial in study.trials)
     study.sampler = optuna.samplers.TPESampler(seed=trainer.args.seed + drawn)
-
-
-@contextmanager
-def _only_search(folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = RunLock(folder)
-    lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _try_again(optuna: Any, study: Any) -> None:

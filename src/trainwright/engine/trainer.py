@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from trainwright.args.training import TrainingArguments
 from trainwright.callbacks import job
 from trainwright.callbacks.base import CallbackHandler
+from trainwright.checkpoint.lock import RunLock
 from trainwright.engine import (
     accelerator,
     card,
@@ -89,6 +90,7 @@ class Trainer(PrivateNames):
     current_gradient_accumulation_steps = 1
     goes_on = "train(resume_from_checkpoint=True)"
     commands: Sequence[str] = ()
+    folder_lock: RunLock | None = None  # of a command that owns the run's folder already
     _signature_columns: list[str] | None = None
     strategy: Strategy
     precision: Precision

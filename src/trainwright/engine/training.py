@@ -15,7 +15,7 @@ from trainwright.args.foreign import restores_callbacks
 from trainwright.args.names import SCHEDULERS_WITHOUT_TOTAL
 from trainwright.callbacks import states
 from trainwright.callbacks.job import Timesheet
-from trainwright.checkpoint import check, folder, layout, weights
+from trainwright.checkpoint import check, folder, weights
 from trainwright.checkpoint.lock import RunLock
 from trainwright.data import fingerprint
 from trainwright.data.loader import TrainLoader
@@ -90,7 +90,7 @@ def train(
         dividing.look(trainer, rows, dividing.EVALUATION)
     alike.check(trainer, wanted)
     hub.finish_pushes(trainer)
-    lock = RunLock(trainer.run_folder)
+    lock = trainer.folder_lock or RunLock(trainer.run_folder)
     trainer.strategy.on_main(lambda: claim(trainer.run_folder, lock))
     trainer.is_in_train, accumulation = True, trainer.args.gradient_accumulation_steps
     try:
@@ -150,20 +150,11 @@ def go(run: Run) -> TrainOutput:
 
 
 def claim(output_dir: Path, lock: RunLock) -> None:
-    """Make the run's folder, refuse it to a second run, and sweep what dead saves have left in it.
+    """Refuse the run's folder to a second run, and sweep what dead saves have left in it.
 
     Raises:
         ConfigError: the folder cannot be made or written, or another run is in it.
     """
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        probe = output_dir / ".writable"
-        probe.touch()
-        probe.unlink(missing_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"output_dir='{output_dir}' cannot be written ({error.strerror}); give another folder or its rights."
-        ) from error
     lock.acquire()
     try:
         folder.sweep(output_dir)
@@ -175,16 +166,10 @@ def claim(output_dir: Path, lock: RunLock) -> None:
 def set_earlier_aside(run: Run, saved: resume.Saved | None) -> None:
     """Move checkpoints that are not this run's past into `previous-<time>`, so that none is mixed up or overwritten."""
 
-    def move() -> Path | None:
-        present = layout.checkpoints(run.folder)
-        if saved is not None and saved.folder.resolve().parent == run.folder.resolve():
-            present = [path for path in present if layout.step_of(path) > layout.step_of(saved.folder)]
-        return folder.set_aside(run.folder, present)
-
-    previous = run.trainer.strategy.on_main(move)
-    if previous is not None:
-        how = "Starting anew" if saved is None else f"Going on from {saved.folder.name}"
-        run.trainer.note(f"{how}: other checkpoints in '{run.folder}' were moved to {previous.name}/.")
+    origin = None if saved is None else saved.folder
+    told = run.trainer.strategy.on_main(lambda: folder.set_aside(run.folder, origin))
+    if told is not None:
+        run.trainer.note(told)
 
 
 def build(trainer: Trainer, loader: TrainLoader, saved: resume.Saved | None, signals: Signals) -> Run:

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from trainwright.checkpoint.check import newest_valid
+from trainwright.checkpoint.lock import RunLock, owned
 from trainwright.config.sections import read_sections, required
 from trainwright.config.task_uses import ALGEBRA
 from trainwright.engine.generation import results_file
@@ -27,16 +28,23 @@ _PATHS = ("lexer_config", "train_dataset_path", "test_dataset_path", "train_data
 
 
 def read_file(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the sections of a file, dotted overrides applied, paths of `data` from its folder where they are there.
+    """Return the sections of a file, dotted overrides applied; the folder of `dataset` and the paths of `data` are from
+    its own folder where they are there, and what lies in the folder of `dataset` is read where it is made.
 
     Raises:
         ConfigError: there is no such file, it is no YAML, or it has other sections.
     """
     sections = read_sections(path, overrides, SECTIONS)
     required(sections, SECTIONS[1:], str(path))
+    made = (sections.get("dataset") or {}).get("save_dir")
+    place = str(path.parent / made) if made is not None and (path.parent / made).is_dir() else made
+    if made is not None:
+        sections["dataset"]["save_dir"] = place
     for key in _PATHS:
         given = sections["data"].get(key)
-        if isinstance(given, str) and (path.parent / given).is_file():
+        if isinstance(given, str) and made is not None and Path(given).is_relative_to(made):
+            sections["data"][key] = str(Path(place) / Path(given).relative_to(made))
+        elif isinstance(given, str) and (path.parent / given).is_file():
             sections["data"][key] = str(path.parent / given)
     return sections
 
@@ -56,10 +64,19 @@ def train_file(
     """
     goes_on = goes_on or shlex.join(["trainwright", "algebra", "train", str(path), *overrides, "--resume"])
     sections = read_file(path, overrides)
+    with owned(_folder(sections).expanduser()) as lock:
+        pipeline = (_going_on if resume else _beginning)(sections)
+        return _trained(pipeline, goes_on, lock)
+
+
+def _going_on(sections: dict[str, Any]) -> TrainerPipeline:
     folder = _folder(sections)
-    if resume:
-        check_unchanged(folder.expanduser(), sections)
-        return _trained(load_from_checkpoint(str(folder), data=sections["data"], train=sections["train"])[2], goes_on)
+    check_unchanged(folder.expanduser(), sections)
+    return load_from_checkpoint(str(folder), data=sections["data"], train=sections["train"])[2]
+
+
+def _beginning(sections: dict[str, Any]) -> TrainerPipeline:
+    folder = _folder(sections)
     if newest_valid(folder.expanduser())[0] is not None:
         raise ConfigError(
             f"train.save_dir '{folder}' holds another run. --resume goes on with it; else give another folder: "
@@ -69,7 +86,7 @@ def train_file(
         _make_problems(sections["dataset"])
     io_dict = IOPipeline.from_config(sections["data"]).build()
     model = ModelPipeline.from_io_dict(sections["model"], io_dict).build()
-    return _trained(TrainerPipeline.from_io_dict(sections["train"], model, io_dict), goes_on)
+    return TrainerPipeline.from_io_dict(sections["train"], model, io_dict)
 
 
 def check_unchanged(folder: Path, sections: dict[str, Any]) -> None:
@@ -115,11 +132,11 @@ def _folder(sections: dict[str, Any]) -> Path:
     return Path(sections["train"].get("save_dir") or sections["train"].get("output_dir") or "tmp")
 
 
-def _trained(pipeline: TrainerPipeline, goes_on: str) -> TrainerPipeline:
+def _trained(pipeline: TrainerPipeline, goes_on: str, lock: RunLock) -> TrainerPipeline:
     """Train, and generate at the end where the last evaluation was earlier."""
     trainer = pipeline.build().trainer
     assert trainer is not None
-    trainer.goes_on = goes_on
+    trainer.goes_on, trainer.folder_lock = goes_on, lock
     pipeline.train()
     if not results_file(pipeline.run_folder, trainer.state.global_step).is_file():
         pipeline.evaluate_and_save_generation()

@@ -12,7 +12,9 @@ from typing import Any
 
 import yaml
 
+from trainwright.args.aliases import warmup_share
 from trainwright.args.training import TrainingArguments
+from trainwright.callbacks.beginning import BeginningCallback
 from trainwright.checkpoint.check import newest_valid
 from trainwright.checkpoint.layout import holds_any
 from trainwright.config.params import ARGUMENTS
@@ -106,6 +108,7 @@ class TrainerPipeline:
             processing_class=self.tokenizer,
             compute_metrics=token_metrics,
             preprocess_logits_for_metrics=argmax_of_logits if encoder else shifted_argmax,
+            callbacks=[BeginningCallback(self._describe)],
         )
         self.trainer.generation = Generation(
             int(self.config.get("generation_max_length", 512)),
@@ -141,7 +144,6 @@ class TrainerPipeline:
         wanted: str | bool | None = self.resumes if resume_from_checkpoint is None else resume_from_checkpoint
         if wanted is True and not holds_any(trainer.run_folder):
             wanted = None
-        trainer.strategy.on_main(self._describe)
         output = trainer.train(resume_from_checkpoint=wanted or None)
         self._save_parts(trainer.run_folder)
         return output
@@ -218,6 +220,7 @@ def arguments(config: dict[str, Any], wandb: dict[str, Any] | None) -> TrainingA
             continue
         if name in RENAMED and RENAMED[name] in config:
             raise ConfigError(f"cfg.train: '{name}' and '{RENAMED[name]}' are two names of one thing; give only one.")
+        value = warmup_share(value) if name == "warmup_ratio" else value
         # YAML 1.1 reads a bare no as false
         values[RENAMED.get(name, name)] = "no" if value is False and name.endswith("_strategy") else value
     values.setdefault("output_dir", "tmp")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from importlib.metadata import version
@@ -9,7 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from trainwright import compat
+from trainwright.callbacks import job
+from trainwright.callbacks.beginning import BeginningCallback
 from trainwright.checkpoint.adapters import export
+from trainwright.checkpoint.folder import set_aside
+from trainwright.checkpoint.lock import RunLock
 from trainwright.config.options import DPOOptions, SFTOptions
 from trainwright.config.params import TrainerType, TrainingParams
 from trainwright.config.reading import options_of
@@ -17,18 +22,55 @@ from trainwright.config.schema import PeftSaveMode, TrainingConfig
 from trainwright.config.translate import argument_values
 from trainwright.data import sources
 from trainwright.data.formats import canonical
-from trainwright.errors import ConfigError
+from trainwright.engine.resume import choose
+from trainwright.errors import ConfigError, TrainwrightError
 from trainwright.models import adapters
 from trainwright.models.adapters import add_adapters, quantization
 from trainwright.models.load import freeze, grow, load_model
+from trainwright.optim.optimizers import optimizer_class
 from trainwright.randomness import set_seed
 from trainwright.tasks.language.build import collator, set_levels
 from trainwright.tasks.language.holder import Holder
 from trainwright.tasks.language.text import load_text, processes_of, tokenizer_of
 
+logger = logging.getLogger("trainwright")
+
 
 class HuggingFaceTrainer(Holder):
-    """A trainer of transformers or TRL, built from a configuration."""
+    """A trainer of transformers or TRL, built from a configuration.
+
+    Its folder, the checkpoint it goes on from and those that it leaves aside are as with our Trainer.
+    """
+
+    def train(self, resume_from_checkpoint: str | bool | None = None) -> Any:
+        """Train, from the start or from a checkpoint: True for the newest one that is whole, for a kill leaves half of
+        one; see `Holder.train`.
+
+        Raises:
+            ConfigError: another run is in the folder.
+            CheckpointError: there is no whole checkpoint, or the one that is named is damaged.
+        """
+        folder = Path(self.trainer.args.output_dir)
+        lock = getattr(self.trainer, "folder_lock", None) or RunLock(folder)
+        if self.trainer.is_world_process_zero():
+            lock.acquire()
+        try:
+            origin = self._origin(folder, resume_from_checkpoint) if resume_from_checkpoint else None
+            self.trainer.add_callback(BeginningCallback(lambda: self._note(set_aside(folder, origin))))
+            with job.of_training(self.trainer.args, self.trainer.callback_handler):
+                return super().train(None if origin is None else str(origin))
+        finally:
+            lock.release()
+
+    def _origin(self, folder: Path, wanted: str | bool) -> Path:
+        chosen, passed_over = choose(folder, wanted)
+        for fault in passed_over:
+            self._note(f"Passed over {fault}.")
+        return chosen
+
+    def _note(self, text: str | None) -> None:
+        if text is not None and self.trainer.is_world_process_zero():
+            logger.warning(text)
 
     def save_model(self, config: TrainingConfig, final: bool = True) -> None:
         """Write the model into the run's folder; adapters as `peft.peft_save_mode` says, for the untouched base."""
@@ -45,9 +87,16 @@ def build(config: TrainingConfig) -> HuggingFaceTrainer:
         ConfigError, DataError: something cannot be read, loaded, or does not fit.
     """
     set_levels(config.training)
-    if config.training.trainer_type is TrainerType.HF:
-        return HuggingFaceTrainer(build_transformers(config), config)
-    return HuggingFaceTrainer(build_trl(config), config)
+    try:
+        trainer = (build_transformers if config.training.trainer_type is TrainerType.HF else build_trl)(config)
+    except TrainwrightError:
+        raise
+    except ValueError as error:
+        name = config.training.trainer_type.name  # type: ignore[union-attr]
+        raise ConfigError(f"trainer_type {name} refuses this run: {' '.join(str(error).split())}") from error
+    if trainer.args.optim_args:
+        optimizer_class(trainer.args, trainer.model)  # which tells of settings that nothing reads
+    return HuggingFaceTrainer(trainer, config)
 
 
 def foreign_arguments(config: TrainingConfig, kind: Any, more: dict[str, Any]) -> Any:

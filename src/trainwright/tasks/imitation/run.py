@@ -48,10 +48,15 @@ def read_file(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     return {name: section or {} for name, section in read_sections(path, overrides, SECTIONS).items()}
 
 
+def folder_of(sections: Mapping[str, Any]) -> Path:
+    """Return the folder of the run that a file describes."""
+    return Path((sections.get("train") or {}).get("output_dir") or "trainer_output").expanduser()
+
+
 def check_unchanged(sections: Mapping[str, Any]) -> None:
     """Raise a ConfigError where a file asks for another policy or other demonstrations than the run in its folder began
     with; `train` and `rollout` hold as they are now."""
-    folder = Path((sections.get("train") or {}).get("output_dir") or "trainer_output").expanduser()
+    folder = folder_of(sections)
     if not (folder / RUN_FILE).is_file():
         return
     began = read_file(folder / RUN_FILE)

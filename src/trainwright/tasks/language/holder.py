@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from trainwright.callbacks.beginning import BeginningCallback
 from trainwright.checkpoint.adapters import save_merged, save_with_base
+from trainwright.checkpoint.lock import RunLock
 from trainwright.config.base import BaseTrainer
 from trainwright.config.schema import PeftSaveMode, TrainingConfig
 from trainwright.engine.modes import users_configuration
@@ -24,6 +27,11 @@ class Holder(BaseTrainer):
     def __init__(self, trainer: Any, config: TrainingConfig) -> None:
         self.trainer = trainer
         self.config = config
+
+    def begin_in(self, lock: RunLock, begin: Callable[[], object]) -> None:
+        """Train in a folder that is owned already, and call a function when the training has begun."""
+        self.trainer.folder_lock = lock
+        self.trainer.add_callback(BeginningCallback(begin))
 
     def train(self, resume_from_checkpoint: str | bool | None = None) -> Any:
         """Train, from the start or from a checkpoint, and save the model unless `save_final_model` is false."""
