@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import datasets
@@ -11,6 +12,7 @@ import torch
 from tests.language import tiny_language as tiny
 from trainwright.config.composition import build_trainer
 from trainwright.config.reading import load_checked
+from trainwright.data import files
 from trainwright.data.formats import Format
 from trainwright.data.prepare import fingerprint
 from trainwright.data.tokenize import TextRules
@@ -49,6 +51,49 @@ def test_numbers_of_a_reference_are_of_what_they_were_computed_from(place, tmp_p
     assert torch.equal(reference(place, tmp_path, "run", **change), fresh)
     assert torch.equal(reference(place, tmp_path, "run"), first)
     assert len(list((tmp_path / "run").glob("reference-*"))) == 2
+
+
+def test_half_a_reference_is_made_anew(place, tmp_path):
+    """What a kill in the middle of its writing would leave, and has left of earlier versions."""
+    first = reference(place, tmp_path, "run")
+    (file,) = (tmp_path / "run").glob("reference-*")
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    assert torch.equal(reference(place, tmp_path, "run"), first)
+    assert file.read_bytes() == whole
+    assert [path.name for path in (tmp_path / "run").glob("*reference-*")] == [file.name]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "txt"])
+def test_rows_are_those_that_a_file_holds_now(tmp_path, kind):
+    """Written anew with its time set back, as archives and file stores have it; and a link that points elsewhere."""
+    head = {"csv": "text\n"}.get(kind, "")
+    text = {"jsonl": '{{"text": "{}"}}\n'}.get(kind, "{}\n")
+    written = [tmp_path / folder / f"a.{kind}" for folder in ("one", "two")]
+    link = tmp_path / f"current.{kind}"
+    for path, word in zip(written, ("cat", "dog"), strict=True):
+        path.parent.mkdir()
+        path.write_text(head + text.format(word))
+        os.utime(path, (1e9, 1e9))
+        link.unlink(missing_ok=True)
+        link.symlink_to(path)
+        assert files.Reader(to_the_letter=True).load(files.kind_of(link), [str(link)])[0] == {"text": word}
+    written[0].write_text(head + text.format("mat"))
+    os.utime(written[0], (1e9, 1e9))
+    link.unlink()
+    link.symlink_to(written[0])
+    assert files.Reader(to_the_letter=True).load(files.kind_of(link), [str(link)])[0] == {"text": "mat"}
+
+
+def test_a_change_of_one_byte_of_a_file_is_another_digest(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(bytes(3 << 20))
+    before = files.digest([str(path)])
+    for place in (0, (3 << 20) // 2, (3 << 20) - 1):
+        whole = bytearray(3 << 20)
+        whole[place] = 1
+        path.write_bytes(whole)
+        assert files.digest([str(path)]) != before
 
 
 def test_the_key_of_tokens_is_of_all_that_makes_them():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,6 +18,7 @@ KINDS = {
     ".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".arrow": "arrow",
     ".txt": "text",
 }  # fmt: skip
+_PIECE, _PIECES = 1 << 20, 64  # of a large file, for its digest
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip")
 _SAVED = ("dataset_info.json", "dataset_dict.json")
 _NOT_ROWS = (*_SAVED, "dataset_infos.json", "config.json")
@@ -79,12 +81,28 @@ class Reader:
             given = {**text_columns(files, given), **given}
         if "delimiter" in given:
             given.pop("sep", None)
-        load = partial(library().load_dataset, builder, data_files=list(files), split="train", streaming=self.stream)
+        # the cache of `datasets` goes by paths and times: the name of a configuration is a part of its key
+        name = None if self.stream else f"content-{digest(files)}"
+        load = partial(library().load_dataset, builder, name, data_files=list(files), split="train")
+        load = partial(load, streaming=self.stream)
         rows = load(**given)
         dated = None
         if builder == "json" and self.to_the_letter and "features" not in given:
             dated = without_dates(rows.features)
         return rows if dated is None else load(**given, features=dated)
+
+
+def digest(files: Sequence[str]) -> str:
+    """Return a digest of what files hold; of large ones, of their sizes and of pieces."""
+    found = hashlib.blake2b(digest_size=12)
+    for name in files:
+        size = Path(name).stat().st_size
+        found.update(str(size).encode())
+        with Path(name).open("rb") as file:
+            for start in range(0, size, max(_PIECE, size // _PIECES // _PIECE * _PIECE)):
+                file.seek(start)
+                found.update(file.read(_PIECE))
+    return found.hexdigest()
 
 
 def library() -> Any:
@@ -123,6 +141,11 @@ def find(where: Path, reader: Reader, kind: str | None = None, subset: str | Non
             raise DataError(f"subset '{subset}' is no folder in '{where}'; leave it out, or name one that is there.")
         where /= subset
     if any((where / name).exists() for name in _SAVED):
+        if reader.settings:
+            raise DataError(
+                f"dataset_kwargs {', '.join(reader.settings)}: nothing reads them, for '{where}' is a table that "
+                "save_to_disk wrote; leave them out."
+            )
         return _saved(where, reader.stream)
     kind, files = _of_one_kind(where, kind)
     if where.is_file():

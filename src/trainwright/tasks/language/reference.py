@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -61,18 +62,29 @@ def with_reference(trainer: Trainer, objective: PreferenceLoss, rows: Any, batch
         batch_size: pairs at a time.
         what: which data, for messages.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file, save_file
 
     file = trainer.run_folder / f"reference-{key_of(trainer, objective, rows)}.safetensors"
-    found = trainer.strategy.from_main(file.exists())
-    if found:
-        return WithReference(rows, load_file(file)["log_probs"])
+
+    def read() -> torch.Tensor | None:
+        try:
+            return load_file(file)["log_probs"] if file.exists() else None
+        except SafetensorError as error:
+            trainer.note(f"{file.name} is damaged ({error}); it is made anew.")
+            return None
+
+    kept = trainer.strategy.on_main(read)
+    if kept is not None:
+        return WithReference(rows, kept)
     trainer.note(f"The reference's log-probabilities of the {what} ({len(rows)} pairs) are computed once.")
     log_probs = compute(trainer, objective, rows, batch_size)
 
     def write() -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"log_probs": log_probs}, file)
+        part = file.with_name(f".{file.name}-{os.getpid()}")
+        save_file({"log_probs": log_probs}, part)
+        part.replace(file)  # whole or not at all, wherever a kill comes
 
     trainer.strategy.on_main(write)
     return WithReference(rows, log_probs)
