@@ -165,7 +165,9 @@ WRONG = {
     "alpha": ({"alpha_pattern": {"q_proj": "2"}}, "alpha_pattern gives '2' for 'q_proj'"),
     "too many": ({"lora_r": 64, "lora_init_weights": "pissa"}, "pissa begins with a part of rank 64 of .*_proj"),
     "odd": ({"lora_r": 3, "lora_init_weights": "orthogonal"}, "rank to be even"),
-    "no such layer": ({"lora_target_modules": ["query"]}, "Target modules .*query.* not found"),
+    "no such layer": ({"lora_target_modules": ["query"]}, "lora_target_modules: the model has no layer 'query'"),
+    "one of two": ({"lora_target_modules": ["q_proj", "v_projj"]}, "no layer 'v_projj'. Did you mean 'v_proj'?"),
+    "one to save": ({"lora_modules_to_save": ["embed_tokenss"]}, "modules_to_save: the model has no layer 'embed_tok"),
 }  # fmt: skip
 
 

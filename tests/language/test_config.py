@@ -150,6 +150,24 @@ MISTAKES = {
     "a bad reference of a reference": ("  run_name: ${training.project}\n  project: ${training.sead}",
                                        "'${training.project}' has no value", "'training.sead' not found"),
     "fp16 and bf16": ("  fp16: true\n  bf16: true", "fp16 and bf16 are both set", ""),
+    "an open reference": ("  run_name: ${training.seed", "'${training.seed' holds a reference that can", "${section"),
+    "an anchor in a circle": ("peft: &a\n  rank_pattern: *a", "not valid YAML: an anchor (&) holds itself", ""),
+    "less than nothing": ("  warmup_ratio: -0.1", "warmup_ratio -0.1 is no share of the run, from 0 to below 1", ""),
+    "more than all": ("  warmup_ratio: 5", "warmup_ratio 5 is no share of the run", ""),
+    "a warm-up of a constant": (
+        "  lr_scheduler_type: constant\n  warmup_steps: 3", "training.warmup_steps needs an lr_scheduler_type that", "",
+    ),
+    "a momentum twice": (
+        "  optimizer: sgd\n  sgd_momentum: 0.9\n  optim_args: nesterov=true, momentum=0.5",
+        "run.yaml:12: sgd_momentum is given in optim_args too, as momentum", "give only one",
+    ),
+    "nobody's home": ("  output_dir: ~nobody-of-that-name/x", "is in the home of nobody here", ""),
+    "a start method": ("  dataloader_multiprocessing_context: spoon", "there is no start method 'spoon'", "spawn"),
+    "checkpointing": (
+        "  gradient_checkpointing: true\n  gradient_checkpointing_kwargs: {use_reentrantt: false}",
+        "nothing reads gradient_checkpointing_kwargs.use_reentrantt", "Did you mean 'use_reentrant'?",
+    ),
+    "a multiple": ("  trainer_kwargs: {pad_to_multiple_of: abc}", "pad_to_multiple_of 'abc' is no whole number", ""),
     "workers": ("  dataloader_num_workers: many", "dataloader_num_workers 'many' is no number", "auto"),
 }  # fmt: skip
 
@@ -174,6 +192,12 @@ ELSEWHERE = {
     "another's trainer": (("SFT", "TRL_KTO"), "valid, but KTO is not ours; run it with"),
     "a dtype": (("model_name: llama", "model_name: llama\n  torch_dtype_str: bf61"), "'bf61' is no number format"),
     "proportions": (("rows.jsonl", "rows.jsonl\n        mixture_proportion: 0.4"), "add up to 0.4, not to 1"),
+    "nobody's model": (("model_name: llama", "model_name: ~nobody-of-that-name/x"), "there is no folder '~nobody-of-"),
+    "a key of its own": (("llama", "llama\n  model_kwargs: {dtype: float16}"), "model.model_kwargs.dtype is a key of"),
+    "processes of a dataset": (("rows.jsonl", "rows.jsonl\n        transform_num_workers: many"), "'many' is no num"),
+    "settings of no reader": (
+        ("rows.jsonl", "python_source\n        dataset_kwargs: {rooot: x}"), "nothing reads dataset_kwargs.rooot",
+    ),
     "an unknown section": (("training:", "trainin:"), "unknown key trainin"),
 }  # fmt: skip
 
@@ -209,6 +233,8 @@ DPO_MISTAKES = {
     "f_divergence_type: kl": "f_divergence_type 'kl' is not known",
     "loss_type: exo_pair": "exo_pair takes the logarithm of label_smoothing",
     "sync_ref_model: true": "sync_ref_model is not supported",
+    "f_divergence_type: forward_kl, loss_type: nca_pair": "f_divergence_type needs a loss_type that reads it (sigmoid",
+    "beta: 0.3, loss_type: sft": "beta needs another loss_type than sft",
     "packing: true": "unknown key training.trainer_kwargs.packing",
     "label_smoothing: 0.1": "label_smoothing needs loss_type: exo_pair or robust or aot or aot_unpaired",
     "ld_alpha: 7": "ld_alpha 7 is not from 0 to 1",
@@ -222,6 +248,28 @@ DPO_MISTAKES = {
 def test_mistakes_of_preferences(place, setting):
     said = errors_of(GOOD.replace("SFT", "dpo") + f"  trainer_kwargs: {{{setting}}}\n")
     assert DPO_MISTAKES[setting] in said, said
+
+
+def test_two_keys_that_say_the_contrary_of_each_other_are_a_mistake(place):
+    for beside, kwargs, said in (
+        (
+            "model_max_length: 20",
+            "max_length: null",
+            "model_max_length 20 is a limit, and training.trainer_kwargs.m",
+        ),
+        ("model_max_length: 20", "max_length: 30", "are two names of one thing"),
+    ):
+        text = GOOD.replace("model_name: llama", f"model_name: llama\n  {beside}")
+        assert said in errors_of(text + f"  trainer_kwargs: {{{kwargs}}}\n")
+    text = GOOD.replace("  train:\n", "  train:\n    collator_name: text_completions_only_with_padding\n")
+    said = errors_of(text + "  trainer_kwargs: {assistant_only_loss: false}\n")
+    assert "run.yaml:6: text_completions_only_with_padding learns the assistant's turns alone, and" in said
+
+
+def test_a_warm_up_of_nothing_is_none(place):
+    for name in ("warmup_ratio", "warmup_steps"):
+        (place / "run.yaml").write_text(GOOD + f"  lr_scheduler_type: constant\n  {name}: 0\n")
+        assert load_checked(place / "run.yaml").config.training.lr_scheduler_type == "constant"
 
 
 def test_all_mistakes_at_once_in_the_order_of_the_file(place):

@@ -26,7 +26,7 @@ from trainwright.config import (
     uses,
 )
 from trainwright.config.composition import build, starting_point
-from trainwright.config.options import DPOOptions, SFTOptions
+from trainwright.config.options import DIVERGING, DPOOptions, SFTOptions
 from trainwright.config.params import MixedPrecisionDtype
 from trainwright.config.reading import check, options_of
 from trainwright.config.schema import DatasetSplitParams, MixtureStrategy, PeftParams, PeftSaveMode
@@ -132,6 +132,7 @@ VALUES = {
     "training.activation_checkpointing_kwargs": {"use_reentrant": False},
     f"{KWARGS}.router_aux_loss_coef": 0.1, f"{KWARGS}.completion_only_loss": True, f"{KWARGS}.eval_packing": True,
     f"{KWARGS}.packing_strategy": "wrapped", f"{KWARGS}.f_alpha_divergence_coef": 0.7,
+    f"{KWARGS}.f_divergence_type": "forward_kl", "peft.lora_dropout": 0.25,
     f"{KWARGS}.precompute_ref_batch_size": 3, f"{KWARGS}.loss_type": "dft", f"{KWARGS}.model_init_kwargs": {"x": 1},
     f"{KWARGS}.assistant_only_loss": True, f"{KWARGS}.label_smoothing": 0.1, "training.greater_is_better": True,
     "training.dataloader_persistent_workers": True,
@@ -142,7 +143,11 @@ VALUES = {
 }  # fmt: skip
 # What has to be so that a condition is not fulfilled, where it is by default.
 UNMET = {
-    "another lr_scheduler_type than constant, such as constant_with_warmup": {"training.lr_scheduler_type": "constant"},
+    "an lr_scheduler_type that warms up, such as constant_with_warmup (not constant, reduce_lr_on_plateau, greedy)": {
+        "training.lr_scheduler_type": "constant"
+    },
+    f"a loss_type that reads it ({', '.join(DIVERGING)})": {f"{KWARGS}.loss_type": "nca_pair"},
+    "another loss_type than sft": {f"{KWARGS}.loss_type": "sft"},
     "an Adam optimizer, or Lion": {"training.optimizer": "sgd"},
     "rows that are padded (no packing, no padding_free)": {f"{KWARGS}.padding_free": True},
     "logging_strategy: steps": {"training.logging_strategy": "no"},
@@ -434,6 +439,7 @@ def test_keys_of_model_data_and_adapters_arrive(place, tmp_path, trainer, togeth
     config = config_of(place, trainer)
     if together == "adapters":
         config.model.chat_template = TEMPLATE
+        config.training.trainer_kwargs = {"disable_dropout": False} if trainer in uses.PAIRS else {}
     keys = {key: one for key, one in TOGETHER[together].items() if not refused(key, trainer)}
     for key, (value, _, _) in keys.items():
         value = value.replace("{place}", str(place)) if isinstance(value, str) else value

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 
+import datasets
 import pytest
 import torch
 
@@ -58,6 +59,106 @@ def steps_of(folder):
     return TrainerState.load_from_json(f"{folder}/trainer_state.json").global_step
 
 
+RANDOM = {"load_pretrained_weights": False, "model_name": "llama"}
+SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1}
+# What transformers or torch would keep in silence, or end in their own depths: (model, training, data, what is said).
+UNREAD = {
+    "random weights": (
+        {**RANDOM, "model_kwargs": {**SIZES, "num_hiden_layers": 5}}, {}, "text",
+        "num_hiden_layers: nothing reads it, for a LlamaConfig has no such setting. Did you mean 'num_hidden_layers'?",
+    ),
+    "loaded weights": ({"model_kwargs": {"rms_norm_epss": 1e-3}}, {}, "text", "cannot be loaded with model.model"),
+    "a wrong type": ({"model_kwargs": {"attention_dropout": "much"}}, {}, "text", "cannot be loaded with model.model"),
+    "another size": ({"model_kwargs": {"vocab_size": 400}}, {}, "text", "cannot be loaded with model.model"),
+    "heads": (
+        {**RANDOM, "model_kwargs": {**SIZES, "num_attention_heads": 3}}, {}, "text", "cannot be loaded with model",
+    ),
+    "tokenizer": (
+        {"tokenizer_kwargs": {"padding_sidee": "left"}}, {}, "text",
+        "model.tokenizer_kwargs.padding_sidee: nothing reads it of a .* Did you mean 'padding_side'?",
+    ),
+    "optimizer": (
+        {}, {"optimizer": "sgd", "optim_args": "momentun=0.9"}, "text",
+        "nothing reads 'momentun' with optim='sgd'. Did you mean 'momentum'?",
+    ),
+    "completions of chats": (
+        {"chat_template": "chatml"}, {"trainer_kwargs": {"completion_only_loss": True}}, "chat",
+        "completion_only_loss is for prompts with completions, but the data are conversations",
+    ),
+    "compiler": ({}, {"torch_compile_backend": "inducktor"}, "text", "is not known. Did you mean 'inductor'?"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNREAD)
+@pytest.mark.parametrize("kind", ["SFT", "HF"])
+def test_what_nothing_reads_is_refused_with_the_nearest_name(place, capsys, kind, name):
+    model, training, data, said = UNREAD[name]
+    if kind == "HF" and name == "compiler":
+        return  # transformers' own
+    content = write(place, data, trainer_type=kind, **training)
+    content["model"] |= {"tokenizer_name": str(place / "model"), **model}
+    assert run(content) == 2
+    err = capsys.readouterr().err
+    assert re.search(said.replace("?", r"\?"), err), err
+    assert "Traceback" not in err
+    assert not (place / "out").exists()
+
+
+def test_settings_that_are_read_are_taken(place):
+    """Names of a configuration's past, of a tokenizer's loading and of its special tokens, and all that sgd reads."""
+    content = write(place, optimizer="sgd", optim_args="momentum=0.9,nesterov=true,dampening=0")
+    names = {"padding_side": "left", "model_max_length": 99, "use_fast": True, "unk_token": "<|end|>"}
+    content["model"] |= {
+        **RANDOM, "model_kwargs": {**SIZES, "num_hidden_layers": 1, "rope_theta": 5e4, "tie_word_embeddings": True},
+        "tokenizer_name": str(place / "model"), "tokenizer_kwargs": {**names, "clean_up_tokenization_spaces": False},
+    }  # fmt: skip
+    trainer = build_trainer(load_checked(tiny.write_yaml(tiny.Path("mine.yaml"), content)).config)
+    assert trainer.create_optimizer().defaults["momentum"] == 0.9
+    assert (trainer.processing_class.padding_side, len(trainer.model.model.layers)) == ("left", 1)
+
+
+@pytest.mark.parametrize("words", [["training.output_dir=mine.yaml"], ["training.output_dir=/proc/x"]])
+def test_a_folder_that_cannot_be_is_a_sentence(place, capsys, words):
+    assert run(write(place), *words) == 2
+    err = capsys.readouterr().err
+    assert "cannot be written (" in err
+    assert "Traceback" not in err
+
+
+def test_a_column_that_is_not_read_and_a_table_without_settings(place, capsys):
+    content = write(place, "completion")
+    content["data"]["train"]["target_col"] = "story"
+    assert run(content) == 0
+    assert "'story' is not read as a column of texts: the data holds prompt and completion" in capsys.readouterr().err
+    datasets.Dataset.from_list([{"text": "the cat"}] * 8).save_to_disk("saved")
+    content = write(place, output_dir="saved-run")
+    content["data"]["train"]["datasets"] = [{"dataset_name": "saved", "dataset_kwargs": {"field": "x"}}]
+    assert run(content) == 2
+    assert "dataset_kwargs field: nothing reads them, for 'saved' is a table" in capsys.readouterr().err
+
+
+def test_what_trl_refuses_is_a_sentence(place, capsys):
+    pytest.importorskip("trl", reason="trl is not installed")
+    content = write(place, "preference", trainer_type="TRL_DPO", train_sampling_strategy="group_by_length")
+    assert run(content) == 2
+    err = capsys.readouterr().err
+    assert "trainer_type TRL_DPO refuses this run: " in err
+    assert "Traceback" not in err
+
+
+def test_training_warns_of_what_check_warns_of(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    place = tiny.make_place(tmp_path)
+    content = write(place, use_peft=False, hub_model_id="a/b")
+    content["peft"] = {"lora_r": 4}
+    tiny.write_yaml(tmp_path / "mine.yaml", content)
+    assert main(["check", "mine.yaml"]) == 0
+    checked = [line for line in capsys.readouterr().err.splitlines() if "no effect" in line]
+    assert run(content) == 0
+    assert [line for line in capsys.readouterr().err.splitlines() if "no effect" in line] == checked
+    assert len(checked) == 1
+
+
 def test_every_run_gets_a_folder_that_tells_how_it_was_made(place, capsys):
     content = write(place, drop=("output_dir", "save_final_model"))
     assert run(content) == run(content) == 0
@@ -102,6 +203,28 @@ def test_a_folder_that_holds_a_run_is_refused_with_three_choices(place, capsys):
     assert len(list(tiny.Path("out").glob("previous-*"))) == 1
     assert run(content, "--resume", "training.max_steps=4") == 0
     assert steps_of("out/checkpoint-4") == 4
+
+
+def test_a_folder_goes_on_from_another_directory(place, tmp_path, monkeypatch, capsys):
+    """The file's relative paths are those of where the run began; what is changed besides arguments is told."""
+    shutil.copytree(place / "model", "model")
+    shutil.copy(place / "text.jsonl", "mine.jsonl")
+    content = write(place, output_dir="out", use_peft=True)
+    content["model"]["model_name"] = "./model"
+    content["data"]["train"]["datasets"] = [{"dataset_name": "mine.jsonl"}]
+    content["peft"] = {"lora_alpha": 8}
+    assert run(content) == 0
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    capsys.readouterr()
+    assert main(["train", "--resume", "../out", "training.max_steps=5", "peft.lora_dropout=0.5"]) == 0
+    assert "Changed since this run was last begun: peft.lora_dropout 0.0 -> 0.5." in capsys.readouterr().err
+    assert steps_of("../out/checkpoint-5") == 5
+    assert main(["train", "--resume", "../out", "training.max_steps=6", "peft.lora_alpha=80"]) == 2
+    assert "adapters that were trained with lora_alpha 8, but the model has them with 80" in capsys.readouterr().err
+    kept = load_checked(tmp_path / "out" / "run.yaml").config
+    assert kept.data.train.datasets[0].dataset_name == str(tmp_path / "mine.jsonl")
+    assert (kept.peft.lora_dropout, kept.peft.lora_alpha) == (0.5, 8)
 
 
 def test_one_command_begins_and_goes_on(place, capsys, caplog):

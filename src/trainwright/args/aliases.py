@@ -50,6 +50,8 @@ def _group_by_length(value: Any) -> dict[str, Any]:
 
 
 def _warmup_ratio(value: Any) -> dict[str, Any]:
+    if value and not 0 <= value < 1:
+        raise ConfigError(f"warmup_ratio={value} is no share of the run; give one from 0 to below 1, or warmup_steps.")
     return {"warmup_steps": value} if value else {}
 
 

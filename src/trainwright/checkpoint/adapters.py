@@ -7,6 +7,7 @@ keeps of an encoder of prompts what it computes, not what is trained, and of the
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -193,6 +194,7 @@ def load(model: Any, folder: Path) -> None:
         own = _adapter(model, name)
         own = own if saved.keys() <= own.keys() else _adapter(model, name, embeddings=True)
         check_fit(saved, own, places[name])
+        _check_scale(model.peft_config[name], places[name])
     check_fit(beside, {name: whole[name] for name in beside}, folder)
     for name, saved in kept.items():
         set_peft_model_state_dict(model, saved, adapter_name=name)
@@ -204,6 +206,20 @@ def load(model: Any, folder: Path) -> None:
     device = next(model.parameters()).device
     for name in places.keys() - set(mine):
         model.load_adapter(str(places[name]), name, torch_device=str(device))
+
+
+def _check_scale(config: Any, folder: Path) -> None:
+    """Raise a CheckpointError where a model multiplies adapters by another number than they were trained with: the same
+    weights would be another model."""
+    file = folder / "adapter_config.json"
+    saved = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    for name in ("lora_alpha", "alpha_pattern", "use_rslora"):
+        now = getattr(config, name, None)
+        if name in saved and saved[name] != now:
+            raise CheckpointError(
+                f"{folder} has adapters that were trained with {name} {saved[name]}, but the model has them with "
+                f"{now}, which would make another model of the same weights. Take it back, or begin anew."
+            )
 
 
 def _places(folder: Path) -> dict[str, Path]:

@@ -160,7 +160,7 @@ def _changes(config: TrainingConfig, file: Path) -> Iterator[str]:
 
 def _by_name(section: dict[str, Any], start: str = "") -> dict[str, Any]:
     """Return the values of nested sections by dotted name."""
-    found = {}
+    found: dict[str, Any] = {}
     for name, value in section.items():
         found |= _by_name(value, f"{start}{name}.") if isinstance(value, dict) else {start + name: value}
     return found

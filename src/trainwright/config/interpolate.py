@@ -25,8 +25,16 @@ def interpolate(tree: Tree, sections: list[str], defaults: dict[str, Any], probl
     if not referring:
         return
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+    from omegaconf.errors import GrammarParseError, OmegaConfBaseException
 
+    for leaf in list(referring):
+        try:
+            OmegaConf.create([leaf.value])
+        except GrammarParseError:
+            what = f"{leaf.value!r} holds a reference that cannot be read"
+            problems.add(leaf.place, what, "write ${section.key}", len(leaf.value))
+            leaf.value = ""
+            referring.remove(leaf)
     everything: Any = OmegaConf.merge(
         *(OmegaConf.create(_without_other_dollars(one, sections)) for one in (defaults, plain(tree)))
     )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from trainwright.args.names import LOG_LEVELS, OPTIMIZERS, SCHEDULERS_WITHOUT_TOTAL
 from trainwright.config.options import DIVERGENCES, LOSSES, PACKINGS, DPOOptions, SFTOptions, TextOptions
 from trainwright.config.params import OURS, TrainerType, TrainingParams
-from trainwright.config.schema import DatasetParams, DatasetSplitParams, PeftParams, TrainingConfig
+from trainwright.config.schema import DatasetParams, DatasetSplitParams, ModelParams, PeftParams, TrainingConfig
 from trainwright.config.uses import OWN_MODELS
 from trainwright.errors import did_you_mean
 
@@ -25,7 +26,15 @@ _LORA_INITS_ELSEWHERE = {
     "eva": "looks at the data first", "corda": "looks at the data first", "lora_ga": "looks at the data first",
     "loftq": "quantises the base itself, with a loftq_config",
 }  # fmt: skip
-
+_CHECKPOINTING = (  # of torch.utils.checkpoint
+    "use_reentrant", "preserve_rng_state", "determinism_check", "context_fn", "debug", "early_stop",
+)  # fmt: skip
+_STARTS = ("fork", "spawn", "forkserver")
+_MODEL_KEYS = {
+    "dtype": "model.torch_dtype_str", "torch_dtype": "model.torch_dtype_str", "revision": "model.model_revision",
+    "trust_remote_code": "model.trust_remote_code", "attn_implementation": "model.attn_implementation",
+    "quantization_config": "peft.q_lora: true", "device_map": "training.use_cpu",
+}  # fmt: skip
 
 # Packages of optimizers, by how these are called, and the extra of ours that has it.
 _OPTIMIZERS = (
@@ -81,19 +90,42 @@ def _model(config: TrainingConfig) -> Iterator[Fault]:
         yield "model.model_name", "model.model_name is missing", "give a folder, a hub name, or a model type"
     for name in ("model_name", "tokenizer_name", "adapter_model"):
         value = getattr(model, name)
-        if value is not None and value.startswith((".", "/", "~")) and not Path(value).expanduser().exists():
+        if value is not None and value.startswith((".", "/", "~")) and not _expanded(value).exists():
             yield f"model.{name}", f"there is no folder '{value}'", _nearest_file(Path(value))
     if model.torch_dtype_str not in DTYPES:
         near = did_you_mean(model.torch_dtype_str, DTYPES).strip()
         yield "model.torch_dtype_str", f"'{model.torch_dtype_str}' is no number format", near or ", ".join(DTYPES)
     if model.attn_implementation == "flash_attention_2":
         yield from _needs("flash_attn", "", "model.attn_implementation", "flash_attention_2")
+    yield from _names_of_ours(model)
     if model.model_max_length is not None and model.model_max_length < 1:
         yield "model.model_max_length", f"model_max_length {model.model_max_length} is less than one token", ""
 
 
+def _expanded(path: str | Path) -> Path:
+    """Return a path with the home that `~` stands for; that of a user who is not known here stays as it is."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
+def _names_of_ours(model: ModelParams) -> Iterator[Fault]:
+    """Yield names of the model's settings that are keys of their own."""
+    for name in _MODEL_KEYS:
+        if name in model.model_kwargs:
+            what = f"model.model_kwargs.{name} is a key of its own"
+            yield f"model.model_kwargs.{name}", what, f"write {_MODEL_KEYS[name]}"
+
+
 def _data(config: TrainingConfig) -> Iterator[Fault]:
-    train = config.data.train
+    train, kwargs = config.data.train, config.training.trainer_kwargs
+    if train.collator_name == COLLATORS[1] and kwargs.get("assistant_only_loss") is False:
+        yield ("data.train.collator_name", f"{COLLATORS[1]} learns the assistant's turns alone, and "
+               "training.trainer_kwargs.assistant_only_loss is false", "give only one")  # fmt: skip
+    if config.model.model_max_length is not None and "max_length" in kwargs and kwargs["max_length"] is None:
+        yield ("model.model_max_length", f"model_max_length {config.model.model_max_length} is a limit, and "
+               "training.trainer_kwargs.max_length is null, which is none", "give only one")  # fmt: skip
     if not train.datasets:
         yield "data.train", "data.train.datasets is missing, so there is nothing to learn from", "give one dataset_name"
     elif config.model.model_name not in OWN_MODELS:
@@ -137,23 +169,40 @@ def _dataset(path: str, one: DatasetParams, stream: bool) -> Iterator[Fault]:
         yield path, "a dataset without dataset_name", "give a file, a folder, a hub name, or a format and dataset_path"
         return
     known = (*FORMATS, *OWN_DATASETS)
-    if given is not None and not Path(given).expanduser().exists():
+    if given is not None and not _expanded(given).exists():
         yield f"{path}.dataset_path", f"there is no file or folder '{given}'", _nearest_file(Path(given))
     elif given is None and name is not None and (name.startswith((".", "/", "~")) or name.endswith(_FILES)):
-        if not Path(name).expanduser().exists():
+        if not _expanded(name).exists():
             yield f"{path}.dataset_name", f"there is no file or folder '{name}'", _nearest_file(Path(name))
     elif given is None and name in FORMATS:
         yield f"{path}.dataset_name", f"'{name}' is a format, so dataset_path must say where the data is", ""
     elif given is None and name not in known and "/" not in (name or "") and did_you_mean(name or "", known):
         yield f"{path}.dataset_name", f"there is no dataset '{name}'", did_you_mean(name or "", known).strip()
+    yield from _dataset_numbers(path, one, stream)
+    if one.dataset_kwargs and name == "python_source":
+        yield from _only(f"{path}.dataset_kwargs", one.dataset_kwargs, ("root",))
+
+
+def _dataset_numbers(path: str, one: DatasetParams, stream: bool) -> Iterator[Fault]:
     if one.sample_count is not None and one.sample_count < 1:
         yield f"{path}.sample_count", f"sample_count {one.sample_count} is less than one row", ""
+    workers = one.transform_num_workers
+    if workers is not None and workers != "auto" and not (isinstance(workers, int) and workers > 0):
+        yield (f"{path}.transform_num_workers", f"transform_num_workers {workers!r} is no number of processes",
+               "1 or more, or auto")  # fmt: skip
     if stream and one.shuffle_buffer_size < 1:
         yield f"{path}.shuffle_buffer_size", f"shuffle_buffer_size {one.shuffle_buffer_size} is less than one row", ""
 
 
+def _only(path: str, given: dict[str, Any], known: tuple[str, ...]) -> Iterator[Fault]:
+    for name in given:
+        if name not in known:
+            near = did_you_mean(name, known).strip() or f"known: {', '.join(known)}"
+            yield f"{path}.{name}", f"nothing reads {path.rpartition('.')[2]}.{name}", near
+
+
 def _nearest_file(path: Path) -> str:
-    folder = path.expanduser().parent
+    folder = _expanded(path).parent
     return did_you_mean(path.name, [one.name for one in folder.iterdir()]).strip() if folder.is_dir() else ""
 
 
@@ -209,11 +258,21 @@ def _switches(params: TrainingParams) -> Iterator[Fault]:
     if params.dep_log_level.lower() not in LOG_LEVELS:
         near = did_you_mean(params.dep_log_level, LOG_LEVELS).strip() or f"known: {', '.join(LOG_LEVELS)}"
         yield "training.dep_log_level", f"dep_log_level '{params.dep_log_level}' is not known", near
-    if params.warmup_ratio is not None and params.warmup_ratio >= 1:
-        shown = f"warmup_ratio {params.warmup_ratio:g} is no share of the run, which is below 1"
+    if params.warmup_ratio is not None and not 0 <= params.warmup_ratio < 1:
+        shown = f"warmup_ratio {params.warmup_ratio:g} is no share of the run, from 0 to below 1"
         yield "training.warmup_ratio", shown, "steps are warmup_steps"
     if params.save_steps < 0:
         yield "training.save_steps", f"save_steps {params.save_steps:g} is negative", "0 saves nothing on the way"
+    if params.output_dir and str(_expanded(params.output_dir)).startswith("~"):
+        yield "training.output_dir", f"output_dir '{params.output_dir}' is in the home of nobody here", "give a folder"
+    for name in ("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs"):
+        yield from _only(f"training.{name}", getattr(params, name) or {}, _CHECKPOINTING)
+    start = params.dataloader_multiprocessing_context
+    if isinstance(start, str) and start not in _STARTS:
+        yield ("training.dataloader_multiprocessing_context", f"there is no start method '{start}'",
+               f"known: {', '.join(_STARTS)}")  # fmt: skip
+    if params.sgd_momentum and "momentum=" in (params.optim_args or "").replace(" ", ""):
+        yield "training.sgd_momentum", "sgd_momentum is given in optim_args too, as momentum", "give only one"
     if isinstance(params.dataloader_num_workers, str) and params.dataloader_num_workers != "auto":
         shown = f"dataloader_num_workers '{params.dataloader_num_workers}' is no number"
         yield "training.dataloader_num_workers", shown, "a number, or auto"
@@ -266,3 +325,6 @@ def _text(options: TextOptions) -> Iterator[Fault]:
         value = getattr(options, name)
         if isinstance(value, int) and value < 1:
             yield f"{at}.{name}", f"{name} {value} is less than 1", ""
+    if isinstance(options.pad_to_multiple_of, str) and options.pad_to_multiple_of != "auto":
+        what = f"pad_to_multiple_of {options.pad_to_multiple_of!r} is no whole number"
+        yield f"{at}.pad_to_multiple_of", what, "such as 8"

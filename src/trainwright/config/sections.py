@@ -45,7 +45,8 @@ def read_sections(path: Path, overrides: Sequence[str], known: Collection[str]) 
     Raises:
         ConfigError: there is no such file, it is no YAML, or it has other sections.
     """
-    from omegaconf import OmegaConf
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
     if not path.is_file():
@@ -54,9 +55,18 @@ def read_sections(path: Path, overrides: Sequence[str], known: Collection[str]) 
     if wrong:
         raise ConfigError(f"'{wrong[0]}' is no override; write SECTION.KEY=VALUE.")
     try:
-        whole = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides)))
+        read = OmegaConf.load(path)
+        if not isinstance(read, DictConfig):
+            raise ConfigError(f"{path}: a list; sections are expected: {', '.join(known)}.")
+        sections = plain(OmegaConf.merge(read, OmegaConf.from_dotlist(list(overrides))), str(path))
     except YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from None
-    sections = plain(whole, str(path))
+    except RecursionError:
+        raise ConfigError(f"{path}: not valid YAML: an anchor (&) holds itself, or it is nested too deeply.") from None
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from None
     check_keys(sections, known, str(path))
+    for name, section in sections.items():
+        if section is not None and not isinstance(section, Mapping):
+            raise ConfigError(f"{path}: {name} is {section!r}; a section with keys is expected.")
     return sections

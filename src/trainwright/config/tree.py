@@ -131,6 +131,10 @@ def parse(text: str, source: str) -> Tree:
         raise ConfigError(str(Problem(where, f"not valid YAML: {what}"))) from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{source}: not valid YAML: {error}") from None
+    except RecursionError:
+        raise ConfigError(
+            f"{source}: not valid YAML: an anchor (&) holds itself, or it is nested too deeply."
+        ) from None
     finally:
         loader.dispose()
     if not isinstance(tree.value, dict):

@@ -13,10 +13,11 @@ from dataclasses import dataclass, fields
 from enum import Enum
 from typing import Any
 
+from trainwright.args.names import METRIC_SCHEDULERS
 from trainwright.args.refusals import REFUSED as REFUSED_ARGUMENTS
 from trainwright.args.training import ArgumentFields
 from trainwright.config.elsewhere import DeepSpeedParams, FSDPParams
-from trainwright.config.options import DPOOptions, SFTOptions
+from trainwright.config.options import DIVERGING, DPOOptions, SFTOptions
 from trainwright.config.schema import TrainingConfig, TrainTarget
 
 OWN_MODELS = ("ngram_llama",)  # a model with a Trainer and data of its own
@@ -30,6 +31,7 @@ _WITHOUT_SETTINGS = (
     "adamw_torch_fused", "adamw_bnb", "adamw_8bit", "paged_adamw", "lion", "paged_lion", "adafactor",
 )  # fmt: skip
 _SMOOTHED = ("exo_pair", "robust", "aot", "aot_unpaired")  # losses of preferences with label_smoothing
+_NO_WARMUP = ("constant", *METRIC_SCHEDULERS)
 # Sections that are one key here: what they are for is not done.
 WHOLE = ("data.test", *(f"training.{name}" for name in ("grpo", "gkd", "gold", "profiler", "telemetry")))
 _KWARGS = "training.trainer_kwargs"
@@ -97,6 +99,16 @@ def _no_effect(section: str, names: str, trainers: tuple[str, ...], why: str, **
 
 def _kwarg(name: str) -> Callable[[TrainingConfig], bool]:
     return lambda config: bool(config.training.trainer_kwargs.get(name))
+
+
+def _losses(config: TrainingConfig) -> list[str]:
+    given = config.training.trainer_kwargs.get("loss_type") or "sigmoid"
+    return [given] if isinstance(given, str) else list(given)
+
+
+def _all_diverge(config: TrainingConfig) -> bool:
+    measured = [name for name in _losses(config) if name != "sft"]
+    return bool(measured) and all(name in DIVERGING for name in measured)
 
 
 def _optimizer(config: TrainingConfig) -> str:
@@ -196,8 +208,8 @@ _TRAINING = (
     _no_effect("training", "adam_beta1 adam_beta2 adam_epsilon", ALL, "an Adam optimizer, or Lion",
                used_if=lambda c: not _optimizer(c).startswith(("sgd", "adagrad", "rmsprop", "adafactor"))),
     _refused("training", "warmup_ratio warmup_steps", ALL,
-             "another lr_scheduler_type than constant, such as constant_with_warmup",
-             used_if=lambda c: c.training.lr_scheduler_type != "constant"),
+             f"an lr_scheduler_type that warms up, such as constant_with_warmup (not {', '.join(_NO_WARMUP)})",
+             used_if=lambda c: c.training.lr_scheduler_type not in _NO_WARMUP, fine=(0,)),
     _refused("training", "dataloader_main_process_only", ALL, "every process reads its own rows", "leave it out",
              fine=(False,)),
     _refused("training", "label_ignore_index", ALL, "the label that is no target is -100", "leave it out",
@@ -269,6 +281,9 @@ _OPTIONS = (
     _refused(_KWARGS, "sync_ref_model ref_model_mixup_alpha ref_model_sync_steps", PAIRS,
              "sync_ref_model is not supported", "leave it out"),
     _refused(_KWARGS, "ref_model", ("TRL_DPO",), "the reference is the start of the run", "use trainer_type DPO"),
+    _refused(_KWARGS, "f_divergence_type", PAIRS, f"a loss_type that reads it ({', '.join(DIVERGING)})",
+             used_if=_all_diverge),
+    _refused(_KWARGS, "beta", PAIRS, "another loss_type than sft", used_if=lambda c: set(_losses(c)) != {"sft"}),
     _no_effect(_KWARGS, "f_alpha_divergence_coef", PAIRS, "f_divergence_type: alpha_divergence",
                used_if=lambda c: c.training.trainer_kwargs.get("f_divergence_type") == "alpha_divergence"),
     _refused(_KWARGS, "label_smoothing", PAIRS, f"loss_type: {' or '.join(_SMOOTHED)}", used_if=_smooths),
@@ -298,6 +313,8 @@ _REST = (
              "TRL's reference is a second adapter, beside which none may have biases", "none"),
     _refused("peft", "q_lora", ALL, "training.use_peft: true, and weights that are loaded",
              used_if=lambda c: c.training.use_peft and c.model.load_pretrained_weights),
+    _no_effect("peft", "lora_dropout", PAIRS, "training.trainer_kwargs.disable_dropout: false",
+               used_if=lambda c: c.training.trainer_kwargs.get("disable_dropout") is False),
     _no_effect("peft", f"{_LORA} peft_save_mode", ALL, "training.use_peft: true",
                used_if=lambda c: c.training.use_peft, switch="training.use_peft"),
     _no_effect("peft", f"q_lora_bits llm_int8_skip_modules {QUANTISED}", ALL, "q_lora: true",

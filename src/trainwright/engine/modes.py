@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from trainwright.errors import ConfigError
+from trainwright.errors import ConfigError, did_you_mean
 from trainwright.evaluation_mode import modes_of, put_back
 from trainwright.models.inspect import base_model, is_pretrained, uncompiled
 
@@ -49,8 +49,12 @@ def training_model(trainer: Trainer) -> nn.Module:
     )
     wrapped = trainer.strategy.prepare(called(trainer), recomputes)
     if args.torch_compile:
+        backend = args.torch_compile_backend or "inductor"
+        known = torch._dynamo.list_backends(exclude_tags=())
+        if backend not in known:
+            raise ConfigError(f"torch_compile_backend='{backend}' is not known.{did_you_mean(backend, known)}")
         wrapped = torch.compile(  # type: ignore[assignment]  # of a module, a module
-            wrapped, backend=args.torch_compile_backend or "inductor", mode=args.torch_compile_mode
+            wrapped, backend=backend, mode=args.torch_compile_mode
         )
     return wrapped
 

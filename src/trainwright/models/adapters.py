@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from trainwright.config.schema import PeftParams, PeftSaveMode
-from trainwright.errors import ConfigError, missing_package
+from trainwright.errors import ConfigError, did_you_mean, missing_package
 from trainwright.models.inspect import holds_adapters, is_adapter
 
 _ALL_LINEAR = "all-linear"
@@ -29,6 +29,8 @@ def add_adapters(
         import peft
     except ModuleNotFoundError:
         raise missing_package("peft", "llm", "training.use_peft") from None
+    if adapter is None:
+        _check_names(model, params)
     if params.q_lora:
         model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointing)
     elif checkpointing:
@@ -51,6 +53,17 @@ def add_adapters(
         _check_layers(adapted, settings.init_lora_weights)
     keep_initial(adapted)
     return adapted
+
+
+def _check_names(model: nn.Module, params: PeftParams) -> None:
+    """Raise a ConfigError for a name of layers that matches none: peft says nothing where another one does."""
+    layers = [path for path, _ in model.named_modules()]
+    targets = params.lora_target_modules if isinstance(params.lora_target_modules, list) else []
+    for key, names in (("lora_target_modules", targets), ("lora_modules_to_save", params.lora_modules_to_save or [])):
+        for name in names:
+            if name.lower() != _ALL_LINEAR and not any(path == name or path.endswith(f".{name}") for path in layers):
+                near = did_you_mean(name, {path.rpartition(".")[2] for path in layers})
+                raise ConfigError(f"peft.{key}: the model has no layer '{name}'.{near}")
 
 
 def _rows_of(model: Any, tokens: Sequence[int], whole: Sequence[str]) -> dict[str, list[int]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +19,12 @@ _DTYPES = {
     "fp16": torch.float16, "half": torch.float16, "bfloat16": torch.bfloat16, "bf16": torch.bfloat16,
     "float64": torch.float64, "double": torch.float64,
 }  # fmt: skip
+# What transformers reads while it loads a tokenizer.
+_LOADING = (
+    "use_fast", "legacy", "from_slow", "tokenizer_type", "subfolder", "gguf_file", "tokenizer_file", "vocab_file",
+    "merges_file", "cache_dir", "force_download", "local_files_only", "token", "revision", "add_prefix_space",
+    "add_bos_token", "add_eos_token", "additional_special_tokens", "fix_mistral_regex",
+)  # fmt: skip
 
 
 def load_tokenizer(params: ModelParams) -> Any:
@@ -40,6 +48,7 @@ def load_tokenizer(params: ModelParams) -> Any:
             f"model.{'tokenizer_name' if params.tokenizer_name else 'model_name'} '{name}' holds no tokenizer: "
             f"{_first_line(error)} Give model.tokenizer_name: a folder or hub name."
         ) from error
+    check_tokenizer_settings(tokenizer, params.tokenizer_kwargs)
     tokenizer.add_tokens(params.new_special_tokens, special_tokens=True)
     if params.tokenizer_pad_token is not None:
         tokenizer.pad_token = known_token(tokenizer, params.tokenizer_pad_token, "model.tokenizer_pad_token")
@@ -50,6 +59,18 @@ def load_tokenizer(params: ModelParams) -> Any:
             f"The tokenizer '{name}' has neither a padding nor an end token; give model.tokenizer_pad_token."
         )
     return tokenizer
+
+
+def check_tokenizer_settings(tokenizer: Any, given: dict[str, Any]) -> None:
+    """Raise a ConfigError for a setting of a tokenizer that nothing reads: transformers keeps any name."""
+    read = {name for kind in type(tokenizer).__mro__ for name in inspect.signature(kind).parameters}
+    known = {*read, *_LOADING, *tokenizer.SPECIAL_TOKENS_ATTRIBUTES, *vars(tokenizer)}
+    for name in given:
+        if name not in known and not hasattr(type(tokenizer), name):
+            raise ConfigError(
+                f"model.tokenizer_kwargs.{name}: nothing reads it of a {type(tokenizer).__name__}."
+                f"{did_you_mean(name, [one for one in known if not one.startswith('_')])}"
+            )
 
 
 def grow(model: Any, tokenizer: Any, params: ModelParams) -> list[int]:
@@ -100,6 +121,8 @@ def load_model(params: ModelParams, tokenizer: Any, quantization: Any = None) ->
     if params.attn_implementation is not None:
         options["attn_implementation"] = params.attn_implementation
     dtype = number_format(params)
+    faults: tuple[type[Exception], ...] = (OSError, ValueError, ImportError)
+    faults += _of_settings() if params.model_kwargs else ()
     try:
         if not params.load_pretrained_weights:
             config = model_config(params, tokenizer)
@@ -113,8 +136,19 @@ def load_model(params: ModelParams, tokenizer: Any, quantization: Any = None) ->
             **options,
             **params.model_kwargs,
         )
-    except (OSError, ValueError, ImportError) as error:
-        raise ConfigError(f"model.model_name '{params.model_name}' cannot be loaded: {_first_line(error)}") from error
+    except torch.OutOfMemoryError:
+        raise
+    except faults as error:
+        given = f" with model.model_kwargs {params.model_kwargs}" if params.model_kwargs else ""
+        reason = f"{given}: {_first_line(error)}"
+        raise ConfigError(f"model.model_name '{params.model_name}' cannot be loaded{reason}") from error
+
+
+def _of_settings() -> tuple[type[Exception], ...]:
+    """Return what transformers raises where a setting of a model is unknown to it, of a wrong type, or does not fit."""
+    from huggingface_hub import errors
+
+    return (TypeError, RuntimeError, AttributeError, getattr(errors, "StrictDataclassError", TypeError))
 
 
 def number_format(params: ModelParams) -> torch.dtype | None:
@@ -136,13 +170,27 @@ def model_config(params: ModelParams, tokenizer: Any) -> Any:
         **params.model_kwargs,
     }
     if params.model_name in CONFIG_MAPPING_NAMES:
-        return AutoConfig.for_model(params.model_name, **sizes)
-    return AutoConfig.from_pretrained(
-        params.model_name,
-        trust_remote_code=params.trust_remote_code,
-        revision=params.model_revision,
-        **sizes,
-    )
+        make = partial(AutoConfig.for_model, params.model_name)
+    else:
+        make = partial(
+            AutoConfig.from_pretrained,
+            params.model_name,
+            trust_remote_code=params.trust_remote_code,
+            revision=params.model_revision,
+        )
+    if params.model_kwargs:
+        _check_settings(make(), params.model_kwargs)
+    return make(**sizes)
+
+
+def _check_settings(usual: Any, given: dict[str, Any]) -> None:
+    """Raise a ConfigError for a setting that a model's configuration has not: transformers keeps any name."""
+    for name in given:
+        if not hasattr(usual, name):
+            raise ConfigError(
+                f"model.model_kwargs.{name}: nothing reads it, for a {type(usual).__name__} has no such setting."
+                f"{did_you_mean(name, [*usual.to_dict(), *usual.attribute_map])}"
+            )
 
 
 def freeze(model: nn.Module, layers: list[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainwright.errors import ConfigError
+from trainwright.errors import ConfigError, did_you_mean
 
 _STATES = {"adamw": 2, "sgd": 0, "adafactor": 0, "adagrad": 1, "rmsprop": 1, "lion": 1}
 _STATES_BY_SETTING = {"sgd": ("momentum",), "rmsprop": ("momentum", "centered"), "adafactor": ("beta1",)}
@@ -58,12 +58,13 @@ def _from_transformers(args: Any, model: nn.Module | None, settings: dict[str, s
     from transformers.training_args import OptimizerNames
 
     adam = {"betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon}
+    asked = _Asked(settings)
     given = {
         "args": _Named(args, OptimizerNames(args.optim)),
         "model": model,
         "optimizer_kwargs": {"lr": args.learning_rate},
         "adam_kwargs": adam,
-        "optim_args": settings,
+        "optim_args": asked,
     }
     wanted = inspect.signature(OptimizerContext).parameters
     context = OptimizerContext(**{name: value for name, value in given.items() if name in wanted})
@@ -71,7 +72,37 @@ def _from_transformers(args: Any, model: nn.Module | None, settings: dict[str, s
         chosen, kwargs = _OPTIMIZER_HANDLERS[OptimizerNames(args.optim)](context)
     except (ImportError, ValueError) as error:
         raise ConfigError(f"optim='{args.optim}': {error}") from error
+    unread = [name for name in settings if name not in asked.names and name not in kwargs]
+    if unread:
+        near = did_you_mean(unread[0], asked.names)
+        raise ConfigError(
+            f"optim_args={args.optim_args!r}: nothing reads '{unread[0]}' with optim='{args.optim}'.{near}"
+        )
     return chosen, kwargs
+
+
+class _Asked(dict[str, str]):
+    """Settings that note the names that are asked for."""
+
+    def __init__(self, settings: dict[str, str]) -> None:
+        super().__init__(settings)
+        self.names: set[str] = set()
+
+    def __contains__(self, name: object) -> bool:
+        self.names.add(str(name))
+        return super().__contains__(name)
+
+    def __getitem__(self, name: str) -> str:
+        self.names.add(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.names.add(name)
+        return super().get(name, default)
+
+    def pop(self, name: str, *default: Any) -> Any:
+        self.names.add(name)
+        return super().pop(name, *default)
 
 
 class _Named:

@@ -36,14 +36,14 @@ def read_file(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """
     sections = read_sections(path, overrides, SECTIONS)
     required(sections, SECTIONS[1:], str(path))
-    made = (sections.get("dataset") or {}).get("save_dir")
-    place = str(path.parent / made) if made is not None and (path.parent / made).is_dir() else made
-    if made is not None:
-        sections["dataset"]["save_dir"] = place
+    made = str((sections.get("dataset") or {}).get("save_dir") or "")
+    place = path.parent / made if made and (path.parent / made).is_dir() else Path(made)
+    if made:
+        sections["dataset"]["save_dir"] = str(place)
     for key in _PATHS:
         given = sections["data"].get(key)
-        if isinstance(given, str) and made is not None and Path(given).is_relative_to(made):
-            sections["data"][key] = str(Path(place) / Path(given).relative_to(made))
+        if isinstance(given, str) and made and Path(given).is_relative_to(made):
+            sections["data"][key] = str(place / Path(given).relative_to(made))
         elif isinstance(given, str) and (path.parent / given).is_file():
             sections["data"][key] = str(path.parent / given)
     return sections

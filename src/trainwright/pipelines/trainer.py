@@ -12,7 +12,6 @@ from typing import Any
 
 import yaml
 
-from trainwright.args.aliases import warmup_share
 from trainwright.args.training import TrainingArguments
 from trainwright.callbacks.beginning import BeginningCallback
 from trainwright.checkpoint.check import newest_valid
@@ -220,7 +219,6 @@ def arguments(config: dict[str, Any], wandb: dict[str, Any] | None) -> TrainingA
             continue
         if name in RENAMED and RENAMED[name] in config:
             raise ConfigError(f"cfg.train: '{name}' and '{RENAMED[name]}' are two names of one thing; give only one.")
-        value = warmup_share(value) if name == "warmup_ratio" else value
         # YAML 1.1 reads a bare no as false
         values[RENAMED.get(name, name)] = "no" if value is False and name.endswith("_strategy") else value
     values.setdefault("output_dir", "tmp")

@@ -141,8 +141,15 @@ def formats_of(parts: Sequence[Any], split: DatasetSplitParams, text_column: str
 
 
 def check_what_is_learned(config: TrainingConfig, options: Any, formats: Sequence[Format]) -> None:
-    """Raise a ConfigError where turns or completions are to be learned, and the data are plain texts alone."""
-    if not isinstance(options, SFTOptions) or any(one is not Format.TEXT for one in formats):
+    """Raise a ConfigError where turns or completions are to be learned, and the data have none."""
+    if not isinstance(options, SFTOptions):
+        return
+    if options.completion_only_loss and all(one is Format.MESSAGES for one in formats):
+        raise ConfigError(
+            "training.trainer_kwargs.completion_only_loss is for prompts with completions, but the data are "
+            "conversations; assistant_only_loss: true learns the assistant's turns alone."
+        )
+    if any(one is not Format.TEXT for one in formats):
         return
     data, what = config.data.train, "but the data are texts, which are learned whole; leave it out"
     if options.assistant_only_loss or data.train_target is not None:
@@ -178,6 +185,8 @@ def load_text(config: TrainingConfig) -> Text:
     tokenizer = tokenizer_of(config, options)
     rules = rules_of(config, kind, options, tokenizer, found)
     notes = [] if config.training.trainer_type is kind else [f"The data holds {found.value}, so this is {kind.name}."]
+    if isinstance(options, SFTOptions) and column != "text" and Format.TEXT not in formats:
+        notes.append(f"'{column}' is not read as a column of texts: the data holds {found.value}.")
     by_own = [replace(rules, format=one) for one in formats]
     for table, own in zip(parts, by_own, strict=True):
         notes += [note for note in notes_of_marks(own, table) if note not in notes]
