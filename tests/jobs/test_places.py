@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from trainwright.checkpoint.lock import owned
 from trainwright.cli import folders
 from trainwright.cli.main import main
 from trainwright.config import TrainingConfig
+from trainwright.config.writing import write_whole
 from trainwright.jobs import places, queue
 from trainwright.jobs.health import sweep
 from trainwright.jobs.journal import append
@@ -44,10 +47,16 @@ def test_runs_that_begin_at_the_same_instant_have_a_folder_each(home, tmp_path):
         thread.join()
     assert sorted(got) == [f"runs/r-{number}" for number in range(1, 9)]
     assert all(Path(one).is_dir() for one in got)
-    with pytest.raises(ConfigError, match=r"There is no run 'runs/r-<n>' to go on with"):
-        chosen(resume=True)
-    Path("runs/r-3/checkpoint-1").mkdir()
-    assert chosen(resume=True) == "runs/r-3"  # the others have not begun
+    with pytest.raises(ConfigError, match=r"There is no run 'runs/r-<n>' of 'r.yaml' to go on with"):
+        chosen(resume=True)  # none of them has begun
+    Path("other").mkdir()
+    for number, file in ((5, "other/r.yaml"), (3, "r.yaml"), (2, "r.yaml")):
+        Path(f"runs/r-{number}/run.json").write_text(json.dumps([{"file": str(Path(file).resolve())}]))
+    assert chosen(resume=True) == "runs/r-3"
+    assert chosen("other/r.yaml", resume=True) == "runs/r-5"
+    Path("runs/r-5/run.json").write_text('[{"fil')  # half of one
+    with pytest.raises(ConfigError, match=r"no run 'runs/r-<n>' of 'other/r.yaml' to go on with. --resume FOLDER"):
+        chosen("other/r.yaml", resume=True)
     (tmp_path / "out" / "checkpoint-1").mkdir(parents=True)
     assert [chosen(new=True, output_dir="out") for _ in range(2)] == ["out-2", "out-3"]
 
@@ -72,6 +81,22 @@ def test_a_run_that_never_began_gives_its_folder_back(home, tmp_path, monkeypatc
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"The run's folder 'file/out-2' cannot be made: Not a directory"):
         folders._reserved(Path("file/out"), 2)
+
+
+def test_what_describes_a_run_is_there_whole_or_as_it_was(tmp_path):
+    """A limit of the size of files ends a write in its middle, as a full disk does."""
+    file, usual = tmp_path / "run.yaml", resource.getrlimit(resource.RLIMIT_FSIZE)
+    file.write_text("as it was")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, usual[1]))
+    try:
+        with pytest.raises(ConfigError, match=r"run.yaml' cannot be written: File too large"):
+            write_whole(file, "x" * 100)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.yaml"]
+    assert file.read_text() == "as it was"
+    write_whole(file, "x" * 100)
+    assert file.read_text() == "x" * 100
 
 
 def test_a_job_goes_on_in_its_own_folder_whatever_others_have_begun(home, tmp_path, monkeypatch):

@@ -191,6 +191,8 @@ def test_a_command_that_is_given_again_goes_on_from_its_own_checkpoint(tmp_path)
     assert main([*again, "training.max_steps=8"]) == 0
     assert sorted(path.name for path in out.glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-6", "checkpoint-8"]
     assert not [*out.glob("previous-*")]
+    first.rename(tmp_path / "away")
+    assert main(["train", "--resume", str(out), "training.max_steps=9"]) == 0
 
 
 def test_another_librarys_run_tells_its_job_and_hears_a_wish_to_stop(tmp_path, monkeypatch):

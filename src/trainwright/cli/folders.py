@@ -21,7 +21,7 @@ from trainwright.checkpoint.lock import RunLock
 from trainwright.config import fates
 from trainwright.config.params import ARGUMENTS, TrainingParams
 from trainwright.config.schema import TrainingConfig
-from trainwright.config.writing import RUN_CONFIG, as_yaml, keep, plain, with_whole_paths
+from trainwright.config.writing import RUN_CONFIG, as_yaml, keep, plain, with_whole_paths, write_whole
 from trainwright.errors import ConfigError
 from trainwright.jobs import places
 from trainwright.world import current_world
@@ -37,9 +37,9 @@ _LIBRARIES = (
 def choose(config: TrainingConfig, file: Path, resume: bool, new: bool) -> None:
     """Decide the run's folder, and note it in the configuration; a new one is made at once, so it is nobody else's.
 
-    Without `training.output_dir` it is runs/<name>-<n>, the next number that is free; with `resume` the last one, and
-    with `training.try_resume_from_last_checkpoint` the last one if there is one. A job of the queue has a folder of its
-    own, which it goes on in.
+    Without `training.output_dir` it is runs/<name>-<n>, the next number that is free; with `resume` the last one that
+    this file began, and with `training.try_resume_from_last_checkpoint` that one if there is one. A job of the queue has
+    a folder of its own, which it goes on in.
 
     Raises:
         ConfigError: several processes would have to choose one.
@@ -52,11 +52,12 @@ def choose(config: TrainingConfig, file: Path, resume: bool, new: bool) -> None:
         if world.size > 1 and not resume:
             raise ConfigError("Several processes need one folder: give training.output_dir.")
         name = re.sub(r"[^\w.-]+", "-", params.run_name or file.stem)
-        begun = [number for number in numbered(RUNS / name) if holds_run(Path(f"{RUNS / name}-{number}"))]
-        if resume and not begun:
-            raise ConfigError(f"There is no run '{RUNS / name}-<n>' to go on with.")
-        goes_on = begun and (resume or params.try_resume_from_last_checkpoint)
-        params.output_dir = f"{RUNS / name}-{begun[-1]}" if goes_on else _reserved(RUNS / name, 1)
+        own = runs_of(file, RUNS / name) if resume or params.try_resume_from_last_checkpoint else []
+        if resume and not own:
+            raise ConfigError(
+                f"There is no run '{RUNS / name}-<n>' of '{file}' to go on with. --resume FOLDER goes on with any run."
+            )
+        params.output_dir = str(own[-1]) if own else _reserved(RUNS / name, 1)
         return
     folder = Path(params.output_dir).expanduser()
     if not new or resume or not world.is_main or not holds_run(folder):
@@ -117,13 +118,28 @@ def holds_run(folder: Path) -> bool:
     return (folder / RUN_CONFIG).exists() or layout.holds_any(folder)
 
 
+def runs_of(file: Path, path: Path) -> list[Path]:
+    """Return the folders `<path>-<n>` of runs that were begun with a file, in order; another file may have its name."""
+    folders = [path.with_name(f"{path.name}-{number}") for number in numbered(path)]
+    return [one for one in folders if str(file.resolve()) in {about.get("file") for about in _history(one)}]
+
+
+def _history(folder: Path) -> list[dict[str, Any]]:
+    """Return what a folder tells of every beginning of its run; nothing where it cannot be read."""
+    try:
+        found = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return [about for about in found if isinstance(about, dict)] if isinstance(found, list) else []
+
+
 def numbered(path: Path) -> list[int]:
     """Return the numbers n of the folders `<path>-<n>`, in order."""
     found = [one.name.removeprefix(f"{path.name}-") for one in path.parent.glob(f"{path.name}-*")]
     return sorted(int(number) for number in found if number.isdigit())
 
 
-def describe(config: TrainingConfig, argv: Sequence[str], goes_on: bool) -> None:
+def describe(config: TrainingConfig, file: Path, argv: Sequence[str], goes_on: bool) -> None:
     """Write into the run's folder what it needs to be resumed and to be understood later; of a run that goes on, say
     what is another thing than before."""
     if not current_world().is_main:
@@ -136,21 +152,24 @@ def describe(config: TrainingConfig, argv: Sequence[str], goes_on: bool) -> None
         "command": shlex.join(["trainwright", "train", *argv]),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "folder": str(Path.cwd()),
+        "file": str(file.resolve()),
         "python": platform.python_version(),
         "versions": {name: found for name in _LIBRARIES if (found := _version(name))},
     }
-    earlier = folder / ABOUT
-    history = json.loads(earlier.read_text(encoding="utf-8")) if earlier.exists() else []
-    earlier.write_text(json.dumps([*history, about], indent=1) + "\n", encoding="utf-8")
+    write_whole(folder / ABOUT, json.dumps([*_history(folder), about], indent=1) + "\n")
 
 
 def _changes(config: TrainingConfig, file: Path) -> Iterator[str]:
     """Yield the settings that are not those of a run.yaml, but for arguments, which the Trainer tells."""
     if not file.is_file():
         return
-    before, now = (
-        _by_name(one) for one in (yaml.safe_load(file.read_text(encoding="utf-8")), with_whole_paths(as_yaml(config)))
-    )
+    try:
+        earlier = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError:
+        return
+    if not isinstance(earlier, dict):
+        return
+    before, now = (_by_name(one) for one in (earlier, with_whole_paths(as_yaml(config))))
     usual = fates.every_key()
     for name in sorted({*before, *now}):
         old, new = (one.get(name, plain(usual.get(name))) for one in (before, now))

@@ -73,6 +73,7 @@ def train(sections: dict[str, Any], name: str, resume: bool, goes_on: str) -> An
     from trainwright.checkpoint.layout import holds_any
     from trainwright.checkpoint.lock import owned
     from trainwright.cli import as_job
+    from trainwright.config.writing import write_whole
     from trainwright.errors import ConfigError
     from trainwright.jobs import places
     from trainwright.tasks.imitation.run import RUN_FILE, build, check_unchanged, folder_of
@@ -92,7 +93,7 @@ def train(sections: dict[str, Any], name: str, resume: bool, goes_on: str) -> An
             check_unchanged(sections)
         trainer = build(sections)
         trainer.goes_on, trainer.folder_lock = goes_on, lock
-        trainer.add_callback(BeginningCallback(lambda: (folder / RUN_FILE).write_text(text, encoding="utf-8")))
+        trainer.add_callback(BeginningCallback(lambda: write_whole(folder / RUN_FILE, text)))
         try:
             trainer.train(resume_from_checkpoint=True if there else None)
             trainer.save_model(str(folder))

@@ -41,7 +41,10 @@ def run(argv: Sequence[str]) -> int:
         args.config = Path(args.resume) / RUN_CONFIG
         if not args.config.is_file():
             raise ConfigError(f"'{args.resume}' is no run's folder: it holds no {RUN_CONFIG}.")
+    if args.resume:  # where the run began is not read any more
+        overrides = ["training.resume_from_checkpoint=null", *overrides]
     config = load_checked(args.config, overrides).config
+    file: Path = args.config
     params, begun_again = config.training, places.resumes()
     if args.new or args.overwrite:
         params.try_resume_from_last_checkpoint = False
@@ -56,7 +59,7 @@ def run(argv: Sequence[str]) -> int:
             trainer = built(config)
             goes_on = args.resume or (begun_again and newest(params))
             start = True if goes_on else starting_point(params)
-            trainer.begin_in(lock, lambda: folders.describe(config, argv, bool(start)))
+            trainer.begin_in(lock, lambda: folders.describe(config, file, argv, bool(start)))
             if isinstance(trainer, ConfiguredTrainer):
                 again = f"trainwright train --resume {shlex.quote(str(params.output_dir))}"
                 trainer.trainer.goes_on = again

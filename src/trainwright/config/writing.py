@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
@@ -12,6 +14,7 @@ import yaml
 from trainwright.config.schema import TrainingConfig
 from trainwright.config.tree import EXPONENT
 from trainwright.config.twins import TWINS
+from trainwright.errors import ConfigError
 
 RUN_CONFIG = "run.yaml"
 _TWINS = {name for pair in TWINS for name in pair}
@@ -45,7 +48,23 @@ def keep(config: TrainingConfig, folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     text = yaml.dump(with_whole_paths(as_yaml(config)), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
-    (folder / RUN_CONFIG).write_text(text, encoding="utf-8")
+    write_whole(folder / RUN_CONFIG, text)
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a text so that the file is there whole or as it was, wherever a kill or a full disk comes.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    part = file.with_name(f".{file.name}-{os.getpid()}")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(file)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise ConfigError(f"'{file}' cannot be written: {error.strerror}. It is as it was.") from None
 
 
 def with_whole_paths(whole: dict[str, Any]) -> dict[str, Any]:

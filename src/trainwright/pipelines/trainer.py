@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from trainwright.config.params import ARGUMENTS
 from trainwright.config.ranges import check_numbers
 from trainwright.config.sections import check_keys, plain, required
 from trainwright.config.task_uses import ALGEBRA, MODELS, use
+from trainwright.config.writing import write_whole
 from trainwright.engine.generation import Generation
 from trainwright.engine.trainer import Trainer
 from trainwright.errors import CheckpointError, ConfigError
@@ -180,9 +180,9 @@ class TrainerPipeline:
         section = dict(data["config"])
         lexer = section["lexer_config"]
         if isinstance(lexer, dict):
-            (folder / LEXER).write_text(yaml.safe_dump(lexer, sort_keys=False), encoding="utf-8")
+            write_whole(folder / LEXER, yaml.safe_dump(lexer, sort_keys=False))
         elif Path(lexer).resolve() != (folder / LEXER).resolve():
-            shutil.copy(Path(lexer).expanduser(), folder / LEXER)
+            write_whole(folder / LEXER, Path(lexer).expanduser().read_text(encoding="utf-8"))
         section["lexer_config"] = str((folder / LEXER).resolve())
         for name, value in section.items():
             if _is_path(name) and value is not None:
@@ -190,10 +190,10 @@ class TrainerPipeline:
         train = {**self.config, "save_dir": str(folder.resolve())}
         train.pop("output_dir", None)
         whole = {"data": section, "model": self.model.pipeline_config, "train": train}
-        (folder / TRAIN).write_text(yaml.safe_dump(whole, sort_keys=False), encoding="utf-8")
-        (folder / DATA).write_text(yaml.safe_dump(section, sort_keys=False), encoding="utf-8")
+        write_whole(folder / TRAIN, yaml.safe_dump(whole, sort_keys=False))
+        write_whole(folder / DATA, yaml.safe_dump(section, sort_keys=False))
         about = {"hashes": data["hashes"], "shared_problems": data["shared_problems"]}
-        (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        write_whole(folder / ABOUT, json.dumps(about, indent=1) + "\n")
 
     def _save_parts(self, folder: Path) -> None:
         trainer = self._built()
