@@ -92,6 +92,23 @@ def test_mixtures_that_cannot_be(place, tmp_path):
     assert len(sources.read(split, 0)) == 6
 
 
+@pytest.mark.slow
+def test_the_seed_of_a_streamed_dataset_shuffles_it(place, tmp_path):
+    """Each seed has an order of its own, of the rows that there are."""
+    found = [
+        load(
+            place,
+            tmp_path,
+            ["text"],
+            True,
+            {"shuffle": True, "seed": seed, "shuffle_buffer_size": 9, "sample_count": 9},
+        )
+        for seed in (1, 2, 1)
+    ]
+    assert found[0] == found[2] != found[1]
+    assert sorted(found[0]) == sorted(found[1]) == sorted(load(place, tmp_path, ["text"], True, {"sample_count": 9}))
+
+
 @pytest.mark.parametrize("stream", [False, True], ids=["table", "stream"])
 def test_more_rows_than_there_are_come_again(place, stream):
     def rows(count, **more):

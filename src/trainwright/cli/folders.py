@@ -38,8 +38,8 @@ def choose(config: TrainingConfig, file: Path, resume: bool, new: bool) -> None:
     """Decide the run's folder, and note it in the configuration; a new one is made at once, so it is nobody else's.
 
     Without `training.output_dir` it is runs/<name>-<n>, the next number that is free; with `resume` the last one that
-    this file began, and with `training.try_resume_from_last_checkpoint` that one if there is one. A job of the queue has
-    a folder of its own, which it goes on in.
+    this file began, and with `training.try_resume_from_last_checkpoint` that one if there is one. A job of the queue
+    has a folder of its own, which it goes on in.
 
     Raises:
         ConfigError: several processes would have to choose one.

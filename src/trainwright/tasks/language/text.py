@@ -239,6 +239,8 @@ def rows_of(
         buffer = max(one.shuffle_buffer_size for one in split.datasets) if shuffles else 0
         table, own = sources.mix(as_tokens(parts, rules), split, seed), rules[0]
         own = own if len(parts) == 1 else replace(own, format=Format.TOKENS)
+        given = [one.seed for one in split.datasets if one.shuffle and one.seed is not None]
+        seed = given[0] if shuffles and given else seed
         return BlockStream(table, own, packing, buffer=buffer, seed=seed, files=sources.local_files(split))
     names = [f"{number}: {name}" for number, name in enumerate(sources.names_of(split), 1)]
     tables = dict(zip(names, zip(parts, rules, strict=True), strict=True))
