@@ -104,6 +104,10 @@ def test_every_argument_may_stand_under_training(place):
 # What a user may write, the message that must come, and the hint below the line.
 MISTAKES = {
     "a key": ("  learning_rat: 2e-5", "run.yaml:11: unknown key training.learning_rat", "you mean 'learning_rate'?"),
+    "a key of peft": ("  lora_r: 8", "unknown key training.lora_r", "Did you mean 'peft.lora_r'?"),
+    "a key of the model": ("  model_name: x", "unknown key training.model_name", "Did you mean 'model.model_name'?"),
+    "a setting of TRL": ("  packing: true", "unknown key training.packing", "'training.trainer_kwargs.packing'?"),
+    "a switch of training": ("peft: {use_peft: true}", "unknown key peft.use_peft", "'training.use_peft'?"),
     "an optimizer": ("  optimizer: adamm", "run.yaml:11: optimizer='adamm' is not known", ""),
     "a schedule": ("  lr_scheduler_type: cosin", "lr_scheduler_type='cosin' is not known. Did you mean 'cosine'?", ""),
     "a batch size": ("  per_device_train_batch_size: -3", "per_device_train_batch_size=-3 must be a whole number", ""),

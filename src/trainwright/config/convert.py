@@ -10,6 +10,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
+from trainwright.config.options import DPOOptions, SFTOptions
+from trainwright.config.schema import TrainingConfig
 from trainwright.config.tree import Problems, Tree, plain
 from trainwright.errors import did_you_mean
 
@@ -38,7 +40,7 @@ def convert(tree: Tree, kind: type[T], path: str, problems: Problems) -> T:
     for name, value in tree.value.items():
         dotted = f"{path}.{name}" if path else name
         if name not in types_of:
-            section = "" if path else _section_of(name, types_of)
+            section = _section_of(name)
             nearest = f"Did you mean '{section}.{name}'?" if section else did_you_mean(name, types_of).strip()
             hint = nearest or (f"known: {', '.join(types_of)}" if len(types_of) < 30 else "")
             problems.add(value.key or value.place, f"unknown key {dotted}", hint, len(name))
@@ -49,10 +51,11 @@ def convert(tree: Tree, kind: type[T], path: str, problems: Problems) -> T:
     return kind(**given)
 
 
-def _section_of(name: str, sections: dict[str, Any]) -> str:
+def _section_of(name: str) -> str:
     """Return the first section that has a key of this name; empty where none has."""
-    known = (one for one, kind in sections.items() if _is_section(kind) and name in hints(kind))
-    return next(known, "")
+    known = (one for one, kind in hints(TrainingConfig).items() if name in hints(kind))
+    options = "training.trainer_kwargs" if name in {**hints(SFTOptions), **hints(DPOOptions)} else ""
+    return next(known, options)
 
 
 def _is_section(kind: Any) -> TypeGuard[type]:
