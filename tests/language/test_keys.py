@@ -150,7 +150,6 @@ UNMET = {
     "another loss_type than sft": {f"{KWARGS}.loss_type": "sft"},
     "an Adam optimizer, or Lion": {"training.optimizer": "sgd"},
     "an Adam optimizer": {"training.optimizer": "lion_32bit"},
-    "save_strategy: steps": {"training.save_epoch": True},
     "rows that are padded (no packing, no padding_free)": {f"{KWARGS}.padding_free": True},
     "logging_strategy: steps": {"training.logging_strategy": "no"},
     "adapters that are new (no model.adapter_model)": {"training.use_peft": True, "model.adapter_model": "adapters"},

@@ -8,11 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
 
+from tests.jobs.test_decorator import wait_for
 from tests.language import resumes
 from tests.language import tiny_language as tiny
 from trainwright import TrainerState
@@ -146,7 +148,7 @@ def test_a_run_that_is_refused_leaves_its_folder_as_it_was(tmp_path, capsys, tra
             assert contents(out) == before, words
     assert main([*resume, more]) == 0
     assert not (out / ".trainwright.lock").exists()
-    assert main([*train, f"training.output_dir={tmp_path}/new", "model.model_name=nothing"]) == 2
+    assert main([*train, f"training.output_dir={tmp_path}/new", "model.model_kwargs={rms_norm_eps: much}"]) == 2
     assert not (tmp_path / "new").exists()
 
 
@@ -167,7 +169,7 @@ def test_another_librarys_run_that_begins_anew_is_not_mixed_with_the_old_one(tmp
     assert len([*out.glob("previous-*/checkpoint-9")]) == 1
     whole = tmp_path / "whole"
     assert main([*train, *new, "training.max_steps=4", f"training.output_dir={whole}"]) == 0
-    assert logged(out, 4) == pytest.approx(logged(whole, 4), rel=1e-6)
+    np.testing.assert_allclose(logged(out, 4), logged(whole, 4), rtol=1e-6)
     for path in out.glob("checkpoint-*"):
         shutil.rmtree(path)
     capsys.readouterr()
@@ -201,13 +203,15 @@ def test_another_librarys_run_tells_its_job_and_hears_a_wish_to_stop(tmp_path, m
     monkeypatch.setenv("TRAINWRIGHT_JOBS", "")
     with tracked("a", job="whole"):
         assert main(train) == 0
-    with tracked("a", job="stopped") as job:
-        job.stop_requested = True
-        assert main([*train, f"training.output_dir={tmp_path}/stopped"]) == 0
     store = Store()
+    with tracked("a", job="stopped") as job:
+        store.move("stopped", job.folder)
+        store.ask_to_stop("stopped")
+        assert wait_for(lambda: job.stop_requested)
+        assert main([*train, f"training.output_dir={tmp_path}/stopped"]) == 0
     sweep(store)
     whole, stopped = (store.find(name) for name in ("whole", "stopped"))
-    assert (whole["status"], whole["step"], whole["total_steps"], whole["progress"]) == ("DONE", 4, 4, 100.0)
+    assert (whole["status"], whole["step"], whole["total_steps"], whole["progress"]) == ("COMPLETE", 4, 4, 100.0)
     assert [(step, value) for step, value, _ in store.metric("whole", "train/loss")] == [
         (step, loss) for step, loss, _ in logged(out, 4)
     ]

@@ -95,13 +95,13 @@ def test_what_nothing_reads_is_refused_with_the_nearest_name(place, capsys, kind
     model, training, data, said = UNREAD[name]
     if kind == "HF" and name == "compiler":
         return  # transformers' own
-    content = write(place, data, trainer_type=kind, **training)
+    content = write(place, data, trainer_type=kind, output_dir="out", **training)
     content["model"] |= {"tokenizer_name": str(place / "model"), **model}
     assert run(content) == 2
     err = capsys.readouterr().err
     assert re.search(said.replace("?", r"\?"), err), err
     assert "Traceback" not in err
-    assert not (place / "out").exists()
+    assert not tiny.Path("out").exists()
 
 
 def test_settings_that_are_read_are_taken(place):
@@ -125,11 +125,11 @@ def test_a_folder_that_cannot_be_is_a_sentence(place, capsys, words):
     assert "Traceback" not in err
 
 
-def test_a_column_that_is_not_read_and_a_table_without_settings(place, capsys):
-    content = write(place, "completion")
+def test_a_column_that_is_not_read_and_a_table_without_settings(place, capsys, caplog):
+    content = write(place, "completion", output_dir="out")
     content["data"]["train"]["target_col"] = "story"
     assert run(content) == 0
-    assert "'story' is not read as a column of texts: the data holds prompt and completion" in capsys.readouterr().err
+    assert "'story' is not read as a column of texts: the data holds prompt and completion" in caplog.text
     datasets.Dataset.from_list([{"text": "the cat"}] * 8).save_to_disk("saved")
     content = write(place, output_dir="saved-run")
     content["data"]["train"]["datasets"] = [{"dataset_name": "saved", "dataset_kwargs": {"field": "x"}}]
@@ -139,7 +139,8 @@ def test_a_column_that_is_not_read_and_a_table_without_settings(place, capsys):
 
 def test_what_trl_refuses_is_a_sentence(place, capsys):
     pytest.importorskip("trl", reason="trl is not installed")
-    content = write(place, "preference", trainer_type="TRL_DPO", train_sampling_strategy="group_by_length")
+    content = write(place, "preference", trainer_type="TRL_DPO", train_sampling_strategy="group_by_length",
+                    output_dir="out")  # fmt: skip
     assert run(content) == 2
     err = capsys.readouterr().err
     assert "trainer_type TRL_DPO refuses this run: " in err

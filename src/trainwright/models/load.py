@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -23,7 +24,8 @@ _DTYPES = {
 _LOADING = (
     "use_fast", "legacy", "from_slow", "tokenizer_type", "subfolder", "gguf_file", "tokenizer_file", "vocab_file",
     "merges_file", "cache_dir", "force_download", "local_files_only", "token", "revision", "add_prefix_space",
-    "add_bos_token", "add_eos_token", "additional_special_tokens", "fix_mistral_regex",
+    "add_bos_token", "add_eos_token", "additional_special_tokens", "extra_special_tokens",
+    "fix_mistral_regex",
 )  # fmt: skip
 
 
@@ -136,7 +138,7 @@ def load_model(params: ModelParams, tokenizer: Any, quantization: Any = None) ->
             **options,
             **params.model_kwargs,
         )
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, ConfigError):
         raise
     except faults as error:
         given = f" with model.model_kwargs {params.model_kwargs}" if params.model_kwargs else ""
@@ -179,14 +181,17 @@ def model_config(params: ModelParams, tokenizer: Any) -> Any:
             revision=params.model_revision,
         )
     if params.model_kwargs:
-        _check_settings(make(), params.model_kwargs)
+        _check_settings(make, params.model_kwargs)
     return make(**sizes)
 
 
-def _check_settings(usual: Any, given: dict[str, Any]) -> None:
-    """Raise a ConfigError for a setting that a model's configuration has not: transformers keeps any name."""
+def _check_settings(make: Callable[..., Any], given: dict[str, Any]) -> None:
+    """Raise a ConfigError for a setting of a model that nothing reads: transformers keeps any name, and makes others of
+    some of the past."""
+    usual = make()
     for name in given:
-        if not hasattr(usual, name):
+        alone = {} if hasattr(usual, name) else make(**{name: given[name]}).to_dict()
+        if alone and {**alone, name: None} == {**usual.to_dict(), name: None}:
             raise ConfigError(
                 f"model.model_kwargs.{name}: nothing reads it, for a {type(usual).__name__} has no such setting."
                 f"{did_you_mean(name, [*usual.to_dict(), *usual.attribute_map])}"

@@ -76,7 +76,8 @@ def _from_transformers(args: Any, model: nn.Module | None, settings: dict[str, s
     if unread:
         near = did_you_mean(unread[0], asked.names)
         raise ConfigError(
-            f"optim_args={args.optim_args!r}: nothing reads '{unread[0]}' with optim='{args.optim}'.{near}"
+            f"optim_args={args.optim_args!r}: nothing reads '{unread[0]}' with "
+            f"optim='{OptimizerNames(args.optim).value}'.{near}"
         )
     return chosen, kwargs
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -42,6 +42,15 @@ class HuggingFaceTrainer(Holder):
     Its folder, the checkpoint it goes on from and those that it leaves aside are as with our Trainer.
     """
 
+    def __init__(self, trainer: Any, config: TrainingConfig) -> None:
+        super().__init__(trainer, config)
+        self.lock: RunLock | None = None
+        self.begin: Callable[[], object] = lambda: None
+
+    def begin_in(self, lock: RunLock, begin: Callable[[], object]) -> None:
+        """Train in a folder that is owned already, and call a function when the training has begun."""
+        self.lock, self.begin = lock, begin
+
     def train(self, resume_from_checkpoint: str | bool | None = None) -> Any:
         """Train, from the start or from a checkpoint: True for the newest one that is whole, for a kill leaves half of
         one; see `Holder.train`.
@@ -51,14 +60,22 @@ class HuggingFaceTrainer(Holder):
             CheckpointError: there is no whole checkpoint, or the one that is named is damaged.
         """
         folder = Path(self.trainer.args.output_dir)
-        lock = getattr(self.trainer, "folder_lock", None) or RunLock(folder)
+        lock = self.lock or RunLock(folder)
         if self.trainer.is_world_process_zero():
             lock.acquire()
         try:
             origin = self._origin(folder, resume_from_checkpoint) if resume_from_checkpoint else None
-            self.trainer.add_callback(BeginningCallback(lambda: self._note(set_aside(folder, origin))))
+
+            def begin() -> None:
+                self._note(set_aside(folder, origin))
+                self.begin()
+
+            beginning = BeginningCallback(begin)
+            self.trainer.add_callback(beginning)
             with job.of_training(self.trainer.args, self.trainer.callback_handler):
-                return super().train(None if origin is None else str(origin))
+                output = super().train(None if origin is None else str(origin))
+            self.trainer.remove_callback(beginning)
+            return output
         finally:
             lock.release()
 
