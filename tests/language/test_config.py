@@ -16,6 +16,7 @@ import yaml
 
 from tests.language import tiny_language as tiny
 from trainwright import ConfigError, TrainingArguments
+from trainwright.cli import as_job
 from trainwright.cli.main import main
 from trainwright.config import PeftParams, TrainerType, TrainingConfig, TrainingParams
 from trainwright.config.json_schema import schema
@@ -528,3 +529,16 @@ def test_no_module_hides_a_function_of_the_package():
     for name in names:
         importlib.import_module(f"trainwright.config.{name}")
     assert not names & set(config.__all__)
+
+
+def test_a_job_tells_everything_that_its_file_gives(place):
+    (place / "run.yaml").write_text(
+        GOOD.replace("SFT", "DPO")
+        + "  use_peft: true\n  trainer_kwargs: {beta: 5.0}\npeft: {lora_target_modules: [q_proj]}\n"
+    )
+    told = as_job.changed(load_checked(place / "run.yaml").config)
+    assert told == {
+        "data.train.datasets.0.dataset_name": "rows.jsonl", "model.load_pretrained_weights": False,
+        "model.model_name": "llama", "peft.lora_target_modules": ["q_proj"], "training.learning_rate": 1e-5,
+        "training.trainer_kwargs.beta": 5.0, "training.trainer_type": "DPO", "training.use_peft": True,
+    }  # fmt: skip

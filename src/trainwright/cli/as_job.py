@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
 from typing import Any
+
+from trainwright.config import fates
+from trainwright.config.schema import TrainingConfig
+from trainwright.config.writing import by_name
 
 
 @contextmanager
@@ -17,14 +20,6 @@ def running(name: str, params: dict[str, Any]) -> Iterator[None]:
         yield
 
 
-def changed(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Return the values of a configuration that are not the defaults, by dotted name."""
-    found: dict[str, Any] = {}
-    default = type(config)()
-    for field in fields(config):
-        value = getattr(config, field.name)
-        if is_dataclass(value) and not isinstance(value, type):
-            found |= changed(value, f"{prefix}{field.name}.")
-        elif value != getattr(default, field.name) and (value is None or isinstance(value, str | int | float | bool)):
-            found[prefix + field.name] = value
-    return found
+def changed(config: TrainingConfig) -> dict[str, Any]:
+    """Return what a configuration gives that is not the default, by dotted name: what two runs differ in."""
+    return by_name(fates.given(config))

@@ -21,7 +21,7 @@ from trainwright.checkpoint.lock import RunLock
 from trainwright.config import fates
 from trainwright.config.params import ARGUMENTS, TrainingParams
 from trainwright.config.schema import TrainingConfig
-from trainwright.config.writing import RUN_CONFIG, as_yaml, keep, plain, with_whole_paths, write_whole
+from trainwright.config.writing import RUN_CONFIG, as_yaml, by_name, keep, plain, with_whole_paths, write_whole
 from trainwright.errors import ConfigError
 from trainwright.jobs import places
 from trainwright.world import current_world
@@ -169,20 +169,12 @@ def _changes(config: TrainingConfig, file: Path) -> Iterator[str]:
         return
     if not isinstance(earlier, dict):
         return
-    before, now = (_by_name(one) for one in (earlier, with_whole_paths(as_yaml(config))))
+    before, now = (by_name(one) for one in (earlier, with_whole_paths(as_yaml(config))))
     usual = fates.every_key()
     for name in sorted({*before, *now}):
         old, new = (one.get(name, plain(usual.get(name))) for one in (before, now))
         if old != new and name.removeprefix("training.") not in ARGUMENTS:
             yield f"{name} {old} -> {new}"
-
-
-def _by_name(section: dict[str, Any], start: str = "") -> dict[str, Any]:
-    """Return the values of nested sections by dotted name."""
-    found: dict[str, Any] = {}
-    for name, value in section.items():
-        found |= _by_name(value, f"{start}{name}.") if isinstance(value, dict) else {start + name: value}
-    return found
 
 
 def _version(name: str) -> str | None:

@@ -53,6 +53,7 @@ def faults(config: TrainingConfig) -> Iterator[Fault]:
     yield from _trainer(config)
     yield from _model(config)
     yield from _data(config)
+    yield from _contraries(config)
     yield from _peft(config)
     yield from _switches(config.training)
 
@@ -119,13 +120,7 @@ def _names_of_ours(model: ModelParams) -> Iterator[Fault]:
 
 
 def _data(config: TrainingConfig) -> Iterator[Fault]:
-    train, kwargs = config.data.train, config.training.trainer_kwargs
-    if train.collator_name == COLLATORS[1] and kwargs.get("assistant_only_loss") is False:
-        yield ("data.train.collator_name", f"{COLLATORS[1]} learns the assistant's turns alone, and "
-               "training.trainer_kwargs.assistant_only_loss is false", "give only one")  # fmt: skip
-    if config.model.model_max_length is not None and "max_length" in kwargs and kwargs["max_length"] is None:
-        yield ("model.model_max_length", f"model_max_length {config.model.model_max_length} is a limit, and "
-               "training.trainer_kwargs.max_length is null, which is none", "give only one")  # fmt: skip
+    train = config.data.train
     if not train.datasets:
         yield "data.train", "data.train.datasets is missing, so there is nothing to learn from", "give one dataset_name"
     elif config.model.model_name not in OWN_MODELS:
@@ -147,6 +142,17 @@ def _data(config: TrainingConfig) -> Iterator[Fault]:
                "a share of a run over a stream, whose steps are not known", "give steps, or max_steps")  # fmt: skip
     if train.stream and params.train_sampling_strategy == "group_by_length":
         yield "training.train_sampling_strategy", "a stream cannot be grouped by length", "leave it out"
+
+
+def _contraries(config: TrainingConfig) -> Iterator[Fault]:
+    """Yield keys that say the contrary of each other."""
+    kwargs = config.training.trainer_kwargs
+    if config.data.train.collator_name == COLLATORS[1] and kwargs.get("assistant_only_loss") is False:
+        yield ("data.train.collator_name", f"{COLLATORS[1]} learns the assistant's turns alone, and "
+               "training.trainer_kwargs.assistant_only_loss is false", "give only one")  # fmt: skip
+    if config.model.model_max_length is not None and "max_length" in kwargs and kwargs["max_length"] is None:
+        yield ("model.model_max_length", f"model_max_length {config.model.model_max_length} is a limit, and "
+               "training.trainer_kwargs.max_length is null, which is none", "give only one")  # fmt: skip
 
 
 def _split(path: str, split: DatasetSplitParams) -> Iterator[Fault]:

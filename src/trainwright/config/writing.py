@@ -86,6 +86,14 @@ def _whole(value: Any) -> Any:
     return str(Path(value).absolute()) if is_there else value
 
 
+def by_name(section: dict[str, Any], start: str = "") -> dict[str, Any]:
+    """Return the values of nested sections by dotted name."""
+    found: dict[str, Any] = {}
+    for name, value in section.items():
+        found |= by_name(value, f"{start}{name}.") if isinstance(value, dict) else {start + name: value}
+    return found
+
+
 def plain(value: Any) -> Any:
     """Return dicts, lists and scalars for what `asdict` returns: enums by their names."""
     if isinstance(value, dict):
