@@ -201,6 +201,8 @@ _TRAINING = (
              "use_fused_loss", THEIRS, "our own trainers alone have it", "leave it out, or train with SFT or DPO"),
     _refused("training", "label_smoothing_factor", PAIRS, "pairs have no classes",
              "training.trainer_kwargs.label_smoothing is that of preferences"),
+    _refused("training", "train_sampling_strategy", ("TRL_DPO",), "TRL's pairs have no lengths to group by",
+             "random or sequential, or trainer_type DPO", fine=("random", "sequential")),
     _refused("training", "sgd_momentum", ALL, "optimizer: sgd", used_if=lambda c: _optimizer(c) == "sgd"),
     _refused("training", "optim_args", ALL, "an optimizer that has further settings (not AdamW, Lion or Adafactor)",
              used_if=lambda c: _optimizer(c) != "adamw_torch" and not _optimizer(c).startswith(_WITHOUT_SETTINGS)),

@@ -104,13 +104,14 @@ def build(config: TrainingConfig) -> HuggingFaceTrainer:
         ConfigError, DataError: something cannot be read, loaded, or does not fit.
     """
     set_levels(config.training)
+    kind = config.training.trainer_type
     try:
-        trainer = (build_transformers if config.training.trainer_type is TrainerType.HF else build_trl)(config)
+        trainer = (build_transformers if kind is TrainerType.HF else build_trl)(config)
     except TrainwrightError:
         raise
     except ValueError as error:
-        name = config.training.trainer_type.name  # type: ignore[union-attr]
-        raise ConfigError(f"trainer_type {name} refuses this run: {' '.join(str(error).split())}") from error
+        who = "transformers" if kind is TrainerType.HF else "TRL"
+        raise ConfigError(f"{who} refuses this run: {' '.join(str(error).split())}") from error
     if trainer.args.optim_args:
         optimizer_class(trainer.args, trainer.model)  # which tells of settings that nothing reads
     return HuggingFaceTrainer(trainer, config)
