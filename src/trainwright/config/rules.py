@@ -53,6 +53,7 @@ def faults(config: TrainingConfig) -> Iterator[Fault]:
     yield from _trainer(config)
     yield from _model(config)
     yield from _data(config)
+    yield from _sources(config)
     yield from _contraries(config)
     yield from _peft(config)
     yield from _switches(config.training)
@@ -144,6 +145,15 @@ def _data(config: TrainingConfig) -> Iterator[Fault]:
         yield "training.train_sampling_strategy", "a stream cannot be grouped by length", "leave it out"
 
 
+def _sources(config: TrainingConfig) -> Iterator[Fault]:
+    """Yield settings that nothing reads of Python's own source, of which models of code read more."""
+    known = ("root",) if config.model.model_name not in OWN_MODELS else ("root", "vocab_size", "block_size")
+    for name, split in (("train", config.data.train), ("validation", config.data.validation)):
+        for number, one in enumerate(split.datasets):
+            if one.dataset_name == "python_source":
+                yield from _only(f"data.{name}.datasets.{number}.dataset_kwargs", one.dataset_kwargs, known)
+
+
 def _contraries(config: TrainingConfig) -> Iterator[Fault]:
     """Yield keys that say the contrary of each other."""
     kwargs = config.training.trainer_kwargs
@@ -185,8 +195,6 @@ def _dataset(path: str, one: DatasetParams, stream: bool) -> Iterator[Fault]:
     elif given is None and name not in known and "/" not in (name or "") and did_you_mean(name or "", known):
         yield f"{path}.dataset_name", f"there is no dataset '{name}'", did_you_mean(name or "", known).strip()
     yield from _dataset_numbers(path, one, stream)
-    if one.dataset_kwargs and name == "python_source":
-        yield from _only(f"{path}.dataset_kwargs", one.dataset_kwargs, ("root",))
 
 
 def _dataset_numbers(path: str, one: DatasetParams, stream: bool) -> Iterator[Fault]:
