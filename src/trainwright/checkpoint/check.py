@@ -13,6 +13,7 @@ from trainwright.bars import counting
 from trainwright.checkpoint import folder as folders
 from trainwright.checkpoint import layout
 from trainwright.checkpoint.layout import MANIFEST, OLDER_WEIGHTS, STATE
+from trainwright.errors import CheckpointError
 from trainwright.state import TrainerState
 
 
@@ -175,3 +176,32 @@ def newest_valid(output_dir: Path) -> tuple[Path | None, list[Damage]]:
             return folder, passed_over
         passed_over.append(fault)
     return None, passed_over
+
+
+def choose(output: Path, wanted: str | Path | bool) -> tuple[Path, list[Damage]]:
+    """Return the checkpoint to go on from (the newest whole one for True, the one named for a path), and what is wrong
+    with those that were passed over.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    if not isinstance(wanted, bool):
+        return _named(Path(wanted)), []
+    chosen, passed_over = newest_valid(output)
+    if chosen is None:
+        what = f"all are damaged ({'; '.join(map(str, passed_over))})" if passed_over else "there is none"
+        raise CheckpointError(
+            f"No checkpoint to resume from in '{output}': {what}. Start anew with train(), or give another output_dir."
+        )
+    return chosen, passed_over
+
+
+def _named(chosen: Path) -> Path:
+    if not chosen.is_dir():
+        raise CheckpointError(f"resume_from_checkpoint='{chosen}' is not a folder; give a checkpoint-<step> folder.")
+    fault = damage(chosen)
+    if fault is not None:
+        inside = layout.checkpoints(chosen)
+        hint = f" Did you mean '{inside[-1]}'?" if inside else " Give another one, or True for the newest whole one."
+        raise CheckpointError(f"Cannot resume from '{chosen}': {fault.reason}.{hint}")
+    return chosen

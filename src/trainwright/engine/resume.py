@@ -64,7 +64,7 @@ def find(trainer: Trainer, wanted: bool | str | Path | None) -> Saved | None:
     """
     if wanted is None or wanted is False:
         return None
-    chosen, passed_over = trainer.strategy.on_main(lambda: choose(trainer.run_folder, wanted))
+    chosen, passed_over = trainer.strategy.on_main(lambda: check.choose(trainer.run_folder, wanted))
     for fault in passed_over:
         trainer.note(f"Passed over {fault}.")
     file = chosen / layout.RUN
@@ -72,34 +72,6 @@ def find(trainer: Trainer, wanted: bool | str | Path | None) -> Saved | None:
     state = TrainerState.load_from_json(chosen / layout.STATE)
     state.stateful_callbacks = plain.restore(state.stateful_callbacks)
     return Saved(chosen, state, about)
-
-
-def choose(output: Path, wanted: str | Path | bool) -> tuple[Path, list[check.Damage]]:
-    """Return the checkpoint to go on from, as `find` does, and what is wrong with those that were passed over.
-
-    Raises:
-        CheckpointError: there is none, or it is damaged.
-    """
-    if not isinstance(wanted, bool):
-        return _named(Path(wanted)), []
-    chosen, passed_over = check.newest_valid(output)
-    if chosen is None:
-        what = f"all are damaged ({'; '.join(map(str, passed_over))})" if passed_over else "there is none"
-        raise CheckpointError(
-            f"No checkpoint to resume from in '{output}': {what}. Start anew with train(), or give another output_dir."
-        )
-    return chosen, passed_over
-
-
-def _named(chosen: Path) -> Path:
-    if not chosen.is_dir():
-        raise CheckpointError(f"resume_from_checkpoint='{chosen}' is not a folder; give a checkpoint-<step> folder.")
-    fault = check.damage(chosen)
-    if fault is not None:
-        inside = layout.checkpoints(chosen)
-        hint = f" Did you mean '{inside[-1]}'?" if inside else " Give another one, or True for the newest whole one."
-        raise CheckpointError(f"Cannot resume from '{chosen}': {fault.reason}.{hint}")
-    return chosen
 
 
 def find_best(trainer: Trainer, saved: Saved) -> None:

@@ -13,6 +13,7 @@ from trainwright import compat
 from trainwright.callbacks import job
 from trainwright.callbacks.beginning import BeginningCallback
 from trainwright.checkpoint.adapters import export
+from trainwright.checkpoint.check import choose
 from trainwright.checkpoint.folder import set_aside
 from trainwright.checkpoint.lock import RunLock
 from trainwright.config.options import DPOOptions, SFTOptions
@@ -22,7 +23,6 @@ from trainwright.config.schema import PeftSaveMode, TrainingConfig
 from trainwright.config.translate import argument_values
 from trainwright.data import sources
 from trainwright.data.formats import canonical
-from trainwright.engine.resume import choose
 from trainwright.errors import ConfigError, TrainwrightError
 from trainwright.models import adapters
 from trainwright.models.adapters import add_adapters, quantization
