@@ -47,6 +47,38 @@ class Numbered(Dataset):
         return self.all[self.numbers[index]]
 
 
+class Noisy(Dataset):
+    """All rows, or the file that they are read from, and noise that every rank draws for itself."""
+
+    def __init__(self, rank, of_a_file=False):
+        if not of_a_file:
+            self.rows = tiny_rows.rows(ROWS)
+        self.noise = torch.randn(ROWS, generator=torch.Generator().manual_seed(rank))
+
+    def __len__(self):
+        return ROWS
+
+    def __getitem__(self, index):
+        return tiny_rows.rows(ROWS)[index]
+
+
+class OfRank(Dataset):
+    """The rows of one rank, counted from 0; `told` says that they are its own."""
+
+    def __init__(self, rank, size, told):
+        self.rows, self.weights = tiny_rows.rows(ROWS)[rank::size], [1.0] * len(range(rank, ROWS, size))
+        self.index = list(range(len(self.rows)))
+        if told:
+            self.rank, self.num_replicas = rank, size
+            self.scale = [1 + number / 10 for number in self.index]
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return self.rows[index]
+
+
 class Stream(IterableDataset):
     """All rows, in their order."""
 
@@ -180,6 +212,8 @@ SETS = {
     "a stream that draws": lambda rank, size: Shuffled(),
     "a list of the rank": lambda rank, size: tiny_rows.rows(ROWS)[rank::size],
     "a class of the rank": lambda rank, size: Numbered(range(rank, ROWS, size)),
+    "a class that counts the rows of the rank": functools.partial(OfRank, told=False),
+    "a class that says its share": functools.partial(OfRank, told=True),
     "a subset of the rank": lambda rank, size: Subset(tiny_rows.rows(ROWS), range(rank, ROWS, size)),
     "a table split by node": lambda rank, size: split(table(), rank, size),
     "a stream split by node": lambda rank, size: split(table().to_iterable_dataset(2), rank, size),
@@ -216,6 +250,8 @@ REFUSED = {
     "a list in another order on each rank": lambda rank, size: {
         "train_dataset": tiny_rows.rows(ROWS)[::-1] if rank else tiny_rows.rows(ROWS)
     },
+    "a class with noise of the rank's own": lambda rank, size: {"train_dataset": Noisy(rank)},
+    "a class of a file with noise of the rank's own": lambda rank, size: {"train_dataset": Noisy(rank, of_a_file=True)},
     "parts that overlap": lambda rank, size: {"train_dataset": tiny_rows.rows(ROWS)[rank : ROWS - 1 + rank]},
     "more parts than ranks": lambda rank, size: {"train_loader": sampled(distributed(rank, 2 * size))},
     "a table split into more parts": lambda rank, size: {

@@ -56,6 +56,8 @@ def test_every_row_is_evaluated_once_as_by_one_process(found, kind):
         ("a stream of the rank by the environment", "The Secret gives every rank other rows"),
         ("an evaluation of such a stream", "The Secret gives every rank other rows"),
         ("a list in another order on each rank", "neither one whole nor its parts"),
+        ("a class with noise of the rank's own", "other values in noise of the training data, a Noisy"),
+        ("a class of a file with noise of the rank's own", "other values in noise of the training data, a Noisy"),
         ("parts that overlap", "neither one whole nor its parts"),
         ("more parts than ranks", "The DistributedSampler divides the data into 4 parts, but there are 2 ranks"),
         ("a table split into more parts", "divides the training data into 4 parts, but there are 2 ranks"),

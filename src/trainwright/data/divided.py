@@ -7,6 +7,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import torch
 from torch.utils.data import DataLoader
 
 from trainwright import randomness
@@ -22,6 +24,7 @@ _KEPT = (
 )  # fmt: skip
 _PARTS = 64
 _ALIKE = 0.5  # part of the rows that two ranks have in common, above which they are no parts of one whole
+_DENSE = 64  # the numbers of a rank's rows lie below so many times as many as it has
 
 
 class Share(NamedTuple):
@@ -36,6 +39,20 @@ class Share(NamedTuple):
     parts: int
     own: int
     known: bool
+
+
+class Held(NamedTuple):
+    """What data, or an attribute of it, holds on this rank.
+
+    Attributes:
+        digests: of its rows.
+        tells: whether these say which rows they are: not where all are alike, or count from 0.
+        may_be_rows: whether they are more than numbers, or whole numbers not many times as large as there are.
+    """
+
+    digests: list[str]
+    tells: bool = True
+    may_be_rows: bool = True
 
 
 def divides_itself(data: Any) -> bool:
@@ -71,8 +88,8 @@ def _parts(data: Any) -> Iterator[Any]:
         waiting += [inner for one in within for inner in (one[:_PARTS] if isinstance(one, list) else [one])]
 
 
-def held(data: Any) -> dict[str, list[str]]:
-    """Return digests of the rows that data holds on this rank, or that its attributes hold; none where it says nothing.
+def held(data: Any) -> dict[str, Held]:
+    """Return what data holds on this rank, or what its attributes hold; nothing where it says nothing.
 
     Of a user's code only `__len__` runs. Of a class of theirs the lists and arrays count that are as long as it is,
     or, of a stream, lists of names and numbers: rows, their numbers, the files that they come from.
@@ -82,13 +99,30 @@ def held(data: Any) -> dict[str, list[str]]:
     try:
         rows = row_digests(data)
         if rows is not None:
-            return {"rows": rows}
+            return {"rows": Held(rows)}
         parts = dict(vars(data))
         length = length_of(data)
-        found = {name: row_digests(_names(part, length)) for name, part in parts.items() if not isinstance(part, str)}
+        named = {name: _names(part, length) for name, part in parts.items() if not isinstance(part, str)}
+        found = {name: _held(part) for name, part in named.items()}
     except Exception:  # of objects that cannot be looked at, nothing is said; reading them says what is wrong
         return {}
-    return {name: digests for name, digests in found.items() if digests}
+    return {name: one for name, one in found.items() if one is not None}
+
+
+def _held(part: Any) -> Held | None:
+    digests = row_digests(part)
+    if not digests:
+        return None
+    differ = len(set(digests)) > 1
+    is_number = isinstance(part[0], int | float | np.generic) or (
+        isinstance(part[0], torch.Tensor) and not part[0].ndim
+    )
+    if not is_number:
+        return Held(digests, differ)
+    numbers = np.asarray(part)
+    whole = numbers.dtype.kind in "iu" and numbers.min() >= 0
+    counts = np.array_equal(numbers, np.arange(len(numbers)))
+    return Held(digests, differ and not counts, bool(whole and numbers.max() < _DENSE * len(numbers)))
 
 
 def _names(part: Any, length: int | None) -> Any:
@@ -99,11 +133,19 @@ def _names(part: Any, length: int | None) -> Any:
     return [str(one) for one in part] if is_list else None
 
 
-def relation(everyone: Sequence[dict[str, list[str]]]) -> str:
-    """Return how what the ranks hold lies to each other: "same", "apart" or "mixed"."""
-    names = set.intersection(*(set(one) for one in everyone))
-    found = {_relation([one[name] for one in everyone]) for name in names}
-    return next((kind for kind in ("apart", "mixed") if kind in found), "same")
+def relation(everyone: Sequence[dict[str, Held]]) -> tuple[str, list[str]]:
+    """Return how what the ranks hold lies to each other, and the names of what differs: "same", "apart", "mixed", or
+    "open" where some of it is the same and some is not, or what differs may be drawn: numbers that are none of rows."""
+    names = [name for name in everyone[0] if all(name in one for one in everyone)]
+    each = {name: [one[name] for one in everyone] for name in names}
+    kinds = {name: _relation([one.digests for one in found]) for name, found in each.items()}
+    told = {name: kind for name, kind in kinds.items() if any(one.tells for one in each[name])}
+    apart = [name for name, kind in told.items() if kind == "apart"]
+    if not apart:
+        mixed = [name for name, kind in told.items() if kind == "mixed"]
+        return ("mixed", mixed) if mixed else ("same", [])
+    are_rows = any(all(one.may_be_rows for one in each[name]) for name in apart)
+    return "open" if "same" in told.values() or not are_rows else "apart", apart
 
 
 def _relation(everyone: list[list[str]]) -> str:

@@ -54,11 +54,18 @@ def look(trainer: Trainer, data: Any, what: str, loader: Any = None) -> None:
     mine = {} if data is None or is_known or divides_itself(data) else held(data)
     everyone = strategy.gather((said, mine))
     check_shares([of_rank for of_rank, _ in everyone], what)
-    how = relation([of_rank for _, of_rank in everyone])
+    how, differs = relation([of_rank for _, of_rank in everyone])
     if how == "mixed":
         raise DataError(
             f"The {what} is another on every rank, and much of it is on several of them, so it is neither one whole "
             "nor its parts. Give every rank the same rows in the same order (shuffle with one seed), or each its own."
+        )
+    if how == "open":
+        raise DataError(
+            f"The ranks hold other values in {', '.join(differs)} of the {what}, a {type(data).__name__}, so it may be "
+            "one whole or its parts. If every rank holds all rows, let them be the same (one seed for what is drawn). "
+            "If each holds its own, let it say so: two attributes, num_replicas and rank, as torch's "
+            "DistributedSampler has them."
         )
     if how == "apart":
         lengths = [size for size in strategy.gather(length_of(data)) if size is not None]
