@@ -668,6 +668,15 @@ def test_a_copied_training_step_trains_as_in_transformers(tmp_path, kind, name):
     torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-4)  # Adam in float32, of steps of 0.01
 
 
+def test_a_training_step_may_call_ours_by_any_name(tmp_path, whole_batch):
+    class Calls(Trainer):
+        def training_step(self, *given, **more):
+            return getattr(Trainer, "training" + "_step")(self, *given, **more)
+
+    trainer = Calls(tiny.words(), arguments(tmp_path, 4), train_dataset=ragged())
+    assert (parameters(trainer) - whole_batch).abs().max() < CLOSE
+
+
 def test_a_micro_batch_without_targets_is_skipped_before_forward(tmp_path):
     rows = ragged()
     for row in rows[:5]:

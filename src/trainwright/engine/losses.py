@@ -159,7 +159,7 @@ def micro_batch(run: Run, batch: Any, items: float, total: float, last: bool) ->
     try:
         if items:
             count = total / items if trainer.rule is Rule.MEAN else total  # of pieces of unequal size
-            trainer.in_own_step = steps_by_itself(trainer)
+            trainer.in_own_step = True  # until ours is called
             loss = trainer.training_step(run.model, batch, count).detach()
             loss = loss / trainer.strategy.world.size if trainer.in_own_step else loss  # the ranks' mean is logged
             return loss.reshape(()) if loss.ndim else loss
@@ -172,6 +172,7 @@ def micro_batch(run: Run, batch: Any, items: float, total: float, last: bool) ->
 
 def training_step(trainer: Trainer, model: nn.Module, inputs: Any, num_items: float | None) -> torch.Tensor:
     """Run forward and backward of a micro-batch; return its share of the step's loss, detached."""
+    trainer.in_own_step = False
     args, ranks = trainer.args, trainer.strategy.world.size
     loss = loss_of_batch(trainer, model, inputs, num_items)
     if trainer.is_asked:
