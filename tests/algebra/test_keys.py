@@ -236,3 +236,13 @@ def test_nothing_is_written_where_another_run_goes_on(place, capsys):
         assert "is in use by process" in capsys.readouterr().err
     assert not (place / "made").exists()
     assert not list((place / "results" / "my_experiment").iterdir())
+
+
+def test_problems_are_read_where_they_are_made(place, monkeypatch, capsys):
+    """From another directory too: those that lie beside the file are not taken for others that are asked for."""
+    assert main(["algebra", "train", "run.yaml", "train.max_steps=1", "train.save_strategy=no"]) == 0
+    monkeypatch.chdir(place.parent)
+    other = ["dataset.task=parity", "data.task=parity", "train.save_dir=other", "train.max_steps=1"]
+    assert main(["algebra", "train", f"{place.name}/run.yaml", *other]) == 2
+    assert f"'{place.name}/made' holds other problems: task gf17_sum, not parity" in capsys.readouterr().err
+    assert not (place.parent / "made").exists()
