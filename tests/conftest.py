@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="datasets-")
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="cache-")
@@ -15,6 +16,11 @@ os.environ["TRAINWRIGHT_HOME"] = tempfile.mkdtemp(prefix="jobs-")
 os.environ["TRAINWRIGHT_JOBS"] = "off"  # tests of jobs switch it on
 
 from trainwright.errors import STOP_SIGNALS  # noqa: E402 (after the environment is set)
+
+# `make test` draws the same few inputs each time; HYPOTHESIS_PROFILE=torture, as `make torture` sets it, many new ones.
+settings.register_profile("fixed", deadline=None, derandomize=True, database=None, max_examples=50)
+settings.register_profile("torture", deadline=None, database=None, max_examples=2000, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 
 def _traces():

@@ -1,5 +1,5 @@
 """The long form, `make torture`: kills, signals, random stops, hooks and calls that fail, full disks; every run ends as
-if left alone. And algebra's checkers on many answers."""
+if left alone. And algebra's checkers on many answers, properties on many inputs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import io
 import itertools
 import logging
 import multiprocessing
+import os
 import random
 import shutil
 import signal
@@ -258,8 +259,14 @@ def checkers(count: int = 10_000) -> bool:
     return fine
 
 
+def properties() -> bool:
+    """Run the tests that draw their inputs, with many new ones."""
+    wanted = [sys.executable, "-m", "pytest", "-m", "hypothesis"]
+    return subprocess.run(wanted, env={**os.environ, "HYPOTHESIS_PROFILE": "torture"}).returncode == 0
+
+
 if __name__ == "__main__":
-    chosen = (kill, terminate, signals, pairs, hooks, fill, fail_calls, goodput, checkers)
+    chosen = (kill, terminate, signals, pairs, hooks, fill, fail_calls, goodput, checkers, properties)
     parts = {part.__name__: part for part in chosen}
     parser = argparse.ArgumentParser(prog="python -m tests.reliability.torture", description=__doc__)
     parser.add_argument(
