@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from operator import itemgetter
 
 import datasets
 import pytest
@@ -14,7 +15,7 @@ from trainwright.config.composition import build_trainer
 from trainwright.config.reading import load_checked
 from trainwright.data import files
 from trainwright.data.formats import Format
-from trainwright.data.prepare import fingerprint
+from trainwright.data.prepare import fingerprint, prepare
 from trainwright.data.tokenize import TextRules
 
 
@@ -62,6 +63,28 @@ def test_half_a_reference_is_made_anew(place, tmp_path):
     assert torch.equal(reference(place, tmp_path, "run"), first)
     assert file.read_bytes() == whole
     assert [path.name for path in (tmp_path / "run").glob("*reference-*")] == [file.name]
+
+
+def test_half_a_cache_of_rows_or_of_tokens_is_made_anew(tmp_path, monkeypatch):
+    """What a full disk or a crash of the machine would leave; at any place of its file."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    file = tmp_path / "a.jsonl"
+    tiny.write_rows(file, tiny.rows_of("text"))
+    rules = TextRules(tiny.new_tokenizer(), Format.TEXT)
+
+    def made():
+        rows = files.find(file, files.Reader()).load("train")
+        return rows["text"][:], prepare({"a": (rows, rules)}, itemgetter(0), None, "rows").rows[0]["input_ids"].tolist()
+
+    first = made()
+    kept = [*(tmp_path / "cache").rglob("*.arrow")]
+    assert len(kept) == 2
+    for path in kept:
+        whole = path.read_bytes()
+        for share in (0, 0.5):
+            path.unlink()  # which is mapped into memory still
+            path.write_bytes(whole[: int(share * len(whole))])
+            assert made() == first, (path, share)
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "txt"])

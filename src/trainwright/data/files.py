@@ -85,11 +85,22 @@ class Reader:
         name = None if self.stream else f"content-{digest(files)}"
         load = partial(library().load_dataset, builder, name, data_files=list(files), split="train")
         load = partial(load, streaming=self.stream)
+        load = partial(read_or_anew, load, partial(load, download_mode="force_redownload"))
         rows = load(**given)
         dated = None
         if builder == "json" and self.to_the_letter and "features" not in given:
             dated = without_dates(rows.features)
         return rows if dated is None else load(**given, features=dated)
+
+
+def read_or_anew(read: Callable[..., Any], anew: Callable[..., Any], **given: Any) -> Any:
+    """Return what `datasets` keeps, or what it makes anew where half of that is left, as of a disk that was full."""
+    import pyarrow
+
+    try:
+        return read(**given)
+    except (pyarrow.ArrowInvalid, OSError):
+        return anew(**given)
 
 
 def digest(files: Sequence[str]) -> str:

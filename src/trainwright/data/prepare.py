@@ -6,12 +6,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from trainwright import __version__
+from trainwright.data.files import read_or_anew
 from trainwright.data.formats import Format
 from trainwright.data.token_rows import PAIR_COLUMNS, ROW_COLUMNS, TokenRows, places_of
 from trainwright.data.tokenize import TextRules
@@ -108,18 +110,20 @@ def _tokenised(table: Any, rules: TextRules, processes: int | None, what: str) -
     key = fingerprint(table, rules)
     place = Path(datasets.config.HF_DATASETS_CACHE) / "trainwright"
     place.mkdir(parents=True, exist_ok=True)
+    make = partial(
+        table.map,
+        rules,
+        batched=True,
+        with_indices=True,
+        remove_columns=table.column_names,
+        features=features(rules),
+        num_proc=processes if processes and len(table) >= _LOW else None,
+        desc=f"Tokenising the {what}",
+        new_fingerprint=key,
+        cache_file_name=None if table.cache_files else str(place / f"{key}.arrow"),
+    )
     with FileLock(place / f"{key}.lock"):
-        return table.map(
-            rules,
-            batched=True,
-            with_indices=True,
-            remove_columns=table.column_names,
-            features=features(rules),
-            num_proc=processes if processes and len(table) >= _LOW else None,
-            desc=f"Tokenising the {what}",
-            new_fingerprint=key,
-            cache_file_name=None if table.cache_files else str(place / f"{key}.arrow"),
-        )
+        return read_or_anew(make, lambda: make(load_from_cache_file=False))
 
 
 def _targets(rows: TokenRows) -> np.ndarray:
