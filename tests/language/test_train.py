@@ -61,6 +61,7 @@ def steps_of(folder):
 
 RANDOM = {"load_pretrained_weights": False, "model_name": "llama"}
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1}
+ENCODER = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 1}
 # What transformers or torch would keep in silence, or end in their own depths: (model, training, data, what is said).
 UNREAD = {
     "random weights": (
@@ -84,6 +85,10 @@ UNREAD = {
     "completions of chats": (
         {"chat_template": "chatml"}, {"trainer_kwargs": {"completion_only_loss": True}}, "chat",
         "completion_only_loss is for prompts with completions, but the data are conversations",
+    ),
+    "encoder": (
+        {**RANDOM, "model_name": "bert", "model_kwargs": ENCODER}, {}, "text",
+        "'bert' is an encoder .bert.: its tokens see those that they are to predict.",
     ),
     "compiler": ({}, {"torch_compile_backend": "inducktor"}, "text", "is not known. Did you mean 'inductor'?"),
 }  # fmt: skip

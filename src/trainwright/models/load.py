@@ -128,22 +128,41 @@ def load_model(params: ModelParams, tokenizer: Any, quantization: Any = None) ->
     try:
         if not params.load_pretrained_weights:
             config = model_config(params, tokenizer)
-            return AutoModelForCausalLM.from_config(config, dtype=dtype, **options)
+            return _looking_back(AutoModelForCausalLM.from_config(config, dtype=dtype, **options), params)
         if quantization is not None:
             options["quantization_config"] = quantization
-        return AutoModelForCausalLM.from_pretrained(
+        model = AutoModelForCausalLM.from_pretrained(
             params.model_name,
             dtype="auto" if dtype is None else dtype,
             revision=params.model_revision,
             **options,
             **params.model_kwargs,
         )
+        return _looking_back(model, params)
     except (torch.OutOfMemoryError, ConfigError):
         raise
     except faults as error:
         given = f" with model.model_kwargs {params.model_kwargs}" if params.model_kwargs else ""
         reason = f"{given}: {_first_line(error)}"
         raise ConfigError(f"model.model_name '{params.model_name}' cannot be loaded{reason}") from error
+
+
+def _looking_back(model: Any, params: ModelParams) -> Any:
+    """Return a model whose tokens see those before them alone.
+
+    Raises:
+        ConfigError: it is an encoder, such as BERT, whose tokens see what they are to predict.
+    """
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    config = model.config
+    encoders = (*MODEL_FOR_MASKED_LM_MAPPING_NAMES, "bert-generation")
+    if config.model_type in encoders and getattr(config, "is_decoder", None) is False:
+        raise ConfigError(
+            f"model.model_name '{params.model_name}' is an encoder ({config.model_type}): its tokens see those that they "
+            "are to predict. Write model.model_kwargs.is_decoder: true, or give a model that generates."
+        )
+    return model
 
 
 def _of_settings() -> tuple[type[Exception], ...]:
