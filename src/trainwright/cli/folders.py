@@ -23,7 +23,7 @@ from trainwright.config.params import ARGUMENTS, TrainingParams
 from trainwright.config.schema import TrainingConfig
 from trainwright.config.writing import RUN_CONFIG, as_yaml, by_name, keep, plain, with_whole_paths, write_whole
 from trainwright.errors import ConfigError
-from trainwright.jobs import places
+from trainwright.jobs import masking, places
 from trainwright.world import current_world
 
 ABOUT = "run.json"
@@ -149,7 +149,7 @@ def describe(config: TrainingConfig, file: Path, argv: Sequence[str], goes_on: b
         print(f"Changed since this run was last begun: {change}.", file=sys.stderr, flush=True)
     keep(config, folder)
     about = {
-        "command": shlex.join(["trainwright", "train", *argv]),
+        "command": shlex.join(["trainwright", "train", *masking.command(argv)]),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "folder": str(Path.cwd()),
         "file": str(file.resolve()),

@@ -44,10 +44,13 @@ def as_yaml(config: TrainingConfig) -> dict[str, Any]:
 def keep(config: TrainingConfig, folder: Path) -> None:
     """Write a run's whole description into its folder, for `train --resume` and commands that look at the run later.
 
-    Files and folders that are there stand in it with their whole paths, for whoever reads it from elsewhere.
+    Files and folders that are there stand in it with their whole paths, for whoever reads it from elsewhere; a token for
+    the hub does not, for others may read it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    text = yaml.dump(with_whole_paths(as_yaml(config)), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    whole = with_whole_paths(as_yaml(config))
+    whole["training"].pop("hub_token", None)
+    text = yaml.dump(whole, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     write_whole(folder / RUN_CONFIG, text)
 
 
