@@ -17,7 +17,7 @@ from trainwright import ConfigError
 from trainwright.checkpoint.lock import owned
 from trainwright.cli import folders
 from trainwright.cli.main import main
-from trainwright.config import TrainingConfig
+from trainwright.config import TrainingConfig, load
 from trainwright.config.writing import write_whole
 from trainwright.jobs import places, queue
 from trainwright.jobs.health import sweep
@@ -99,6 +99,16 @@ def test_what_describes_a_run_is_there_whole_or_as_it_was(tmp_path):
     assert file.read_text() == "x" * 100
 
 
+def test_a_token_stands_in_no_file_of_a_run(tmp_path):
+    config = TrainingConfig()
+    config.training.output_dir, config.training.hub_token = str(tmp_path), "secret"
+    words = ["r.yaml", "training.hub_token=secret", "--training.hub_token", "secret", "--training.seed", "3"]
+    folders.describe(config, Path("r.yaml"), words, goes_on=False)
+    assert not [path.name for path in tmp_path.iterdir() if "secret" in path.read_text()]
+    assert "--training.seed 3" in json.loads((tmp_path / "run.json").read_text())[0]["command"]
+    assert load(tmp_path / "run.yaml").config.training.hub_token is None
+
+
 def test_a_job_goes_on_in_its_own_folder_whatever_others_have_begun(home, tmp_path, monkeypatch):
     """As a worker begins it: the job is this process. What this process begins is a run of its own."""
     (tmp_path / "r.yaml").write_text("training:\n  # output_dir: runs/mine\n  max_steps: 1\n")
@@ -113,6 +123,26 @@ def test_a_job_goes_on_in_its_own_folder_whatever_others_have_begun(home, tmp_pa
         with monkeypatch.context() as begun:  # put back before the job ends and takes it away
             begun.setenv(places.OWNER, f"{job}:1")
             assert chosen() == "runs/r-2"
+
+
+def test_a_queued_file_is_as_it_was_when_it_was_submitted(home, tmp_path):
+    """Whatever becomes of it later: another attempt, and another job of the same, have its first content too."""
+    file = tmp_path / "r.yaml"
+    file.write_text("training: {max_steps: 1}\n")
+    store = Store()
+    first = queue.submit(store, file, {}, ["training.seed=3"])
+    file.write_text("training: {max_steps: 2}\n")
+    second = queue.submit(store, file, {})
+    file.unlink()
+    again = queue.again(store, store.find(first), {"training.seed": 4})
+    assert main(["jobs", "stop", first]) == 0
+    assert main(["jobs", "rm", first]) == 0
+    for job, steps in ((second, 2), (again, 1)):
+        command = store.find(job)["command"]
+        (own,) = (word for word in command if word.endswith("r.yaml"))
+        assert Path(own).parent == places.job_folder(job)
+        assert load(Path(own)).config.training.max_steps == steps
+    assert "training.seed=4" in store.find(again)["command"]
 
 
 def test_a_run_by_hand_that_was_killed_before_it_told_of_files_goes_on_in_its_folder(home):

@@ -457,6 +457,7 @@ def test_mistakes(home, tmp_path, capsys):
     (tmp_path / "a.txt").write_text("")
     (tmp_path / "a.py").write_text("")
     (tmp_path / "a.yaml").write_text("")
+    (tmp_path / "algebra.yaml").write_text("train: {max_steps: 1}\n")
     for words, message in (
         (["submit", "none.py"], "There is no file 'none.py'"),
         (["submit", "a.txt"], "is neither a script (.py) nor a YAML file"),
@@ -464,6 +465,9 @@ def test_mistakes(home, tmp_path, capsys):
         (["submit", "a.py", "--param", "lr=1", "--param", "x-y=1", "--param", "x_y"], "--param x_y is given twice"),
         (["submit", "a.py", "x=1"], "a script's parameters are given with --param"),
         (["submit", "a.yaml", "--param", "x=1"], "--param is for scripts"),
+        (["submit", "a.yaml", "--training.max_stepss", "5"], "unknown key training.max_stepss"),
+        (["submit", "a.yaml", "training.max_steps=many"], "a whole number"),
+        (["submit", "algebra.yaml"], "is a file for another command: trainwright algebra train algebra.yaml"),
         (["submit", "a.py", "--after", "none"], "There is no job 'none'"),
         (["list", "--status", "RUNING"], "--status RUNING is no status. Did you mean 'RUNNING'?"),
         (["metrics", "none", "--attempt", "1"], "--attempt is of one metric; name it"),

@@ -26,7 +26,11 @@ _PARTS = (*PARTS, "between")
 
 
 def submit(args: Namespace) -> int:
-    """Put a script or a YAML file into the queue."""
+    """Put a script or a YAML file into the queue; names and types of the latter are looked at before."""
+    if args.file.suffix in queue.YAML and args.file.is_file() and not args.param:
+        from trainwright.config.reading import load
+
+        load(args.file, args.overrides)
     job = queue.submit(
         Store(), args.file, queue.given(args.param), args.overrides, name=args.name, experiment=args.experiment,
         after=args.after, restarts=args.restart, gpus=args.gpus,

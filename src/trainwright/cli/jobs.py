@@ -12,7 +12,12 @@ from trainwright.errors import JobError
 
 def run(argv: Sequence[str]) -> int:
     """Do what is asked with the jobs."""
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args, words = parser.parse_known_args(argv)
+    if args.action == "submit":
+        args.overrides = words
+    elif words:
+        parser.error(f"unrecognized arguments: {' '.join(words)}")
     from trainwright.cli import job_actions as actions
 
     code: int = getattr(actions, args.action)(args)
@@ -25,9 +30,11 @@ def _parser() -> argparse.ArgumentParser:
     json_too = argparse.ArgumentParser(add_help=False)
     json_too.add_argument("--json", action="store_true", help="for machines")
 
-    submit = actions.add_parser("submit", parents=[json_too], help="put a script or a YAML file into the queue")
-    submit.add_argument("file", type=Path, help="script.py, or run.yaml as for trainwright train")
-    submit.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of a YAML file")
+    submit = actions.add_parser(
+        "submit", parents=[json_too], help="put a script or a YAML file into the queue",
+        usage="trainwright jobs submit FILE [options] [KEY=VALUE ...]",
+    )  # fmt: skip
+    submit.add_argument("file", type=Path, help="script.py, or run.yaml with KEY=VALUE as for trainwright train")
     submit.add_argument("--name", help="shown in lists (the file's)")
     submit.add_argument("--experiment", default="default", help="a group of jobs (default)")
     submit.add_argument("--param", action="append", default=[], metavar="K=V", help="of a script: --k=v, K alone: --k")

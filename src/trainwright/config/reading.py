@@ -18,8 +18,10 @@ from trainwright.config.interpolate import interpolate
 from trainwright.config.options import DPOOptions, SFTOptions
 from trainwright.config.params import ARGUMENTS, TrainerType, TrainingParams
 from trainwright.config.schema import SECTIONS, TrainingConfig, TrainTarget
+from trainwright.config.sections import check_command
 from trainwright.config.translate import argument_values
 from trainwright.config.tree import Place, Problems, Tree, apply, get, place_of, put, read_file, tree_of
+from trainwright.config.tree import plain as plain_tree
 from trainwright.config.twins import TWINS, given_elsewhere, modernize
 from trainwright.config.uses import Fate
 from trainwright.config.writing import plain
@@ -77,6 +79,7 @@ def check(config: TrainingConfig) -> None:
 
 def _read(path: Path, overrides: Sequence[str]) -> tuple[Loaded, Problems]:
     tree = read_file(path)
+    check_command(plain_tree(tree), path, "train")
     apply(tree, overrides)
     problems = Problems()
     modernize(tree, problems)

@@ -39,6 +39,24 @@ def required(section: Mapping[str, Any], keys: Collection[str], name: str) -> No
         raise ConfigError(f"{name}: {', '.join(missing)} must be given.")
 
 
+def command_of(sections: Mapping[str, Any]) -> str:
+    """Return the command that trains a file with such sections; empty where they do not tell."""
+    if "policy" in sections:
+        return "imitation train"
+    if "training" in sections:
+        return "train"
+    data = sections.get("data")
+    is_language = isinstance(data, Mapping) and "train" in data  # and `train` is a slip
+    return "algebra train" if "train" in sections and not is_language else ""
+
+
+def check_command(sections: Mapping[str, Any], path: Path, command: str) -> None:
+    """Raise a ConfigError for a file that is one of another command."""
+    other = command_of(sections)
+    if other not in ("", command):
+        raise ConfigError(f"{path} is a file for another command: trainwright {other} {path}")
+
+
 def read_sections(path: Path, overrides: Sequence[str], known: Collection[str]) -> dict[str, Any]:
     """Return the sections of a YAML file with dotted overrides, references resolved.
 
@@ -65,6 +83,7 @@ def read_sections(path: Path, overrides: Sequence[str], known: Collection[str]) 
         raise ConfigError(f"{path}: not valid YAML: an anchor (&) holds itself, or it is nested too deeply.") from None
     except OmegaConfBaseException as error:
         raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from None
+    check_command(sections, path, "imitation train" if "policy" in known else "algebra train")
     check_keys(sections, known, str(path))
     for name, section in sections.items():
         if section is not None and not isinstance(section, Mapping):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,7 +39,7 @@ def submit(
     store: Store, file: Path, params: Mapping[str, Any], overrides: Sequence[str] = (), *, name: str | None = None,
     experiment: str = "default", after: str | None = None, restarts: int = 0, gpus: int = 0,
 ) -> str:  # fmt: skip
-    """Put a script or a YAML file into the queue; return the job's name.
+    """Put a script or a YAML file into the queue, the latter as it is now; return the job's name.
 
     Args:
         store: the database.
@@ -52,15 +53,16 @@ def submit(
         gpus: devices that it needs.
 
     Raises:
-        JobError: there is no such file, or it is neither; there is no job to come after.
+        JobError: there is no such file, or it is neither, or it cannot be kept; there is no job to come after.
     """
     if not file.is_file():
         raise JobError(f"There is no file '{file}' (looked for from {Path.cwd()}).")
+    before = store.find(after)["id"] if after else None
     job = places.new_id()
     if file.suffix in YAML:
         if params:
             raise JobError("--param is for scripts; change a YAML file's values with KEY=VALUE after it.")
-        command = [sys.executable, "-m", "trainwright", "train", "-c", str(file.resolve()), *overrides]
+        command = [sys.executable, "-m", "trainwright", "train", "-c", _kept(file, job), *overrides]
         params = commands.texts(overrides)
     elif file.suffix == ".py":
         if overrides:
@@ -71,9 +73,24 @@ def submit(
     store.submit(
         job, name=name or file.stem, experiment=experiment, command=command, cwd=str(Path.cwd()),
         params={key(one): value for one, value in params.items()},
-        after=store.find(after)["id"] if after else None, restarts=restarts, gpus=gpus,
+        after=before, restarts=restarts, gpus=gpus,
     )  # fmt: skip
     return job
+
+
+def _kept(file: Path, job: str) -> str:
+    """Return the copy of a YAML file that is a job's own: whoever changes the file later changes later jobs.
+
+    Raises:
+        JobError: it cannot be written.
+    """
+    own = places.job_folder(job) / file.name
+    try:
+        places.make(own.parent)
+        shutil.copyfile(file, own)
+    except OSError as error:
+        raise JobError(f"'{file}' cannot be kept with the job: {error.strerror}.") from None
+    return str(own)
 
 
 def arguments(params: Mapping[str, Any]) -> list[str]:
@@ -118,6 +135,8 @@ def again(store: Store, job: Job, changes: dict[str, Any]) -> str:
     new = places.new_id()
     output, command = _output_key(job["command"]), _not_resuming(job["command"])
     params = {name: value for name, value in job["params"].items() if name != output}
+    own = places.job_folder(job["id"])
+    command = [_kept(Path(word), new) if Path(word).parent == own else word for word in command]
     words = dict(changes)
     if commands.is_ours(command) or any(_names(word, output) for word in command):
         words.setdefault(output, str(places.job_folder(new) / "output"))
