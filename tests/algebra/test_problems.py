@@ -338,3 +338,5 @@ def test_the_command(tmp_path, capsys):
     assert len((tmp_path / "p" / "test_raw.txt").read_text().splitlines()) == 9
     assert main(["algebra", "eval", str(tmp_path)]) == 2
     assert "holds no eval_results" in capsys.readouterr().err
+    assert main(["algebra", "eval", "nowhere"]) == 2
+    assert "There is no folder 'nowhere'" in capsys.readouterr().err

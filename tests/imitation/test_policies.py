@@ -332,6 +332,9 @@ def test_the_examples_run(tmp_path, monkeypatch, name, capsys):
     assert main(["imitation", "train", str(ROOT / "examples" / "imitation" / f"{name}.yaml"), *few]) == 0
     assert "eval_success_rate" in capsys.readouterr().out
     (run,) = (tmp_path / "runs").iterdir()
+    for path in ("nowhere", str(run / "nowhere")):
+        assert main(["imitation", "eval", path]) == 2
+        assert f"'{path}' is neither the folder of a run" in capsys.readouterr().err
     assert main(["imitation", "eval", str(run), "--episodes", "2"]) == 0
     assert "seed 10001" in capsys.readouterr().out
     assert main(["imitation", "train", str(ROOT / "examples" / "imitation" / f"{name}.yaml"), *few]) == 2

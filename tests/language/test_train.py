@@ -276,6 +276,10 @@ def test_the_command_says_what_is_missing(place, capsys):
     assert "Give FILE" in capsys.readouterr().err
     assert main(["train", "--resume", "nowhere"]) == 2
     assert "'nowhere' is no run's folder" in capsys.readouterr().err
+    tiny.Path("run").mkdir()
+    tiny.Path("run/run.yaml").touch()
+    assert main(["train", "--resume", "run/checkpoint-4"]) == 2
+    assert "it holds no run.yaml. Give 'run': its newest checkpoint is gone on from." in capsys.readouterr().err
 
 
 def test_evaluation_builds_no_logits_and_has_the_same_names(place, monkeypatch):

@@ -79,7 +79,8 @@ def test_the_command_on_a_script_s_run(tmp_path, capsys):
     assert capsys.readouterr().out.splitlines() == ["Step 5: 8 rows of pass 2", *expected]
     assert main(["replay", str(tmp_path), "--step", "5", "--loss"]) == 2
     assert "trainer.replay(5, loss=True)" in capsys.readouterr().err
-    assert main(["replay", str(tmp_path), "--step", "0"]) == 2
+    assert main(["replay", str(tmp_path), "--step", "999"]) == 2
+    assert "There is no step 999: the run" in capsys.readouterr().err
     assert main(["replay", str(tmp_path / "none"), "--step", "1"]) == 2
     made(tmp_path / "stream", cases.Stream(), kind=Seen).train()
     assert main(["replay", str(tmp_path / "stream"), "--step", "2"]) == 2

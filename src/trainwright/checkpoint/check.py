@@ -191,7 +191,8 @@ def choose(output: Path, wanted: str | Path | bool) -> tuple[Path, list[Damage]]
     if chosen is None:
         what = f"all are damaged ({'; '.join(map(str, passed_over))})" if passed_over else "there is none"
         raise CheckpointError(
-            f"No checkpoint to resume from in '{output}': {what}. Start anew with train(), or give another output_dir."
+            f"No checkpoint to resume from in '{output}': {what}. Start anew with train(), on a command line with "
+            "--overwrite, or give another output_dir."
         )
     return chosen, passed_over
 

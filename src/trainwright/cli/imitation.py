@@ -111,7 +111,11 @@ def _eval(args: argparse.Namespace) -> int:
     from trainwright.tasks.imitation.rollout import Rollouts, summary
     from trainwright.tasks.imitation.run import RUN_FILE, read_file
 
-    home = args.run if (args.run / RUN_FILE).is_file() else args.run.parent
+    home = next((one for one in (args.run, args.run.parent) if (one / RUN_FILE).is_file()), None)
+    if home is None or not args.run.is_dir():
+        raise ConfigError(
+            f"'{args.run}' is neither the folder of a run, which holds {RUN_FILE}, nor a checkpoint in one."
+        )
     given = dict(read_file(home / RUN_FILE).get("rollout") or {})
     if not given:
         raise ConfigError(f"'{home / RUN_FILE}' names no environment in its section rollout.")

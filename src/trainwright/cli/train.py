@@ -40,7 +40,9 @@ def run(argv: Sequence[str]) -> int:
     if args.config is None:
         args.config = Path(args.resume) / RUN_CONFIG
         if not args.config.is_file():
-            raise ConfigError(f"'{args.resume}' is no run's folder: it holds no {RUN_CONFIG}.")
+            above = Path(args.resume).parent
+            hint = f" Give '{above}': its newest checkpoint is gone on from." if (above / RUN_CONFIG).is_file() else ""
+            raise ConfigError(f"'{args.resume}' is no run's folder: it holds no {RUN_CONFIG}.{hint}")
     if args.resume:  # where the run began is not read any more
         overrides = ["training.resume_from_checkpoint=null", *overrides]
     config = load_checked(args.config, overrides).config

@@ -171,8 +171,10 @@ def check_kwargs(tree: Tree, params: TrainingParams, problems: Problems) -> None
     for name, value in given.value.items():
         path = f"training.trainer_kwargs.{name}"
         if name not in known:
-            near = did_you_mean(name, [*known, *ARGUMENTS]).strip()
-            problems.add(value.key or value.place, f"unknown key {path}", near, len(name))
+            lines = fates.lines_of(path, params.trainer_type.name) if params.trainer_type else []
+            refused = next((fates.refusal(path, line) for line in lines if line.is_told), None)
+            near = "" if refused else did_you_mean(name, [*known, *ARGUMENTS]).strip()
+            problems.add(value.key or value.place, refused or f"unknown key {path}", near, len(name))
         else:
             one = Tree({name: value}, value.place, value.key)
             found = convert(one, known[name], "training.trainer_kwargs", problems)

@@ -77,7 +77,9 @@ def _trainer(config: TrainingConfig) -> Iterator[Fault]:
             yield from _needs(package, extra, f"training.{name}", f"{name} {chosen}")
     resume = config.training.resume_from_checkpoint
     if resume and not Path(resume).is_dir():
-        yield "training.resume_from_checkpoint", f"there is no folder '{resume}'", "give a checkpoint-N folder"
+        newest = "the newest one is gone on from with try_resume_from_last_checkpoint: true"
+        hint = newest if resume.lower() == "true" else "give a checkpoint-N folder"
+        yield "training.resume_from_checkpoint", f"there is no folder '{resume}'", hint
 
 
 def _needs(package: str, extra: str, path: str, what: str) -> Iterator[Fault]:

@@ -44,7 +44,7 @@ def as_yaml(config: TrainingConfig) -> dict[str, Any]:
 def keep(config: TrainingConfig, folder: Path) -> None:
     """Write a run's whole description into its folder, for `train --resume` and commands that look at the run later.
 
-    Files and folders that are there stand in it with their whole paths, for whoever reads it from elsewhere; a token for
+    Files and folders that are there stand in it with their whole paths, for whoever reads it from elsewhere; a token of
     the hub does not, for others may read it.
     """
     folder.mkdir(parents=True, exist_ok=True)

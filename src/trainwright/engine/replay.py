@@ -99,11 +99,14 @@ def find_step(output_dir: Path, step: int, lengths: Any = None) -> Step:
         lengths: of the rows, for `group_by_length`.
 
     Raises:
-        CheckpointError: there is no checkpoint, or the data had no planned order.
+        CheckpointError: there is no checkpoint, or no such step, or the data had no planned order.
     """
     told = [path for path in layout.checkpoints(output_dir) if (path / layout.RUN).exists()]
     if not told:
         raise CheckpointError(f"'{output_dir}' has no checkpoint of this engine, to tell the order of the data.")
+    total = json.loads((told[-1] / layout.STATE).read_text(encoding="utf-8"))["max_steps"]
+    if step > total:
+        raise CheckpointError(f"There is no step {step}: the run in '{output_dir}' has {total}.")
     before = [path for path in told if layout.step_of(path) < step]
     about = json.loads(((before or told)[-1 if before else 0] / layout.RUN).read_text(encoding="utf-8"))
     if about["data"]["kind"] != "planned":

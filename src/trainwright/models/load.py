@@ -159,8 +159,8 @@ def _looking_back(model: Any, params: ModelParams) -> Any:
     encoders = (*MODEL_FOR_MASKED_LM_MAPPING_NAMES, "bert-generation")
     if config.model_type in encoders and getattr(config, "is_decoder", None) is False:
         raise ConfigError(
-            f"model.model_name '{params.model_name}' is an encoder ({config.model_type}): its tokens see those that they "
-            "are to predict. Write model.model_kwargs.is_decoder: true, or give a model that generates."
+            f"model.model_name '{params.model_name}' is an encoder ({config.model_type}): its tokens see those that "
+            "they are to predict. Write model.model_kwargs.is_decoder: true, or give a model that generates."
         )
     return model
 

@@ -23,6 +23,8 @@ def newest_results(folder: Path) -> Path:
     Raises:
         DataError: there is none.
     """
+    if not folder.is_dir():
+        raise DataError(f"There is no folder '{folder}'; give that of a run.")
     found = sorted((folder / "eval_results").glob("step_*.json"), key=lambda path: int(path.stem.split("_")[1]))
     if not found:
         raise DataError(f"'{folder}' holds no eval_results/step_N.json; evaluate the run first.")
