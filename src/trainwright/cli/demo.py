@@ -38,7 +38,7 @@ def run(argv: Sequence[str]) -> int:
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as training.learning_rate=0.003")
     given = list(argv)
-    if given and given[0] not in _TEXTS and "=" not in given[0] and not given[0].startswith("-"):
+    if given and given[0] not in _TEXTS and not {"=", "."} & {*given[0]} and not given[0].startswith("-"):
         parser.error(f"there is no demo '{given[0]}'.{did_you_mean(given[0], _TEXTS)} Known: {', '.join(_TEXTS)}.")
     name = given.pop(0) if given and given[0] in _TEXTS else "code"
     args = parsed(parser, given)
