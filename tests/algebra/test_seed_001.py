@@ -118,6 +118,11 @@ MISTAKES = {
     "a data key": (("data", "train_path", "x"), "cfg.data: unknown key 'train_path'"),
     "a lexer": (("data", "lexer_config", "lexr.yaml"), "there is no file 'lexr.yaml'"),
     "a data file": (("data", "test_dataset_path", "t.txt"), "There is no data file 't.txt'"),
+    "an activation": (("model", "activation", 7), "cfg.model.activation is 7, but a text is expected"),
+    "a truth": (("model", "embedding_layer_norm", "no"), "embedding_layer_norm is 'no', but true or false is expected"),
+    "a seed": (("model", "seed", "x"), "cfg.model.seed is 'x', but a whole number of at least 0 is expected"),
+    "a path": (("data", "train_dataset_path", 7), "cfg.data.train_dataset_path is 7, but a path is expected"),
+    "a checkpoint": (("train", "resume_from_checkpoint", True), "is True, but a run goes on with --resume"),
     "a preprocessor": (("data", "dataset_load_preprocessor", "revers"), "'revers' is not known. Did you mean"),
 }
 

@@ -1,8 +1,10 @@
-"""From where to where the numbers of the files of algebra and imitation go. The least one says whether it is a whole
-number; what is below an end is a share. None is as if it were not given."""
+"""What the values of the files of algebra and imitation may be: from where to where numbers go (the least one says
+whether it is a whole number; what is below an end is a share), and the types of the others. None is as if it were not
+given."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
@@ -11,7 +13,9 @@ from trainwright.errors import ConfigError
 
 _SHARE = (0.0, 1.0)
 RANGES: dict[str, dict[str, tuple[float, float | None]]] = {
-    "cfg.dataset": {"num_train_samples": (1, None), "num_test_samples": (0, None)},
+    "cfg.dataset": {
+        "num_train_samples": (1, None), "num_test_samples": (0, None), "root_seed": (0, None), "n_jobs": (-1, None),
+    },
     "cfg.data": {
         "num_train_samples": (-1, None), "num_test_samples": (-1, None), "display_samples": (0, None),
     },
@@ -24,7 +28,7 @@ RANGES: dict[str, dict[str, tuple[float, float | None]]] = {
         **dict.fromkeys(
             ("dropout", "attention_dropout", "activation_dropout", "encoder_layerdrop", "decoder_layerdrop"), _SHARE
         ),
-        "init_std": (0.0, None),
+        "init_std": (0.0, None), "seed": (0, None),
     },
     "cfg.train": {
         "warmup_ratio": _SHARE, "generation_max_length": (1, None), "generation_num_beams": (1, None),
@@ -37,7 +41,7 @@ RANGES: dict[str, dict[str, tuple[float, float | None]]] = {
     "policy": {
         **dict.fromkeys(("width", "heads", "ffn", "latent", "noise_steps", "sample_steps"), (1, None)),
         **dict.fromkeys(("depth", "encoder_layers", "decoder_layers"), (0, None)),
-        "dropout": _SHARE, "kl_weight": (0.0, None),
+        "dropout": _SHARE, "kl_weight": (0.0, None), "ensemble": (0.0, None), "seed": (0, None),
     },
     "train": {"early_stopping_patience": (1, None), "backbone_learning_rate": (0.0, None)},
     "rollout": {
@@ -45,9 +49,33 @@ RANGES: dict[str, dict[str, tuple[float, float | None]]] = {
     },
 }  # fmt: skip
 
+_TEXT, _PATH, _TRUTH, _SECTION = (str,), (str, os.PathLike), (bool,), (Mapping,)
+_NAMES: dict[tuple[type, ...], str] = {
+    _TEXT: "a text",
+    _PATH: "a path",
+    _TRUTH: "true or false",
+    _SECTION: "a section with keys",
+}
+TYPES: dict[str, dict[str, tuple[type, ...]]] = {
+    "cfg.dataset": {"task": _TEXT, "save_dir": _PATH, "save_text": _TRUTH, "save_json": _TRUTH},
+    "cfg.data": {
+        "task": _TEXT, "use_jsonl": _TRUTH,
+        **{f"{split}_dataset_{kind}": _PATH for split in ("train", "test") for kind in ("path", "jsonl")},
+    },
+    "cfg.model": {"activation": _TEXT, "embedding_layer_norm": _TRUTH},
+    "cfg.train": {"save_dir": _PATH, "output_dir": _PATH, "verify_generation": _TRUTH},
+    "data": {"path": _PATH, "record": _SECTION, "discrete": _TRUTH},
+    "data.record": {"env": _TEXT, "expert": _TEXT, "settings": _SECTION},
+    "rollout": {"env": _TEXT, "settings": _SECTION},
+    "train": {"output_dir": _PATH},
+}  # fmt: skip
 
-def check_numbers(section: Mapping[str, Any], name: str) -> None:
-    """Raise a ConfigError for a number of a section that is out of its range, or none."""
+
+def check_values(section: Mapping[str, Any], name: str) -> None:
+    """Raise a ConfigError for a value of a section that is of another type, or a number that is out of its range."""
+    for key, kinds in TYPES.get(name, {}).items():
+        if section.get(key) is not None and not isinstance(section[key], kinds):
+            raise ConfigError(f"{name}.{key} is {section[key]!r}, but {_NAMES[kinds]} is expected.")
     for key, (least, end) in RANGES[name].items():
         value, kind = section.get(key), Integral if isinstance(least, int) else Real
         if value is None:

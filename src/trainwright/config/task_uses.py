@@ -72,6 +72,7 @@ ALGEBRA_LINES = (
           used_if=lambda data: not data.get("use_jsonl")),
     _line("data.train_dataset_jsonl data.test_dataset_jsonl", MODELS, "use_jsonl: true", Fate.NO_EFFECT,
           used_if=lambda data: data.get("use_jsonl")),
+    _line("train.resume_from_checkpoint", MODELS, "a run goes on with --resume, in its own folder"),
     _line("train.save_safetensors", MODELS, "safetensors are always used", Fate.NO_EFFECT, fine=(True,)),
 )  # fmt: skip
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from trainwright.config.ranges import check_numbers
+from trainwright.config.ranges import check_values
 from trainwright.config.sections import check_keys, plain, required
 from trainwright.config.task_uses import ALGEBRA, MODELS, use
 from trainwright.errors import ConfigError
@@ -29,7 +29,7 @@ class DatasetPipeline:
         self.config = plain(config, "cfg.dataset")
         check_keys(self.config, ALGEBRA["dataset"], "cfg.dataset")
         required(self.config, ("save_dir", "num_train_samples", "num_test_samples"), "cfg.dataset")
-        check_numbers(self.config, "cfg.dataset")
+        check_values(self.config, "cfg.dataset")
         if self.config.get("backend", "sympy") != "sympy":
             raise ConfigError(
                 f"cfg.dataset.backend '{self.config['backend']}' is not there: tasks compute with sympy. Leave it out."

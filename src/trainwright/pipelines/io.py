@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from trainwright.config.ranges import check_numbers
+from trainwright.config.ranges import check_values
 from trainwright.config.sections import check_keys, plain, required
 from trainwright.config.task_uses import ALGEBRA, MODELS, use
 from trainwright.errors import ConfigError, DataError
@@ -32,7 +32,7 @@ class IOPipeline:
     def __init__(self, config: Any) -> None:
         self.config = plain(config, "cfg.data")
         check_keys(self.config, ALGEBRA["data"], "cfg.data")
-        check_numbers(self.config, "cfg.data")
+        check_values(self.config, "cfg.data")
         for sentence in use(self.config, "data", MODELS[0]):
             print(f"Note: {sentence}", flush=True)
         self.dataset_load_preprocessor: Any = None

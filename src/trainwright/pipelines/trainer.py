@@ -16,7 +16,7 @@ from trainwright.callbacks.beginning import BeginningCallback
 from trainwright.checkpoint.check import newest_valid
 from trainwright.checkpoint.layout import holds_any
 from trainwright.config.params import ARGUMENTS
-from trainwright.config.ranges import check_numbers
+from trainwright.config.ranges import check_values
 from trainwright.config.sections import check_keys, plain, required
 from trainwright.config.task_uses import ALGEBRA, MODELS, use
 from trainwright.config.writing import write_whole
@@ -209,7 +209,7 @@ def arguments(config: dict[str, Any], wandb: dict[str, Any] | None) -> TrainingA
         ConfigError: a key that is not known or missing, two names of one thing, or values that cannot work.
     """
     check_keys(config, [*ALGEBRA["train"], *ARGUMENTS], "cfg.train")
-    check_numbers(config, "cfg.train")
+    check_values(config, "cfg.train")
     for sentence in use(config, "train", MODELS[0]):
         print(f"Note: {sentence}", flush=True)
     required(config, [name for name in REQUIRED if RENAMED.get(name, name) not in config], "cfg.train")

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from trainwright.config.ranges import check_numbers
+from trainwright.config.ranges import check_values
 from trainwright.config.task_uses import ALGEBRA, use
 from trainwright.errors import ConfigError, did_you_mean
 
@@ -74,7 +74,6 @@ def check_model(config: Mapping[str, Any], source: str) -> dict[str, Any]:
     made = _made(values)
     values["activation"] = values["activation"] or _ACTIVATIONS[made]
     _check_used(config, made, values["activation"], source)
-    check_numbers(config, "cfg.model")
     for heads in _heads(values):
         if values["d_model"] % heads:
             raise ConfigError(f"{source}: model.d_model {values['d_model']} is not a multiple of {heads} heads.")
@@ -92,11 +91,12 @@ def _made(values: dict[str, Any]) -> str:
 
 
 def _check_used(config: Mapping[str, Any], made: str, activation: str, source: str) -> None:
-    """Raise a ConfigError for a key that this model refuses, an activation that is not there, and two names of one
-    thing."""
+    """Raise a ConfigError for a key that this model refuses, a value of another type or out of its range, an activation
+    that is not there, and two names of one thing."""
     from transformers.activations import ACT2FN
 
     list(use(config, "model", made))
+    check_values(config, "cfg.model")
     if activation not in ACT2FN:
         raise ConfigError(f"{source}: model.activation '{activation}' is not known.{did_you_mean(activation, ACT2FN)}")
     for one, other in _TWINS:

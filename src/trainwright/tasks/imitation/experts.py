@@ -73,7 +73,8 @@ def make(env: str, **settings: Any) -> Any:
     """Return an environment.
 
     Raises:
-        ConfigError: gymnasium or what the environment needs is not installed, or there is none of that name.
+        ConfigError: gymnasium or what the environment needs is not installed, there is none of that name, or it has
+            not the settings.
     """
     try:
         import gymnasium
@@ -90,6 +91,10 @@ def make(env: str, **settings: Any) -> Any:
         raise ConfigError(f"The environment '{env}' needs a package that is not installed: {error}") from None
     except gymnasium.error.Error as error:
         raise ConfigError(f"There is no environment '{env}': {error}") from None
+    except TypeError as error:
+        if not settings:
+            raise
+        raise ConfigError(f"The environment '{env}' cannot be made with settings {settings}: {error}") from None
 
 
 def number_of_actions(space: Any) -> int:

@@ -11,7 +11,7 @@ import torch
 
 from trainwright.args.training import TrainingArguments
 from trainwright.callbacks.early_stopping import EarlyStoppingCallback
-from trainwright.config.ranges import check_numbers
+from trainwright.config.ranges import check_values
 from trainwright.config.sections import check_keys, read_sections
 from trainwright.config.task_uses import IMITATION, SIZES
 from trainwright.errors import ConfigError, did_you_mean
@@ -78,7 +78,7 @@ def parts(sections: Mapping[str, Any]) -> Parts:
     """
     data = dict(sections.get("data") or {})
     check_keys(data, IMITATION["data"], "data")
-    check_numbers(data, "data")
+    check_values(data, "data")
     episodes = demonstrations(data)
     notes = []
     if "held_out" in data and any(one.about.get("split") for one in episodes):
@@ -91,7 +91,7 @@ def parts(sections: Mapping[str, Any]) -> Parts:
     rollouts = None
     if sections.get("rollout"):
         check_keys(sections["rollout"], IMITATION["rollout"], "rollout")
-        check_numbers(sections["rollout"], "rollout")
+        check_values(sections["rollout"], "rollout")
         if "env" not in sections["rollout"]:
             raise ConfigError("rollout.env must be given: the name of an environment.")
         rollouts = Rollouts(**sections["rollout"])
@@ -112,7 +112,7 @@ def demonstrations(data: Mapping[str, Any]) -> list[Episode]:
         raise ConfigError("data.episodes is of `path`; beside data.record write data.record.episodes.")
     given = dict(data["record"])
     check_keys(given, IMITATION["data.record"], "data.record")
-    check_numbers(given, "data.record")
+    check_values(given, "data.record")
     if "env" not in given:
         raise ConfigError("data.record.env must be given: the name of an environment.")
     settings = given.get("settings") or {}
@@ -135,7 +135,7 @@ def new_policy(
     config_class = known[kind].config_class
     own = (*SIZES[kind], "execute", "ensemble")
     check_keys(section, [*IMITATION["policy"], *SIZES[kind]], "policy")
-    check_numbers(section, "policy")
+    check_values(section, "policy")
     sizes = sizes_of(episodes)
     images = {name: list(v.shape[1:]) for name, v in episodes[0].observations.items() if v.ndim == 4}
     size = sizes.pop(ACTION)
@@ -200,7 +200,12 @@ def normalization(section: Mapping[str, Any], config: Any) -> dict[str, str]:
 def build(sections: Mapping[str, Any]) -> PolicyTrainer:
     """Return the Trainer of a file."""
     given = dict(sections.get("train") or {})
-    check_numbers(given, "train")
+    check_values(given, "train")
+    if given.get("resume_from_checkpoint") is not None:
+        raise ConfigError(
+            f"train.resume_from_checkpoint is {given['resume_from_checkpoint']!r}, but a run goes on with --resume, in "
+            "its own folder; leave it out."
+        )
     made = parts(sections)
     own = {name: given.pop(name) for name in IMITATION["train"] if name in given}
     settings = {"remove_unused_columns": False, "label_names": ["action"], "prediction_loss_only": True,
