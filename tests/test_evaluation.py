@@ -661,3 +661,28 @@ def test_seq2seq_generates(tmp_path):
     ours, other = made(trainwright), made(transformers)
     np.testing.assert_array_equal(ours.predictions, other.predictions)
     assert ours.metrics["test_loss"] == pytest.approx(other.metrics["test_loss"], rel=1e-5)
+
+
+class Paired(torch.nn.Module):
+    """Gives a matrix over the columns of each row, as attentions are."""
+
+    def forward(self, x, labels=None):
+        return {"loss": (x**2).mean(), "logits": x, "pairs": x[:, None, :, None] * x[:, None, None, :]}
+
+
+def stacked(rows):
+    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+@pytest.mark.parametrize("lengths", [(3, 3, 1, 1), (1, 1, 3, 3), (3, 3, 2, 2)])
+def test_outputs_that_cannot_be_joined_are_refused_as_by_transformers(tmp_path, lengths):
+    rows = [{"x": torch.full((n,), 2.0), "labels": torch.tensor(1.0)} for n in lengths]
+    settings = {"per_device_eval_batch_size": 2, "report_to": "none"}
+    made = Trainer(Paired(), arguments(tmp_path, **settings), stacked)
+    with pytest.raises(DataError, match=r"cannot be joined to those before, of shape .*eval_do_concat_batches=False"):
+        made.predict(rows)
+    other = transformers.Trainer(Paired(), theirs(tmp_path, **settings), stacked)
+    with pytest.raises(RuntimeError, match="Sizes of tensors must match"):
+        other.predict(rows)
+    made.args.eval_do_concat_batches = False
+    assert [pairs.shape[2] for _, pairs in made.predict(rows).predictions] == [lengths[0], lengths[2]]

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from trainwright.batch import is_one_for_each_row, map_tensors
+from trainwright.errors import DataError
 
 _PADDING = -100
 _WIDEN = 1.25
@@ -34,13 +35,24 @@ class Rows:
         self.widths: list[int] = []
 
     def add(self, batch: np.ndarray) -> None:
-        """Append the rows of a batch; shape (rows, ...), or the one number that it has."""
+        """Append the rows of a batch; shape (rows, ...), or the one number that it has.
+
+        Raises:
+            DataError: its shape differs from that of earlier ones in more than the second dimension.
+        """
         batch = np.atleast_1d(batch)
         self.sizes.append(len(batch))
         wide = batch.ndim > 1
         if self.array is None:
             self.array = np.empty((0, *batch.shape[1:]), dtype=batch.dtype)
         self._take_in(batch.dtype)
+        if batch.shape[2:] != self.array.shape[2:] or batch.ndim != self.array.ndim:
+            raise DataError(
+                f"An output or label of shape {batch.shape} cannot be joined to those before, of shape "
+                f"{self.array.shape}: batches may differ in the first two dimensions alone, of which the second is "
+                "filled up. Let preprocess_logits_for_metrics give them one shape, or keep batches apart with "
+                "eval_do_concat_batches=False."
+            )
         if wide and batch.shape[1] > self.array.shape[1]:
             room = max(batch.shape[1], int(self.array.shape[1] * _WIDEN))
             wider = np.full((len(self.array), room, *self.array.shape[2:]), self._padding, dtype=self.array.dtype)
