@@ -320,3 +320,30 @@ def test_settings_that_are_no_plain_values_do_not_hinder(tmp_path):
 
     made(tmp_path, own).train()
     assert settings(go_on(tmp_path, own), "foreach") == [(False,)]
+
+
+@pytest.mark.parametrize("other", ["eval_loss", "acc"])
+def test_another_metric_begins_the_search_for_the_best_anew(tmp_path, caplog, other):
+    values = iter([0.5, 0.6, 0.7, 0.8])
+    chosen = {"eval_strategy": "steps", "eval_steps": 2, "save_steps": 2, "load_best_model_at_end": True}
+
+    def run(metric, resume=None, **changes):
+        trainer = made(
+            tmp_path, evaluated=cases.rows()[:4], metrics=lambda _: {"acc": next(values)}, metric_for_best_model=metric,
+            **chosen, **changes,
+        )  # fmt: skip
+        with caplog.at_level(logging.WARNING, "trainwright"):
+            trainer.train(resume_from_checkpoint=resume)
+        return trainer.state
+
+    first = run("loss", max_steps=4)
+    second = run(other, True)
+    anew = "metric_for_best_model was 'loss' and is 'acc'; greater_is_better was False and is True: the search"
+    assert any(anew in text for text in caplog.messages) == (other == "acc")
+    if other == "acc":
+        assert (second.best_metric, second.best_global_step) == (0.8, 8)
+    else:
+        losses = {one["step"]: one["eval_loss"] for one in second.log_history if "eval_loss" in one}
+        assert len(losses) == 4
+        assert second.best_global_step == min(losses, key=losses.get)
+        assert second.best_metric == min(losses.values()) <= first.best_metric

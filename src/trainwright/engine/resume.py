@@ -95,6 +95,25 @@ def find_best(trainer: Trainer, saved: Saved) -> None:
     state.best_model_checkpoint = state.best_metric = state.best_global_step = None
 
 
+def begin_search_anew(trainer: Trainer, saved: Saved) -> None:
+    """Forget the best model so far where it was found by another metric, or the other way round: the values of two
+    metrics cannot be compared."""
+    before, now, state = saved.about.get("arguments", {}), saved_arguments(trainer.args), saved.state
+    changed = [
+        f"{name} was {before[name]!r} and is {now[name]!r}"
+        for name in ("metric_for_best_model", "greater_is_better")
+        if name in before and _bare(before[name]) != _bare(now[name])
+    ]
+    if changed and state.best_metric is not None:
+        trainer.note(f"{'; '.join(changed)}: the search for the best model begins anew.")
+        state.best_model_checkpoint = state.best_metric = state.best_global_step = None
+
+
+def _bare(value: Any) -> Any:
+    """Return a metric's name without what evaluations put before it."""
+    return value.removeprefix("eval_") if isinstance(value, str) else value
+
+
 def _is_of_run(path: Path, run_id: str | None, beside: Path) -> bool:
     """Whether a checkpoint is of a run; one that does not tell its run must lie beside that which is resumed."""
     of = folder.run_of(path)

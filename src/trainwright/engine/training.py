@@ -99,6 +99,7 @@ def train(
             saved = resume.find(trainer, wanted)
             if saved is not None:
                 resume.find_best(trainer, saved)
+                resume.begin_search_anew(trainer, saved)
             loader = loading.train_loader(trainer)
             try:
                 if saved is not None:
