@@ -73,6 +73,39 @@ def test_no_checkpoint_is_written_of_the_middle_of_a_step(tmp_path, hook):
         saves.trainer.train()
 
 
+class Counting(TrainerCallback):
+    """Counts evaluations, and keeps the number in a checkpoint."""
+
+    def __init__(self):
+        self.count = 0
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        self.count += 1
+
+    def state(self):
+        return {"args": {}, "attributes": {"count": self.count}}
+
+
+@pytest.mark.parametrize("hook", ["on_step_end", "on_log", "on_evaluate", "on_prediction_step"])
+def test_what_is_due_at_a_step_that_a_callback_saves_is_done_once(tmp_path, hook):
+    """Wherever it saves: the evaluations are those of the run that goes through."""
+
+    def run(place, callbacks, resume=None):
+        counting = Counting()
+        trainer = made(place, callbacks=[counting, *callbacks], eval_strategy="steps", eval_steps=2, logging_steps=2)
+        for one in callbacks:
+            one.trainer = trainer
+        trainer.train(resume_from_checkpoint=resume)
+        history = [{k: v for k, v in one.items() if "second" not in k and "time" not in k} for one in
+                   trainer.state.log_history[:-1]]  # fmt: skip
+        return history, counting.count
+
+    straight = run(tmp_path / "straight", [])
+    assert run(tmp_path / "saved", [SaveItself((4,), hook)]) == straight
+    assert run(tmp_path / "resumed", [], str(tmp_path / "saved" / "checkpoint-4")) == straight
+    assert straight[1] == 3
+
+
 class Scored(Trainer):
     """Gives the scores that it is told, in turn."""
 

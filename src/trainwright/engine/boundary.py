@@ -5,6 +5,8 @@ Whatever ends a run between two updates, the checkpoint is that of the last whol
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +59,45 @@ def take(run: Run, due: list[str] | None = None) -> Boundary:
     )
 
 
+def raised_flags(run: Run) -> list[str]:
+    """Return which flags wait to be acted on besides a save, which is what follows."""
+    raised = [name for name in ("log", "evaluate", "save") if getattr(run.trainer.control, f"should_{name}")]
+    return [] if raised == ["save"] else raised
+
+
+def due(run: Run) -> list[str]:
+    """Return what is still to be done at this step, for the run that goes on from its checkpoint."""
+    if run.boundary is None:  # between the step and what is done at its end
+        return run.due or raised_flags(run)
+    return run.boundary.due or run.due
+
+
+@contextmanager
+def as_before(run: Run) -> Iterator[None]:
+    """Have what an evaluation changes as it was before, while a checkpoint is taken within it: it is still due."""
+    kept, state = run.boundary, run.trainer.state
+    if kept is None or kept.callbacks is None:
+        yield
+        return
+    now, logged = take(run, kept.due), state.log_history[kept.entries :]
+    del state.log_history[kept.entries :]
+    restore(run, kept)
+    try:
+        yield
+    finally:
+        state.log_history += logged
+        restore(run, now)
+
+
+def restore(run: Run, kept: Boundary) -> None:
+    """Put counts and the states of callbacks back."""
+    trainer = run.trainer
+    trainer.state.total_flos, trainer.state.num_input_tokens_seen = kept.operations, kept.tokens
+    if kept.callbacks is not None:
+        states.restore(trainer.callback_handler.callbacks, kept.callbacks[0], trainer.note)
+        states.restore_dicts(trainer.callback_handler.callbacks, kept.callbacks[1], trainer.note)
+
+
 def put_back(run: Run) -> None:
     """Put back what was changed since the last step; streams and place only go to the checkpoint."""
     kept, trainer = run.boundary, run.trainer
@@ -66,8 +107,5 @@ def put_back(run: Run) -> None:
         run.health.buffers.put_back(True)
         kept.computing = False
     trainer.records.load_state_dict(kept.records, trainer.strategy.device)
-    trainer.state.total_flos, trainer.state.num_input_tokens_seen = kept.operations, kept.tokens
-    if kept.callbacks is not None:
-        states.restore(trainer.callback_handler.callbacks, kept.callbacks[0], trainer.note)
-        states.restore_dicts(trainer.callback_handler.callbacks, kept.callbacks[1], trainer.note)
+    restore(run, kept)
     del trainer.state.log_history[kept.entries :]

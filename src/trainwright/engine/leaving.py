@@ -14,7 +14,7 @@ from trainwright.errors import CheckpointError, DivergenceError, add_note
 
 def evaluate(run: Run) -> None:
     """Evaluate; at a signal, leave in the middle of it: the resumed run evaluates again from the start."""
-    run.boundary = boundary.take(run, raised_flags(run))
+    run.boundary = boundary.take(run, boundary.raised_flags(run))
     saves = run.trainer.control.should_save
     saving.save_early(run)
     run.trainer.control.should_evaluate = False
@@ -26,12 +26,6 @@ def evaluate(run: Run) -> None:
     run.boundary = None
     if saves and not run.trainer.control.should_save:
         saving.drop_early(run)
-
-
-def raised_flags(run: Run) -> list[str]:
-    """Return which flags wait to be acted on besides a save, which is what follows."""
-    raised = [name for name in ("log", "evaluate", "save") if getattr(run.trainer.control, f"should_{name}")]
-    return [] if raised == ["save"] else raised
 
 
 def lower_flags(run: Run) -> None:
@@ -158,7 +152,7 @@ def save_after(run: Run, error: BaseException) -> None:
 def save_all(run: Run, error: BaseException) -> None:
     """Save what is done, on every rank."""
     if run.boundary is None:
-        run.due = [*run.due, *raised_flags(run)]
+        run.due = [*run.due, *boundary.raised_flags(run)]
     if run.trainer.strategy.world.size > 1:
         save_if_all_failed(run, error)
     elif run.stop is not None:

@@ -98,11 +98,12 @@ def write_checkpoint(run: Run, early: bool = False) -> None:
     run.generators = generators_of(trainer)  # some are made in the first step
     run.health.settle()  # so that the averages know whether this step was skipped
     first, run.saved_step = run.saved_step < 0, trainer.state.global_step
-    run.saved_due = due(run)
-    state, refusal = kept(lambda: rank_state(run))
-    ranks, draft = strategy.gather(state), None
-    if refusal is None:
-        draft, refusal = kept(lambda: begin(run, ranks, early))
+    run.saved_due = boundary.due(run)
+    with nullcontext() if early else boundary.as_before(run):
+        state, refusal = kept(lambda: rank_state(run))
+        ranks, draft = strategy.gather(state), None
+        if refusal is None:
+            draft, refusal = kept(lambda: begin(run, ranks, early))
     refusal = next((one for one in strategy.gather(refusal) if one is not None), None)
     if refusal is not None:
         failed(run, refusal, stops=first)
@@ -112,11 +113,6 @@ def write_checkpoint(run: Run, early: bool = False) -> None:
         write_now(run, draft)
     if refusal is None and not early:
         deciding.tell_of_save(run, checkpoint_folder(trainer))
-
-
-def due(run: Run) -> list[str]:
-    """Return what is still to be done at this step, for the run that goes on from its checkpoint."""
-    return run.boundary.due if run.boundary is not None and run.boundary.due else run.due
 
 
 def write_alone(run: Run, ranks: list[dict[str, Any]]) -> None:
@@ -283,7 +279,7 @@ def write_progress(run: Run, place: Path) -> None:
         "epoch": run.epoch,
         "position": run.position,
         "open": run.open,
-        "due": due(run),
+        "due": boundary.due(run),
         "data": {**run.loader.describe(), "asked": run.accumulation, "steps": run.loader.steps_per_epoch},
         "content": run.content,
         "ranks": trainer.strategy.world.size,
