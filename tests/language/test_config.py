@@ -190,6 +190,10 @@ def test_mistakes(place, name):
 ELSEWHERE = {
     "no model": (("model_name: llama", "trust_remote_code: false"), "model.model_name is missing"),
     "no data": (("      - dataset_name: rows.jsonl", "      []"), "data.train.datasets is missing"),
+    "a stream": (
+        ("    datasets:\n", "    stream: true\n    datasets:\n      - {dataset_name: rows.jsonl, seed: 1}\n"),
+        "run.yaml:7: the datasets of a stream are shuffled together, but not all have the same seed",
+    ),
     "a file": (("rows.jsonl", "row.jsonl"), "run.yaml:7: there is no file or folder 'row.jsonl'"),
     "a folder": (("model_name: llama", "model_name: ./lama"), "run.yaml:2: there is no folder './lama'"),
     "a format": (("rows.jsonl", "json"), "'json' is a format, so dataset_path must say where the data is"),

@@ -169,6 +169,10 @@ def _contraries(config: TrainingConfig) -> Iterator[Fault]:
 
 def _split(path: str, split: DatasetSplitParams) -> Iterator[Fault]:
     proportions = [one.mixture_proportion for one in split.datasets]
+    for name in ("shuffle", "seed", "shuffle_buffer_size") if split.stream else ():
+        if len({getattr(one, name) for one in split.datasets}) > 1:
+            what = f"the datasets of a stream are shuffled together, but not all have the same {name}"
+            yield f"{path}.datasets", what, "give all of them one, or none"
     if any(one is not None for one in proportions) and any(one is None for one in proportions):
         yield f"{path}.datasets", "mixture_proportion is given for some datasets, but not for all", "give all or none"
     elif proportions and proportions[0] is not None:

@@ -35,6 +35,7 @@ _NO_WARMUP = ("constant", *METRIC_SCHEDULERS)
 # Sections that are one key here: what they are for is not done.
 WHOLE = ("data.test", *(f"training.{name}" for name in ("grpo", "gkd", "gold", "profiler", "telemetry")))
 _KWARGS = "training.trainer_kwargs"
+_TABLE = "a table (no stream: true), which is tokenised before"
 
 
 class Fate(Enum):
@@ -128,6 +129,15 @@ def _streams(config: TrainingConfig) -> bool:
     return config.data.train.stream or config.data.validation.stream
 
 
+def _is_table(split: str) -> Callable[[TrainingConfig], bool]:
+    return lambda config: not getattr(config.data, split.removeprefix("data.")).stream
+
+
+def _tokenises_before(config: TrainingConfig) -> bool:
+    splits = (config.data.train, config.data.validation)
+    return any(split.datasets and not split.stream for split in splits)
+
+
 def _shuffles(config: TrainingConfig) -> bool:
     return any(one.shuffle for split in (config.data.train, config.data.validation) for one in split.datasets)
 
@@ -187,6 +197,8 @@ _DATA = (
             _no_effect(f"{split}.datasets.*", "seed", ALL, "shuffle: true", used_if=_shuffles),
             _no_effect(f"{split}.datasets.*", "shuffle_buffer_size", ALL, "stream: true and shuffle: true",
                        used_if=lambda c: _streams(c) and _shuffles(c)),
+            _no_effect(f"{split}.datasets.*", "transform_num_workers", ("SFT", "PRETRAIN"), _TABLE,
+                       used_if=_is_table(split)),
         )
     ),
     *(
@@ -278,6 +290,7 @@ _OPTIONS = (
     _refused(_KWARGS, "loss_type", _SUPERVISED, "nll is the only loss", "leave it out"),
     _refused(_KWARGS, "completion_only_loss assistant_only_loss", ("PRETRAIN",), "PRETRAIN learns every token",
              "use trainer_type SFT", fine=(False,)),
+    _no_effect(_KWARGS, "dataset_num_proc", ("SFT", "PRETRAIN"), _TABLE, used_if=_tokenises_before),
     _refused(_KWARGS, "shuffle_dataset", _NOT_TRL, "every pass is shuffled anew already",
              "data.train.datasets[].shuffle"),
     _refused(_KWARGS, "dataset_kwargs", _NOT_TRL, "dataset_kwargs are not read", "rows of tokens are taken as they are",
