@@ -220,6 +220,15 @@ SETS = {
     "a stream of the rank": Part,
     "a stream of files of the rank": FilesOfRank,
 }
+
+
+def prepared(rank: int, size: int) -> Any:
+    """As transformers' documentation writes it; it repeats rows to give every rank as many."""
+    from accelerate import Accelerator
+
+    return Accelerator(cpu=True).prepare(DataLoader(tiny_rows.rows(ROWS), batch_size=2))
+
+
 LOADERS = {
     "a loader": lambda rank, size: DataLoader(tiny_rows.rows(ROWS), batch_size=2, shuffle=True),
     "a loader with workers": lambda rank, size: DataLoader(Numbered(range(ROWS)), batch_size=2, num_workers=1),
@@ -236,6 +245,7 @@ LOADERS = {
     "transformers' DistributedLengthGroupedSampler": lambda rank, size: sampled(by_length(rank, size)),
     "accelerate's BatchSamplerShard": sharded,
     "accelerate's BatchSamplerShard that evens out": functools.partial(sharded, even_batches=True),
+    "a loader that accelerate prepared": prepared,
     "batches that draw": lambda rank, size: Batches(),
     "batches of the rank": Batches,
 }
@@ -244,6 +254,7 @@ REPEATS = {  # one row in training, to give every rank as many
     "a batch sampler of a DistributedSampler",
     "transformers' DistributedLengthGroupedSampler",
     "accelerate's BatchSamplerShard that evens out",
+    "a loader that accelerate prepared",
 }
 REFUSED = {
     "a stream of the rank by the environment": lambda rank, size: {"train_dataset": Secret()},

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch.utils.data import DataLoader
 
 from trainwright.data.divided import Share, divides_itself, drawn_alike, each_once, held, of_batches, relation, shares
-from trainwright.data.kinds import is_stream, length_of
+from trainwright.data.kinds import is_prepared, is_stream, length_of
 from trainwright.data.loader import PlannedBatches, samplers
 from trainwright.data.ready import DrawnSource, EveryNth
 from trainwright.data.rows import as_it_is
@@ -136,11 +136,16 @@ def draws_apart(trainer: Trainer, loader: Any) -> bool:
 
 
 def for_evaluation(trainer: Trainer, loader: Any) -> Any:
-    """Return what gives this rank's batches of an evaluation loader, each row once."""
+    """Return what gives this rank's batches of an evaluation loader, each row once.
+
+    Raises:
+        ConfigError: it is one of accelerate's that repeats rows.
+    """
     dataset, ranks = getattr(loader, "dataset", None), trainer.strategy.world.size
     planned = isinstance(getattr(loader, "batch_sampler", None), PlannedBatches)
     if ranks == 1 or planned or isinstance(dataset, RankStream):
         return loader
+    loader = of_accelerate(loader) if is_prepared(loader) else loader
     world, seed = world_for_loader(trainer, loader), trainer.args.seed
     if world.size > 1:
         return EveryNth(loader, world, seed)
@@ -151,6 +156,21 @@ def for_evaluation(trainer: Trainer, loader: Any) -> Any:
         strategy = trainer.strategy
         batches = each_once(strategy.gather(batches), len(loader.dataset))[strategy.world.rank]
     return of_batches(loader, batches)
+
+
+def of_accelerate(loader: Any) -> Any:
+    """Return the torch DataLoader within one that accelerate has prepared.
+
+    Raises:
+        ConfigError: it repeats rows that cannot be told from others, or reads them on one process for all.
+    """
+    inner = getattr(loader, "base_dataloader", None)
+    if type(inner) is not DataLoader or is_stream(inner.dataset) or type(loader).__name__ == "DataLoaderDispatcher":
+        raise ConfigError(
+            f"The evaluation loader comes from accelerate ({type(loader).__name__}), which repeats rows to divide them "
+            "among processes; give the DataLoader itself, whose every row is then evaluated once."
+        )
+    return inner
 
 
 def check_marks(marks: Sequence[float], loader: Any) -> None:

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from trainwright.data.columns import check_columns, column_names
 from trainwright.data.fingerprint import content_of
-from trainwright.data.kinds import is_prepared, is_stream, length_of, may_draw
+from trainwright.data.kinds import is_stream, length_of, may_draw
 from trainwright.data.labels import has_float_labels
 from trainwright.data.lengths import known_lengths, row_lengths
 from trainwright.data.loader import (
@@ -214,14 +214,9 @@ def eval_dataloader(trainer: Trainer, dataset: Any) -> Any:
     """Return the loader of an evaluation set: one given, one named, the ready loader, or the Trainer's own set.
 
     Raises:
-        ConfigError: there is none, none of that name, or one that repeats rows.
+        ConfigError: there is none, or none of that name.
     """
     if dataset is None and trainer.eval_loader is not None:
-        if is_prepared(trainer.eval_loader) and trainer.strategy.world.size > 1:
-            raise ConfigError(
-                "eval_loader comes from accelerate, which repeats rows to divide them among processes; give the "
-                "DataLoader itself, whose every row is then evaluated once."
-            )
         return trainer.eval_loader
     name = dataset if isinstance(dataset, str) else None
     if name is not None:
