@@ -113,3 +113,31 @@ def test_what_is_unfrozen_later_is_watched(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "trainwright"):
         ours(tmp_path, also=[Spoiling()])
     assert any("Step 3 was skipped" in text and "not finite in first.weight" in text for text in caplog.messages)
+
+
+@pytest.mark.parametrize("only_model", [False, True])
+def test_a_parameter_of_a_loss_is_saved_and_goes_on(tmp_path, only_model):
+    class Tempered(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.heat = nn.Parameter(torch.zeros(()))
+
+        def forward(self, outputs, labels, num_items_in_batch=None):
+            apart = (outputs["logits"] - labels) ** 2
+            return (apart * torch.exp(-self.heat) + self.heat).sum() / num_items_in_batch
+
+    def run(resume=None):
+        model, loss = Two(), Tempered()
+        optimizer = torch.optim.SGD([*model.parameters(), *loss.parameters()], lr=0.05)
+        args = TrainingArguments(
+            str(tmp_path), max_steps=4, per_device_train_batch_size=4, use_cpu=True, save_steps=2, disable_tqdm=True,
+            save_only_model=only_model, lr_scheduler_type="constant",
+        )  # fmt: skip
+        Trainer(
+            model, args, train_dataset=tiny.line_rows(16), compute_loss_func=loss, optimizers=(optimizer, None)
+        ).train(resume)
+        return loss.heat.item()
+
+    straight = run()
+    assert abs(straight) > 0.1
+    assert run(str(tmp_path / "checkpoint-2")) == straight

@@ -83,6 +83,16 @@ def test_what_is_unfrozen_later_is_shared(found, kind, tmp_path):
     assert close(alone["norms"], first["norms"])
 
 
+@pytest.mark.parametrize("kind", ["a loss with a parameter", "a loss with a parameter, resumed"])
+def test_parameters_of_a_loss_are_shared_and_go_on(found, kind, tmp_path):
+    first, second = of(found, kind)
+    alone = together.tempered(tmp_path)
+    assert first == second
+    assert abs(first["heat"]) > 0.1
+    assert close(alone["heat"], first["heat"])
+    assert close(alone["weights"], first["weights"])
+
+
 # ---- counts, buffers, randomness
 
 

@@ -426,12 +426,40 @@ def unfrozen_later(place: Path, **args: Any) -> dict[str, Any]:
     return {"weights": tiny_rows.weights(model), "norms": norms}
 
 
+class Tempered(nn.Module):
+    """A loss with a parameter, which begins with another value on each rank."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heat = nn.Parameter(torch.full((), float(current_world().rank), dtype=torch.float64))
+
+    def forward(self, outputs, labels, num_items_in_batch=None):
+        apart = (outputs["logits"] - labels) ** 2
+        return (apart * torch.exp(-self.heat) + self.heat).sum() / (num_items_in_batch or len(labels))
+
+
+def tempered(place: Path, resumed: bool = False) -> dict[str, Any]:
+    """Train the model and the parameter of the loss, in one go or going on in the middle."""
+    place.mkdir(parents=True, exist_ok=True)
+    for steps in (2, 4) if resumed else (4,):
+        model, loss = tiny_rows.Net(), Tempered()
+        args = tiny_rows.arguments(place, max_steps=steps, save_strategy="steps", save_steps=2)
+        optimizer = torch.optim.SGD([*model.parameters(), *loss.parameters()], lr=tiny_rows.RATE)
+        trainer = Trainer(
+            model, args, train_dataset=tiny_rows.rows(12), compute_loss_func=loss, optimizers=(optimizer, None)
+        )
+        trainer.train(resume_from_checkpoint=steps == 4 and resumed)
+    return {"weights": tiny_rows.weights(model), "heat": loss.heat.item()}
+
+
 CASES: dict[str, launch.Case] = {
     **{kind: functools.partial(idle, kind=kind) for kind in IDLE},
     "an unused part, looked for": functools.partial(idle, kind="an unused part", ddp_find_unused_parameters=True),
     "an unused part, decayed": decayed,
     "an unused part, decayed, memory watched": functools.partial(decayed, auto_find_batch_size=True),
     "no targets on one rank": without_targets,
+    "a loss with a parameter": tempered,
+    "a loss with a parameter, resumed": functools.partial(tempered, resumed=True),
     "unfrozen later": unfrozen_later,
     "unfrozen later, memory watched": functools.partial(unfrozen_later, auto_find_batch_size=True),
     "counts": counts,

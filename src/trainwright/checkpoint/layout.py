@@ -15,6 +15,7 @@ OPTIMIZER = "optimizer.pt"
 SCHEDULER = "scheduler.pt"
 SCALER = "scaler.pt"
 AVERAGE = "ema.pt"  # the moving average of the weights
+OTHERS = "others.pt"  # parameters that the optimizer trains beside the model's, such as those of a loss
 
 OLDER_WEIGHTS = re.compile(r"(pytorch|adapter)_model.*\.bin")
 _OF_A_RANK = re.compile(r"rng_state(_[0-9]+)?\.pth")
@@ -34,7 +35,7 @@ def of_rank(rank: int, size: int) -> str:
 
 def holds_objects(name: str) -> bool:
     """Whether a file of this name is one that torch.save wrote and a resumed run reads."""
-    return name in (OPTIMIZER, SCHEDULER, SCALER, AVERAGE) or _OF_A_RANK.fullmatch(name) is not None
+    return name in (OPTIMIZER, SCHEDULER, SCALER, AVERAGE, OTHERS) or _OF_A_RANK.fullmatch(name) is not None
 
 
 def step_of(folder: Path) -> int:

@@ -149,7 +149,7 @@ def backward(run: Run, work: Work) -> torch.Tensor | None:
     if careful and any(flag for (flag,) in strategy.agree(failed)):
         return None
     run.follow_trained()
-    strategy.finish_gradients(run.parameters)
+    strategy.finish_gradients([*run.parameters, *run.others])
     strategy.share_buffers(run.model)
     return torch.zeros((), device=strategy.device) if loss is None else loss
 

@@ -16,7 +16,7 @@ from trainwright.callbacks import states
 from trainwright.checkpoint import check, folder, layout, plain, weights
 from trainwright.data.fingerprint import difference
 from trainwright.data.loader import PlannedLoader, TrainLoader
-from trainwright.engine import ema, optimizer_state, units
+from trainwright.engine import ema, optimizer_state, others, units
 from trainwright.engine.run import Run
 from trainwright.errors import CheckpointError
 from trainwright.models import adapters
@@ -291,6 +291,7 @@ def restore_rest(run: Run, saved: Saved) -> None:
     """
     trainer, place = run.trainer, saved.folder
     units.restore(trainer, saved.about.get("unit"))
+    others.restore(trainer, place)
     if not (place / layout.OPTIMIZER).exists():
         go_on_with_the_model_alone(run, saved)
         return

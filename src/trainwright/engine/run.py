@@ -40,7 +40,8 @@ class Run:
         trainer: holds model, optimizer, schedule, state and the user's override points.
         loader: gives the micro-batches of one optimizer step at a time.
         model: the module whose `forward` is called: the trainer's model, or what the strategy wrapped around it.
-        trained: the parameters that are, now.
+        trained: the model's parameters that are, now.
+        others: parameters that the optimizer trains beside the model's.
         count: items of a micro-batch, by which its loss is weighed.
         max_steps: optimizer steps of the whole run.
         num_epochs: passes over the data after which the run ends.
@@ -83,6 +84,7 @@ class Run:
     loader: TrainLoader
     model: nn.Module
     trained: Trained
+    others: list[nn.Parameter]
     count: Callable[[Any], int]
     max_steps: int
     num_epochs: float

@@ -22,7 +22,7 @@ from trainwright.callbacks import states
 from trainwright.checkpoint import folder, layout, plain, weights
 from trainwright.checkpoint.snapshot import HostCopies
 from trainwright.checkpoint.writer import Draft, Written, not_written, reason_of, write
-from trainwright.engine import boundary, deciding, hub, units
+from trainwright.engine import boundary, deciding, hub, others, units
 from trainwright.engine.memory import is_out_of_memory
 from trainwright.engine.modes import users_configuration
 from trainwright.engine.passes import averaged
@@ -245,10 +245,13 @@ def rank_state(run: Run) -> dict[str, Any]:
 
 
 def resumable_state(trainer: Trainer, ranks: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return what torch.save writes, by file name: optimizer, schedule, loss scaler, every rank's state, and the moving
-    average with the weights that it is of, which belong to the model."""
+    """Return what torch.save writes, by file name: optimizer, schedule, loss scaler, every rank's state, and what
+    belongs to the model: the moving average with the weights that it is of, and what is trained beside."""
     average = trainer.ema.state_dict(trainer.model) if trainer.ema is not None else None
-    states = {layout.AVERAGE: ("The moving average", average)}
+    states: dict[str, tuple[str, Any]] = {
+        layout.AVERAGE: ("The moving average", average),
+        layout.OTHERS: ("What is trained beside the model", others.state_of(trainer)),
+    }
     if trainer.args.save_only_model:
         ranks = []
     else:

@@ -31,6 +31,7 @@ from trainwright.engine import (
     losses,
     optimizer_state,
     optimizing,
+    others,
     reports,
     resume,
     saving,
@@ -205,6 +206,7 @@ def build(trainer: Trainer, loader: TrainLoader, saved: resume.Saved | None, sig
         loader=loader,
         model=model,
         trained=Trained(trainer.model),
+        others=others.begin(trainer),
         count=trainer.count_items,
         max_steps=max_steps,
         num_epochs=num_epochs,
@@ -346,6 +348,7 @@ def load_best(trainer: Trainer, best: Path) -> None:
             f"in '{trainer.run_folder}'."
         )
     weights.load_model(trainer.model, best)
+    others.restore(trainer, best)
     ema.put(trainer.model, ema.load(best).get("weights", {}))  # which older checkpoints have there alone
     trainer.note(
         f"Loaded the best model, '{best}', with {trainer.args.metric_for_best_model} {trainer.state.best_metric}."
