@@ -302,8 +302,10 @@ def test_overrides_in_both_habits(place):
         load(place / "run.yaml", ["max_steps=3"])
     with pytest.raises(ConfigError, match="command line: training.max_step=3: unknown key training.max_step"):
         load(place / "run.yaml", ["training.max_step=3"])
-    with pytest.raises(ConfigError, match="--training.seed has no value"):
-        load(place / "run.yaml", ["--training.seed"])
+    for words in (["--training.seed"], ["--training.run_name=x", "--training.seed", "--training.max_steps=3"]):
+        with pytest.raises(ConfigError, match="--training.seed has no value"):
+            load(place / "run.yaml", words)
+    assert load(place / "run.yaml", ["--training.run_name", "--mine"]).config.training.run_name == "--mine"
     with pytest.raises(ConfigError, match="the list has 1 items"):
         load(place / "run.yaml", ["data.train.datasets.4.split=x"])
 

@@ -213,6 +213,8 @@ def apply(tree: Tree, overrides: Sequence[str]) -> None:
 def _pairs(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
     waiting: str | None = None
     for word in overrides:
+        if waiting is not None and re.match(r"--\w+\.", word):
+            break  # it is the next key
         if waiting is not None:
             yield waiting, word
             waiting = None
