@@ -16,7 +16,7 @@ from trainwright.jobs import journal, places, records, schema, values
 from trainwright.jobs.journal import Direct, Journal, append, read_journal
 
 NUMBERS = st.none() | st.booleans() | st.integers() | st.floats() | st.integers(10**18, 10**20)
-TEXTS = st.text('az09{}[]:"\\ \0\ud800\udcffé²\u2028😀', max_size=6)
+TEXTS = st.text('a1{"\\\0\ud800é\u2028', max_size=4)
 JSON = st.recursive(
     NUMBERS | TEXTS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3), max_leaves=6
 )
@@ -131,6 +131,7 @@ def test_the_database_holds_every_record_once(store, home, happenings):
     assert [row["step"] for row in store.of_job(schema.metrics, job)] == steps
 
 
+@settings(max_examples=4 * settings().max_examples)
 @given(st.sampled_from(sorted(records._KINDS)), st.data())
 def test_a_line_is_a_record_that_the_database_holds_or_a_value_error(kind, data):
     given = {name: data.draw(JSON | GOOD, label=name) for name in records._KINDS[kind] if data.draw(st.booleans())}

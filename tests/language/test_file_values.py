@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from trainwright import ConfigError
 from trainwright.config.reading import load
-from trainwright.config.tree import parse, plain
+from trainwright.config.tree import apply, parse, plain
 
 HEAD = "model: {model_name: x}\ndata: {train: {datasets: [{dataset_name: r.jsonl}]}}\n"
 
@@ -68,3 +68,23 @@ def test_a_value_of_the_command_line_has_no_comment(tmp_path):
     (tmp_path / "run.yaml").write_text(HEAD)
     found = load(tmp_path / "run.yaml", ["training.run_name=exp #3", "training.seed= 4 "]).config.training
     assert (found.run_name, found.seed) == ("exp #3", 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a: 1\nb: \x00", "run.yaml:2: not valid YAML: the character U+0000 is not allowed."),
+        ("a:\n  b: !!bool x", "run.yaml:2: not valid YAML: 'x' is no bool"),
+        ("a: !!timestamp x", "run.yaml:1: not valid YAML: 'x' is no timestamp"),
+        ("a: !!int ''", "run.yaml:1: not valid YAML: '' is no int"),
+    ],
+)
+def test_characters_and_tags_that_yaml_refuses_are_told_with_their_line(text, told):
+    with pytest.raises(ConfigError) as error:
+        parse(text, "run.yaml")
+    assert str(error.value).splitlines()[0] == told
+
+
+def test_a_digit_that_is_no_number_is_no_item_of_a_list():
+    with pytest.raises(ConfigError, match="there is no item '²'"):
+        apply(parse("a: [1]", "run.yaml"), ["a.²=1"])

@@ -120,23 +120,22 @@ def parse(text: str, source: str) -> Tree:
         ConfigError: it is not YAML, or not a mapping.
     """
     lines = text.splitlines()
-    loader = _Loader(text)
     try:
-        node = loader.get_single_node()
-        tree = _tree(loader, node, _Source(source, lines)) if node is not None else Tree({}, Place(source))
+        tree = _composed(text, _Source(source, lines)) or Tree({}, Place(source))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = _Source(source, lines).at(mark) if mark is not None else Place(source)
         what = " ".join(part for part in (error.context, error.problem) if part)
         raise ConfigError(str(Problem(where, f"not valid YAML: {what}"))) from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{source}: not valid YAML: {error}") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ConfigError(
+            f"{source}:{line}: not valid YAML: the character U+{error.character:04X} is not allowed."
+        ) from None
     except RecursionError:
         raise ConfigError(
             f"{source}: not valid YAML: an anchor (&) holds itself, or it is nested too deeply."
         ) from None
-    finally:
-        loader.dispose()
     if not isinstance(tree.value, dict):
         raise ConfigError(f"{source}: a run's file has sections (model:, data:, training:), but this holds a "
                           f"{type(tree.value).__name__}.")  # fmt: skip
@@ -155,6 +154,16 @@ class _Source:
         return Place(self.name, mark.line + 1, mark.column + 1, text)
 
 
+def _composed(text: str, source: _Source) -> Tree | None:
+    """Return YAML text as a tree; None where it holds nothing."""
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        return None if node is None else _tree(loader, node, source)
+    finally:
+        loader.dispose()
+
+
 def _tree(loader: _Loader, node: yaml.Node, source: _Source) -> Tree:
     place = source.at(node.start_mark)
     if isinstance(node, yaml.MappingNode):
@@ -170,6 +179,9 @@ def _tree(loader: _Loader, node: yaml.Node, source: _Source) -> Tree:
         value = loader.construct_object(node, deep=True)
     except ValueError as error:
         raise yaml.MarkedYAMLError(None, None, str(error), node.start_mark) from None
+    except (AttributeError, LookupError):  # PyYAML's own, where a text has a tag that it does not fit
+        what = f"{node.value!r} is no {node.tag.rpartition(':')[2]}"
+        raise yaml.MarkedYAMLError(None, None, what, node.start_mark) from None
     return Tree(value, place, raw=plain)
 
 
@@ -199,12 +211,10 @@ def apply(tree: Tree, overrides: Sequence[str]) -> None:
     for key, text in _pairs(overrides):
         source = _Source(COMMAND_LINE, [f"{key}={text}"])
         try:
-            loader = _Loader(text)
-            node = loader.get_single_node()
-            value = _tree(loader, node, source) if node is not None else Tree(None, source.at(None))
+            value = _composed(text, source) or Tree(None, source.at(None))
             if value.raw is not None and value.raw != text.strip():  # `exp #3` is no text with a comment here
                 value = Tree(text, value.place)
-        except yaml.YAMLError:  # a text with a colon or a brace in it
+        except (yaml.YAMLError, RecursionError):  # a text with a colon or a brace in it
             value = Tree(text, source.at(None))
         value.key = value.place
         put(tree, key, value)
@@ -244,7 +254,7 @@ def put(tree: Tree, path: str, value: Tree) -> None:
         if tree.value is None:
             tree.value = {}
         if isinstance(tree.value, list):
-            if not part.isdigit() or int(part) > len(tree.value):
+            if not part.isdecimal() or int(part) > len(tree.value):
                 raise ConfigError(f"'{path}': the list has {len(tree.value)} items, so there is no item '{part}'.")
             if int(part) == len(tree.value):
                 tree.value.append(Tree({}, value.place, value.key))
@@ -264,7 +274,7 @@ def _way(tree: Tree, path: str) -> Iterator[Tree | None]:
     for part in path.split("."):
         if isinstance(tree.value, dict) and part in tree.value:
             tree = tree.value[part]
-        elif isinstance(tree.value, list) and part.isdigit() and int(part) < len(tree.value):
+        elif isinstance(tree.value, list) and part.isdecimal() and int(part) < len(tree.value):
             tree = tree.value[int(part)]
         else:
             yield None
