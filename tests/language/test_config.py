@@ -369,6 +369,16 @@ def test_names_of_the_past_are_mapped_with_a_warning(place, capsys):
     assert config.training.eval_strategy == "no"
     said = capsys.readouterr().err
     assert "run.yaml:11: training.trainer_kwargs.max_seq_length is an old name" in said
+    both = "  trainer_kwargs: {no_cuda: true, include_inputs_for_metrics: true}\n  group_by_length: true\n"
+    (place / "run.yaml").write_text(GOOD + both)
+    params = load(place / "run.yaml").config.training
+    assert (params.use_cpu, params.include_for_metrics) == (True, ["inputs"])
+    assert params.train_sampling_strategy == "group_by_length"
+    said = capsys.readouterr().err
+    assert "run.yaml:12: training.group_by_length is an old name; use train_sampling_strategy='group_by_length'" in said
+    (place / "run.yaml").write_text(GOOD + "  group_by_length: true\n  train_sampling_strategy: random\n")
+    with pytest.raises(ConfigError, match=r"group_by_length \(line 11\) and .* are two names of one thing"):
+        load(place / "run.yaml")
 
 
 def test_check_needs_no_torch_and_half_a_second(place):
@@ -472,7 +482,6 @@ def test_the_sizes_of_a_run_are_those_of_a_real_step(tmp_path, monkeypatch):
         def on_step_end(self, args, state, control, optimizer=None, **kwargs):
             kept = [value for of_one in optimizer.state.values() for value in of_one.values()]
             self.optimizer = size(value for value in kept if isinstance(value, torch.Tensor) and value.dim())
-            self.average = size(trainer.ema.weights.values()) if trainer.ema is not None else 0
 
     def size(tensors):
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
@@ -500,7 +509,8 @@ def test_the_sizes_of_a_run_are_those_of_a_real_step(tmp_path, monkeypatch):
         reference = getattr(trainer.objective, "reference", None)
         trainer.train()
         kept = [*trainer.model.parameters(), *(reference.parameters() if reference is not None else ())]
-        real = (size(kept) + seen.average, seen.gradients, seen.optimizer)
+        average = trainer.ema.weights.values() if trainer.ema is not None else ()
+        real = (size(kept) + size(average), seen.gradients, seen.optimizer)
         assert (said.weights, said.gradients, said.optimizer) == real, cases[number]
 
 

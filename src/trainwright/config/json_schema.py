@@ -45,11 +45,12 @@ def schema() -> Schema:
     training = made["properties"]["training"]["properties"]
     arguments = {name: {"$ref": f"#/properties/training/properties/{name}"} for name in ARGUMENTS}
     old = {name: new for name, new in aliases.RENAMED.items() if name not in training}
-    training |= _renamed(old, training)
+    replaced = {name: use for name, (use, _) in aliases.REPLACED.items() if name not in training}
+    training |= _renamed(old, training) | _renamed(replaced, {})
     sft, dpo = ({**arguments, **_section(kind)["properties"]} for kind in (SFTOptions, DPOOptions))
     either = {**dpo, **sft, "loss_type": {}}  # a text for one, a list for the other
     settings = {
-        name: {"additionalProperties": False, "properties": {**some, **_renamed(RENAMED, some)}}
+        name: {"additionalProperties": False, "properties": {**some, **_renamed({**replaced, **old, **RENAMED}, some)}}
         for name, some in (("sft", sft), ("dpo", dpo), ("either", either))
     }
     training["trainer_kwargs"] = {"type": "object"}

@@ -8,7 +8,7 @@ from dataclasses import fields
 from trainwright.args import aliases
 from trainwright.config.options import RENAMED
 from trainwright.config.params import ARGUMENTS, TrainingParams
-from trainwright.config.tree import Problems, Tree, get, place_of
+from trainwright.config.tree import Problems, Tree, get, place_of, tree_of
 
 # Two names of one thing under `training`.
 TWINS = (
@@ -48,10 +48,11 @@ def modernize(tree: Tree, problems: Problems) -> None:
         return
     kwargs = get(tree, "training.trainer_kwargs")
     inner = kwargs.value if kwargs is not None and isinstance(kwargs.value, dict) else {}
-    _rename(tree, inner, "training.trainer_kwargs", RENAMED, problems)
     params = {f.name for f in fields(TrainingParams)}
     old = {name: new or None for name, new in aliases.RENAMED.items() if name not in params}
-    _rename(tree, training.value, "training", old, problems)
+    for section, path in ((inner, "training.trainer_kwargs"), (training.value, "training")):
+        _rename(tree, section, path, {**old, **RENAMED} if section is inner else old, problems)
+        _replace(tree, section, path, [name for name in aliases.REPLACED if name not in params], problems)
     names = {name: f"training.trainer_kwargs.{name}" for name in inner if name in ARGUMENTS}
     both = [(f"training.{name}", path) for name, path in names.items() if name in training.value]
     names |= {name: f"training.{name}" for name in training.value}
@@ -84,6 +85,20 @@ def _rename(
         value = section.pop(old)
         if new is not None:
             section.setdefault(new, value)
+
+
+def _replace(tree: Tree, section: dict[str, Tree], path: str, names: list[str], problems: Problems) -> None:
+    """Put what names of the past stand for in their place, with a value of its own."""
+    for old in [name for name in names if name in section]:
+        advice, convert = aliases.REPLACED[old]
+        node = section[old]
+        problems.warn(node.key or node.place, f"{path}.{old} is an old name; use {advice}.")
+        for name, value in convert(node.value).items():
+            if name in section:
+                twice(problems, tree, f"{path}.{old}", f"{path}.{name}")
+            made = tree_of(value)
+            section.setdefault(name, Tree(made.value, node.place, node.key))
+        del section[old]
 
 
 def twice(problems: Problems, tree: Tree, one: str, other: str) -> None:
