@@ -88,6 +88,23 @@ def test_gradients_in_mixed_precision(monkeypatch, function):
         assert (one.grad - other.grad).norm() < 1e-2 * other.grad.norm()  # 8 bits of mantissa
 
 
+@pytest.mark.parametrize("function", [linear_cross_entropy, lambda *given: -linear_log_probs(*given).sum()])
+def test_gradients_are_given_as_often_as_they_are_asked_for(function):
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(7, 5).double().requires_grad_(), torch.randn(11, 5).double().requires_grad_()
+    targets = torch.randint(11, (7,))
+    expected = torch.autograd.grad(
+        functional.cross_entropy(hidden @ weight.T, targets, reduction="sum") / 3, (hidden, weight)
+    )
+    loss = function(hidden, weight, targets) / 3
+    for kept in (True, True, False):
+        found = torch.autograd.grad(loss, (hidden, weight), retain_graph=kept)
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other)
+    with pytest.raises(RuntimeError, match="second time"):
+        torch.autograd.grad(loss, (hidden, weight))
+
+
 def test_frozen_parts_get_no_gradient_and_autocast_is_followed():
     hidden, weight = torch.randn(9, 8, requires_grad=True), torch.randn(50, 8)
     targets = torch.arange(9)

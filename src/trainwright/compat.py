@@ -30,6 +30,14 @@ CHECKPOINTING = {
 """Arguments that have another name from transformers 5.23 on."""
 
 
+def keeps_graph() -> bool:
+    """Whether the backward pass that is going on keeps its graph for another one; so if torch does not tell."""
+    import torch
+
+    tell = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
+    return tell is None or bool(tell())
+
+
 @functools.cache
 def warn_of_untested_versions() -> None:
     """Say, once per process, which libraries are newer than all that the tests have seen."""

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
+from trainwright.compat import keeps_graph
+
 CHUNK = 256  # rows whose logits exist at a time; more where the classes are few
 _ELEMENTS = 2**21  # logits of a chunk with few classes
 _KEPT = 2**24  # logits whose gradient is kept for the backward pass (64 MB), and not computed again
@@ -65,9 +67,13 @@ class LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, factor: torch.Tensor) -> Any:
-        """Return the kept gradients times the factor of the sum."""
-        kept, ctx.gradients = ctx.gradients, None
-        found = [g if g is None else g.mul_(factor).to(kind) for g, kind in zip(kept, ctx.types, strict=True)]
+        """Return the kept gradients times the factor of the sum; they are given away where the graph is not kept."""
+        if (kept := ctx.gradients) is None:
+            raise RuntimeError("The loss's gradient is asked for a second time; ask the first with retain_graph=True.")
+        again = keeps_graph()
+        ctx.gradients = kept if again else None
+        times = torch.mul if again else torch.Tensor.mul_
+        found = [g if g is None else times(g, factor).to(kind) for g, kind in zip(kept, ctx.types, strict=True)]
         return (*found, None, None, None, None)
 
 
