@@ -310,7 +310,24 @@ def test_a_step_of_one_micro_batch_is_not_asked(tmp_path):
     assert calls == [12, 12, 12]
     calls.clear()
     Own(tiny.new_line(), arguments(tmp_path, 6, steps=2), train_dataset=tiny.line_rows(24)).train()
-    assert calls == [12, 24, 2, 2, 2, 2]  # twice more; a mean is over micro-batches
+    assert calls == [12, 24, 12, 2, 2, 2, 2]  # three times more; a mean is over micro-batches
+
+
+@pytest.mark.parametrize("weight", [lambda calls: min(1, calls / 8), lambda calls: 1 / calls], ids=["rises", "falls"])
+def test_a_loss_that_changes_with_every_call_is_refused_before_a_step(tmp_path, weight):
+    class Counting(Trainer):
+        calls = 0
+
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            self.calls += 1
+            return model(**inputs)["loss"] * weight(self.calls)
+
+    trainer = Counting(tiny.new_line(), arguments(tmp_path, 6, steps=2), train_dataset=tiny.line_rows(24))
+    with pytest.raises(ConfigError, match=r"it changes with every call, .* follow the step \(self.state.global_step\)"):
+        trainer.train()
+    assert trainer.state.global_step == 0
+    trainer.loss_is_scaled_for_ga = False
+    assert trainer.train()
 
 
 def test_a_loss_that_is_neither_share_nor_mean_is_refused_before_a_step(tmp_path):

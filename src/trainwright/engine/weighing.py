@@ -33,12 +33,14 @@ class Answer:
 
     Attributes:
         once, twice: the two losses.
+        again: the first one, asked for a second time.
         close: the relative difference that is none.
         recorded: the two values of each number, by name.
     """
 
     once: float
     twice: float
+    again: float
     close: float
     recorded: dict[str, tuple[float, float]]
 
@@ -51,7 +53,7 @@ def settle(run: Run, work: Work) -> None:
     is asked for again, ever more rarely.
 
     Raises:
-        ConfigError: the loss is neither a share nor a mean.
+        ConfigError: the loss is neither a share nor a mean, or changes with every call.
     """
     trainer, strategy, records = run.trainer, run.trainer.strategy, run.trainer.records
     alone = len(work.batches) * strategy.world.size == 1
@@ -67,6 +69,8 @@ def settle(run: Run, work: Work) -> None:
     run.entries_known = all(name in records.kinds for answer in answers for name in answer.recorded)
     if not unknown:
         return
+    for answer in answers:
+        check_same(answer)
     rules = [rule_by(answer.once, answer.twice, answer.close, work.total) for answer in answers]
     trainer.rule = next((rule for rule in rules if rule is not Rule.UNKNOWN), Rule.UNKNOWN)
     if trainer.rule is Rule.MEAN:
@@ -84,6 +88,21 @@ def entries_are_due(run: Run) -> bool:
 def is_told(once: float, twice: float) -> bool:
     """Whether two values can be compared."""
     return once != 0 and math.isfinite(once) and math.isfinite(twice)
+
+
+def check_same(answer: Answer) -> None:
+    """Check that a loss is the same when it is asked for again.
+
+    Raises:
+        ConfigError: it is another.
+    """
+    if is_told(answer.once, answer.again) and abs(answer.again / answer.once - 1) > answer.close:
+        raise ConfigError(
+            f"compute_loss returned {answer.once:.6g} and then {answer.again:.6g} for the same batch: it changes with "
+            "every call, so it cannot be found out how micro-batches are weighed. Let it follow the step "
+            "(self.state.global_step) and not its calls; or set loss_is_scaled_for_ga in your Trainer: True adds what "
+            "is returned up over micro-batches and ranks, False takes its mean."
+        )
 
 
 def rule_by(once: float, twice: float, close: float, total: float) -> Rule:
@@ -112,16 +131,16 @@ def ask(run: Run, work: Work) -> Answer | None:
     None where it has no targets, memory ran out, or another loss is trained. All ranks call the model alike.
     """
     try:
-        first, second = (_loss_without_traces(run, work, factor * work.total) for factor in (1, 2))
+        first, second, third = (_loss_without_traces(run, work, factor * work.total) for factor in (1, 2, 1))
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         return None
-    (loss, recorded), (half, half_recorded) = first, second
-    if not work.items[0] or loss is None or half is None:
+    (loss, recorded), (half, half_recorded), (again, _) = first, second, third
+    if not work.items[0] or loss is None or half is None or again is None:
         return None
     both = {name: (value, half_recorded[name]) for name, value in recorded.items() if name in half_recorded}
-    return Answer(float(loss), float(half), _CLOSE[2 if loss.dtype.itemsize < 4 else 4], both)
+    return Answer(float(loss), float(half), float(again), _CLOSE[2 if loss.dtype.itemsize < 4 else 4], both)
 
 
 def _loss_without_traces(run: Run, work: Work, num_items: float) -> tuple[torch.Tensor | None, dict[str, float]]:
