@@ -482,6 +482,7 @@ def test_the_sizes_of_a_run_are_those_of_a_real_step(tmp_path, monkeypatch):
         def on_step_end(self, args, state, control, optimizer=None, **kwargs):
             kept = [value for of_one in optimizer.state.values() for value in of_one.values()]
             self.optimizer = size(value for value in kept if isinstance(value, torch.Tensor) and value.dim())
+            self.average = size(trainer.ema.weights.values()) if trainer.ema is not None else 0
 
     def size(tensors):
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
@@ -509,8 +510,7 @@ def test_the_sizes_of_a_run_are_those_of_a_real_step(tmp_path, monkeypatch):
         reference = getattr(trainer.objective, "reference", None)
         trainer.train()
         kept = [*trainer.model.parameters(), *(reference.parameters() if reference is not None else ())]
-        average = trainer.ema.weights.values() if trainer.ema is not None else ()
-        real = (size(kept) + size(average), seen.gradients, seen.optimizer)
+        real = (size(kept) + seen.average, seen.gradients, seen.optimizer)
         assert (said.weights, said.gradients, said.optimizer) == real, cases[number]
 
 
