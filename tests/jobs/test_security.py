@@ -198,7 +198,8 @@ def test_files_of_a_job_stay_in_its_folders(served, made, job, tmp_path, home):
     assert [one["step"] for one in json.loads(text)["samples"]] == [2]
     assert "SECRET" not in text
     assert "private" not in text
-    assert json.loads(served.ask(f"/api/jobs/{job}/log")[1]) == {"text": "", "end": 0, "there": False}
+    log = json.loads(served.ask(f"/api/jobs/{job}/log")[1])
+    assert (log["text"], log["end"], log["there"]) == ("", 0, False)
 
 
 def test_the_policy_allows_no_foreign_code(served):
@@ -383,7 +384,7 @@ def test_an_address_that_is_taken_names_the_link_of_the_page_there(home):
     taken.bind(("127.0.0.1", 0))
     taken.listen()
     port = taken.getsockname()[1]
-    with pytest.raises(JobError, match=r"cannot be used .*; give another --port\.$"):
+    with pytest.raises(JobError, match=r"cannot be used .*; give another --port or --host\.$"):
         server.serve("127.0.0.1", port, browser=False)
     home.mkdir()
     (home / f"ui-{port}.html").write_text("the link")

@@ -169,7 +169,8 @@ def _contraries(config: TrainingConfig) -> Iterator[Fault]:
 
 def _split(path: str, split: DatasetSplitParams) -> Iterator[Fault]:
     proportions = [one.mixture_proportion for one in split.datasets]
-    for name in ("shuffle", "seed", "shuffle_buffer_size") if split.stream else ():
+    shuffles = split.stream and any(one.shuffle for one in split.datasets)
+    for name in ("shuffle", "seed", "shuffle_buffer_size") if shuffles else ():
         if len({getattr(one, name) for one in split.datasets}) > 1:
             what = f"the datasets of a stream are shuffled together, but not all have the same {name}"
             yield f"{path}.datasets", what, "give all of them one, or none"
