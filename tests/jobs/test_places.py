@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import resource
-import signal
 import subprocess
 import sys
 import threading
@@ -73,7 +72,11 @@ def test_a_run_that_never_began_gives_its_folder_back(home, tmp_path, monkeypatc
     (tmp_path / "x.yaml").write_text(
         "data: {train: {datasets: [{dataset_name: rows.jsonl}]}}\nmodel: {model_name: llama}\n"
     )
-    monkeypatch.setattr(folders, "announce", lambda *given: signal.raise_signal(signal.SIGINT))  # libraries are loaded
+
+    def interrupted(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(folders, "announce", interrupted)  # libraries are loaded
     assert main(["train", "x.yaml"]) == 130
     assert not Path("runs/x-1").exists()
     (tmp_path / "runs" / "x-1").mkdir()
