@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from importlib.metadata import version
 
 import pytest
@@ -22,3 +23,14 @@ divided_once = _from(
 todays_arguments = _from(
     (5, 23), "the tables are those of transformers from 5.23 on; those before have fewer arguments"
 )
+todays_transformers = _from(
+    (5, 23), "the oldest transformers does otherwise here; what is compared is what it does from 5.23 on"
+)
+
+
+def skip_what_peft_lacks(name: str) -> None:
+    """Skip what is tried with MiCA where the installed peft does not know it."""
+    from peft import LoraConfig
+
+    if "mica" in name.lower() and "mica" not in inspect.getsource(LoraConfig):
+        pytest.skip("this peft has no MiCA")

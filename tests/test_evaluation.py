@@ -590,6 +590,7 @@ def test_early_stopping_knows_which_way_is_better(tmp_path, kind, scores, greate
     assert trainer.train().global_step == stopped
 
 
+@installed.todays_transformers
 @pytest.mark.parametrize("engine", [transformers, trainwright], ids=["transformers", "trainwright"])
 @pytest.mark.parametrize(
     ("settings", "evaluated"),

@@ -14,7 +14,7 @@ import transformers
 from torch.nn import functional
 
 import trainwright
-from tests import tiny
+from tests import installed, tiny
 from trainwright import ConfigError, DataError, Trainer, TrainingArguments
 from trainwright.data.collate import default_data_collator
 from trainwright.models.inspect import shifts_labels
@@ -662,6 +662,7 @@ COPIED = {
 }  # fmt: skip
 
 
+@installed.divided_once
 @pytest.mark.parametrize("kind", [Copied, CopiedBoth])
 @pytest.mark.parametrize("name", COPIED)
 def test_a_copied_training_step_trains_as_in_transformers(tmp_path, kind, name):

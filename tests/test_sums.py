@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 
-from tests import tiny
+from tests import installed, tiny
 from trainwright import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments, devices
 from trainwright.engine.meters import LossMeter, Records
 
@@ -129,6 +129,7 @@ def test_what_a_callback_does_lowers_no_flag_of_the_loop(tmp_path, does):
 SCORES = (0.9, 0.1, 0.5, 0.4, 0.3)  # before training, and after each pass
 
 
+@installed.todays_transformers
 @pytest.mark.parametrize(("save", "patience"), [("best", None), ("epoch", None), ("epoch", 2), ("steps", None)])
 def test_what_is_measured_before_training_decides_nothing(tmp_path, save, patience):
     def run(library, folder, first=SCORES[0], on_start=True):

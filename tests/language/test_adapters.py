@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers
 
+from tests import installed
 from tests.language import tiny_language as tiny
 from trainwright import ConfigError, Trainer, TrainingArguments
 from trainwright.checkpoint.adapters import save_merged
@@ -130,6 +131,7 @@ OPTIONS = {
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_options_are_those_of_peft(models, tmp_path, name):
+    installed.skip_what_peft_lacks(name)
     ours, theirs = OPTIONS[name]
     given = {"r": 4, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM", **theirs}
     torch.manual_seed(0)
@@ -193,6 +195,7 @@ BEGIN_AS_THE_BASE = ["default", "gaussian", "orthogonal", "mica", "olora", "piss
 @pytest.mark.parametrize("start", BEGIN_AS_THE_BASE)
 @pytest.mark.parametrize("computed_before", [False, True])
 def test_the_reference_is_the_base_as_it_was(models, tmp_path, start, computed_before):
+    installed.skip_what_peft_lacks(start)
     options = {"precompute_ref_log_probs": computed_before}
     loss, reward = first_loss(trainer_of(models, tmp_path / "run", {"lora_init_weights": start}, options=options))
     assert (loss, reward) == (pytest.approx(math.log(2), abs=1e-5), pytest.approx(0, abs=1e-4))
@@ -252,6 +255,7 @@ SAVED = {
 @pytest.mark.parametrize("name", SAVED)
 @pytest.mark.parametrize("mode", ["ADAPTER_ONLY", "ADAPTER_AND_BASE_MODEL", "MERGED"])
 def test_what_is_saved_computes_the_same_on_the_untouched_base(models, tmp_path, name, mode):
+    installed.skip_what_peft_lacks(name)
     content = config_of(models, tmp_path / "out", {**SAVED[name], "peft_save_mode": mode}, data="text")
     content.training.save_final_model = True
     holder = build(content)
@@ -332,6 +336,8 @@ def test_saved_by_transformers_trainer_too(models, tmp_path):
 
 @pytest.mark.parametrize("name", ["OLoRA", "quick PiSSA", "of ranks", "DoRA", "MiCA"])
 def test_a_run_goes_on_bitwise_from_its_checkpoint(models, tmp_path, name):
+    installed.skip_what_peft_lacks(name)
+
     def run(folder, resume=None):
         trainer = trainer_of(models, folder, SAVED[name], data="text", max_steps=4, save_strategy="steps", save_steps=2)
         trainer.train(resume_from_checkpoint=resume)

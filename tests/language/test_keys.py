@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests import installed
 from tests.language import tiny_language as tiny
 from trainwright import ConfigError
 from trainwright.config import (
@@ -285,6 +286,7 @@ def arguments_of(trainer, params):
     return foreign_arguments(TrainingConfig(training=params), kind, {})
 
 
+@installed.todays_arguments
 @pytest.mark.parametrize("trainer", ["SFT", "HF", "TRL_SFT", "TRL_DPO"])
 def test_arguments_arrive(trainer, environment, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)

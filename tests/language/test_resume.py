@@ -14,6 +14,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from tests import installed
 from tests.jobs.test_decorator import wait_for
 from tests.language import resumes
 from tests.language import tiny_language as tiny
@@ -123,6 +124,7 @@ def logged(folder, step):
     return [(one["step"], one["loss"], one["learning_rate"]) for one in state["log_history"] if "loss" in one]
 
 
+@installed.todays_transformers
 @pytest.mark.parametrize("trainer", ["SFT", "HF"])
 def test_a_run_that_is_refused_leaves_its_folder_as_it_was(tmp_path, capsys, trainer):
     """Refused for its lock, its checkpoint or its data; the plain command goes on afterwards."""

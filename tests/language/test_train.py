@@ -94,6 +94,7 @@ UNREAD = {
 }  # fmt: skip
 
 
+@installed.todays_transformers
 @pytest.mark.parametrize("name", UNREAD)
 @pytest.mark.parametrize("kind", ["SFT", "HF"])
 def test_what_nothing_reads_is_refused_with_the_nearest_name(place, capsys, kind, name):
