@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from trainwright import ConfigError
@@ -136,6 +136,7 @@ TREES = st.recursive(
 )
 
 
+@settings(max_examples=3 * settings().max_examples)
 @given(st.dictionaries(KEYS | TEXTS, VALUES, max_size=4))
 def test_what_is_written_into_a_file_is_read_back(values):
     def whole(_):
@@ -185,10 +186,20 @@ def test_an_override_sets_its_value_and_nothing_else(before, value, data):
 PARTS = ["a", "b", ".", "..", "[0]", "[", "]", "=", "-", "--", "0", "1", "²", "٣", "99999999999999999999", " ", "1e5"]
 
 
-@given(st.dictionaries(PLAIN_KEYS, TREES, max_size=3), st.lists(st.lists(st.sampled_from(PARTS)).map("".join)))
-def test_any_words_are_overrides_or_an_error_of_ours(before, words):
+OVERRIDES = st.tuples(
+    st.sampled_from(["", "--"]),
+    st.sampled_from(["a", "b", "new", ""]),
+    st.lists(st.sampled_from(PARTS), max_size=2).map("".join),
+    st.sampled_from(["", "=", "=1"]),
+).map("".join)
+
+
+@settings(max_examples=4 * settings().max_examples)
+@given(st.lists(OVERRIDES, max_size=3))
+@example(["a.²=1"])
+def test_any_words_are_overrides_or_an_error_of_ours(words):
     with contextlib.suppress(ConfigError):
-        apply(tree_of(before), words)
+        apply(tree_of({"a": [1, {"b": None}], "b": {"a": [1]}}), words)
 
 
 PIECES = [
@@ -237,6 +248,8 @@ def fits(value, hint):
     return hint is typing.Any or type(value) is (str if hint is Path else origin or hint)
 
 
+@pytest.mark.slow
+@settings(max_examples=6 * settings().max_examples)
 @given(
     st.sampled_from(list(keys_of(TrainingConfig))), VALUES | st.sampled_from(["SFT", "true", "1", "0.5", 1, 1.0, 0.5])
 )
