@@ -138,6 +138,7 @@ TREES = st.recursive(
 
 @settings(max_examples=3 * settings().max_examples)
 @given(st.dictionaries(KEYS | TEXTS, VALUES, max_size=4))
+@example({"a": "\x85", "b": "x\u2028y z", "c": "\u2029"})
 def test_what_is_written_into_a_file_is_read_back(values):
     def whole(_):
         return {"training": {}, "values": values}  # all the sections of a run would take long to write

@@ -21,9 +21,14 @@ _TWINS = {name for pair in TWINS for name in pair}
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes a text that our reader would take for a number, such as 1e-5."""
+    """Quotes a text that our reader would take for a number, such as 1e-5, and one with a line break of Unicode."""
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        style = '"' if any(one in data for one in "\x85\u2028\u2029") else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 
 
+_Dumper.add_representer(str, _Dumper.represent_str)
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, list("-+0123456789."))
 
 
