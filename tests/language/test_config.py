@@ -191,8 +191,8 @@ ELSEWHERE = {
     "no model": (("model_name: llama", "trust_remote_code: false"), "model.model_name is missing"),
     "no data": (("      - dataset_name: rows.jsonl", "      []"), "data.train.datasets is missing"),
     "a stream": (
-        ("    datasets:\n", "    stream: true\n    datasets:\n      - {dataset_name: rows.jsonl, seed: 1}\n"),
-        "run.yaml:7: the datasets of a stream are shuffled together, but not all have the same seed",
+        ("    datasets:\n", "    stream: true\n    datasets:\n      - {dataset_name: rows.jsonl, shuffle: true}\n"),
+        "run.yaml:7: the datasets of a stream are shuffled together, but not all have the same shuffle",
     ),
     "a file": (("rows.jsonl", "row.jsonl"), "run.yaml:7: there is no file or folder 'row.jsonl'"),
     "a folder": (("model_name: llama", "model_name: ./lama"), "run.yaml:2: there is no folder './lama'"),
