@@ -103,30 +103,17 @@ class FusedLoss:
 
     def share_of(self, labelled: Labelled, num_items: float | None, watch: Watch | None = None) -> torch.Tensor:
         """Return the sum of the losses of some targets, divided by `num_items`, or by their number."""
-        layer, head = self.head.layer, self.head
-        total = linear_cross_entropy(
-            labelled.hidden,
-            layer.weight,
-            labelled.targets,
-            bias=layer.bias,
-            scale=head.scale,
-            cap=head.cap,
-            watch=watch,
-        )
+        weight = self.head.layer.weight
+        total = linear_cross_entropy(labelled.hidden, weight, labelled.targets, **self._rest_of_head(), watch=watch)
         return total / (len(labelled.targets) if num_items is None else num_items)
 
     def log_probs(self, labelled: Labelled, watch: Watch | None = None) -> torch.Tensor:
         """Return the log-probability of every target, shape (targets,)."""
-        layer, head = self.head.layer, self.head
-        return linear_log_probs(
-            labelled.hidden,
-            layer.weight,
-            labelled.targets,
-            bias=layer.bias,
-            scale=head.scale,
-            cap=head.cap,
-            watch=watch,
-        )
+        weight = self.head.layer.weight
+        return linear_log_probs(labelled.hidden, weight, labelled.targets, **self._rest_of_head(), watch=watch)
+
+    def _rest_of_head(self) -> dict[str, Any]:
+        return {"bias": self.head.layer.bias, "scale": self.head.scale, "cap": self.head.cap}
 
     def labelled(self, model: nn.Module, inputs: Mapping[str, Any]) -> Labelled:
         """Return the targets of a batch, and the hidden states that predict them.
