@@ -146,6 +146,9 @@ def test_packed_rows_are_evaluated_by_document(tmp_path):
     class Documents(list):
         lengths = property(lambda self: [len(row["input_ids"]) for row in self])
 
+        def cut(self, row, start, end):
+            return {name: column[start:end] for name, column in self[row].items()}
+
     rows = Documents(
         {name: torch.tensor(r["input_ids"]) for name in ("input_ids", "labels")} for r in tiny.sentences(13)
     )

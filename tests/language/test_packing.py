@@ -17,6 +17,7 @@ from trainwright.data.formats import Format
 from trainwright.data.packing import PackedRows, best_fit, wrapped
 from trainwright.data.prepare import prepare
 from trainwright.data.text_collators import FlatBatch, PaddedBatch
+from trainwright.data.token_rows import TokenRows
 from trainwright.data.tokenize import TextRules
 
 CLOSE = 1e-5  # float32, sums in another order
@@ -34,7 +35,10 @@ class Documents:
         return len(self.rows)
 
     def __getitem__(self, index):
-        return {"input_ids": self.rows[index], "labels": self.rows[index].clone()}
+        return self.cut(index, 0, None)
+
+    def cut(self, index, start, end):
+        return {"input_ids": self.rows[index][start:end], "labels": self.rows[index][start:end].clone()}
 
 
 @pytest.mark.slow
@@ -68,6 +72,24 @@ def test_no_token_is_lost_and_no_bin_overfull():
             assert piece[1] == (before[2] if before[0] == piece[0] else 0)
     kept = [piece for packed in best_fit(lengths, 64) for piece in packed]
     assert sorted(kept) == [(row, 0, min(length, 64)) for row, length in enumerate(lengths)]
+
+
+@pytest.mark.parametrize("strategy", ["bfd", "bfd_split", "wrapped"])
+def test_a_packed_row_reads_its_own_tokens_alone(monkeypatch, strategy):
+    """Not the documents that they are cut out of: a pass over a long one would take the square of its length."""
+    lengths = [3, 50_000, 7]
+    table = datasets.Dataset.from_dict({name: [list(range(n)) for n in lengths] for name in ("input_ids", "labels")})
+    packed = PackedRows(TokenRows(table), strategy, 64)
+    converted, convert = [], torch.from_numpy
+    monkeypatch.setattr(torch, "from_numpy", lambda array: converted.append(array.size) or convert(array))
+    for number in random.Random(0).sample(range(len(packed)), min(len(packed), 9)):
+        converted.clear()
+        row = packed[number]
+        assert sum(converted) == 2 * len(row["input_ids"]) <= 128
+        place = 0
+        for document, start, end in packed.bins[number]:
+            assert row["input_ids"][place : place + end - start].tolist() == list(range(lengths[document]))[start:end]
+            place += end - start
 
 
 MODELS = {

@@ -50,7 +50,10 @@ class Documents:
         return len(self.rows)
 
     def __getitem__(self, index):
-        return {"input_ids": self.rows[index], "labels": self.labels[index]}
+        return self.cut(index, 0, None)
+
+    def cut(self, index, start, end):
+        return {"input_ids": self.rows[index][start:end], "labels": self.labels[index][start:end]}
 
     def column(self, name, index):
         return self[index][name].numpy()

@@ -7,6 +7,7 @@ open bins is lost on resuming, and at most one block is read again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -111,8 +112,12 @@ class BlockStream(IterableDataset[Any]):
         for start in range(0, len(rows), GROUP):
             group = rows[start : start + GROUP]
             for pieces in self.pack([len(row["input_ids"]) for row in group]):
-                yield join(pieces, group.__getitem__, self.apart)
+                yield join(pieces, partial(_cut, group), self.apart)
 
     def _tokens(self, row: Any, number: int) -> dict[str, torch.Tensor]:
         made = self.rules.row(row, number)
         return {name: torch.tensor(made[name], dtype=torch.int64) for name in ("input_ids", "labels")}
+
+
+def _cut(group: list[dict[str, torch.Tensor]], row: int, start: int, end: int) -> dict[str, torch.Tensor]:
+    return {name: column[start:end] for name, column in group[row].items()}

@@ -91,12 +91,18 @@ def packer(strategy: str, capacity: int) -> Callable[[Sequence[int]], list[list[
     return lambda lengths: best_fit(lengths, capacity, split=strategy == "bfd_split")
 
 
-def join(pieces: Sequence[Piece], fetch: Callable[[int], dict[str, torch.Tensor]], apart: bool) -> dict[str, Any]:
-    """Return a packed row: the documents' columns joined, and with `apart` the length of each in `seq_lengths`."""
-    parts = [(fetch(row), start, end) for row, start, end in pieces]
-    joined: dict[str, Any] = {
-        name: torch.cat([row[name][start:end] for row, start, end in parts]) for name in parts[0][0]
-    }
+def join(
+    pieces: Sequence[Piece], cut: Callable[[int, int, int], dict[str, torch.Tensor]], apart: bool
+) -> dict[str, Any]:
+    """Return a packed row: the documents' columns joined, and with `apart` the length of each in `seq_lengths`.
+
+    Args:
+        pieces: of documents.
+        cut: gives the columns of one piece, and reads no more than that.
+        apart: whether documents are kept apart.
+    """
+    parts = [cut(*piece) for piece in pieces]
+    joined: dict[str, Any] = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     if apart:
         joined["seq_lengths"] = [end - start for _, start, end in pieces]
     return joined
@@ -106,7 +112,7 @@ class PackedRows(Dataset[Any]):
     """Rows of tokens, packed.
 
     Args:
-        rows: documents with `lengths`.
+        rows: documents with `lengths`, and `cut` for a piece of one.
         strategy: bfd, bfd_split or wrapped.
         capacity: tokens of a packed row.
     """
@@ -129,11 +135,11 @@ class PackedRows(Dataset[Any]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return a row: input_ids and labels of shape (tokens,), and seq_lengths where documents are kept apart."""
-        return join(self.bins[index], self.rows.__getitem__, self.apart)
+        return join(self.bins[index], self.rows.cut, self.apart)
 
     def documents(self, index: int) -> list[dict[str, torch.Tensor]]:
         """Return the documents of a packed row, each as its own row."""
-        return [join([piece], self.rows.__getitem__, False) for piece in self.bins[index]]
+        return [self.rows.cut(*piece) for piece in self.bins[index]]
 
     @property
     def contents(self) -> Contents:

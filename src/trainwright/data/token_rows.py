@@ -59,7 +59,11 @@ class TokenRows(Dataset[Any]):
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         """Return a row: every column as an int64 tensor of shape (tokens,)."""
-        return {name: torch.from_numpy(self.column(name, index).astype(np.int64)) for name in self.columns}
+        return self.cut(index)
+
+    def cut(self, index: int, start: int = 0, end: int | None = None) -> dict[str, torch.Tensor]:
+        """Return a row from its token `start` up to `end`; no more of it is read."""
+        return {name: torch.from_numpy(self.column(name, index)[start:end].astype(np.int64)) for name in self.columns}
 
     def column(self, name: str, index: int) -> np.ndarray:
         """Return one column of a row; a view of shape (tokens,)."""
