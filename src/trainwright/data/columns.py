@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from trainwright.data.fingerprint import columns_of, is_table, rows_are_made
 from trainwright.errors import DataError, did_you_mean
 
 LABELS = ("label", "label_ids", "labels")
@@ -21,6 +22,38 @@ def column_names(dataset: Any) -> list[str] | None:
     if isinstance(dataset, list | tuple) and dataset and isinstance(dataset[0], Mapping):
         return list(dataset[0])
     return None
+
+
+class Selected:
+    """A dataset whose rows are read with the wanted columns alone, where others can be left unread.
+
+    That is where it is a table of `datasets` as it lies in Arrow; rows that a transform of the user's makes are made of
+    all columns.
+
+    Args:
+        dataset: the rows.
+        columns: names of the wanted ones; None for all.
+    """
+
+    def __init__(self, dataset: Any, columns: Collection[str] | None) -> None:
+        self.dataset = dataset
+        self.columns = columns
+        self._is_table = columns is not None and is_table(dataset)
+        self._format: Any = None
+        self._selected = dataset
+
+    def now(self) -> Any:
+        """Return the dataset to read from; chosen anew when the user has changed the table's format."""
+        if self._is_table and self._format != (found := self.dataset.format):
+            self._format, self._selected = found, self._select()
+        return self._selected
+
+    def _select(self) -> Any:
+        if rows_are_made(self.dataset):
+            return self.dataset
+        there = columns_of(self.dataset)
+        wanted = [name for name in there if name in (self.columns or ())]
+        return self.dataset.select_columns(wanted) if 0 < len(wanted) < len(there) else self.dataset
 
 
 def check_columns(names: Collection[str], accepted: Collection[str], what: str) -> None:

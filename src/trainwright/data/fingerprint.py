@@ -185,7 +185,7 @@ class _Digest:
     def _table(self, dataset: Any) -> None:
         """Take in rows as Arrow holds them, of the columns that are read: their values, however they lie in memory."""
         table, order = dataset.data.table, dataset._indices
-        seen = [name for name in sorted(_columns_of(dataset)) if self._columns is None or name in self._columns]
+        seen = [name for name in sorted(columns_of(dataset)) if self._columns is None or name in self._columns]
         table = table.select(seen)
         most = _TABLE * len(table) // max(table.nbytes, 1)
         rows = _spread(len(dataset), min(max(most, 4), _ITEMS))
@@ -196,7 +196,7 @@ class _Digest:
 
     def add_row(self, dataset: Any, number: int) -> None:
         """Take in one row of a table."""
-        table, order, seen = dataset.data.table, dataset._indices, sorted(_columns_of(dataset))
+        table, order, seen = dataset.data.table, dataset._indices, sorted(columns_of(dataset))
         self._row(table.select(seen), number if order is None else order.column(0)[number].as_py(), seen)
 
     def _row(self, table: Any, row: int, seen: list[str]) -> None:
@@ -273,7 +273,7 @@ def rows_are_made(table: Any) -> bool:
     return bool(table.format["type"] == "custom")
 
 
-def _columns_of(table: Any) -> list[str]:
+def columns_of(table: Any) -> list[str]:
     """Return the names of the columns that a row of a table has."""
     return list(table.column_names if table.format["output_all_columns"] else table.format["columns"])
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from trainwright import randomness
-from trainwright.data.columns import check_columns
+from trainwright.data.columns import Selected, check_columns
 from trainwright.data.kinds import tellable
 from trainwright.data.labels import as_floats
 from trainwright.errors import DataError
@@ -68,7 +68,7 @@ class RowFetcher(torch.utils.data.Dataset[Any]):
     ) -> None:
         self.dataset = dataset
         self.collate = collate
-        self.fetch_many = getattr(dataset, "__getitems__", None)
+        self.selected = Selected(dataset, getattr(collate, "columns", None))
         self.hearing = tellable(dataset) if epochs else []
         self.epoch: int | None = None
         collator = collator_in(collate)
@@ -99,8 +99,10 @@ class RowFetcher(torch.utils.data.Dataset[Any]):
         return self.collate(fetched)
 
     def _fetch(self, indices: Sequence[int]) -> list[Any]:
+        rows = self.selected.now()
+        fetch_many = getattr(rows, "__getitems__", None)
         try:
-            return self.fetch_many(indices) if self.fetch_many else [self.dataset[i] for i in indices]
+            return fetch_many(indices) if fetch_many else [rows[i] for i in indices]
         except (IndexError, KeyError) as error:
             raise DataError(
                 f"The dataset failed on one of its rows {_some(indices)}: {type(error).__name__}: {error}. "
