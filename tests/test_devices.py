@@ -13,7 +13,8 @@ from tests import stand_in, tiny
 from trainwright import ConfigError, Trainer, TrainingArguments
 from trainwright.config.options import DPOOptions
 from trainwright.objectives.preference import PreferenceLoss
-from trainwright.parallel import ddp
+from trainwright.parallel.choice import start
+from trainwright.parallel.strategy import ProcessOptions
 from trainwright.world import World
 
 
@@ -98,7 +99,7 @@ def test_float64_becomes_the_widest_format_that_is_there(tmp_path):
 
 def test_several_processes_on_one_apple_gpu_are_refused():
     with pytest.raises(ConfigError, match="cannot train on one Apple GPU"):
-        ddp.start(World(size=2), torch.device("mps"), {})
+        start(None, World(size=2), torch.device("mps"), ProcessOptions())
 
 
 def test_the_stream_of_an_apple_gpu_is_kept(monkeypatch):

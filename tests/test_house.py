@@ -114,6 +114,32 @@ def test_imports_flow_one_way():
     assert not wrong, "\n".join(wrong)
 
 
+TELL_RANK_AND_SIZE = ("world", "processes", "parallel.", "args.")  # `args` by transformers' names
+KNOW_THE_WORLD = {  # to choose a device, or to speak on rank zero before there is a strategy
+    "engine.wiring", "checkpoint.lock", "cli.folders", "cli.demo", "tasks.language.build",
+}  # fmt: skip
+READS_THE_ENVIRONMENT = "jobs.tracking"  # which imports no `world`: only rank 0 is a job
+ACCELERATES = "engine.accelerator"  # hands the number and the rank on, under accelerate's names
+
+
+def test_rank_and_size_are_read_by_the_strategies_alone():
+    for path in FILES:
+        module = name_of(path)
+        if module.startswith(TELL_RANK_AND_SIZE):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            where = f"{path}:{getattr(node, 'lineno', 0)}"
+            if isinstance(node, ast.Name) and node.id == "current_world":
+                assert module in KNOW_THE_WORLD, where
+            elif isinstance(node, ast.Attribute) and node.attr in ("rank", "size", "local_rank"):
+                assert not isinstance(node.value, ast.Name | ast.Call) or "world" not in ast.dump(node.value), where
+            elif isinstance(node, ast.Attribute):
+                assert node.attr not in ("world", "get_rank", "get_world_size"), where
+                assert node.attr not in ("world_size", "process_index") or module == ACCELERATES, where
+            elif isinstance(node, ast.Constant):
+                assert node.value not in ("RANK", "LOCAL_RANK", "WORLD_SIZE") or module == READS_THE_ENVIRONMENT, where
+
+
 CHECKPOINT_NAMES = {
     "optimizer.pt", "scheduler.pt", "scaler.pt", "ema.pt", "model.safetensors", "trainer_state.json",
     "trainwright.json", "manifest.json", "training_args.bin", "rng_state", "checkpoint-",

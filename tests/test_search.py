@@ -281,7 +281,9 @@ def test_a_trial_that_fails_on_one_rank_alone_ends_the_search_whatever_is_caught
     def train(trial):
         raise ValueError("here alone")
 
-    trials = Trials(OutOfStep(World(rank, size=2), torch.device("cpu")), train)
+    strategy = OutOfStep()
+    strategy.world = World(rank, size=2)
+    trials = Trials(strategy, train)
     study = optuna.create_study()
     with pytest.raises(ValueError, match="here alone") as told:
         trials.search(lambda: study.optimize(trials.objective, n_trials=5, catch=(ValueError,)))

@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # our names as a type checker sees them; those of transformer
     from trainwright.errors import SaveError as SaveError
     from trainwright.objectives.objective import Loss as Loss
     from trainwright.objectives.objective import Objective as Objective
+    from trainwright.parallel.strategy import Strategy as Strategy
     from trainwright.randomness import set_seed as set_seed
     from trainwright.state import BestRun as BestRun
     from trainwright.state import EvalLoopOutput as EvalLoopOutput
@@ -76,6 +77,7 @@ _OURS = {
     "BestRun": "state",
     "Objective": "objectives.objective",
     "Loss": "objectives.objective",
+    "Strategy": "parallel.strategy",
     "set_seed": "randomness",
     "default_data_collator": "data.collate",
     "ConfigError": "errors",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,15 +18,17 @@ if TYPE_CHECKING:
 
 
 def start_processes(device: torch.device, backend: str | None, timeout: float) -> Any:
-    """Join torchrun's process group, once, and return the group for talk between hosts (gloo)."""
+    """Join torchrun's process group, once, and return the group for talk between hosts (gloo); without torchrun it is
+    that of this process alone."""
     import torch
     from torch import distributed
 
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if not distributed.is_initialized():
-        limit = timedelta(seconds=timeout)
-        distributed.init_process_group(backend or ("nccl" if device.type == "cuda" else "gloo"), timeout=limit)
+        backend, limit = backend or ("nccl" if device.type == "cuda" else "gloo"), timedelta(seconds=timeout)
+        alone: dict[str, Any] = {"store": torch._C._distributed_c10d.HashStore(), "rank": 0, "world_size": 1}
+        distributed.init_process_group(backend, timeout=limit, **({} if "RANK" in os.environ else alone))
         atexit.register(_end_processes)
     return _hosts(timeout)
 

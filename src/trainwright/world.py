@@ -28,9 +28,27 @@ class World:
         return self.rank == 0
 
     @property
+    def is_alone(self) -> bool:
+        """Whether the run has no other process."""
+        return self.size == 1
+
+    @property
     def is_local_main(self) -> bool:
         """Whether this is the first process on its machine."""
         return self.local_rank == 0
+
+
+@dataclass(frozen=True)
+class DataShard:
+    """Which part of the rows of every step a process reads; processes that compute one model together read the same.
+
+    Attributes:
+        index: its number, from 0.
+        num_shards: in how many parts the rows are divided.
+    """
+
+    index: int = 0
+    num_shards: int = 1
 
 
 def current_world() -> World:

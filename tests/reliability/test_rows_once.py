@@ -18,7 +18,7 @@ from trainwright import CheckpointError, Trainer, TrainerCallback, TrainingArgum
 from trainwright.checkpoint import folder, layout
 from trainwright.data.rows import as_it_is
 from trainwright.data.streams import RankStream, StreamSource
-from trainwright.world import World
+from trainwright.world import DataShard
 
 ROWS = 24
 
@@ -107,7 +107,7 @@ def test_batches_that_are_taken_whole_are_not_cut(tmp_path):
 
 
 def test_the_rows_read_are_shared_among_another_number_of_readers():
-    stream = RankStream(Sharded(), as_it_is, 2, World())
+    stream = RankStream(Sharded(), as_it_is, 2, DataShard())
     source = StreamSource(DataLoader(stream, batch_size=None, num_workers=2), lambda told: None)
     source.load_state_dict({"readers": 3, "places": [{"shard": i, "rows": 3} for i in range(3)], "last": 2})
     assert [place.rows for place in source.places.values()] == [5, 4]
@@ -170,12 +170,12 @@ def test_a_stream_that_has_a_length_is_taken(tmp_path, drop_last):
 
 
 def test_the_length_of_a_stream_is_that_of_what_its_workers_read():
-    stream = RankStream(Sharded(), as_it_is, 5, World())
+    stream = RankStream(Sharded(), as_it_is, 5, DataShard())
     assert stream.micro_batches(1) == 5
     assert stream.micro_batches(2) == 2 * 3  # two shards of 12 rows
     assert stream.micro_batches(5) == 5  # of 5, 5, 5, 5 and 4
-    assert RankStream(Sized(numbered()), as_it_is, 5, World()).micro_batches(2) == 5  # which is not divided
-    assert RankStream(Stream(numbered()), as_it_is, 5, World()).micro_batches(1) is None
+    assert RankStream(Sized(numbered()), as_it_is, 5, DataShard()).micro_batches(2) == 5  # which is not divided
+    assert RankStream(Stream(numbered()), as_it_is, 5, DataShard()).micro_batches(1) is None
 
 
 class Passes(TrainerCallback):

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from trainwright.errors import ConfigError, did_you_mean
-from trainwright.world import current_world
 
 _YES = ("1", "true", "yes", "y", "t", "on")
 _TORCHRUN = "start the script under torchrun, which trains with DistributedDataParallel"
@@ -97,7 +96,7 @@ def accumulation(args: Any) -> dict[str, Any]:
 
 def _fault(args: Any, name: str, value: Any) -> Iterator[str]:
     """Yield what is wrong with an option; `even_batches` and `non_blocking` change no number here."""
-    ranks = current_world().size
+    ranks = args.world_size
     if name == "split_batches" and ranks > 1:
         yield (
             f"accelerator_config: split_batches={value!r} is not supported in several processes; leave it out, and set "

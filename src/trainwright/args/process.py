@@ -70,7 +70,7 @@ class OfProcess:
     @property
     def distributed_state(self) -> Any:
         """The processes of the run as accelerate's `PartialState`, which scripts ask who goes first or divides work."""
-        if current_world().size > 1:
+        if not current_world().is_alone:
             processes.start_processes(self.device, self.ddp_backend, self.ddp_timeout)
         try:
             from accelerate import PartialState
@@ -137,7 +137,7 @@ class OfProcess:
             desc: what is done; it is not shown.
         """
         world = current_world()
-        if world.size == 1:
+        if world.is_alone:
             yield
             return
         hosts = processes.start_processes(self.device, self.ddp_backend, self.ddp_timeout)

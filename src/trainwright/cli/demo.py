@@ -79,7 +79,7 @@ def _code(overrides: Sequence[str], kill: bool) -> int:
     finished = _finished(folder, "")
     if finished:
         return 0
-    if kill and current_world().size == 1 and twice.last_step(folder) < (middle := config.training.max_steps // 2):
+    if kill and current_world().is_alone and twice.last_step(folder) < (middle := config.training.max_steps // 2):
         command = [sys.executable, "-m", "trainwright.cli.main", "demo", "--no-kill", *overrides]
         return plug.train(command, folder, middle)
     from trainwright.callbacks.beginning import BeginningCallback

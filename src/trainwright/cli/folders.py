@@ -49,7 +49,7 @@ def choose(config: TrainingConfig, file: Path, resume: bool, new: bool) -> None:
     if params.output_dir is None and job is not None:
         params.output_dir = str(places.job_folder(job) / "output")
     if params.output_dir is None:
-        if world.size > 1 and not resume:
+        if not world.is_alone and not resume:
             raise ConfigError("Several processes need one folder: give training.output_dir.")
         name = re.sub(r"[^\w.-]+", "-", params.run_name or file.stem)
         own = runs_of(file, RUNS / name) if resume or params.try_resume_from_last_checkpoint else []
@@ -62,7 +62,7 @@ def choose(config: TrainingConfig, file: Path, resume: bool, new: bool) -> None:
     folder = Path(params.output_dir).expanduser()
     if not new or resume or not world.is_main or not holds_run(folder):
         return
-    if world.size > 1:
+    if not world.is_alone:
         raise ConfigError(
             "Several processes cannot choose a folder: give another training.output_dir in place of --new."
         )

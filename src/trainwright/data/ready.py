@@ -19,27 +19,27 @@ from trainwright.data.loader import Note, batch_size_of, draw_once, new_generato
 from trainwright.data.own_state import OwnState
 from trainwright.data.rows import IDLE_ROWS, Collate, Indices, Repeat, RowFetcher, as_it_is, new_indices
 from trainwright.data.workers import end_workers, reading, worker_init
-from trainwright.world import World
+from trainwright.world import DataShard
 
 
 class DrawnBatches(Sampler[Any]):
     """The batches that another sampler drew for this pass, from a position on, which go to the ranks in turn."""
 
-    def __init__(self, world: World) -> None:
-        self.world = world
+    def __init__(self, shard: DataShard) -> None:
+        self.shard = shard
         self.drawn: list[Any] = []
         self.epoch = 0
         self.position = 0
 
     def __len__(self) -> int:
-        return math.ceil(len(self.drawn) / self.world.size)
+        return math.ceil(len(self.drawn) / self.shard.num_shards)
 
     def __iter__(self) -> Iterator[Indices]:
-        for start in range(self.position, len(self.drawn), self.world.size):
-            group = self.drawn[start : start + self.world.size]
-            own = self.world.rank < len(group)
-            rows = group[self.world.rank] if own else group[0][:IDLE_ROWS]
-            yield new_indices(rows, self.epoch, start + self.world.rank, weightless=not own)
+        for start in range(self.position, len(self.drawn), self.shard.num_shards):
+            group = self.drawn[start : start + self.shard.num_shards]
+            own = self.shard.index < len(group)
+            rows = group[self.shard.index] if own else group[0][:IDLE_ROWS]
+            yield new_indices(rows, self.epoch, start + self.shard.index, weightless=not own)
 
     def begin(self, epoch: int, drawn: list[Any], position: int) -> None:
         """Take the batches of a pass, of which the first `position` are done."""
@@ -79,7 +79,7 @@ class DrawnSource:
     Args:
         loader: the user's.
         seed: of what is drawn for a batch.
-        world: the ranks that its batches are divided among; this one alone where the sampler divides its rows.
+        shard: this rank's part of its batches; all of them where the sampler divides its rows.
         from_main: gives rank 0's draws to all of these.
         alike: whether each rank draws for itself what it takes its part of, from streams that are the same on all.
 
@@ -88,12 +88,12 @@ class DrawnSource:
     """
 
     def __init__(
-        self, loader: DataLoader[Any], seed: int, world: World, from_main: Callable[[Any], Any], alike: bool = False
+        self, loader: DataLoader[Any], seed: int, shard: DataShard, from_main: Callable[[Any], Any], alike: bool = False
     ) -> None:
         self.loader = loader
         self.from_main = from_main
         self.seed = seed if alike else None
-        self.batches = DrawnBatches(world)
+        self.batches = DrawnBatches(shard)
         self.own = OwnState(loader, loader.sampler, loader.batch_sampler)
         self.pass_began: dict[str, Any] = {}
         self.pass_ended: dict[str, Any] = {}
@@ -120,7 +120,7 @@ class DrawnSource:
         set_epoch(self.loader, epoch)
         draw_once(self.loader.generator)
         with nullcontext() if self.seed is None else randomness.Together(self.seed, epoch):
-            drawn = self._draw() if self.batches.world.is_main else None
+            drawn = self._draw() if self.batches.shard.index == 0 else None
         drawn = self.from_main(drawn)
         self.batches.begin(epoch, drawn, position)
         if position > 0:
@@ -131,7 +131,7 @@ class DrawnSource:
             self.rows = sum(map(_length, drawn[:position]))
         self.size_before = batch_size_of(self.loader)
         self.pass_ended = self.own.get()  # all is drawn
-        done, ranks = self.batches.position, self.batches.world.size
+        done, ranks = self.batches.position, self.batches.shard.num_shards
         with reading(self.rebuilt) as batches:
             for batch in batches:
                 self.rows += sum(map(_length, drawn[done : done + ranks]))
@@ -236,7 +236,7 @@ class ForeignSource:
             "on at once."
         )
         if isinstance(self.loader, EveryNth):
-            position, self.loader.passed_over = divmod(position, self.loader.world.size)
+            position, self.loader.passed_over = divmod(position, self.loader.shard.num_shards)
         with counting(position, "batches read again") as tell:
             for _ in islice(batches, position):
                 tell(1)
@@ -289,9 +289,9 @@ class EveryNth:
         mark: of the first batches that were read, which tells whether all ranks read the same; 0 before.
     """
 
-    def __init__(self, batches: Any, world: World, seed: int) -> None:
+    def __init__(self, batches: Any, shard: DataShard, seed: int) -> None:
         self.batches = batches
-        self.world = world
+        self.shard = shard
         self.passed_over = 0
         self.seed = seed
         self.epoch = 0
@@ -305,11 +305,11 @@ class EveryNth:
             next(islice(batches, passed_over, passed_over), None)
         while group := self._next(batches, alike):
             self.mark = self.mark or mark_of(group)
-            yield group[self.world.rank] if self.world.rank < len(group) else Repeat(group[0])
+            yield group[self.shard.index] if self.shard.index < len(group) else Repeat(group[0])
 
     def _next(self, batches: Iterator[Any], alike: randomness.Together) -> list[Any]:
         with alike:
-            return list(islice(batches, self.world.size))
+            return list(islice(batches, self.shard.num_shards))
 
     def set_epoch(self, epoch: int) -> None:
         """Tell the loader the epoch, if it asks for it."""

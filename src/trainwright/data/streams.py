@@ -28,7 +28,7 @@ from trainwright.data.own_state import OwnState
 from trainwright.data.rows import IDLE_ROWS, Fetched, Repeat, collator_in, draws, make_generator
 from trainwright.data.workers import end_workers, reading
 from trainwright.errors import DataError
-from trainwright.world import World
+from trainwright.world import DataShard
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,7 @@ class RankStream(IterableDataset[Any]):
     All ranks yield the same number; where the stream ends early for some, they repeat a row that weighs nothing.
 
     Attributes:
+        shard: which of these is this rank's, and how many there are.
         begin: where the readers begin their next pass, the one whose turn it is first; None for the start.
         stamped: whether every micro-batch comes with its place.
         place: where the reader in this process stands.
@@ -101,7 +102,7 @@ class RankStream(IterableDataset[Any]):
         stream: Any,
         collate: Callable[[list[Any]], Any],
         batch_size: int,
-        world: World,
+        shard: DataShard,
         *,
         drop_last: bool = False,
         seed: int | None = None,
@@ -109,7 +110,7 @@ class RankStream(IterableDataset[Any]):
         self.stream = stream
         self.collate = collate
         self.batch_size = batch_size
-        self.world = world
+        self.shard = shard
         self.drop_last = drop_last
         self.seed = seed
         collator = collator_in(collate)
@@ -132,7 +133,7 @@ class RankStream(IterableDataset[Any]):
             return None
         shards = readers if self.divided or asks_for_its_worker(self.stream) else 1
         each = [(rows - shard + shards - 1) // shards for shard in range(shards)]
-        group = self.batch_size * self.world.size
+        group = self.batch_size * self.shard.num_shards
         return sum(shard // group if self.drop_last else math.ceil(shard / group) for shard in each)
 
     def set_epoch(self, epoch: int) -> None:
@@ -150,16 +151,16 @@ class RankStream(IterableDataset[Any]):
         elif self._worker is not None:  # whether it is a new process or one that stays
             randomness.restore_own(self._first, self.stream)
         for number, group in enumerate(self._groups()):
-            if self.drop_last and sum(map(len, group)) < self.batch_size * self.world.size:
+            if self.drop_last and sum(map(len, group)) < self.batch_size * self.shard.num_shards:
                 return
             mine = not self.place.whole or number % self._readers() == self.place.shard
             batch = self._collated(group) if mine else None
             read = sum(map(len, group))
-            ended = read < self.batch_size * self.world.size
+            ended = read < self.batch_size * self.shard.num_shards
             self.place = replace(self.place, rows=self.place.rows + read, state=None, ended=ended)
             if not mine:
                 continue
-            mark = mark_of([list(rows) for rows in group]) if number == 0 and self.world.size > 1 else 0.0
+            mark = mark_of([list(rows) for rows in group]) if number == 0 and self.shard.num_shards > 1 else 0.0
             place = self.now() if self.stamped and self._worker is not None else self.place
             yield Stamped(batch, place, mark) if self.stamped else batch
 
@@ -214,7 +215,7 @@ class RankStream(IterableDataset[Any]):
                 tell(len(read))
         if self.place.whole:
             self.place = replace(self.place, rows=row, total=0)
-        while (group := [take(self.batch_size) for _ in range(self.world.size)])[0]:
+        while (group := [take(self.batch_size) for _ in range(self.shard.num_shards)])[0]:
             yield group
 
     def _begun(self) -> Iterator[Any]:
@@ -228,8 +229,8 @@ class RankStream(IterableDataset[Any]):
         return chain(first, rows)
 
     def _collated(self, group: list[list[Any]]) -> Any:
-        mine = group[self.world.rank]
-        first = self.place.rows + sum(map(len, group[: self.world.rank]))
+        mine = group[self.shard.index]
+        first = self.place.rows + sum(map(len, group[: self.shard.index]))
         rows = Fetched(mine or group[0][:IDLE_ROWS])
         rows.indices = range(first, first + len(rows))
         if self.drawing is None:

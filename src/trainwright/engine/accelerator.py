@@ -31,17 +31,17 @@ class Accelerator:
     @property
     def num_processes(self) -> int:
         """Number of processes of the run."""
-        return self._trainer.strategy.world.size
+        return self._trainer.args.world_size
 
     @property
     def process_index(self) -> int:
         """Rank of this process."""
-        return self._trainer.strategy.world.rank
+        return self._trainer.args.process_index
 
     @property
     def is_main_process(self) -> bool:
         """Whether this is the main process."""
-        return self._trainer.strategy.world.is_main
+        return self._trainer.strategy.is_main
 
     def backward(self, loss: torch.Tensor, **kwargs: Any) -> None:
         """Add the gradients of a loss, scaled where float16 needs it."""
@@ -49,7 +49,8 @@ class Accelerator:
 
     def clip_grad_norm_(self, parameters: Iterable[nn.Parameter], max_norm: float, norm_type: int = 2) -> torch.Tensor:
         """Clip gradients and return their norm before."""
-        return self._trainer.precision.clip(self._trainer.optimizer, list(parameters), max_norm)[0]
+        self._trainer.precision.unscale(self._trainer.optimizer)
+        return self._trainer.strategy.clip_gradients(list(parameters), max_norm)[0]
 
     def gather_for_metrics(self, value: Any) -> Any:
         """Return a value of all processes, joined along the first dimension."""

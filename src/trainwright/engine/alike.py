@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainwright.args.training import Seq2SeqTrainingArguments
 from trainwright.data.kinds import length_of
-from trainwright.engine.dividing import world_for
+from trainwright.engine.dividing import shard_of
 from trainwright.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def check(trainer: Trainer, wanted: Any) -> None:
     Raises:
         ConfigError: on every rank, naming the first one that differs from rank 0, and in what.
     """
-    if trainer.strategy.world.size == 1:
+    if not trainer.strategy.is_distributed:
         return
     everyone = trainer.strategy.gather(dict(facts(trainer, wanted)))
     for rank, mine in enumerate(everyone):
@@ -71,9 +71,9 @@ def facts(trainer: Trainer, wanted: Any) -> Iterator[tuple[str, Any]]:
     sets = trainer.eval_dataset if isinstance(trainer.eval_dataset, dict) else {"evaluation": trainer.eval_dataset}
     data |= {name: (rows, trainer.eval_loader) for name, rows in sets.items()}
     for name, (rows, loader) in data.items():
-        if world_for(trainer, rows) is trainer.strategy.world:
+        if shard_of(trainer, rows) == trainer.strategy.data_shard:
             yield f"the number of rows of the {name} data", length_of(rows)
-        if world_for(trainer, loader) is trainer.strategy.world:
+        if shard_of(trainer, loader) == trainer.strategy.data_shard:
             yield f"the number of batches of the {name} loader", length_of(loader)
     for name, parameter in trainer.model.named_parameters():
         yield f"the parameter {name}", f"{tuple(parameter.shape)} {parameter.dtype}, trained: {parameter.requires_grad}"

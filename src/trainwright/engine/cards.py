@@ -67,7 +67,7 @@ def end(run: Run) -> None:
 
 def speaks(trainer: Trainer) -> bool:
     """Whether this process shows cards: the main one, outside of a search, where warnings are shown."""
-    return trainer.strategy.world.is_main and trainer.trial is None and logger.isEnabledFor(logging.WARNING)
+    return trainer.strategy.is_main and trainer.trial is None and logger.isEnabledFor(logging.WARNING)
 
 
 def show(trainer: Trainer, title: str, lines: Facts) -> None:
@@ -152,13 +152,13 @@ def _learned(contents: Contents) -> str:
 
 
 def _steps(run: Run) -> str:
-    args, state, ranks = run.trainer.args, run.trainer.state, run.trainer.strategy.world.size
-    cuts = [(args.gradient_accumulation_steps, "micro-batches"), (ranks, "processes")]
+    args, state, shards = run.trainer.args, run.trainer.state, run.trainer.strategy.data_shard.num_shards
+    cuts = [(args.gradient_accumulation_steps, "micro-batches"), (shards, "processes")]
     rest = "".join(f" × {many} {what}" for many, what in cuts if many > 1)
     rows = getattr(run.loader.loader, "batch_size", None) or args.per_device_train_batch_size
     if isinstance(run.loader, PlannedLoader):
         rows = args.train_batch_size
-    whole = rows * args.gradient_accumulation_steps * ranks
+    whole = rows * args.gradient_accumulation_steps * shards
     size = _many(whole, "row") + (f" ({rows}{rest})" if rest else "")
     per_pass = run.loader.steps_per_epoch
     if state.max_steps == UNKNOWN:
@@ -170,12 +170,12 @@ def _steps(run: Run) -> str:
 
 
 def _device(trainer: Trainer) -> str:
-    device, ranks = trainer.strategy.device, trainer.strategy.world.size
+    device, spread = trainer.strategy.device, trainer.strategy.describe()
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else _many(torch.get_num_threads(), "thread")
     weights = next((str(p.dtype).removeprefix("torch.") for p in trainer.model.parameters()), "")
     lower = trainer.precision.dtype
     computes = f", computes in {str(lower).removeprefix('torch.')}" if lower is not None else ""
-    return f"{device.type} ({kind}){f' × {ranks} processes' if ranks > 1 else ''}, {weights} weights{computes}"
+    return f"{device.type} ({kind}){f' × {spread}' if spread else ''}, {weights} weights{computes}"
 
 
 def _memory(trainer: Trainer) -> str:

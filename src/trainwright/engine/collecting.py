@@ -12,6 +12,7 @@ import torch
 
 from trainwright.batch import is_one_for_each_row, map_tensors
 from trainwright.errors import DataError
+from trainwright.parallel.strategy import Strategy
 
 _PADDING = -100
 _WIDEN = 1.25
@@ -129,18 +130,19 @@ class Collector:
             elif batch is not None:
                 self.batches[name].append(batch)
 
-    def of_all_ranks(self, gather: Any, ranks: int, order: np.ndarray | None = None) -> dict[str, Tree]:
-        """Return everything of all ranks, None for what there is none of; batch j of rank r is batch j × ranks + r.
+    def of_all_ranks(self, strategy: Strategy, order: np.ndarray | None = None) -> dict[str, Tree]:
+        """Return everything of all shards of the data, None for what there is none of; batch j of shard s is batch
+        j × shards + s.
 
         Args:
-            gather: returns an object of every rank.
-            ranks: how many there are.
+            strategy: gathers it.
             order: the rows in the order in which they were added; what has a value for each row is brought back into
                 theirs, and what has another number of values for a batch stays batch by batch.
         """
         sizes, kept, batches = self.sizes, self.kept, self.batches
-        if ranks > 1:
-            everyone = gather((sizes, {name: sent(tree) for name, tree in kept.items()}, batches))
+        if strategy.is_distributed:
+            mine = (sizes, {name: sent(tree) for name, tree in kept.items()}, batches)
+            everyone = strategy.gather_shards(mine)
             sizes = [size for turn in zip_longest(*(one[0] for one in everyone), fillvalue=0) for size in turn]
             kept = {name: joined(everyone, name) for name in kept}
             batches = {name: [one for one in in_turn(everyone, name, 2) if one is not None] for name in batches}

@@ -48,7 +48,7 @@ def agree(run: Run) -> None:
     """Raise a flag on every rank where it is raised on one, and note whether code that is not ours steers or hears of
     saves, on any rank."""
     trainer = run.trainer
-    if trainer.strategy.world.size == 1:
+    if not trainer.strategy.is_distributed:
         return
     mine = (steers(trainer), foreign(trainer.callback_handler, "save"))
     everyone = trainer.strategy.agree(*mine, *(getattr(trainer.control, flag) for flag in _FLAGS))
@@ -65,7 +65,7 @@ def agree_on_step(run: Run) -> None:
 
 def of_main(trainer: Trainer, metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Return the metrics that rank 0 has found; entries that are more than values stay each rank's own."""
-    if trainer.strategy.world.size == 1:
+    if not trainer.strategy.is_distributed:
         return dict(metrics)
     plain = {name: numbers.plain(value, name) for name, value in metrics.items() if isinstance(value, _VALUES)}
     return {**metrics, **trainer.strategy.from_main(plain)}
@@ -77,7 +77,7 @@ def as_main(strategy: Strategy, call: Callable[[], T], what: str) -> T:
     Raises:
         RuntimeError: it failed on another rank.
     """
-    if strategy.world.size == 1:
+    if not strategy.is_distributed:
         return call()
     found: T | None = None
     failure: Exception | None = None

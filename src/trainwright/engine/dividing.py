@@ -15,7 +15,7 @@ from trainwright.data.ready import DrawnSource, EveryNth
 from trainwright.data.rows import as_it_is
 from trainwright.data.streams import RankStream
 from trainwright.errors import ConfigError, DataError
-from trainwright.world import World
+from trainwright.world import DataShard
 
 if TYPE_CHECKING:
     from trainwright.engine.trainer import Trainer
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 TRAINING, EVALUATION, DATA = "training data", "evaluation data", "data"
 
 
-def world_for(trainer: Trainer, data: Any) -> World:
-    """Return the ranks that a dataset or loader is to be divided among: this one alone where it is divided already."""
-    world = trainer.strategy.world
-    if world.size == 1 or data is None:
-        return world
+def shard_of(trainer: Trainer, data: Any) -> DataShard:
+    """Return which part of a dataset or loader this rank is to read: all of it where it is divided already."""
+    shard = trainer.strategy.data_shard
+    if shard.num_shards == 1 or data is None:
+        return shard
     inner = getattr(data, "dataset", None)
     known = any(one is data or one is inner for one in trainer.apart)
-    return World() if known or divides_itself(data) else world
+    return DataShard() if known or divides_itself(data) else shard
 
 
 def look(trainer: Trainer, data: Any, what: str, loader: Any = None) -> None:
@@ -48,11 +48,11 @@ def look(trainer: Trainer, data: Any, what: str, loader: Any = None) -> None:
         ConfigError: they hold parts of other sizes.
     """
     strategy = trainer.strategy
-    if strategy.world.size == 1 or data is loader is None:
+    if strategy.data_shard.num_shards == 1 or data is loader is None:
         return
     said, is_known = shares(data if loader is None else loader), any(one is data for one in trainer.apart)
     mine = {} if data is None or is_known or divides_itself(data) else held(data)
-    everyone = strategy.gather((said, mine))
+    everyone = strategy.gather_shards((said, mine))
     check_shares([of_rank for of_rank, _ in everyone], what)
     how, differs = relation([of_rank for _, of_rank in everyone])
     if how == "mixed":
@@ -68,7 +68,7 @@ def look(trainer: Trainer, data: Any, what: str, loader: Any = None) -> None:
             "DistributedSampler has them."
         )
     if how == "apart":
-        lengths = [size for size in strategy.gather(length_of(data)) if size is not None]
+        lengths = [size for size in strategy.gather_shards(length_of(data)) if size is not None]
         other = next((rank for rank, size in enumerate(lengths) if abs(size - lengths[0]) > 1), None)
         if other is not None:
             raise ConfigError(
@@ -109,14 +109,14 @@ def check_shares(everyone: Sequence[list[Share]], what: str) -> None:
                 )
 
 
-def world_for_loader(trainer: Trainer, loader: Any) -> World:
-    """Return the ranks that a ready loader is to be divided among; all of them ask at the same place."""
+def shard_of_loader(trainer: Trainer, loader: Any) -> DataShard:
+    """Return which part of a ready loader this rank is to read; all of them ask at the same place."""
     dataset = getattr(loader, "dataset", None)
     if isinstance(dataset, RankStream):  # it was looked at before it was made
-        return dataset.world
+        return dataset.shard
     look(trainer, dataset, DATA, loader)
-    world = world_for(trainer, loader)
-    return World() if world.size > 1 and draws_apart(trainer, loader) else world
+    shard = shard_of(trainer, loader)
+    return DataShard() if shard.num_shards > 1 and draws_apart(trainer, loader) else shard
 
 
 def draws_apart(trainer: Trainer, loader: Any) -> bool:
@@ -126,8 +126,9 @@ def draws_apart(trainer: Trainer, loader: Any) -> bool:
     own = [one for one in (*samplers(loader), loader.batch_sampler) if one is not None]
     if all(type(one).__module__.startswith("torch.utils.data") for one in own):
         return False
-    rows = list(chain.from_iterable(DrawnSource(loader, 0, World(), as_it_is).drawn_ahead()))
-    everyone = trainer.strategy.gather(rows if len(rows) < len(loader.dataset) else None)  # type: ignore[arg-type]  # a sampler has asked, too
+    rows = list(chain.from_iterable(DrawnSource(loader, 0, DataShard(), as_it_is).drawn_ahead()))
+    mine = rows if len(rows) < len(loader.dataset) else None  # type: ignore[arg-type]  # a sampler has asked, too
+    everyone = trainer.strategy.gather_shards(mine)
     if any(one is None for one in everyone) or len(set(chain.from_iterable(everyone))) < sum(map(len, everyone)):
         return False
     rows_each = " + ".join(str(len(one)) for one in everyone)
@@ -141,20 +142,20 @@ def for_evaluation(trainer: Trainer, loader: Any) -> Any:
     Raises:
         ConfigError: it is one of accelerate's that repeats rows.
     """
-    dataset, ranks = getattr(loader, "dataset", None), trainer.strategy.world.size
+    dataset, strategy = getattr(loader, "dataset", None), trainer.strategy
     planned = isinstance(getattr(loader, "batch_sampler", None), PlannedBatches)
-    if ranks == 1 or planned or isinstance(dataset, RankStream):
+    if strategy.data_shard.num_shards == 1 or planned or isinstance(dataset, RankStream):
         return loader
     loader = of_accelerate(loader) if is_prepared(loader) else loader
-    world, seed = world_for_loader(trainer, loader), trainer.args.seed
-    if world.size > 1:
-        return EveryNth(loader, world, seed)
+    shard, seed = shard_of_loader(trainer, loader), trainer.args.seed
+    if shard.num_shards > 1:
+        return EveryNth(loader, shard, seed)
     batches = drawn_alike(loader, seed)
     if batches is None:
         return loader
-    if world_for(trainer, dataset).size > 1:  # all ranks have the same rows
-        strategy = trainer.strategy
-        batches = each_once(strategy.gather(batches), len(loader.dataset))[strategy.world.rank]
+    if shard_of(trainer, dataset).num_shards > 1:  # all ranks have the same rows
+        everyone = strategy.gather_shards(batches)
+        batches = each_once(everyone, len(loader.dataset))[strategy.data_shard.index]
     return of_batches(loader, batches)
 
 

@@ -107,7 +107,7 @@ def evaluate_set(trainer: Trainer, dataset: Any, ignore_keys: list[str] | None, 
         trainer.set_name = None
     metrics = dict(output.metrics or {})
     rows = output.num_samples or 0
-    steps = -(-rows // (trainer.args.eval_batch_size * trainer.strategy.world.size))
+    steps = -(-rows // (trainer.args.eval_batch_size * trainer.strategy.data_shard.num_shards))
     metrics |= reports.speed(prefix, started, rows, steps)
     if trainer.generation is not None:
         trainer.forced = None
@@ -222,7 +222,7 @@ def evaluation_loop(
     if live is not None:
         live.finish()
     output = results(trainer, collector, totals, live=live, function=function, prefix=prefix, order=rows_of(loader))
-    recorded = averages(trainer.strategy.gather(records.take()))
+    recorded = averages(trainer.strategy.gather_shards(records.take()))
     named = {f"{prefix}_{name}": value for name, value in recorded.items()}
     trainer.beside |= set(named)
     return output._replace(metrics={**(output.metrics or {}), **named})
@@ -239,18 +239,19 @@ def results(
     order: np.ndarray | None,
 ) -> EvalLoopOutput:
     """Bring the ranks' sums and predictions together, in the order of the rows, and compute the metrics."""
-    sums = trainer.strategy.agree(*totals.sums())
+    strategy = trainer.strategy
+    sums = strategy.one_per_shard(strategy.agree(*totals.sums()))
     loss, weight, rows = (sum(column) for column in zip(*sums, strict=True))
     if not rows:
         raise DataError("The evaluation data gave no batch: the set or loader is empty.")
-    parts = collector.of_all_ranks(trainer.strategy.gather, trainer.strategy.world.size, order)
+    parts = collector.of_all_ranks(strategy, order)
     with together(trainer):
         metrics = {} if live is None else live.metrics
         if live is None and function is not None and has_both(parts):
             optional = {"inputs": parts.get("inputs"), "losses": parts.get("losses")}
             metrics = function(EvalPrediction(parts["predictions"], parts["labels"], **optional))
         named = kept_metrics(trainer, numbers.as_named(metrics, prefix))
-    named = trainer.strategy.from_main(named)
+    named = strategy.from_main(named)
     if weight:
         added = trainer.objective.sums and not trainer.has_own_loss
         named = {f"{prefix}_loss": loss if added else loss / weight, **named}
@@ -283,7 +284,7 @@ class LiveMetrics:
 
     def _take(self, mine: tuple[Any, bool]) -> bool:
         """Exchange a batch, and whether there was one; return whether any rank had one."""
-        everyone = self.trainer.strategy.gather(mine)
+        everyone = self.trainer.strategy.gather_shards(mine)
         if not any(has for _, has in everyone):
             return False
         self._flush(last=False)
@@ -371,7 +372,7 @@ def predict(trainer: Trainer, dataset: Any, ignore_keys: list[str] | None, prefi
     finally:
         trainer.predicts = False
     rows = output.num_samples or 0
-    steps = -(-rows // (trainer.args.eval_batch_size * trainer.strategy.world.size))
+    steps = -(-rows // (trainer.args.eval_batch_size * trainer.strategy.data_shard.num_shards))
     metrics = {**(output.metrics or {}), **reports.speed(prefix, started, rows, steps)}
     trainer.control = trainer.callback_handler.fire(
         "predict", trainer.args, trainer.state, trainer.control, metrics=metrics

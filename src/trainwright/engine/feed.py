@@ -92,7 +92,7 @@ def follow_rows(run: Run) -> None:
     before, everyone = plan.order.num_rows, strategy.gather((plan.order.num_rows, len(dataset)))
     if all(then == now for then, now in everyone):
         return
-    whole = plan.batching.ranks == strategy.world.size  # else every rank has rows of its own
+    whole = plan.batching.ranks == strategy.data_shard.num_shards  # else every rank has rows of its own
     told = f"The training data has {len(dataset)} rows in pass {run.epoch + 1}, after {before} in the pass before"
     if whole and len({now for _, now in everyone}) > 1:
         raise DataError(f"{told}, and another number on other ranks. Add or remove the same rows on each of them.")
@@ -108,7 +108,7 @@ def follow_rows(run: Run) -> None:
 
 def _works(run: Run, steps: Iterator[tuple[int, list[Any]]]) -> Iterator[Work]:
     position, spare = run.position, None
-    save = partial(leaving.save_meanwhile, run) if run.trainer.strategy.world.size == 1 else None
+    save = None if run.trainer.strategy.is_distributed else partial(leaving.save_meanwhile, run)
     while True:
         failure: Exception | None = None
         batches: list[Any] = []
@@ -199,7 +199,8 @@ def _agreed(
     shares = [0.0 if isinstance(b, Repeat) else b.share if isinstance(b, Piece) else 1.0 for b in batches]
     held = shares if run.trainer.rule is Rule.MEAN else [1.0 if share else 0.0 for share in shares]
     items = [run.count(batch) * part if part else 0 for batch, part in zip(plain, held, strict=True)]
-    if run.trainer.strategy.world.size == 1:
+    strategy = run.trainer.strategy
+    if not strategy.is_distributed:
         if run.stop is not None:
             leaving.leave(run)
         if failure is not None:
@@ -209,7 +210,7 @@ def _agreed(
     stop = run.signals.received or 0
     asked = run.boundary is not None and not run.boundary.computing and job.asked_to_stop()
     here = (len(batches), sum(items), spare is not None, stop, asked, failure is not None, position, run.loader.mark)
-    agreed = run.trainer.strategy.agree(*here, *counts)
+    agreed = strategy.agree(*here, *counts)
     lengths, totals, present, stops, wishes, failures, positions, marks, *sums = zip(*agreed, strict=True)
     run.agreed_stop = int(max(stops)) or None
     if run.agreed_stop is not None:
@@ -227,12 +228,10 @@ def _agreed(
         raise DataError(
             f"Rank {present.index(False)} got no data while others did; divide the data evenly among the ranks."
         )
-    added = most - len(batches)
-    _count(run, Counts(*map(sum, sums)))
+    added, total = most - len(batches), float(sum(strategy.one_per_shard(totals)))
+    _count(run, Counts(*(sum(strategy.one_per_shard(column)) for column in sums)))
     position = int(max(positions))  # a rank whose data has ended stands still
-    return Work(
-        position, plain + [_plain(spare)] * added, items + [0] * added, float(sum(totals)), shares + [0.0] * added
-    )
+    return Work(position, plain + [_plain(spare)] * added, items + [0] * added, total, shares + [0.0] * added)
 
 
 def _count(run: Run, counts: Counts) -> None:

@@ -99,8 +99,8 @@ class Forced:
     def add(self, batch: dict[str, Any], logits: Any) -> None:
         """Add a batch of this rank: its inputs, and the logits of shape (rows, tokens, vocabulary), or with more."""
         logits = logits[0] if isinstance(logits, tuple) else logits
-        world = self.trainer.strategy.world
-        first = (self.batches * world.size + world.rank) * self.trainer.args.eval_batch_size
+        shard = self.trainer.strategy.data_shard
+        first = (self.batches * shard.num_shards + shard.index) * self.trainer.args.eval_batch_size
         self.batches += 1
         shifted = not self.trainer.model.config.is_encoder_decoder
         rows = list(_rows(shifted, batch, logits.argmax(-1).cpu(), first))
@@ -163,11 +163,11 @@ def success(
     """
     with together(trainer):
         results = _write_rows(trainer, dataset, settings, forced)
-    everyone = trainer.strategy.gather(results)
+    everyone = trainer.strategy.gather_shards(results)
     results = sorted((one for rank in everyone for one in rank), key=lambda one: one["row"])
     path = results_file(trainer.run_folder, step, prefix.removeprefix("eval").strip("_"))
     trainer.strategy.on_main(lambda: _write(path, results))
-    if trainer.strategy.world.is_main:
+    if trainer.strategy.is_main:
         _tell_errors(results)
     return _metrics(results, prefix, step)
 

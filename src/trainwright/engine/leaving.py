@@ -153,7 +153,7 @@ def save_all(run: Run, error: BaseException) -> None:
     """Save what is done, on every rank."""
     if run.boundary is None:
         run.due = [*run.due, *boundary.raised_flags(run)]
-    if run.trainer.strategy.world.size > 1:
+    if run.trainer.strategy.is_distributed:
         save_if_all_failed(run, error)
     elif run.stop is not None:
         leave(run)
@@ -176,7 +176,7 @@ def save_if_all_failed(run: Run, error: BaseException) -> None:
         run.trainer.note(told)
         add_note(error, told)
         return
-    if strategy.world.is_main:
+    if strategy.is_main:
         with run.timesheet.spending("saving"):
             saving.collect(run, wait=True)
             saving.write_alone(run, ranks)

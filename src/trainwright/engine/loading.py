@@ -28,7 +28,7 @@ from trainwright.data.streams import RankStream, StreamSource
 from trainwright.data.workers import worker_init
 from trainwright.engine import dividing, surface
 from trainwright.errors import ConfigError, DataError
-from trainwright.world import World
+from trainwright.world import DataShard
 
 if TYPE_CHECKING:
     from trainwright.engine.trainer import Trainer
@@ -41,54 +41,54 @@ def train_loader(trainer: Trainer) -> TrainLoader:
     if isinstance(batches, PlannedBatches):
         batches.plan.most_rows = max(gather(batches.plan.epoch_rows))
         return PlannedLoader(loader, batches)
-    world, ranks = dividing.world_for_loader(trainer, loader), trainer.strategy.world.size
-    source, stream = source_of(trainer, loader, world), getattr(loader, "dataset", None)
+    shard, shards = dividing.shard_of_loader(trainer, loader), trainer.strategy.data_shard.num_shards
+    source, stream = source_of(trainer, loader, shard), getattr(loader, "dataset", None)
     if isinstance(stream, RankStream):
         length = stream.micro_batches(max(1, loader.num_workers))
     else:
         length = length_of(loader)
-        length = None if length is None else math.ceil(length / world.size)
+        length = None if length is None else math.ceil(length / shard.num_shards)
     length = max(gather(length), key=lambda one: -1 if one is None else one)
     if length == 0:
         raise DataError("The training loader is empty (its length is 0). Give one with batches.")
-    divided = world.size < ranks
-    return SequentialLoader(source, trainer.args.gradient_accumulation_steps, length, ranks, divided)
+    divided = shard.num_shards < shards
+    return SequentialLoader(source, trainer.args.gradient_accumulation_steps, length, shards, divided)
 
 
-def source_of(trainer: Trainer, loader: Any, world: World) -> Source:
+def source_of(trainer: Trainer, loader: Any, shard: DataShard) -> Source:
     """Return how a loader without a plan is read: as a stream, rebuilt around its parts, or as it is.
 
     Args:
         trainer: whose ranks read it.
         loader: any iterable of batches.
-        world: the ranks that it is divided among.
+        shard: this rank's part of it.
     """
-    divides, strategy = world is trainer.strategy.world, trainer.strategy
+    divides, strategy = shard == trainer.strategy.data_shard, trainer.strategy
     if type(loader) is DataLoader:
         if isinstance(loader.dataset, RankStream):
             return StreamSource(loader, trainer.note)
         if is_stream(loader.dataset):
-            return StreamSource(divided_stream(trainer, loader, world), trainer.note)
+            return StreamSource(divided_stream(trainer, loader, shard), trainer.note)
         if length_of(loader) is not None:
             shares = strategy.from_main if divides else as_it_is
-            return DrawnSource(loader, trainer.args.seed, world, shares, alike=not divides)
-    if world.size > 1:
+            return DrawnSource(loader, trainer.args.seed, shard, shares, alike=not divides)
+    if shard.num_shards > 1:
         trainer.note(
             f"The {type(loader).__name__} given cannot be divided among processes, so each reads all of it and keeps "
             "its share. Give a torch DataLoader, or one that already divides, to avoid that."
         )
-        return ForeignSource(EveryNth(loader, world, trainer.args.seed), trainer.note)
+        return ForeignSource(EveryNth(loader, shard, trainer.args.seed), trainer.note)
     return ForeignSource(loader, trainer.note)
 
 
-def divided_stream(trainer: Trainer, loader: DataLoader[Any], world: World) -> DataLoader[Any]:
+def divided_stream(trainer: Trainer, loader: DataLoader[Any], shard: DataShard) -> DataLoader[Any]:
     """Return a ready loader over a stream, rebuilt so that ranks share it and its place can be saved."""
     convert, size = loader.collate_fn, loader.batch_size
     stream = RankStream(
         loader.dataset,
         Collate(convert if size is not None else OneRow(convert)),
         size or 1,
-        world,
+        shard,
         drop_last=loader.drop_last,
         seed=trainer.args.seed,
     )
@@ -128,7 +128,7 @@ def train_dataloader(trainer: Trainer) -> Any:
         Batching(
             args.train_batch_size,
             args.gradient_accumulation_steps,
-            dividing.world_for(trainer, dataset).size,
+            dividing.shard_of(trainer, dataset).num_shards,
             args.dataloader_drop_last,
         ),
     )
@@ -166,9 +166,9 @@ def dataloader(
 
 def stream_dataloader(trainer: Trainer, dataset: Any, collate: Collate, size: int, drop_last: bool) -> DataLoader[Any]:
     """Return the loader of a stream's micro-batches."""
-    world = dividing.world_for(trainer, dataset)
+    shard = dividing.shard_of(trainer, dataset)
     seed = drawing(trainer, dataset, collate)
-    stream = RankStream(dataset, collate, size, world, drop_last=drop_last, seed=seed)
+    stream = RankStream(dataset, collate, size, shard, drop_last=drop_last, seed=seed)
     return DataLoader(stream, batch_size=None, collate_fn=as_it_is, **settings(trainer))
 
 
@@ -186,7 +186,7 @@ def planned_dataloader(
 ) -> DataLoader[Any]:
     """Return the loader of this rank's micro-batches in a plan's order; the dataset hears of passes if it wants to."""
     rows = RowFetcher(dataset, collate, drawing(trainer, dataset, collate), epochs)
-    batches, found = PlannedBatches(plan, dividing.world_for(trainer, dataset).rank), settings(trainer)
+    batches, found = PlannedBatches(plan, dividing.shard_of(trainer, dataset).index), settings(trainer)
     if epochs and found["num_workers"] > 0:  # what is evaluated comes back in order
         found["in_order"] = trainer.args.dataloader_in_order
     return DataLoader(rows, batch_sampler=batches, collate_fn=as_it_is, **found)
@@ -244,7 +244,7 @@ def evaluation_dataloader(trainer: Trainer, dataset: Any, what: str) -> DataLoad
 
     Rows that know their lengths are read by length, which saves padding; `evaluation_loop` brings them back into order.
     """
-    args, world = trainer.args, dividing.world_for(trainer, dataset)
+    args, shard = trainer.args, dividing.shard_of(trainer, dataset)
     collate = Collate(trainer.data_collator, wanted_columns(trainer, dataset, what), what, floats_for(trainer, dataset))
     if is_stream(dataset):
         return stream_dataloader(trainer, dataset, collate, args.eval_batch_size, drop_last=False)
@@ -253,9 +253,9 @@ def evaluation_dataloader(trainer: Trainer, dataset: Any, what: str) -> DataLoad
     sorts = args.eval_do_concat_batches and not isinstance(
         dataset, PackedRows
     )  # whose rows hold several of the results
-    lengths = known_lengths(dataset) if sorts and world is trainer.strategy.world else None
+    lengths = known_lengths(dataset) if sorts and shard == trainer.strategy.data_shard else None
     order = Order(len(dataset), "sequential" if lengths is None else "by_length", lengths=lengths)
-    plan = Plan(order, Batching(args.eval_batch_size, 1, world.size))
+    plan = Plan(order, Batching(args.eval_batch_size, 1, shard.num_shards))
     return planned_dataloader(trainer, dataset, collate, plan)
 
 

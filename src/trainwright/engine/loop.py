@@ -38,7 +38,7 @@ def passes(run: Run) -> None:
     deciding.agree(run)
     run.modes = modes_of(run.trainer.model)
     if not run.drawn_apart:
-        randomness.part_ways(run.trainer.strategy.world.rank)
+        randomness.part_ways(run.trainer.strategy.data_shard.index)
     run.health.watch()
     if run.due:
         leaving.raise_due_flags(run)
@@ -156,11 +156,12 @@ def backward(run: Run, work: Work) -> torch.Tensor | None:
 
 def update(run: Run, loss: torch.Tensor) -> bool:
     """Clip the gradients and step the optimizer, unless they are not finite; return whether the schedule moves on."""
-    trainer, precision = run.trainer, run.trainer.precision
-    run.grad_norm, norms = precision.clip(trainer.optimizer, run.parameters, trainer.args.max_grad_norm)
+    trainer, strategy, precision = run.trainer, run.trainer.strategy, run.trainer.precision
+    precision.unscale(trainer.optimizer)
+    run.grad_norm, norms = strategy.clip_gradients(run.parameters, trainer.args.max_grad_norm)
     run.fire("pre_optimizer_step")
-    whole = precision.scales or trainer.strategy.world.size == 1
-    told = trainer.strategy.sum_tensor(widened(loss)) if precision.scales else loss
+    whole = precision.scales or not strategy.is_distributed
+    told = strategy.sum_tensor(widened(loss)) if precision.scales else loss
     bad = precision.is_bad(told, run.grad_norm, whole)
     run.boundary, run.updating = None, True
     done = precision.step(trainer.optimizer, bad)

@@ -161,9 +161,9 @@ def micro_batch(run: Run, batch: Any, items: float, total: float, last: bool) ->
             count = total / items if trainer.rule is Rule.MEAN else total  # of pieces of unequal size
             trainer.in_own_step = True  # until ours is called
             loss = trainer.training_step(run.model, batch, count).detach()
-            loss = loss / trainer.strategy.world.size if trainer.in_own_step else loss  # the ranks' mean is logged
+            loss = loss / trainer.strategy.gradient_divide_factor if trainer.in_own_step else loss
             return loss.reshape(()) if loss.ndim else loss
-        if last and total and trainer.strategy.world.size > 1:
+        if total and trainer.strategy.needs_zero_weight_step(last):
             trainer.idle_step(run.model, batch)
         return None
     finally:
@@ -173,7 +173,7 @@ def micro_batch(run: Run, batch: Any, items: float, total: float, last: bool) ->
 def training_step(trainer: Trainer, model: nn.Module, inputs: Any, num_items: float | None) -> torch.Tensor:
     """Run forward and backward of a micro-batch; return its share of the step's loss, detached."""
     trainer.in_own_step = False
-    args, ranks = trainer.args, trainer.strategy.world.size
+    args = trainer.args
     loss = loss_of_batch(trainer, model, inputs, num_items)
     if trainer.is_asked:
         raise Asked(loss)
@@ -181,8 +181,7 @@ def training_step(trainer: Trainer, model: nn.Module, inputs: Any, num_items: fl
         loss = loss / num_items
     if args.torch_empty_cache_steps and trainer.state.global_step % args.torch_empty_cache_steps == 0:
         empty_cache(trainer.strategy.device)
-    # gradients of several ranks are averaged, but shares add up
-    trainer.precision.backward(loss * ranks if ranks > 1 else loss)
+    trainer.strategy.backward(loss, trainer.precision)
     return loss.detach()
 
 
@@ -202,8 +201,8 @@ def compute_loss(trainer: Trainer, model: nn.Module, inputs: Any, return_outputs
         )
     for name, value in loss.terms.items():
         trainer.record(name, value)
-    ranks = trainer.strategy.world.size if trainer.in_own_step and not takes_mean else 1  # which averages gradients
-    value = loss.value * ranks if ranks > 1 else loss.value
+    factor = trainer.strategy.gradient_divide_factor if trainer.in_own_step and not takes_mean else 1
+    value = loss.value * factor if factor != 1 else loss.value
     return (value, loss.outputs) if return_outputs else value
 
 
@@ -272,7 +271,7 @@ def idle_step(trainer: Trainer, model: nn.Module, inputs: Any) -> None:
                 loss = trainer.one_loss(trainer.compute_loss(model, moved, **of_itself(trainer, inputs)))
             ends = [*seen, *_with_gradient(loss)]
             if ends:
-                trainer.precision.backward(sum(end.sum().real.float() for end in ends))  # type: ignore[arg-type]  # a tensor, as there is an end
+                trainer.strategy.backward(sum(end.sum().real.float() for end in ends), trainer.precision)  # type: ignore[arg-type]  # a tensor
         finally:
             for handle in handles:
                 handle.remove()

@@ -24,7 +24,7 @@ def of(trainer: Trainer) -> list[nn.Parameter]:
 def begin(trainer: Trainer) -> list[nn.Parameter]:
     """Return them, on all ranks with the values of the first."""
     found = of(trainer)
-    if found and trainer.strategy.world.size > 1:
+    if found and trainer.strategy.is_distributed:
         put(found, trainer.strategy.from_main([p.detach().cpu() for p in found]))
     return found
 

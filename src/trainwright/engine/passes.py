@@ -44,7 +44,7 @@ def batches_of(trainer: Trainer, loader: Any, marks: list[float] | None = None) 
     if whole and length_of(loader) == 0:
         raise DataError("The evaluation data is empty (its length is 0). Give a set with rows.")
     if isinstance(getattr(mine, "dataset", None), RankStream):
-        mine.dataset.stamped = mine.dataset.world.size > 1
+        mine.dataset.stamped = mine.dataset.shard.num_shards > 1
     empty, mark = True, 0.0
     with reading(mine) as batches:
         while True:
@@ -101,7 +101,7 @@ def together(trainer: Trainer, loader: Any = None) -> Iterator[list[float]]:
         yield marks
     except (Exception, StopWaiting) as error:
         failure = error
-    if strategy.world.size > 1:
+    if strategy.is_distributed:
         stop = (run.signals.received or 0) if run is not None and run.evaluates else 0
         told = strategy.gather((stop, repr(failure) if isinstance(failure, Exception) else None, sum(marks)))
         failed = [f"The evaluation failed on rank {rank}: {text}" for rank, (_, text, _) in enumerate(told) if text]
@@ -135,7 +135,7 @@ def evaluating(trainer: Trainer, records: Records) -> Iterator[nn.Module]:
     """
     model, training_records = trainer.model, trainer.records
     trainer.records = records
-    model.to(trainer.strategy.device)
+    trainer.strategy.place(model)
     kind = None if trainer.is_in_train else full_evaluation_type(trainer.args)
     modes = modes_of(trainer.model_wrapped)
     try:

@@ -36,7 +36,7 @@ def log_step(run: Run) -> None:
         logs["grad_norm"] = float(run.grad_norm)
     if run.learning_rate is not None:
         logs["learning_rate"] = float(run.learning_rate)
-    logs |= averages(trainer.strategy.gather(trainer.records.take()))
+    logs |= averages(trainer.strategy.gather_shards(trainer.records.take()))
     run.meter.logged_at = trainer.state.global_step
     run.symptoms.look(logs)
     trainer.control.should_log = False
@@ -52,7 +52,7 @@ def log(trainer: Trainer, logs: dict[str, Any], started: float) -> None:
 
 def note(trainer: Trainer, message: str) -> None:
     """Write one sentence to the log, on the main process; on a bare script it is printed."""
-    if trainer.strategy.world.is_main:
+    if trainer.strategy.is_main:
         logger.warning(message)
 
 

@@ -71,18 +71,20 @@ def store_flos(trainer: Trainer) -> None:
 
 def is_world_process_zero(trainer: Trainer) -> bool:
     """Whether this is the main process of the run."""
-    return trainer.strategy.world.is_main
+    return trainer.strategy.is_main
 
 
 def is_local_process_zero(trainer: Trainer) -> bool:
     """Whether this is the main process of this machine."""
-    return trainer.strategy.world.is_local_main
+    return trainer.strategy.is_local_main
 
 
 def get_total_train_batch_size(trainer: Trainer, args: Any = None) -> int:
     """Return the rows of one optimizer step over all processes."""
     args = args or trainer.args
-    return int(args.per_device_train_batch_size * args.gradient_accumulation_steps * trainer.strategy.world.size)
+    return int(
+        args.per_device_train_batch_size * args.gradient_accumulation_steps * trainer.strategy.data_shard.num_shards
+    )
 
 
 def log_history(trainer: Trainer) -> list[dict[str, Any]]:

@@ -305,7 +305,7 @@ def restore_rest(run: Run, saved: Saved) -> None:
     restore_adapters(run, saved)
     own = restore_rank(run, place)
     run.drawn_apart = own and bool(saved.about.get("drawn_apart"))
-    if own and not run.drawn_apart and trainer.strategy.world.size > 1:
+    if own and not run.drawn_apart and trainer.strategy.is_distributed:
         trainer.note(
             f"'{place}' was written when all ranks drew the same random numbers. From here on each draws its own, so "
             "dropout is not bitwise what it would have been."
@@ -361,8 +361,7 @@ def restore_adapters(run: Run, saved: Saved) -> None:
 def restore_rank(run: Run, place: Path) -> bool:
     """Put back what every rank keeps for itself; on another number of ranks, what the first one kept, without its
     randomness. Return whether it was this rank's own."""
-    trainer, world = run.trainer, run.trainer.strategy.world
-    own = place / layout.of_rank(world.rank, world.size)
+    trainer, own = run.trainer, place / run.trainer.strategy.own_file()
     others = [place / name for name in (layout.of_rank(0, 1), layout.of_rank(0, 2))]
     found = next((path for path in (own, *others) if path.exists()), None)
     state = folder.load(found) if found is not None else {}

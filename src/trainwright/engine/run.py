@@ -149,7 +149,7 @@ class Run:
     @property
     def stop(self) -> int | None:
         """The signal at which to leave: one process decides for itself, several agree before."""
-        return self.signals.received if self.trainer.strategy.world.size == 1 else self.agreed_stop
+        return self.agreed_stop if self.trainer.strategy.is_distributed else self.signals.received
 
     @property
     def evaluates(self) -> bool:

@@ -239,7 +239,7 @@ def rank_state(run: Run) -> dict[str, Any]:
             states.collect_dicts(trainer.callback_handler.callbacks, run.note_once), plain.plain, run.note_once
         ),
     }
-    if trainer.strategy.world.size > 1:  # it goes to the first rank through the hosts
+    if trainer.strategy.is_distributed:  # it goes to the first rank through the hosts
         own = map_tensors(own, lambda tensor: tensor.cpu())
     return {**last.streams, **plain.plain(last.loader, "The state of the training data"), **own}
 
@@ -285,7 +285,7 @@ def write_progress(run: Run, place: Path) -> None:
         "due": boundary.due(run),
         "data": {**run.loader.describe(), "asked": run.accumulation, "steps": run.loader.steps_per_epoch},
         "content": run.content,
-        "ranks": trainer.strategy.world.size,
+        "ranks": trainer.strategy.data_shard.num_shards,
         "drawn_apart": True,
         "made_with": run.made_with,
         "unit": units.state_of(trainer),

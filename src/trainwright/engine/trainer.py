@@ -75,6 +75,7 @@ class Trainer(PrivateNames):
         train_loader: a ready loader of training batches, in place of `train_dataset`.
         eval_loader: a ready loader of evaluation batches, in place of `eval_dataset`.
         objective: what is minimised, in place of the model's own loss: an `Objective`, such as `PreferenceLoss`.
+        strategy: how the run is spread over processes, a `Strategy`; one process, or data parallel under torchrun.
 
     Raises:
         ConfigError: arguments that cannot work, before anything is started.
@@ -129,6 +130,7 @@ class Trainer(PrivateNames):
         train_loader: Any = None,
         eval_loader: Any = None,
         objective: Objective | None = None,
+        strategy: Strategy | None = None,
         **old: Unpack[OldNames],
     ) -> None:
         self.model: Any = model
@@ -146,8 +148,7 @@ class Trainer(PrivateNames):
         self.optimizer, self.lr_scheduler = optimizers
         self.optimizer_cls_and_kwargs = optimizer_cls_and_kwargs
         self.preprocess_logits_for_metrics = preprocess_logits_for_metrics
-        self.train_loader = train_loader
-        self.eval_loader = eval_loader
+        self.train_loader, self.eval_loader = train_loader, eval_loader
         self.own_objective = objective
         for name, value in old_names(old, list(Trainer.__init__.__annotations__)).items():
             setattr(self, name, value)
@@ -167,7 +168,7 @@ class Trainer(PrivateNames):
         self._created: dict[str, Any] = {}
         self.run: Run | None = None
         self._accelerator: Any = None
-        assemble(self, callbacks)
+        assemble(self, callbacks, strategy)
         losses.look_at(self)
         self.computing_parameters = 0
         self.control = self.callback_handler.fire("init_end", self.args, self.state, self.control)

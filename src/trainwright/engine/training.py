@@ -147,7 +147,7 @@ def go(run: Run) -> TrainOutput:
             problem = run.writer.close()
         if problem is not None:  # of a save that an error has overtaken
             run.trainer.note(str(problem))
-        if run.trainer.strategy.world.is_main:
+        if run.trainer.strategy.is_main:
             fingerprint.leave(run.content, loading.content_of_training(run.loader))
 
 
@@ -187,7 +187,7 @@ def build(trainer: Trainer, loader: TrainLoader, saved: resume.Saved | None, sig
     prepare_state(trainer, saved, max_steps, num_epochs, loader)
     if uncompiled(trainer.model) is not trainer.model:  # the user compiled it since
         take_model(trainer, trainer.model)
-    trainer.model.to(trainer.strategy.device)
+    trainer.strategy.place(trainer.model)
     if saved is not None:
         resume.restore_model(trainer, saved)
     model = training_model(trainer)
@@ -299,8 +299,8 @@ def prepare_state(
     passes = num_epochs if math.isfinite(num_epochs) else max_steps / (loader.steps_per_epoch or max_steps)
     state.num_train_epochs = math.ceil(passes)
     state.train_batch_size = trainer.args.per_device_train_batch_size
-    state.is_world_process_zero = trainer.strategy.world.is_main
-    state.is_local_process_zero = trainer.strategy.world.is_local_main
+    state.is_world_process_zero = trainer.strategy.is_main
+    state.is_local_process_zero = trainer.strategy.is_local_main
     state.is_hyper_param_search = trainer.trial is not None
     if trainer.trial is not None:
         state.trial_name, state.trial_params = f"run-{trainer.trial.number}", dict(trainer.trial.params)

@@ -78,16 +78,16 @@ class Trials:
 
     def search(self, study: Callable[[], T]) -> T:
         """Let rank 0 run the study, whose trials all ranks train; return what it finds, on every rank."""
-        if self.strategy.world.size == 1:
+        if not self.strategy.is_distributed:
             return study()
-        if self.strategy.world.is_main:
+        if self.strategy.is_main:
             return self._lead(study)
         found: T = self._follow()
         return found
 
     def objective(self, trial: Any) -> Any:
         """Train a trial, on all ranks; the study calls this on rank 0."""
-        if self.strategy.world.size == 1:
+        if not self.strategy.is_distributed:
             return self.train(trial)
         try:
             return self._together(trial, self.strategy.from_main(f"trial {uuid4().hex}"))

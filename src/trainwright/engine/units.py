@@ -52,17 +52,17 @@ def settle(run: Run, work: Work) -> None:
     """Find out what the loss is a mean over, where that is unknown and matters, and weigh this step's micro-batches by
     it. It matters where a step has more than one micro-batch or rank; every rank asks with its first."""
     trainer, strategy = run.trainer, run.trainer.strategy
-    if len(work.batches) * strategy.world.size == 1 or not work.total or not is_open(trainer):
+    if len(work.batches) * strategy.data_shard.num_shards == 1 or not work.total or not is_open(trainer):
         return
     if take(trainer, strategy.gather(ask(trainer, work.batches[0]) if work.items[0] else None)):
         pairs = zip(work.batches, work.shares, strict=True)
         work.items = [run.count(batch) if share else 0 for batch, share in pairs]
-        work.total = float(sum(count for (count,) in strategy.agree(sum(work.items))))
+        work.total = strategy.sum_over_shards(sum(work.items))
 
 
 def look(trainer: Trainer, batch: Any) -> None:
     """Find it out in an evaluation of one process; several go by what training found."""
-    if trainer.strategy.world.size == 1 and is_open(trainer):
+    if not trainer.strategy.is_distributed and is_open(trainer):
         take(trainer, [ask(trainer, batch)])
 
 

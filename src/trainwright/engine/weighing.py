@@ -56,7 +56,7 @@ def settle(run: Run, work: Work) -> None:
         ConfigError: the loss is neither a share nor a mean, or changes with every call.
     """
     trainer, strategy, records = run.trainer, run.trainer.strategy, run.trainer.records
-    alone = len(work.batches) * strategy.world.size == 1
+    alone = len(work.batches) * strategy.data_shard.num_shards == 1
     unknown = trainer.rule is Rule.UNKNOWN
     if alone or not work.total or not (unknown or entries_are_due(run)) or steps_by_itself(trainer):
         return
@@ -75,7 +75,7 @@ def settle(run: Run, work: Work) -> None:
     trainer.rule = next((rule for rule in rules if rule is not Rule.UNKNOWN), Rule.UNKNOWN)
     if trainer.rule is Rule.MEAN:
         work.items = list(work.shares)
-        work.total = sum(count for (count,) in strategy.agree(sum(work.items)))
+        work.total = strategy.sum_over_shards(sum(work.items))
 
 
 def entries_are_due(run: Run) -> bool:

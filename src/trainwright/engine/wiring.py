@@ -31,8 +31,9 @@ from trainwright.models import adapters
 from trainwright.models import inspect as models
 from trainwright.objectives.model_loss import ModelLoss
 from trainwright.objectives.objective import Objective
-from trainwright.parallel import ddp
+from trainwright.parallel.choice import start
 from trainwright.parallel.precision import choose_precision
+from trainwright.parallel.strategy import ProcessOptions, Strategy
 from trainwright.randomness import seed_trainer, seeds_undone
 from trainwright.state import TrainerControl, TrainerState
 from trainwright.world import choose_device, current_world
@@ -76,7 +77,7 @@ def own_arguments(args: Any) -> TrainingArguments:
     return args
 
 
-def assemble(trainer: Trainer, callbacks: list[Any] | None) -> None:
+def assemble(trainer: Trainer, callbacks: list[Any] | None, strategy: Strategy | None) -> None:
     """Build the parts that the loop works with, from what the constructor was given."""
     args = trainer.args
     trainer.beside, trainer.own_configuration, trainer.before_training = set(), {}, {}
@@ -86,7 +87,7 @@ def assemble(trainer: Trainer, callbacks: list[Any] | None) -> None:
     if world.is_main:
         compat.warn_of_untested_versions()
     device = choose_device(world, args.use_cpu)
-    trainer.strategy = ddp.start(world, device, process_options(args))
+    trainer.strategy = start(strategy, world, device, process_options(args))
     seed_trainer(args.seed, args.full_determinism)
     if trainer.model_init is not None:
         trainer.model = trainer.call_model_init()
@@ -129,20 +130,16 @@ def follow(trainer: Trainer) -> None:
     describe_model(trainer)
 
 
-def process_options(args: TrainingArguments) -> dict[str, Any]:
-    """Return the settings of several processes: those of DistributedDataParallel that are set, backend, time-out."""
+def process_options(args: TrainingArguments) -> ProcessOptions:
+    """Return what the arguments say of several processes; of DistributedDataParallel what is set."""
     given = {
         "find_unused_parameters": args.ddp_find_unused_parameters,
         "bucket_cap_mb": args.ddp_bucket_cap_mb,
         "broadcast_buffers": args.ddp_broadcast_buffers,
         "static_graph": args.ddp_static_graph,
-        "backend": args.ddp_backend,
     }
-    return {
-        "timeout": args.ddp_timeout,
-        "late": args.auto_find_batch_size,
-        **{name: value for name, value in given.items() if value is not None},
-    }
+    ddp = {name: value for name, value in given.items() if value is not None}
+    return ProcessOptions(args.ddp_backend, args.ddp_timeout, args.auto_find_batch_size, ddp)
 
 
 def check(trainer: Trainer) -> None:

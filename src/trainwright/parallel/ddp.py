@@ -14,7 +14,7 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trainwright.errors import ConfigError
-from trainwright.parallel.strategy import Strategy
+from trainwright.parallel.strategy import ProcessOptions, Strategy
 from trainwright.processes import start_processes
 from trainwright.world import World
 
@@ -26,13 +26,17 @@ _ALL_HERE = 10.0  # seconds in which processes that fail for the same reason all
 class DataParallel(Strategy):
     """Several processes under torchrun, each with the whole model on its own device."""
 
-    def __init__(self, world: World, device: torch.device, options: dict[str, Any]) -> None:
-        super().__init__(world, device)
-        self.late = options.pop("late", False)
-        self.options = options
-        seconds = options.pop("timeout", 1800)
-        self.hosts = start_processes(device, options.pop("backend", None), seconds)
-        self.limit = timedelta(seconds=seconds)
+    def setup(self, world: World, device: torch.device, options: ProcessOptions) -> None:
+        """Join the other processes of torchrun; without it this process is the only one.
+
+        Raises:
+            ConfigError: several processes on a device that cannot exchange gradients.
+        """
+        if world.size > 1 and device.type == "mps":
+            raise ConfigError("Several processes cannot train on one Apple GPU. Start one, or set use_cpu=True.")
+        self.world, self.device, self.options = world, device, options
+        self.hosts = start_processes(device, options.backend, options.timeout)
+        self.limit = timedelta(seconds=options.timeout)
         everyone = distributed.distributed_c10d._get_default_store()
         self.store = distributed.PrefixStore("trainwright", everyone)  # type: ignore[attr-defined]  # torch lists no stores
         self.wrapped: set[int] = set()
@@ -48,18 +52,27 @@ class DataParallel(Strategy):
         if isinstance(model, DistributedDataParallel) or not self.wrapped:
             return model
         devices = [self.device] if self.device.type == "cuda" else None
-        options = {"find_unused_parameters": not recomputes, **self.options}
+        options = {"find_unused_parameters": not recomputes, **self.options.ddp}
         return DistributedDataParallel(model, device_ids=devices, **options)
+
+    @property
+    def gradient_divide_factor(self) -> int:
+        """The number of processes: DistributedDataParallel averages gradients."""
+        return self.world.size
 
     def accumulate(self, model: nn.Module, last: bool) -> AbstractContextManager[Any]:
         """Keep gradients to this process until the last micro-batch of a step, or until `finish_gradients`."""
-        alone = self.late or not last
+        alone = self.options.late or not last
         return model.no_sync() if isinstance(model, DistributedDataParallel) and alone else nullcontext()
+
+    def needs_zero_weight_step(self, last: bool) -> bool:
+        """Whether it is the last micro-batch, in whose backward pass the gradients are exchanged."""
+        return last and self.is_distributed
 
     def finish_gradients(self, parameters: list[nn.Parameter]) -> None:
         """Average the gradients now where a process may fail in its backward pass, so that none waits for it there, and
         those of parameters that were not trained when the model was wrapped."""
-        parameters = [p for p in parameters if self.late or id(p) not in self.wrapped]
+        parameters = [p for p in parameters if self.options.late or id(p) not in self.wrapped]
         if not parameters:
             return
         used = [any(column) for column in zip(*self.agree(*(p.grad is not None for p in parameters)), strict=True)]
@@ -82,7 +95,7 @@ class DataParallel(Strategy):
         Ranks that keep their own in training (`ddp_broadcast_buffers=False`) have them again afterwards.
         """
         buffers = [b for b in model.buffers() if b.layout is torch.strided and b.numel()]
-        own = [] if self.options.get("broadcast_buffers", True) else [b.clone() for b in buffers]
+        own = [] if self.options.ddp.get("broadcast_buffers", True) else [b.clone() for b in buffers]
         if buffers:
             group = distributed.distributed_c10d._get_default_group()
             with torch.no_grad():
@@ -93,6 +106,10 @@ class DataParallel(Strategy):
             with torch.no_grad():
                 for buffer, kept in zip(buffers, own, strict=False):
                     buffer.copy_(kept)
+
+    def describe(self) -> str:
+        """Return the number of processes."""
+        return f"{self.world.size} processes" if self.is_distributed else ""
 
     def agree(self, *values: float) -> list[list[float]]:
         """Return the values of every process, through the hosts' own group."""
@@ -153,18 +170,7 @@ class DataParallel(Strategy):
     def share_buffers(self, model: nn.Module) -> None:
         """Give all processes rank 0's buffers after a step whose forward passes kept to themselves."""
         wrapped = getattr(model, "_orig_mod", model)
-        if not self.late or not isinstance(wrapped, DistributedDataParallel):
+        if not self.options.late or not isinstance(wrapped, DistributedDataParallel):
             return
         if wrapped.broadcast_buffers and any(True for _ in wrapped.module.buffers()):
             wrapped._sync_buffers()
-
-
-def start(world: World, device: torch.device, options: dict[str, Any]) -> Strategy:
-    """Return the strategy for this world: one process, or data parallel under torchrun.
-
-    Raises:
-        ConfigError: several processes on a device that cannot exchange gradients.
-    """
-    if world.size > 1 and device.type == "mps":
-        raise ConfigError("Several processes cannot train on one Apple GPU. Start one, or set use_cpu=True.")
-    return Strategy(world, device) if world.size == 1 else DataParallel(world, device, options)

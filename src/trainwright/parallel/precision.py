@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
 
 from trainwright.devices import skips_by_itself
 
@@ -38,25 +37,8 @@ class Precision:
         """Add the gradients of a loss."""
         loss.backward()
 
-    def clip(
-        self, optimizer: Any, parameters: list[nn.Parameter], max_norm: float
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scale the gradients down to a norm, if it is above 0.
-
-        Returns:
-            The norm before, a scalar, and the norm of every parameter's gradient, shape (parameters,); 0 without one.
-        """
-        with_gradient = [p.grad for p in parameters if p.grad is not None]
-        if not with_gradient:
-            return torch.zeros((), device=self.device), torch.zeros(len(parameters), device=self.device)
-        norms = torch.stack([norm.to(self.device) for norm in torch._foreach_norm(with_gradient)])
-        total = torch.linalg.vector_norm(norms)
-        if max_norm > 0:
-            nn.utils.clip_grads_with_norm_(parameters, max_norm, total)
-        if len(with_gradient) < len(parameters):
-            places = torch.tensor([i for i, p in enumerate(parameters) if p.grad is not None], device=self.device)
-            norms = norms.new_zeros(len(parameters)).index_copy_(0, places, norms)
-        return total, norms
+    def unscale(self, optimizer: torch.optim.Optimizer) -> None:
+        """Give the gradients of an optimizer's parameters the size of the loss's own, before they are measured."""
 
     def is_bad(self, loss: torch.Tensor, norm: torch.Tensor, whole: bool) -> Flag:
         """Return whether a step must not change the parameters: on a CPU at once, else as a scalar of the device.
@@ -112,12 +94,9 @@ class Float16(Precision):
         """Add the gradients of a scaled loss."""
         self.scaler.scale(loss).backward()
 
-    def clip(
-        self, optimizer: Any, parameters: list[nn.Parameter], max_norm: float
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Undo the scaling, then clip."""
+    def unscale(self, optimizer: torch.optim.Optimizer) -> None:
+        """Undo the scaling."""
         self.scaler.unscale_(optimizer)
-        return super().clip(optimizer, parameters, max_norm)
 
     def is_bad(self, loss: torch.Tensor, norm: torch.Tensor, whole: bool) -> Flag:
         """Return whether the loss itself is not finite, or the gradients are not with a scale that enlarges nothing.

@@ -1,49 +1,203 @@
-"""How a run is spread over processes: what the loop asks of it, with one process as the plain case."""
+"""How a run is spread over processes: all that the engine asks of it, with one process as the plain case.
+
+What a subclass for sharded models overrides: `place`, `prepare` and `accumulate` (the model), `gradient_divide_factor`
+and `needs_zero_weight_step` (its exchanges), `gradient_norms` (norms of parts), and where several processes compute one
+model together `data_shard`, `one_per_shard` and `sum_tensor`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from trainwright.batch import map_tensors
+from trainwright.checkpoint import layout
 from trainwright.devices import moved
-from trainwright.errors import TrainwrightError
-from trainwright.world import World
+from trainwright.errors import ConfigError, TrainwrightError
+from trainwright.parallel.precision import Precision
+from trainwright.world import DataShard, World
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ProcessOptions:
+    """What the arguments say of several processes.
+
+    Attributes:
+        backend: torch.distributed's; None for the one that fits the device.
+        timeout: seconds that an exchange may take.
+        late: whether gradients are exchanged after all backward passes of a step, because memory may run out in one.
+        ddp: keywords of DistributedDataParallel.
+    """
+
+    backend: str | None = None
+    timeout: float = 1800
+    late: bool = False
+    ddp: dict[str, Any] = field(default_factory=dict)
 
 
 class Strategy:
-    """One process on one device. Subclasses override what differs with several."""
+    """One process on one device. Subclasses override what differs with several.
 
-    def __init__(self, world: World, device: torch.device) -> None:
-        self.world = world
-        self.device = device
+    Every process calls the same methods in the same order, but where it says otherwise.
+
+    Attributes:
+        world: rank and number of the processes, which the strategy alone reads.
+        device: where this process computes.
+    """
+
+    world: World
+    device: torch.device
+
+    def setup(self, world: World, device: torch.device, options: ProcessOptions) -> None:
+        """Join the other processes; called once, before anything else is.
+
+        Raises:
+            ConfigError: there are others, which this strategy knows nothing of.
+        """
+        if world.size > 1:
+            raise ConfigError(
+                f"{type(self).__name__} runs one process, and torchrun has started {world.size}. Start one, or derive "
+                "the strategy from trainwright.parallel.ddp.DataParallel."
+            )
+        self.world, self.device = world, device
+
+    # ---- who this process is
+
+    @property
+    def is_distributed(self) -> bool:
+        """Whether there are other processes to exchange with."""
+        return self.world.size > 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process speaks for the run."""
+        return self.world.is_main
+
+    @property
+    def is_local_main(self) -> bool:
+        """Whether this process is the first of its machine."""
+        return self.world.is_local_main
+
+    def describe(self) -> str:
+        """Return how the run is spread, in words such as "2 processes"; nothing for one process."""
+        return ""
+
+    # ---- data
+
+    @property
+    def data_shard(self) -> DataShard:
+        """Which part of the rows this process reads."""
+        return DataShard(self.world.rank, self.world.size)
+
+    def one_per_shard(self, everyone: Sequence[T]) -> Sequence[T]:
+        """Return, of values of every process, rank by rank, those of one process for each shard of the data."""
+        return everyone
+
+    def gather_shards(self, value: Any) -> list[Any]:
+        """Return an object of one process for each shard of the data."""
+        return list(self.one_per_shard(self.gather(value)))
+
+    def sum_over_shards(self, value: float) -> float:
+        """Return the sum of a number over the shards of the data; exchanged between hosts, never the devices."""
+        return float(sum(self.one_per_shard([one for (one,) in self.agree(value)])))
+
+    def sum_tensor(self, value: torch.Tensor) -> torch.Tensor:
+        """Return the sum of a tensor over the shards of the data."""
+        return value
+
+    def to_device(self, batch: Any) -> Any:
+        """Return the batch with every tensor on the device; containers keep their kind."""
+        return map_tensors(batch, lambda tensor: moved(tensor, self.device))
+
+    # ---- the model
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """Bring a model to where it is trained or evaluated, in place; return it. Done again, it changes nothing."""
+        return model.to(self.device)
 
     def prepare(self, model: nn.Module, recomputes: bool = False) -> nn.Module:
-        """Return the module whose `forward` the loop calls; `recomputes`: whether its backward pass runs it again."""
+        """Return the module whose `forward` the loop calls.
+
+        Args:
+            model: in its place, with the weights that training begins with.
+            recomputes: whether its backward pass runs the forward pass again.
+        """
         return model
-
-    def accumulate(self, model: nn.Module, last: bool) -> AbstractContextManager[Any]:
-        """Return the context of one micro-batch: gradients are shared between processes only in the last."""
-        return nullcontext()
-
-    def finish_gradients(self, parameters: list[nn.Parameter]) -> None:
-        """Share the gradients between processes, where the backward passes have not done it."""
 
     def with_main_buffers(self, model: nn.Module) -> AbstractContextManager[None]:
         """Return the context in which the model has the same buffers on all processes: rank 0's."""
         return nullcontext()
 
+    def share_buffers(self, model: nn.Module) -> None:
+        """Let all processes have the buffers of the first, where the forward passes of a step do not do it."""
+
+    # ---- gradients
+
+    @property
+    def gradient_divide_factor(self) -> int:
+        """By what the exchange divides the sum of all processes' gradients (FSDP's term); 1 leaves a sum.
+
+        A loss times this factor has the gradient that adds up over the shards.
+        """
+        return 1
+
+    def accumulate(self, model: nn.Module, last: bool) -> AbstractContextManager[Any]:
+        """Return the context of one micro-batch: gradients are exchanged between processes only in the last."""
+        return nullcontext()
+
+    def backward(self, loss: torch.Tensor, precision: Precision) -> None:
+        """Add the gradients of a share of a step's loss, a scalar; exchanged, they are those of all shares' sum."""
+        factor = self.gradient_divide_factor
+        precision.backward(loss * factor if factor != 1 else loss)
+
+    def needs_zero_weight_step(self, last: bool) -> bool:
+        """Whether a micro-batch without targets is run forward and backward all the same, as other processes wait for
+        this one there; `last`: whether it is the last one of its step."""
+        return False
+
+    def finish_gradients(self, parameters: list[nn.Parameter]) -> None:
+        """Exchange the gradients between processes, where the backward passes have not done it."""
+
+    def gradient_norms(self, gradients: list[torch.Tensor]) -> torch.Tensor:
+        """Return the norm of every whole gradient, shape (gradients,), on the device, the same on all processes."""
+        return torch.stack([norm.to(self.device) for norm in torch._foreach_norm(gradients)])
+
+    def clip_gradients(self, parameters: list[nn.Parameter], max_norm: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scale the gradients down to a norm, if it is above 0.
+
+        Returns:
+            The norm before, a scalar, and the norm of every parameter's gradient, shape (parameters,); 0 without one.
+        """
+        with_gradient = [p.grad for p in parameters if p.grad is not None]
+        if not with_gradient:
+            return torch.zeros((), device=self.device), torch.zeros(len(parameters), device=self.device)
+        norms = self.gradient_norms(with_gradient)
+        total = torch.linalg.vector_norm(norms)
+        if max_norm > 0:
+            nn.utils.clip_grads_with_norm_(parameters, max_norm, total)
+        if len(with_gradient) < len(parameters):
+            places = torch.tensor([i for i, p in enumerate(parameters) if p.grad is not None], device=self.device)
+            norms = norms.new_zeros(len(parameters)).index_copy_(0, places, norms)
+        return total, norms
+
+    # ---- state
+
+    def own_file(self) -> str:
+        """Return the name of the file in a checkpoint with what this process alone keeps."""
+        return layout.of_rank(self.world.rank, self.world.size)
+
+    # ---- talk between the processes
+
     def agree(self, *values: float) -> list[list[float]]:
         """Return the values of every process, rank by rank; one small exchange between hosts, never the devices."""
         return [list(values)]
-
-    def sum_tensor(self, value: torch.Tensor) -> torch.Tensor:
-        """Return the sum of a tensor over all processes."""
-        return value
 
     def gather(self, value: Any) -> list[Any]:
         """Return an object of every process, rank by rank."""
@@ -56,7 +210,7 @@ class Strategy:
     def on_main(self, call: Callable[[], Any]) -> Any:
         """Call a function on rank 0 and return its result on every process; its error is raised on all of them."""
         result, error = None, None
-        if self.world.is_main:
+        if self.is_main:
             try:
                 result = call()
             except TrainwrightError as raised:
@@ -85,10 +239,3 @@ class Strategy:
 
     def wait_for(self, word: str) -> None:
         """Wait until a process has left a word."""
-
-    def to_device(self, batch: Any) -> Any:
-        """Return the batch with every tensor on the device; containers keep their kind."""
-        return map_tensors(batch, lambda tensor: moved(tensor, self.device))
-
-    def share_buffers(self, model: nn.Module) -> None:
-        """Let all processes have the buffers of the first, where the forward passes of a step do not do it."""

@@ -198,7 +198,7 @@ class TrainerPipeline:
     def _save_parts(self, folder: Path) -> None:
         trainer = self._built()
         trainer.save_model(str(folder / "model"))
-        if trainer.strategy.world.is_main:
+        if trainer.strategy.is_main:
             self.tokenizer.save_pretrained(folder / "tokenizer")
 
 

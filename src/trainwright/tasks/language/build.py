@@ -62,7 +62,7 @@ def build(config: TrainingConfig) -> Trainer:
         trainer.note(note)
     if config.training.log_model_summary:
         trainer.note(str(model))
-    if config.training.log_examples and trainer.strategy.world.is_main:
+    if config.training.log_examples and trainer.strategy.is_main:
         print(show_rows(text.tokenizer, text.train, 2), flush=True)
     return trainer
 

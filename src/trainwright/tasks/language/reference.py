@@ -94,10 +94,11 @@ def with_reference(trainer: Trainer, objective: PreferenceLoss, rows: Any, batch
 def compute(trainer: Trainer, objective: PreferenceLoss, rows: Any, batch_size: int) -> torch.Tensor:
     """Return the reference's log-probabilities of all pairs, shape (pairs, 2); the ranks share the work."""
     strategy = trainer.strategy
-    model = trainer.model.to(strategy.device)
+    model = strategy.place(trainer.model)
     fusing.prepare(trainer)
     mine: list[tuple[int, torch.Tensor]] = []
-    starts = range(0, len(rows), batch_size)[strategy.world.rank :: strategy.world.size]
+    shard = strategy.data_shard
+    starts = range(0, len(rows), batch_size)[shard.index :: shard.num_shards]
     try:
         with counting(len(starts), "batches judged by the reference") as tell:
             for start in starts:
@@ -110,7 +111,7 @@ def compute(trainer: Trainer, objective: PreferenceLoss, rows: Any, batch_size: 
                 tell(1)
     finally:
         fusing.finish(trainer)
-    parts = sorted((part for rank in strategy.gather(mine) for part in rank), key=lambda part: part[0])
+    parts = sorted((part for shard in strategy.gather_shards(mine) for part in shard), key=lambda part: part[0])
     return torch.cat([values for _, values in parts])
 
 
