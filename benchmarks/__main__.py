@@ -8,6 +8,7 @@ from benchmarks import (
     dpo,
     evaluation,
     generation,
+    growth,
     jobs,
     loop_overhead,
     resume,
@@ -15,6 +16,8 @@ from benchmarks import (
     start_up,
 )
 
-for benchmark in (loop_overhead, start_up, evaluation, checkpoint_stall, resume, jobs, sft, dpo, algebra, generation):
+for benchmark in (
+    loop_overhead, start_up, evaluation, checkpoint_stall, resume, jobs, sft, dpo, algebra, generation, growth,
+):  # fmt: skip
     print(f"\n## {(benchmark.__doc__ or '').splitlines()[0]}\n", flush=True)
     benchmark.main()
