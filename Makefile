@@ -8,7 +8,7 @@ TEST_STAMP := .venv/.installed.test
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-setup test-versions release-check check bench torture format clean
+.PHONY: demo test test-setup test-versions release-check check bench torture mutants format clean
 
 demo: $(STAMP)
 	$(BIN)/trainwright demo
@@ -51,6 +51,10 @@ bench: $(TEST_STAMP)
 torture: $(TEST_STAMP)
 	$(BIN)/python -m tests.reliability.torture
 
+# Hours for the first run; it may be ended and goes on where it was. KIND=quick leaves the slow tests out.
+mutants: $(TEST_STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants $(KIND)
+
 format: $(TEST_STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -65,4 +69,4 @@ $(TEST_STAMP): $(STAMP)
 	touch $(TEST_STAMP)
 
 clean:
-	rm -rf .venv .versions build dist
+	rm -rf .venv .versions .mutants build dist
