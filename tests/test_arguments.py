@@ -18,6 +18,7 @@ from trainwright.args import names
 from trainwright.args.durations import seconds
 from trainwright.args.foreign import adopt, check
 from trainwright.args.refusals import REFUSED
+from trainwright.trackers.table import TRACKERS
 
 DOCS = Path(__file__).parent.parent / "docs" / "arguments.md"
 OTHER_DEFAULTS = {"restore_callback_states_from_checkpoint": True}
@@ -58,7 +59,7 @@ def test_tables_of_names_are_those_of_the_installed_transformers():
     assert set(names.OPTIMIZERS) | set(names.REFUSED_OPTIMIZERS) == {kind.value for kind in OptimizerNames}
     from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
-    assert set(names.TRACKERS) == {*INTEGRATION_TO_CALLBACK, "trainwright"}  # and the job store
+    assert set(TRACKERS) == {*INTEGRATION_TO_CALLBACK, "trainwright"}  # and the job store
 
 
 SET_TO = {"skip_memory_metrics": False, "average_tokens_across_devices": False, "fsdp_config": {"version": 2}}

@@ -25,6 +25,7 @@ LAYERS = [
     ["errors", "compat", "terminal"],
     ["bars"],
     ["data.files", "data.splits", "data.as_text", "checkpoint.layout"],
+    ["trackers"],
     ["world", "held", "devices", "evaluation_mode"],
     ["processes"],
     ["args", "state", "batch", "randomness"],
@@ -44,8 +45,8 @@ with_pinned_versions = pytest.mark.skipif(
     any(version(tool).partition("+")[0] != PINNED[tool] for tool in TOOLS),
     reason="linter and types differ between versions",
 )
-ALONE = {"jobs": {"errors", "data.files", "data.splits", "checkpoint.layout"}}
-MAY_IMPORT_JOBS = {"callbacks.job", "cli"}
+ALONE = {"jobs": {"errors", "data.files", "data.splits", "checkpoint.layout", "trackers"}}
+MAY_IMPORT_JOBS = {"callbacks.job", "cli", "trackers.job"}
 
 
 def name_of(path: Path) -> str:

@@ -52,6 +52,7 @@ if TYPE_CHECKING:  # our names as a type checker sees them; those of transformer
     from trainwright.state import TrainerControl as TrainerControl
     from trainwright.state import TrainerState as TrainerState
     from trainwright.state import TrainOutput as TrainOutput
+    from trainwright.trackers.tracker import Tracker as Tracker
 
     BaseTrainer = Trainer
 
@@ -75,6 +76,7 @@ _OURS = {
     "PredictionOutput": "state",
     "TrainOutput": "state",
     "BestRun": "state",
+    "Tracker": "trackers.tracker",
     "Objective": "objectives.objective",
     "Loss": "objectives.objective",
     "Strategy": "parallel.strategy",

@@ -16,12 +16,15 @@ from trainwright.cli import job_actions
 from trainwright.cli.main import main
 from trainwright.errors import JobError
 from trainwright.jobs import launch, places, schema, tracking
-from trainwright.jobs.callback import JobCallback
 from trainwright.jobs.decorator import TrainerJob
 from trainwright.jobs.health import sweep
 from trainwright.jobs.journal import append
 from trainwright.jobs.store import Store
 from trainwright.jobs.tracking import JobStopped, tracked
+from trainwright.trackers import table
+from trainwright.trackers.callback import TrackerCallback
+from trainwright.trackers.job import JobTracker
+from trainwright.trackers.tracker import Tracker
 
 
 def told(attempts, job="j"):
@@ -192,14 +195,15 @@ def test_a_function_inside_another_gives_back_what_it_took(home, monkeypatch):
     trainer, seen = TrainerJob(), []
     monkeypatch.setattr(sys, "argv", ["s.py"])
 
-    class Board:
-        def add(self, name, value, step):
-            seen.append((name, step))
+    class Board(Tracker):
+        def log(self, metrics, step):
+            seen.extend((name, step) for name in metrics)
 
-        def close(self):
+        def finish(self, status):
             seen.append("closed")
 
-    monkeypatch.setattr("trainwright.jobs.boards.open_board", lambda *_: Board())
+    monkeypatch.setattr(table, "wanted", lambda _: ["board"])
+    monkeypatch.setattr(table, "new", lambda _: Board())
 
     @trainer.job_wrapper(90, 100)
     def evaluate():
@@ -266,7 +270,7 @@ def test_a_run_that_had_nothing_left_to_do_is_done(store, home):
         is_hyper_param_search, global_step, max_steps = False, 8, 8
 
     with tracked("a", job="j") as job:
-        callback = JobCallback(job)
+        callback = TrackerCallback(JobTracker(job))
         callback.on_train_begin(None, State, None)
         callback.on_train_end(None, State, None)
     sweep(store)
@@ -281,7 +285,7 @@ def test_trials_of_a_search_are_series_of_their_own(store, home):
         is_hyper_param_search, global_step, max_steps, trial_name = True, 1, 1, None
 
     with tracked("a", job="j") as job:
-        callback = JobCallback(job)
+        callback = TrackerCallback(JobTracker(job))
         for number, name in enumerate((None, "run-1", None)):  # transformers gives names where it is told how
             State.trial_name, State.trial_params = name, {"learning_rate": number}
             callback.on_train_begin(None, State, None)

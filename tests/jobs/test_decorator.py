@@ -17,9 +17,9 @@ from tests.jobs import scripts
 from trainwright.cli.main import main
 from trainwright.errors import DataError, JobError
 from trainwright.jobs import datasets, health, params, places
-from trainwright.jobs.callback import metric_name
 from trainwright.jobs.decorator import TrainerJob
 from trainwright.jobs.store import Store
+from trainwright.trackers.callback import metric_name
 
 
 def run(folder, text, *words, check=True, **environment):

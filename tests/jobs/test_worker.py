@@ -18,11 +18,12 @@ from tests.jobs.test_decorator import wait_for
 from trainwright.cli.main import main
 from trainwright.errors import JobError
 from trainwright.jobs import outputs, places, processes, queue, schema
-from trainwright.jobs.callback import JobCallback
 from trainwright.jobs.health import sweep
 from trainwright.jobs.store import Store
 from trainwright.jobs.tracking import tracked
 from trainwright.jobs.worker import Worker
+from trainwright.trackers.callback import TrackerCallback
+from trainwright.trackers.job import JobTracker
 
 QUICK = "import sys\nprint('ran', sys.argv[1:])\n"
 
@@ -431,7 +432,7 @@ def test_checkpoints_are_those_on_the_disk(home, tmp_path, capsys):
         global_step, max_steps = 5, 10
 
     with tracked("a training") as job:
-        told = JobCallback(job)
+        told = TrackerCallback(JobTracker(job))
         told.on_train_begin(Saved, Saved, None)
         for step in (2, 4):
             (tmp_path / "run" / f"checkpoint-{step}").mkdir(parents=True)

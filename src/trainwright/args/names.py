@@ -61,10 +61,5 @@ REFUSED_OPTIMIZERS = {
     "adamw_torch_npu_fused": "needs torch_npu, which is not supported; use 'adamw_torch_fused'",
 }
 
-TRACKERS = (
-    "azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "flyte", "kubeflow", "mlflow", "neptune",
-    "swanlab", "tensorboard", "trackio", "trainwright", "wandb",
-)  # fmt: skip
-
 SAMPLING = ("random", "sequential", "group_by_length")
 LOG_LEVELS = ("detail", "debug", "info", "warning", "error", "critical", "passive")

@@ -10,6 +10,7 @@ from trainwright.args import launched, names
 from trainwright.args.durations import seconds
 from trainwright.args.refusals import refusals
 from trainwright.errors import ConfigError, did_you_mean
+from trainwright.trackers.table import TRACKERS
 
 _MOST = 2**62  # what a seed, or a count of anything, stays below
 _LARGEST = 3.4028235e38  # of float32
@@ -170,7 +171,7 @@ def _choices(args: Any) -> Iterator[str]:
     else:
         yield from _choice("optim", args.optim, names.OPTIMIZERS)
     for tracker in args.report_to:
-        yield from _choice("report_to", tracker, (*names.TRACKERS, "all", "none"))
+        yield from _choice("report_to", tracker, (*TRACKERS, "all", "none"))
     for feature in args.debug:
         yield from _choice("debug", feature, ("underflow_overflow",))
     if args.train_sampling_strategy == "batch_rebalance":

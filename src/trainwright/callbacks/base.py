@@ -21,6 +21,8 @@ from typing import Any
 
 from trainwright.errors import add_note
 from trainwright.state import TrainerControl, TrainerState
+from trainwright.trackers.callback import TrackerCallback
+from trainwright.trackers.tracker import Tracker
 
 _LOWERED_BEFORE = {
     "train_begin": ("should_training_stop",),
@@ -152,17 +154,19 @@ class CallbackHandler:
             self.add_callback(callback)
 
     def add_callback(self, callback: Any) -> None:
-        """Add a callback, given as an instance or as a class."""
-        self.callbacks.append(callback() if isinstance(callback, type) else callback)
+        """Add a callback, or a tracker, given as an instance or as a class."""
+        made = callback() if isinstance(callback, type) else callback
+        self.callbacks.append(TrackerCallback(made) if isinstance(made, Tracker) else made)
         self._listeners = {}
 
     def pop_callback(self, callback: Any) -> Any:
         """Remove and return a callback, given as an instance or as a class; None where there is none.
 
-        transformers' classes of flow, progress, printing and early stopping stand for ours.
+        transformers' classes of flow, progress, printing, early stopping and TensorBoard stand for ours.
         """
         for present in self.callbacks:
-            if present is callback or (isinstance(callback, type) and _is_a(present, callback)):
+            is_it = present is callback or (callback is not None and getattr(present, "tracker", None) is callback)
+            if is_it or (isinstance(callback, type) and _is_a(present, callback)):
                 self.callbacks.remove(present)
                 self._listeners = {}
                 return present
@@ -238,6 +242,8 @@ def _does_nothing(callback: Any, name: str) -> bool:
 
 def _is_a(callback: Any, kind: type) -> bool:
     """Whether a callback is of a class, or of ours that does what transformers' class of that name does."""
+    if isinstance(callback, TrackerCallback):
+        return isinstance(callback.tracker, kind) or callback.tracker.replaces == kind.__name__
     if isinstance(callback, kind):
         return True
     stands_for = kind.__name__ if kind.__module__ == "transformers.trainer_callback" else None

@@ -12,9 +12,7 @@ from typing import Any
 from trainwright.checkpoint import layout
 from trainwright.jobs import places
 from trainwright.jobs.timesheet import Timesheet as Timesheet  # for the engine, which imports no jobs
-
-NAME = "trainwright"
-"""What `report_to` calls the job store."""
+from trainwright.trackers.table import JOB
 
 
 @contextmanager
@@ -26,19 +24,22 @@ def of_training(args: Any, handler: Any) -> Iterator[Timesheet]:
     that another process is tells that one.
     """
     tracking = sys.modules.get("trainwright.jobs.tracking")
-    wanted = places.is_on() or NAME in (args.report_to or [])
+    wanted = places.is_on() or JOB in (args.report_to or [])
     is_rank_of_job = places.OWNER in os.environ
     if not (wanted or is_rank_of_job or (tracking is not None and tracking.current() is not None)):
         yield Timesheet()
         return
-    from trainwright.jobs.callback import JobCallback
     from trainwright.jobs.tracking import tracked
+    from trainwright.trackers.callback import TrackerCallback
+    from trainwright.trackers.job import JobTracker
 
     name = args.run_name or Path(sys.argv[0]).stem or "training"
     with tracked(name, {key: value for key, value in vars(args).items() if _is_plain(value)}) as job:
         added, timesheet = None, Timesheet() if job is None else job.open_timesheet()
-        if job is not None and not any(isinstance(one, JobCallback) for one in handler.callbacks):
-            added = JobCallback(job)
+        if job is not None and not any(
+            isinstance(getattr(one, "tracker", None), JobTracker) for one in handler.callbacks
+        ):
+            added = TrackerCallback(JobTracker(job))
             handler.add_callback(added)
         try:
             yield timesheet

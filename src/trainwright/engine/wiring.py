@@ -20,7 +20,6 @@ from trainwright.callbacks.base import CallbackHandler
 from trainwright.callbacks.flow import DefaultFlowCallback
 from trainwright.callbacks.notebook import in_notebook, notebook_callback
 from trainwright.callbacks.progress import PrinterCallback, ProgressCallback
-from trainwright.callbacks.trackers import tracker_callbacks
 from trainwright.config.params import TrainingParams
 from trainwright.config.translate import arguments_of
 from trainwright.data.collate import default_data_collator
@@ -36,6 +35,7 @@ from trainwright.parallel.precision import choose_precision
 from trainwright.parallel.strategy import ProcessOptions, Strategy
 from trainwright.randomness import seed_trainer, seeds_undone
 from trainwright.state import TrainerControl, TrainerState
+from trainwright.trackers import table as trackers
 from trainwright.world import choose_device, current_world
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def assemble(trainer: Trainer, callbacks: list[Any] | None, strategy: Strategy |
     shows = notebook_callback if in_notebook() else ProgressCallback
     last = PrinterCallback() if args.disable_tqdm else shows()
     trainer.callback_handler = CallbackHandler(
-        [DefaultFlowCallback, *tracker_callbacks(list(args.report_to or [])), *(callbacks or []), last],
+        [DefaultFlowCallback, *trackers.callbacks(args.report_to or []), *(callbacks or []), last],
         shared_objects(trainer),
         around=seeds_undone,
     )

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from trainwright.errors import JobError, as_raised, raise_as_it_was
-from trainwright.jobs import boards, datasets, places, tracking, values
+from trainwright.jobs import datasets, places, tracking, values
 from trainwright.jobs import params as parameters
-from trainwright.jobs.callback import JobCallback, SilentCallback
 from trainwright.jobs.outcomes import JobStopped
-from trainwright.jobs.status import FAILED
+from trainwright.jobs.status import COMPLETE, FAILED, STOPPED
+from trainwright.trackers import table
+from trainwright.trackers.callback import SilentCallback, TrackerCallback
+from trainwright.trackers.tracker import TrackedRun, Trackers
 
 Function = Callable[..., Any]
 
@@ -26,14 +28,14 @@ class TrainerJob:
 
     Attributes:
         params: its parameters; also by `tlab_trainer.<name>`.
-        report_to: names of the boards that a Trainer may report to.
+        report_to: names of the trackers that a Trainer may report to.
     """
 
     def __init__(self) -> None:
         self.params = parameters.Params()
         self.report_to: list[str] = []
         self._parser = parameters.Parser()
-        self._board: boards.Board | None = None
+        self._trackers: Trackers | None = None
         self._span = (0.0, 100.0)
 
     def __getattr__(self, name: str) -> Any:
@@ -100,7 +102,7 @@ class TrainerJob:
         argv = sys.argv[1:]
         self._parser.answer_help(argv)
         own = parameters.own_options(argv)
-        around, before = tracking.current(), (self.params, self._span, self._board, self.report_to)
+        around, before = tracking.current(), (self.params, self._span, self._trackers, self.report_to)
         asked = own["job_id"] or os.environ.get(places.JOB_ID)
         job = around.id if around else asked or places.new_id()  # what runs already has its folder
         of_job = places.job_folder(job) if tracking.is_tracked() else None
@@ -110,12 +112,17 @@ class TrainerJob:
         with tracking.tracked(name, parameters.as_written(given), own["experiment_name"], job) as tracked:
             folder = tracked.folder if tracked else Path.cwd()
             self.params, self._span = given, span
-            self._board = boards.open_board(folder / "logs", project, name, dict(given)) if manual else None
-            self.report_to = [] if manual else boards.names(dict(given))
+            self.report_to = [] if manual else table.wanted(given)
+            self._trackers = Trackers({one: table.new(one) for one in table.wanted(given)}) if manual else None
+            if self._trackers is not None:
+                self._trackers.begin(TrackedRun(name, dict(given), folder / "logs", given["output_dir"], project))
+            status = FAILED
             self.progress_update(span[0])
             try:
                 yield functools.partial(self._returned, tracked)
+                status = COMPLETE
             except JobStopped:
+                status = STOPPED
                 if around is None:
                     raise
             except BaseException as error:
@@ -123,11 +130,11 @@ class TrainerJob:
                     tracking.note_failure(tracked, error)
                 raise
             finally:
-                if self._board is not None:
-                    self._board.close()
-                self._board = None
+                if self._trackers is not None:
+                    self._trackers.finish(status)
+                self._trackers = None
                 if around is not None:
-                    self.params, self._span, self._board, self.report_to = before
+                    self.params, self._span, self._trackers, self.report_to = before
 
     def _returned(self, tracked: tracking.Tracking | None, result: Any) -> Any:
         if tracked is not None and result is False:
@@ -159,7 +166,11 @@ class TrainerJob:
         if framework not in ("huggingface", "hf"):
             raise JobError(f"create_progress_callback(framework='{framework}') is not there; 'huggingface' is.")
         job = tracking.current()
-        return SilentCallback() if job is None else JobCallback(job, *self._span)
+        if job is None:
+            return SilentCallback()
+        from trainwright.trackers.job import JobTracker
+
+        return TrackerCallback(JobTracker(job, *self._span))
 
     def progress_update(self, progress: float) -> None:
         """Note how far the job is, from 0 to 100; a job that is asked to stop ends here."""
@@ -170,12 +181,12 @@ class TrainerJob:
                 job.stopped()
 
     def log_metric(self, name: str, value: float, step: int | None = None, logging_platforms: bool = True) -> None:
-        """Note a metric's value, in the job and, with `manual_logging`, on the boards.
+        """Note a metric's value, in the job and, with `manual_logging`, in the trackers.
 
         A value or a step that is no number is left out, which is said once; no script ends because of a metric.
         """
         job = tracking.reporter()
-        if job is None and self._board is None:
+        if job is None and self._trackers is None:
             return
         try:
             name, value, step = values.point(name, value, step)
@@ -184,8 +195,8 @@ class TrainerJob:
             return
         if job is not None:
             step = job.metric(name, value, step)
-        if self._board is not None and logging_platforms:
-            self._board.add(name, value, step)
+        if self._trackers is not None and logging_platforms:
+            self._trackers.log({name: value}, step)
 
     def add_job_data(self, key: str, value: Any) -> None:
         """Keep something with the job."""
