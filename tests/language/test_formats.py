@@ -17,7 +17,7 @@ from trainwright import ConfigError, DataError, Trainer, TrainingArguments
 from trainwright.cli.main import main
 from trainwright.config.params import TrainerType
 from trainwright.config.reading import load_checked
-from trainwright.data import chat
+from trainwright.data import chat, turns
 from trainwright.data.formats import canonical, format_of, with_prompt
 from trainwright.data.packing import PackedRows
 from trainwright.tasks.language.text import load_text
@@ -316,7 +316,7 @@ def test_assistant_turns_of_known_templates_are_those_that_trl_marks(family):
     assert not chat.has_marks(tokenizer)
     text = chat.render(tokenizer, TALK)
     assert text == full
-    ours = chat.spans_of(tokenizer, TALK, text, chat.assistant_turns(TALK))
+    ours = turns.spans_of(tokenizer, TALK, text, turns.assistant_turns(TALK))
     assert {i for start, end in ours for i in range(start, end)} == {i for a, b in spans for i in range(a, b)}
 
 
@@ -351,7 +351,7 @@ def test_a_template_that_strips_earlier_thoughts_is_masked_by_content():
     )
     thoughtful = [{**m, "content": f"hm</think>{m['content']}"} if m["role"] == "assistant" else m for m in TALK]
     text = chat.render(tokenizer, thoughtful)
-    spans = chat.spans_of(tokenizer, thoughtful, text, chat.assistant_turns(thoughtful))
+    spans = turns.spans_of(tokenizer, thoughtful, text, turns.assistant_turns(thoughtful))
     assert [text[a:b] for a, b in spans] == ["sat on<end>", "hm</think>ran home<end>"]
 
 

@@ -1,4 +1,4 @@
-"""Conversations as text, and which parts of it the assistant wrote, for any chat template."""
+"""Conversations as text, for any chat template."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from typing import Any
 
 from trainwright.errors import ConfigError, DataError
 
-Span = tuple[int, int]
 Message = dict[str, Any]
 
 _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
-_PIECES = re.compile(r"<[^<>\s]+>|\s+|[^<\s]+|<")
 _SENTINEL = "\u2402trainwright\u2403"
 NAMED_TEMPLATES = {
     "chatml": (
@@ -117,70 +115,3 @@ def render(tokenizer: Any, messages: Sequence[Message], prompt: bool = False, **
         roles = ", ".join(str(message.get("role")) for message in messages)
         raise DataError(f"The chat template refuses a conversation of the roles {roles}: {error}.") from None
     return text
-
-
-def assistant_turns(messages: Sequence[Message], final_only: bool = False) -> list[int]:
-    """Return the numbers of the messages that the assistant wrote, or with `final_only` of the last one."""
-    turns = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
-    return turns[-1:] if final_only else turns
-
-
-def spans_of(
-    tokenizer: Any, messages: Sequence[Message], text: str, turns: Sequence[int], **settings: Any
-) -> list[Span]:
-    """Return the parts of a rendered conversation that are some of its turns: each without its header, with its end.
-
-    A template without `{% generation %}` marks is asked what it makes of the conversation up to each turn. Where that
-    is no beginning of the whole (templates that strip earlier thoughts), the turn is found by its content.
-
-    Args:
-        tokenizer: with a chat template.
-        messages: the conversation.
-        text: the whole of it, rendered.
-        turns: numbers of messages; the header of one that the assistant did not write counts as its own.
-        settings: further variables of the template, tools.
-
-    Returns:
-        (start, end) in characters.
-
-    Raises:
-        DataError: a turn cannot be found in the text.
-    """
-    spans = []
-    for number in turns:
-        mine = messages[number]["role"] == "assistant"
-        before = render(tokenizer, messages[:number], prompt=mine, **settings) if number else ""
-        until = render(tokenizer, messages[: number + 1], **settings)
-        if number and text.startswith(until) and until.startswith(before):
-            spans.append((len(before), len(until)))
-        else:
-            spans.append(_span_of_content(tokenizer, messages, number, text, settings))
-    return spans
-
-
-def _span_of_content(
-    tokenizer: Any, messages: Sequence[Message], number: int, text: str, settings: dict[str, Any]
-) -> Span:
-    """Return where a turn's content stands, and the end-of-turn text after it."""
-    marked = [dict(message) for message in messages]
-    marked[number]["content"] = _SENTINEL
-    head, found, tail = render(tokenizer, marked, **settings).partition(_SENTINEL)
-    _, _, end = render(tokenizer, marked[: number + 1], **settings).partition(_SENTINEL)
-    if not found or not (text.startswith(head) and text.endswith(tail)):
-        raise DataError(
-            "The chat template renders an assistant's turn in a way that cannot be found again, so assistant_only_loss "
-            "does not know what to learn. Mark it in the template with {% generation %} and {% endgeneration %}."
-        )
-    return len(head), len(text) - len(tail) + len(_ending(end, tail))
-
-
-def _ending(end: str, tail: str) -> str:
-    """Return how a turn ends: as many special tokens and spaces of its end as follow it in the whole conversation;
-    where that is none (some templates end the last turn in their own way), the special token that follows."""
-    ending = ""
-    for piece in _PIECES.findall(end):
-        if not tail.startswith(ending + piece):
-            break
-        ending += piece
-    first = _PIECES.match(tail)
-    return ending or (first[0] if first and first[0].startswith("<") else "")

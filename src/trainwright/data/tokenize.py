@@ -10,8 +10,10 @@ from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from trainwright.batch import IGNORED
-from trainwright.data import chat
+from trainwright.data import chat, turns
 from trainwright.data.formats import Format, canonical, is_chat, of_one_kind, whole_numbers, with_prompt
 from trainwright.data.messages import is_muted
 from trainwright.errors import ConfigError, DataError
@@ -193,9 +195,9 @@ class TextRules:
         if wrote is not None:
             mine = wrote[1]
         elif self.assistant_only or self.final_turn_only:
-            turns = chat.assistant_turns(messages, self.final_turn_only)
-            mine = _within(made, chat.spans_of(self.tokenizer, messages, text, turns, **settings))
-        others = _within(made, chat.spans_of(self.tokenizer, messages, text, muted, **settings))
+            wanted = turns.assistant_turns(messages, self.final_turn_only)
+            mine = _within(made, turns.spans_of(self.tokenizer, messages, text, wanted, **settings))
+        others = _within(made, turns.spans_of(self.tokenizer, messages, text, muted, **settings))
         return made["input_ids"], [learned and not other for learned, other in zip(mine, others, strict=True)]
 
     def _written(self, messages: Sequence[Any], settings: Mapping[str, Any]) -> tuple[list[int], Sequence[Any]] | None:
@@ -221,9 +223,13 @@ _COLUMNS = {
 }
 
 
-def _within(made: Any, spans: Sequence[chat.Span]) -> list[bool]:
+def _within(made: Any, spans: Sequence[turns.Span]) -> list[bool]:
     """Return for each token whether it begins within one of some parts of the text."""
-    return [any(start <= first < end for start, end in spans) for first, _ in made["offset_mapping"]]
+    places = np.array([first for first, _ in made["offset_mapping"]], dtype=np.int64)
+    starts, ends = (np.sort(np.array([span[side] for span in spans], dtype=np.int64)) for side in (0, 1))
+    begun, ended = (np.searchsorted(sides, places, side="right") for sides in (starts, ends))
+    within: list[bool] = (begun > ended).tolist()
+    return within
 
 
 def marks_of(tokenizer: Any) -> tuple[list[int], list[int]]:
