@@ -8,7 +8,7 @@ TEST_STAMP := .venv/.installed.test
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-setup test-versions release-check check bench torture mutants format clean
+.PHONY: demo test test-setup test-versions release-check check bench torture mutants docs format clean
 
 demo: $(STAMP)
 	$(BIN)/trainwright demo
@@ -43,6 +43,7 @@ check: $(TEST_STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/zensical build --strict
 	$(PYTEST) -m "not slow and not ranks" --durations=5
 
 bench: $(TEST_STAMP)
@@ -54,6 +55,9 @@ torture: $(TEST_STAMP)
 # Hours for the first run; it may be ended and goes on where it was. KIND=quick leaves the slow tests out.
 mutants: $(TEST_STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants $(KIND)
+
+docs: $(TEST_STAMP)
+	$(BIN)/zensical build --strict
 
 format: $(TEST_STAMP)
 	$(BIN)/ruff format .
@@ -69,4 +73,4 @@ $(TEST_STAMP): $(STAMP)
 	touch $(TEST_STAMP)
 
 clean:
-	rm -rf .venv .versions .mutants build dist
+	rm -rf .venv .versions .mutants .cache build dist site

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,9 +14,13 @@ from torch.utils.data import DataLoader
 
 from tests import tiny
 from tests.language import tiny_language
+from tests.test_house import with_pinned_versions
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 
 
 def snippets(language):
@@ -100,6 +107,32 @@ def test_links_and_pictures_exist():
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             if not target.startswith("http"):
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_reference_has_every_public_name():
+    import trainwright
+
+    pages = "\n".join(page.read_text() for page in (ROOT / "docs" / "api").glob("*.md"))
+    here = set(re.findall(r"^::: (.+)$", pages, flags=re.M))
+    public = {f"trainwright.{name}" for name in trainwright._OURS}
+    public |= {f"trainwright.{package}.{name}" for package in ("config", "jobs") for name in names_of(package)}
+    assert here == public
+
+
+def names_of(package):
+    return importlib.import_module(f"trainwright.{package}").__all__
+
+
+@pytest.mark.slow  # `make check` does it itself
+@with_pinned_versions
+def test_the_pages_are_a_site_without_a_warning(tmp_path):
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+    (tmp_path / "src").symlink_to(ROOT / "src")
+    command = [sys.executable, "-m", "zensical", "build", "--strict"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "create_optimizer" in (tmp_path / "site" / "api" / "trainer" / "index.html").read_text()
 
 
 def test_the_map_of_the_house_names_what_is_there():
