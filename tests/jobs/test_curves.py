@@ -1,19 +1,27 @@
-"""Curves with fewer points: what stands out stays."""
+"""Curves with fewer points: what stands out stays, and what is read does not grow with the points."""
 
 from __future__ import annotations
 
+import json
 import math
 import random
+import uuid
 
+import numpy as np
 import pytest
+import sqlalchemy as sql
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
+from trainwright.jobs import curves, places
 from trainwright.jobs.curves import thinned
+from trainwright.jobs.points import figures as of_metrics
 
 
 def curve(count, **values):
     """Points of noise around 2, but for some steps."""
     rng = random.Random(0)
-    points = [[step, 2 + rng.random() / 5, 1e9 + step] for step in range(count)]
+    points = [[step, 2 + rng.random() / 5] for step in range(count)]
     for name, value in values.items():
         points[int(name.removeprefix("at_"))][1] = value
     return [tuple(point) for point in points]
@@ -42,3 +50,133 @@ def test_what_is_no_number_stands_where_there_is_no_other():
     assert {point[0] for point in kept if math.isnan(point[1])} <= set(range(400, 600))
     assert any(math.isnan(point[1]) for point in kept)
     assert sum(not math.isnan(point[1]) for point in kept) >= 34  # of the stretches with numbers, both ends
+
+
+def journal(home, attempts, job="told"):
+    """Write a job's journal: of every attempt a start, and (name, step, value) of what it told."""
+    folder = home / "jobs" / job
+    folder.mkdir(parents=True, exist_ok=True)
+    start = {"k": "start", "t": 1, "name": job, "params": {}, "pid": 1, "host": "elsewhere"}
+    with (folder / places.JOURNAL).open("a") as file:
+        for told in attempts:
+            file.write(json.dumps(start) + "\n")
+            for name, step, value in told:
+                file.write(json.dumps({"k": "metric", "t": 2, "name": name, "step": step, "value": value}) + "\n")
+    return folder
+
+
+def by_hand(attempts, name):
+    """Return the points of a curve as the documentation says, from all that was told: (step, value) in order."""
+    found = {}
+    for told in attempts:
+        mine = {step: value for one, step, value in told if one == name}
+        found = {step: value for step, value in found.items() if not mine or step < min(mine)} | mine
+    return sorted(found.items())
+
+
+STEPS = st.one_of(
+    st.tuples(st.integers(-5, 3000), st.integers(1, 1500)).map(lambda given: [*range(given[0], sum(given))]),
+    st.lists(st.integers(0, 400), min_size=1, max_size=400),  # in no order, and some again
+    st.permutations(range(300)),
+)
+VALUES = st.sampled_from([0.5, math.nan, math.inf, -math.inf, -3.0, 7.25]) | st.floats(-10, 10)
+
+
+@pytest.mark.slow
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=settings().max_examples // 2,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # to shrink what fails here takes minutes
+)
+@given(st.data())
+def test_a_curve_is_what_was_told_whatever_the_order_the_attempts_and_the_looks_meanwhile(store, home, data):
+    job = uuid.uuid4().hex
+    attempts, folder = [], None
+    for _ in range(data.draw(st.integers(1, 3), label="attempts")):
+        steps = data.draw(STEPS, label="steps")
+        drawn = random.Random(data.draw(st.integers(0, 2**16), label="seed"))
+        some = data.draw(st.lists(VALUES, min_size=1, max_size=4), label="values")
+        attempts.append([])
+        for number, part in enumerate(parts(steps, data.draw(st.integers(1, 4), label="moves"))):
+            told = [("a", step, drawn.choice([*some, drawn.random()])) for step in part]
+            attempts[-1] += told
+            folder = journal(home, [told], job) if number == 0 else more(folder, told)
+            store.move(job, folder)
+    points = by_hand(attempts, "a")
+    close = [(step, None if math.isnan(value) else value) for step, value in points]
+    assert plain(store.read(curves.curve, job, "a", len(points))) == close
+    assert plain((step, value) for step, value, _ in store.metric(job, "a")) == close
+    figures = store.read(of_metrics, job)["a"]
+    good = [value for _, value in points if not math.isnan(value)]
+    ends = (min(good, default=None), max(good, default=None))
+    assert (figures["count"], figures["least"], figures["greatest"]) == (len(points), *ends)
+    first, last = sorted(data.draw(st.tuples(*[st.integers(points[0][0] - 2, points[-1][0] + 2)] * 2), label="window"))
+    inside = [point for point in points if first <= point[0] <= last]
+    most = data.draw(st.integers(4, 60), label="most")
+    seen = store.read(curves.curve, job, "a", most, first, last)
+    assert len(seen) <= max(most, 4)
+    assert set(plain(seen)) <= set(plain(inside))
+    assert [step for step, _ in seen] == sorted({step for step, _ in seen})
+    assert [one[:1] + one[-1:] for one in (plain(seen), plain(inside))][0] == plain(inside[:1] + inside[-1:])
+    good = [value for _, value in inside if not math.isnan(value)]
+    assert {min(good, default=0.0), max(good, default=0.0)} <= {value for _, value in seen} | {0.0}
+
+
+def parts(steps, count):
+    """Return steps in so many parts at most."""
+    size = -(-len(steps) // count)
+    return [steps[start : start + size] for start in range(0, len(steps), size)]
+
+
+def more(folder, told):
+    with (folder / places.JOURNAL).open("a") as file:
+        for name, step, value in told:
+            file.write(json.dumps({"k": "metric", "t": 2, "name": name, "step": step, "value": value}) + "\n")
+    return folder
+
+
+def plain(points):
+    """Return points with None for nan, which is not equal to itself."""
+    return [(step, None if math.isnan(value) else value) for step, value in points]
+
+
+@pytest.fixture
+def asked(store):
+    """The queries that the store has made, and the rows that each gave."""
+    found = []
+
+    @sql.event.listens_for(store.engine, "after_cursor_execute")
+    def note(_connection, cursor, statement, *_):
+        found.append(statement)
+
+    return found
+
+
+@pytest.mark.parametrize("count", [2**13, 2**16])
+def test_a_curve_is_numpys_of_all_points_and_costs_the_same_however_many_there_are(
+    store, home, asked, monkeypatch, count
+):
+    """Stretches of ours and of numpy's begin alike where counts are powers of two."""
+    rng = np.random.default_rng(0)
+    values = np.cumsum(rng.normal(size=count))
+    values[count // 3] = 1e4
+    store.move("told", journal(home, [[("loss", step, value) for step, value in enumerate(values.tolist())]]))
+    read = []
+    thinned = curves.thinned
+    monkeypatch.setattr(curves, "thinned", lambda points, most: read.append(len(points)) or thinned(points, most))
+    del asked[:]
+    found = store.read(curves.curve, "told", "loss", 1200)
+    assert len(asked) <= 12
+    assert read[0] <= 16 * 1200
+    assert len(found) <= 1200
+    steps, seen = np.array(found).T
+    assert (seen == values[steps.astype(int)]).all()
+    assert 1e4 in seen
+    edges = np.linspace(0, count, 599 + 1).astype(int)
+    for reduce, at_least in ((np.maximum, 1), (np.minimum, -1)):
+        wanted = at_least * reduce.reduceat(values, edges[:-1])
+        near = [(edges[max(place - 2, 0)], edges[min(place + 3, 599)]) for place in range(599)]  # two beside it
+        shown = np.array([(at_least * seen[(steps >= low) & (steps < high)]).max() for low, high in near])
+        beside = np.array([wanted[max(place - 2, 0) : place + 3].max() for place in range(599)])
+        assert (wanted <= shown).all()
+        assert (shown <= beside).all()

@@ -128,7 +128,7 @@ def test_the_database_holds_every_record_once(store, home, happenings):
     for happening in happenings:
         told.happen(happening)
     steps = told.steps()
-    assert [row["step"] for row in store.of_job(schema.metrics, job)] == steps
+    assert [row["step"] for row in store.of_job(schema.points, job)] == steps
 
 
 @settings(max_examples=4 * settings().max_examples)

@@ -16,7 +16,7 @@ import pytest
 import sqlalchemy as sql
 
 from trainwright.errors import JobError
-from trainwright.jobs import health, places, processes, rows, schema
+from trainwright.jobs import curves, health, masking, migrations, places, processes, rows, schema
 from trainwright.jobs.journal import Journal, append, read_journal
 from trainwright.jobs.store import Store
 from trainwright.jobs.tracking import Tracking, tracked
@@ -334,7 +334,7 @@ def test_names_and_beginnings(store):
 def test_a_database_of_a_newer_version_is_refused(store):
     with store.engine.begin() as connection:
         connection.execute(schema.versions.update().values(version=99))
-    with pytest.raises(JobError, match="has version 99, and this Trainwright knows 4: a newer one made it"):
+    with pytest.raises(JobError, match="has version 99, and this Trainwright knows 5: a newer one made it"):
         Store(store.url)
 
 
@@ -343,12 +343,63 @@ def test_an_empty_database_of_version_none_is_brought_up(store, monkeypatch):
         connection.execute(sql.text("CREATE TABLE more (id INTEGER)"))
 
     job = begun(store)
-    monkeypatch.setattr(schema, "MIGRATIONS", [*schema.MIGRATIONS, second])
+    monkeypatch.setattr(migrations, "MIGRATIONS", [*migrations.MIGRATIONS, second])
     newer = Store(store.url)
     assert newer.find(job)["params"] == {"a": 1}
     with newer.engine.begin() as connection:
         assert sql.inspect(connection).has_table("more")
-        assert connection.execute(sql.select(schema.versions.c.version)).scalars().all() == [5]
+        assert connection.execute(sql.select(schema.versions.c.version)).scalars().all() == [6]
+    newer.close()
+
+
+def downgraded(store):
+    """Make a store's database one of version 4, as the version before wrote it."""
+    with store.engine.begin() as connection:
+        for table in (schema.params, schema.series, schema.stretches, schema.figures, schema.changes):
+            table.drop(connection)
+        for statement in ("DROP INDEX jobs_by_created", "ALTER TABLE jobs DROP COLUMN changed",
+                          "ALTER TABLE points RENAME TO metrics", "UPDATE schema_version SET version = 4"):  # fmt: skip
+            connection.execute(sql.text(statement))
+
+
+def seen(store, job):
+    """All that is asked of a job's metrics and parameters."""
+    with store.reader.connect() as connection:
+        typed = connection.execute(sql.select(schema.params).order_by(schema.params.c.name)).all()
+        figures = connection.execute(sql.select(schema.figures).order_by(schema.figures.c.name)).all()
+    asked = [store.read(curves.curve, job, "loss", 60, *window) for window in ((), (90, 240), (-9, 300, 1))]
+    told = (store.metric(job, "loss"), store.metric_names(job), store.last_metrics(job), store.attempts_before(job))
+    return [tuple(row)[:-1] for row in figures], typed, asked, told
+
+
+def test_a_database_of_the_version_before_is_brought_up_without_loss(store, home, monkeypatch):
+    """A process of that version, which still runs, finds that it can insert no point; its journal keeps it."""
+    for steps in (range(200), range(150, 400)):
+        with tracked("twice", {"lr": 1e-3, "model": {"name": "m" * 300, "hf_token": "hf_q7q"}}, job="twice") as job:
+            for step in steps:
+                job.metric("loss", float("nan") if step % 50 == 7 else 1 / (step + 1), step)
+            job.metric("accuracy", len(steps), 0)
+    store.move("twice", job.folder)
+    before = seen(store, "twice")
+    assert [row[1:] for row in before[1]] == [
+        ("lr", "0.001", 0.001), ("model.hf_token", masking.MASK, None), ("model.name", "m" * 199 + "…", None)
+    ]  # fmt: skip
+    assert before[3][1:] == ({"accuracy": 1, "loss": 400}, {"accuracy": (0, 250), "loss": (399, 1 / 400)},
+                             {"accuracy": [1], "loss": [1]})  # fmt: skip
+    downgraded(store)
+    newer = Store(store.url)
+    assert seen(newer, "twice") == before
+    with pytest.raises(sql.exc.DBAPIError), store.engine.begin() as connection:
+        connection.execute(sql.text("INSERT INTO metrics (job) VALUES ('twice')"))
+    append(job.folder / places.JOURNAL, "metric", name="loss", value=0.0, step=400)
+    newer.move("twice", job.folder)
+    assert newer.read(curves.curve, "twice", "loss", 2)[-1] == (400, 0.0)
+    newer.remove("twice")
+    with newer.reader.connect() as connection:
+        left = [
+            connection.execute(sql.select(sql.func.count()).select_from(table)).scalar() for table in schema.OF_JOBS
+        ]
+    assert left == [0] * len(schema.OF_JOBS)
     newer.close()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import IntegrityError
 
-from trainwright.jobs import attempts, schema
+from trainwright.jobs import attempts, schema, series, typed
 from trainwright.jobs.journal import Part
 from trainwright.jobs.records import Record
 from trainwright.jobs.rows import Job
@@ -20,6 +20,7 @@ from trainwright.jobs.status import ENDED, QUEUED, RUNNING, STOPPED
 NEW: dict[str, Any] = {
     "name": "job", "experiment": "default", "status": RUNNING, "params": {}, "data": {}, "kept": {}, "progress": 0.0,
     "moved": {}, "attempt": 1, "starts": 0, "ran": 0.0, "restarts": 0, "gpus": 0, "folder": "",
+    "changed": 0,
 }  # fmt: skip
 _FACTS = ("pid", "pid_created", "boot", "host", "cwd")
 _JSON = ("command", "params", "data", "kept", "moved")
@@ -41,13 +42,28 @@ def apply(connection: Connection, job: str, known: Job | None, folder: Path, par
             changes |= change
     if part.damaged:
         rows["event"].append({"job": job, "time": time.time(), "kind": "journal", "text": part.complaint()})
-    for kind, table in (("metric", schema.metrics), ("event", schema.events), ("artifact", schema.artifacts)):
+    figures = series.note(connection, job, rows["metric"]) if rows["metric"] else []
+    for kind, table in (("metric", schema.points), ("event", schema.events), ("artifact", schema.artifacts)):
         if rows[kind]:
             connection.execute(table.insert(), rows[kind])
     if now["starts"] > 1:
         _supersede(connection, job, rows["metric"], now["starts"])
     attempts.note(connection, job, part.records)
+    if known is None or now["params"] != known["params"]:
+        typed.keep(connection, job, now["params"])
+    changes["changed"] = next_change(connection)
+    series.keep_figures(connection, job, figures, changes["changed"])
     return {name: json.dumps(value) if name in _JSON else value for name, value in changes.items()}
+
+
+def next_change(connection: Connection) -> int:
+    """Count a change of a job and return its number: who waits for others asks for it last, for all wait for it.
+
+    A change with a smaller number is seen no later than one with a greater, for a transaction keeps the row to its end.
+    """
+    table = schema.changes
+    connection.execute(table.update().values(number=table.c.number + 1))
+    return int(connection.execute(select(table.c.number)).scalar_one())
 
 
 def _change(found: dict[str, Any], record: Record) -> dict[str, Any]:
@@ -66,7 +82,7 @@ def _supersede(connection: Connection, job: str, rows: list[dict[str, Any]], new
     first: dict[str, int] = {}
     for row in rows:
         first[row["name"]] = min(row["step"], first.get(row["name"], row["step"]))
-    earlier, later = schema.metrics, schema.metrics.alias()
+    earlier, later = schema.points, schema.points.alias()
     for name, step in first.items():
         again = select(later.c.id).where(
             later.c.job == job, later.c.name == name, later.c.attempt > earlier.c.attempt,

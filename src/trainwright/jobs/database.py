@@ -17,7 +17,7 @@ import sqlalchemy as sql
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from trainwright.errors import JobError, missing_package
-from trainwright.jobs import places, schema
+from trainwright.jobs import migrations, places
 
 _DAMAGE = (
     "file is not a database", "malformed", "disk I/O error", "locking protocol", "no such table",
@@ -78,7 +78,7 @@ class Database:
         with self.engine.begin() as connection:
             if self.file is None:  # SQLite's transactions let one process at a time do this by themselves
                 connection.execute(sql.text("SELECT pg_advisory_xact_lock(7351902)"))
-            return schema.migrate(connection)
+            return migrations.migrate(connection)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

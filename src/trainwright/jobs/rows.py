@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NotRequired, TypedDict
+import json
+from typing import Any, NotRequired, TypedDict, cast
+
+from trainwright.jobs import values
+
+_JSON = ("command", "params", "data", "kept", "moved")
 
 
 class Job(TypedDict):
@@ -40,6 +45,7 @@ class Job(TypedDict):
     attempt: int
     restarts: int
     gpus: int
+    changed: int
 
 
 class Event(TypedDict):
@@ -78,3 +84,30 @@ class Attempt(TypedDict):
     evaluating: float
     saving: float
     other: float
+
+
+def packed(given: dict[str, Any]) -> dict[str, Any]:
+    """Return values of a job as the table holds them."""
+    made = {}
+    for name, value in given.items():
+        if name in _JSON and value is not None:
+            made[name] = json.dumps(value if name == "command" else values.plain(value))
+        else:
+            made[name] = values.text(value) if isinstance(value, str) else value
+    return made
+
+
+def loaded(text: str | None, empty: Any) -> Any:
+    """Return what a JSON column holds; `empty` where it is none, for one row must not take the others down."""
+    try:
+        found = json.loads(text) if text else empty
+    except (ValueError, RecursionError):
+        return empty
+    return values.plain(found) if isinstance(found, dict) and "\\ud" in (text or "") else found
+
+
+def job_of(row: Any) -> Job:
+    """Return the job that a row of the table is."""
+    found = {name: loaded(row[name], [] if name == "command" else {}) for name in _JSON}
+    job: Any = {**row, **found}
+    return cast(Job, job)

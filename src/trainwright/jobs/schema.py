@@ -1,14 +1,11 @@
-"""The tables of the job database, and the steps from one version of them to the next."""
+"""The tables of the job database."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    Connection,
     Float,
     ForeignKey,
     Index,
@@ -17,15 +14,20 @@ from sqlalchemy import (
     String,
     Table,
     Text,
-    inspect,
-    select,
-    text,
 )
 
-from trainwright.errors import JobError
 from trainwright.jobs.timesheet import PARTS
 
 META = MetaData()
+
+
+def _of_metric() -> list[Column[str]]:
+    return [
+        Column("job", String(64), ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+        Column("name", String(200), primary_key=True),
+    ]
+
+
 _ID = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up only an INTEGER key
 
 versions = Table("schema_version", META, Column("version", Integer, nullable=False))
@@ -70,10 +72,25 @@ jobs = Table(
     Column("attempt", Integer, nullable=False),
     Column("restarts", Integer, nullable=False),
     Column("gpus", Integer, nullable=False),
+    Column("changed", BigInteger, nullable=False),  # the number of its last change among those of all jobs
+)  # fmt: skip
+BY_CREATED = Index("jobs_by_created", jobs.c.created.desc(), jobs.c.id)
+
+changes = Table("changes", META, Column("number", BigInteger, nullable=False))  # one row: changes of jobs until now
+
+params = Table(  # of jobs, as lists filter and sort by them; secrets as they are shown
+    "params", META,
+    Column("job", String(64), ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("name", String(200), primary_key=True),
+    Column("text", String(200), nullable=False),  # as JSON, a text as it is
+    Column("number", Float),  # none for what is no number
+    Index("params_by_number", "name", "number"),
+    Index("params_by_text", "name", "text"),
+    sqlite_with_rowid=False,
 )  # fmt: skip
 
-metrics = Table(
-    "metrics", META,
+points = Table(  # of metrics
+    "points", META,
     Column("id", _ID, primary_key=True, autoincrement=True),
     Column("job", String(64), ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
     Column("name", String(200), nullable=False),
@@ -83,6 +100,51 @@ metrics = Table(
     Column("attempt", Integer, nullable=False),  # which of the job's processes it is of
     Column("superseded", Boolean, nullable=False),  # a later one has been at this step
     Index("metrics_by_name", "job", "name", "step"),
+)  # fmt: skip
+
+series = Table(  # what one process of a job told of a metric
+    "series", META,
+    *_of_metric(),
+    Column("attempt", Integer, primary_key=True),
+    Column("count", BigInteger, nullable=False),  # of steps
+    Column("low", BigInteger, nullable=False),  # the least step
+    Column("high", BigInteger, nullable=False),
+    Column("step", BigInteger, nullable=False),  # that was told last
+    Column("value", Float),
+    Column("tail", Text, nullable=False),  # JSON: (step, value) of what fills no stretch yet
+    sqlite_with_rowid=False,
+)  # fmt: skip
+
+stretches = Table(  # of series: `curves.SIZE` points, then `curves.FACTOR` stretches of the level below
+    "stretches", META,
+    *_of_metric(),
+    Column("attempt", Integer, primary_key=True),
+    Column("level", Integer, primary_key=True),  # from 1 on
+    Column("number", BigInteger, primary_key=True),  # from 0 on
+    Column("low", BigInteger, nullable=False),  # the least step, and its value
+    Column("first", Float),
+    Column("high", BigInteger, nullable=False),
+    Column("last", Float),
+    Column("least_step", BigInteger),  # none where no value is a number
+    Column("least", Float),
+    Column("greatest_step", BigInteger),
+    Column("greatest", Float),
+    sqlite_with_rowid=False,
+)  # fmt: skip
+
+figures = Table(  # of the curve of a metric, all attempts together
+    "figures", META,
+    *_of_metric(),
+    Column("count", BigInteger, nullable=False),
+    Column("step", BigInteger, nullable=False),  # that was told last
+    Column("value", Float),
+    Column("least", Float),
+    Column("greatest", Float),
+    Column("changed", BigInteger, nullable=False),  # as in `jobs`
+    Index("figures_by_value", "name", "value"),
+    Index("figures_by_least", "name", "least"),
+    Index("figures_by_greatest", "name", "greatest"),
+    sqlite_with_rowid=False,
 )  # fmt: skip
 
 events = Table(
@@ -115,53 +177,5 @@ attempts = Table(  # processes of a job that trained
     *(Column(part, Float, nullable=False) for part in PARTS),  # seconds
 )  # fmt: skip
 
-
-def _first(connection: Connection) -> None:
-    META.create_all(connection)
-
-
-def _attempts(connection: Connection) -> None:
-    META.create_all(connection, [attempts])
-
-
-def _boot(connection: Connection) -> None:
-    _add(connection, "jobs", "boot VARCHAR(40)")
-
-
-def _superseded(connection: Connection) -> None:
-    for column in ("kept TEXT NOT NULL DEFAULT '{}'", "starts INTEGER NOT NULL DEFAULT 1",
-                   "ran FLOAT NOT NULL DEFAULT 0"):  # fmt: skip
-        _add(connection, "jobs", column)
-    for column in ("attempt INTEGER NOT NULL DEFAULT 1", "superseded BOOLEAN NOT NULL DEFAULT FALSE"):
-        _add(connection, "metrics", column)
-
-
-def _add(connection: Connection, table: str, column: str) -> None:
-    if column.split()[0] not in [one["name"] for one in inspect(connection).get_columns(table)]:  # step 0 makes all
-        connection.execute(text(f"ALTER TABLE {table} ADD COLUMN {column}"))
-
-
-MIGRATIONS: list[Callable[[Connection], None]] = [_first, _attempts, _boot, _superseded]
-"""Step n takes a database of version n to version n + 1."""
-
-
-def migrate(connection: Connection) -> bool:
-    """Bring a database to the newest version, inside a transaction; return whether its tables are new.
-
-    Raises:
-        JobError: a newer Trainwright made it.
-    """
-    tables = inspect(connection).get_table_names()
-    there = "schema_version" in tables and "jobs" in tables
-    version = (connection.execute(select(versions.c.version)).scalar() or 0) if there else 0
-    if version > len(MIGRATIONS):
-        raise JobError(
-            f"The job database has version {version}, and this Trainwright knows {len(MIGRATIONS)}: a newer one made "
-            "it. Update Trainwright, or give another TRAINWRIGHT_HOME."
-        )
-    for step in MIGRATIONS[version:]:
-        step(connection)
-    if version < len(MIGRATIONS):
-        connection.execute(versions.delete())
-        connection.execute(versions.insert().values(version=len(MIGRATIONS)))
-    return not there
+OF_JOBS = (params, points, series, stretches, figures, events, artifacts, attempts)
+"""The tables whose rows belong to a job, by their column `job`."""

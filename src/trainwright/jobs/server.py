@@ -99,13 +99,9 @@ class Api:
         given = request.query_params
         names = given.getlist("name") or list(self.store.metric_names(job))
         most = min(_number(given.get("points"), 1000), _MOST_POINTS)
-        first, last = _number(given.get("from"), -(2**62)), _number(given.get("to"), 2**62)
+        first, last = _step(given.get("from"), -curves.EVER), _step(given.get("to"), curves.EVER)
         attempt = _number(given["attempt"], 1) if "attempt" in given else None
-        found = {}
-        for name in names:
-            points = [point for point in self.store.metric(job, name, attempt) if first <= point[0] <= last]
-            found[name] = [[step, value] for step, value, _ in curves.thinned(points, max(most, 4))]
-        return found
+        return {name: self.store.read(curves.curve, job, name, max(most, 4), first, last, attempt) for name in names}
 
     def log(self, request: Request) -> Any:
         """The end of what a job printed, or what came after a byte of it."""
@@ -239,6 +235,11 @@ def _number(text: str | None, default: int) -> int:
         return int(text)
     except ValueError:
         raise Malformed(f"{text[:40]!r} is no whole number.") from None
+
+
+def _step(text: str | None, default: int) -> int:
+    """Return a step that the database holds."""
+    return min(max(_number(text, default), -curves.EVER), curves.EVER)
 
 
 def _json(value: Any) -> str:

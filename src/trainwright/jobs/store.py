@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 import threading
 import time
@@ -17,13 +16,13 @@ import sqlalchemy as sql
 from sqlalchemy.exc import DBAPIError
 
 from trainwright.errors import JobError, did_you_mean
-from trainwright.jobs import applying, places, schema, values
+from trainwright.jobs import applying, curves, places, points, schema
 from trainwright.jobs.database import Database, is_away, is_damage
 from trainwright.jobs.journal import append, read_journal
-from trainwright.jobs.rows import Job
+from trainwright.jobs.rows import Job, job_of, loaded, packed
 from trainwright.jobs.status import ENDED, LOST, QUEUED, RUNNING, STOPPED
 
-_JSON = ("command", "params", "data", "kept", "moved")
+_Answer = TypeVar("_Answer")
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
@@ -82,6 +81,12 @@ class Store:
         """Give the connections back."""
         self.engine.dispose()
 
+    def _write(self, connection: sql.Connection, job: str, given: dict[str, Any], *where: Any) -> bool:
+        """Change a job, where it is as `where` says, and count that; whether it was changed."""
+        change = schema.jobs.update().where(schema.jobs.c.id == job, *where)
+        number = applying.next_change(connection)
+        return connection.execute(change.values(**packed(given), changed=number)).rowcount == 1
+
     @contextmanager
     def _locked(self, job: str) -> Iterator[tuple[sql.Connection, Job | None]]:
         """Give a transaction that nobody else can change this job in, and the job."""
@@ -90,7 +95,7 @@ class Store:
                 connection.execute(sql.text("SELECT pg_advisory_xact_lock(hashtext(:job))"), {"job": job})
             query = sql.select(schema.jobs).where(schema.jobs.c.id == job)
             row = connection.execute(query).mappings().first()
-            yield connection, None if row is None else _job(row)
+            yield connection, None if row is None else job_of(row)
 
     @_mending
     def move(self, job: str, folder: Path) -> int:
@@ -162,8 +167,7 @@ class Store:
                      "kept": {**found["kept"], **kept}}  # fmt: skip
             fresh |= dict.fromkeys(("pid", "boot", "worker", "stop_requested", "started", "ended", "message",
                                     "traceback", "heartbeat"))  # fmt: skip
-            connection.execute(schema.jobs.update().where(schema.jobs.c.id == job).values(**_packed(fresh)))
-            return True
+            return self._write(connection, job, fresh)
 
     @_mending
     def claim(self, job: str, worker: str, host: str, slots: int, devices: Sequence[int] = ()) -> list[int] | None:
@@ -188,7 +192,7 @@ class Store:
             query = sql.select(table.c.kept).where(
                 table.c.status == RUNNING, table.c.host == host, table.c.worker.is_not(None)
             )
-            running = [_loaded(kept, {}) for kept in connection.execute(query).scalars()]
+            running = [loaded(kept, {}) for kept in connection.execute(query).scalars()]
             taken = {number for kept in running for number in kept.get("gpus", [])}
             free = [number for number in devices if number not in taken]
             row = connection.execute(
@@ -198,27 +202,22 @@ class Store:
                 return None
             given = free[: row.gpus]
             values = {"status": RUNNING, "worker": worker, "host": host, "heartbeat": time.time(), "message": None,
-                      "kept": {**_loaded(row.kept, {}), "gpus": given}}  # fmt: skip
-            change = table.update().where(table.c.id == job, table.c.status == QUEUED).values(**_packed(values))
-            return given if connection.execute(change).rowcount == 1 else None
+                      "kept": {**loaded(row.kept, {}), "gpus": given}}  # fmt: skip
+            return given if self._write(connection, job, values, table.c.status == QUEUED) else None
 
     @_mending
     def update(self, job: str, where: Iterable[str] | None = None, **given: Any) -> bool:
         """Change a job, if its status is one of `where`; whether it was."""
-        table = schema.jobs
-        change = table.update().where(table.c.id == job)
-        if where is not None:
-            change = change.where(table.c.status.in_(list(where)))
+        wanted = [] if where is None else [schema.jobs.c.status.in_(list(where))]
         with self.engine.begin() as connection:
-            return connection.execute(change.values(**_packed(given))).rowcount == 1
+            return self._write(connection, job, given, *wanted)
 
     @_mending
     def keep(self, job: str, name: str, value: Any) -> None:
         """Keep something with a job that its script does not tell."""
         with self._locked(job) as (connection, found):
             if found is not None:
-                kept = json.dumps({**found["kept"], name: values.plain(value)})
-                connection.execute(schema.jobs.update().where(schema.jobs.c.id == job).values(kept=kept))
+                self._write(connection, job, {"kept": {**found["kept"], name: value}})
 
     @_mending
     def beat(self, job: str, attempt: int | None) -> bool:
@@ -234,8 +233,9 @@ class Store:
                 return True
             alive: dict[str, Any] = {"heartbeat": time.time()}
             if found["status"] == LOST:  # it was only slow
-                alive |= {"status": RUNNING, "ended": None, "message": None}
-            connection.execute(schema.jobs.update().where(schema.jobs.c.id == job).values(**alive))
+                self._write(connection, job, {**alive, "status": RUNNING, "ended": None, "message": None})
+            else:  # which no list shows, and so it is no change
+                connection.execute(schema.jobs.update().where(schema.jobs.c.id == job).values(**alive))
             return found["stop_requested"] is not None
 
     @_mending
@@ -249,14 +249,15 @@ class Store:
             values: dict[str, Any] = {"stop_requested": time.time()}
             if found["status"] == QUEUED:
                 values |= {"status": STOPPED, "ended": time.time()}
-            connection.execute(schema.jobs.update().where(schema.jobs.c.id == job).values(**values))
+            self._write(connection, job, values)
             return str(values.get("status", RUNNING))
 
     @_mending
     def remove(self, job: str) -> None:
         """Forget a job and everything of it."""
-        with self.engine.begin() as connection:
-            for table in (schema.metrics, schema.events, schema.artifacts, schema.attempts):
+        with self._locked(job) as (connection, _):
+            applying.next_change(connection)
+            for table in schema.OF_JOBS:
                 connection.execute(table.delete().where(table.c.job == job))
             connection.execute(schema.jobs.delete().where(schema.jobs.c.id == job))
 
@@ -275,7 +276,7 @@ class Store:
                 if len(rows) != 1:
                     raise self._unknown(job, [one["id"] for one in rows])
                 row = rows[0]
-        return _job(row)
+        return job_of(row)
 
     def _unknown(self, job: str, several: list[str] | None = None) -> JobError:
         if several:
@@ -294,25 +295,25 @@ class Store:
         if experiment is not None:
             query = query.where(table.c.experiment == experiment)
         with self.reader.connect() as connection:
-            return [_job(row) for row in connection.execute(query).mappings()]
+            return [job_of(row) for row in connection.execute(query).mappings()]
 
     def _moved(self) -> dict[str, int]:
         """Return how many bytes of every job's journal in this home are in the database."""
         home = places.home_id(places.home())
         with self.reader.connect() as connection:
             rows = connection.execute(sql.select(schema.jobs.c.id, schema.jobs.c.moved)).all()
-        return {str(job): int(_loaded(done, {}).get(home, 0)) for job, done in rows}
+        return {str(job): int(loaded(done, {}).get(home, 0)) for job, done in rows}
 
     @_mending
-    def metric_names(self, job: str) -> dict[str, int]:
-        """Return the names of a job's metrics and how many values each has."""
-        table = schema.metrics
-        query = sql.select(table.c.name, sql.func.count()).where(table.c.job == job, table.c.superseded.is_(False))
+    def read(self, ask: Callable[..., _Answer], *given: Any) -> _Answer:
+        """Return what a function of a connection, and of what is given, finds in the database."""
         with self.reader.connect() as connection:
-            rows = connection.execute(query.group_by(table.c.name).order_by(table.c.name)).all()
-        return {str(name): int(count) for name, count in rows}
+            return ask(connection, *given)
 
-    @_mending
+    def metric_names(self, job: str) -> dict[str, int]:
+        """Return the names of a job's metrics and at how many steps each has a value."""
+        return {name: row["count"] for name, row in self.read(points.figures, job).items()}
+
     def metric(self, job: str, name: str, attempt: int | None = None) -> list[tuple[int, float, float]]:
         """Return (step, value, time) of one metric, in order and one for a step; a value that is none is nan.
 
@@ -323,35 +324,15 @@ class Store:
             name: of the metric.
             attempt: what this one alone told, superseded or not.
         """
-        table = schema.metrics
-        query = sql.select(table.c.step, table.c.value, table.c.time).where(table.c.job == job, table.c.name == name)
-        part = table.c.superseded.is_(False) if attempt is None else table.c.attempt == attempt
-        with self.reader.connect() as connection:
-            rows = connection.execute(query.where(part).order_by(table.c.step, table.c.id)).all()
-        points = {step: (step, math.nan if value is None else value, when) for step, value, when in rows}
-        return [*points.values()]
+        return self.read(points.whole, job, name, attempt)
 
-    @_mending
     def attempts_before(self, job: str) -> dict[str, list[int]]:
         """Return the attempts of a job that have values which a later one superseded, by the metric's name."""
-        table = schema.metrics
-        query = sql.select(table.c.name, table.c.attempt).where(table.c.job == job, table.c.superseded.is_(True))
-        found: dict[str, list[int]] = {}
-        with self.reader.connect() as connection:
-            for name, attempt in connection.execute(query.distinct().order_by(table.c.name, table.c.attempt)):
-                found.setdefault(name, []).append(attempt)
-        return found
+        return self.read(curves.before, job)
 
-    @_mending
     def last_metrics(self, job: str) -> dict[str, tuple[int, float]]:
         """Return (step, value) of the newest value of every metric."""
-        table = schema.metrics
-        there = (table.c.job == job, table.c.superseded.is_(False))
-        newest = sql.select(sql.func.max(table.c.id)).where(*there).group_by(table.c.name)
-        query = sql.select(table.c.name, table.c.step, table.c.value).where(table.c.id.in_(newest))
-        with self.reader.connect() as connection:
-            rows = connection.execute(query.order_by(table.c.name)).all()
-        return {name: (step, math.nan if value is None else value) for name, step, value in rows}
+        return {name: (row["step"], row["value"]) for name, row in self.read(points.figures, job).items()}
 
     @_mending
     def of_job(self, table: sql.Table, job: str) -> list[Any]:
@@ -359,29 +340,3 @@ class Store:
         query = sql.select(table).where(table.c.job == job).order_by(table.c.id)
         with self.reader.connect() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
-
-
-def _packed(given: dict[str, Any]) -> dict[str, Any]:
-    """Return values as the tables hold them."""
-    made = {}
-    for name, value in given.items():
-        if name in _JSON and value is not None:
-            made[name] = json.dumps(value if name == "command" else values.plain(value))
-        else:
-            made[name] = values.text(value) if isinstance(value, str) else value
-    return made
-
-
-def _loaded(text: str | None, empty: Any) -> Any:
-    """Return what a JSON column holds; `empty` where it is none, for one row must not take the others down."""
-    try:
-        found = json.loads(text) if text else empty
-    except (ValueError, RecursionError):
-        return empty
-    return values.plain(found) if isinstance(found, dict) and "\\ud" in (text or "") else found
-
-
-def _job(row: Any) -> Job:
-    loaded = {name: _loaded(row[name], [] if name == "command" else {}) for name in _JSON}
-    job: Any = {**row, **loaded}
-    return cast(Job, job)
