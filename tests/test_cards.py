@@ -267,7 +267,6 @@ def learned_in(rows, collator) -> tuple[int, int]:
 @pytest.mark.parametrize("kind", ["chat", "text", "completion"])
 def test_packed_rows_are_counted_as_they_are_batched(tmp_path, strategy, kind):
     from trainwright.config.reading import load_checked
-    from trainwright.tasks.language.build import collator
     from trainwright.tasks.language.text import load_text
 
     place = tiny_language.make_place(tmp_path)
@@ -278,7 +277,7 @@ def test_packed_rows_are_counted_as_they_are_batched(tmp_path, strategy, kind):
         told["model"]["chat_template"] = "chatml"
     text = load_text(load_checked(tiny_language.write_yaml(tmp_path / "run.yaml", told)).config)
     held = contents_of(text.train)
-    assert (held.tokens, held.learned) == learned_in(text.train, collator(text))
+    assert (held.tokens, held.learned) == learned_in(text.train, text.method.collator(text))
     assert held.rows == len(text.train)
     assert held.counted is None
     over = sum(int(length > 40) for length in text.train.rows.lengths)

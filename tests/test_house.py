@@ -24,7 +24,7 @@ LONGEST_FUNCTION = 60
 LAYERS = [
     ["errors", "compat", "terminal"],
     ["bars"],
-    ["data.files", "data.splits", "data.as_text", "checkpoint.layout"],
+    ["data.files", "data.splits", "data.as_text", "data.messages", "data.formats", "checkpoint.layout"],
     ["trackers"],
     ["world", "held", "devices", "evaluation_mode"],
     ["processes"],
@@ -35,6 +35,7 @@ LAYERS = [
     ["engine"],
     ["tasks"],
     ["upstream"],
+    ["methods"],
     ["pipelines", "config.composition"],
     ["cli"],
     ["__main__"],

@@ -222,9 +222,9 @@ def test_nothing_is_pushed_unless_asked_for(tmp_path, hub):
 
 
 def test_comparing_engines_pushes_nothing():
-    from trainwright.config.params import TrainerType, TrainingParams
+    from trainwright.config.params import TrainingParams
     from trainwright.config.schema import TrainingConfig
     from trainwright.upstream.compare import frozen
 
     config = TrainingConfig(training=TrainingParams(output_dir="out", push_to_hub=True))
-    assert not frozen(config, TrainerType.HF, 2, "out").training.push_to_hub
+    assert not frozen(config, "HF", 2, "out").training.push_to_hub

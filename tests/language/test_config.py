@@ -397,7 +397,7 @@ def test_python_has_the_same_names_and_checks():
     config = TrainingConfig(training=TrainingParams(trainer_type=TrainerType.TRL_SFT))
     with pytest.raises(ConfigError, match="model.model_name is missing"):
         check(config)
-    assert TrainingParams(trainer_type="dpo").trainer_type is TrainerType.DPO
+    assert TrainingParams(trainer_type="dpo").trainer_type == TrainerType.DPO
     assert arguments_of(TrainingParams(learning_rate=3e-4, max_steps=4)).learning_rate == 3e-4
     assert isinstance(TrainingConfig().training.output_dir, type(None))
 

@@ -15,7 +15,7 @@ import yaml
 from tests.language import json_schema
 from tests.language import tiny_language as tiny
 from trainwright import ConfigError
-from trainwright.config import TrainerType, TrainingConfig, TrainingParams, fates, uses
+from trainwright.config import TrainerType, TrainingConfig, TrainingParams, fates, methods, uses
 from trainwright.config.convert import hints
 from trainwright.config.json_schema import schema
 from trainwright.config.options import DPOOptions, SFTOptions
@@ -249,7 +249,7 @@ def test_editors_mark_of_a_recipe_what_is_refused(path):
 
 
 def test_a_trainer_type_has_a_column_or_is_refused():
-    columns = {*uses.ALL, "OUMI"}
+    columns = {*methods.METHODS, "OUMI"}
     for kind in TrainerType:
         config = TrainingConfig(training=TrainingParams(trainer_type=kind))
-        assert bool(fates.trainers_of(config)) == (kind.name in columns)
+        assert bool(fates.trainers_of(config)) == (kind in columns)

@@ -120,7 +120,7 @@ def test_preferences_with_and_without_a_prompt(place, tmp_path):
     explicit = text_of(place, [{"prompt": "the cat", "chosen": " sat", "rejected": " ran"}], tmp_path)
     implicit = text_of(place, [{"chosen": "the cat sat", "rejected": "the cat ran"}], tmp_path)
     for text in (explicit, implicit):
-        assert text.kind is TrainerType.DPO
+        assert text.method.name == TrainerType.DPO
         row = text.train[0]
         decoded = [text.tokenizer.decode(row[name]) for name in ("prompt_ids", "chosen_ids", "rejected_ids")]
         assert decoded == ["the cat", " sat<|end|>", " ran<|end|>"]
@@ -484,7 +484,7 @@ BAD = {
     "no template": ([{"messages": TALK}], "the tokenizer has no chat template. Give model.chat_template"),
     "no template for a prompt": ([{"prompt": TALK[:1], "completion": TALK[1:2]}], "has no chat template. Give model"),
     "tools": ([{"messages": TALK, "tools": "{x"}], "Row 0: 'tools' is a text, but not JSON"),
-    "labels": ([{"input_ids": [1, 2], "labels": [1]}], "Row 0 has 2 input_ids but 1 labels"),
+    "labels": ([{"input_ids": [1, 2], "labels": [1]}], "Row 0: 2 input_ids but 1 labels"),
     "half tokens": ([{"input_ids": [1, 2.5]}], "Row 0 is not tokens: TypeError 2.5 is no whole number"),
     "an empty conversation": ([{"messages": TALK}, {"messages": []}], "Row 1 has no message in 'messages'"),
     "a null": ([{"text": "the cat"}, {"text": None}], "Row 1 has None in 'text'. Drop the row"),

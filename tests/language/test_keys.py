@@ -23,6 +23,7 @@ from trainwright.config import (
     TrainingConfig,
     TrainingParams,
     fates,
+    methods,
     table,
     uses,
 )
@@ -30,7 +31,7 @@ from trainwright.config.composition import build, starting_point
 from trainwright.config.options import DIVERGING, DPOOptions, SFTOptions
 from trainwright.config.params import MixedPrecisionDtype
 from trainwright.config.reading import check, options_of
-from trainwright.config.schema import DatasetSplitParams, MixtureStrategy, PeftParams, PeftSaveMode
+from trainwright.config.schema import DatasetSplitParams, MixtureStrategy, PeftParams, PeftSaveMode, TrainTarget
 from trainwright.config.uses import Fate
 from trainwright.data import sources
 from trainwright.data.blocks import BlockStream
@@ -42,6 +43,9 @@ from trainwright.tasks.language.text import processes_of
 
 ROOT = Path(__file__).parent.parent.parent
 KWARGS = "training.trainer_kwargs"
+EVERYONE = tuple(methods.METHODS)
+OURS = [one.name for one in methods.everyone() if not one.library]
+PAIRS = [one.name for one in methods.everyone() if one.options is DPOOptions]
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +74,7 @@ def environment():
 
 def config_of(place, trainer, data=None):
     """A configuration that is right, for a trainer."""
-    kind = "chat_preference" if trainer in uses.PAIRS else "chat"
+    kind = "chat_preference" if trainer in PAIRS else "chat"
     config = TrainingConfig(
         model=ModelParams(model_name=str(place / "model")),
         training=TrainingParams(
@@ -121,8 +125,8 @@ def other(value):
 VALUES = {
     "data.train.collator_name": "text_completions_only_with_padding",
     "data.validation.collator_name": "text_completions_only_with_padding",
-    "data.train.train_target": uses.TrainTarget.FINAL_ASSISTANT_TURN,
-    "data.validation.train_target": uses.TrainTarget.FINAL_ASSISTANT_TURN,
+    "data.train.train_target": TrainTarget.FINAL_ASSISTANT_TURN,
+    "data.validation.train_target": TrainTarget.FINAL_ASSISTANT_TURN,
     "data.train.pack": True, "data.validation.pack": True,
     "training.max_train_time": "1h", "training.ema_decay": 0.5, "training.spike_factor": 3.0,
     "training.label_smoothing_factor": 0.1, "training.sgd_momentum": 0.9, "training.warmup_ratio": 0.1,
@@ -164,7 +168,11 @@ UNMET = {
     "q_lora_bits: 4": {"training.use_peft": True, "peft.q_lora": True, "peft.q_lora_bits": 8},
 }
 CELLS = [
-    (key, trainer, line) for line in uses.LINES if not line.is_told for key in line.keys for trainer in line.trainers
+    (key, trainer, line)
+    for trainer in EVERYONE
+    for key in fates.every_key()
+    for line in fates.lines_of(key, trainer)
+    if not line.is_told
 ]
 
 
@@ -198,7 +206,8 @@ def test_what_the_table_refuses_is_refused_and_what_has_no_effect_is_said(place,
 
 def test_every_line_is_about_keys_that_there_are():
     known = fates.every_key()
-    assert [key for line in uses.LINES for key in line.keys if key not in known] == []
+    lines = [*uses.LINES, *(line for one in methods.everyone() for line in one.lines)]
+    assert [key for line in lines for key in line.keys if key not in known] == []
     assert [key for key in uses.READ_BY_OWN if key not in known] == []
 
 
@@ -275,7 +284,7 @@ GIVEN = {**{name: ({name: value}, name, value) for name, value in ARGUMENTS.item
 
 def arguments_of(trainer, params):
     """The object of arguments that a trainer gets."""
-    if trainer in uses.OURS:
+    if trainer in OURS:
         return arguments(params)
     import transformers
     import trl
@@ -343,9 +352,9 @@ class Seen:
         self.holder = build(config)
         self.trainer, self.args = self.holder.trainer, self.holder.trainer.args
         self.model, self.tokenizer = self.trainer.model, self.trainer.processing_class
-        self.ours = config.training.trainer_type.name in uses.OURS
-        self.pairs = config.training.trainer_type.name in uses.PAIRS
-        self.trl = config.training.trainer_type.name.startswith("TRL")
+        self.ours = config.training.trainer_type in OURS
+        self.pairs = config.training.trainer_type in PAIRS
+        self.trl = config.training.trainer_type.startswith("TRL")
 
     def _noting(self, function):
         def call(*args, **kwargs):
@@ -407,7 +416,7 @@ WHOLE = {
     "data.train.datasets.*.split": ("train[:40]", lambda s: None, None),
     "data.train.datasets.*.sample_count": (12, lambda s: len(s.trainer.train_dataset), 12),
     "data.validation.datasets": ("chat", lambda s: len(s.trainer.eval_dataset), 80),
-    "training.trainer_type": (None, lambda s: s.config.training.trainer_type.name, "{trainer}"),
+    "training.trainer_type": (None, lambda s: s.config.training.trainer_type, "{trainer}"),
     "training.output_dir": ("there", lambda s: s.args.output_dir, "there"),
     "training.save_final_model": (True, lambda s: s.holder.config.training.save_final_model, True),
     "training.logging_dir": ("logs", lambda s: os.environ["TENSORBOARD_LOGGING_DIR"], "logs"),
@@ -440,20 +449,20 @@ TOGETHER = {"whole": WHOLE, "adapters": ADAPTERS}
 
 
 @pytest.mark.parametrize("together", TOGETHER)
-@pytest.mark.parametrize("trainer", uses.ALL)
+@pytest.mark.parametrize("trainer", EVERYONE)
 def test_keys_of_model_data_and_adapters_arrive(place, tmp_path, trainer, together, environment, monkeypatch):
-    if trainer not in uses.OURS:
+    if trainer not in OURS:
         pytest.importorskip("trl", reason="trl is not installed")
     monkeypatch.chdir(tmp_path)
     config = config_of(place, trainer)
     if together == "adapters":
         config.model.chat_template = TEMPLATE
-        config.training.trainer_kwargs = {"disable_dropout": False} if trainer in uses.PAIRS else {}
+        config.training.trainer_kwargs = {"disable_dropout": False} if trainer in PAIRS else {}
     keys = {key: one for key, one in TOGETHER[together].items() if not refused(key, trainer)}
     for key, (value, _, _) in keys.items():
         value = value.replace("{place}", str(place)) if isinstance(value, str) else value
         if key == "data.validation.datasets":
-            name = "chat_preference" if trainer in uses.PAIRS else value
+            name = "chat_preference" if trainer in PAIRS else value
             value = [DatasetParams(dataset_name=str(place / f"{name}.jsonl"))]
         if value is not None:
             put(config, key, value)
@@ -496,7 +505,7 @@ ALONE = {
     f"{KWARGS}.chat_template_path": ("chat", {"model.chat_template": None}, "{place}/template.jinja",
                                      lambda s: s.tokenizer.chat_template, TEMPLATE),
     "data.train.collator_name": ("chat", {}, "text_completions_only_with_padding", some_masked, True),
-    "data.train.train_target": ("chat", {}, uses.TrainTarget.FINAL_ASSISTANT_TURN, some_masked, True),
+    "data.train.train_target": ("chat", {}, TrainTarget.FINAL_ASSISTANT_TURN, some_masked, True),
     "data.train.pack": (
         "chat", {f"{KWARGS}.max_length": 64}, True, lambda s: isinstance(s.trainer.train_dataset, PackedRows), True,
     ),
@@ -553,7 +562,7 @@ REFERENCE = ("precompute_ref_log_probs", "precompute_ref_batch_size")
 def test_settings_of_preferences_arrive(place, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     asked = []
-    judged = "trainwright.tasks.language.build.with_reference"
+    judged = "trainwright.tasks.language.reference.with_reference"
     monkeypatch.setattr(judged, lambda trainer, objective, rows, size, what: asked.append(size) or rows)
     config = config_of(place, "DPO")
     config.model.chat_template = "chatml"
@@ -608,7 +617,7 @@ def test_settings_arrive_at_trl(place, trainer, environment):
         ("data.train.pack", "packing", True, True),
         ("data.train.target_col", "dataset_text_field", "words", "words"),
         ("data.train.collator_name", "assistant_only_loss", "text_completions_only_with_padding", True),
-        ("data.train.train_target", "assistant_only_loss", uses.TrainTarget.ALL_ASSISTANT_TURNS, True),
+        ("data.train.train_target", "assistant_only_loss", TrainTarget.ALL_ASSISTANT_TURNS, True),
         ("data.train.datasets.*.transform_num_workers", "dataset_num_proc", 2, 2),
     ):
         config = config_of(place, trainer)
@@ -706,7 +715,7 @@ def test_no_key_is_left_out():
     left = [
         key for key in fates.every_key()
         if key.replace("data.validation", "data.train") not in seen and key not in seen
-        and any(not lines or lines[0].used_if for lines in (fates.lines_of(key, one) for one in uses.ALL))
+        and any(not lines or lines[0].used_if for lines in (fates.lines_of(key, one) for one in EVERYONE))
         and not key.startswith(("fsdp.", "deepspeed."))
     ]  # fmt: skip
     assert left == []

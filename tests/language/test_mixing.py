@@ -80,7 +80,8 @@ def test_a_mixture_draws_as_datasets_does(place, tmp_path):
 
 
 def test_mixtures_that_cannot_be(place, tmp_path):
-    with pytest.raises(DataError, match=r"Preferences are mixed with preferences alone: '.*text.jsonl' holds text; "):
+    said = r"cannot learn from all of the data at once: '.*text.jsonl' holds text; '.*preference.jsonl' holds pref"
+    with pytest.raises(DataError, match=said):
         load(place, tmp_path, ["text", "preference"])
     tiny.write_rows(place / "rows" / "bad.jsonl", [{"input_ids": [1, 2], "labels": [1]}])
     with pytest.raises(DataError, match=r"2: .*bad.jsonl': Row 0 has 2 input_ids but 1 labels"):

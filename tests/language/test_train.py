@@ -483,7 +483,7 @@ def test_one_interface_for_all_engines(place, kind):
 def test_seed_003(place):
     """The seed's snippets with the import lines changed."""
     config = TrainingConfig(training=TrainingParams(trainer_type=TrainerType.TRL_SFT))
-    assert config.training.trainer_type is TrainerType.TRL_SFT
+    assert config.training.trainer_type == TrainerType.TRL_SFT
     assert train(config_of(place, TrainerType.SFT)).global_step == 3
 
     params = TrainingParams(max_steps=2, use_cpu=True, enable_tensorboard=False, optimizer="sgd", warmup_ratio=0.5)

@@ -18,6 +18,7 @@ def run(argv: Sequence[str]) -> int:
     args, words = parser.parse_known_args(argv)
 
     from trainwright.cli.files import file_and_overrides
+    from trainwright.config import methods
     from trainwright.config.reading import load_checked
 
     file, overrides = file_and_overrides(args.config, words, "check")
@@ -26,7 +27,8 @@ def run(argv: Sequence[str]) -> int:
     length = config.training.max_steps
     many, one = (length, "step") if length > 0 else (config.training.num_train_epochs, "epoch")
     what = f"{many:g} {one}" + ("" if many == 1 else "s")
-    print(f"{file} is valid: {kind.name if kind else 'SFT or DPO, by the data'}, {config.model.model_name}, {what}.")
+    who = kind or f"{' or '.join(one.name for one in methods.candidates(kind))}, by the data"
+    print(f"{file} is valid: {who}, {config.model.model_name}, {what}.")
     if args.memory:
         from trainwright.tasks.language.memory import describe, for_config
 

@@ -20,7 +20,9 @@ def run(argv: Sequence[str]) -> int:
         usage="trainwright compare FILE [--engines A,B,...] [--steps N] [--rounds N] [--out FOLDER] [KEY=VALUE ...]",
     )  # fmt: skip
     parser.add_argument("-c", "--config", type=Path, help="the run's YAML file; -c may be left out")
-    parser.add_argument("--engines", default="SFT,TRL_SFT,HF", help="names of trainer types, the first is the measure")
+    parser.add_argument(
+        "--engines", help="names of trainer types, the first is the measure (all that minimise the same)"
+    )
     parser.add_argument("--steps", type=int, default=30, help="optimizer steps of every engine (30)")
     parser.add_argument("--rounds", type=at_least(1), default=2, help="how often every engine runs, in turns (2)")
     parser.add_argument("--out", type=Path, default=Path("comparison"), help="folder of comparison.png and .json")
@@ -35,7 +37,10 @@ def run(argv: Sequence[str]) -> int:
     config = load_checked(file, overrides).config
     if args.one is not None:
         return _one(file, overrides, args.one, args.steps)
-    engines = [name.strip().upper() for name in args.engines.split(",") if name.strip()]
+    asked = (args.engines or "").split(",")
+    engines = [name.strip().upper() for name in asked if name.strip()]
+    engines = engines or comparing.engines_of(config.training.trainer_type)
+    comparing.check_comparable(engines)
     for engine in engines:
         load_checked(file, [*overrides, f"training.trainer_type={engine}"])
     if args.steps <= comparing.WARM:
@@ -55,12 +60,11 @@ def run(argv: Sequence[str]) -> int:
 def _one(file: Path, overrides: list[str], engine: str, steps: int) -> int:
     """Train with one engine in this process, and print what came of it as the last line."""
     from trainwright.config.composition import build
-    from trainwright.config.params import TrainerType
     from trainwright.config.reading import load_checked
     from trainwright.upstream import compare as comparing
 
     config = load_checked(file, overrides).config
     with tempfile.TemporaryDirectory() as folder:
-        same = comparing.frozen(config, TrainerType[engine], steps, folder)
+        same = comparing.frozen(config, engine, steps, folder)
         print(json.dumps(asdict(comparing.run_one(same, build))))
     return 0

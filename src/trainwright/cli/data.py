@@ -29,8 +29,8 @@ def run(argv: Sequence[str]) -> int:
     from trainwright.tasks.language.text import load_text
 
     text = load_text(config)
-    print(f"{text.kind.name} on {text.rules.format.value}. {LEGEND}")
-    print(show_rows(text.tokenizer, text.train, args.rows))
+    print(f"{text.method.name} on {text.rules.format.value}. {LEGEND}")
+    print(show_rows(text, args.rows))
     for note in text.notes:
         print(f"Note: {note}")
     return 0

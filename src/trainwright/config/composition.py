@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from trainwright.checkpoint import layout
 from trainwright.checkpoint.check import newest_valid
-from trainwright.config.params import UPSTREAM, TrainingParams
+from trainwright.config import methods
+from trainwright.config.params import TrainingParams
 from trainwright.config.reading import check
 from trainwright.config.schema import TrainingConfig
 from trainwright.config.translate import argument_values
@@ -58,7 +59,7 @@ def build(config: TrainingConfig) -> Holder:
 
 def built(config: TrainingConfig) -> Holder:
     """Return the trainer of a configuration that is checked already, as `load_checked` does with a file."""
-    if config.training.trainer_type in UPSTREAM:
+    if methods.is_elsewhere(config.training.trainer_type):
         from trainwright.upstream.build import build as build_upstream
 
         return build_upstream(config)
@@ -71,7 +72,7 @@ def newest(params: TrainingParams) -> bool | None:
     Another library's must be whole, for it leaves half of one where it is killed.
     """
     output = Path(params.output_dir or "output").expanduser()
-    theirs = params.trainer_type in UPSTREAM
+    theirs = methods.is_elsewhere(params.trainer_type)
     return True if (newest_valid(output)[0] if theirs else layout.holds_any(output)) else None
 
 

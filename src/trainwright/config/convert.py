@@ -10,7 +10,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
-from trainwright.config.options import DPOOptions, SFTOptions
+from trainwright.config.methods import all_options
 from trainwright.config.schema import TrainingConfig
 from trainwright.config.tree import Problems, Tree, plain
 from trainwright.errors import did_you_mean
@@ -54,7 +54,7 @@ def convert(tree: Tree, kind: type[T], path: str, problems: Problems) -> T:
 def _section_of(name: str) -> str:
     """Return the first section that has a key of this name; empty where none has."""
     known = (one for one, kind in hints(TrainingConfig).items() if name in hints(kind))
-    options = "training.trainer_kwargs" if name in {**hints(SFTOptions), **hints(DPOOptions)} else ""
+    options = "training.trainer_kwargs" if any(name in hints(kind) for kind in all_options()) else ""
     return next(known, options)
 
 

@@ -7,9 +7,8 @@ from dataclasses import MISSING, asdict, fields, is_dataclass
 from functools import cache
 from typing import Any
 
-from trainwright.config import uses
-from trainwright.config.options import DPOOptions, SFTOptions
-from trainwright.config.params import TrainerType
+from trainwright.config import methods, uses
+from trainwright.config.methods import Method
 from trainwright.config.schema import DatasetParams, TrainingConfig
 from trainwright.config.uses import Fate, Line
 from trainwright.config.writing import plain
@@ -17,14 +16,12 @@ from trainwright.config.writing import plain
 Found = tuple[str, Line]  # the dotted name of a value, and what becomes of it
 
 
-@cache
 def every_key() -> dict[str, Any]:
     """Return every key of a file with its default: those of a dataset as `data.train.datasets.*.name`."""
     found = {key: default for _, key, _, default in _values(TrainingConfig(), "", "")}
     for split in ("data.train", "data.validation"):
         found |= {f"{split}.datasets.*.{name}": default for name, default in _defaults(DatasetParams).items()}
-    options = {**_defaults(DPOOptions), **_defaults(SFTOptions)}
-    return found | {f"training.trainer_kwargs.{name}": default for name, default in options.items()}
+    return found | {f"{uses.KWARGS}.{name}": default for name, default in _usual_options().items()}
 
 
 def lines_of(key: str, trainer: str) -> list[Line]:
@@ -33,27 +30,48 @@ def lines_of(key: str, trainer: str) -> list[Line]:
         if key not in uses.READ_BY_OWN:
             return [uses.OWN]
         trainer = "SFT"
-    return [line for line in _by_key().get(key, ()) if trainer in line.trainers]
+    return _by_key(methods.everyone())[trainer].get(key, [])
 
 
 @cache
-def _by_key() -> dict[str, list[Line]]:
+def _by_key(known: tuple[Method, ...]) -> dict[str, dict[str, list[Line]]]:
+    return {one.name: _lines(one) for one in known}
+
+
+def _lines(method: Method) -> dict[str, list[Line]]:
+    """Return the lines about a method by key: its own, those of its groups, and that it has not others' settings."""
     found: dict[str, list[Line]] = {}
-    for line in uses.LINES:
+    for line in method.lines:
         for key in line.keys:
             found.setdefault(key, []).append(line)
+    for line in uses.LINES:
+        for key in line.keys if method.groups & set(line.trainers) else ():
+            if key not in method.takes:
+                found.setdefault(key, []).append(line)
+    kinds = methods.all_options()
+    for other in kinds.values():
+        line = _foreign(kinds[method.options], other)
+        for key in line.keys:
+            told = any(one.is_told for one in found.get(key, []))
+            found.setdefault(key, []).extend([] if told else [line])
     return found
+
+
+@cache
+def _foreign(own: Method, other: Method) -> Line:
+    """Return the line about settings of another kind of training, for all methods of one."""
+    kinds: tuple[Any, Any] = (own.options, other.options)
+    mine, theirs = map(_defaults, kinds)
+    names = [f"{uses.KWARGS}.{name}" for name in theirs if name not in mine]
+    return Line(tuple(names), (), Fate.REFUSED, f"it is a setting of {other.title}", is_told=True)
 
 
 def trainers_of(config: TrainingConfig) -> tuple[str, ...]:
     """Return who may train a configuration, which the data decide where it does not say; nobody of those that are not
     here."""
-    kind = config.training.trainer_type
     if config.model.model_name in uses.OWN_MODELS:
         return (str(config.model.model_name),)
-    if kind is None or kind is TrainerType.OUMI:
-        return ("SFT", "DPO") if kind is None else ("SFT", "PRETRAIN", "DPO")
-    return (kind.name,) if kind.name in uses.ALL else ()
+    return tuple(one.name for one in methods.candidates(config.training.trainer_type))
 
 
 def findings(config: TrainingConfig, trainers: Sequence[str] | None = None) -> Iterator[Found]:
@@ -109,9 +127,18 @@ def _values(section: Any, path: str, key: str) -> Iterator[tuple[str, str, Any, 
 
 
 def _options(given: dict[str, Any], path: str) -> Iterator[tuple[str, str, Any, Any]]:
-    usual = {**_defaults(DPOOptions), **_defaults(SFTOptions)}
+    usual = _usual_options()
     for name, value in given.items():
         yield f"{path}.{name}", f"{path}.{name}", value, usual.get(name)
+
+
+def _usual_options() -> dict[str, Any]:
+    """Return everything that trainer_kwargs may hold, with its default; of what has several, the first method's."""
+    found: dict[str, Any] = {}
+    kinds: list[Any] = list(methods.all_options())
+    for kind in reversed(kinds):
+        found |= _defaults(kind)
+    return found
 
 
 @cache

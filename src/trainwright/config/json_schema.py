@@ -16,9 +16,9 @@ from enum import Enum
 from typing import Any
 
 from trainwright.args import aliases
-from trainwright.config import fates, uses
+from trainwright.config import fates, methods, uses
 from trainwright.config.convert import hints
-from trainwright.config.options import RENAMED, DPOOptions, SFTOptions
+from trainwright.config.options import RENAMED
 from trainwright.config.params import ARGUMENTS
 from trainwright.config.schema import TrainingConfig
 from trainwright.config.uses import Fate
@@ -35,7 +35,6 @@ _SCALARS: dict[Any, Schema] = {
     types.NoneType: {"type": "null"},
     dict: {"type": "object"},
 }  # fmt: skip
-_UNDECIDED = {"null": ("SFT", "DPO"), "OUMI": ("SFT", "PRETRAIN", "DPO")}
 
 
 def schema() -> Schema:
@@ -47,22 +46,27 @@ def schema() -> Schema:
     old = {name: new for name, new in aliases.RENAMED.items() if name not in training}
     replaced = {name: use for name, (use, _) in aliases.REPLACED.items() if name not in training}
     training |= _renamed(old, training) | _renamed(replaced, {})
-    sft, dpo = ({**arguments, **_section(kind)["properties"]} for kind in (SFTOptions, DPOOptions))
-    either = {**dpo, **sft, "loss_type": {}}  # a text for one, a list for the other
+    kinds = {_settings_of(kind): {**arguments, **_section(kind)["properties"]} for kind in methods.all_options()}
     settings = {
         name: {"additionalProperties": False, "properties": {**some, **_renamed({**replaced, **old, **RENAMED}, some)}}
-        for name, some in (("sft", sft), ("dpo", dpo), ("either", either))
+        for name, some in {**kinds, "either": _either(list(kinds.values()))}.items()
     }
+    training["trainer_type"] = {"anyOf": [_names(methods.known()), {"type": "null"}]}
     training["trainer_kwargs"] = {"type": "object"}
-    common = [line for key in fates.every_key() for line in _shared(key, uses.ALL)]
+    everyone = {one.name: one for one in methods.everyone()}
+    undecided = {name or "null": able for name, able in methods.BY_DATA.items()}
+    common = [line for key in fates.every_key() for line in _shared(key, everyone)]
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "Trainwright run",
         **made,
         "allOf": [
-            _of_trainers(uses.ALL, (*uses.ALL, *_UNDECIDED)),
-            *(_with_settings(_of_trainers((name,), (name,), common), _settings_of(name)) for name in uses.ALL),
-            *(_with_settings(_of_trainers(some, (name,), common), "either") for name, some in _UNDECIDED.items()),
+            _of_trainers(everyone, (*everyone, *undecided)),
+            *(
+                _with_settings(_of_trainers((name,), (name,), common), _settings_of(one.options))
+                for name, one in everyone.items()
+            ),
+            *(_with_settings(_of_trainers(some, (name,), common), "either") for name, some in undecided.items()),
         ],
         "definitions": settings,
     }
@@ -86,10 +90,14 @@ def _value(hint: Any) -> Schema:
     if typing.get_origin(hint) is list:
         return {"type": "array", "items": _value(typing.get_args(hint)[0])}
     if isinstance(hint, type) and issubclass(hint, Enum):
-        names = list(dict.fromkeys([*(one.name for one in hint), *(str(one.value) for one in hint)]))
-        numbers = [int(name) for name in names if name.isdigit()]
-        return {"anyOf": [{"enum": [*names, *numbers]}, _any_case(names), _REFERENCE]}
+        return _names([*(one.name for one in hint), *(str(one.value) for one in hint)])
     return _SCALARS.get(typing.get_origin(hint) or hint, {})
+
+
+def _names(given: Collection[str]) -> Schema:
+    names = list(dict.fromkeys(given))
+    numbers = [int(name) for name in names if name.isdigit()]
+    return {"anyOf": [{"enum": [*names, *numbers]}, _any_case(names), _REFERENCE]}
 
 
 def _any_case(names: Collection[str]) -> Schema:
@@ -109,7 +117,15 @@ def _renamed(names: dict[str, Any], known: Schema) -> Schema:
     }
 
 
-def _of_trainers(trainers: tuple[str, ...], written: Collection[str], told: Collection[uses.Line] = ()) -> Schema:
+def _either(kinds: list[Schema]) -> Schema:
+    """Return what is one of several kinds of settings; anything where they differ."""
+    found: Schema = {}
+    for one in reversed(kinds):
+        found |= {name: {} if found.get(name, value) != value else value for name, value in one.items()}
+    return found
+
+
+def _of_trainers(trainers: Collection[str], written: Collection[str], told: Collection[uses.Line] = ()) -> Schema:
     """Return what holds for the files of some trainers: what all of them refuse, and the names under trainer_kwargs.
 
     Args:
@@ -137,14 +153,14 @@ def _with_settings(made: Schema, name: str) -> Schema:
     return made
 
 
-def _shared(key: str, trainers: tuple[str, ...]) -> list[uses.Line]:
+def _shared(key: str, trainers: Collection[str]) -> list[uses.Line]:
     """Return the lines by which all of some trainers refuse a key."""
-    lines = [line for line in fates.lines_of(key, trainers[0]) if _marks(line)]
+    lines = [line for line in fates.lines_of(key, next(iter(trainers))) if _marks(line)]
     return [line for line in lines if all(line in fates.lines_of(key, other) for other in trainers)]
 
 
-def _settings_of(trainer: str) -> str:
-    return "dpo" if trainer in uses.PAIRS else "sft"
+def _settings_of(kind: type) -> str:
+    return kind.__name__.removesuffix("Options").lower()
 
 
 def _marks(line: uses.Line) -> bool:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import Any
 
 from trainwright.args.training import ArgumentFields
@@ -16,25 +16,21 @@ from trainwright.errors import ConfigError
 ARGUMENTS = tuple(f.name for f in fields(ArgumentFields))
 
 
-class TrainerType(Enum):
-    """Who trains. The first three are ours; OUMI is ours too, by the data; HF and TRL_* run those libraries."""
+class TrainerType(StrEnum):
+    """Names of `trainer_type` for Python. `config/methods.py` has all of them: a name may also be given as a text."""
 
-    SFT = "sft"
-    DPO = "dpo"
-    PRETRAIN = "pretrain"
-    OUMI = "oumi"
-    HF = "hf"
-    TRL_SFT = "trl_sft"
-    TRL_DPO = "trl_dpo"
-    TRL_KTO = "trl_kto"
-    TRL_GRPO = "trl_grpo"
-    TRL_GKD = "trl_gkd"
-    TRL_GOLD = "trl_gold"
-    VERL_GRPO = "verl_grpo"
-
-
-OURS = (TrainerType.SFT, TrainerType.DPO, TrainerType.PRETRAIN, TrainerType.OUMI)
-UPSTREAM = (TrainerType.HF, TrainerType.TRL_SFT, TrainerType.TRL_DPO)
+    SFT = "SFT"
+    DPO = "DPO"
+    PRETRAIN = "PRETRAIN"
+    OUMI = "OUMI"
+    HF = "HF"
+    TRL_SFT = "TRL_SFT"
+    TRL_DPO = "TRL_DPO"
+    TRL_KTO = "TRL_KTO"
+    TRL_GRPO = "TRL_GRPO"
+    TRL_GKD = "TRL_GKD"
+    TRL_GOLD = "TRL_GOLD"
+    VERL_GRPO = "VERL_GRPO"
 
 
 class MixedPrecisionDtype(Enum):
@@ -50,12 +46,12 @@ class TrainingParams(ArgumentFields):
     """`training`. A field that is None here and has a second name is decided by that one.
 
     Attributes:
-        trainer_type: who trains; None is decided by the data.
-        trainer_kwargs: settings of one kind of training, see `config/options.py`; names of arguments among them are
+        trainer_type: the method, by its name in `config/methods.py`, in capitals or not; None is decided by the data.
+        trainer_kwargs: settings of the method, see `config/options.py`; names of arguments among them are
             moved to the fields of these names.
     """
 
-    trainer_type: TrainerType | None = None
+    trainer_type: str | None = None
     use_peft: bool = False
     trainer_kwargs: dict[str, Any] = field(default_factory=dict)
 
@@ -114,8 +110,8 @@ class TrainingParams(ArgumentFields):
     telemetry: TelemetryParams = field(default_factory=TelemetryParams)
 
     def __post_init__(self) -> None:
-        if isinstance(self.trainer_type, str):
-            self.trainer_type = TrainerType[self.trainer_type.upper()]
+        if self.trainer_type is not None:
+            self.trainer_type = str(self.trainer_type).upper()
         arguments = {name: value for name, value in self.trainer_kwargs.items() if name in ARGUMENTS}
         if not arguments:
             return

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from trainwright.args.training import faults_of
-from trainwright.config import fates, rules
+from trainwright.config import fates, methods, rules
 from trainwright.config.convert import convert
 from trainwright.config.interpolate import interpolate
-from trainwright.config.options import DPOOptions, SFTOptions
-from trainwright.config.params import ARGUMENTS, TrainerType, TrainingParams
+from trainwright.config.methods import Fault, Method
+from trainwright.config.params import ARGUMENTS, TrainingParams
 from trainwright.config.schema import SECTIONS, TrainingConfig, TrainTarget
 from trainwright.config.sections import check_command
 from trainwright.config.translate import argument_values
@@ -26,9 +26,6 @@ from trainwright.config.twins import TWINS, given_elsewhere, modernize
 from trainwright.config.uses import Fate
 from trainwright.config.writing import plain
 from trainwright.errors import did_you_mean
-
-_DPO_TYPES = (TrainerType.DPO, TrainerType.TRL_DPO)
-_REST = (TrainerType.TRL_KTO, TrainerType.TRL_GRPO, TrainerType.TRL_GKD, TrainerType.TRL_GOLD, TrainerType.VERL_GRPO)
 
 
 @dataclass
@@ -72,6 +69,7 @@ def check(config: TrainingConfig) -> None:
     for path, value in fates.given(config).items():
         put(tree, path, tree_of(value))
     modernize(tree, problems)
+    check_trainer(tree, config.training, problems)
     check_kwargs(tree, config.training, problems)
     _check(Loaded(config, tree), problems)
     problems.settle()
@@ -85,6 +83,7 @@ def _read(path: Path, overrides: Sequence[str]) -> tuple[Loaded, Problems]:
     modernize(tree, problems)
     interpolate(tree, SECTIONS, plain(asdict(TrainingConfig())), problems)
     config = convert(tree, TrainingConfig, "", problems)
+    check_trainer(tree, config.training, problems)
     check_kwargs(tree, config.training, problems)
     return Loaded(config, tree), problems
 
@@ -92,10 +91,10 @@ def _read(path: Path, overrides: Sequence[str]) -> tuple[Loaded, Problems]:
 def _check(loaded: Loaded, problems: Problems) -> None:
     config, tree = loaded.config, loaded.tree
     found = list(rules.faults(config))
-    kind = config.training.trainer_type
-    if not problems.errors and kind not in _REST:
-        by_kind = [_option_faults(config, one) for one in ([SFTOptions, DPOOptions] if kind is None else [_kind(kind)])]
-        found += by_kind[0] if all(by_kind) else []  # without a trainer_type, the data decides later
+    able = methods.candidates(config.training.trainer_type)
+    if able and not problems.errors:
+        by_method = [_option_faults(config, one) for one in able]
+        found += by_method[0] if all(by_method) else []  # without a trainer_type, the data decides later
     unused = [one for one in fates.findings(config) if not (one[1].switch and get(tree, one[1].switch))]
     refused = [(path, line) for path, line in unused if line.fate is Fate.REFUSED]
     found += [(path, fates.refusal(path, line), line.instead) for path, line in refused]
@@ -111,41 +110,35 @@ def _check(loaded: Loaded, problems: Problems) -> None:
         problems.add(place_of(tree, given), sentence, "", len(given.split(".")[-1]))
 
 
-def _kind(trainer: TrainerType) -> Any:
-    return DPOOptions if trainer in _DPO_TYPES else SFTOptions
+def _option_faults(config: TrainingConfig, method: Method) -> list[Fault]:
+    return list(method.faults(method.options(**options_of(config, method.options))))
 
 
-def _option_faults(config: TrainingConfig, kind: Any) -> list[rules.Fault]:
-    chosen = kind(**options_of(config, kind))
-    return list(rules.dpo_faults(chosen) if kind is DPOOptions else rules.sft_faults(chosen))
-
-
-def checked_options(config: TrainingConfig, trainer: TrainerType) -> Any:
-    """Return the settings of the kind of training that the data turned out to be for: SFT, PRETRAIN or DPO.
+def checked_options(config: TrainingConfig, method: Method) -> Any:
+    """Return the settings of the method that the data turned out to be for.
 
     Raises:
-        ConfigError: they hold keys of another kind, or cannot work.
+        ConfigError: they hold keys of another one, or cannot work.
     """
-    kind = _kind(trainer)
-    known = {f.name for f in fields(kind)}
+    known = {f.name for f in fields(method.options)}
     problems, nowhere = Problems(), Place("")
     for name in config.training.trainer_kwargs:
         if name not in known:
-            what = "preferences" if kind is DPOOptions else "supervised fine-tuning"
-            problems.add(nowhere, f"training.trainer_kwargs.{name} is no setting of {what}", "check the data's columns")
-    for _, message, hint in _option_faults(config, kind):
+            what = f"training.trainer_kwargs.{name} is no setting of {method.title}"
+            problems.add(nowhere, what, "check the data's columns")
+    for _, message, hint in _option_faults(config, method):
         problems.add(nowhere, message, hint)
-    if config.training.trainer_type in (None, TrainerType.OUMI):  # what is decided is checked already
-        unused = list(fates.findings(config, (trainer.name,)))
+    if config.training.trainer_type != method.name:  # what is decided is checked already
+        unused = list(fates.findings(config, (method.name,)))
         for path, line in unused:
             if line.fate is Fate.REFUSED:
                 problems.add(nowhere, fates.refusal(path, line), line.instead)
     problems.settle()
-    return kind(**options_of(config, kind))
+    return method.options(**options_of(config, method.options))
 
 
 def options_of(config: TrainingConfig, kind: Any) -> dict[str, Any]:
-    """Return the settings of one kind of training: trainer_kwargs, and the other sections' names for them."""
+    """Return the settings of a kind that a method has: trainer_kwargs, and the other sections' names for them."""
     known = {f.name for f in fields(kind)}
     values = {name: value for name, value in config.training.trainer_kwargs.items() if name in known}
     if config.model.model_max_length is not None:
@@ -155,23 +148,36 @@ def options_of(config: TrainingConfig, kind: Any) -> dict[str, Any]:
     if config.data.train.target_col is not None and "dataset_text_field" in known:
         values.setdefault("dataset_text_field", config.data.train.target_col)
     turns = config.data.train.train_target is TrainTarget.ALL_ASSISTANT_TURNS
-    if kind is SFTOptions and (turns or config.data.train.collator_name == "text_completions_only_with_padding"):
+    if "assistant_only_loss" in known and (
+        turns or config.data.train.collator_name == "text_completions_only_with_padding"
+    ):
         values.setdefault("assistant_only_loss", True)
     return values
 
 
+def check_trainer(tree: Tree, params: TrainingParams, problems: Problems) -> None:
+    """Check that there is the method that is named; one that is not is left to the data."""
+    name, known = params.trainer_type, methods.known()
+    if name is not None and name not in known:
+        near = did_you_mean(name, known).strip()
+        hint = f"{near} known: {', '.join(known)}".strip()
+        given = get(tree, "training.trainer_type")
+        written = given.value if given is not None else name
+        problems.add(place_of(tree, "training.trainer_type"), f"training.trainer_type: {written!r} is not known", hint)
+        params.trainer_type = None
+
+
 def check_kwargs(tree: Tree, params: TrainingParams, problems: Problems) -> None:
-    """Check names and types of trainer_kwargs: the settings of the kind of training."""
-    given = get(tree, "training.trainer_kwargs")
-    if given is None or not isinstance(given.value, dict) or params.trainer_type in _REST:
+    """Check names and types of trainer_kwargs: the settings of the method, or of those that the data decide among."""
+    given, able = get(tree, "training.trainer_kwargs"), methods.candidates(params.trainer_type)
+    if given is None or not isinstance(given.value, dict) or not able:
         return
-    kinds = [SFTOptions, DPOOptions] if params.trainer_type is None else [_kind(params.trainer_type)]
-    known = {f.name: kind for kind in kinds for f in fields(kind)}
+    known = {f.name: one.options for one in able for f in fields(one.options)}
     params.trainer_kwargs = {}
     for name, value in given.value.items():
         path = f"training.trainer_kwargs.{name}"
         if name not in known:
-            lines = fates.lines_of(path, params.trainer_type.name) if params.trainer_type else []
+            lines = fates.lines_of(path, able[0].name) if len(able) == 1 else []
             refused = next((fates.refusal(path, line) for line in lines if line.is_told), None)
             near = "" if refused else did_you_mean(name, [*known, *ARGUMENTS]).strip()
             problems.add(value.key or value.place, refused or f"unknown key {path}", near, len(name))

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from trainwright.args.names import LOG_LEVELS, OPTIMIZERS, SCHEDULERS_WITHOUT_TOTAL
-from trainwright.config.options import DIVERGENCES, LOSSES, PACKINGS, DPOOptions, SFTOptions, TextOptions
-from trainwright.config.params import OURS, TrainerType, TrainingParams
+from trainwright.config import methods
+from trainwright.config.methods import Fault
+from trainwright.config.options import TextOptions
+from trainwright.config.params import TrainingParams
 from trainwright.config.schema import DatasetParams, DatasetSplitParams, ModelParams, PeftParams, TrainingConfig
 from trainwright.config.uses import OWN_MODELS
 from trainwright.errors import did_you_mean
-
-Fault = tuple[str, str, str]  # dotted name, what is wrong, what to do
 
 FORMATS = ("json", "jsonl", "csv", "tsv", "parquet", "arrow", "text", "text_sft_jsonl", "text_sft", "preference_jsonl")
 OWN_DATASETS = ("python_source",)
@@ -61,15 +61,15 @@ def faults(config: TrainingConfig) -> Iterator[Fault]:
 
 def _trainer(config: TrainingConfig) -> Iterator[Fault]:
     kind = config.training.trainer_type
-    if kind in (TrainerType.TRL_SFT, TrainerType.TRL_DPO):
-        yield from _needs("trl", "trl", "training.trainer_type", f"trainer_type {kind.name}")
-    elif kind is TrainerType.HF:
-        yield from _needs("accelerate", "trl", "training.trainer_type", "trainer_type HF")
-    elif kind not in (*OURS, None):
-        name = kind.name.removeprefix("TRL_").removeprefix("VERL_")
-        where = "verl" if kind is TrainerType.VERL_GRPO else "Oumi or TRL's own command line"
-        yield ("training.trainer_type", f"valid, but {name} is not ours; run it with {where}",
-               f"ours: {', '.join(one.name for one in OURS)}; by the same file: HF, TRL_SFT, TRL_DPO")  # fmt: skip
+    for method in methods.candidates(kind):
+        if method.package is not None:
+            yield from _needs(*method.package, "training.trainer_type", f"trainer_type {kind}")
+    if kind in methods.ELSEWHERE:
+        name = kind.removeprefix("TRL_").removeprefix("VERL_")
+        ours = [one.name for one in methods.everyone() if not one.library]
+        theirs = [one.name for one in methods.everyone() if one.library]
+        yield ("training.trainer_type", f"valid, but {name} is not ours; run it with {methods.ELSEWHERE[kind]}",
+               f"ours: {', '.join(ours)}; by the same file: {', '.join(theirs)}")  # fmt: skip
     name = "optim" if config.training.optim is not None else "optimizer"
     chosen = getattr(config.training, name)
     for start, package, extra in _OPTIMIZERS:
@@ -299,46 +299,8 @@ def _switches(params: TrainingParams) -> Iterator[Fault]:
         yield "training.dataloader_num_workers", shown, "a number, or auto"
 
 
-def sft_faults(options: SFTOptions) -> Iterator[Fault]:
-    """Yield what is wrong with the settings of supervised fine-tuning."""
-    at = "training.trainer_kwargs"
-    if options.packing_strategy not in PACKINGS:
-        near = did_you_mean(options.packing_strategy, PACKINGS).strip() or f"known: {', '.join(PACKINGS)}"
-        yield f"{at}.packing_strategy", f"packing_strategy '{options.packing_strategy}' is not known", near
-    yield from _text(options)
-    if options.packing and options.max_length is None:
-        yield f"{at}.packing", "packing needs max_length, the tokens of a packed row", ""
-
-
-def dpo_faults(options: DPOOptions) -> Iterator[Fault]:
-    """Yield what is wrong with the settings of preference optimisation."""
-    at = "training.trainer_kwargs"
-    for name in options.losses:
-        if name not in LOSSES:
-            near = did_you_mean(name, LOSSES).strip() or f"known: {', '.join(LOSSES)}"
-            yield f"{at}.loss_type", f"loss_type '{name}' is not known", near
-    if options.loss_weights is not None and len(options.loss_weights) != len(options.losses):
-        yield (f"{at}.loss_weights", f"{len(options.loss_weights)} loss_weights for {len(options.losses)} losses",
-               "give one for each loss_type")  # fmt: skip
-    if options.f_divergence_type not in DIVERGENCES:
-        near = did_you_mean(options.f_divergence_type, DIVERGENCES).strip() or f"known: {', '.join(DIVERGENCES)}"
-        yield f"{at}.f_divergence_type", f"f_divergence_type '{options.f_divergence_type}' is not known", near
-    if options.beta < 0:
-        yield f"{at}.beta", f"beta {options.beta} is negative", ""
-    limit = 0.5 if "robust" in options.losses else 1.0
-    if not 0 <= options.label_smoothing < limit:
-        yield f"{at}.label_smoothing", f"label_smoothing {options.label_smoothing} is not from 0 to below {limit}", ""
-    if "exo_pair" in options.losses and options.label_smoothing == 0:
-        yield f"{at}.label_smoothing", "exo_pair takes the logarithm of label_smoothing, so it must be above 0", "1e-3"
-    if options.ld_alpha is not None and not 0 <= options.ld_alpha <= 1:
-        yield f"{at}.ld_alpha", f"ld_alpha {options.ld_alpha:g} is not from 0 to 1", ""
-    if options.precompute_ref_batch_size is not None and options.precompute_ref_batch_size < 1:
-        size = options.precompute_ref_batch_size
-        yield f"{at}.precompute_ref_batch_size", f"precompute_ref_batch_size {size} is less than one pair", ""
-    yield from _text(options)
-
-
-def _text(options: TextOptions) -> Iterator[Fault]:
+def text_faults(options: TextOptions) -> Iterator[Fault]:
+    """Yield what is wrong with the settings that all methods of text have."""
     at, length = "training.trainer_kwargs", options.max_length
     if length is not None and length < 2:
         yield f"{at}.max_length", f"max_length {length} leaves no token to predict", "2 or more"

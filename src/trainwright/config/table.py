@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from trainwright.config import fates, task_uses, uses
+from trainwright.config import fates, methods, task_uses
 from trainwright.config.uses import Fate, Line
 
 _HEAD = """# Keys of a run's file
@@ -35,12 +35,12 @@ _TASKS = {
 
 def page() -> str:
     """Return docs/keys.md."""
-    parts = [_HEAD]
+    parts, everyone = [_HEAD], [one.name for one in methods.everyone()]
     sections: dict[str, list[str]] = {}
     for key in fates.every_key():
         sections.setdefault(_section(key), []).append(key)
     for name, keys in sections.items():
-        parts += [f"## {name}", _table(keys, uses.ALL, fates.lines_of)]
+        parts += [f"## {name}", _table(keys, everyone, fates.lines_of)]
     for title, (own, kinds, lines, what) in _TASKS.items():
         parts.append(f"# {title}\n\nThe sections of its file, {what}. Under `train` stands every argument too.")
         for section, names in own.items():

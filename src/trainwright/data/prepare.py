@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,7 @@ import numpy as np
 
 from trainwright import __version__
 from trainwright.data.files import read_or_anew
-from trainwright.data.formats import Format
-from trainwright.data.token_rows import PAIR_COLUMNS, ROW_COLUMNS, TokenRows, places_of
+from trainwright.data.token_rows import TokenRows, places_of
 from trainwright.data.tokenize import TextRules
 from trainwright.errors import DataError
 
@@ -80,17 +79,16 @@ def prepare(
     )
     rules = next(iter(tables.values()))[1]
     cut = made.data.column("cut").to_numpy()[places_of(made)]
-    columns = PAIR_COLUMNS if rules.format is Format.PREFERENCE else ROW_COLUMNS
-    everything = TokenRows(made, columns)
-    targets = _targets(everything)
-    learned = targets > 0 if columns == ROW_COLUMNS else targets.min(axis=0) > 0
+    targets = _targets(made, rules)
+    learned = targets.min(axis=0) > 0
     if not learned.any():
         raise DataError(
             f"No row of the {what} has anything to learn: all labels are masked. Check max_length={rules.max_length} "
             "(prompts that fill it), completion_only_loss, assistant_only_loss and the chat template."
         )
-    rows = TokenRows(made, columns, np.flatnonzero(learned))
-    rows.know(targets[..., learned], int((cut > 0).sum()), rules.part)
+    rows = TokenRows(made, rules.COLUMNS, np.flatnonzero(learned))
+    counts = targets[:, learned]
+    rows.know(counts[0] if len(counts) == 1 else counts, int((cut > 0).sum()), rules.part)
     return Prepared(rows, int((cut > 0).sum()), int(cut.sum()), np.flatnonzero(~learned))
 
 
@@ -126,11 +124,12 @@ def _tokenised(table: Any, rules: TextRules, processes: int | None, what: str) -
         return read_or_anew(make, lambda: make(load_from_cache_file=False))
 
 
-def _targets(rows: TokenRows) -> np.ndarray:
-    """Return the tokens of every row that are learned, shape (rows,); of the two answers of pairs, shape (2, rows)."""
-    if rows.columns == PAIR_COLUMNS:
-        return np.stack([TokenRows(rows.table, (name,)).lengths for name in ("chosen_ids", "rejected_ids")])
-    return rows.targets("labels")
+def _targets(made: Any, rules: TextRules) -> np.ndarray:
+    """Return what there is to learn of every row, shape (columns of `rules.LEARNED`, rows)."""
+    rows = TokenRows(made, rules.COLUMNS)
+    return np.stack(
+        [rows.targets(name) if name == "labels" else TokenRows(made, (name,)).lengths for name in rules.LEARNED]
+    )
 
 
 def features(rules: TextRules) -> Any:
@@ -152,7 +151,7 @@ def fingerprint(table: Any, rules: TextRules) -> str:
         repr(getattr(tokenizer, "chat_template", None)),
         repr(sorted(tokenizer.special_tokens_map.items())),  # templates write them
         repr((type(tokenizer).__name__, getattr(tokenizer, "split_special_tokens", None))),
-        repr((rules.format, rules.max_length, rules.text_column, rules.completion_only, rules.assistant_only)),
-        repr((rules.final_turn_only, rules.template_settings)),
+        f"{type(rules).__module__}.{type(rules).__qualname__}",
+        repr([(f.name, getattr(rules, f.name)) for f in fields(rules) if f.name != "tokenizer"]),
     ]
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()

@@ -12,7 +12,6 @@ from trainwright.batch import IGNORED
 from trainwright.data.contents import Contents
 
 ROW_COLUMNS = ("input_ids", "labels")
-PAIR_COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
 
 
 class TokenRows(Dataset[Any]):
@@ -75,8 +74,8 @@ class TokenRows(Dataset[Any]):
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens of every row, all columns but the labels together; int64, shape (rows,)."""
-        counted = [name for name in self.columns if name != "labels"]
+        """Tokens of every row, all columns of tokens (`*_ids`) together; int64, shape (rows,)."""
+        counted = [name for name in self.columns if name.endswith("_ids")]
         views = self._views()
         every: Any = sum(np.concatenate([np.diff(offsets) for _, offsets in views[name]]) for name in counted)
         lengths: np.ndarray = every[self.kept]

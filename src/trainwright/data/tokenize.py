@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -21,9 +21,11 @@ from trainwright.errors import ConfigError, DataError
 
 @dataclass(frozen=True)
 class TextRules:
-    """How rows of one format are tokenised.
+    """How rows of one format are tokenised. Rows with other columns of tokens are a subclass of this.
 
     Attributes:
+        COLUMNS: the columns of whole numbers that a row becomes; tokens stand in those whose names end with `_ids`.
+        LEARNED: those of them that must hold something to learn: `labels`, or columns of tokens.
         tokenizer: of transformers.
         format: what the rows are.
         max_length: tokens of the longest row, or None.
@@ -33,6 +35,9 @@ class TextRules:
         final_turn_only: of these the last.
         template_settings: further variables of the chat template.
     """
+
+    COLUMNS: ClassVar[tuple[str, ...]] = ("input_ids", "labels")
+    LEARNED: ClassVar[tuple[str, ...]] = ("labels",)
 
     tokenizer: Any
     format: Format
@@ -52,15 +57,11 @@ class TextRules:
 
     def columns(self) -> list[str]:
         """The columns of the result."""
-        if self.format is Format.PREFERENCE:
-            return ["prompt_ids", "chosen_ids", "rejected_ids", "cut"]
-        return ["input_ids", "labels", "cut"]
+        return [*self.COLUMNS, "cut"]
 
     @property
     def part(self) -> str:
         """Which tokens are learned, in words."""
-        if self.format is Format.PREFERENCE:
-            return "the two answers, compared"
         if self.format is Format.TOKENS:
             return "as the rows' own labels or masks say"
         answers = "the last answer" if self.final_turn_only else "the assistant's answers"
@@ -80,9 +81,7 @@ class TextRules:
         row = canonical(given, number)
         self._check(given, number)
         try:
-            if self.format is Format.PREFERENCE:
-                return self._preference(with_prompt(row))
-            ids, labels = self._tokens(row)
+            return self.encode(row)
         except DataError as error:
             raise DataError(f"Row {number}: {error}") from error
         except ConfigError:  # of every row
@@ -92,8 +91,16 @@ class TextRules:
                 f"Row {number} is not {self.format.value}: {type(error).__name__} {error}. It has "
                 f"{', '.join(f'{name} ({type(value).__name__})' for name, value in row.items())}."
             ) from error
+
+    def encode(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Return a row, in the form that `canonical` gives it, as tokens.
+
+        Raises:
+            DataError: it cannot be tokenised.
+        """
+        ids, labels = self.tokens(row)
         if len(ids) != len(labels):
-            raise DataError(f"Row {number} has {len(ids)} input_ids but {len(labels)} labels; they must be as many.")
+            raise DataError(f"{len(ids)} input_ids but {len(labels)} labels; they must be as many.")
         limit = self.max_length
         cut = 0 if limit is None else max(0, len(ids) - limit)
         return {"input_ids": ids[:limit], "labels": labels[:limit], "cut": cut}
@@ -108,7 +115,8 @@ class TextRules:
             if isinstance(value, list) and not value and self.format is not Format.TOKENS:
                 raise DataError(f"Row {number} has no message in '{name}'. Drop the row or fill it in.")
 
-    def _tokens(self, row: dict[str, Any]) -> tuple[list[int], list[int]]:
+    def tokens(self, row: dict[str, Any]) -> tuple[list[int], list[int]]:
+        """Return the tokens of a row and its labels, uncut."""
         if self.format is Format.TOKENS:
             return whole_numbers(row["input_ids"]), _given_labels(row, self.completion_only)
         if self.format is Format.TEXT:
@@ -131,20 +139,6 @@ class TextRules:
             wrote = [True] * len(ids)
         start = shared_length(before, ids) if self.completion_only else 0
         return ids, [token if place >= start and wrote[place] else IGNORED for place, token in enumerate(ids)]
-
-    def _preference(self, row: dict[str, Any]) -> dict[str, Any]:
-        prompt = row["prompt"]
-        if is_chat(row["chosen"]):
-            before = self._rendered_prompt(prompt, row)
-            both = [self._conversation([*prompt, *row[name]], row)[0] for name in ("chosen", "rejected")]
-        else:
-            before = self._encode(prompt)
-            both = [self._encode(prompt + self._ended(row[name])) for name in ("chosen", "rejected")]
-        start = min(shared_length(before, ids) for ids in both)
-        limit = self.max_length
-        cut = 0 if limit is None else sum(max(0, len(ids) - limit) for ids in both)
-        chosen, rejected = (ids[start:limit] for ids in both)
-        return {"prompt_ids": before[:start][:limit], "chosen_ids": chosen, "rejected_ids": rejected, "cut": cut}
 
     def _ended(self, text: str) -> str:
         end = self.tokenizer.eos_token
@@ -212,6 +206,35 @@ class TextRules:
             **settings,
         )
         return made["input_ids"], made["assistant_masks"]
+
+
+@dataclass(frozen=True)
+class PairRules(TextRules):
+    """How pairs of answers are tokenised."""
+
+    COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
+    LEARNED = ("chosen_ids", "rejected_ids")
+
+    @property
+    def part(self) -> str:
+        """Which tokens are learned, in words."""
+        return "the two answers, compared"
+
+    def encode(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Return a pair as the tokens of its prompt and of its two answers; `cut` is of both together."""
+        row = with_prompt(row)
+        prompt = row["prompt"]
+        if is_chat(row["chosen"]):
+            before = self._rendered_prompt(prompt, row)
+            both = [self._conversation([*prompt, *row[name]], row)[0] for name in ("chosen", "rejected")]
+        else:
+            before = self._encode(prompt)
+            both = [self._encode(prompt + self._ended(row[name])) for name in ("chosen", "rejected")]
+        start = min(shared_length(before, ids) for ids in both)
+        limit = self.max_length
+        cut = 0 if limit is None else sum(max(0, len(ids) - limit) for ids in both)
+        chosen, rejected = (ids[start:limit] for ids in both)
+        return {"prompt_ids": before[:start][:limit], "chosen_ids": chosen, "rejected_ids": rejected, "cut": cut}
 
 
 _EITHER = ("messages", "conversations")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,7 @@ from trainwright.checkpoint.adapters import export
 from trainwright.checkpoint.check import choose
 from trainwright.checkpoint.folder import set_aside
 from trainwright.checkpoint.lock import RunLock
-from trainwright.config.options import DPOOptions, SFTOptions
-from trainwright.config.params import TrainerType, TrainingParams
+from trainwright.config.params import TrainingParams
 from trainwright.config.reading import options_of
 from trainwright.config.schema import PeftSaveMode, TrainingConfig
 from trainwright.config.translate import argument_values
@@ -29,8 +28,9 @@ from trainwright.models.adapters import add_adapters, quantization
 from trainwright.models.load import freeze, grow, load_model
 from trainwright.optim.optimizers import optimizer_class
 from trainwright.randomness import set_seed
-from trainwright.tasks.language.build import collator, set_levels
+from trainwright.tasks.language.build import set_levels
 from trainwright.tasks.language.holder import Holder
+from trainwright.tasks.language.method import LanguageMethod, able_of
 from trainwright.tasks.language.text import load_text, processes_of, tokenizer_of
 
 logger = logging.getLogger("trainwright")
@@ -104,14 +104,13 @@ def build(config: TrainingConfig) -> HuggingFaceTrainer:
         ConfigError, DataError: something cannot be read, loaded, or does not fit.
     """
     set_levels(config.training)
-    kind = config.training.trainer_type
+    (method,) = able_of(config.training.trainer_type)
     try:
-        trainer = (build_transformers if kind is TrainerType.HF else build_trl)(config)
+        trainer = method.upstream(config)
     except TrainwrightError:
         raise
     except ValueError as error:
-        who = "transformers" if kind is TrainerType.HF else "TRL"
-        raise ConfigError(f"{who} refuses this run: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{method.library} refuses this run: {' '.join(str(error).split())}") from error
     if trainer.args.optim_args:
         optimizer_class(trainer.args, trainer.model)  # which tells of settings that nothing reads
     return HuggingFaceTrainer(trainer, config)
@@ -147,10 +146,7 @@ def build_transformers(config: TrainingConfig) -> Any:
     """Return `transformers.Trainer` on the rows of tokens that our own trainer would read."""
     from transformers import Trainer, TrainingArguments
 
-    neutral = replace(config, training=replace(config.training, trainer_type=None))
-    text = load_text(neutral)
-    if text.kind is TrainerType.DPO:
-        raise ConfigError("transformers.Trainer has no preference optimisation; use trainer_type: DPO or TRL_DPO.")
+    text = load_text(config)
     set_seed(config.training.seed)
     model = _model(config, text.tokenizer)
     return Trainer(
@@ -159,17 +155,25 @@ def build_transformers(config: TrainingConfig) -> Any:
         train_dataset=text.train,
         eval_dataset=text.evaluation,
         processing_class=text.tokenizer,
-        data_collator=collator(text),
+        data_collator=text.method.collator(text),
     )
 
 
-def build_trl(config: TrainingConfig) -> Any:
-    """Return TRL's SFTTrainer or DPOTrainer on the raw rows, which it prepares itself."""
+def build_trl(
+    config: TrainingConfig,
+    method: LanguageMethod,
+    name: str,
+    others: Callable[[Any, Callable[[], Any]], dict[str, Any]] = lambda model, again: {},
+) -> Any:
+    """Return one of TRL's trainers on the raw rows, which it prepares itself.
+
+    Args:
+        name: what `trl.<name>Trainer` and `trl.<name>Config` begin with.
+        others: further models for its constructor, of the model and a function that makes it once more.
+    """
     import trl
 
-    sft = config.training.trainer_type is TrainerType.TRL_SFT
-    ours: Any = SFTOptions if sft else DPOOptions
-    options = ours(**options_of(config, ours))
+    options = method.options(**options_of(config, method.options))
     tokenizer = tokenizer_of(config, options)
     table = sources.read(config.data.train, config.training.seed)
     template_settings, evaluation = config.model.chat_template_kwargs, None
@@ -179,20 +183,18 @@ def build_trl(config: TrainingConfig) -> Any:
     model = _model(config, tokenizer)
     if hasattr(model.get_output_embeddings(), "token_adapter"):
         raise ConfigError(
-            f"{'TRL_SFT' if sft else 'TRL_DPO'} cannot train the rows of new tokens beside adapters: TRL computes "
+            f"{method.name} cannot train the rows of new tokens beside adapters: TRL computes "
             "its loss from the output layer's own weights. Name the layers whole (peft.lora_modules_to_save: "
             "[embed_tokens, lm_head]), or use trainer_type: SFT, DPO or HF."
         )
-    kind, trainer = (trl.SFTConfig, trl.SFTTrainer) if sft else (trl.DPOConfig, trl.DPOTrainer)
-    if not sft:
-        model.config._name_or_path = model.config._name_or_path or "model"
+    kind, trainer = getattr(trl, f"{name}Config"), getattr(trl, f"{name}Trainer")
     return trainer(
         model=model,
         args=foreign_arguments(config, kind, trl_options(config, options)),
         train_dataset=_rows(table, template_settings),
         eval_dataset=evaluation,
         processing_class=tokenizer,
-        **({} if sft or config.training.use_peft else {"ref_model": _model(config, tokenizer)}),
+        **others(model, lambda: _model(config, tokenizer)),
     )
 
 

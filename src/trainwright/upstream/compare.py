@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from trainwright.config.params import TrainerType
+from trainwright.config import methods
 from trainwright.config.schema import TrainingConfig
 from trainwright.errors import ConfigError
 
@@ -105,7 +105,7 @@ def measure(trainer: Any, result: Result) -> Result:
     return result
 
 
-def frozen(config: TrainingConfig, engine: TrainerType, steps: int, folder: str) -> TrainingConfig:
+def frozen(config: TrainingConfig, engine: str, steps: int, folder: str) -> TrainingConfig:
     """Return the configuration of one engine's run: only the steps, and with what must be the same for all."""
     params = replace(
         config.training,
@@ -133,13 +133,30 @@ def frozen(config: TrainingConfig, engine: TrainerType, steps: int, folder: str)
 
 def not_the_same(config: TrainingConfig, engines: list[str]) -> list[str]:
     """Return what the engines cannot be made to do alike, in sentences."""
-    kwargs, found = config.training.trainer_kwargs, []
-    packs = (kwargs.get("packing") or config.data.train.pack) and kwargs.get("packing_strategy", "bfd") != "wrapped"
-    if "HF" in engines and packs:
-        found.append("HF gets the packed rows of our own packing, which are TRL's")
-    if "HF" in engines and config.training.train_sampling_strategy == "group_by_length":
-        found.append("HF groups by lengths of its own counting")
-    return found
+    return [sentence for name in engines for sentence in methods.find(name).not_the_same(config)]
+
+
+def engines_of(trainer_type: str | None) -> list[str]:
+    """Return who trains a file in a comparison that names no engines: its own method, and other libraries' of the same
+    settings."""
+    own = next(iter(methods.candidates(trainer_type)), methods.find("SFT"))
+    others = [one.name for one in methods.everyone() if one.library and one.options is own.options]
+    return list(dict.fromkeys([own.name, *others]))
+
+
+def check_comparable(engines: list[str]) -> None:
+    """Raise a ConfigError where two engines do not minimise the same, or there is nothing to compare with."""
+    first, *others = [methods.find(name) for name in engines]
+    if not others:
+        raise ConfigError(
+            f"{first.name} stands alone: there is no other engine here for {first.title}. Name two with --engines A,B."
+        )
+    for one in others:
+        if one.options is not first.options:
+            raise ConfigError(
+                f"{first.name} and {one.name} cannot be compared: {first.title} and {one.title} minimise different "
+                "things, so their numbers mean nothing side by side."
+            )
 
 
 def compare(file: Path, overrides: list[str], engines: list[str], steps: int, rounds: int) -> dict[str, list[Result]]:

@@ -8,14 +8,15 @@ from typing import Any
 import torch
 
 from trainwright import compat
-from trainwright.config.params import TrainerType
+from trainwright.config import methods
 from trainwright.config.schema import ModelParams, PeftParams, TrainingConfig
 from trainwright.config.translate import argument_values
-from trainwright.models.adapters import keeps_base, lora_config
+from trainwright.models.adapters import lora_config
 from trainwright.models.load import freeze, load_tokenizer, model_config, number_format
 from trainwright.objectives.linear_loss import CHUNK
 from trainwright.optim.optimizers import parse_settings, state_copies
-from trainwright.tasks.language.text import kind_by_data
+from trainwright.tasks.language.method import LanguageMethod
+from trainwright.tasks.language.text import method_by_data
 
 _NAME = "trainwright_estimate"
 
@@ -25,7 +26,7 @@ class Estimate:
     """Bytes of one process at the peak of a step, and tokens of a step.
 
     Attributes:
-        weights: of the model, of a reference model, and of a moving average.
+        weights: of the model, of others beside it such as a reference, and of a moving average.
         gradients: of what is trained.
         optimizer: its state.
         activations: kept by one micro-batch for its backward pass.
@@ -46,8 +47,8 @@ class Estimate:
         return self.weights + self.gradients + self.optimizer + self.activations + self.logits
 
 
-def estimate(config: TrainingConfig, rows: int, length: int, pairs: bool) -> Estimate:
-    """Return what a run with micro-batches of `rows` rows (of two answers each, for pairs) of `length` tokens needs."""
+def estimate(config: TrainingConfig, rows: int, length: int, method: LanguageMethod) -> Estimate:
+    """Return what a run with micro-batches of `rows` rows, of sequences of `length` tokens each, needs."""
     values, model = argument_values(config.training), _empty(config.model)
     vocabulary = model.config.get_text_config().vocab_size
     with torch.device("meta"):
@@ -74,9 +75,12 @@ def estimate(config: TrainingConfig, rows: int, length: int, pairs: bool) -> Est
     else:
         average = 0
     copies = state_copies(values["optim"], parse_settings(values["optim_args"]))
-    micro = rows * (2 if pairs else 1)
+    micro = rows * method.sequences
+    further = method.further_weights(
+        config, base, weights, lambda name: _bytes(_empty(replace(config.model, model_name=name)))
+    )
     return Estimate(
-        weights + average + (_reference(config, base, weights) if pairs else 0),
+        weights + average + further,
         trained,
         trained * copies,
         saved_bytes(model, micro, length),
@@ -101,19 +105,6 @@ def _empty(params: ModelParams) -> Any:
 
 def _bytes(model: Any) -> int:
     return sum(p.numel() * p.element_size() for p in model.parameters())
-
-
-def _reference(config: TrainingConfig, base: int, weights: int) -> int:
-    """Return the bytes of the model that preferences are measured against, as `add_reference` has it."""
-    params = config.training
-    if params.trainer_kwargs.get("precompute_ref_log_probs"):
-        return 0
-    named = params.trainer_kwargs.get("ref_model")
-    if named is not None:
-        return _bytes(_empty(replace(config.model, model_name=named)))
-    if params.use_peft and config.model.adapter_model is None:
-        return 0 if keeps_base(config.peft) else base
-    return weights
 
 
 def saved_by_quantisation(model: Any, peft: PeftParams) -> int:
@@ -182,6 +173,6 @@ def for_config(config: TrainingConfig) -> Estimate:
     """Return what a run needs, by its file alone: rows of `max_length` tokens."""
     kwargs = config.training.trainer_kwargs
     length = kwargs.get("max_length") or config.model.model_max_length or 1024
-    kind = config.training.trainer_type or kind_by_data(config)
-    pairs = kind in (TrainerType.DPO, TrainerType.TRL_DPO)
-    return estimate(config, config.training.per_device_train_batch_size, length, pairs)
+    named = methods.candidates(config.training.trainer_type)
+    method = named[0] if len(named) == 1 and isinstance(named[0], LanguageMethod) else method_by_data(config)
+    return estimate(config, config.training.per_device_train_batch_size, length, method)

@@ -1,9 +1,12 @@
-"""The reference's log-probabilities, computed once before training and kept in the run's folder."""
+"""The reference of preferences: which model it is, or its log-probabilities, computed once and kept in the run's
+folder."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,11 +14,46 @@ from torch.utils.data import Dataset
 
 from trainwright import __version__
 from trainwright.bars import counting
+from trainwright.config.schema import TrainingConfig
 from trainwright.engine import fusing
+from trainwright.models.load import grow, load_model, without_dropout
 from trainwright.objectives.preference import PreferenceLoss
+from trainwright.tasks.language.method import Text
 
 if TYPE_CHECKING:
     from trainwright.engine.trainer import Trainer
+
+
+def add_reference(trainer: Trainer, config: TrainingConfig, text: Text, base: Any = None) -> None:
+    """Give the objective its reference: a model of its own, the model without adapters, or numbers computed once.
+
+    Args:
+        base: the model without adapters, where that is a copy.
+    """
+    objective: Any = trainer.objective
+    options, model = text.options, trainer.model
+    fresh_adapters = config.training.use_peft and config.model.adapter_model is None
+    if options.ref_model is not None:
+        objective.reference = load_model(replace(config.model, model_name=options.ref_model), text.tokenizer)
+        grow(objective.reference, text.tokenizer, config.model)
+    elif base is not None:
+        objective.reference = base
+    elif fresh_adapters:
+        objective.without_adapters = model.disable_adapter
+    elif not options.precompute_ref_log_probs:
+        objective.reference = copy.deepcopy(model)
+    if objective.reference is not None:
+        reference: Any = without_dropout(objective.reference).requires_grad_(False).eval()
+        reference.config.use_cache = False
+        objective.reference = reference.to(trainer.strategy.device)
+        objective.fused_reference = fusing.of_frozen(trainer, reference)
+    if options.precompute_ref_log_probs:
+        batch_size = options.precompute_ref_batch_size or trainer.args.per_device_eval_batch_size
+        trainer.train_dataset = with_reference(trainer, objective, text.train, batch_size, "training data")
+        if text.evaluation is not None:
+            judged = with_reference(trainer, objective, text.evaluation, batch_size, "validation data")
+            trainer.eval_dataset = judged
+        objective.reference = objective.fused_reference = None
 
 
 class WithReference(Dataset[Any]):

@@ -7,16 +7,17 @@ from typing import Any
 
 import torch
 
-from trainwright.batch import IGNORED
 from trainwright.data.blocks import BlockStream
 from trainwright.data.packing import PackedRows
+from trainwright.tasks.language.method import Part, Text
 
 _TOKENS = 400
 LEGEND = "Learned: [[...]]"
 
 
-def show_rows(tokenizer: Any, rows: Any, count: int) -> str:
+def show_rows(text: Text, count: int) -> str:
     """Return the first rows as text, what is learned in double brackets, on a terminal in green."""
+    rows = text.train
     if isinstance(rows, BlockStream):
         from itertools import islice
 
@@ -25,35 +26,24 @@ def show_rows(tokenizer: Any, rows: Any, count: int) -> str:
         first = [rows[number] for number in range(min(count, len(rows)))]
     blocks = []
     for number, row in enumerate(first):
-        for title, ids, learned in parts_of(row, rows, number):
-            text = mark(tokenizer, ids, learned)
-            blocks.append(f"--- {title}, {len(ids)} tokens, {int(learned.sum())} learned\n{text}")
+        for title, part in _parts(text, row, number):
+            shown = mark(text.tokenizer, part.ids, part.learned)
+            blocks.append(f"--- {title}, {len(part.ids)} tokens, {int(part.learned.sum())} learned\n{shown}")
     return "\n".join(blocks)
 
 
-def parts_of(row: dict[str, Any], rows: Any, number: int) -> list[tuple[str, torch.Tensor, torch.Tensor]]:
-    """Return (title, tokens, what is learned) of a row: itself, its documents, or its two answers."""
-    if "chosen_ids" in row:
-        prompt = row["prompt_ids"]
-        return [
-            (
-                f"row {number}, {name}",
-                torch.cat([prompt, row[f"{name}_ids"]]),
-                torch.cat([torch.zeros_like(prompt), torch.ones_like(row[f"{name}_ids"])]).bool(),
-            )
-            for name in ("chosen", "rejected")
-        ]
-    if isinstance(rows, PackedRows):
-        documents = rows.documents(number)
-        titles = [f"row {number}, document {place} of {len(documents)}" for place in range(1, len(documents) + 1)]
+def _parts(text: Text, row: dict[str, Any], number: int) -> list[tuple[str, Part]]:
+    """Return (title, sequence) of a row: of itself, or of its documents."""
+    if isinstance(text.train, PackedRows):
+        documents = text.train.documents(number)
+        names = [f"row {number}, document {place} of {len(documents)}" for place in range(1, len(documents) + 1)]
     else:
-        documents, titles = [row], [f"row {number}"]
-    found = []
-    for title, one in zip(titles, documents, strict=True):
-        learned = one["labels"] != IGNORED
-        learned[:1] = False  # nothing comes before the first token
-        found.append((title, one["input_ids"], learned))
-    return found
+        documents, names = [row], [f"row {number}"]
+    return [
+        (f"{name}, {part.name}" if part.name else name, part)
+        for name, one in zip(names, documents, strict=True)
+        for part in text.method.parts(one)
+    ]
 
 
 def mark(tokenizer: Any, ids: torch.Tensor, learned: torch.Tensor) -> str:

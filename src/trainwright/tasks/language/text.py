@@ -4,52 +4,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import Any
 
 import torch
 
-from trainwright.batch import IGNORED
 from trainwright.config.options import SFTOptions
-from trainwright.config.params import TrainerType
 from trainwright.config.reading import checked_options, options_of
-from trainwright.config.schema import DatasetSplitParams, TrainingConfig, TrainTarget
+from trainwright.config.schema import DatasetSplitParams, TrainingConfig
 from trainwright.data import chat, sources
 from trainwright.data.blocks import BlockStream
-from trainwright.data.formats import Format, format_of, is_chat
+from trainwright.data.formats import Format, is_chat
 from trainwright.data.packing import PackedRows
 from trainwright.data.prepare import features, prepare
 from trainwright.data.tokenize import TextRules
-from trainwright.errors import ConfigError, DataError
+from trainwright.errors import DataError
 from trainwright.models.load import known_token, load_tokenizer
+from trainwright.tasks.language.method import LanguageMethod, Part, Text, able_of, chosen
 
 _SPECIAL = re.compile(r"<\|[^|<>\s]+\|>|<(?:start|end)_of_turn>|\[/?INST\]")
 _LOOKED_AT = 8
 _SEARCHED = 1000  # rows, for some that are not cut off
-
-
-@dataclass
-class Text:
-    """Tokenizer and data of a run.
-
-    Attributes:
-        kind: SFT, DPO or PRETRAIN.
-        options: the settings of this kind.
-        rules: how rows are tokenised.
-        train: rows of tokens, packed rows, or a stream of them.
-        evaluation: the same, or None.
-        notes: sentences for the user.
-    """
-
-    kind: TrainerType
-    options: Any
-    tokenizer: Any
-    rules: TextRules
-    train: Any
-    evaluation: Any
-    notes: list[str]
 
 
 def tokenizer_of(config: TrainingConfig, options: Any) -> Any:
@@ -67,38 +44,6 @@ def tokenizer_of(config: TrainingConfig, options: Any) -> Any:
         if token is not None:
             setattr(tokenizer, name, known_token(tokenizer, token, f"training.trainer_kwargs.{name}"))
     return tokenizer
-
-
-def kind_of(wanted: TrainerType | None, found: Format) -> TrainerType:
-    """Return the kind of training: the one that the file names, or the one that the data is for.
-
-    Raises:
-        ConfigError: the data does not fit the kind.
-    """
-    if wanted in (TrainerType.SFT, TrainerType.PRETRAIN, TrainerType.DPO):
-        if (wanted is TrainerType.DPO) != (found is Format.PREFERENCE):
-            needs = "'chosen' and 'rejected'" if wanted is TrainerType.DPO else "text, prompts, messages or tokens"
-            raise ConfigError(f"trainer_type {wanted.name} learns from {needs}, but the data holds {found.value}.")
-        return wanted
-    if found is Format.PREFERENCE:
-        return TrainerType.DPO
-    return TrainerType.PRETRAIN if wanted is TrainerType.OUMI and found is Format.TEXT else TrainerType.SFT
-
-
-def rules_of(config: TrainingConfig, kind: TrainerType, options: Any, tokenizer: Any, found: Format) -> TextRules:
-    """Return how the rows are tokenised."""
-    target = config.data.train.train_target
-    sft = isinstance(options, SFTOptions)
-    return TextRules(
-        tokenizer,
-        found,
-        max_length=options.max_length,
-        text_column=options.dataset_text_field if sft else "text",
-        completion_only=kind is not TrainerType.PRETRAIN and (not sft or options.completion_only_loss is not False),
-        assistant_only=sft and options.assistant_only_loss,
-        final_turn_only=target is TrainTarget.FINAL_ASSISTANT_TURN,
-        template_settings=config.model.chat_template_kwargs,
-    )
 
 
 def notes_of_marks(rules: TextRules, table: Any) -> list[str]:
@@ -125,47 +70,46 @@ def columns_of(table: Any) -> list[str]:
     return list(table.column_names or next(iter(table)))
 
 
-def formats_of(parts: Sequence[Any], split: DatasetSplitParams, text_column: str) -> list[Format]:
-    """Return what every dataset of a split holds.
+def formats_of(parts: Sequence[Any], reader: LanguageMethod, text_column: str) -> list[Format]:
+    """Return what every dataset of a split holds, to a method.
 
     Raises:
-        DataError: nothing that can be learned from, or preferences in some alone.
+        DataError: nothing that can be learned from.
     """
-    found = [format_of(columns_of(table), text_column) for table in parts]
-    if len({one is Format.PREFERENCE for one in found}) > 1:
-        held = "; ".join(
-            f"'{name}' holds {one.value}" for name, one in zip(sources.names_of(split), found, strict=True)
-        )
-        raise DataError(f"Preferences are mixed with preferences alone: {held}.")
-    return found
+    return [reader.format_of(columns_of(table), text_column) for table in parts]
 
 
-def check_what_is_learned(config: TrainingConfig, options: Any, formats: Sequence[Format]) -> None:
-    """Raise a ConfigError where turns or completions are to be learned, and the data have none."""
-    if not isinstance(options, SFTOptions):
-        return
-    if options.completion_only_loss and all(one is Format.MESSAGES for one in formats):
-        raise ConfigError(
-            "training.trainer_kwargs.completion_only_loss is for prompts with completions, but the data are "
-            "conversations; assistant_only_loss: true learns the assistant's turns alone."
-        )
-    if any(one is not Format.TEXT for one in formats):
-        return
-    data, what = config.data.train, "but the data are texts, which are learned whole; leave it out"
-    if options.assistant_only_loss or data.train_target is not None:
-        names = {"data.train.train_target": data.train_target, "data.train.collator_name": data.collator_name}
-        name = next((name for name, value in names.items() if value), "training.trainer_kwargs.assistant_only_loss")
-        raise ConfigError(f"{name} is for conversations, {what}.")
-    if options.completion_only_loss:
-        raise ConfigError(f"training.trainer_kwargs.completion_only_loss is for prompts with completions, {what}.")
+def method_of(config: TrainingConfig, parts: Sequence[Any]) -> tuple[LanguageMethod, list[Format]]:
+    """Return the method that a file is for, and what each of its datasets holds.
+
+    Raises:
+        ConfigError: the data do not fit the method that the file names.
+        DataError: a dataset holds nothing that can be learned from, or not what another one is for.
+    """
+    able = able_of(config.training.trainer_type)
+    formats = formats_of(parts, able[0], text_column_of(config))
+    if len(set(formats)) > 1 and not any(set(formats) <= set(one.accepts) for one in able):
+        names = sources.names_of(config.data.train)
+        held = "; ".join(f"'{name}' holds {one.value}" for name, one in zip(names, formats, strict=True))
+        raise DataError(f"{' and '.join(one.name for one in able)} cannot learn from all of the data at once: {held}.")
+    return chosen(config.training.trainer_type, of_all(formats)), formats
 
 
-def kind_by_data(config: TrainingConfig) -> TrainerType:
-    """Return the kind of training that a file is for, where it names none by its first rows alone."""
+def of_all(formats: Sequence[Format]) -> Format:
+    """Return what data of several formats hold: text where they hold nothing else."""
+    return next((one for one in formats if one is not Format.TEXT), Format.TEXT)
+
+
+def text_column_of(config: TrainingConfig) -> str:
+    """Return the column of plain text."""
+    column: str = options_of(config, SFTOptions).get("dataset_text_field", "text")
+    return column
+
+
+def method_by_data(config: TrainingConfig) -> LanguageMethod:
+    """Return the method that a file is for, found out by the first rows alone."""
     split = replace(config.data.train, stream=True)
-    column = options_of(config, SFTOptions).get("dataset_text_field", "text")
-    formats = formats_of(sources.read_parts(split, config.training.seed), split, column)
-    return kind_of(config.training.trainer_type, formats[0])
+    return method_of(config, sources.read_parts(split, config.training.seed))[0]
 
 
 def load_text(config: TrainingConfig) -> Text:
@@ -174,67 +118,53 @@ def load_text(config: TrainingConfig) -> Text:
     Raises:
         ConfigError, DataError: something cannot be read, or does not fit.
     """
-    seed = config.training.seed
-    column = options_of(config, SFTOptions).get("dataset_text_field", "text")
+    seed, column = config.training.seed, text_column_of(config)
     parts = sources.read_parts(config.data.train, seed)
-    formats = formats_of(parts, config.data.train, column)
-    found = next((one for one in formats if one is not Format.TEXT), Format.TEXT)
-    kind = kind_of(config.training.trainer_type, found)
-    options = checked_options(config, kind)
-    check_what_is_learned(config, options, formats)
+    method, formats = method_of(config, parts)
+    found = of_all(formats)
+    options = checked_options(config, method)
+    method.check_data(config, options, formats)
     tokenizer = tokenizer_of(config, options)
-    rules = rules_of(config, kind, options, tokenizer, found)
-    notes = [] if config.training.trainer_type is kind else [f"The data holds {found.value}, so this is {kind.name}."]
-    if isinstance(options, SFTOptions) and column != "text" and Format.TEXT not in formats:
+    rules = method.rules(config, options, tokenizer, found)
+    decided = config.training.trainer_type == method.name
+    notes = [] if decided else [f"The data holds {found.value}, so this is {method.name}."]
+    if hasattr(options, "dataset_text_field") and column != "text" and Format.TEXT not in formats:
         notes.append(f"'{column}' is not read as a column of texts: the data holds {found.value}.")
     by_own = [replace(rules, format=one) for one in formats]
     for table, own in zip(parts, by_own, strict=True):
         notes += [note for note in notes_of_marks(own, table) if note not in notes]
-    train = rows_of(config, config.data.train, parts, by_own, options=options, what="training data", notes=notes)
-    evaluation = None
+    text = Text(method, options, tokenizer, rules, None, None, notes)
+    text.train = rows_of(config, config.data.train, parts, by_own, text=text)
     if config.data.validation.datasets:
         held_out = sources.read_parts(config.data.validation, seed)
-        by_own = [replace(rules, format=one) for one in formats_of(held_out, config.data.validation, column)]
-        if any((own.format is Format.PREFERENCE) != (found is Format.PREFERENCE) for own in by_own):
+        by_own = [replace(rules, format=one) for one in formats_of(held_out, method, column)]
+        if any(own.format not in method.accepts for own in by_own):
             raise DataError(f"The validation data holds {by_own[0].format.value}, but the training data {found.value}.")
-        evaluation = rows_of(
-            config, config.data.validation, held_out, by_own, options=options, what="validation data", notes=notes
-        )
-    text = Text(kind, options, tokenizer, rules, train, evaluation, notes)
+        text.evaluation = rows_of(config, config.data.validation, held_out, by_own, text=text)
     warn_of_ends(text)
     return text
 
 
 def rows_of(
-    config: TrainingConfig,
-    split: DatasetSplitParams,
-    parts: list[Any],
-    rules: list[TextRules],
-    *,
-    options: Any,
-    what: str,
-    notes: list[str],
+    config: TrainingConfig, split: DatasetSplitParams, parts: list[Any], rules: list[TextRules], *, text: Text
 ) -> Any:
     """Return a split as rows of tokens, packed where that is asked for.
 
     Args:
         parts: its datasets.
         rules: how each is tokenised.
+        text: what is known of the run's data, whose notes are added to.
 
     Raises:
         DataError: there is nothing to learn from.
     """
-    training = split is config.data.train
-    packs = isinstance(options, SFTOptions) and options.packing
-    if packs and not training and options.eval_packing is False:
-        packs = False
-    packing = (options.packing_strategy, options.max_length) if packs else None
-    longest = None if packs else options.max_length  # packing cuts, or splits, by itself
+    training, options, notes = split is config.data.train, text.options, text.notes
+    what = "training data" if training else "validation data"
+    packing = text.method.packing(options, training)
+    longest = options.max_length if packing is None else None  # packing cuts, or splits, by itself
     rules = [replace(own, max_length=longest) for own in rules]
     seed = config.training.seed
     if split.stream:
-        if rules[0].format is Format.PREFERENCE:
-            raise ConfigError("Preferences cannot be read as a stream yet; write data.train.stream: false.")
         shuffles = training and any(one.shuffle for one in split.datasets)
         buffer = max(one.shuffle_buffer_size for one in split.datasets) if shuffles else 0
         table, own = sources.mix(as_tokens(parts, rules), split, seed), rules[0]
@@ -283,16 +213,12 @@ def processes_of(config: TrainingConfig, split: DatasetSplitParams, options: Any
     return max(os.cpu_count() or 1 if one == "auto" else int(one) for one in asked)
 
 
-def whole_rows(text: Text) -> list[dict[str, torch.Tensor]]:
+def whole_parts(text: Text) -> list[Part]:
     """Return the first documents of the training data that are not cut off, whose last token is that of their text."""
     is_packed = isinstance(text.train, PackedRows)  # and cut only then
     documents, limit = (text.train.rows, None) if is_packed else (text.train, text.options.max_length)
-    rows = (documents[number] for number in range(min(_SEARCHED, len(documents))))
-    return list(islice((row for row in rows if limit is None or _tokens(row) < limit), _LOOKED_AT))
-
-
-def _tokens(row: dict[str, torch.Tensor]) -> int:
-    return sum(len(column) for name, column in row.items() if name not in ("labels", "rejected_ids"))
+    first = (text.method.parts(documents[number])[0] for number in range(min(_SEARCHED, len(documents))))
+    return list(islice((part for part in first if limit is None or len(part.ids) < limit), _LOOKED_AT))
 
 
 def warn_of_ends(text: Text) -> None:
@@ -300,10 +226,10 @@ def warn_of_ends(text: Text) -> None:
     if isinstance(text.train, BlockStream) or text.rules.format in (Format.TOKENS, Format.TEXT):
         return
     tokenizer, end = text.tokenizer, text.tokenizer.eos_token_id
-    rows = whole_rows(text)
-    if not rows:
+    parts = whole_parts(text)
+    if not parts:
         return
-    answers = [row["chosen_ids"] if "chosen_ids" in row else row["labels"][row["labels"] != IGNORED] for row in rows]
+    answers = [part.ids[part.learned] for part in parts]
     if not any(bool((answer == end).any()) for answer in answers) and end is not None:
         last = tokenizer.decode(answers[0][-3:])
         text.notes.append(
@@ -311,7 +237,7 @@ def warn_of_ends(text: Text) -> None:
             f"{last!r}), so the model would not learn to stop there. Give training.trainer_kwargs.eos_token or "
             "another model.chat_template."
         )
-    written = set(_SPECIAL.findall(tokenizer.decode(torch.cat([row[next(iter(row))] for row in rows]))))
+    written = set(_SPECIAL.findall(tokenizer.decode(torch.cat([part.ids for part in parts]))))
     split = sorted(token for token in written if len(tokenizer(token, add_special_tokens=False)["input_ids"]) > 1)
     if split:
         text.notes.append(

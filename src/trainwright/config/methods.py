@@ -1,0 +1,142 @@
+"""What a file can ask for as `training.trainer_type`: the table of methods, and what of each is known without torch.
+
+A method is one class in a file of its own, and one line in `METHODS`. The table names modules that stand above this one
+and are imported when they are asked for, so config, `check`, `init`, the schema and the pages of keys know every method
+and import none by name. What a method makes of rows and models is in `tasks/language/method.py`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from trainwright.config.options import TextOptions
+from trainwright.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from trainwright.config.schema import TrainingConfig
+    from trainwright.config.uses import Line
+
+METHODS = {
+    "SFT": "trainwright.methods.sft:SFT",
+    "PRETRAIN": "trainwright.methods.pretrain:Pretrain",
+    "DPO": "trainwright.methods.dpo:DPO",
+    "HF": "trainwright.methods.hf:Transformers",
+    "TRL_SFT": "trainwright.methods.trl_sft:TrlSFT",
+    "TRL_DPO": "trainwright.methods.trl_dpo:TrlDPO",
+}
+"""trainer_type: the class of the method, as `module:class`."""
+
+BY_DATA: dict[str | None, tuple[str, ...]] = {None: ("SFT", "DPO"), "OUMI": ("PRETRAIN", "SFT", "DPO")}
+"""Values of trainer_type with which the data decide: the first of these methods that is chosen for what they hold."""
+
+_TRL = "Oumi or TRL's own command line"
+ELSEWHERE = {
+    "TRL_KTO": _TRL, "TRL_GRPO": _TRL, "TRL_GKD": _TRL, "TRL_GOLD": _TRL, "VERL_GRPO": "verl",
+}  # fmt: skip
+"""Values that are read and refused, and what runs them."""
+
+EVERYONE, OURS, THEIRS, OUR_ROWS = "everyone", "ours", "theirs", "our rows"
+"""Groups of methods, by which a line of `config/uses.py` says whom it is about."""
+
+Fault = tuple[str, str, str]
+"""Dotted name, what is wrong, what to do."""
+
+
+class Method:
+    """What a run learns from its rows, and how, as far as its file decides: a subclass says what differs from this.
+
+    Attributes:
+        name: the trainer_type.
+        title: what it does, in words.
+        library: whose trainer runs; empty for ours.
+        package: what must be installed for it, and the extra of ours that has it.
+        reads_our_rows: whether it is trained on our rows of tokens.
+        options: what `training.trainer_kwargs` may hold. Methods with the same minimise the same, so they are compared.
+        lines: what becomes of keys with it, in place of being used, besides `config/uses.py`.
+        takes: keys that it uses although `config/uses.py` refuses them.
+    """
+
+    title: str = ""
+    library: str = ""
+    package: tuple[str, str] | None = None
+    reads_our_rows: bool = True
+    options: type[TextOptions] = TextOptions
+    lines: tuple[Line, ...] = ()
+    takes: tuple[str, ...] = ()
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @property
+    def groups(self) -> frozenset[str]:
+        """Whom it belongs to, for lines that are about many methods."""
+        rows = [OUR_ROWS] if self.reads_our_rows else []
+        return frozenset([self.name, EVERYONE, THEIRS if self.library else OURS, *rows])
+
+    def example(self) -> str:
+        """Return the file that `trainwright init` writes; empty where it writes none."""
+        return ""
+
+    def faults(self, options: Any) -> Iterator[Fault]:
+        """Yield what is wrong with its settings, which are of the type `options`."""
+        yield from ()
+
+    def not_the_same(self, config: TrainingConfig) -> Iterator[str]:
+        """Yield what it cannot be made to do as the other methods of a comparison, in sentences."""
+        yield from ()
+
+
+def known() -> tuple[str, ...]:
+    """Return everything that `training.trainer_type` may be."""
+    return (*METHODS, *(name for name in BY_DATA if name), *ELSEWHERE)
+
+
+def find(name: str) -> Method:
+    """Return the method of a name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in METHODS:
+        raise ConfigError(f"There is no method '{name}'.{did_you_mean(name, METHODS)} Known: {', '.join(METHODS)}.")
+    return _made(name, METHODS[name])
+
+
+@cache
+def _made(name: str, where: str) -> Method:
+    module, _, kind = where.partition(":")
+    made: Method = getattr(importlib.import_module(module), kind)(name)
+    return made
+
+
+def everyone() -> tuple[Method, ...]:
+    """Return all methods, in the order of the table."""
+    return tuple(find(name) for name in METHODS)
+
+
+def candidates(trainer_type: str | None) -> tuple[Method, ...]:
+    """Return the methods that a trainer_type may turn out to be: itself, those that the data decide among, or none."""
+    names = BY_DATA.get(trainer_type, (trainer_type,))
+    return tuple(find(name) for name in names if name in METHODS)
+
+
+def is_elsewhere(trainer_type: str | None) -> bool:
+    """Whether another library's trainer runs."""
+    return trainer_type in METHODS and bool(find(trainer_type or "").library)
+
+
+def all_options() -> dict[type[TextOptions], Method]:
+    """Return the kinds of settings, each with the first method that has it."""
+    found: dict[type[TextOptions], Method] = {}
+    for one in everyone():
+        found.setdefault(one.options, one)
+    return found
+
+
+def recipe(name: str) -> str:
+    """Return one of the files that `trainwright init` writes."""
+    return (files("trainwright") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
