@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from tests import tiny
 from tests.language import tiny_language
 from tests.test_house import with_pinned_versions
+from trainwright.config.methods import METHODS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -44,9 +45,10 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_python_snippets_run_one_after_another(place):
+def test_python_snippets_run_one_after_another(place, monkeypatch):
     rows = [{**row, "label": row["label"] % 2} for row in tiny.sentences(16)]
     loader = DataLoader(tiny.line_rows(16), batch_size=8)
+    monkeypatch.setattr("trainwright.config.methods.METHODS", dict(METHODS))
     names = {"train": rows, "test": rows[:4], "policy": tiny.new_line(), "loader": loader}
     for page, code in snippets("python"):
         exec(compile(code, page, "exec"), names)

@@ -159,6 +159,18 @@ def test_the_files_of_a_checkpoint_are_named_in_one_module():
                 assert not node.value.startswith(("checkpoint-*", "rng_state_")), f"{path}:{node.lineno}"
 
 
+def test_methods_are_named_in_their_table_alone():
+    """Nobody else asks which one it is, and nobody imports one: what differs between them is in their own files."""
+    for path in FILES:
+        module = name_of(path)
+        if module in ("config.methods", "config.params") or module.startswith("methods"):
+            continue
+        assert not {one for one in imports_of(path) if one.split(".")[0] == "methods"}, path
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant):
+                assert node.value not in ("DPO", "PRETRAIN", "TRL_SFT", "TRL_DPO"), f"{path}:{node.lineno}"
+
+
 def test_no_import_cycles():
     graph = {name_of(path): imports_of(path) for path in FILES if name_of(path)}
     # an import inside a function may close a circle that no module-level import does

@@ -84,7 +84,7 @@ def test_mixtures_that_cannot_be(place, tmp_path):
     with pytest.raises(DataError, match=said):
         load(place, tmp_path, ["text", "preference"])
     tiny.write_rows(place / "rows" / "bad.jsonl", [{"input_ids": [1, 2], "labels": [1]}])
-    with pytest.raises(DataError, match=r"2: .*bad.jsonl': Row 0 has 2 input_ids but 1 labels"):
+    with pytest.raises(DataError, match=r"2: .*bad.jsonl': Row 0: 2 input_ids but 1 labels"):
         load(place, tmp_path, ["text", "bad"])
     split = DatasetSplitParams([DatasetParams(str(place / "rows" / f"{name}.jsonl")) for name in ("tokens", "labels")])
     with pytest.raises(DataError, match=r"for a trainer of another library, for their columns differ: '.*tokens.jsonl"):

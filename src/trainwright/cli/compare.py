@@ -40,9 +40,9 @@ def run(argv: Sequence[str]) -> int:
     asked = (args.engines or "").split(",")
     engines = [name.strip().upper() for name in asked if name.strip()]
     engines = engines or comparing.engines_of(config.training.trainer_type)
-    comparing.check_comparable(engines)
     for engine in engines:
         load_checked(file, [*overrides, f"training.trainer_type={engine}"])
+    comparing.check_comparable(engines)
     if args.steps <= comparing.WARM:
         raise ConfigError(f"--steps {args.steps} is too few: the first {comparing.WARM} are not timed.")
     to_write(args.out / "comparison.json")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from trainwright.config.schema import TrainingConfig
     from trainwright.config.uses import Line
 
-METHODS = {
+METHODS: dict[str, str | type[Method]] = {
     "SFT": "trainwright.methods.sft:SFT",
     "PRETRAIN": "trainwright.methods.pretrain:Pretrain",
     "DPO": "trainwright.methods.dpo:DPO",
@@ -28,7 +28,7 @@ METHODS = {
     "TRL_SFT": "trainwright.methods.trl_sft:TrlSFT",
     "TRL_DPO": "trainwright.methods.trl_dpo:TrlDPO",
 }
-"""trainer_type: the class of the method, as `module:class`."""
+"""trainer_type: the class of the method, as `module:class`, or itself."""
 
 BY_DATA: dict[str | None, tuple[str, ...]] = {None: ("SFT", "DPO"), "OUMI": ("PRETRAIN", "SFT", "DPO")}
 """Values of trainer_type with which the data decide: the first of these methods that is chosen for what they hold."""
@@ -103,13 +103,16 @@ def find(name: str) -> Method:
     """
     if name not in METHODS:
         raise ConfigError(f"There is no method '{name}'.{did_you_mean(name, METHODS)} Known: {', '.join(METHODS)}.")
-    return _made(name, METHODS[name])
+    where: Any = METHODS[name]
+    return _made(name, where)
 
 
 @cache
-def _made(name: str, where: str) -> Method:
-    module, _, kind = where.partition(":")
-    made: Method = getattr(importlib.import_module(module), kind)(name)
+def _made(name: str, where: Any) -> Method:
+    if isinstance(where, str):
+        module, _, kind = where.partition(":")
+        where = getattr(importlib.import_module(module), kind)
+    made: Method = where(name)
     return made
 
 

@@ -133,30 +133,39 @@ def frozen(config: TrainingConfig, engine: str, steps: int, folder: str) -> Trai
 
 def not_the_same(config: TrainingConfig, engines: list[str]) -> list[str]:
     """Return what the engines cannot be made to do alike, in sentences."""
-    return [sentence for name in engines for sentence in methods.find(name).not_the_same(config)]
+    return [sentence for one in _named(engines) for sentence in one.not_the_same(config)]
 
 
 def engines_of(trainer_type: str | None) -> list[str]:
     """Return who trains a file in a comparison that names no engines: its own method, and other libraries' of the same
-    settings."""
+    settings.
+
+    Raises:
+        ConfigError: there is nobody else.
+    """
     own = next(iter(methods.candidates(trainer_type)), methods.find("SFT"))
     others = [one.name for one in methods.everyone() if one.library and one.options is own.options]
-    return list(dict.fromkeys([own.name, *others]))
+    engines = list(dict.fromkeys([own.name, *others]))
+    if len(engines) < 2:
+        raise ConfigError(f"{own.name} stands alone: no other engine here minimises the same ({own.title}).")
+    return engines
 
 
 def check_comparable(engines: list[str]) -> None:
-    """Raise a ConfigError where two engines do not minimise the same, or there is nothing to compare with."""
-    first, *others = [methods.find(name) for name in engines]
-    if not others:
-        raise ConfigError(
-            f"{first.name} stands alone: there is no other engine here for {first.title}. Name two with --engines A,B."
-        )
-    for one in others:
-        if one.options is not first.options:
+    """Raise a ConfigError where two engines do not minimise the same."""
+    named = _named(engines)
+    for one in named:
+        if one.options is not named[0].options:
             raise ConfigError(
-                f"{first.name} and {one.name} cannot be compared: {first.title} and {one.title} minimise different "
-                "things, so their numbers mean nothing side by side."
+                f"{named[0].name} and {one.name} cannot be compared: {named[0].title} and {one.title} minimise "
+                "different things, so their numbers mean nothing side by side."
             )
+
+
+def _named(engines: list[str]) -> list[methods.Method]:
+    """Return the methods of engines, but for those that the data decide."""
+    able = [methods.candidates(name) for name in engines]
+    return [one[0] for one in able if len(one) == 1]
 
 
 def compare(file: Path, overrides: list[str], engines: list[str], steps: int, rounds: int) -> dict[str, list[Result]]:
