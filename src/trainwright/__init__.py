@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # our names as a type checker sees them; those of transformer
     from trainwright.callbacks.flow import DefaultFlowCallback as DefaultFlowCallback
     from trainwright.callbacks.progress import PrinterCallback as PrinterCallback
     from trainwright.callbacks.progress import ProgressCallback as ProgressCallback
+    from trainwright.checkpoint.parts import Stateful as Stateful
     from trainwright.data.collate import default_data_collator as default_data_collator
     from trainwright.engine.seq2seq import Seq2SeqTrainer as Seq2SeqTrainer
     from trainwright.engine.trainer import Trainer as Trainer
@@ -79,6 +80,7 @@ _OURS = {
     "Tracker": "trackers.tracker",
     "Objective": "objectives.objective",
     "Loss": "objectives.objective",
+    "Stateful": "checkpoint.parts",
     "Strategy": "parallel.strategy",
     "set_seed": "randomness",
     "default_data_collator": "data.collate",

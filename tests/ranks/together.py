@@ -192,8 +192,8 @@ def old_checkpoint(place: Path) -> dict[str, Any]:
     """Go on from a checkpoint of when all ranks drew alike."""
     write = saving.write_progress
 
-    def write_as_then(run, folder):
-        write(run, folder)
+    def write_as_then(run, folder, *found):
+        write(run, folder, *found)
         file = folder / "trainwright.json"
         file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "drawn_apart"}))
 

@@ -56,24 +56,25 @@ def restore_dicts(owners: list[Any], saved: list[tuple[str, Any]], note: Note) -
             note(f"The state of {name} cannot be restored ({_said(error)}); it begins anew.")
 
 
-def encoded(found: dict[str, Any], encode: Encode, note: Note) -> dict[str, Any]:
-    """Return what `collect` returned, encoded, without the states that no checkpoint can keep."""
+def savable(found: dict[str, Any], encode: Encode, note: Note) -> dict[str, Any]:
+    """Return what `collect` returned, without the states that no checkpoint can keep."""
     return {
-        name: [_encoded(name, state, encode, note, _NOTHING) for state in states]
+        name: [_savable(name, state, encode, note, _NOTHING) for state in states]
         if isinstance(states, list)
-        else _encoded(name, states, encode, note, _NOTHING)
+        else _savable(name, states, encode, note, _NOTHING)
         for name, states in found.items()
     }
 
 
-def encoded_dicts(found: list[tuple[str, Any]], encode: Encode, note: Note) -> list[tuple[str, Any]]:
-    """Return what `collect_dicts` returned, encoded; None for what no checkpoint can keep."""
-    return [(name, _encoded(name, state, encode, note, None)) for name, state in found]
+def savable_dicts(found: list[tuple[str, Any]], encode: Encode, note: Note) -> list[tuple[str, Any]]:
+    """Return what `collect_dicts` returned, with None for what no checkpoint can keep."""
+    return [(name, _savable(name, state, encode, note, None)) for name, state in found]
 
 
-def _encoded(name: str, state: Any, encode: Encode, note: Note, otherwise: Any) -> Any:
+def _savable(name: str, state: Any, encode: Encode, note: Note, otherwise: Any) -> Any:
     try:
-        return encode(state, f"The state of {name}")
+        encode(state, f"The state of {name}")
+        return state
     except Exception as error:  # other engines never ask for it, so it must not cost the checkpoint
         said = str(error) if isinstance(error, UnsavableError) else f"The state of {name} fails ({_said(error)})."
         note(f"{said} The checkpoints are without the state of {name}.")

@@ -16,9 +16,11 @@ SCHEDULER = "scheduler.pt"
 SCALER = "scaler.pt"
 AVERAGE = "ema.pt"  # the moving average of the weights
 OTHERS = "others.pt"  # parameters that the optimizer trains beside the model's, such as those of a loss
+RANK = "rng_state"  # what every rank keeps for itself; for the name of its file see `of_rank`
+JSON = (RUN, STATE)
 
 OLDER_WEIGHTS = re.compile(r"(pytorch|adapter)_model.*\.bin")
-_OF_A_RANK = re.compile(r"rng_state(_[0-9]+)?\.pth")
+_OF_A_RANK = re.compile(rf"{RANK}(_[0-9]+)?\.pth")
 _NAME = re.compile(rf"{PREFIX}-([0-9]+)")
 _ALIKE = re.compile(rf"{PREFIX}-\d")
 
@@ -30,7 +32,7 @@ def of_step(run_folder: Path, step: int) -> Path:
 
 def of_rank(rank: int, size: int) -> str:
     """Return the name of the file that a rank keeps for itself."""
-    return "rng_state.pth" if size == 1 else f"rng_state_{rank}.pth"
+    return f"{RANK}.pth" if size == 1 else f"{RANK}_{rank}.pth"
 
 
 def holds_objects(name: str) -> bool:

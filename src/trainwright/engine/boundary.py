@@ -10,7 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from trainwright.callbacks import states
+from trainwright.batch import map_tensors
+from trainwright.checkpoint import plain
+from trainwright.checkpoint.parts import Part
+from trainwright.errors import UnsavableError
 
 if TYPE_CHECKING:
     from trainwright.engine.run import Run
@@ -21,42 +24,41 @@ class Boundary:
     """What a checkpoint of the last step keeps, besides what only an update changes.
 
     Attributes:
-        streams: states of the random number streams.
-        loader: the place in the data.
-        records: numbers to be logged besides the loss.
+        states: of the parts that fetching data and forward passes change, and, before an evaluation, of those that it
+            changes, by name; callbacks with `state_dict()` and parts of the user's are asked where the run saves them.
         operations, tokens: counts of the trainer's state.
         entries: length of the history of logs.
         due: flags of this step that are to be acted on.
-        callbacks: their states, before an evaluation; of those with `state_dict()` where the run saves them.
         computing: whether a forward pass may have changed the buffers since.
     """
 
-    streams: dict[str, Any]
-    loader: dict[str, Any]
-    records: dict[str, Any]
+    states: dict[str, Any]
     operations: float
     tokens: int
     entries: int
     due: list[str] = field(default_factory=list)
-    callbacks: tuple[dict[str, Any], list[tuple[str, Any]]] | None = None
     computing: bool = False
 
 
 def take(run: Run, due: list[str] | None = None) -> Boundary:
     """Return the present state, at the end of a step."""
-    state = run.trainer.state
-    listening, note, args = run.trainer.callback_handler.callbacks, run.note_once, run.trainer.args
+    state, args = run.trainer.state, run.trainer.args
     saves = args.save_strategy != "no" and not args.save_only_model
-    return Boundary(
-        run.randomness(),
-        run.loader.state_dict(),
-        run.trainer.records.state_dict(),
-        state.total_flos,
-        state.num_input_tokens_seen,
-        len(state.log_history),
-        due or [],
-        (states.collect(listening, note), states.collect_dicts(listening, note) if saves else []) if due else None,
-    )
+    kept = {name: part.state.state_dict() for name, part in run.parts.items() if part.undone == "step"}
+    if due:
+        heard = {name: part for name, part in run.parts.items() if part.undone == "evaluation"}
+        copies = {name: copied(part) for name, part in heard.items() if part.with_model or saves}
+        kept |= {name: one for name, one in copies.items() if one is not None}
+    return Boundary(kept, state.total_flos, state.num_input_tokens_seen, len(state.log_history), due or [])
+
+
+def copied(part: Part) -> Any:
+    """Return a part's state, which shares nothing with it; None for one that cannot be kept, as the save will say."""
+    try:
+        tree = plain.plain(part.state.state_dict(), part.title)
+    except UnsavableError:
+        return None
+    return plain.restore(map_tensors(tree, lambda tensor: tensor.detach().clone()))
 
 
 def raised_flags(run: Run) -> list[str]:
@@ -76,36 +78,34 @@ def due(run: Run) -> list[str]:
 def as_before(run: Run) -> Iterator[None]:
     """Have what an evaluation changes as it was before, while a checkpoint is taken within it: it is still due."""
     kept, state = run.boundary, run.trainer.state
-    if kept is None or kept.callbacks is None:
+    if kept is None or not kept.due:
         yield
         return
-    now, logged = take(run, kept.due), state.log_history[kept.entries :]
-    del state.log_history[kept.entries :]
-    restore(run, kept)
+    now, logged = (state.total_flos, state.num_input_tokens_seen), state.log_history[kept.entries :]
+    put_counts_back(run, kept)
     try:
         yield
     finally:
         state.log_history += logged
-        restore(run, now)
+        state.total_flos, state.num_input_tokens_seen = now
 
 
-def restore(run: Run, kept: Boundary) -> None:
-    """Put counts and the states of callbacks back."""
-    trainer = run.trainer
-    trainer.state.total_flos, trainer.state.num_input_tokens_seen = kept.operations, kept.tokens
-    if kept.callbacks is not None:
-        states.restore(trainer.callback_handler.callbacks, kept.callbacks[0], trainer.note)
-        states.restore_dicts(trainer.callback_handler.callbacks, kept.callbacks[1], trainer.note)
+def put_counts_back(run: Run, kept: Boundary) -> None:
+    """Have counts and the history of logs as they were."""
+    state = run.trainer.state
+    state.total_flos, state.num_input_tokens_seen = kept.operations, kept.tokens
+    del state.log_history[kept.entries :]
 
 
 def put_back(run: Run) -> None:
-    """Put back what was changed since the last step; streams and place only go to the checkpoint."""
-    kept, trainer = run.boundary, run.trainer
+    """Put back what was changed since the last step; what each step changes only goes to the checkpoint."""
+    kept = run.boundary
     if kept is None:
         return
     if kept.computing:
         run.health.buffers.put_back(True)
         kept.computing = False
-    trainer.records.load_state_dict(kept.records, trainer.strategy.device)
-    restore(run, kept)
-    del trainer.state.log_history[kept.entries :]
+    put_counts_back(run, kept)
+    for name, part in run.parts.items():
+        if part.undone == "evaluation" and name in kept.states:
+            part.state.load_state_dict(kept.states[name])

@@ -8,6 +8,7 @@ which a schedule or a callback may have moved. Rates follow the schedule, from t
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,13 @@ import numpy as np
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
+from trainwright.checkpoint import layout
+from trainwright.checkpoint.parts import Exchange, Part
 from trainwright.errors import CheckpointError
 
 if TYPE_CHECKING:
+    from trainwright.engine.resume import Saved
+    from trainwright.engine.run import Run
     from trainwright.engine.trainer import Trainer
 
 _NOT_SETTINGS = ("params", "param_names")
@@ -31,6 +36,41 @@ _NEEDS_STATE = {
     ("RMSprop", "centered"): "grad_avg",
     ("RMSprop", "momentum"): "momentum_buffer",
 }
+
+
+def parts(run: Run, saved: Saved | None) -> dict[str, Part]:
+    """Return what a checkpoint keeps of optimizer and schedule; one of the model alone has the schedule take as many
+    steps as were done."""
+    trainer, today = run.trainer, run.made_with
+    began = {} if saved is None else saved.about.get("made_with", {})
+
+    def go_on(state: dict[str, Any]) -> None:
+        assert saved is not None
+        restore(trainer, state, began, today, saved.folder)
+
+    def catch_up(alone: bool) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a schedule that steps before its optimizer
+            for _ in range(0 if trainer.follows_metric or saved is None else saved.state.global_step):
+                trainer.lr_scheduler.step()
+
+    return {
+        "optimizer": Part(
+            state=Exchange(lambda: trainer.optimizer.state_dict(), go_on),
+            title="The state of the optimizer",
+            file=layout.OPTIMIZER,
+            anew="optimizer",
+        ),
+        "schedule": Part(
+            state=Exchange(
+                lambda: trainer.lr_scheduler.state_dict(), lambda state: restore_schedule(trainer, state, began, today)
+            ),
+            title="The state of the schedule",
+            file=layout.SCHEDULER,
+            anew="schedule" if trainer.follows_metric else "",
+            lacking=catch_up,
+        ),
+    }
 
 
 def made_with(trainer: Trainer) -> dict[str, Any]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from trainwright.checkpoint import folder, layout
+from trainwright.checkpoint import layout
+from trainwright.checkpoint.parts import Exchange, Part
 from trainwright.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -29,38 +31,44 @@ def begin(trainer: Trainer) -> list[nn.Parameter]:
     return found
 
 
-def state_of(trainer: Trainer) -> list[torch.Tensor]:
-    """Return what a checkpoint keeps of them."""
-    return [parameter.detach() for parameter in of(trainer)]
+def part(trainer: Trainer, place: Path | None) -> Part:
+    """Return what a checkpoint keeps of them; `place` is the checkpoint that is gone on from."""
+
+    def kept() -> list[torch.Tensor]:
+        return [parameter.detach() for parameter in of(trainer)]
+
+    def go_on(state: list[torch.Tensor]) -> None:
+        if found := of(trainer):
+            check(state, found, place)
+            put(found, state)
+
+    def tell(alone: bool) -> None:
+        if found := of(trainer):
+            trainer.note(
+                f"'{place}' does not hold the parameters that the optimizer trains beside the model's (in number: "
+                f"{len(found)}); they begin anew."
+            )
+
+    title = "What is trained beside the model"
+    return Part(state=Exchange(kept, go_on), title=title, file=layout.OTHERS, with_model=True, lacking=tell)
 
 
-def restore(trainer: Trainer, place: Path) -> None:
-    """Go on with what a checkpoint keeps of them.
+def check(kept: list[torch.Tensor], found: list[nn.Parameter], place: Path | None) -> None:
+    """See whether a checkpoint keeps what is trained beside the model now.
 
     Raises:
         CheckpointError: it keeps others.
     """
-    found, file = of(trainer), place / layout.OTHERS
-    if not found:
-        return
-    if not file.exists():
-        trainer.note(
-            f"'{place}' does not hold the parameters that the optimizer trains beside the model's (in number: "
-            f"{len(found)}); they begin anew."
-        )
-        return
-    kept = folder.load(file)
     shapes, now = ([tuple(one.shape) for one in these] for these in (kept, found))
     if shapes != now:
         raise CheckpointError(
             f"What the optimizer trains beside the model is not what '{place}' holds: shapes {shapes} -> {now}. Put it "
             "back, or load the model from there and start a new run."
         )
-    put(found, kept)
 
 
 @torch.no_grad()
-def put(parameters: list[nn.Parameter], values: list[torch.Tensor]) -> None:
+def put(parameters: Sequence[nn.Parameter], values: Sequence[torch.Tensor]) -> None:
     """Copy values into parameters."""
     for parameter, value in zip(parameters, values, strict=True):
         parameter.copy_(value)

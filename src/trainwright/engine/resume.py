@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainwright import randomness
 from trainwright.args.foreign import restores_callbacks
 from trainwright.args.training import saved_arguments
-from trainwright.callbacks import states
-from trainwright.checkpoint import check, folder, layout, plain, weights
+from trainwright.checkpoint import check, folder, layout, parts, plain, weights
 from trainwright.data.fingerprint import difference
 from trainwright.data.loader import PlannedLoader, TrainLoader
-from trainwright.engine import ema, optimizer_state, others, units
+from trainwright.engine.parts import OF_CALLBACKS
 from trainwright.engine.run import Run
 from trainwright.errors import CheckpointError
-from trainwright.models import adapters
 from trainwright.state import TrainerState
 
 if TYPE_CHECKING:
@@ -281,35 +277,38 @@ def restore_model(trainer: Trainer, saved: Saved) -> None:
         trainer.note(f"Arguments changed since the checkpoint: {'; '.join(changed)}.")
 
 
-def restore_rest(run: Run, saved: Saved) -> None:
-    """Put optimizer, schedule, scaler and randomness back.
-
-    Of a checkpoint that holds the model alone, the optimizer begins anew and the schedule goes on where it was.
+def restore(run: Run, saved: Saved) -> None:
+    """Give every part of the run what the checkpoint keeps of it, and say what begins anew.
 
     Raises:
-        CheckpointError: the checkpoint has an optimizer that does not fit.
+        CheckpointError: a part cannot go on with it.
     """
-    trainer, place = run.trainer, saved.folder
-    units.restore(trainer, saved.about.get("unit"))
-    others.restore(trainer, place)
-    if not (place / layout.OPTIMIZER).exists():
-        go_on_with_the_model_alone(run, saved)
-        return
-    began = saved.about.get("made_with", {})
-    optimizer_state.restore(trainer, folder.load(place / layout.OPTIMIZER), began, run.made_with, place)
-    optimizer_state.restore_schedule(trainer, folder.load(place / layout.SCHEDULER), began, run.made_with)
-    if (place / layout.SCALER).exists():
-        trainer.precision.load_state_dict(folder.load(place / layout.SCALER))
-    restore_average(run, saved)
-    run.due = still_due(run, saved)
-    restore_adapters(run, saved)
-    own = restore_rank(run, place)
-    run.drawn_apart = own and bool(saved.about.get("drawn_apart"))
-    if own and not run.drawn_apart and trainer.strategy.is_distributed:
+    trainer = run.trainer
+    checkpoint = parts.Opened(saved.folder, trainer.strategy.own_file())
+    left_out = () if restores_callbacks(trainer.args) else OF_CALLBACKS
+    anew = parts.restore({n: part for n, part in run.parts.items() if n not in left_out}, checkpoint)
+    run.origin, run.due = saved.folder, still_due(run, saved)
+    run.drawn_apart = checkpoint.has_own and bool(saved.about.get("drawn_apart"))
+    if checkpoint.alone:
+        say_that_the_model_is_alone(run, saved, anew)
+    elif not checkpoint.has_own:
+        trainer.note(f"The checkpoint has no {checkpoint.own}: dropout and other randomness go on from the seed.")
+    elif not run.drawn_apart and trainer.strategy.is_distributed:
         trainer.note(
-            f"'{place}' was written when all ranks drew the same random numbers. From here on each draws its own, so "
-            "dropout is not bitwise what it would have been."
+            f"'{saved.folder}' was written when all ranks drew the same random numbers. From here on each draws its "
+            "own, so dropout is not bitwise what it would have been."
         )
+    if unknown := parts.unknown_to(trainer.checkpoint_parts, checkpoint):
+        trainer.note(f"'{saved.folder}' keeps {', '.join(map(repr, unknown))}, which are in no checkpoint_parts now.")
+
+
+def say_that_the_model_is_alone(run: Run, saved: Saved, anew: list[str]) -> None:
+    """Say what goes on from weights and progress, and what begins anew."""
+    run.trainer.note(
+        f"'{saved.folder}' holds the model alone (save_only_model). The run goes on at step {saved.state.global_step} "
+        f"of its data{'' if run.trainer.follows_metric else ' and of its schedule'}; {', '.join(anew)} and random "
+        "numbers begin anew. A checkpoint saved without save_only_model goes on as if the run had never stopped."
+    )
 
 
 def still_due(run: Run, saved: Saved) -> list[str]:
@@ -317,78 +316,3 @@ def still_due(run: Run, saved: Saved) -> list[str]:
     then, today = saved.about.get("arguments", {}), run.trainer.args
     dropped = [name for name, by in _ASKED_BY.items() if getattr(today, by) == "no" and then.get(by) != "no"]
     return [name for name in saved.about.get("due", []) if name not in dropped]
-
-
-def restore_average(run: Run, saved: Saved) -> bool:
-    """Put the moving average back, and the last step's weights into the model; return whether there was an average."""
-    state = ema.load(saved.folder)
-    ema.put(run.trainer.model, state.get("last", {}))
-    if run.trainer.ema is None or not state:
-        return False
-    run.trainer.ema.load_state_dict(state, run.trainer.model)
-    return True
-
-
-def go_on_with_the_model_alone(run: Run, saved: Saved) -> None:
-    """Go on from weights and progress: the schedule takes as many steps as were done; say what begins anew."""
-    trainer, done = run.trainer, saved.state.global_step
-    averaged = restore_average(run, saved)
-    anew = [
-        "optimizer",
-        *(["schedule"] if trainer.follows_metric else []),
-        "moving average" * (trainer.ema is not None and not averaged),
-    ]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a schedule that steps before its optimizer
-        for _ in range(0 if trainer.follows_metric else done):
-            trainer.lr_scheduler.step()
-    trainer.note(
-        f"'{saved.folder}' holds the model alone (save_only_model). The run goes on at step {done} of its data"
-        f"{'' if trainer.follows_metric else ' and of its schedule'}; {', '.join(filter(None, anew))} and random "
-        "numbers begin anew. A checkpoint saved without save_only_model goes on as if the run had never stopped."
-    )
-    run.due = still_due(run, saved)
-    restore_adapters(run, saved)
-
-
-def restore_adapters(run: Run, saved: Saved) -> None:
-    """Switch to the adapters that were active, unless the script begins with others than it did before."""
-    then, began = saved.about.get("adapters"), saved.about.get("made_with", {}).get("adapters")
-    if then and began == run.made_with["adapters"] != then:
-        adapters.activate(run.trainer.model, then)
-
-
-def restore_rank(run: Run, place: Path) -> bool:
-    """Put back what every rank keeps for itself; on another number of ranks, what the first one kept, without its
-    randomness. Return whether it was this rank's own."""
-    trainer, own = run.trainer, place / run.trainer.strategy.own_file()
-    others = [place / name for name in (layout.of_rank(0, 1), layout.of_rank(0, 2))]
-    found = next((path for path in (own, *others) if path.exists()), None)
-    state = folder.load(found) if found is not None else {}
-    run.loader.load_state_dict(state)
-    run.health.buffers.load_state_dict(state.get("buffers", {}), trainer.note)
-    if restores_callbacks(trainer.args):
-        states.restore_dicts(trainer.callback_handler.callbacks, state.get("callbacks", []), trainer.note)
-    if found != own:
-        trainer.note(f"The checkpoint has no {own.name}: dropout and other randomness go on from the seed.")
-        return False
-    randomness.restore(state)
-    restore_generators(run, state.get("own", {}))
-    if "health" in state:
-        run.health.load_state_dict(state["health"])
-    if "latest" in state:
-        run.grad_norm, run.learning_rate = state["latest"]["grad_norm"], state["latest"]["learning_rate"]
-    if "averages" in state:
-        run.meter.load_state_dict(state["averages"]["loss"], trainer.strategy.device)
-        trainer.records.load_state_dict(state["averages"]["records"], trainer.strategy.device)
-    return True
-
-
-def restore_generators(run: Run, saved: dict[str, Any]) -> None:
-    """Put the random generators back that the user's own parts hold, and say which only one side has."""
-    unmatched = randomness.restore_into(run.generators, saved)
-    if unmatched:
-        run.trainer.note(
-            f"Of the random generators {', '.join(unmatched)} the checkpoint has some and this run has others; they "
-            "begin anew. A generator goes on where it is made before training."
-        )

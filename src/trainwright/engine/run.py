@@ -13,6 +13,7 @@ from torch import nn
 
 from trainwright import randomness
 from trainwright.callbacks.job import Timesheet
+from trainwright.checkpoint.parts import Part
 from trainwright.checkpoint.snapshot import HostCopies
 from trainwright.checkpoint.writer import Writer, Written
 from trainwright.data.loader import TrainLoader
@@ -54,6 +55,7 @@ class Run:
         made_with: settings of optimizer and schedule as the script made them, for a run that goes on from this one.
         content: what the training data holds, in a few bytes.
         generators: those that the user's own parts hold, by their place.
+        parts: what its checkpoints keep, by name.
         model_files: what is the model in the last checkpoint, relative to it.
         entries_known: whether every number that the user's loss records is known for a share or a mean.
         asked_at: the step at which they were last looked at, or None.
@@ -97,6 +99,7 @@ class Run:
     made_with: dict[str, Any] = field(default_factory=dict)
     content: str | None = None
     generators: dict[str, Any] = field(default_factory=dict)
+    parts: dict[str, Part] = field(default_factory=dict)
     entries_known: bool = False
     asked_at: int | None = None
     problems: set[str] = field(default_factory=set)
@@ -188,10 +191,6 @@ class Run:
         self.trainer.optimizer.zero_grad(set_to_none=True)
         for parameter in self.trained.parameters.values():
             parameter.grad = None
-
-    def randomness(self) -> dict[str, Any]:
-        """Return the states of all streams of random numbers that a step may draw from."""
-        return {**self.streams.states(), "own": randomness.states_of(self.generators)}
 
     def fire(self, event: str, **details: Any) -> None:
         """Tell the callbacks of an event."""

@@ -18,17 +18,15 @@ import torch
 
 from trainwright.args.training import saved_arguments
 from trainwright.batch import map_tensors
-from trainwright.callbacks import states
-from trainwright.checkpoint import folder, layout, plain, weights
+from trainwright.checkpoint import folder, layout, parts, weights
 from trainwright.checkpoint.snapshot import HostCopies
 from trainwright.checkpoint.writer import Draft, Written, not_written, reason_of, write
-from trainwright.engine import boundary, deciding, hub, others, units
+from trainwright.engine import boundary, deciding, hub
 from trainwright.engine.memory import is_out_of_memory
 from trainwright.engine.modes import users_configuration
 from trainwright.engine.passes import averaged
 from trainwright.engine.run import Run, generators_of
 from trainwright.errors import CheckpointError, SaveError, UnsavableError
-from trainwright.models import adapters
 
 if TYPE_CHECKING:
     from trainwright.engine.trainer import Trainer
@@ -161,13 +159,16 @@ def begin(run: Run, ranks: list[dict[str, Any]], early: bool = False) -> Draft |
         return None
     temporary = None
     try:
-        objects = resumable_state(trainer, ranks)
+        found = trees(run, of_ranks=False)
+        objects = {file: tree for file, tree in found.items() if file not in layout.JSON}
+        if not trainer.args.save_only_model:
+            objects |= {layout.of_rank(rank, len(ranks)): state for rank, state in enumerate(ranks)}
         temporary = folder.open_temporary(place)
         with averaged(trainer), users_configuration(trainer):
             tensors = weights.save_all_but_tensors(trainer.model, temporary, processor_of(trainer))
         save_arguments(trainer, temporary)
         run.model_files = folder.files_in(temporary) | ({Path(layout.WEIGHTS)} if tensors is not None else set())
-        write_progress(run, temporary)
+        write_progress(run, temporary, found)
         limit, best = trainer.args.save_total_limit, trainer.state.best_model_checkpoint
         draft = Draft(
             place, run.run_id, temporary, weights=tensors, objects=objects, keep=limit, best=best, early=early
@@ -224,57 +225,28 @@ def saves_its_own_way(trainer: Trainer) -> bool:
 
 
 def rank_state(run: Run) -> dict[str, Any]:
-    """Return what a checkpoint keeps for every rank: randomness, place in the data, numbers not logged yet."""
-    trainer = run.trainer
-    if trainer.args.save_only_model:
-        return {}
-    last, rate = run.boundary or boundary.take(run), run.learning_rate
-    own = {
-        "own": plain.plain(last.streams["own"], "The state of a random generator"),
-        "averages": {"loss": run.meter.state_dict(), "records": last.records},
-        "latest": {"grad_norm": run.grad_norm, "learning_rate": rate if rate is None else float(rate)},
-        "health": run.health.state_dict(),
-        "buffers": run.health.buffers.state_dict(),
-        "callbacks": states.encoded_dicts(
-            states.collect_dicts(trainer.callback_handler.callbacks, run.note_once), plain.plain, run.note_once
-        ),
-    }
-    if trainer.strategy.is_distributed:  # it goes to the first rank through the hosts
-        own = map_tensors(own, lambda tensor: tensor.cpu())
-    return {**last.streams, **plain.plain(last.loader, "The state of the training data"), **own}
+    """Return what a checkpoint keeps for every rank, such as randomness and the place in the data."""
+    state: dict[str, Any] = trees(run, of_ranks=True).get(layout.RANK, {})
+    if run.trainer.strategy.is_distributed:  # it goes to the first rank through the hosts
+        return {name: map_tensors(one, lambda tensor: tensor.cpu()) for name, one in state.items()}
+    return state
 
 
-def resumable_state(trainer: Trainer, ranks: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return what torch.save writes, by file name: optimizer, schedule, loss scaler, every rank's state, and what
-    belongs to the model: the moving average with the weights that it is of, and what is trained beside."""
-    average = trainer.ema.state_dict(trainer.model) if trainer.ema is not None else None
-    states: dict[str, tuple[str, Any]] = {
-        layout.AVERAGE: ("The moving average", average),
-        layout.OTHERS: ("What is trained beside the model", others.state_of(trainer)),
-    }
-    if trainer.args.save_only_model:
-        ranks = []
-    else:
-        states |= {
-            layout.OPTIMIZER: ("The state of the optimizer", trainer.optimizer.state_dict()),
-            layout.SCHEDULER: ("The state of the schedule", trainer.lr_scheduler.state_dict()),
-            layout.SCALER: ("The state of the loss scaler", trainer.precision.state_dict()),
-        }
-    objects = {file: plain.plain(state, name, exact=False) for file, (name, state) in states.items() if state}
-    return objects | {layout.of_rank(rank, len(ranks)): state for rank, state in enumerate(ranks)}
+def trees(run: Run, of_ranks: bool) -> dict[str, Any]:
+    """Return what is written by file: of the parts of every rank, or of the run; see `checkpoint/parts.py`."""
+    whole = not run.trainer.args.save_only_model
+    asked = {n: part for n, part in run.parts.items() if part.of_ranks == of_ranks and (whole or part.with_model)}
+    return parts.trees(asked, {} if run.boundary is None else run.boundary.states)
 
 
-def write_progress(run: Run, place: Path) -> None:
-    """Write how far the run is, what is due, and what it was started with, as JSON.
+def write_progress(run: Run, place: Path, found: dict[str, Any]) -> None:
+    """Write how far the run is, what is due, and what it was started with, as JSON, with the parts that live there.
 
     transformers reads the best checkpoint's path in `trainer_state.json`, as it is here and now; ours is relative to
     the run's folder, which may be moved or copied.
     """
     trainer = run.trainer
-    owners = [*trainer.callback_handler.callbacks, trainer.control]
-    trainer.state.stateful_callbacks = states.collect(owners, run.note_once)
-    kept = states.encoded(trainer.state.stateful_callbacks, plain.as_json, run.note_once)
-    replace(trainer.state, stateful_callbacks=kept).save_to_json(place / layout.STATE)
+    replace(trainer.state, **found.get(layout.STATE, {})).save_to_json(place / layout.STATE)
     best = trainer.state.best_model_checkpoint
     about = {
         "run": run.run_id,
@@ -288,10 +260,9 @@ def write_progress(run: Run, place: Path) -> None:
         "ranks": trainer.strategy.data_shard.num_shards,
         "drawn_apart": True,
         "made_with": run.made_with,
-        "unit": units.state_of(trainer),
-        "adapters": adapters.active(trainer.model),
         "arguments": saved_arguments(trainer.args),
         "versions": {"torch": torch.__version__},
+        **found.get(layout.RUN, {}),
     }
     (place / layout.RUN).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 @contextmanager
 def undone(run: Run) -> Iterator[None]:
     """Put back what computing a loss changes: random numbers, generators and buffers."""
-    streams = run.randomness()
+    streams, generators = run.streams.states(), randomness.states_of(run.generators)
     with unchanged_buffers(run.trainer.model):
         try:
             yield
         finally:
             randomness.restore(streams)
-            randomness.restore_into(run.generators, streams["own"])
+            randomness.restore_into(run.generators, generators)
 
 
 @contextmanager

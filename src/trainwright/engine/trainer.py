@@ -20,6 +20,7 @@ from trainwright.args.training import TrainingArguments
 from trainwright.callbacks import job
 from trainwright.callbacks.base import CallbackHandler
 from trainwright.checkpoint.lock import RunLock
+from trainwright.checkpoint.parts import Stateful
 from trainwright.engine import (
     accelerator,
     card,
@@ -76,6 +77,7 @@ class Trainer(PrivateNames):
         eval_loader: a ready loader of evaluation batches, in place of `eval_dataset`.
         objective: what is minimised, in place of the model's own loss: an `Objective`, such as `PreferenceLoss`.
         strategy: how the run is spread over processes, a `Strategy`; one process, or data parallel under torchrun.
+        checkpoint_parts: what checkpoints keep besides, by name: objects with `state_dict()` and `load_state_dict()`.
 
     Raises:
         ConfigError: arguments that cannot work, before anything is started.
@@ -131,6 +133,7 @@ class Trainer(PrivateNames):
         eval_loader: Any = None,
         objective: Objective | None = None,
         strategy: Strategy | None = None,
+        checkpoint_parts: dict[str, Stateful] | None = None,
         **old: Unpack[OldNames],
     ) -> None:
         self.model: Any = model
@@ -139,8 +142,7 @@ class Trainer(PrivateNames):
         self.debug_overflow: Any = None
         self.args = own_arguments(args)
         self.data_collator: Any = data_collator
-        self.train_dataset = train_dataset
-        self.eval_dataset = eval_dataset
+        self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
         self.processing_class = processing_class
         self.model_init = model_init
         self.compute_loss_func = compute_loss_func
@@ -150,6 +152,7 @@ class Trainer(PrivateNames):
         self.preprocess_logits_for_metrics = preprocess_logits_for_metrics
         self.train_loader, self.eval_loader = train_loader, eval_loader
         self.own_objective = objective
+        self.checkpoint_parts = {} if checkpoint_parts is None else checkpoint_parts
         for name, value in old_names(old, list(Trainer.__init__.__annotations__)).items():
             setattr(self, name, value)
         self.records = Records()
@@ -163,8 +166,7 @@ class Trainer(PrivateNames):
         self.push_in_progress: Any = None
         self.trial: Any = None
         self.trial_report: Any = None
-        self.is_in_train = False
-        self.is_model_parallel = False
+        self.is_in_train = self.is_model_parallel = False
         self._created: dict[str, Any] = {}
         self.run: Run | None = None
         self._accelerator: Any = None
@@ -205,11 +207,7 @@ class Trainer(PrivateNames):
         losses.idle_step(self, model, inputs)
 
     def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: Any,
-        return_outputs: bool = False,
-        num_items_in_batch: float | None = None,
+        self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: float | None = None
     ) -> Any:
         """Return the loss of a batch, a scalar; with `return_outputs`, also what the model returned.
 

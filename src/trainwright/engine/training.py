@@ -11,12 +11,11 @@ from uuid import uuid4
 from trainwright import randomness
 from trainwright.args.durations import seconds
 from trainwright.args.foreign import check as check_arguments
-from trainwright.args.foreign import restores_callbacks
 from trainwright.args.names import SCHEDULERS_WITHOUT_TOTAL
-from trainwright.callbacks import states
 from trainwright.callbacks.job import Timesheet
 from trainwright.checkpoint import check, folder, weights
 from trainwright.checkpoint.lock import RunLock
+from trainwright.checkpoint.parts import Opened, check_users, restore
 from trainwright.data import fingerprint
 from trainwright.data.loader import TrainLoader
 from trainwright.engine import (
@@ -32,6 +31,7 @@ from trainwright.engine import (
     optimizer_state,
     optimizing,
     others,
+    parts,
     reports,
     resume,
     saving,
@@ -85,6 +85,7 @@ def train(
 ) -> TrainOutput:
     """Train from the start or from a checkpoint; see `Trainer.train`."""
     check_arguments(trainer.args)
+    check_users(trainer.checkpoint_parts)
     dividing.look(trainer, trainer.train_dataset, dividing.TRAINING)
     sets = trainer.eval_dataset
     for rows in sets.values() if isinstance(sets, dict) else [sets]:
@@ -222,9 +223,9 @@ def build(trainer: Trainer, loader: TrainLoader, saved: resume.Saved | None, sig
     trainer.precision.begin()
     run.first_step = run.meter.first_step = run.meter.logged_at = done
     run.targets_seen = done > 0
+    run.parts = parts.of_run(run, saved)
     if saved is not None:
-        run.origin = saved.folder
-        resume.restore_rest(run, saved)
+        resume.restore(run, saved)
         run.open = saved.about.get("open", False) and done <= end
         trainer.note(f"Resuming from '{saved.folder}' at step {trainer.state.step_of()}{what_is_left(run, end)}.")
     trainer.callback_handler.shared |= {
@@ -293,8 +294,6 @@ def prepare_state(
 ) -> None:
     """Set the trainer's state for this run: fresh, or as the checkpoint has it."""
     state = saved.state if saved is not None else TrainerState()
-    if saved is not None and restores_callbacks(trainer.args):
-        states.restore(trainer.callback_handler.callbacks, state.stateful_callbacks, trainer.note)
     state.max_steps = max_steps
     passes = num_epochs if math.isfinite(num_epochs) else max_steps / (loader.steps_per_epoch or max_steps)
     state.num_train_epochs = math.ceil(passes)
@@ -348,7 +347,7 @@ def load_best(trainer: Trainer, best: Path) -> None:
             f"in '{trainer.run_folder}'."
         )
     weights.load_model(trainer.model, best)
-    others.restore(trainer, best)
+    restore({"others": others.part(trainer, best)}, Opened(best, trainer.strategy.own_file()))
     ema.put(trainer.model, ema.load(best).get("weights", {}))  # which older checkpoints have there alone
     trainer.note(
         f"Loaded the best model, '{best}', with {trainer.args.metric_for_best_model} {trainer.state.best_metric}."

@@ -20,6 +20,7 @@ from trainwright.callbacks.base import CallbackHandler
 from trainwright.callbacks.flow import DefaultFlowCallback
 from trainwright.callbacks.notebook import in_notebook, notebook_callback
 from trainwright.callbacks.progress import PrinterCallback, ProgressCallback
+from trainwright.checkpoint.parts import check_users
 from trainwright.config.params import TrainingParams
 from trainwright.config.translate import arguments_of
 from trainwright.data.collate import default_data_collator
@@ -163,6 +164,7 @@ def check(trainer: Trainer) -> None:
             f"objective= is a {type(trainer.own_objective).__name__}; it must be a trainwright.Objective, with "
             "count(batch) and loss(model, batch, num_items)."
         )
+    check_users(trainer.checkpoint_parts)
     if args.eval_strategy != "no" and trainer.eval_dataset is None and trainer.eval_loader is None:
         raise ConfigError(
             f"eval_strategy='{args.eval_strategy}' needs eval_dataset= (or eval_loader=); give one, or use 'no'."

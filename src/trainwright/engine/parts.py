@@ -1,0 +1,157 @@
+"""The parts of a run that its checkpoints keep, and where: what begins or goes on with training is in this list.
+
+They are given back in this order, the streams of random numbers after all that might draw from them. What is in JSON is
+small; what every rank keeps for itself goes to the first one through the hosts.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from trainwright import randomness
+from trainwright.callbacks import states
+from trainwright.checkpoint import layout, parts, plain
+from trainwright.checkpoint.parts import Exchange, Part
+from trainwright.engine import ema, optimizer_state, others, units
+from trainwright.models import adapters
+
+if TYPE_CHECKING:
+    from trainwright.engine.resume import Saved
+    from trainwright.engine.run import Run
+
+OF_CALLBACKS = ("counters", "callbacks")
+
+
+def of_run(run: Run, saved: Saved | None) -> dict[str, Part]:
+    """Return what the checkpoints of a run keep, by name; `saved` is the one that it goes on from."""
+    trainer, place = run.trainer, None if saved is None else saved.folder
+    return {
+        **of_callbacks(run),
+        "unit": Part(
+            state=Exchange(lambda: units.state_of(trainer), lambda state: units.restore(trainer, state)),
+            title="What the loss is a mean over",
+            file=layout.RUN,
+            key=("unit",),
+            with_model=True,
+        ),
+        "others": others.part(trainer, place),
+        **optimizer_state.parts(run, saved),
+        "scaler": Part(state=trainer.precision, title="The state of the loss scaler", file=layout.SCALER),
+        "average": ema.part(trainer),
+        "adapters": Part(
+            state=Exchange(lambda: adapters.active(trainer.model), lambda then: activate(run, saved, then)),
+            title="The adapters that are switched on",
+            file=layout.RUN,
+            key=("adapters",),
+            with_model=True,
+        ),
+        "data": Part(state=run.loader, title="The state of the training data", on_all=True, undone="step"),
+        "buffers": Part(
+            state=Exchange(
+                run.health.buffers.state_dict, lambda state: run.health.buffers.load_state_dict(state, trainer.note)
+            ),
+            title="The buffers that are not saved with the model",
+            key=("buffers",),
+            on_all=True,
+        ),
+        **dict(parts.of_users(trainer.checkpoint_parts, place, trainer.note)),
+        **of_randomness(run),
+        **of_logs(run),
+    }
+
+
+def of_callbacks(run: Run) -> dict[str, Part]:
+    """Return what callbacks keep: by `state()`, as transformers lays it out, and by `state_dict()`."""
+    trainer, note = run.trainer, run.note_once
+    heard = trainer.callback_handler.callbacks
+
+    def counted() -> Any:
+        found = states.collect([*heard, trainer.control], note)
+        trainer.state.stateful_callbacks = found
+        return states.savable(found, plain.as_json, note)
+
+    def kept() -> Any:
+        return states.savable_dicts(states.collect_dicts(heard, note), plain.plain, note)
+
+    return {
+        "counters": Part(
+            state=Exchange(counted, lambda state: states.restore(heard, state, trainer.note)),
+            title="The state of the callbacks",
+            file=layout.STATE,
+            key=("stateful_callbacks",),
+            with_model=True,
+            undone="evaluation",
+        ),
+        "callbacks": Part(
+            state=Exchange(kept, lambda state: states.restore_dicts(heard, state, trainer.note)),
+            title="The state of the callbacks",
+            key=("callbacks",),
+            on_all=True,
+            undone="evaluation",
+        ),
+    }
+
+
+def of_randomness(run: Run) -> dict[str, Part]:
+    """Return the streams of random numbers, and the generators that the user's own parts hold."""
+
+    def draw_on(state: Any) -> None:
+        unmatched = randomness.restore_into(run.generators, state)
+        if unmatched:
+            run.trainer.note(
+                f"Of the random generators {', '.join(unmatched)} the checkpoint has some and this run has others; "
+                "they begin anew. A generator goes on where it is made before training."
+            )
+
+    return {
+        "streams": Part(
+            state=Exchange(run.streams.states, randomness.restore),
+            title="The streams of random numbers",
+            as_it_is=True,
+            undone="step",
+        ),
+        "generators": Part(
+            state=Exchange(lambda: randomness.states_of(run.generators), draw_on),
+            title="The state of a random generator",
+            key=("own",),
+            undone="step",
+            lacking=lambda alone: None if alone else draw_on({}),
+        ),
+    }
+
+
+def of_logs(run: Run) -> dict[str, Part]:
+    """Return what is known of the steps behind: how they went, and what of them is not logged yet."""
+    trainer, device = run.trainer, run.trainer.strategy.device
+
+    def latest() -> dict[str, Any]:
+        rate = run.learning_rate
+        return {"grad_norm": run.grad_norm, "learning_rate": rate if rate is None else float(rate)}
+
+    def go_on(state: dict[str, Any]) -> None:
+        run.grad_norm, run.learning_rate = state["grad_norm"], state["learning_rate"]
+
+    return {
+        "health": Part(state=run.health, title="The health of the run", key=("health",)),
+        "latest": Part(state=Exchange(latest, go_on), title="The numbers of the last step", key=("latest",)),
+        "losses": Part(
+            state=Exchange(run.meter.state_dict, lambda state: run.meter.load_state_dict(state, device)),
+            title="The losses that are not logged yet",
+            key=("averages", "loss"),
+        ),
+        "records": Part(
+            state=Exchange(
+                lambda: trainer.records.state_dict(), lambda state: trainer.records.load_state_dict(state, device)
+            ),
+            title="The numbers recorded beside the loss",
+            key=("averages", "records"),
+            undone="step",
+        ),
+    }
+
+
+def activate(run: Run, saved: Saved | None, then: list[str]) -> None:
+    """Switch to the adapters that were active, unless the script begins with others than it did before."""
+    began = None if saved is None else saved.about.get("made_with", {}).get("adapters")
+    if then and began == run.made_with["adapters"] != then:
+        adapters.activate(run.trainer.model, then)

@@ -1,0 +1,199 @@
+"""Parts that the user adds to what checkpoints keep: `checkpoint_parts={name: object with state_dict}`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from tests import tiny
+from trainwright import CheckpointError, ConfigError, SaveError, Trainer, TrainerCallback, TrainingArguments
+from trainwright.checkpoint import layout
+from trainwright.checkpoint.parts import Exchange, Opened, Part, restore, trees
+
+STEPS = 8
+
+
+class Critic(TrainerCallback):
+    """A second network with an optimizer of its own, trained beside the model, and what it was told."""
+
+    def __init__(self):
+        torch.manual_seed(1)
+        self.net = nn.Linear(2, 1)
+        self.optimizer = torch.optim.Adam(self.net.parameters(), 0.1)
+        self.seen = []
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        self.optimizer.zero_grad()
+        self.net(model.layer.weight.detach().flatten()[:2]).square().sum().backward()
+        self.optimizer.step()
+        self.seen.append(state.global_step)
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        self.seen.append("evaluated")
+
+    def keep(self):
+        return {"seen": self.seen}
+
+    def keep_on(self, state):
+        self.seen = state["seen"]
+
+    @property
+    def parts(self):
+        return {"critic": self.net, "optimizer": self.optimizer, "seen": Exchange(self.keep, self.keep_on)}
+
+
+class Ends(TrainerCallback):
+    """Ends the run in its own way: at a step, or in the evaluation of one."""
+
+    def __init__(self, how, event="step_end", step=5):
+        self.how, self.event, self.step = how, event, step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.act("step_end", state)
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        self.act("evaluate", state)
+
+    def act(self, event, state):
+        if (event, state.global_step) == (self.event, self.step):
+            self.how()
+
+
+def fails():
+    raise KeyError("of the user's")
+
+
+def made(place, critic=None, parts=None, more=(), **changes):
+    settings = {"max_steps": STEPS, "save_steps": 3, "eval_strategy": "steps", "eval_steps": 4, "learning_rate": 0.1}
+    settings |= {"per_device_train_batch_size": 4, "use_cpu": True, "disable_tqdm": True, "report_to": "none"}
+    data = {"train_dataset": tiny.line_rows(), "eval_dataset": tiny.line_rows(4)}
+    callbacks = [one for one in (critic, *more) if one is not None]
+    parts = critic.parts if parts is None and critic is not None else parts
+    args = TrainingArguments(str(place), **settings | changes)
+    return Trainer(tiny.new_line(), args, callbacks=callbacks, checkpoint_parts=parts, **data)
+
+
+def same(one, other):
+    """Whether two critics are one another bitwise, moments and all."""
+    pairs = zip(one.optimizer.state.values(), other.optimizer.state.values(), strict=True)
+    alike = all(torch.equal(a[name], b[name]) for a, b in pairs for name in a)
+    return alike and torch.equal(one.net.weight, other.net.weight) and one.seen == other.seen
+
+
+@pytest.fixture
+def straight(tmp_path):
+    critic = Critic()
+    made(tmp_path / "straight", critic).train()
+    return critic
+
+
+@pytest.mark.parametrize(
+    ("how", "event", "step"),
+    [
+        (lambda: signal.raise_signal(signal.SIGTERM), "step_end", 5),
+        (fails, "evaluate", 4),  # what was told in the evaluation comes again
+        (lambda: signal.raise_signal(signal.SIGTERM), "evaluate", 4),
+    ],
+    ids=["signal", "failed evaluation", "signal in an evaluation"],
+)
+def test_parts_go_on_bitwise(tmp_path, straight, how, event, step):
+    with pytest.raises((SystemExit, KeyError)):
+        made(tmp_path / "run", Critic(), more=[Ends(how, event, step)]).train()
+    critic = Critic()
+    made(tmp_path / "run", critic).train(resume_from_checkpoint=True)
+    assert same(critic, straight)
+
+
+@pytest.mark.slow
+def test_parts_of_a_killed_run_go_on_bitwise(tmp_path, straight):
+    words = [sys.executable, "-m", "tests.test_checkpoint_parts", str(tmp_path / "run")]
+    done = subprocess.run(words, cwd=Path(__file__).parent.parent, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert max(map(layout.step_of, layout.checkpoints(tmp_path / "run"))) < 7
+    critic = Critic()
+    made(tmp_path / "run", critic).train(resume_from_checkpoint=True)
+    assert same(critic, straight)
+
+
+def test_a_part_that_only_one_side_knows_is_named(tmp_path, caplog):
+    made(tmp_path, Critic(), eval_strategy="no", max_steps=3).train()
+    other = {"other": nn.Linear(1, 1)}
+    made(tmp_path, parts=other, eval_strategy="no").train(resume_from_checkpoint=True)
+    place = tmp_path / "checkpoint-3"
+    assert f"'{place}' keeps nothing of the part 'other'; it begins anew." in caplog.text
+    assert f"'{place}' keeps 'critic', 'optimizer', 'seen', which are in no checkpoint_parts now." in caplog.text
+
+
+def test_a_checkpoint_of_the_model_alone_names_the_parts_that_begin_anew(tmp_path, caplog):
+    made(tmp_path, Critic(), max_steps=3, save_only_model=True).train()
+    assert not list(tmp_path.glob("*/rng_state*"))
+    made(tmp_path, Critic(), save_only_model=True).train(resume_from_checkpoint=True)
+    told = "optimizer, the part 'critic', the part 'optimizer', the part 'seen' and random numbers begin anew"
+    assert told in caplog.text
+
+
+FAULTS = {
+    "cannot be kept": (lambda: {"rule": [fails]}, None, "The state of the part 'mine'['rule'][0] is a function, which"),
+    "cannot be asked": (fails, None, "The part 'mine' cannot be saved: its state_dict() failed (KeyError: "),
+    "cannot be given": (dict, fails, "keeps of it: its load_state_dict() failed (KeyError: "),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_part_with_a_fault_is_named_in_a_sentence(tmp_path, fault):
+    state_dict, load, told = FAULTS[fault]
+    part = Exchange(state_dict, lambda state: load() if load else None)
+    trainer = made(tmp_path, parts={"mine": part}, max_steps=4)
+    if load is None:
+        with pytest.raises(SaveError) as caught:
+            trainer.train()
+        assert not layout.checkpoints(tmp_path)
+    else:
+        trainer.train()
+        with pytest.raises(CheckpointError) as caught:
+            made(tmp_path, parts={"mine": part}).train(resume_from_checkpoint=True)
+    assert told in str(caught.value)
+
+
+def test_an_object_that_is_no_part_is_refused_at_once(tmp_path):
+    with pytest.raises(ConfigError, match=r"checkpoint_parts\['rows'\] is a list; a part .* needs state_dict\(\)"):
+        made(tmp_path, parts={"rows": []})
+    trainer = made(tmp_path)
+    trainer.checkpoint_parts["rows"] = []
+    with pytest.raises(ConfigError, match=r"checkpoint_parts\['rows'\]"):
+        trainer.train()
+    assert not list(tmp_path.iterdir())
+
+
+def part(found, **where):
+    return Part(state=Exchange(lambda: found, found.update), title="The state", **where)
+
+
+def test_a_rank_without_a_file_of_its_own_is_given_what_all_share(tmp_path):
+    """Of a run of two ranks, gone on with by three."""
+    for rank in range(2):
+        kept = {"shared": part({"rank": rank}, key=("a", "b"), on_all=True), "own": part({"rank": rank}, key=("c",))}
+        tree = trees(kept, {})
+        assert tree == {layout.RANK: {"a": {"b": {"rank": rank}}, "c": {"rank": rank}}}
+        torch.save(tree[layout.RANK], tmp_path / layout.of_rank(rank, 2))
+    torch.save({}, tmp_path / layout.OPTIMIZER)
+    for rank, shared, own in ((0, 0, 0), (1, 1, 1), (2, 0, None)):
+        found, lacking = [{}, {}], []
+        here = {
+            "shared": part(found[0], key=("a", "b"), on_all=True),
+            "own": part(found[1], key=("c",), lacking=lacking.append),
+        }
+        restore(here, Opened(tmp_path, layout.of_rank(rank, 3)))
+        assert found == [{"rank": shared}, {} if own is None else {"rank": own}]
+        assert lacking == ([False] if own is None else [])
+
+
+if __name__ == "__main__":
+    made(sys.argv[1], Critic(), more=[Ends(lambda: os.kill(os.getpid(), signal.SIGKILL), step=7)]).train()
