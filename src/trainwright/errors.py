@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import FrozenInstanceError, is_dataclass
 from functools import wraps
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from typing import Any, ClassVar, NoReturn, ParamSpec, TypeVar
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -66,10 +66,17 @@ def raise_as_it_was(error: FrozenInstanceError) -> NoReturn:
 
 
 class Interrupted(SystemExit):
-    """A signal asked the run to stop; it has saved its state and leaves with exit code 128 + the signal's number."""
+    """A signal asked the run to stop; it has saved its state and leaves with exit code 128 + the signal's number.
+
+    Attributes:
+        newest: of this process, for what ends when Python does and sees no exception.
+    """
+
+    newest: ClassVar[Interrupted | None] = None
 
     def __init__(self, number: int, message: str) -> None:
         super().__init__(128 + number)
+        Interrupted.newest = self
         self.number = number
         self.message = message
 
@@ -104,7 +111,7 @@ def leave_by_exception(number: int, frame: Any) -> NoReturn:
     Raises:
         SystemExit: with exit code 128 + the signal's number.
     """
-    raise SystemExit(128 + number)
+    raise SystemExit(128 + number) from Interrupted(number, f"Interrupted by {signal.Signals(number).name}.")
 
 
 def add_note(error: BaseException, text: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trainwright.checkpoint import layout
-from trainwright.jobs import places
+from trainwright.jobs import commands, places
 from trainwright.jobs.timesheet import Timesheet as Timesheet  # for the engine, which imports no jobs
 from trainwright.trackers.table import JOB
 
@@ -33,7 +33,7 @@ def of_training(args: Any, handler: Any) -> Iterator[Timesheet]:
     from trainwright.trackers.callback import TrackerCallback
     from trainwright.trackers.job import JobTracker
 
-    name = args.run_name or Path(sys.argv[0]).stem or "training"
+    name = args.run_name or commands.name_of(Path(sys.argv[0])) or "training"
     with tracked(name, {key: value for key, value in vars(args).items() if _is_plain(value)}) as job:
         added, timesheet = None, Timesheet() if job is None else job.open_timesheet()
         if job is not None and not any(

@@ -8,10 +8,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trainwright.jobs.decorator import tlab_trainer as tlab_trainer
     from trainwright.jobs.outcomes import JobStopped as JobStopped
+    from trainwright.jobs.runs import Run as Run
+    from trainwright.jobs.runs import init as init
     from trainwright.jobs.store import Store as Store
     from trainwright.jobs.tracking import tracked as tracked
+    from trainwright.jobs.transformerlab import lab as lab
 
-_PLACES = {"tlab_trainer": "decorator", "JobStopped": "outcomes", "Store": "store", "tracked": "tracking"}
+_PLACES = {
+    "tlab_trainer": "decorator",
+    "lab": "transformerlab",
+    "init": "runs",
+    "Run": "runs",
+    "JobStopped": "outcomes",
+    "Store": "store",
+    "tracked": "tracking",
+}
 
 if not TYPE_CHECKING:
     __all__ = list(_PLACES)

@@ -41,6 +41,12 @@ def of_this_process() -> Words:
     return [*options, *program]
 
 
+def name_of(script: Path) -> str:
+    """Return what a script is called: of one named main, and of a package's `__main__`, the name of its folder."""
+    is_nameless = script.stem in ("main", "__main__")
+    return (script.absolute().parent.name if is_nameless else "") or script.stem
+
+
 def split(command: Sequence[str]) -> tuple[Words, Words]:
     """Return (Python with its options, what it runs and its arguments): `-m` or `-c` and a word, or a script."""
     words, place = list(command), 1

@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
 
-from trainwright.errors import JobError, as_raised, raise_as_it_was
-from trainwright.jobs import datasets, places, tracking, values
+from trainwright.errors import JobError, as_raised, did_you_mean, raise_as_it_was
+from trainwright.jobs import commands, datasets, models, places, processes, tracking, values
 from trainwright.jobs import params as parameters
 from trainwright.jobs.outcomes import JobStopped
 from trainwright.jobs.status import COMPLETE, FAILED, STOPPED
@@ -32,7 +32,7 @@ class TrainerJob:
     """
 
     def __init__(self) -> None:
-        self.params = parameters.Params()
+        self.params = self._set_before = parameters.Params()
         self.report_to: list[str] = []
         self._parser = parameters.Parser()
         self._trackers: Trackers | None = None
@@ -41,7 +41,12 @@ class TrainerJob:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or "params" not in self.__dict__:
             raise AttributeError(name)
-        return getattr(self.params, name)
+        if name not in self.params:
+            raise AttributeError(
+                f"There is no parameter '{name}'.{did_you_mean(name, self.params)} Give it with --{name} VALUE or in "
+                f"--input_file, or take params.get('{name}', DEFAULT)."
+            )
+        return self.params[name]
 
     def add_argument(self, *names: str, **settings: Any) -> None:
         """Declare a parameter as for argparse, with its type, default and choices; checked when the job begins."""
@@ -103,12 +108,11 @@ class TrainerJob:
         self._parser.answer_help(argv)
         own = parameters.own_options(argv)
         around, before = tracking.current(), (self.params, self._span, self._trackers, self.report_to)
-        asked = own["job_id"] or os.environ.get(places.JOB_ID)
-        job = around.id if around else asked or places.new_id()  # what runs already has its folder
-        of_job = places.job_folder(job) if tracking.is_tracked() else None
+        job, of_job = _which(around, own["job_id"])
         given = parameters.read(self._parser, argv, of_job / places.PARAMS if of_job else None)
-        name = Path(sys.argv[0]).stem or function.__name__
-        given = given.with_default("output_dir", str(of_job / "output") if of_job else "output")
+        name = commands.name_of(Path(sys.argv[0])) or function.__name__
+        output = str(of_job / "output") if of_job else "output"
+        given = given.with_defaults({"output_dir": output, **self._set_before}, job)
         with tracking.tracked(name, parameters.as_written(given), own["experiment_name"], job) as tracked:
             folder = tracked.folder if tracked else Path.cwd()
             self.params, self._span = given, span
@@ -198,6 +202,39 @@ class TrainerJob:
         if self._trackers is not None and logging_platforms:
             self._trackers.log({name: value}, step)
 
+    def create_transformerlab_model(
+        self, fused_model_name: str, model_architecture: str, json_data: Mapping[str, Any] | None = None,
+        output_dir: str | Path | None = None, generate_json: bool = True, pipeline_tag: str | None = None,
+        parent_model: str | None = None,
+    ) -> str:  # fmt: skip
+        """Make a model's folder with its description and card; return the folder, which may hold the model already.
+
+        Args:
+            fused_model_name: the model's name, and its folder's.
+            model_architecture: such as LlamaForCausalLM.
+            json_data: what else is to be said of it.
+            output_dir: where the folder is made; by default the job's folder of models.
+            generate_json: write `info.json` too.
+            pipeline_tag: what the model is for, such as text-generation.
+            parent_model: that it was made from; by default the parameter `model_name`.
+
+        Raises:
+            JobError: that is no name of a folder, or it cannot be written.
+        """
+        job = tracking.reporter()
+        place = (
+            Path(output_dir) if output_dir is not None else (job.folder if job else Path(self.output_dir)) / "models"
+        )
+        about = models.Model(
+            name=fused_model_name, architecture=model_architecture, pipeline_tag=pipeline_tag,
+            parent=parent_model or self.params.get("model_name"), more=dict(json_data or {}),
+            job=None if job is None else job.id,
+        )  # fmt: skip
+        folder = str(models.describe(place / models.folder_name(fused_model_name), about, generate_json))
+        if job is not None:
+            job.artifact("model", folder)
+        return folder
+
     def add_job_data(self, key: str, value: Any) -> None:
         """Keep something with the job."""
         job = tracking.reporter()
@@ -218,6 +255,20 @@ class TrainerJob:
     def output_dir(self) -> str:
         """Where the job's results belong: the parameter `output_dir`, by default a folder of the job's own."""
         return str(self.params.get("output_dir") or "output")
+
+
+def _which(around: tracking.Tracking | None, asked: str | None) -> tuple[str, Path | None]:
+    """Return the job that this process is to be, and its folder: the same on all ranks of a launch.
+
+    What a job begins by torchrun or accelerate is that job; a script that it begins otherwise is one of its own.
+    """
+    if around is not None:  # it has its folder already
+        return around.id, places.job_folder(around.id)
+    owner = os.environ.get(places.OWNER, "").partition(":")[0] if processes.is_launched() else None
+    known = asked or os.environ.get(places.JOB_ID) or owner or processes.launch()
+    job = known or places.new_id()
+    has_folder = not places.is_off() and places.has_home() and (known is not None or tracking.is_tracked())
+    return job, places.job_folder(job) if has_folder else None
 
 
 tlab_trainer = TrainerJob()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,20 +22,44 @@ _SWITCHES = (argparse._StoreTrueAction, argparse._StoreFalseAction, argparse.Boo
 _SEVERAL = (argparse._AppendAction, argparse._ExtendAction)
 
 
-class Params(Mapping[str, Any]):
+class Params(MutableMapping[str, Any]):
     """Parameters by name: `params.learning_rate`, `params["learning_rate"]`, `params.get("learning_rate", 1e-4)`.
+
+    As an attribute a missing one is None. What a script sets is read in all three ways. `job_id`, `input_file` and
+    `experiment_name` are there too, but are none of the parameters that are counted, kept and compared.
 
     Args:
         values: by name.
         written: of those that nobody declared, the text that was written.
+        own: job_id, input_file and experiment_name.
+        config: what the input file holds, as it is there.
     """
 
-    def __init__(self, values: Mapping[str, Any] | None = None, written: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        values: Mapping[str, Any] | None = None,
+        written: Mapping[str, str] | None = None,
+        own: Mapping[str, str | None] | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
         self._values = dict(values or {})
         self._written = dict(written or {})
+        self._own = {name: value for name, value in (own or {}).items() if value is not None}
+        self._config = dict(config or {})
+        self._said: set[str] = set()
 
     def __getitem__(self, name: str) -> Any:
-        return self._values[key(name)]
+        name = key(name)
+        return self._values[name] if name in self._values else self._own[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        name = key(name)
+        self._written.pop(name, None)
+        self._values[name] = value
+
+    def __delitem__(self, name: str) -> None:
+        del self._values[key(name)]
+        self._written.pop(key(name), None)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -47,21 +72,32 @@ class Params(Mapping[str, Any]):
         name = key(name)
         if name in self._written and default is not None:
             return like(self._written[name], default)
-        return self._values.get(name, default)
+        return self._values.get(name, self._own.get(name, default))
 
-    def with_default(self, name: str, value: Any) -> Params:
-        """Return these parameters, with one more where that is not given."""
-        return Params({name: value, **self._values}, self._written)
+    def with_defaults(self, values: Mapping[str, Any], job_id: str) -> Params:
+        """Return these parameters, with more where they are not given, of a job."""
+        return Params({**values, **self._values}, self._written, {**self._own, "job_id": job_id}, self._config)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or "_values" not in self.__dict__:
+        if name.startswith("_"):
             raise AttributeError(name)
-        if name not in self._values:
-            raise AttributeError(
-                f"There is no parameter '{name}'.{did_you_mean(name, self._values)} Give it with --{name} VALUE or in "
-                f"--input_file, or take params.get('{name}', DEFAULT)."
-            )
-        return self._values[name]
+        if name not in self:
+            self._say_what_is_missing(name)
+            return None
+        return self[name]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("_"):
+            super().__setattr__(name, value)
+        else:
+            self[name] = value
+
+    def _say_what_is_missing(self, name: str) -> None:
+        """Say, once, that a parameter which is None for it is not there may be a slip of the pen."""
+        meant = did_you_mean(name, self._values)
+        if meant and name not in self._said:
+            self._said.add(name)
+            print(f"Note: there is no parameter '{name}', so it is None.{meant}", file=sys.stderr, flush=True)
 
 
 def as_written(params: Params) -> dict[str, Any]:
@@ -168,9 +204,11 @@ def read(parser: Parser, argv: Sequence[str], queued: Path | None) -> Params:
     Raises:
         JobError: a file that is none, or a declared parameter that is missing or of another type.
     """
-    file = own_options(argv)["input_file"]
+    own = own_options(argv)
+    file = own["input_file"]
+    held = read_file(Path(file)) if file else {}
     waiting = json.loads(queued.read_text(encoding="utf-8")) if queued is not None and queued.is_file() else {}
-    sources = [(waiting, "the queue"), *([(read_file(Path(file)), f"--input_file '{file}'")] if file else [])]
+    sources = [(waiting, "the queue"), *([(held, f"--input_file '{file}'")] if file else [])]
     values: dict[str, Any] = {}
     for source, where in sources:
         values |= parser.by_declared_names(named(source, where), where)
@@ -192,7 +230,7 @@ def read(parser: Parser, argv: Sequence[str], queued: Path | None) -> Params:
             values[name] = guessed(text)
         elif not isinstance(text, str):
             values[name] = text
-    return Params({name: value for name, value in values.items() if name not in _OWN}, written)
+    return Params({name: value for name, value in values.items() if name not in _OWN}, written, own, held)
 
 
 def named(values: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -253,10 +291,14 @@ def _brought(parser: Parser, action: argparse.Action, value: Any) -> Any:
 
 
 def own_options(argv: Sequence[str]) -> dict[str, str | None]:
-    """Return job_id, input_file and experiment_name of a command line."""
+    """Return input_file of a command line, and job_id and experiment_name of it, else of that file."""
     parser = Parser()
     found = parser.parse_known_args(parser.declared_words(argv)[0])[0]
-    return {name: getattr(found, name) for name in _OWN}
+    own: dict[str, str | None] = {name: getattr(found, name) for name in _OWN}
+    if own["input_file"]:
+        held = {key(str(name)): value for name, value in read_file(Path(own["input_file"])).items()}
+        own |= {name: str(held[name]) for name in _OWN if own[name] is None and held.get(name) is not None}
+    return own
 
 
 def read_file(path: Path) -> dict[str, Any]:

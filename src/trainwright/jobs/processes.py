@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import socket
@@ -59,6 +60,20 @@ def _created_by_wall_clock(pid: int) -> float | None:
         return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
     except psutil.Error:
         return None
+
+
+def is_launched() -> bool:
+    """Whether torchrun or accelerate began this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ or any(name.startswith("ACCELERATE_") for name in os.environ)
+
+
+def launch() -> str | None:
+    """Return a name that the ranks of one torchrun or accelerate share; None where that is not all on this machine."""
+    environment = os.environ
+    if "TORCHELASTIC_RUN_ID" not in environment or environment.get("GROUP_WORLD_SIZE") != "1":
+        return None
+    launcher = f"{boot()} {os.getppid()} {created(os.getppid())}"
+    return hashlib.sha256(launcher.encode()).hexdigest()[:8]
 
 
 def lives(pid: int | None, since: float | None, began_in: str | None = None) -> bool:

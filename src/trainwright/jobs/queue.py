@@ -71,7 +71,7 @@ def submit(
     else:
         raise JobError(f"'{file}' is neither a script (.py) nor a YAML file.")
     store.submit(
-        job, name=name or file.stem, experiment=experiment, command=command, cwd=str(Path.cwd()),
+        job, name=name or commands.name_of(file), experiment=experiment, command=command, cwd=str(Path.cwd()),
         params={key(one): value for one, value in params.items()},
         after=before, restarts=restarts, gpus=gpus,
     )  # fmt: skip
