@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from tests import tiny
 from tests.language import tiny_language
 from tests.test_house import with_pinned_versions
+from trainwright import processes
 from trainwright.config.methods import METHODS
 
 ROOT = Path(__file__).parent.parent
@@ -42,7 +43,8 @@ def place(tmp_path, monkeypatch):
     tiny_language.new_model().save_pretrained("my-language-model")
     tiny_language.new_tokenizer().save_pretrained("my-language-model")
     tiny_language.write_rows(tmp_path / "rows.jsonl", tiny_language.rows_of("text"))
-    return tmp_path
+    yield tmp_path
+    processes.leave()
 
 
 def test_python_snippets_run_one_after_another(place, monkeypatch):

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from tests import tiny
 from tests.language import tiny_language as lm
-from trainwright import ConfigError, Trainer, TrainerCallback, TrainingArguments
+from trainwright import ConfigError, Strategy, Trainer, TrainerCallback, TrainingArguments
 from trainwright.checkpoint import folder
 from trainwright.engine.ema import Ema
 
@@ -166,7 +166,7 @@ def test_a_decay_that_is_none():
 def test_the_average_moves_in_every_format(dtype, kept, close):
     model = torch.nn.Linear(1, 1, bias=False).to(dtype)
     model.weight.data.fill_(1.0)
-    average = Ema(model, 0.999)
+    average = Ema(model, 0.999, Strategy())
     average.updates = 20_000  # past the warm-up of the decay
     model.weight.data.fill_(2.0)
     for _ in range(2000):

@@ -29,7 +29,7 @@ def start_processes(device: torch.device, backend: str | None, timeout: float) -
         backend, limit = backend or ("nccl" if device.type == "cuda" else "gloo"), timedelta(seconds=timeout)
         alone: dict[str, Any] = {"store": torch._C._distributed_c10d.HashStore(), "rank": 0, "world_size": 1}
         distributed.init_process_group(backend, timeout=limit, **({} if "RANK" in os.environ else alone))
-        atexit.register(_end_processes)
+        atexit.register(leave)
     return _hosts(timeout)
 
 
@@ -42,12 +42,13 @@ def _hosts(timeout: float) -> Any:
     return distributed.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
 
 
-def _end_processes() -> None:
+def leave() -> None:
     """Leave the group when its threads have let go of the last exchange's tensors: they need the interpreter for that,
     and one that comes when it is ending aborts the process (gloo's runLoop, torch 2.13)."""
     from torch import distributed
 
     time.sleep(0.05)
+    _hosts.cache_clear()
     if distributed.is_initialized():
         distributed.destroy_process_group()
 

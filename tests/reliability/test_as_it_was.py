@@ -18,7 +18,7 @@ import trainwright
 from tests import tiny
 from tests.reliability import cases
 from tests.reliability.test_failures import Poisoned
-from trainwright import CheckpointError, Trainer, TrainerCallback, randomness
+from trainwright import CheckpointError, Strategy, Trainer, TrainerCallback, randomness
 from trainwright.checkpoint import check, folder, weights, writer
 from trainwright.engine.buffers import Buffers
 from trainwright.engine.ema import Ema
@@ -199,7 +199,7 @@ def test_a_skipped_step_is_in_no_average(tmp_path):
 def test_a_device_that_knows_alone_of_a_bad_step_averages_as_the_host_does(dtype):
     torch.manual_seed(0)
     model = nn.Linear(3, 2).to(dtype)
-    host, device = Ema(model, 0.5), Ema(model, 0.5)
+    host, device = Ema(model, 0.5, Strategy()), Ema(model, 0.5, Strategy())
     for bad in (False, True, False, True, True, False, False):
         for p in model.parameters():
             p.data.add_(torch.randn_like(p))

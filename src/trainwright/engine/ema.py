@@ -18,6 +18,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from trainwright.checkpoint import folder, layout
 from trainwright.checkpoint.parts import Exchange, Part
 from trainwright.engine.health import finite
+from trainwright.parallel.strategy import Strategy
 
 if TYPE_CHECKING:
     from trainwright.engine.trainer import Trainer
@@ -37,8 +38,8 @@ class Ema:
         last: the model's own weights, while it has the average.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
+    def __init__(self, model: nn.Module, decay: float, strategy: Strategy) -> None:
+        self.decay, self.strategy = decay, strategy
         self.updates: int | torch.Tensor = 0
         self.last: dict[str, torch.Tensor] | None = None
         self.weights: dict[str, torch.Tensor] = {}
@@ -49,7 +50,7 @@ class Ema:
         """Take in what is trained from now on; its average begins with its value of now."""
         new = {name: p for name, p in trained.items() if name not in self._seen}
         self._seen |= new.keys()
-        flags = finite(list(new.values())).tolist()
+        flags = finite(self.strategy, list(new.values())).tolist()
         kept = [(name, p.detach()) for (name, p), fine in zip(new.items(), flags, strict=True) if fine]
         self.weights |= {name: p.to(torch.promote_types(p.dtype, torch.float32), copy=True) for name, p in kept}
 

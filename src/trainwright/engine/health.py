@@ -19,6 +19,7 @@ from trainwright import devices
 from trainwright.data.loader import PlannedLoader
 from trainwright.engine.buffers import Buffers
 from trainwright.errors import DivergenceError
+from trainwright.parallel.strategy import Strategy
 
 if TYPE_CHECKING:
     from trainwright.engine.run import Run
@@ -82,7 +83,7 @@ class Health:
         """
         new = {name: p for name, p in self.run.trained.parameters.items() if name not in self.watched}
         self.watched |= new
-        known = zip(new.items(), finite(list(new.values())).tolist(), strict=True)
+        known = zip(new.items(), finite(self.run.trainer.strategy, list(new.values())).tolist(), strict=True)
         never_finite = {name: ~torch.isfinite(p.detach()) for (name, p), fine in known if not fine}
         self.never_finite |= never_finite
         if never_finite:
@@ -93,7 +94,7 @@ class Health:
 
     def finite_parameters(self) -> dict[str, torch.Tensor]:
         """Return whether each parameter once trained is finite, apart from numbers that never were, on the device."""
-        flags = dict(zip(self.watched, finite(list(self.watched.values())), strict=True))
+        flags = dict(zip(self.watched, finite(self.run.trainer.strategy, list(self.watched.values())), strict=True))
         for name, never in self.never_finite.items():
             flags[name] = (torch.isfinite(self.watched[name].detach()) | never).all()
         return flags
@@ -168,13 +169,12 @@ class Health:
         self.losses.append(loss)
 
 
-def finite(parameters: Sequence[torch.nn.Parameter]) -> torch.Tensor:
+def finite(strategy: Strategy, parameters: Sequence[torch.nn.Parameter]) -> torch.Tensor:
     """Return whether every value of each parameter is finite, shape (parameters,), left on the device."""
     if not parameters:
         return torch.ones(0, dtype=torch.bool)
     values = [p.detach() if p.numel() else p.detach().new_zeros(1) for p in parameters]
-    flags = [torch.isfinite(largest) for largest in torch._foreach_norm(values, math.inf)]
-    return torch.stack([flag.to(flags[0].device) for flag in flags])
+    return torch.isfinite(strategy.norms(values, math.inf))
 
 
 def rows_of(run: Run, reading: Reading) -> str:

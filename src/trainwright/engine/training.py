@@ -200,7 +200,7 @@ def build(trainer: Trainer, loader: TrainLoader, saved: resume.Saved | None, sig
     check_warmup(trainer, max_steps)
     if trainer.follows_metric and args.eval_strategy != "no":
         reports.metric_name(args)
-    trainer.ema = None if args.ema_decay is None else Ema(trainer.model, args.ema_decay)
+    trainer.ema = None if args.ema_decay is None else Ema(trainer.model, args.ema_decay, trainer.strategy)
     run_id = (saved.about.get("run") if saved is not None else None) or trainer.strategy.from_main(uuid4().hex)
     run = Run(
         trainer=trainer,

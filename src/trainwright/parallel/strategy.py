@@ -1,7 +1,7 @@
 """How a run is spread over processes: all that the engine asks of it, with one process as the plain case.
 
 What a subclass for sharded models overrides: `place`, `prepare` and `accumulate` (the model), `gradient_divide_factor`
-and `needs_zero_weight_step` (its exchanges), `gradient_norms` (norms of parts), and where several processes compute one
+and `needs_zero_weight_step` (its exchanges), `norms` (of parts), and where several processes compute one
 model together `data_shard`, `one_per_shard` and `sum_tensor`.
 """
 
@@ -52,8 +52,8 @@ class Strategy:
         device: where this process computes.
     """
 
-    world: World
-    device: torch.device
+    world = World()
+    device = torch.device("cpu")
 
     def setup(self, world: World, device: torch.device, options: ProcessOptions) -> None:
         """Join the other processes; called once, before anything else is.
@@ -165,9 +165,14 @@ class Strategy:
     def finish_gradients(self, parameters: list[nn.Parameter]) -> None:
         """Exchange the gradients between processes, where the backward passes have not done it."""
 
-    def gradient_norms(self, gradients: list[torch.Tensor]) -> torch.Tensor:
-        """Return the norm of every whole gradient, shape (gradients,), on the device, the same on all processes."""
-        return torch.stack([norm.to(self.device) for norm in torch._foreach_norm(gradients)])
+    def norms(self, tensors: list[torch.Tensor], order: float = 2.0) -> torch.Tensor:
+        """Return the norm of every whole gradient or parameter, shape (tensors,), on the device.
+
+        Args:
+            tensors: at least one; what this process holds of them.
+            order: 2, or inf for the largest absolute value.
+        """
+        return torch.stack([norm.to(self.device) for norm in torch._foreach_norm(tensors, order)])
 
     def clip_gradients(self, parameters: list[nn.Parameter], max_norm: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Scale the gradients down to a norm, if it is above 0.
@@ -178,7 +183,7 @@ class Strategy:
         with_gradient = [p.grad for p in parameters if p.grad is not None]
         if not with_gradient:
             return torch.zeros((), device=self.device), torch.zeros(len(parameters), device=self.device)
-        norms = self.gradient_norms(with_gradient)
+        norms = self.norms(with_gradient)
         total = torch.linalg.vector_norm(norms)
         if max_norm > 0:
             nn.utils.clip_grads_with_norm_(parameters, max_norm, total)

@@ -1,0 +1,63 @@
+"""A strategy is an instance that joins its processes when the Trainer is made; what cannot work is refused there."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.ranks import strategies, tiny_rows
+from trainwright import ConfigError, Strategy, processes
+from trainwright.parallel.ddp import DataParallel
+from trainwright.parallel.strategy import ProcessOptions
+from trainwright.world import World
+
+
+@pytest.mark.parametrize(("given", "told"), [(DataParallel, "is the class DataParallel"), ("ddp", "is a str")])
+def test_what_is_no_strategy_is_refused(tmp_path, given, told):
+    with pytest.raises(ConfigError, match=rf"strategy= {told}.*an instance of a subclass of trainwright\.Strategy"):
+        tiny_rows.trained(tmp_path, train_dataset=tiny_rows.rows(4), strategy=given)
+
+
+def test_a_strategy_of_one_process_is_refused_where_there_are_several():
+    class Own(Strategy):
+        pass
+
+    with pytest.raises(ConfigError, match="Own runs one process, and torchrun has started 2"):
+        Own().setup(World(size=2), torch.device("cpu"), ProcessOptions())
+
+
+def test_several_processes_may_be_one_without_torchrun(tmp_path):
+    class Counting(DataParallel):
+        def __init__(self):
+            self.exchanges = 0
+
+        def finish_gradients(self, parameters):
+            self.exchanges += 1
+            super().finish_gradients(parameters)
+
+    plain = strategies.run(tmp_path / "plain")
+    strategy = Counting()
+    try:
+        alone = strategies.run(tmp_path / "alone", strategy)
+    finally:
+        processes.leave()
+    assert alone == plain
+    assert strategy.exchanges == plain["steps"] > 5
+
+
+def test_norms_are_those_of_torch_and_clipping_scales_to_the_limit():
+    """Against `clip_grad_norm_` in float64; a parameter without gradient has norm 0."""
+    generator = torch.Generator().manual_seed(0)
+    parameters = [torch.nn.Parameter(torch.zeros(size, dtype=torch.float64)) for size in (3, 5, 2)]
+    for parameter in parameters[::2]:
+        parameter.grad = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    twins = [torch.nn.Parameter(p.detach().clone()) for p in parameters]
+    for twin, parameter in zip(twins, parameters, strict=True):
+        twin.grad = None if parameter.grad is None else parameter.grad.clone()
+    each = [0.0 if p.grad is None else float(p.grad.norm()) for p in parameters]
+    wanted = torch.nn.utils.clip_grad_norm_(twins, 0.25)
+    total, norms = Strategy().clip_gradients(parameters, 0.25)
+    assert torch.equal(total, wanted)
+    assert norms.tolist() == pytest.approx(each, rel=1e-15)
+    assert all(torch.equal(p.grad, t.grad) for p, t in zip(parameters, twins, strict=True) if p.grad is not None)
+    assert float(Strategy().clip_gradients(parameters, 0)[0]) == pytest.approx(0.25, rel=1e-5)
