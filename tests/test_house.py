@@ -24,7 +24,16 @@ LONGEST_FUNCTION = 60
 LAYERS = [
     ["errors", "compat", "terminal"],
     ["bars"],
-    ["data.files", "data.splits", "data.as_text", "data.messages", "data.formats", "checkpoint.layout"],
+    [
+        "data.files",
+        "data.splits",
+        "data.as_text",
+        "data.messages",
+        "data.formats",
+        "data.shapes",
+        "data.registered",
+        "checkpoint.layout",
+    ],
     ["trackers"],
     ["world", "held", "devices", "evaluation_mode"],
     ["processes"],

@@ -473,11 +473,11 @@ def test_rows_that_are_not_packed_for_evaluation_are_cut_all_the_same(place, tmp
 
 
 BAD = {
-    "alpaca": (
-        [{"instruction": "a", "input": "", "output": "b"}],
-        "learned from. 'instruction' is called 'prompt' here. 'output' is called 'completion' here. Known",
+    "other names": (
+        [{"question": "a", "answer": "b"}],
+        "learned from. Say what they are: column_map: {question: prompt, answer: completion}. Known",
     ),
-    "half of it": ([{"prompt": "a", "response": "b"}], "learned from. 'response' is called 'completion' here. Known"),
+    "half of it": ([{"prompt": "a", "response": "b"}], "Say what they are: column_map: {response: completion}. Known"),
     "columns": ([{"txt": "a"}], "The data has the columns txt, which are none that can be learned from. Did you mean"),
     "a message": ([{"messages": [{"rol": "user"}]}], "Row 0: a message in 'messages' has the keys rol; it needs"),
     "a number": ([{"text": 3}], "Row 0 is not text: AttributeError"),

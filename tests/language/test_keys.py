@@ -691,6 +691,7 @@ def test_settings_of_quantised_weights_arrive(monkeypatch):
 ELSEWHERE = {
     "data.train.datasets": "language/test_mixing.py", "data.train.datasets.*.subset": "language/test_files.py",
     "data.train.datasets.*.shuffle_buffer_size": "language/test_mixing.py",
+    "data.train.datasets.*.column_map": "language/test_datasets.py",
     "training.try_resume_from_last_checkpoint": "language/test_train.py",
     "model.adapter_model": "language/test_train.py",
 }  # fmt: skip

@@ -25,6 +25,7 @@ from trainwright.config.tree import plain as plain_tree
 from trainwright.config.twins import TWINS, given_elsewhere, modernize
 from trainwright.config.uses import Fate
 from trainwright.config.writing import plain
+from trainwright.data import registered
 from trainwright.errors import did_you_mean
 
 
@@ -71,6 +72,7 @@ def check(config: TrainingConfig) -> None:
     modernize(tree, problems)
     check_trainer(tree, config.training, problems)
     check_kwargs(tree, config.training, problems)
+    check_datasets(tree, config, problems)
     _check(Loaded(config, tree), problems)
     problems.settle()
 
@@ -85,6 +87,7 @@ def _read(path: Path, overrides: Sequence[str]) -> tuple[Loaded, Problems]:
     config = convert(tree, TrainingConfig, "", problems)
     check_trainer(tree, config.training, problems)
     check_kwargs(tree, config.training, problems)
+    check_datasets(tree, config, problems)
     return Loaded(config, tree), problems
 
 
@@ -141,16 +144,20 @@ def options_of(config: TrainingConfig, kind: Any) -> dict[str, Any]:
     """Return the settings of a kind that a method has: trainer_kwargs, and the other sections' names for them."""
     known = {f.name for f in fields(kind)}
     values = {name: value for name, value in config.training.trainer_kwargs.items() if name in known}
+    data, datasets = config.data.train, config.data.train.datasets
+    lengths = [one.dataset_kwargs["seq_length"] for one in datasets if one.dataset_kwargs.get("seq_length")]
+    if lengths and "packing" in known:  # one stream of tokens, cut into rows
+        values = {"packing": True, "packing_strategy": "wrapped", "max_length": lengths[0], **values}
     if config.model.model_max_length is not None:
         values.setdefault("max_length", config.model.model_max_length)
-    if config.data.train.pack is not None and "packing" in known:
-        values.setdefault("packing", config.data.train.pack)
-    if config.data.train.target_col is not None and "dataset_text_field" in known:
-        values.setdefault("dataset_text_field", config.data.train.target_col)
-    turns = config.data.train.train_target is TrainTarget.ALL_ASSISTANT_TURNS
-    if "assistant_only_loss" in known and (
-        turns or config.data.train.collator_name == "text_completions_only_with_padding"
-    ):
+    if data.pack is not None and "packing" in known:
+        values.setdefault("packing", data.pack)
+    if data.target_col is not None and "dataset_text_field" in known:
+        values.setdefault("dataset_text_field", data.target_col)
+    turns = data.train_target is TrainTarget.ALL_ASSISTANT_TURNS
+    turns = turns or any(one.dataset_kwargs.get("assistant_only") for one in datasets)
+    turns = turns or data.collator_name == "text_completions_only_with_padding"
+    if "assistant_only_loss" in known and turns:
         values.setdefault("assistant_only_loss", True)
     return values
 
@@ -185,6 +192,21 @@ def check_kwargs(tree: Tree, params: TrainingParams, problems: Problems) -> None
             one = Tree({name: value}, value.place, value.key)
             found = convert(one, known[name], "training.trainer_kwargs", problems)
             params.trainer_kwargs[name] = getattr(found, name)
+
+
+def check_datasets(tree: Tree, config: TrainingConfig, problems: Problems) -> None:
+    """Check names and types of dataset_kwargs of datasets that have a name; say which of them change nothing."""
+    for split in ("train", "validation", "test"):
+        for number, one in enumerate(getattr(config.data, split).datasets):
+            path = f"data.{split}.datasets.{number}.dataset_kwargs"
+            entry, given = registered.find(one.dataset_name, one.dataset_path), get(tree, path)
+            if entry is None or given is None or not isinstance(given.value, dict):
+                continue
+            made = convert(given, entry.settings, path, problems)
+            one.dataset_kwargs = {name: getattr(made, name) for name in given.value if hasattr(made, name)}
+            for name, why, is_refused in registered.unread(entry, one.dataset_kwargs):
+                if not is_refused:
+                    problems.warn(place_of(tree, f"{path}.{name}"), f"{path}.{name} has no effect: {why}.")
 
 
 def _given_name(tree: Tree, name: str) -> str:

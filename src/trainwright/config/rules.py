@@ -14,6 +14,8 @@ from trainwright.config.options import TextOptions
 from trainwright.config.params import TrainingParams
 from trainwright.config.schema import DatasetParams, DatasetSplitParams, ModelParams, PeftParams, TrainingConfig
 from trainwright.config.uses import OWN_MODELS
+from trainwright.data import registered
+from trainwright.data.formats import LEARNED_FROM
 from trainwright.errors import did_you_mean
 
 FORMATS = ("json", "jsonl", "csv", "tsv", "parquet", "arrow", "text", "text_sft_jsonl", "text_sft", "preference_jsonl")
@@ -158,6 +160,7 @@ def _sources(config: TrainingConfig) -> Iterator[Fault]:
 
 def _contraries(config: TrainingConfig) -> Iterator[Fault]:
     """Yield keys that say the contrary of each other."""
+    yield from _lengths(config)
     kwargs = config.training.trainer_kwargs
     if config.data.train.collator_name == COLLATORS[1] and kwargs.get("assistant_only_loss") is False:
         yield ("data.train.collator_name", f"{COLLATORS[1]} learns the assistant's turns alone, and "
@@ -165,6 +168,27 @@ def _contraries(config: TrainingConfig) -> Iterator[Fault]:
     if config.model.model_max_length is not None and "max_length" in kwargs and kwargs["max_length"] is None:
         yield ("model.model_max_length", f"model_max_length {config.model.model_max_length} is a limit, and "
                "training.trainer_kwargs.max_length is null, which is none", "give only one")  # fmt: skip
+
+
+def _lengths(config: TrainingConfig) -> Iterator[Fault]:
+    """Yield lengths of rows that texts are cut into, beside others."""
+    given = config.training.trainer_kwargs.get("max_length")
+    found = [(number, one.dataset_kwargs.get("seq_length")) for number, one in enumerate(config.data.train.datasets)]
+    lengths = [(number, length) for number, length in found if isinstance(length, int)]
+    for number, length in lengths:
+        path, limit = f"data.train.datasets.{number}.dataset_kwargs.seq_length", config.model.model_max_length
+        if length < 2:
+            yield path, f"seq_length {length} leaves no token to predict", "2 or more"
+        elif length != lengths[0][1]:
+            yield path, f"seq_length {length}, but another dataset has {lengths[0][1]}", "rows have one length"
+        elif isinstance(given, int) and given != length:
+            yield (
+                path,
+                f"seq_length {length} and training.trainer_kwargs.max_length {given} are two lengths",
+                "give one",
+            )
+        elif limit is not None and length > limit:
+            yield path, f"seq_length {length} is more than model.model_max_length {limit}", "give only one"
 
 
 def _split(path: str, split: DatasetSplitParams) -> Iterator[Fault]:
@@ -191,17 +215,38 @@ def _dataset(path: str, one: DatasetParams, stream: bool) -> Iterator[Fault]:
     if name is None and given is None:
         yield path, "a dataset without dataset_name", "give a file, a folder, a hub name, or a format and dataset_path"
         return
-    known = (*FORMATS, *OWN_DATASETS)
+    entry = registered.find(name, given)
+    known = (*FORMATS, *OWN_DATASETS, *(one for one in registered.REGISTERED if "/" not in one))
     if given is not None and not _expanded(given).exists():
         yield f"{path}.dataset_path", f"there is no file or folder '{given}'", _nearest_file(Path(given))
     elif given is None and name is not None and (name.startswith((".", "/", "~")) or name.endswith(_FILES)):
         if not _expanded(name).exists():
             yield f"{path}.dataset_name", f"there is no file or folder '{name}'", _nearest_file(Path(name))
-    elif given is None and name in FORMATS:
+    elif given is None and (name in FORMATS or (entry is not None and entry.lies_here)):
         yield f"{path}.dataset_name", f"'{name}' is a format, so dataset_path must say where the data is", ""
     elif given is None and name not in known and "/" not in (name or "") and did_you_mean(name or "", known):
         yield f"{path}.dataset_name", f"there is no dataset '{name}'", did_you_mean(name or "", known).strip()
+    yield from _columns(path, one)
     yield from _dataset_numbers(path, one, stream)
+
+
+def _columns(path: str, one: DatasetParams) -> Iterator[Fault]:
+    """Yield settings by which columns become what is learned from."""
+    entry = registered.find(one.dataset_name, one.dataset_path)
+    if (
+        one.dataset_path is None
+        and one.dataset_name == "HuggingFaceDataset"
+        and not one.dataset_kwargs.get("hf_dataset_path")
+    ):
+        yield f"{path}.dataset_name", "HuggingFaceDataset needs dataset_kwargs.hf_dataset_path", "a name on the hub"
+    for what, why, is_refused in registered.unread(entry, one.dataset_kwargs) if entry is not None else ():
+        if is_refused:
+            yield f"{path}.dataset_kwargs.{what}", f"dataset_kwargs.{what} is not supported: {why}", "leave it out"
+    wanted = (*LEARNED_FROM, *registered.COLUMNS)
+    for old, new in one.column_map.items():
+        if new not in wanted:
+            near = did_you_mean(new, wanted).strip() or f"known: {', '.join(wanted)}"
+            yield f"{path}.column_map.{old}", f"column_map: nothing is learned from a column '{new}'", near
 
 
 def _dataset_numbers(path: str, one: DatasetParams, stream: bool) -> Iterator[Fault]:

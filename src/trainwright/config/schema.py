@@ -70,8 +70,9 @@ class DatasetParams:
     """One dataset.
 
     Attributes:
-        dataset_name: a file, a folder, a name on the hub, a format (json, csv, parquet, ...) with dataset_path, or
-            python_source.
+        dataset_name: a file, a folder, a name on the hub, a format (json, csv, parquet, ...) with dataset_path, a name
+            of `data/registered.py`, or python_source.
+        column_map: what columns of the rows are called here, such as `{question: prompt, answer: completion}`.
         mixture_proportion: share of the rows drawn from this dataset; for all datasets of a split or none.
         shuffle_buffer_size: rows of a stream that are shuffled among each other.
     """
@@ -81,6 +82,7 @@ class DatasetParams:
     subset: str | None = None
     split: str = "train"
     dataset_kwargs: dict[str, Any] = field(default_factory=dict)
+    column_map: dict[str, str] = field(default_factory=dict)
     sample_count: int | None = None
     mixture_proportion: float | None = None
     shuffle: bool = False

@@ -22,8 +22,8 @@ class Format(Enum):
 
 
 _ELSEWHERE = {  # what other data call the columns of a prompt and its answer
-    **dict.fromkeys(("instruction", "question", "query", "problem"), "prompt"),
-    **dict.fromkeys(("output", "response", "answer", "solution"), "completion"),
+    **dict.fromkeys(("question", "query", "problem", "instruction"), "prompt"),
+    **dict.fromkeys(("answer", "response", "solution", "output"), "completion"),
 }
 _KNOWN = ("text", "prompt", "completion", "messages", "conversations", "chosen", "rejected", "input_ids")
 LEARNED_FROM = (*_KNOWN, "labels", "completion_mask", "assistant_masks", "tools", "chat_template_kwargs")
@@ -50,9 +50,9 @@ def format_of(columns: Sequence[str], text_column: str = "text") -> Format:
     if text_column in has:
         return Format.TEXT
     known = [*_KNOWN, text_column]
-    called = [f"'{name}' is called '{_ELSEWHERE[name]}' here." for name in columns if name in _ELSEWHERE]
+    called = [f"{name}: {_ELSEWHERE[name]}" for name in columns if name in _ELSEWHERE]
     near = (did_you_mean(name, known) for name in columns if name not in known)
-    hints = f" {' '.join(called)}" if called else "".join(near)
+    hints = f" Say what they are: column_map: {{{', '.join(called)}}}." if called else "".join(near)
     raise DataError(
         f"The data has the columns {', '.join(columns)}, which are none that can be learned from.{hints} Known: "
         f"'{text_column}' (another by data.train.target_col); 'prompt' and 'completion'; 'messages' or "

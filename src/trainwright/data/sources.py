@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trainwright.config.schema import DatasetParams, DatasetSplitParams
-from trainwright.data import files, splits
+from trainwright.data import files, registered, splits
 from trainwright.data.filled import without_filled
 from trainwright.data.formats import LEARNED_FROM
 from trainwright.data.python_source import python_source
@@ -14,30 +14,32 @@ from trainwright.errors import DataError
 
 _FORMATS = {
     "json": "json", "jsonl": "json", "csv": "csv", "tsv": "tsv", "parquet": "parquet", "arrow": "arrow", "text": "text",
-    "text_sft_jsonl": "json", "text_sft": "json", "preference_jsonl": "json",
+    "text_sft_jsonl": "json", "text_sft": "json", "TextSftJsonLinesDataset": "json", "text_dpo_jsonl": "json",
+    "preference_jsonl": "json",
 }  # fmt: skip
 
 
-def read(split: DatasetSplitParams, seed: int) -> Any:
+def read(split: DatasetSplitParams, seed: int, text_column: str = "text") -> Any:
     """Return the raw rows of a split, its datasets mixed: a `datasets.Dataset`, or an IterableDataset for a stream.
 
     Raises:
         DataError: something cannot be read, or the datasets have not the same columns to learn from.
     """
-    return mix(_alike(read_parts(split, seed), names_of(split)), split, seed)
+    return mix(_alike(read_parts(split, seed, text_column), names_of(split)), split, seed)
 
 
-def read_parts(split: DatasetSplitParams, seed: int) -> list[Any]:
-    """Return the raw rows of every dataset of a split.
+def read_parts(split: DatasetSplitParams, seed: int, text_column: str = "text") -> list[Any]:
+    """Return the rows of every dataset of a split, in columns that are learned from.
 
     Args:
         split: the section.
         seed: of shuffling, where the section has none.
+        text_column: of plain text, which stays as it is.
 
     Raises:
         DataError: something cannot be read.
     """
-    return [_limited(read_one(one, split.stream), one, seed) for one in split.datasets]
+    return [shaped(_limited(read_one(one, split.stream), one, seed), one, text_column) for one in split.datasets]
 
 
 def names_of(split: DatasetSplitParams) -> list[str]:
@@ -80,22 +82,75 @@ def _read(one: DatasetParams, stream: bool) -> Any:
     if one.dataset_name == "python_source":
         return _python_source(one, stream)
     name, path = one.dataset_name or "", one.dataset_path
+    entry, settings = _registered(one)
+    if entry is not None and entry.make is not None:
+        made = datasets.Dataset.from_list(entry.make(settings))
+        return made.to_iterable_dataset() if stream else made
+    name = getattr(settings, "hf_dataset_path", "") or name
+    given = {} if entry else one.dataset_kwargs
     where = Path(path or name).expanduser()
     try:
         if where.exists():
-            reader = files.Reader(stream, True, one.dataset_kwargs)
-            found = files.find(where, reader, _FORMATS.get(name), one.subset)
+            reader = files.Reader(stream, True, given)
+            apart = one.subset if entry is None or (where / (one.subset or "")).is_dir() else None
+            found = files.find(where, reader, _FORMATS.get(name), apart)
             known = {**dict.fromkeys(found.names), **({splits.TRAIN: None} if found.whole else {})}
             return splits.chosen(
                 one.split, known, lambda split: found.load(found.names[0] if found.whole else split), f"'{where}'"
             )
-        return datasets.load_dataset(
-            name, one.subset, split=one.split, streaming=stream, data_dir=path, **one.dataset_kwargs
-        )
+        subset = one.subset or (entry.subset if entry else None)
+        alone = entry.files.get(subset or "") if entry else None
+        if alone is not None:
+            subset, given = None, {"data_files": {"train": alone}}
+        return datasets.load_dataset(name, subset, split=one.split, streaming=stream, data_dir=path, **given)
     except DataError:
         raise
     except Exception as error:
         raise DataError(f"The dataset '{path or name}' cannot be read: {files.reason(error)}") from error
+
+
+def _registered(one: DatasetParams) -> tuple[registered.Registered | None, Any]:
+    """Return what is known of a dataset by its name, and its settings; None and None of one's own."""
+    entry = registered.find(one.dataset_name, one.dataset_path)
+    return entry, None if entry is None else entry.settings(**one.dataset_kwargs)
+
+
+def shaped(rows: Any, one: DatasetParams, text_column: str) -> Any:
+    """Return rows in columns that are learned from: by `column_map`, by the dataset's name, else by its columns.
+
+    Raises:
+        DataError: a column that is to be renamed is not there, or a row has not what its dataset's rows have.
+    """
+    entry, settings = _registered(one)
+    names = dict(one.column_map)
+    column = getattr(settings, "dataset_text_field", None) or (entry.text if entry else "text")
+    if column != "text":
+        names.setdefault(column, "text")
+    columns = list(rows.column_names or next(iter(rows)))
+    if names:
+        missing = [name for name in names if name not in columns]
+        twice = [new for old, new in names.items() if new != old and new in columns and new not in names]
+        if missing or twice:
+            what = f"no column '{missing[0]}'" if missing else f"a column '{twice[0]}' already"
+            raise DataError(
+                f"'{one.dataset_path or one.dataset_name}' has {what}; its columns are {', '.join(columns)}. Look at "
+                "column_map."
+            )
+        rows, columns = rows.rename_columns(names), [names.get(name, name) for name in columns]
+    shape = entry.shape if entry is not None else None
+    shape = shape or registered.shape_of(columns, {*LEARNED_FROM, text_column})
+    if shape is None:
+        return rows
+    given = {"shape": shape, "settings": settings, "subset": one.subset, "name": one.dataset_path or one.dataset_name}
+    return rows.map(_shaped_row, with_indices=True, remove_columns=columns, fn_kwargs=given)
+
+
+def _shaped_row(row: Any, number: int, shape: Any, settings: Any, subset: str | None, name: str) -> dict[str, Any]:
+    try:
+        made: dict[str, Any] = shape(row, settings, subset)
+    except DataError as error:
+        raise DataError(f"Row {number} of '{name}': {error}.") from None
+    return made
 
 
 def _python_source(one: DatasetParams, stream: bool) -> Any:

@@ -31,7 +31,7 @@ from trainwright.randomness import set_seed
 from trainwright.tasks.language.build import set_levels
 from trainwright.tasks.language.holder import Holder
 from trainwright.tasks.language.method import LanguageMethod, able_of
-from trainwright.tasks.language.text import load_text, processes_of, tokenizer_of
+from trainwright.tasks.language.text import load_text, processes_of, text_column_of, tokenizer_of
 
 logger = logging.getLogger("trainwright")
 
@@ -175,10 +175,11 @@ def build_trl(
 
     options = method.options(**options_of(config, method.options))
     tokenizer = tokenizer_of(config, options)
-    table = sources.read(config.data.train, config.training.seed)
+    column = text_column_of(config)
+    table = sources.read(config.data.train, config.training.seed, column)
     template_settings, evaluation = config.model.chat_template_kwargs, None
     if config.data.validation.datasets:
-        evaluation = _rows(sources.read(config.data.validation, config.training.seed), template_settings)
+        evaluation = _rows(sources.read(config.data.validation, config.training.seed, column), template_settings)
     set_seed(config.training.seed)
     model = _model(config, tokenizer)
     if hasattr(model.get_output_embeddings(), "token_adapter"):

@@ -109,7 +109,8 @@ def text_column_of(config: TrainingConfig) -> str:
 def method_by_data(config: TrainingConfig) -> LanguageMethod:
     """Return the method that a file is for, found out by the first rows alone."""
     split = replace(config.data.train, stream=True)
-    return method_of(config, sources.read_parts(split, config.training.seed))[0]
+    parts = sources.read_parts(split, config.training.seed, text_column_of(config))
+    return method_of(config, parts)[0]
 
 
 def load_text(config: TrainingConfig) -> Text:
@@ -119,7 +120,7 @@ def load_text(config: TrainingConfig) -> Text:
         ConfigError, DataError: something cannot be read, or does not fit.
     """
     seed, column = config.training.seed, text_column_of(config)
-    parts = sources.read_parts(config.data.train, seed)
+    parts = sources.read_parts(config.data.train, seed, column)
     method, formats = method_of(config, parts)
     found = of_all(formats)
     options = checked_options(config, method)
@@ -136,7 +137,7 @@ def load_text(config: TrainingConfig) -> Text:
     text = Text(method, options, tokenizer, rules, None, None, notes)
     text.train = rows_of(config, config.data.train, parts, by_own, text=text)
     if config.data.validation.datasets:
-        held_out = sources.read_parts(config.data.validation, seed)
+        held_out = sources.read_parts(config.data.validation, seed, column)
         by_own = [replace(rules, format=one) for one in formats_of(held_out, method, column)]
         if any(own.format not in method.accepts for own in by_own):
             raise DataError(f"The validation data holds {by_own[0].format.value}, but the training data {found.value}.")
