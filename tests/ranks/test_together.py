@@ -122,6 +122,15 @@ def test_dropout_is_the_ranks_own_and_comes_again(found):
     assert first["straight"]["drawn"] == second["straight"]["drawn"]  # what the script draws afterwards
 
 
+def test_a_save_that_one_rank_calls_for_alone_is_a_sentence(found):
+    first, second = of(found, "a save of one rank")
+    assert first["saved"] == second["saved"] == ["checkpoint-1"]
+    assert first["told"].startswith(
+        "_save_checkpoint was called on some ranks alone at step 2 (waited 1 s for the others)"
+    )
+    assert second["told"] == "The end of the other rank."
+
+
 def test_a_checkpoint_of_ranks_that_drew_alike_goes_on_and_says_it(found):
     first, second = of(found, "an old checkpoint")
     assert any("all ranks drew the same random numbers" in told for told in first["told"])

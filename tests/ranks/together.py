@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests import tiny
 from tests.ranks import launch, tiny_rows
-from trainwright import EarlyStoppingCallback, Trainer, TrainerCallback
+from trainwright import CheckpointError, EarlyStoppingCallback, Trainer, TrainerCallback
 from trainwright.engine import saving
 from trainwright.world import current_world
 
@@ -452,6 +452,30 @@ def tempered(place: Path, resumed: bool = False) -> dict[str, Any]:
     return {"weights": tiny_rows.weights(model), "heat": loss.heat.item()}
 
 
+class Saving(TrainerCallback):
+    """Saves a step by itself on both ranks, and the next one on the first alone, while the other ends."""
+
+    trainer: Trainer
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 2 and current_world().rank == 1:
+            raise CheckpointError("The end of the other rank.")
+        self.trainer._save_checkpoint(self.trainer.model)
+
+
+def saved_by_one_rank(place: Path) -> dict[str, Any]:
+    """Train until a callback saves on one rank alone."""
+    saving._PATIENCE, told = 1.0, ""
+    args = tiny_rows.arguments(place)
+    trainer = Trainer(tiny_rows.Net(), args, train_dataset=tiny_rows.rows(12), callbacks=[one := Saving()])
+    one.trainer = trainer
+    try:
+        trainer.train()
+    except CheckpointError as error:
+        told = str(error)
+    return {"told": told, "saved": sorted(path.name for path in place.glob("checkpoint-*"))}
+
+
 CASES: dict[str, launch.Case] = {
     **{kind: functools.partial(idle, kind=kind) for kind in IDLE},
     "an unused part, looked for": functools.partial(idle, kind="an unused part", ddp_find_unused_parameters=True),
@@ -467,6 +491,7 @@ CASES: dict[str, launch.Case] = {
     "buffers of the ranks' own": functools.partial(same_buffers, ddp_broadcast_buffers=False),
     "dropout": dropout,
     "an old checkpoint": old_checkpoint,
+    "a save of one rank": saved_by_one_rank,
     "the best": functools.partial(decided, save_strategy="epoch", load_best_model_at_end=True),
     "early stopping": lambda place: decided(place, [EarlyStoppingCallback(2)]),
     "a plateau": functools.partial(

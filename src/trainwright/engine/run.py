@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,6 +66,8 @@ class Run:
         drawn_apart: whether every rank draws random numbers of its own, as its checkpoint has it.
         steered: whether code that is not ours may raise a flag in a step, on any of several ranks.
         heard_saving: whether code that is not ours hears of saves, on any of several ranks.
+        saves_together: whether a save of the loop is going on, in which all ranks take part.
+        saves_asked: how many saves a user's code has called for by itself.
         left_alone: whether this rank writes a checkpoint while the others wait for it or fail.
         saved_step, saved_due: what was last saved, or tried to be.
         accumulation: micro-batches of a step by the script, of which other ranks may have more or fewer.
@@ -117,6 +120,8 @@ class Run:
     drawn_apart: bool = False
     steered: bool = False
     heard_saving: bool = False
+    saves_together: bool = False
+    saves_asked: int = 0
     left_alone: bool = False
     saved_step: int = -1
     saved_due: list[str] = field(default_factory=list)
@@ -191,6 +196,15 @@ class Run:
         self.trainer.optimizer.zero_grad(set_to_none=True)
         for parameter in self.trained.parameters.values():
             parameter.grad = None
+
+    @contextmanager
+    def saving_together(self) -> Iterator[None]:
+        """Save as the loop does, at the same place on all ranks."""
+        self.saves_together = True
+        try:
+            yield
+        finally:
+            self.saves_together = False
 
     def fire(self, event: str, **details: Any) -> None:
         """Tell the callbacks of an event."""

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from trainwright.engine.trainer import Trainer
 
 T = TypeVar("T")
+_PATIENCE = 60.0  # seconds in which all ranks have come to a save that a user's code calls for
 
 
 def save_checkpoint(run: Run) -> None:
@@ -41,7 +42,8 @@ def save_checkpoint(run: Run) -> None:
     run.signals.check()
     with run.timesheet.spending("saving"):
         collect(run, wait=True)
-        trainer._save_checkpoint(trainer.model, trainer.trial)
+        with run.saving_together():
+            trainer._save_checkpoint(trainer.model, trainer.trial)
         if run.trainer.args.push_to_hub and run.save_error is None:
             hub.push_checkpoint(trainer, checkpoint_folder(trainer), run.model_files)
 
@@ -84,7 +86,7 @@ def write_checkpoint(run: Run, early: bool = False) -> None:
 
     Raises:
         UnsavableError: at the first save, on every rank: the state holds a value that no checkpoint can keep.
-        CheckpointError: it is called by a user's code in the middle of a step.
+        CheckpointError: it is called by a user's code in the middle of a step, or not on all ranks.
     """
     trainer, strategy = run.trainer, run.trainer.strategy
     if run.updating or (run.boundary is not None and run.boundary.computing):
@@ -92,6 +94,8 @@ def write_checkpoint(run: Run, early: bool = False) -> None:
             f"_save_checkpoint was called in the middle of step {trainer.state.global_step + 1}, where the state is of "
             "no step. Call it at the end of a step (on_step_end), or set control.should_save = True."
         )
+    if not (early or run.saves_together):
+        check_that_all_save(run)
     collect(run, wait=True)  # a write in flight owns the copies on the host
     run.generators = generators_of(trainer)  # some are made in the first step
     run.health.settle()  # so that the averages know whether this step was skipped
@@ -111,6 +115,22 @@ def write_checkpoint(run: Run, early: bool = False) -> None:
         write_now(run, draft)
     if refusal is None and not early:
         deciding.tell_of_save(run, checkpoint_folder(trainer))
+
+
+def check_that_all_save(run: Run) -> None:
+    """See whether all ranks have called for a save by themselves, before any of them waits in an exchange.
+
+    Raises:
+        CheckpointError: some have not.
+    """
+    run.saves_asked += 1
+    place = f"save {run.run_id} {run.trainer.state.global_step} {run.saves_asked}"
+    if run.trainer.strategy.all_here(place, None, _PATIENCE) is None:
+        raise CheckpointError(
+            f"_save_checkpoint was called on some ranks alone at step {run.trainer.state.global_step} (waited "
+            f"{_PATIENCE:g} s for the others), and a checkpoint holds what every rank keeps. Call it on all ranks at "
+            "the same step, or set control.should_save = True on any of them."
+        )
 
 
 def write_alone(run: Run, ranks: list[dict[str, Any]]) -> None:

@@ -14,13 +14,12 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trainwright.errors import ConfigError
-from trainwright.parallel.strategy import ProcessOptions, Strategy
+from trainwright.parallel.strategy import ALL_HERE, ProcessOptions, Strategy
 from trainwright.processes import start_processes
 from trainwright.world import World
 
 _BUCKET = 250 << 20  # bytes of buffers that are exchanged at once
 _LISTEN = 0.5  # seconds between looks for a word
-_ALL_HERE = 10.0  # seconds in which processes that fail for the same reason all have failed
 
 
 class DataParallel(Strategy):
@@ -152,12 +151,12 @@ class DataParallel(Strategy):
         self._listened = now
         return self.store.check([word])
 
-    def all_here(self, place: str, value: Any) -> list[Any] | None:
-        """Return the value of every process, where all come to the same place within seconds; else None."""
+    def all_here(self, place: str, value: Any, patience: float = ALL_HERE) -> list[Any] | None:
+        """Return the value of every process, where all come to the same place in time; else None."""
         keys = [f"{place}/{rank}" for rank in range(self.world.size)]
         self.store.set(keys[self.world.rank], pickle.dumps(value))  # type: ignore[arg-type]  # it takes bytes, too
         try:
-            self.store.wait(keys, timedelta(seconds=_ALL_HERE))
+            self.store.wait(keys, timedelta(seconds=patience))
         except distributed.DistStoreError:
             return None
         return [pickle.loads(self.store.get(key)) for key in keys]

@@ -23,6 +23,7 @@ from trainwright.parallel.precision import Precision
 from trainwright.world import DataShard, World
 
 T = TypeVar("T")
+ALL_HERE = 10.0  # seconds in which processes that fail for the same reason all have failed
 
 
 @dataclass(frozen=True)
@@ -235,8 +236,8 @@ class Strategy:
         """Whether a process has left a word; looked for twice a second."""
         return False
 
-    def all_here(self, place: str, value: Any) -> list[Any] | None:
-        """Return the value of every process, where all come to the same place within seconds; else None.
+    def all_here(self, place: str, value: Any, patience: float = ALL_HERE) -> list[Any] | None:
+        """Return the value of every process, where all come to the same place within `patience` seconds; else None.
 
         For when something failed: no exchange that may hang in the middle of another one is used.
         """
