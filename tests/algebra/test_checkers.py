@@ -15,7 +15,7 @@ from trainwright import DataError
 from trainwright.tasks.algebra import expressions
 from trainwright.tasks.algebra.expressions import NotAPolynomial, read, written
 from trainwright.tasks.algebra.forms import alike, any_order, any_order_and_sign
-from trainwright.tasks.algebra.lexer import join_digits, read_lexer
+from trainwright.tasks.algebra.lexer import read_lexer
 from trainwright.tasks.algebra.preprocess import ExpandedForm, LastElement, ReversedOrder
 from trainwright.tasks.algebra.problems import TASKS
 
@@ -207,6 +207,13 @@ def test_digits_are_joined_as_the_lexer_wrote_them():
         for number in (0, 7, 10, 99, 100, 1005, 12345, 100000, 10**12):
             for text in (f"{number}", f"x^2 - {number}*x | -{number + 1} || {number} + {number}"):
                 shown = lexer.decode(lexer.encode(text))
-                assert join_digits(shown, group).replace(" ", "") == text.replace(" ", "")
-    assert join_digits("1 2 * x", 0) == "1 2 * x"
-    assert join_digits("12 3 45 6", 2) == "12 345 6"  # of a number's tokens, only the first may be short
+                assert lexer.joined(shown).replace(" ", "") == text.replace(" ", "")
+
+    def joined(text, **policy):
+        return read_lexer({"number_policy": policy}, "lexer.yaml").joined(text)
+
+    assert joined("1 2 * x", digit_group=0) == "1 2 * x"
+    assert joined("12 3 45 6", digit_group=2) == "123 456"  # of a number's tokens, only the last may be short
+    assert joined("12 3 45 6", digit_group=2, grouping="right") == "12 345 6"  # or the first
+    assert joined("-0 . 56 + 12 . 00 5", digit_group=2) == "-0.56 + 12.005"
+    assert joined("3 . 14 | 2 . 5") == "3.14 | 2.5"

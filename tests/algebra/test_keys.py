@@ -36,13 +36,14 @@ _SIDES = {
     "encoder_ffn_dim": (48, "encoder_ffn_dim"), "decoder_ffn_dim": (48, "decoder_ffn_dim"), "d_model": (64, "d_model"),
     "max_sequence_length": (80, "max_position_embeddings"), "dropout": (0.3, "dropout"), "init_std": (0.3, "init_std"),
     "attention_dropout": (0.3, "attention_dropout"), "activation_dropout": (0.3, "activation_dropout"),
-    "activation": ("relu", "activation_function"),
+    "activation": ("gelu_new", "activation_function"),
 }  # fmt: skip
 # What a model is configured with, by the key: (value, name in transformers' configuration).
 ARRIVES = {
     "generic": {
         **_SIDES, "use_positional_embedding": ("rope", "positions"),
         "embedding_layer_norm": (False, "embedding_layer_norm"),
+        "input_embedding_type": ("learned", "input_embedding_type"),
     },
     "bart": {
         **_SIDES, "encoder_layerdrop": (0.3, "encoder_layerdrop"), "decoder_layerdrop": (0.3, "decoder_layerdrop"),
@@ -135,7 +136,7 @@ def test_every_key_of_train_arrives(monkeypatch, capsys):
     with pytest.raises(ConfigError, match="'wandb' and 'report_to' are two names of one thing"):
         arguments({**TRAIN, "report_to": "none"}, {"project": "p"})
     assert arguments({**TRAIN, "run_name": "mine"}, {"project": "p"}).run_name == "mine"
-    arguments({**TRAIN, "save_safetensors": False}, None)
+    arguments({**TRAIN, "save_safetensors": False, "verify_generation": "none"}, None)
     assert "train.save_safetensors has no effect: safetensors are always used" in capsys.readouterr().out
 
 
@@ -216,7 +217,7 @@ def test_a_resumed_run_takes_what_is_given_or_refuses_it(place, capsys):
         assert said in capsys.readouterr().err, change
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert main([*again, "data.display_samples=1"]) == 0
-    assert main([*again, "model.activation=gelu"]) == 0  # which it is
+    assert main([*again, "model.activation=relu"]) == 0  # which it is
 
 
 def test_problems_of_another_section_are_not_taken_for_those_asked_for(place, capsys):

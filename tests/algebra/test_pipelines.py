@@ -151,8 +151,11 @@ def test_a_users_generator(place):
     assert lines[0] == f"{rows[0]['problem'][0]} | {rows[0]['problem'][1]} # {rows[0]['answer']}"
     with pytest.raises(ConfigError, match="either `task`, the name of one, or a generator function"):
         DatasetPipeline.from_config(section)
-    with pytest.raises(ConfigError, match="backend 'sagemath' is not there"):
-        DatasetPipeline.from_config({**section, "backend": "sagemath"}, square)
+    assert DatasetPipeline.from_config({**section, "backend": "sagemath"}, square).make is square
+    with pytest.raises(ConfigError, match="backend 'sagemath' is for a generator function of your own"):
+        DatasetPipeline.from_config({**section, "backend": "sagemath", "task": "parity"})
+    with pytest.raises(ConfigError, match="backend 'sage' is not known; known: sympy, sagemath"):
+        DatasetPipeline.from_config({**section, "backend": "sage"}, square)
 
 
 @pytest.mark.slow

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+from pathlib import Path
 
 import pytest
 import sympy
@@ -264,15 +266,20 @@ def test_numbers_of_the_lexer():
         vocab = {"range": {"n": ["", -99, 99]}, "misc": ["x", "1.5", "xy"]}
         return read_lexer({"vocab": vocab, "number_policy": policy, "strict": False}, "lexer.yaml").tokenize(text)
 
-    assert tokens("-3+4-5", attach_sign=True) == ["-3", "+", "4", "-", "5"]
+    assert tokens("-3+4-500 - 5", attach_sign=True) == ["-3", "+", "4", "-", "<unk>", "-", "5"]
+    assert tokens("4-5", attach_sign=True) == ["4", "-5"]  # a token of the vocabulary
     assert tokens("(-3)*-4", attach_sign=True) == ["(", "-3", ")", "*", "-4"]
-    assert tokens("-3", attach_sign=False) == ["-", "3"]
-    assert tokens("12345", digit_group=2) == ["1", "23", "45"]
+    assert tokens("-3 - 300", attach_sign=False) == ["-3", "-", "<unk>"]  # -3 is a token of the vocabulary
+    assert tokens("12345", digit_group=2) == ["12", "34", "5"]
+    assert tokens("12345", digit_group=2, grouping="right") == ["1", "23", "45"]
     assert tokens("xy x", attach_sign=True) == ["xy", "x"]
-    assert tokens("1.5", allow_float=True) == ["1.5"]
+    assert tokens("1.5 + 0.05", allow_float=True) == ["1", ".", "5", "+", "0", ".", "<unk>"]
+    assert tokens("1.5", grouping="right") == ["1.5"]
     assert tokens("200") == ["<unk>"]
-    with pytest.raises(DataError, match="no whole number; set number_policy.allow_float"):
-        tokens("1.5")
+    with pytest.raises(DataError, match="no whole one; set number_policy.allow_float"):
+        read_lexer({"vocab": {"range": {"n": ["", 0, 9]}}, "number_policy": {"allow_float": False}}, "l").tokenize(
+            "1.5"
+        )
     strict = read_lexer({"vocab": {"misc": ["x"]}}, "lexer.yaml")
     with pytest.raises(DataError, match="holds '7', 'q', which the lexer's vocabulary has not"):
         strict.tokenize("x + q * 7")
@@ -295,7 +302,7 @@ def test_every_number_can_be_read_in_every_group_of_digits():
         policy = {"digit_group": group, "attach_sign": False}
         lexer = read_lexer({"vocab": {"range": {"n": ["", 0, 9]}}, "number_policy": policy}, "lexer.yaml")
         assert "".join(lexer.tokenize("1005 + 12 - 1000000 | 7")) == "1005+12-1000000|7"
-    assert read_lexer({"number_policy": {"digit_group": 3}}, "lexer.yaml").tokenize("-1005") == ["-1", "005"]
+    assert read_lexer({"number_policy": {"digit_group": 3}}, "lexer.yaml").tokenize("-1005") == ["-100", "5"]
 
 
 def test_numbers_whose_digits_run_together_are_refused_with_their_rows(tmp_path):
@@ -310,9 +317,22 @@ def test_numbers_whose_digits_run_together_are_refused_with_their_rows(tmp_path)
         "with number_policy.digit_group 1. Write an operator or | between them. 2 more rows cannot be read: 2, 4."
     )
     two = read_lexer({"number_policy": {"digit_group": 2, "attach_sign": False}}, "lexer.yaml")
-    assert two.tokenize("12 3 | x"[:4]) == ["12", "3"]  # the tokens of no other text
-    with pytest.raises(DataError, match="1 and 23 with nothing between them"):
-        two.tokenize("1 23")
+    assert two.tokenize("1 23") == ["1", "23"]  # the tokens of no other text
+    with pytest.raises(DataError, match="12 and 3 with nothing between them"):
+        two.tokenize("12 3")
+
+
+def test_tokens_are_calts():
+    """Tokens that calt-x 1.5.0 was seen to make; null where it makes one that its vocabulary has not, or raises."""
+    refused = []
+    for one in json.loads((Path(__file__).parent / "lexers.json").read_text(encoding="utf-8")):
+        lexer = read_lexer(one["lexer"], one["name"])
+        for text, wanted in one["tokens"].items():
+            try:
+                assert lexer.to_token_text(text) == wanted, (one["name"], text)
+            except DataError:
+                refused += [text] if wanted else []
+    assert set(refused) == {"x1^2 + 3*x2 - x0"}  # CALT reads x1 as x and 1 where there is x alone
 
 
 BAD = {
@@ -321,6 +341,7 @@ BAD = {
     "backwards": ({"vocab": {"range": {"n": ["", 3, 2]}}}, "the least number is greater than the greatest"),
     "a policy": ({"number_policy": {"digits": 2}}, "unknown key number_policy.digits"),
     "a group": ({"number_policy": {"digit_group": -1}}, "number_policy.digit_group is -1"),
+    "a grouping": ({"number_policy": {"grouping": "middle"}}, "grouping is 'middle'; left or right is expected"),
     "a large group": ({"number_policy": {"digit_group": 5}}, "is 5; a number of digits up to 4, or 0, is expected"),
 }
 

@@ -11,7 +11,7 @@ from typing import Any
 import sympy
 
 from tests.algebra.disguise import Case, Poly, parsed
-from trainwright.tasks.algebra.lexer import join_digits
+from trainwright.tasks.algebra.lexer import read_lexer
 from trainwright.tasks.algebra.problems import TASKS
 
 x, y = sympy.symbols("x y")
@@ -19,8 +19,8 @@ x, y = sympy.symbols("x y")
 
 def by_sympy(name: str, case: Case) -> bool:
     """The verdict from the texts."""
-    group = TASKS[name].lexer["number_policy"]["digit_group"]
-    wanted, given = (read(join_digits(text, group)) for text in (case.reference, case.answer))
+    joined = read_lexer(TASKS[name].lexer, name).joined
+    wanted, given = (read(joined(text)) for text in (case.reference, case.answer))
     if name == "groebner":
         return _basis(read(case.problem), wanted, given)
     return SYMPY.get(name, _equal)(wanted, given)

@@ -59,11 +59,11 @@ _NAMES: dict[tuple[type, ...], str] = {
 TYPES: dict[str, dict[str, tuple[type, ...]]] = {
     "cfg.dataset": {"task": _TEXT, "save_dir": _PATH, "save_text": _TRUTH, "save_json": _TRUTH},
     "cfg.data": {
-        "task": _TEXT, "use_jsonl": _TRUTH,
-        **{f"{split}_dataset_{kind}": _PATH for split in ("train", "test") for kind in ("path", "jsonl")},
+        "task": _TEXT, "use_jsonl": _TRUTH, "use_pickle": _TRUTH,
+        **{f"{split}_dataset_{kind}": _PATH for split in ("train", "test") for kind in ("path", "jsonl", "pickle")},
     },
-    "cfg.model": {"activation": _TEXT, "embedding_layer_norm": _TRUTH},
-    "cfg.train": {"save_dir": _PATH, "output_dir": _PATH, "verify_generation": _TRUTH},
+    "cfg.model": {"activation": _TEXT, "input_embedding_type": _TEXT, "embedding_layer_norm": _TRUTH},
+    "cfg.train": {"save_dir": _PATH, "output_dir": _PATH, "verify_generation": _TEXT},
     "data": {"path": _PATH, "record": _SECTION, "discrete": _TRUTH},
     "data.record": {"env": _TEXT, "expert": _TEXT, "settings": _SECTION},
     "rollout": {"env": _TEXT, "settings": _SECTION},

@@ -17,13 +17,15 @@ ALGEBRA = {
     "data": (
         "lexer_config", "train_dataset_path", "test_dataset_path", "num_train_samples", "num_test_samples",
         "validate_train_tokens", "validate_test_tokens", "use_jsonl", "train_dataset_jsonl", "test_dataset_jsonl",
+        "use_pickle", "train_dataset_pickle", "test_dataset_pickle",
         "dataset_load_preprocessor", "display_samples", "task",
     ),
     "model": (
         "model_type", "num_encoder_layers", "num_encoder_heads", "num_decoder_layers", "num_decoder_heads", "d_model",
         "encoder_ffn_dim", "decoder_ffn_dim", "max_sequence_length", "dropout", "attention_dropout",
         "activation_dropout", "encoder_layerdrop", "decoder_layerdrop", "classifier_dropout", "activation", "init_std",
-        "use_positional_embedding", "embedding_layer_norm", "num_layers", "num_heads", "ffn_dim", "seed",
+        "use_positional_embedding", "input_embedding_type", "embedding_layer_norm", "num_layers", "num_heads",
+        "ffn_dim", "seed",
     ),
     "train": (
         "save_dir", "batch_size", "test_batch_size", "warmup_ratio", "optimizer", "num_workers", "wandb",
@@ -57,6 +59,8 @@ _MODEL = (
     _line("model.classifier_dropout", MODELS, "there is no classifier", fine=(0,)),
     _line("model.activation_dropout", _DECODERS, "GPT-2 and Llama have none", fine=(0,)),
     _line("model.dropout", ("llama",), "Llama has none but attention_dropout", fine=(0,)),
+    _line("model.input_embedding_type", ("bart", *_DECODERS), "transformers' models have a table",
+          fine=("token", "default", "learned")),
     _line("model.embedding_layer_norm", ("bart",), "BART always has it", fine=(True,)),
     _line("model.embedding_layer_norm", _DECODERS, "GPT-2 and Llama have none", fine=(False,)),
     _line("model.num_layers model.num_heads model.ffn_dim", _BOTH_SIDES, "encoder and decoder have their own"),
@@ -69,7 +73,10 @@ ALGEBRA_LINES = (
     _line("data.validate_train_tokens data.validate_test_tokens", MODELS, "every token is checked, once",
           Fate.NO_EFFECT, fine=(True,)),
     _line("data.train_dataset_path data.test_dataset_path", MODELS, "use_jsonl: false", Fate.NO_EFFECT,
-          used_if=lambda data: not data.get("use_jsonl")),
+          used_if=lambda data: not (data.get("use_jsonl") and data.get("train_dataset_jsonl"))
+          and not (data.get("use_pickle") and data.get("train_dataset_pickle"))),
+    _line("data.train_dataset_pickle data.test_dataset_pickle", MODELS, "use_pickle: true", Fate.NO_EFFECT,
+          used_if=lambda data: data.get("use_pickle")),
     _line("data.train_dataset_jsonl data.test_dataset_jsonl", MODELS, "use_jsonl: true", Fate.NO_EFFECT,
           used_if=lambda data: data.get("use_jsonl")),
     _line("train.resume_from_checkpoint", MODELS, "a run goes on with --resume, in its own folder"),

@@ -15,6 +15,7 @@ from trainwright.tasks.algebra.generate import about, are_written, description, 
 from trainwright.tasks.algebra.problems import task_named
 
 _SPLITS = ("train", "test")
+BACKENDS = ("sympy", "sagemath")
 
 
 class DatasetPipeline:
@@ -23,16 +24,27 @@ class DatasetPipeline:
     Attributes:
         config: the section `dataset`.
         make: `f(seed)` returns (problem, answer).
+        measure: `f(problem, answer)` returns numbers by name, or such mappings by name; their mean, spread and ends are
+            written to train_stats.yaml and test_stats.yaml.
     """
 
-    def __init__(self, config: Any, instance_generator: Callable[[int], Any] | None = None) -> None:
+    def __init__(
+        self,
+        config: Any,
+        instance_generator: Callable[[int], Any] | None = None,
+        statistics_calculator: Callable[[Any, Any], Any] | None = None,
+    ) -> None:
         self.config = plain(config, "cfg.dataset")
         check_keys(self.config, ALGEBRA["dataset"], "cfg.dataset")
         required(self.config, ("save_dir", "num_train_samples", "num_test_samples"), "cfg.dataset")
         check_values(self.config, "cfg.dataset")
-        if self.config.get("backend", "sympy") != "sympy":
+        backend = self.config.get("backend") or "sympy"
+        if backend not in BACKENDS:
+            raise ConfigError(f"cfg.dataset.backend '{backend}' is not known; known: {', '.join(BACKENDS)}.")
+        if backend != "sympy" and instance_generator is None:
             raise ConfigError(
-                f"cfg.dataset.backend '{self.config['backend']}' is not there: tasks compute with sympy. Leave it out."
+                f"cfg.dataset.backend '{backend}' is for a generator function of your own, which imports what it "
+                "needs; tasks compute with sympy. Leave it out."
             )
         for sentence in use(self.config, "dataset", MODELS[0]):
             print(f"Note: {sentence}", flush=True)
@@ -40,14 +52,21 @@ class DatasetPipeline:
         if (self.task is None) == (instance_generator is None):
             raise ConfigError("cfg.dataset needs either `task`, the name of one, or a generator function.")
         self.make = instance_generator or partial(from_task, self.config["task"])
+        self.measure = statistics_calculator
 
     @classmethod
-    def from_config(cls, config: Any, instance_generator: Callable[[int], Any] | None = None) -> DatasetPipeline:
+    def from_config(
+        cls,
+        config: Any,
+        instance_generator: Callable[[int], Any] | None = None,
+        statistics_calculator: Callable[[Any, Any], Any] | None = None,
+    ) -> DatasetPipeline:
         """Return the pipeline of a section `dataset`."""
-        return cls(config, instance_generator)
+        return cls(config, instance_generator, statistics_calculator)
 
     def run(self) -> Path:
-        """Write train_raw.txt and test_raw.txt, with `save_json` *_data.jsonl too, and a task's lexer.yaml.
+        """Write train_raw.txt and test_raw.txt, with `save_json` *_data.jsonl too, and lexer.yaml: a task's, or one of
+        the tokens that the problems have.
 
         Raises:
             DataError: the generator makes too few different problems, or does not draw from its seed alone.
@@ -56,6 +75,7 @@ class DatasetPipeline:
         write_problems(
             self.make, self._folder, self._counts, self._seed,
             processes=int(jobs) if jobs and int(jobs) > 0 else None, kinds=self._kinds, task=self.task,
+            measure=self.measure,
         )  # fmt: skip
         return self._folder
 

@@ -16,7 +16,7 @@ from trainwright.config.task_uses import ALGEBRA
 from trainwright.engine.generation import results_file
 from trainwright.errors import ConfigError
 from trainwright.pipelines.dataset import DatasetPipeline
-from trainwright.pipelines.io import IOPipeline, load_lexer
+from trainwright.pipelines.io import IOPipeline, is_earlier, load_lexer
 from trainwright.pipelines.model import ModelPipeline
 from trainwright.pipelines.trainer import LEXER, TRAIN, TrainerPipeline, load_from_checkpoint
 from trainwright.tasks.algebra.models import check_model
@@ -24,7 +24,10 @@ from trainwright.tasks.algebra.preprocess import described
 
 SECTIONS = ("dataset", "data", "model", "train")
 _ONLY_SHOWN = ("display_samples", "validate_train_tokens", "validate_test_tokens")
-_PATHS = ("lexer_config", "train_dataset_path", "test_dataset_path", "train_dataset_jsonl", "test_dataset_jsonl")
+_PATHS = (
+    "lexer_config",
+    *(f"{split}_dataset_{kind}" for split in ("train", "test") for kind in ("path", "jsonl", "pickle")),
+)
 
 
 def read_file(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -113,9 +116,8 @@ def check_unchanged(folder: Path, sections: dict[str, Any]) -> None:
             )
     lexer = sections["data"].get("lexer_config")
     if lexer is not None and Path(str(lexer)).expanduser().is_file():
-        here, there = (
-            (one.vocabulary, vars(one.numbers), one.strict) for one in map(load_lexer, (lexer, folder / LEXER))
-        )
+        earlier = is_earlier(folder / LEXER)
+        here, there = (load_lexer(one, earlier) for one in (lexer, folder / LEXER))
         if here != there:
             raise ConfigError(
                 f"data.lexer_config '{lexer}' is another lexer than that of the run in '{folder}', which goes on with "

@@ -21,12 +21,11 @@ from trainwright.config.sections import check_keys, plain, required
 from trainwright.config.task_uses import ALGEBRA, MODELS, use
 from trainwright.config.writing import write_whole
 from trainwright.engine.generation import Generation
-from trainwright.engine.trainer import Trainer
 from trainwright.errors import CheckpointError, ConfigError
-from trainwright.pipelines.io import IOPipeline
+from trainwright.pipelines.io import ABOUT, IOPipeline, complete
 from trainwright.pipelines.model import ModelPipeline
 from trainwright.tasks.algebra.batches import DecoderBatch, EncoderDecoderBatch
-from trainwright.tasks.algebra.metrics import argmax_of_logits, shifted_argmax, token_metrics
+from trainwright.tasks.algebra.trainer import Trainer
 
 # CALT's names, by those of TrainingArguments
 RENAMED = {
@@ -50,7 +49,7 @@ DEFAULTS = {
     "report_to": "none",
 }
 REQUIRED = ("num_train_epochs", "learning_rate", "batch_size", "test_batch_size")
-TRAIN, DATA, LEXER, ABOUT = "train.yaml", "data.yaml", "lexer.yaml", "pipeline.json"
+TRAIN, DATA, LEXER = "train.yaml", "data.yaml", "lexer.yaml"
 
 
 class TrainerPipeline:
@@ -105,8 +104,6 @@ class TrainerPipeline:
             train_dataset=self.train_dataset,
             eval_dataset=self.eval_dataset,
             processing_class=self.tokenizer,
-            compute_metrics=token_metrics,
-            preprocess_logits_for_metrics=argmax_of_logits if encoder else shifted_argmax,
             callbacks=[BeginningCallback(self._describe)],
         )
         self.trainer.generation = Generation(
@@ -160,6 +157,21 @@ class TrainerPipeline:
         """
         return self._built().evaluate_and_save_generation(max_length=max_length)
 
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Evaluate, by generation too; return the metrics."""
+        found: dict[str, float] = self._built().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the trainer has, once it is built."""
+        trainer = self.__dict__.get("trainer")
+        if trainer is None or name.startswith("__"):
+            unbuilt = "; the trainer is not built yet: call build() first" if trainer is None else ""
+            raise AttributeError(f"'TrainerPipeline' object has no attribute '{name}'{unbuilt}")
+        return getattr(trainer, name)
+
     @classmethod
     def resume_from_checkpoint(cls, save_dir: str, resume_from_checkpoint: bool | str = True) -> TrainerPipeline:
         """Return the pipeline of a run's folder; see `load_from_checkpoint`."""
@@ -178,11 +190,7 @@ class TrainerPipeline:
         if data is None or not hasattr(self.model, "pipeline_config"):
             return
         section = dict(data["config"])
-        lexer = section["lexer_config"]
-        if isinstance(lexer, dict):
-            write_whole(folder / LEXER, yaml.safe_dump(lexer, sort_keys=False))
-        elif Path(lexer).resolve() != (folder / LEXER).resolve():
-            write_whole(folder / LEXER, Path(lexer).expanduser().read_text(encoding="utf-8"))
+        write_whole(folder / LEXER, yaml.safe_dump(complete(section["lexer_config"]), sort_keys=False))
         section["lexer_config"] = str((folder / LEXER).resolve())
         for name, value in section.items():
             if _is_path(name) and value is not None:
@@ -296,7 +304,7 @@ def load_from_checkpoint(
             f"'{save_dir}' holds no weights yet; begin with random ones: resume_from_checkpoint=False."
         )
     if weights is not None:
-        model.load_state_dict(type(model).from_pretrained(weights).state_dict())
+        model = _restored(model, weights)
     pipeline = TrainerPipeline.from_io_dict(copy.deepcopy(whole["train"]), model, io_dict)
     pipeline.resumes = goes_on
     return io_pipeline, model, pipeline
@@ -304,7 +312,14 @@ def load_from_checkpoint(
 
 def _is_path(name: str) -> bool:
     """Whether a key of the section `data` names a file of problems."""
-    return name.endswith(("dataset_path", "dataset_jsonl"))
+    return name.endswith(("dataset_path", "dataset_jsonl", "dataset_pickle"))
+
+
+def _restored(new: Any, weights: Path) -> Any:
+    """Return the model of a folder of weights, which its own configuration describes: defaults may have changed."""
+    model = type(new).from_pretrained(weights)
+    model.pipeline_config, model.config._name_or_path = new.pipeline_config, new.config._name_or_path
+    return model
 
 
 def _weights(folder: Path) -> Path | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -22,49 +23,75 @@ from trainwright.tasks.algebra.lexer import BOS, EOS, Lexer
 DELIMITER = " # "
 Pair = tuple[str, str]
 Tokens = tuple[list[int], list[int]]
-_CACHE_FORMAT = 2
+Source = str | dict[str, Any]
+"""A row of a file: a line of text; or problem and answer, or ready tokens, by name."""
+PICKLES = (".pkl", ".pickle")
+_CACHE_FORMAT = 3
 _SHOWN = 10  # rows that are named when more are wrong
 
 
 def read_rows(path: Path, count: int = -1) -> Iterator[Pair | Tokens]:
-    """Yield (problem, answer) of a file, as text or as ready tokens.
+    """Yield (problem, answer) of a file, as text or as ready tokens; see `read_sources`."""
+    return map(pair_of, read_sources(path, count))
+
+
+def read_sources(path: Path, count: int = -1) -> Iterator[Source]:
+    """Yield the rows of a file as they are there: lines of text, or mappings.
 
     Args:
-        path: .txt with lines `problem # answer`; .jsonl with the keys problem and answer, or input_ids and target_ids.
+        path: .txt with lines `problem # answer`; .jsonl with the keys problem and answer, or input_ids and target_ids;
+            .pkl with a list of pairs, or of mappings, of plain values.
         count: of the first rows; -1 for all.
 
     Raises:
-        DataError: there is no such file, it is empty, or a line is none of these.
+        DataError: there is no such file, it is empty, or a row is none of these.
     """
     if not path.is_file():
         raise DataError(f"There is no data file '{path}' (looked for from {Path.cwd()}).")
     found = 0
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if found == count:
-                break
-            if line.strip():
-                found += 1
-                yield _row(line.rstrip("\n"), path, number)
+    for source in _rows_of(path):
+        if found == count:
+            break
+        found += 1
+        yield source
     if not found:
         raise DataError(f"The data file '{path}' holds no problem.")
 
 
-def _row(line: str, path: Path, number: int) -> Pair | Tokens:
+def _rows_of(path: Path) -> Iterator[Source]:
+    if path.suffix in PICKLES:
+        yield from unpickled(path)
+        return
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield _source(line.rstrip("\n"), path, number)
+
+
+def _source(line: str, path: Path, number: int) -> Source:
     if path.suffix in (".jsonl", ".json"):
         try:
             row = json.loads(line)
             if "input_ids" in row:
-                return whole_numbers(row["input_ids"]), whole_numbers(row["target_ids"])
-            return as_text(row["problem"]), as_text(row["answer"])
+                return {name: whole_numbers(row[name]) for name in ("input_ids", "target_ids")}
+            return {"problem": row["problem"], "answer": row["answer"] if "answer" in row else row["solution"]}
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"{path}:{number}: no JSON with 'problem' and 'answer', or 'input_ids' and 'target_ids' ({error})."
             ) from None
-    problem, found, answer = line.partition(DELIMITER.strip())
-    if not found:
+    if DELIMITER.strip() not in line:
         raise DataError(f"{path}:{number}: {line[:60]!r} has no '#' between problem and answer.")
-    return problem.strip(), answer.strip()
+    return line
+
+
+def pair_of(source: Source) -> Pair | Tokens:
+    """Return the problem and the answer of a row, as text or as ready tokens."""
+    if isinstance(source, str):
+        problem, _, answer = source.partition(DELIMITER.strip())
+        return problem.strip(), answer.strip()
+    if "input_ids" in source:
+        return source["input_ids"], source["target_ids"]
+    return as_text(source["problem"]), as_text(source["answer"])
 
 
 def as_text(value: Any) -> str:
@@ -82,6 +109,36 @@ def as_text(value: Any) -> str:
     if DELIMITER.strip() in text or len(text.splitlines()) > 1:
         raise DataError(f"{text[:60]!r} holds '#' or a line break, which are between problems and answers in files.")
     return text
+
+
+class _PlainValues(pickle.Unpickler):
+    """Reads numbers, texts, lists, tuples and mappings, and runs nothing that a file names."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise DataError(
+            f"it holds objects of {module}.{name}, which are not loaded, for that would run code of the file. Write it "
+            "as JSON lines with problem and answer as text, where these objects are known"
+        )
+
+
+def unpickled(path: Path) -> Iterator[Source]:
+    """Yield the rows of a file that pickle wrote: a list of (problem, answer), or of mappings with these.
+
+    Raises:
+        DataError: it is none, or holds other than plain values.
+    """
+    try:
+        with path.open("rb") as file:
+            rows = _PlainValues(file).load()
+    except (DataError, pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, AttributeError) as error:
+        raise DataError(f"The pickle '{path}' cannot be read: {error}.") from None
+    for number, row in enumerate(rows if isinstance(rows, list) else [rows]):
+        if isinstance(row, dict) and "problem" in row and ("answer" in row or "solution" in row):
+            yield {"problem": row["problem"], "answer": row.get("answer", row.get("solution"))}
+        elif isinstance(row, tuple | list) and len(row) == 2 and isinstance(rows, list):
+            yield {"problem": row[0], "answer": row[1]}
+        else:
+            raise DataError(f"{path}: row {number} is {str(row)[:60]!r}; a list of (problem, answer) is expected.")
 
 
 class Problems(Dataset[Any]):
@@ -148,13 +205,13 @@ def unknown_answers(problems: Problems, unknown: int) -> int:
     return len(np.unique(texts[texts % 2 == 1]))
 
 
-def tokens_of(rows: Iterator[Pair | Tokens], lexer: Lexer, change: Callable[[Pair], Pair], what: str) -> Problems:
+def tokens_of(rows: Iterator[Any], lexer: Lexer, read: Callable[[Any], Pair | Tokens], what: str) -> Problems:
     """Return problems and answers as tokens.
 
     Args:
-        rows: as text or as ready tokens, these with or without `<s>` and `</s>`.
+        rows: of a file.
         lexer: splits texts.
-        change: is done to texts first.
+        read: makes of a row its texts, or ready tokens, these with or without `<s>` and `</s>`.
         what: which data, for messages.
 
     Raises:
@@ -166,8 +223,7 @@ def tokens_of(rows: Iterator[Pair | Tokens], lexer: Lexer, change: Callable[[Pai
     wrong: dict[int, DataError] = {}
     for number, row in enumerate(rows):
         try:
-            texts = row if isinstance(row[0], list) else change(row)
-            for one in texts:
+            for one in read(row):
                 inner = _ready(one, ids) if isinstance(one, list) else [ids[token] for token in lexer.tokenize(one)]
                 values += [ids[BOS], *inner, ids[EOS]]
                 offsets.append(len(values))
@@ -190,22 +246,24 @@ def _ready(given: Sequence[int], ids: dict[str, int]) -> Sequence[int]:
     return given[start : -1 if given and given[-1] == ids[EOS] else None]
 
 
-def cached(path: Path, count: int, lexer: Lexer, about: Any, change: Callable[[Pair], Pair], what: str) -> Problems:
+def cached(
+    path: Path, count: int, lexer: Lexer, about: Any, read: Callable[[Source], Pair | Tokens], what: str
+) -> Problems:
     """Return the tokens of a file, memory-mapped from the cache; made on first use.
 
     The key is the content of everything that decides about them, so a changed file, lexer or preprocessor is another.
 
     Args:
-        about: what `change` is, as text; None for the user's own code, whose tokens are not kept.
+        about: what `read` does, as text; None for the user's own code, whose tokens are not kept.
     """
     if about is None or not path.is_file():
-        return tokens_of(read_rows(path, count), lexer, change, what)
+        return tokens_of(read_sources(path, count), lexer, read, what)
     parts = [_CACHE_FORMAT, count, path.suffix, lexer.vocabulary, vars(lexer.numbers), lexer.strict, about]
     digest = hashlib.blake2b(path.read_bytes(), digest_size=16)
     digest.update(json.dumps(parts, sort_keys=True).encode())
     folder = cache_folder() / digest.hexdigest()
     if not folder.is_dir():
-        _keep(tokens_of(read_rows(path, count), lexer, change, what), folder)
+        _keep(tokens_of(read_sources(path, count), lexer, read, what), folder)
     # as plain arrays over the mapped files: a slice of a memmap costs four times as much
     return Problems(*(np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in ("values", "offsets")))
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from trainwright.tasks.algebra.expressions import DIGITS, Monomial, NotAPolynomial, Polynomial, read, written
-from trainwright.tasks.algebra.lexer import join_digits
 
 Form = Callable[[str], Hashable]
 """Returns the normal form of an answer; raises NotAPolynomial where there is none."""
@@ -26,11 +25,11 @@ class Checker:
 
     Attributes:
         form: the normal form of an answer.
-        digit_group: of the lexer that the texts come from, which writes the digits of a number apart.
+        joined: of the lexer that the texts come from: puts the digits of a number together, which it writes apart.
     """
 
     form: Form
-    digit_group: int = 0
+    joined: Callable[[str], str] = str
 
     def __call__(self, problem: str, reference: str, answer: str) -> bool:
         """Return whether an answer is right.
@@ -46,7 +45,7 @@ class Checker:
 
     def form_of(self, text: str) -> Hashable:
         """Return the normal form of an answer as its tokens stand, with spaces between them."""
-        return self.form(join_digits(text, self.digit_group))
+        return self.form(self.joined(text))
 
 
 def polynomials(text: str) -> Hashable:

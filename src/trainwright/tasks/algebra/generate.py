@@ -21,13 +21,14 @@ import yaml
 from trainwright.bars import counting
 from trainwright.errors import DataError
 from trainwright.tasks.algebra.data import DELIMITER, as_text
+from trainwright.tasks.algebra.derived import Statistics, Vocabulary
 from trainwright.tasks.algebra.forms import alike
 from trainwright.tasks.algebra.problems import Pair, Task, task_named
 
 _TEST_SHARE = 16  # one problem in so many belongs to the test data, whatever seed made it
 _CHUNK = 500
 _TRIES = 1000
-_ABOUT = "problems.json"
+_ABOUT, _LEXER = "problems.json", "lexer.yaml"
 _NAMES = {"txt": "raw.txt", "jsonl": "data.jsonl"}
 Generator = Callable[[int], Pair]
 Form = Callable[[str], str]
@@ -113,9 +114,10 @@ def pairs(
 
 def write_problems(
     make: Generator, folder: Path, counts: dict[str, int], root_seed: int = 42, *, processes: int | None = None,
-    kinds: Sequence[str] = ("txt",), task: Task | None = None,
+    kinds: Sequence[str] = ("txt",), task: Task | None = None, measure: Callable[[Any, Any], Any] | None = None,
 ) -> None:  # fmt: skip
-    """Write the problems of every split into a folder: train_raw.txt, test_raw.txt, and *_data.jsonl where asked.
+    """Write the problems of every split into a folder: train_raw.txt, test_raw.txt, and *_data.jsonl where asked; and
+    lexer.yaml, unless the folder has one of the user's.
 
     They are there when all of them are made, and not before.
 
@@ -123,22 +125,43 @@ def write_problems(
         make: `f(seed)` returns (problem, answer): texts, numbers, or lists of them.
         counts: rows of "train" and "test".
         kinds: of files: txt, jsonl, or both.
-        task: whose problems they are; its lexer.yaml is written too.
+        task: whose problems they are; its lexer.yaml is written. Without one, it is made for the tokens that there are.
+        measure: see `Statistics`; *_stats.yaml is written too.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     form = alike if task is None else task.problem_form
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as name:
         new = Path(name)
-        if task is not None:
-            (new / "lexer.yaml").write_text(yaml.safe_dump(task.lexer, sort_keys=False), encoding="utf-8")
+        vocabulary = Vocabulary()
         text = json.dumps(description(task, counts, root_seed), indent=1)
         (new / _ABOUT).write_text(text + "\n", encoding="utf-8")
         for split, count in counts.items():
             rows = pairs(make, count, root_seed, split == "test", processes=processes, form=form)
+            statistics = None if measure is None else Statistics(measure)
+            rows = _watched(rows, vocabulary if task is None else None, statistics)
             _write(rows, {kind: new / f"{split}_{_NAMES[kind]}" for kind in kinds})
+            if statistics is not None:
+                _write_yaml(new / f"{split}_stats.yaml", statistics.summary())
+        if task is not None or not (folder / _LEXER).exists():
+            _write_yaml(new / _LEXER, vocabulary.lexer() if task is None else task.lexer)
         folder.mkdir(exist_ok=True)
         for file in sorted(new.iterdir()):
             file.replace(folder / file.name)
+
+
+def _watched(rows: Iterator[Pair], vocabulary: Vocabulary | None, statistics: Statistics | None) -> Iterator[Pair]:
+    """Yield the rows, and take note of them."""
+    for problem, answer in rows:
+        if vocabulary is not None:
+            vocabulary.add(as_text(problem))
+            vocabulary.add(as_text(answer))
+        if statistics is not None:
+            statistics.add(problem, answer)
+        yield problem, answer
+
+
+def _write_yaml(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
 
 def description(task: Task | None, counts: dict[str, int], root_seed: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ OPERATORS = ("+", "-", "*", "^", "/")
 BRACKETS = ("(", ")", "[", "]")
 PAD, BOS, EOS, CLS, SEP, UNKNOWN = "[PAD]", "<s>", "</s>", "[CLS]", "[SEP]", "<unk>"
 SPECIAL = (PAD, BOS, EOS, CLS, UNKNOWN)
-_NUMBER = r"\d+(?:\.\d+)?"
+_NUMBER = r"-?\d+(?:\.\d+)?"
 _MOST_DIGITS = 4  # of a token: 11,110 tokens for all groups
 
 
@@ -23,37 +24,69 @@ class NumberPolicy:
     """How numbers become tokens.
 
     Attributes:
-        attach_sign: -3 is one token where a number may begin, and not two.
-        digit_group: digits of a token, counted from the right; 0 keeps a number whole.
-        allow_float: 1.5 is a number; otherwise it is refused.
+        attach_sign: -3 is one token, unless a letter or digit stands right before the sign.
+        digit_group: digits of a token; 0 keeps a number whole.
+        allow_float: 1.5 is a number, of the tokens `1 . 5`; otherwise it is refused.
+        grouping: where the groups of a number are counted from: left, as CALT does; or right, which keeps decimals
+            whole too, as all runs did that were made before there was a choice.
     """
 
     attach_sign: bool = True
     digit_group: int = 0
-    allow_float: bool = False
+    allow_float: bool = True
+    grouping: str = "left"
+
+    @property
+    def pattern(self) -> str:
+        """A regular expression of a number; a sign belongs to it unless a letter or digit stands right before it."""
+        digits = r"\d+\.?\d*|\.\d+" if self.allow_float else r"\d+"
+        return rf"(?<![A-Za-z0-9_])-?{digits}" if self.attach_sign else digits
+
+    def split(self, number: str) -> list[str]:
+        """Return the tokens of a number."""
+        if self.grouping == "right" and "." in number:
+            return [number]
+        sign, digits = ("-", number[1:]) if number[0] == "-" else ("", number)
+        whole, point, fraction = digits.partition(".")
+        first, *rest = self._groups(whole or "0")
+        return [sign + first, *rest, *point, *self._groups(fraction)]
+
+    def _groups(self, digits: str) -> list[str]:
+        size = self.digit_group or max(len(digits), 1)
+        short = len(digits) % size if self.grouping == "right" else 0
+        return [digits[:short]] * bool(short) + [digits[i : i + size] for i in range(short, len(digits), size)]
 
 
 @dataclass
 class Lexer:
-    """Splits formulas into tokens of a vocabulary.
+    """Splits formulas into tokens of a vocabulary, as CALT's lexer does.
 
     Attributes:
         vocabulary: the tokens, special ones first, in the order of their ids.
+        words: those of them that a text may hold where it holds no number; the longest one that fits is taken.
         numbers: how numbers become tokens.
         strict: an unknown token is an error; otherwise it becomes `<unk>`.
     """
 
     vocabulary: list[str]
+    words: list[str]
     numbers: NumberPolicy = field(default_factory=NumberPolicy)
     strict: bool = True
 
     def __post_init__(self) -> None:
         self._known = set(self.vocabulary)
-        words = sorted((token for token in self._known if token not in SPECIAL), key=len, reverse=True)
-        # a name goes on in digits: x10 is another one than x, and C123 than C12
-        names = [re.escape(word) + (r"(?!\d)" if word[-1].isalnum() or word[-1] == "_" else "")
-                 for word in words if not re.fullmatch(rf"-?{_NUMBER}", word)]  # fmt: skip
-        self._pattern = re.compile("|".join([r"\s+", *names, _NUMBER, r"[^\W\d_]\w*", "."]))
+        words = map(self._word, sorted(self.words, key=len, reverse=True))
+        number = f"(?P<number>{self.numbers.pattern})"
+        grouped = self.numbers.digit_group and not self.numbers.attach_sign
+        parts = [*words, number] if grouped else [number, *words]  # as CALT's: such a token may be longer than a group
+        self._pattern = re.compile("|".join([r"\s+", *parts, r"[^\W\d]\w*", "."]))
+
+    def _word(self, word: str) -> str:
+        """Return a token as a regular expression. A name goes on in digits: x10 is another one than x, and C123 than
+        C12; and so does a number that is never split."""
+        if re.fullmatch(r"-?\d+", word):
+            return re.escape(word) + ("" if self.numbers.digit_group else r"(?!\d)")
+        return re.escape(word) + (r"(?!\d)" if word[-1].isalnum() or word[-1] == "_" else "")
 
     def tokenize(self, text: str) -> list[str]:
         """Return the tokens of a text.
@@ -62,52 +95,62 @@ class Lexer:
             DataError: the lexer is strict, and the text holds what is not in the vocabulary; all of it. Or the digits
                 of two numbers would run together.
         """
-        tokens: list[str] = []
-        before = ""  # the piece before, without space
-        for piece in (match[0] for match in self._pattern.finditer(text)):
-            if piece.isspace():
-                continue
-            if re.fullmatch(_NUMBER, piece):
-                self._refuse_as_one(before, piece, text)
-                self._add_number(tokens, piece)
-            else:
-                tokens.append(piece)
-            before = piece
+        if self.numbers.digit_group:
+            self._refuse_as_one(text)
+        tokens = self._pieces(text)
         unknown = sorted({token for token in tokens if token not in self._known})
         if unknown and self.strict:
+            if "." in unknown and re.search(r"\d\.\d", text):
+                raise DataError(
+                    f"{text[:60]!r} holds a number that is no whole one; set number_policy.allow_float: true in "
+                    "lexer.yaml."
+                )
             hints = "".join(did_you_mean(token, self._known) for token in unknown[:1])
             raise DataError(
                 f"{text[:60]!r} holds {', '.join(map(repr, unknown[:10]))}, which the lexer's vocabulary has not."
-                f"{hints} Add it to vocab in lexer.yaml, or set strict: false."
+                f"{hints} Add what is missing under vocab in lexer.yaml, or set strict: false."
             )
         return [token if token in self._known else UNKNOWN for token in tokens]
 
-    def _refuse_as_one(self, before: str, number: str, text: str) -> None:
-        """Refuse a number whose tokens would be more digits of the number before it."""
-        size = self.numbers.digit_group
-        if size and before.isdecimal() and number.isdecimal() and len(number) % size == 0:
-            raise DataError(
-                f"{text[:60]!r} has {before} and {number} with nothing between them, which are the same tokens as "
-                f"{before}{number} with number_policy.digit_group {size}. Write an operator or | between them."
-            )
+    def _pieces(self, text: str) -> list[str]:
+        """Return the tokens of a text, whether the vocabulary has them or not."""
+        tokens: list[str] = []
+        for match in self._pattern.finditer(text):
+            if match["number"]:
+                tokens += self.numbers.split(match[0])
+            elif not match[0].isspace():
+                tokens.append(match[0])
+        return tokens
 
-    def _add_number(self, tokens: list[str], digits: str) -> None:
-        """Append a number, with its sign where it has one, in groups of digits where that is asked for."""
-        if "." in digits and not self.numbers.allow_float:
-            raise DataError(
-                f"The number {digits} is no whole number; set number_policy.allow_float: true in lexer.yaml."
-            )
-        sign = ""
-        if self.numbers.attach_sign and tokens and tokens[-1] == "-" and _begins_number(tokens[:-1]):
-            tokens.pop()
-            sign = "-"
-        size = self.numbers.digit_group
-        if size and "." not in digits:
-            first = len(digits) % size or size
-            groups = [digits[:first], *(digits[i : i + size] for i in range(first, len(digits), size))]
-        else:
-            groups = [digits]
-        tokens += [sign + groups[0], *groups[1:]]
+    def _refuse_as_one(self, text: str) -> None:
+        """Refuse two numbers whose tokens would be those of one."""
+        for match in re.finditer(r"(-?\d+)\s+(?=(\d+))", text):
+            if self._pieces(match[1]) + self._pieces(match[2]) == self._pieces(match[1] + match[2]):
+                raise DataError(
+                    f"{text[:60]!r} has {match[1]} and {match[2]} with nothing between them, which are the same tokens "
+                    f"as {match[1]}{match[2]} with number_policy.digit_group {self.numbers.digit_group}. Write an "
+                    "operator or | between them."
+                )
+
+    def joined(self, text: str) -> str:
+        """Return a text of tokens with the digits of each number together again."""
+        found: list[str] = []
+        run: list[str] = []  # the tokens of digits that the last one of `found` ends in
+        for token, after in itertools.pairwise([*text.split(), ""]):
+            if token == "." and run and after.isdecimal():
+                found[-1] += token
+                run = [""]
+            elif token.isdecimal() and run and (run == [""] or self._are_one([*run, token])):
+                found[-1] += token
+                run = [*filter(None, run), token]
+            else:
+                found.append(token)
+                run = [token] if token.removeprefix("-").isdecimal() else []
+        return " ".join(found)
+
+    def _are_one(self, digits: list[str]) -> bool:
+        """Whether such tokens are those of one number."""
+        return bool(self.numbers.digit_group) and self._pieces("".join(digits)) == digits
 
     def to_token_text(self, text: str) -> str:
         """Return the tokens of a text with spaces between them."""
@@ -144,32 +187,6 @@ class Lexer:
         )
 
 
-def join_digits(text: str, digit_group: int) -> str:
-    """Return a text of tokens with the digits of each number together again.
-
-    Args:
-        text: tokens with spaces between them.
-        digit_group: digits of a token, as the lexer counts them: of a number's tokens, only the first may have fewer.
-    """
-    if not digit_group:
-        return text
-    joined: list[str] = []
-    open_number = False
-    for token in text.split():
-        digits = token.isdecimal() and len(token) <= digit_group
-        if open_number and digits and len(token) == digit_group:
-            joined[-1] += token
-        else:
-            joined.append(token)
-            open_number = digits or (token[1:].isdecimal() and token[0] == "-" and len(token) <= digit_group + 1)
-    return " ".join(joined)
-
-
-def _begins_number(before: list[str]) -> bool:
-    """Whether a sign after these tokens belongs to a number: at the start, after an operator, bracket or separator."""
-    return not before or before[-1] in (*OPERATORS, *SEPARATORS, "(", "[", ",", "=")
-
-
 def read_lexer(config: Mapping[str, Any], source: str) -> Lexer:
     """Return the lexer that a file describes.
 
@@ -186,7 +203,7 @@ def read_lexer(config: Mapping[str, Any], source: str) -> Lexer:
     flags = dict(vocab.get("flags") or {})
     _check(flags, ("include_base_vocab", "include_base_special_tokens"), source, "vocab.flags.")
     policy = dict(config.get("number_policy") or {})
-    _check(policy, ("attach_sign", "digit_group", "allow_float"), source, "number_policy.")
+    _check(policy, ("attach_sign", "digit_group", "allow_float", "grouping"), source, "number_policy.")
     tokens: list[str] = [SEP]
     if config.get("include_base_vocab", flags.get("include_base_vocab", True)):
         tokens += [*SEPARATORS, *OPERATORS, *BRACKETS]
@@ -201,8 +218,16 @@ def read_lexer(config: Mapping[str, Any], source: str) -> Lexer:
             f"{source}: number_policy.digit_group is {group!r}; a number of digits up to {_MOST_DIGITS}, or 0, is "
             "expected."
         )
-    numbers = NumberPolicy(bool(policy.get("attach_sign", True)), group, bool(policy.get("allow_float", False)))
-    return Lexer(list(dict.fromkeys([*SPECIAL, *tokens, *_groups(numbers)])), numbers, bool(config.get("strict", True)))
+    grouping = policy.get("grouping", "left")
+    if grouping not in ("left", "right"):
+        raise ConfigError(f"{source}: number_policy.grouping is {grouping!r}; left or right is expected.")
+    attach_sign, allow_float = bool(policy.get("attach_sign", True)), bool(policy.get("allow_float", True))
+    numbers = NumberPolicy(attach_sign, group, allow_float, grouping)
+    words = dict.fromkeys([*tokens, *_groups(numbers)])
+    if grouping == "right":
+        words = {token: None for token in words if not re.fullmatch(_NUMBER, token)}
+    vocabulary = dict.fromkeys([*SPECIAL, *tokens, *_groups(numbers), *_signed(numbers)])
+    return Lexer(list(vocabulary), list(words), numbers, bool(config.get("strict", True)))
 
 
 def _range(given: Any, where: str) -> list[str]:
@@ -215,11 +240,18 @@ def _range(given: Any, where: str) -> list[str]:
 
 
 def _groups(numbers: NumberPolicy) -> list[str]:
-    """Return all groups of digits that a number may be written in: 0 to 9, 00 to 99, and so on; with a sign where it
-    is attached, which only the first group of a number has."""
-    size = numbers.digit_group
-    found = [str(number).zfill(length) for length in range(1, size + 1) for number in range(10**length)]
-    return found + [f"-{number}" for number in range(1, 10**size) if numbers.attach_sign]
+    """Return all groups of digits that a number may be written in: 0 to 9, 00 to 99, and so on; and what decimals
+    need."""
+    lengths = range(1, numbers.digit_group + 1)
+    found = [str(number).zfill(length) for length in lengths for number in range(10**length)]
+    if numbers.allow_float and numbers.grouping == "left":
+        found += [".", "-0"] if numbers.attach_sign else ["."]
+    return found
+
+
+def _signed(numbers: NumberPolicy) -> list[str]:
+    """Return all first groups of a number with its sign."""
+    return [f"-{number}" for number in range(1, 10**numbers.digit_group) if numbers.attach_sign]
 
 
 def _check(given: Mapping[str, Any], known: Sequence[str], source: str, prefix: str) -> None:

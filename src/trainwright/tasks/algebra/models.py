@@ -11,6 +11,7 @@ import torch
 from trainwright.config.ranges import check_values
 from trainwright.config.task_uses import ALGEBRA, use
 from trainwright.errors import ConfigError, did_you_mean
+from trainwright.tasks.algebra.embeddings import check_input_embedding
 
 GENERIC = ("generic", "transformer", "calt")
 DECODERS = ("decoder_only", "decoder", "gpt2", "llama")
@@ -36,14 +37,14 @@ _DEFAULTS: dict[str, Any] = {
     "decoder_ffn_dim": 2048,
     "max_sequence_length": 512,
     "dropout": 0.1,
-    "attention_dropout": 0.0,
     "activation_dropout": 0.0,
     "encoder_layerdrop": 0.0,
     "decoder_layerdrop": 0.0,
     "init_std": 0.02,
     "embedding_layer_norm": True,
+    "input_embedding_type": "token",
 }
-_ACTIVATIONS = {"generic": "gelu", "bart": "gelu", "gpt2": "gelu_new", "llama": "silu"}  # transformers' own
+_ACTIVATIONS = {"generic": "relu", "bart": "gelu", "gpt2": "gelu_new", "llama": "silu"}  # transformers' own
 _TWINS = (
     ("num_layers", "num_decoder_layers"), ("num_heads", "num_decoder_heads"), ("ffn_dim", "decoder_ffn_dim"),
 )  # fmt: skip
@@ -73,7 +74,10 @@ def check_model(config: Mapping[str, Any], source: str) -> dict[str, Any]:
         )
     made = _made(values)
     values["activation"] = values["activation"] or _ACTIVATIONS[made]
+    if values["attention_dropout"] is None:  # CALT's encoder-decoder has one rate
+        values["attention_dropout"] = values["dropout"] if made == "generic" else 0.0
     _check_used(config, made, values["activation"], source)
+    check_input_embedding(values["input_embedding_type"])
     for heads in _heads(values):
         if values["d_model"] % heads:
             raise ConfigError(f"{source}: model.d_model {values['d_model']} is not a multiple of {heads} heads.")
@@ -164,7 +168,15 @@ def _encoder_decoder(values: dict[str, Any], tokenizer: Any) -> Any:
     from trainwright.tasks.algebra.transformer import ProblemTransformer, ProblemTransformerConfig
 
     norm, positions = values["embedding_layer_norm"], values["use_positional_embedding"]
-    return ProblemTransformer(ProblemTransformerConfig(positions=positions, embedding_layer_norm=norm, **sizes))
+    return ProblemTransformer(
+        ProblemTransformerConfig(
+            positions=positions,
+            embedding_layer_norm=norm,
+            embedding_dropout=0.0,
+            input_embedding_type=values["input_embedding_type"],
+            **sizes,
+        )
+    )
 
 
 def _decoder(values: dict[str, Any], tokenizer: Any) -> Any:

@@ -7,9 +7,11 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from inspect import signature
 from typing import Any
 
 from trainwright.errors import ConfigError, DataError, did_you_mean
+from trainwright.tasks.algebra.data import pair_of
 from trainwright.tasks.algebra.expressions import NotAPolynomial, Polynomial, terms, written
 
 Pair = tuple[str, str]
@@ -88,18 +90,48 @@ class ExpandedForm:
 
 @dataclass(frozen=True)
 class Chain:
-    """Several, one after the other."""
+    """Several, one after the other; each gets what the one before made."""
 
-    parts: tuple[Preprocessor, ...]
+    parts: tuple[Any, ...]
 
-    def __init__(self, *parts: Preprocessor) -> None:
+    def __init__(self, *parts: Any) -> None:
         object.__setattr__(self, "parts", parts)
 
     def __call__(self, pair: Pair) -> Pair:
         """Return problem and answer after all parts."""
+        made: Pair = self.process_sample(pair)
+        return made
+
+    def process_sample(self, source: Any) -> Any:
+        """Return what the parts make of a row."""
         for part in self.parts:
-            pair = part(pair)
-        return pair
+            source = applied(part, source)
+        return source
+
+
+def applied(preprocessor: Any, source: Any) -> Any:
+    """Return what a preprocessor makes of a row: one with `process_sample` is given the row as the file has it, or what
+    the one before it made; a function is given problem and answer."""
+    if hasattr(preprocessor, "process_sample"):
+        return preprocessor.process_sample(source)
+    return preprocessor(source if isinstance(source, tuple) else pair_of(source))
+
+
+def reader(preprocessor: Any) -> Callable[[Any], Any]:
+    """Return what makes the texts of a row; ready tokens are taken as they are.
+
+    It raises a DataError where a preprocessor makes something else.
+    """
+
+    def read(source: Any) -> Any:
+        if preprocessor is None or (isinstance(source, Mapping) and "input_ids" in source):
+            return pair_of(source)
+        made = applied(preprocessor, source)
+        if isinstance(made, tuple) and len(made) == 2 and all(isinstance(one, str) for one in made):
+            return made
+        raise DataError(f"the preprocessor made {str(made)[:60]!r} of it; (input text, target text) is expected.")
+
+    return read
 
 
 KNOWN: dict[str, Any] = {
@@ -109,36 +141,48 @@ KNOWN: dict[str, Any] = {
 }
 
 
-def read_preprocessor(given: Any, where: str) -> Preprocessor | None:
+def read_preprocessor(given: Any, where: str) -> Any:
     """Return the preprocessor of a configuration, or None for none.
 
     Args:
-        given: a name, a mapping of `name` and its options, `package.module:function`, a function, or a list of these.
+        given: a name, a mapping of `name` and its options, `package.module:function`, a function of (problem, answer)
+            as one pair, an object with `process_sample(source)`, or a list of these.
         where: the key, for messages.
 
     Raises:
         ConfigError: it is none of these.
     """
-    if given is None or callable(given):
-        function: Preprocessor | None = given
-        return function
+    if isinstance(given, type) and hasattr(given, "process_sample"):
+        return _made(given, {}, where)
+    if given is None or callable(given) or hasattr(given, "process_sample"):
+        return given
     if isinstance(given, str) and ":" in given:
-        return _function(given, where)
+        return read_preprocessor(imported(given, where), where)
     if isinstance(given, Sequence) and not isinstance(given, str):
         return Chain(*(one for one in (read_preprocessor(part, where) for part in given) if one))
     name, options = (given.get("name"), dict(given)) if isinstance(given, Mapping) else (given, {})
     options.pop("name", None)
+    if isinstance(name, str) and ":" in name:
+        return _made(imported(name, where), options, where)
     if name not in KNOWN:
         raise ConfigError(
             f"{where} '{name}' is not known.{did_you_mean(str(name), KNOWN)} Known: {', '.join(KNOWN)}, a list of "
             "them, a mapping of name and options, or module:function."
         )
+    return _made(KNOWN[name], options, where)
+
+
+def _made(kind: Any, options: dict[str, Any], where: str) -> Any:
     try:
-        made: Preprocessor = KNOWN[name](**options)
-    except TypeError:
-        known = ", ".join(KNOWN[name].__dataclass_fields__)
-        raise ConfigError(f"{where}: {name} has the options {known}, not {', '.join(options)}.") from None
-    return made
+        return kind(**options)
+    except TypeError as error:
+        known = [name for name in signature(kind).parameters if name not in ("args", "kwargs")]
+        name = next((name for name, one in KNOWN.items() if one is kind), kind.__qualname__)
+        if set(options) - set(known):
+            raise ConfigError(
+                f"{where}: {name} has the options {', '.join(known)}, not {', '.join(options)}."
+            ) from None
+        raise ConfigError(f"{where}: {name} cannot be made from {options or 'no options'} ({error}).") from None
 
 
 def described(given: Any) -> Any:
@@ -153,17 +197,33 @@ def described(given: Any) -> Any:
         if isinstance(given, kind):
             values = {key: getattr(given, key) for key in kind.__dataclass_fields__}
             return {"name": name} | {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
-    return f"{given.__module__}:{given.__qualname__}" if hasattr(given, "__qualname__") else f"__main__:{given!r}"
+    if hasattr(given, "__qualname__"):
+        return f"{given.__module__}:{given.__qualname__}"
+    if not hasattr(given, "process_sample"):
+        return f"__main__:{given!r}"
+    options = {name: _described_option(value) for name, value in vars(given).items() if not name.startswith("_")}
+    return {"name": f"{type(given).__module__}:{type(given).__qualname__}", **options}
+
+
+def _described_option(value: Any) -> Any:
+    plain = value is None or isinstance(value, str | int | float | list | tuple)
+    return (list(value) if isinstance(value, tuple) else value) if plain else described(value)
 
 
 def is_described_by_value(given: Any) -> bool:
     """Whether the configuration alone says what is done, and no code of the user's."""
     if isinstance(given, list):
         return all(map(is_described_by_value, given))
-    return given is None or isinstance(given, Mapping) or ":" not in given
+    name = given.get("name") if isinstance(given, Mapping) else given
+    return name is None or ":" not in name
 
 
-def _function(path: str, where: str) -> Preprocessor:
+def imported(path: str, where: str) -> Any:
+    """Return what `package.module:name` names.
+
+    Raises:
+        ConfigError: it cannot be imported.
+    """
     module, _, name = path.partition(":")
     try:
         found: Any = importlib.import_module(module)
@@ -174,8 +234,7 @@ def _function(path: str, where: str) -> Preprocessor:
             f"{where} '{path}' cannot be imported ({error}). Put the function into a module that can, or set it as "
             "the pipeline's dataset_load_preprocessor."
         ) from None
-    function: Preprocessor = found
-    return function
+    return found
 
 
 def _outer(text: str, delimiter: str) -> str:

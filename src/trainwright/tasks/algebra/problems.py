@@ -12,6 +12,7 @@ from typing import Any
 
 from trainwright.errors import ConfigError, did_you_mean
 from trainwright.tasks.algebra import forms
+from trainwright.tasks.algebra.lexer import Lexer, read_lexer
 
 Pair = tuple[str, str]
 P = 17
@@ -46,11 +47,11 @@ class Task:
     def check(self) -> forms.Checker:
         """What decides whether an answer is right: `check(problem, reference, answer)`, as this task's lexer writes
         them."""
-        return self.checker(self.lexer["number_policy"]["digit_group"])
+        return self.checker(read_lexer(self.lexer, self.name))
 
-    def checker(self, digit_group: int) -> forms.Checker:
-        """Return what decides about the texts of a lexer that writes numbers in such groups of digits."""
-        return forms.Checker(self.form, digit_group)
+    def checker(self, lexer: Lexer) -> forms.Checker:
+        """Return what decides about the texts of a lexer."""
+        return forms.Checker(self.form, lexer.joined)
 
 
 def join(items: list[Any]) -> str:

@@ -17,6 +17,7 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from trainwright import compat
 from trainwright.batch import IGNORED
+from trainwright.tasks.algebra.embeddings import input_embedding
 
 
 class ProblemTransformerConfig(PreTrainedConfig):
@@ -27,7 +28,8 @@ class ProblemTransformerConfig(PreTrainedConfig):
         positions: learned or sinusoidal are added to the embeddings; rope turns queries and keys, those of the
             cross-attention too; none.
         max_position_embeddings: tokens of a side at most.
-        init_std: of all matrices but the embeddings, which have 1/√d_model.
+        embedding_dropout: `dropout` where it is None, as in the configuration of models that do not tell.
+        init_std: of all matrices but the embeddings, which have 1/√d_model, and those of queries, keys and values.
     """
 
     model_type = "trainwright_problem_transformer"
@@ -48,8 +50,10 @@ class ProblemTransformerConfig(PreTrainedConfig):
     decoder_ffn_dim: int = 2048
     max_position_embeddings: int = 512
     positions: str = "learned"
+    input_embedding_type: str = "token"
     embedding_layer_norm: bool = True
     dropout: float = 0.1
+    embedding_dropout: float | None = None
     attention_dropout: float = 0.0
     activation_dropout: float = 0.0
     activation_function: str = "gelu"
@@ -81,13 +85,18 @@ def turned(x: torch.Tensor, rotation: Rotation | None) -> torch.Tensor:
     return torch.cat([one * cos - other * sin, other * cos + one * sin], dim=-1)
 
 
+class Projection(nn.Linear):
+    """What queries, keys or values are made by."""
+
+
 class Attention(nn.Module):
     """Attention of several heads (Vaswani et al. 2017, section 3.2)."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads, self.dropout = heads, dropout
-        self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
+        self.query, self.key, self.value = (Projection(width, width) for _ in range(3))
+        self.out = nn.Linear(width, width)
 
     def forward(self, x: torch.Tensor, rotation: Rotation | None, keys: Any, values: Any, mask: Any) -> torch.Tensor:
         """Return what the queries of `x`, of shape (rows, tokens, width), read."""
@@ -171,7 +180,7 @@ class Side(nn.Module):
         self.kind, self.head_width = config.positions, width // heads
         self.positions = nn.Embedding(config.max_position_embeddings, width) if self.kind == "learned" else None
         self.embedding_norm = nn.LayerNorm(width) if config.embedding_layer_norm else nn.Identity()
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = nn.Dropout(config.dropout if config.embedding_dropout is None else config.embedding_dropout)
         self.layers = nn.ModuleList(Layer(config, heads, ffn, decoder, i) for i in range(layers))
         self.norm = nn.LayerNorm(width)
 
@@ -201,7 +210,10 @@ class ProblemEncoder(Side):
 
     def __init__(self, config: ProblemTransformerConfig) -> None:
         super().__init__(config, decoder=False)
-        self.tokens = nn.Embedding(config.vocab_size, config.d_model)
+        self.tokens = input_embedding(config.input_embedding_type, config.vocab_size, config.d_model)
+        if type(self.tokens) is not nn.Embedding:  # a module of the user's, with the weights that it has
+            for part in self.tokens.modules():
+                part._is_hf_initialized = True  # type: ignore[assignment]  # any attribute may be set
 
     def forward(self, input_ids: torch.Tensor, attention_mask: Any = None, **_: Any) -> BaseModelOutput:
         """Return the problem as vectors, shape (rows, tokens, width)."""
@@ -247,8 +259,14 @@ class ProblemTransformer(PreTrainedModel, GenerationMixin):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Draw the weights of a part; those of embeddings so that the stream begins near 1 in size."""
-        if isinstance(module, nn.Linear):
+        """Draw the weights of a part; those of embeddings so that the stream begins near 1 in size, those of queries,
+        keys and values as torch.nn.MultiheadAttention does for the three in one matrix (Glorot & Bengio 2010, equation
+        16): with less, attention is all but even at first, and answers are found many hundred steps later."""
+        if isinstance(module, Projection):
+            bound = math.sqrt(6 / (4 * self.config.d_model))
+            nn.init.uniform_(module.weight, -bound, bound)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=self.config.init_std)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
@@ -262,7 +280,7 @@ class ProblemTransformer(PreTrainedModel, GenerationMixin):
         """Return the encoder; `generate` runs it once."""
         return self.encoder
 
-    def get_input_embeddings(self) -> nn.Embedding:
+    def get_input_embeddings(self) -> nn.Module:
         """Return the embeddings of both sides."""
         return self.encoder.tokens
 
