@@ -152,7 +152,7 @@ def test_rank_and_size_are_read_by_the_strategies_alone():
 
 
 CHECKPOINT_NAMES = {
-    "optimizer.pt", "scheduler.pt", "scaler.pt", "ema.pt", "model.safetensors", "trainer_state.json",
+    "optimizer.pt", "scheduler.pt", "scaler.pt", "ema.pt", "others.pt", "model.safetensors", "trainer_state.json",
     "trainwright.json", "manifest.json", "training_args.bin", "rng_state", "checkpoint-",
 }  # fmt: skip
 

@@ -44,7 +44,7 @@ def take(run: Run, due: list[str] | None = None) -> Boundary:
     """Return the present state, at the end of a step."""
     state, args = run.trainer.state, run.trainer.args
     saves = args.save_strategy != "no" and not args.save_only_model
-    kept = {name: part.state.state_dict() for name, part in run.parts.items() if part.undone == "step"}
+    kept = {name: part.state.state_dict() for name, part in run.moving_parts.items()}
     if due:
         heard = {name: part for name, part in run.parts.items() if part.undone == "evaluation"}
         copies = {name: copied(part) for name, part in heard.items() if part.with_model or saves}

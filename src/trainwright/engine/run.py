@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -163,6 +164,11 @@ class Run:
     def evaluates(self) -> bool:
         """Whether an evaluation of this step's is going on, which a resumed run does again."""
         return self.boundary is not None and "evaluate" in self.boundary.due
+
+    @cached_property
+    def moving_parts(self) -> dict[str, Part]:
+        """What every step changes before its update, and so is kept at the end of each."""
+        return {name: part for name, part in self.parts.items() if part.undone == "step"}
 
     @property
     def folder(self) -> Path:
