@@ -250,8 +250,8 @@ import torch
 
 import trainwright
 from trainwright import (
-    BaseTrainer, Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer, TrainerCallback, TrainerControl, TrainerState,
-    TrainingArguments, TrainOutput,
+    BaseTrainer, Seq2SeqTrainer, Seq2SeqTrainingArguments, Strategy, Trainer, TrainerCallback, TrainerControl,
+    TrainerState, TrainingArguments, TrainOutput,
 )
 from trainwright.config import TrainingConfig, load
 from trainwright.jobs import Store
@@ -272,8 +272,10 @@ class Stop(TrainerCallback):
 
 
 args = TrainingArguments("out", max_steps=4, eval_strategy="steps")
-trainer = trainwright.Trainer(torch.nn.Linear(1, 1), args, train_dataset=[], tokenizer=None, callbacks=[Stop()])
+line = torch.nn.Linear(1, 1)
+trainer = trainwright.Trainer(line, args, train_dataset=[], tokenizer=None, callbacks=[Stop()], strategy=Strategy())
 assert_type(trainer, Trainer)
+assert_type(trainer.strategy, Strategy)
 assert_type(args.max_steps, int)
 assert_type(args.set_training(max_steps=4), TrainingArguments)
 assert_type(trainer.train(resume_from_checkpoint=True), TrainOutput)

@@ -282,7 +282,7 @@ def test_a_trial_that_fails_on_one_rank_alone_ends_the_search_whatever_is_caught
         raise ValueError("here alone")
 
     strategy = OutOfStep()
-    strategy.world = World(rank, size=2)
+    strategy.world, strategy.is_distributed = World(rank, size=2), True
     trials = Trials(strategy, train)
     study = optuna.create_study()
     with pytest.raises(ValueError, match="here alone") as told:

@@ -41,8 +41,9 @@ class Deep(nn.Module):
 class Twins(DataParallel):
     """All processes compute one model together, as with tensor parallelism: they read the same rows."""
 
-    data_shard = DataShard()
-    gradient_divide_factor = 1
+    def setup(self, world, device, options):
+        super().setup(world, device, options)
+        self.data_shard, self.gradient_divide_factor = DataShard(), 1
 
     def one_per_shard(self, everyone):
         return everyone[:1]

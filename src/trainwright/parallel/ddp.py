@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from trainwright.errors import ConfigError
 from trainwright.parallel.strategy import ALL_HERE, ProcessOptions, Strategy
 from trainwright.processes import start_processes
-from trainwright.world import World
+from trainwright.world import DataShard, World
 
 _BUCKET = 250 << 20  # bytes of buffers that are exchanged at once
 _LISTEN = 0.5  # seconds between looks for a word
@@ -34,6 +34,8 @@ class DataParallel(Strategy):
         if world.size > 1 and device.type == "mps":
             raise ConfigError("Several processes cannot train on one Apple GPU. Start one, or set use_cpu=True.")
         self.world, self.device, self.options = world, device, options
+        self.is_distributed, self.data_shard = world.size > 1, DataShard(world.rank, world.size)
+        self.gradient_divide_factor = world.size  # DistributedDataParallel averages
         self.hosts = start_processes(device, options.backend, options.timeout)
         self.limit = timedelta(seconds=options.timeout)
         everyone = distributed.distributed_c10d._get_default_store()
@@ -53,11 +55,6 @@ class DataParallel(Strategy):
         devices = [self.device] if self.device.type == "cuda" else None
         options = {"find_unused_parameters": not recomputes, **self.options.ddp}
         return DistributedDataParallel(model, device_ids=devices, **options)
-
-    @property
-    def gradient_divide_factor(self) -> int:
-        """The number of processes: DistributedDataParallel averages gradients."""
-        return self.world.size
 
     def accumulate(self, model: nn.Module, last: bool) -> AbstractContextManager[Any]:
         """Keep gradients to this process until the last micro-batch of a step, or until `finish_gradients`."""

@@ -1,8 +1,8 @@
 """How a run is spread over processes: all that the engine asks of it, with one process as the plain case.
 
-What a subclass for sharded models overrides: `place`, `prepare` and `accumulate` (the model), `gradient_divide_factor`
-and `needs_zero_weight_step` (its exchanges), `norms` (of parts), and where several processes compute one
-model together `data_shard`, `one_per_shard` and `sum_tensor`.
+What a subclass for sharded models overrides: `place`, `prepare` and `accumulate` (the model), `finish_gradients` and
+`needs_zero_weight_step` (its exchanges), `norms` (of parts); and where several processes compute one model together,
+`setup`, which says that they read the same rows, `one_per_shard` and `sum_tensor`.
 """
 
 from __future__ import annotations
@@ -51,13 +51,20 @@ class Strategy:
     Attributes:
         world: rank and number of the processes, which the strategy alone reads.
         device: where this process computes.
+        is_distributed: whether there are other processes to exchange with.
+        data_shard: which part of the rows this process reads.
+        gradient_divide_factor: by what the exchange divides the sum of all processes' gradients (FSDP's term); a loss
+            times this factor has the gradient that adds up over the shards.
     """
 
     world = World()
     device = torch.device("cpu")
+    is_distributed = False
+    data_shard = DataShard()
+    gradient_divide_factor = 1
 
     def setup(self, world: World, device: torch.device, options: ProcessOptions) -> None:
-        """Join the other processes; called once, before anything else is.
+        """Join the other processes and set the attributes; called once, before anything else is.
 
         Raises:
             ConfigError: there are others, which this strategy knows nothing of.
@@ -70,11 +77,6 @@ class Strategy:
         self.world, self.device = world, device
 
     # ---- who this process is
-
-    @property
-    def is_distributed(self) -> bool:
-        """Whether there are other processes to exchange with."""
-        return self.world.size > 1
 
     @property
     def is_main(self) -> bool:
@@ -91,11 +93,6 @@ class Strategy:
         return ""
 
     # ---- data
-
-    @property
-    def data_shard(self) -> DataShard:
-        """Which part of the rows this process reads."""
-        return DataShard(self.world.rank, self.world.size)
 
     def one_per_shard(self, everyone: Sequence[T]) -> Sequence[T]:
         """Return, of values of every process, rank by rank, those of one process for each shard of the data."""
@@ -140,14 +137,6 @@ class Strategy:
         """Let all processes have the buffers of the first, where the forward passes of a step do not do it."""
 
     # ---- gradients
-
-    @property
-    def gradient_divide_factor(self) -> int:
-        """By what the exchange divides the sum of all processes' gradients (FSDP's term); 1 leaves a sum.
-
-        A loss times this factor has the gradient that adds up over the shards.
-        """
-        return 1
 
     def accumulate(self, model: nn.Module, last: bool) -> AbstractContextManager[Any]:
         """Return the context of one micro-batch: gradients are exchanged between processes only in the last."""
