@@ -27,11 +27,16 @@ def parts(tmp_path_factory):
     return scripts.write_model_and_data(tmp_path_factory.mktemp("parts"))
 
 
-def finished(expected, progress=100):
-    """Return the store and the only job, which is complete and is named after its plugin."""
+def only_job():
     store = Store()
     health.sweep(store)
     (job,) = store.jobs()
+    return store, job
+
+
+def finished(expected, progress=100):
+    """Return the store and the only job, which is complete and is named after its plugin."""
+    store, job = only_job()
     assert (job["status"], job["progress"], job["name"]) == ("COMPLETE", progress, expected), job["traceback"]
     return store, job
 
@@ -142,3 +147,19 @@ def test_two_ranks_are_one_job(home, tmp_path, name):
     output = places.job_folder(job["id"]) / "output"
     assert done.stdout.count(f"in {output}\n") == 2  # both ranks know the same folder
     assert (output / "checkpoint-3").is_dir()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_plugin_that_does_not_look_how_its_training_ended(home, tmp_path, fails):
+    words = [sys.executable, str(PLUGINS / "relaunched" / "main.py"), f"--fails={fails}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(words, cwd=tmp_path, text=True, capture_output=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    store, job = only_job()
+    assert (job["name"], store.metric_names(job["id"])) == ("relaunched", {"train/loss": 1})
+    if not fails:
+        assert job["status"] == "COMPLETE"
+        return
+    assert (job["status"], job["message"]) == ("FAILED", "ValueError: the data is empty")
+    assert 'raise ValueError("the data is empty")' in job["traceback"]

@@ -136,6 +136,30 @@ def test_inside_a_job_a_run_is_that_one(home):
     assert Store().metric_names("j") == {"loss": 1}
 
 
+def test_a_run_that_is_not_finished_fails_the_job_around_it_too(home):
+    """As the queue begins a script: what it is by hand it is there."""
+    with tracking.tracked("queued", job="left"):
+        left = jobs.init("inner")
+        left.log({"loss": 1.0})
+    left._close(None)  # what this process has set goes back
+    assert (newest()["status"], newest()["message"]) == ("FAILED", "The process left before run.finish().")
+    with tracking.tracked("queued", job="failed"):
+        jobs.init("inner").fail("no data")
+    assert (newest()["status"], newest()["message"]) == ("FAILED", "no data")
+    with tracking.tracked("queued", job="done"):
+        jobs.init("inner").finish()
+    assert (newest()["status"], newest()["progress"]) == ("COMPLETE", 100)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_the_first_rank_alone_writes_to_trackers(home, tmp_path, monkeypatch, first):
+    monkeypatch.setattr(sys, "argv", ["script.py"])
+    monkeypatch.setenv("RANK", "0" if first else "1")
+    trainer = TrainerJob()
+    trainer.job_wrapper(manual_logging=True)(lambda: trainer.log_metric("a", 1.0, 1))()
+    assert bool(list(tmp_path.rglob("events.out.tfevents.*"))) == first
+
+
 def test_off_does_nothing(home, monkeypatch):
     monkeypatch.setenv("TRAINWRIGHT_JOBS", "off")
     with jobs.init("a") as run:

@@ -117,7 +117,8 @@ class TrainerJob:
             folder = tracked.folder if tracked else Path.cwd()
             self.params, self._span = given, span
             self.report_to = [] if manual else table.wanted(given)
-            self._trackers = Trackers({one: table.new(one) for one in table.wanted(given)}) if manual else None
+            writes = manual and tracking.is_first_rank()
+            self._trackers = Trackers({one: table.new(one) for one in table.wanted(given)}) if writes else None
             if self._trackers is not None:
                 self._trackers.begin(TrackedRun(name, dict(given), folder / "logs", given["output_dir"], project))
             status = FAILED
@@ -146,6 +147,13 @@ class TrainerJob:
         elif tracked is not None and not tracked.acted:
             tracked.progress(self._span[1])
         return result
+
+    def load_config(self) -> dict[str, Any]:
+        """Return what the input file holds, as it is there; the parameters have it already."""
+        return dict(self.params._config)
+
+    def _ensure_args_parsed(self) -> None:
+        """Do nothing: parameters are read when the job begins. Plugins call it."""
 
     def load_dataset(self, dataset_types: Sequence[str] = ("train",), config_name: str | None = None) -> dict[str, Any]:
         """Return the splits of the data that the parameter `dataset_name` names, by split.

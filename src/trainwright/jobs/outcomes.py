@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import traceback
+from contextlib import suppress
+from pathlib import Path
 
 from trainwright.errors import Interrupted
-from trainwright.jobs import processes
+from trainwright.jobs import places, processes
 from trainwright.jobs.status import COMPLETE, FAILED, INTERRUPTED, STOPPED
 
 Outcome = tuple[str, str | None, str | None]
@@ -29,6 +32,24 @@ def conclusion(own: Outcome, failed: Outcome | None, was_asked: bool) -> Outcome
         more = f" It ended with: {own[1]}" if own[0] != STOPPED and own[1] else ""
         return STOPPED, f"Stopped on request.{more}", own[2]
     return failed if own[0] == COMPLETE and failed else own
+
+
+def leave(folder: Path, ended: Outcome) -> None:
+    """Note how a rank ended, for the process that is its job and may not look; a good end takes back a bad one."""
+    with suppress(OSError):  # where nothing can be written the job's journal says so
+        if ended[0] in (COMPLETE, STOPPED):
+            (folder / places.RANK_END).unlink(missing_ok=True)
+        else:
+            (folder / places.RANK_END).write_text(json.dumps(ended), encoding="utf-8")
+
+
+def left(folder: Path) -> Outcome | None:
+    """Return how a rank of a job ended badly, if it did."""
+    try:
+        status, message, text = json.loads((folder / places.RANK_END).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return status, message, text
 
 
 def outcome(error: BaseException, was_asked: bool, reason: str | None) -> Outcome:

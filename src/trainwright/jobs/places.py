@@ -16,6 +16,7 @@ from trainwright.errors import JobError
 OFF = ("off", "0", "no", "false")
 ON = ("on", "1", "yes", "true")
 JOURNAL, LOG, PARAMS, LOCK = "job.jsonl", "output.log", "params.json", "lock"
+RANK_END = "rank.json"  # how a rank ended badly
 # in the environment of a job's process: which job, which attempt, whether it goes on, <job>:<pid> of who is it, and
 # the worker that began it
 JOB_ID, ATTEMPT = "TRAINWRIGHT_JOB_ID", "TRAINWRIGHT_JOB_ATTEMPT"

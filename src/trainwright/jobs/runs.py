@@ -13,7 +13,10 @@ from typing import Any
 from trainwright.errors import Interrupted, JobError
 from trainwright.jobs import commands, places, tracking
 from trainwright.jobs.journal import last_steps
-from trainwright.jobs.outcomes import JobStopped
+from trainwright.jobs.outcomes import JobStopped, Outcome
+from trainwright.jobs.status import FAILED
+
+_UNFINISHED: Outcome = (FAILED, "The process left before run.finish().", None)
 
 
 class Run:
@@ -36,6 +39,8 @@ class Run:
         self._context = tracking.tracked(name, self.config, experiment, job_id)
         self.job = self._context.__enter__()
         self._open = True
+        if not self._owns and self.job is not None:  # which ends when this process does, whatever becomes of the run
+            self.job.failed = self.job.failed or _UNFINISHED
         self._step: int | None = None
         self._hook = sys.excepthook
         sys.excepthook = self._heard
@@ -79,14 +84,15 @@ class Run:
             self._leave_if_asked(self.job)
 
     def finish(self) -> None:
-        """End the job as COMPLETE, unless a function of it failed or it was asked to stop; once."""
-        if self._owns and self.job is not None and self._open and not self.job.stop_requested:
+        """End the run, as COMPLETE unless a function of it failed or it was asked to stop; once."""
+        if self.job is not None and self._open and not self.job.stop_requested:
             self.job.progress(100)
         self._close(None)
 
     def fail(self, message: str) -> None:
-        """End the job as FAILED."""
+        """End the run, as FAILED."""
         if not self._owns and self.job is not None and self._open:
+            self._forget_that_it_is_open()
             tracking.note_failure(self.job, SystemExit(message))
         self._close(SystemExit(message))
 
@@ -105,6 +111,7 @@ class Run:
         if not self._open:
             return False
         self._open = False
+        self._forget_that_it_is_open()
         atexit.unregister(self._left)
         if sys.excepthook == self._heard:
             sys.excepthook = self._hook
@@ -114,6 +121,10 @@ class Run:
         except FrozenInstanceError:  # an exception that takes no traceback stays what it is
             return False
 
+    def _forget_that_it_is_open(self) -> None:
+        if self.job is not None and self.job.failed is _UNFINISHED:
+            self.job.failed = None
+
     def _heard(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         """Hear of an exception that nobody caught."""
         self._close(error)
@@ -122,7 +133,7 @@ class Run:
 
     def _left(self) -> None:
         """Hear that Python leaves."""
-        self._close(Interrupted.newest or SystemExit("The process left before run.finish()."))
+        self._close(Interrupted.newest or SystemExit(_UNFINISHED[1]))
 
     def __enter__(self) -> Run:
         self._is_context = True

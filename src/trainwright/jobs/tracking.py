@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trainwright.errors import STOP_SIGNALS, is_foreign, leave_by_exception
-from trainwright.jobs import commands, places, processes, values
+from trainwright.jobs import commands, outcomes, places, processes, values
 from trainwright.jobs.journal import Direct, Journal, last_steps, steps_before
 from trainwright.jobs.outcomes import JobStopped, Outcome, conclusion, outcome
 from trainwright.jobs.status import COMPLETE, HEARTBEAT_SECONDS, STOPPED
@@ -96,6 +96,7 @@ class Tracking:
             self._held.close()
             os.environ.pop(places.OWNER, None)
             raise
+        outcomes.leave(self.folder, (COMPLETE, None, None))  # of an attempt before
 
     def become_child(self) -> None:
         """Only add to the job of a parent process: this one was forked or spawned, and has none of its threads."""
@@ -291,7 +292,12 @@ os.register_at_fork(after_in_child=_forked)
 
 def is_tracked() -> bool:
     """Whether this process may be a job: tracking is not off, and it is the first of its ranks."""
-    return not places.is_off() and os.environ.get("RANK", "0") == "0" and places.has_home()
+    return not places.is_off() and is_first_rank() and places.has_home()
+
+
+def is_first_rank() -> bool:
+    """Whether this process speaks for all of its ranks."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager
@@ -358,8 +364,12 @@ def note_failure(tracking: Tracking, error: BaseException) -> None:
 
 
 def _end(tracking: Tracking, own: Outcome) -> None:
-    """End a job whose process ended so."""
-    ended = conclusion(own, tracking.failed, tracking.stop_requested or tracking.acted)
+    """End a job whose process ended so; of a rank, note that for the process which is the job."""
+    is_rank = tracking.is_guest and isinstance(tracking.journal, Journal)
+    failed = tracking.failed or (None if tracking.is_guest else outcomes.left(tracking.folder))
+    ended = conclusion(own, failed, tracking.stop_requested or tracking.acted)
+    if is_rank:
+        outcomes.leave(tracking.folder, ended)
     if ended[0] not in (COMPLETE, STOPPED):
         _failures[tracking.folder] = ended
     tracking.end(*ended)
