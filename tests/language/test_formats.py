@@ -407,8 +407,10 @@ def test_what_was_tokenised_once_is_not_again(place, tmp_path, monkeypatch):
     from trainwright.data import tokenize
 
     calls = []
-    row = tokenize.TextRules.row
-    monkeypatch.setattr(tokenize.TextRules, "row", lambda self, *given: calls.append(1) or row(self, *given))
+    rows_of = tokenize.TextRules.rows
+    monkeypatch.setattr(
+        tokenize.TextRules, "rows", lambda self, rows, *rest: calls.extend(rows) or rows_of(self, rows, *rest)
+    )
     rows = [{"messages": TALK}, {"messages": TALK[:2]}]
     text_of(place, rows, tmp_path, model={"chat_template": "chatml"})
     assert len(calls) == 2

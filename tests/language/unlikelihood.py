@@ -15,6 +15,7 @@ from trainwright.config.methods import Fault
 from trainwright.config.options import TextOptions
 from trainwright.config.schema import TrainingConfig
 from trainwright.config.uses import KWARGS
+from trainwright.data.encode import Steps
 from trainwright.data.formats import Format
 from trainwright.data.text_collators import PaddedBatch
 from trainwright.data.tokenize import TextRules
@@ -54,10 +55,10 @@ class JudgedRules(TextRules):
 
     COLUMNS = ("input_ids", "labels", "good")
 
-    def encode(self, row: dict[str, Any]) -> dict[str, Any]:
+    def encode(self, row: dict[str, Any]) -> Steps[dict[str, Any]]:
         if not isinstance(row["label"], bool):
             raise DataError(f"'label' is {row['label']!r}; true or false is expected.")
-        return {**super().encode(row), "good": [int(row["label"])]}
+        return {**(yield from super().encode(row)), "good": [int(row["label"])]}
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch.utils.data import Subset, TensorDataset
 
-_VERSION = "2"  # of what is digested; contents of other versions are not compared
+_VERSION = "3"  # of what is digested; contents of other versions are not compared
 _ITEMS = 512  # of a sequence, rows of a dataset among them
 _NUMBERS = 1 << 11  # of a list of plain values
 _BYTES = 32 << 20  # in all; of what comes then, stripes

@@ -1,26 +1,25 @@
-"""Rows of text become rows of tokens once: `datasets` keeps them in a memory-mapped cache, keyed by content, tokenizer,
-template and settings."""
+"""Rows of text become rows of tokens once: they are kept whole in memory-mapped files, keyed by content, tokenizer,
+template and settings, and cut where they are read, so that runs of another length, packed or not, share them."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from functools import partial
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from trainwright import __version__
-from trainwright.data.files import read_or_anew
-from trainwright.data.token_rows import TokenRows, places_of
+from trainwright.data.parts import tokens_of
+from trainwright.data.token_rows import TokenRows
 from trainwright.data.tokenize import TextRules
 from trainwright.errors import DataError
 
-_VERSION = f"{__version__}/3"  # of what tokenising makes of a row
+_VERSION = f"{__version__}/4"  # of what tokenising makes of a row
 _NAMED = 5
-_LOW = 1000  # rows below which more processes cost more than they save
+_NOT_KEYED = ("tokenizer", "max_length")
 
 
 @dataclass
@@ -78,15 +77,16 @@ def prepare(
         [_named(name, *one, several=len(tables) > 1, processes=processes, what=what) for name, one in tables.items()]
     )
     rules = next(iter(tables.values()))[1]
-    cut = made.data.column("cut").to_numpy()[places_of(made)]
-    targets = _targets(made, rules)
+    cuts: Any = {"limit": rules.max_length, "before": rules.BEFORE}
+    everything = TokenRows(made, rules.COLUMNS, **cuts)
+    cut, targets = everything.cut_off, _targets(everything, rules)
     learned = targets.min(axis=0) > 0
     if not learned.any():
         raise DataError(
             f"No row of the {what} has anything to learn: all labels are masked. Check max_length={rules.max_length} "
             "(prompts that fill it), completion_only_loss, assistant_only_loss and the chat template."
         )
-    rows = TokenRows(made, rules.COLUMNS, np.flatnonzero(learned))
+    rows = TokenRows(made, rules.COLUMNS, np.flatnonzero(learned), **cuts)
     counts = targets[:, learned]
     rows.know(counts[0] if len(counts) == 1 else counts, int((cut > 0).sum()), rules.part)
     return Prepared(rows, int((cut > 0).sum()), int(cut.sum()), np.flatnonzero(~learned))
@@ -101,47 +101,28 @@ def _named(name: str, table: Any, rules: TextRules, *, several: bool, processes:
 
 
 def _tokenised(table: Any, rules: TextRules, processes: int | None, what: str) -> Any:
-    """Return the tokenised table; of several processes on a machine one makes it, and the others wait and read it."""
+    """Return the tokenised table, whole rows."""
     import datasets
-    from filelock import FileLock
 
-    key = fingerprint(table, rules)
-    place = Path(datasets.config.HF_DATASETS_CACHE) / "trainwright"
-    place.mkdir(parents=True, exist_ok=True)
-    make = partial(
-        table.map,
-        rules,
-        batched=True,
-        with_indices=True,
-        remove_columns=table.column_names,
-        features=features(rules),
-        num_proc=processes if processes and len(table) >= _LOW else None,
-        desc=f"Tokenising the {what}",
-        new_fingerprint=key,
-        cache_file_name=None if table.cache_files else str(place / f"{key}.arrow"),
-    )
-    with FileLock(place / f"{key}.lock"):
-        return read_or_anew(make, lambda: make(load_from_cache_file=False))
+    folder = Path(datasets.config.HF_DATASETS_CACHE) / "trainwright" / fingerprint(table, rules)
+    whole = replace(rules, max_length=None)
+    return tokens_of(table, whole, features(rules), folder, processes=processes, what=what)
 
 
-def _targets(made: Any, rules: TextRules) -> np.ndarray:
+def _targets(rows: TokenRows, rules: TextRules) -> np.ndarray:
     """Return what there is to learn of every row, shape (columns of `rules.LEARNED`, rows)."""
-    rows = TokenRows(made, rules.COLUMNS)
-    return np.stack(
-        [rows.targets(name) if name == "labels" else TokenRows(made, (name,)).lengths for name in rules.LEARNED]
-    )
+    return np.stack([rows.targets(name) if name == "labels" else rows.sizes(name) for name in rules.LEARNED])
 
 
 def features(rules: TextRules) -> Any:
-    """Return the columns of tokenised rows: lists of 32-bit integers, and the number of tokens cut off."""
+    """Return the columns of tokenised rows: lists of 32-bit integers."""
     from datasets import Features, List, Value
 
-    lists = {name: List(Value("int32")) for name in rules.columns() if name != "cut"}
-    return Features({**lists, "cut": Value("int32")})
+    return Features({name: List(Value("int32")) for name in rules.COLUMNS})
 
 
 def fingerprint(table: Any, rules: TextRules) -> str:
-    """Return a key of the content and of everything that decides what tokenising makes of it."""
+    """Return a key of the content and of everything that decides what tokenising makes of it, before rows are cut."""
     tokenizer = rules.tokenizer
     backend = getattr(tokenizer, "backend_tokenizer", None)
     parts = [
@@ -152,6 +133,6 @@ def fingerprint(table: Any, rules: TextRules) -> str:
         repr(sorted(tokenizer.special_tokens_map.items())),  # templates write them
         repr((type(tokenizer).__name__, getattr(tokenizer, "split_special_tokens", None))),
         f"{type(rules).__module__}.{type(rules).__qualname__}",
-        repr([(f.name, getattr(rules, f.name)) for f in fields(rules) if f.name != "tokenizer"]),
+        repr([(f.name, getattr(rules, f.name)) for f in fields(rules) if f.name not in _NOT_KEYED]),
     ]
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()

@@ -1,7 +1,9 @@
-"""Rows of tokens as they lie in Arrow's memory-mapped files: a row is a slice, and all lengths are known at once."""
+"""Rows of tokens as they lie in Arrow's memory-mapped files, whole: a row is a slice, cut where it is read, and all
+lengths are known at once."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from trainwright.batch import IGNORED
 from trainwright.data.contents import Contents
 
 ROW_COLUMNS = ("input_ids", "labels")
+BEFORE: Mapping[str, str | None] = {"input_ids": None, "labels": None}
 
 
 class TokenRows(Dataset[Any]):
@@ -21,14 +24,26 @@ class TokenRows(Dataset[Any]):
         table: a `datasets.Dataset` with columns of int lists.
         columns: the columns that a row has.
         kept: numbers of the rows of the table that are used, in order; all when not given.
+        limit: tokens of the longest row; the end of a longer one is left out.
+        before: the columns that `limit` cuts, and for each the column that stands before it, if any.
 
     Attributes:
         kept: where these rows lie in Arrow's table.
     """
 
-    def __init__(self, table: Any, columns: tuple[str, ...] = ROW_COLUMNS, kept: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        table: Any,
+        columns: tuple[str, ...] = ROW_COLUMNS,
+        kept: np.ndarray | None = None,
+        *,
+        limit: int | None = None,
+        before: Mapping[str, str | None] = BEFORE,
+    ) -> None:
         self.table = table
         self.columns = columns
+        self.limit = limit
+        self.before = before if limit is not None else {}
         places = places_of(table)
         self.kept = places if kept is None else places[kept]
         self._parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] | None = None
@@ -70,16 +85,43 @@ class TokenRows(Dataset[Any]):
         part = int(np.searchsorted(self._starts, row, side="right")) - 1
         values, offsets = parts[part]
         place = row - self._starts[part]
-        return values[offsets[place] : offsets[place + 1]]
+        start, end = int(offsets[place]), int(offsets[place + 1])
+        if name in self.before:
+            first = self.before[name]
+            end = min(end, start + (self.limit or 0) - (len(self.column(first, index)) if first else 0))
+        return values[start:end]
 
     @property
     def lengths(self) -> np.ndarray:
         """Tokens of every row, all columns of tokens (`*_ids`) together; int64, shape (rows,)."""
-        counted = [name for name in self.columns if name.endswith("_ids")]
-        views = self._views()
-        every: Any = sum(np.concatenate([np.diff(offsets) for _, offsets in views[name]]) for name in counted)
-        lengths: np.ndarray = every[self.kept]
+        lengths: np.ndarray = np.sum([self.sizes(name) for name in self.columns if name.endswith("_ids")], axis=0)
         return lengths
+
+    def sizes(self, name: str) -> np.ndarray:
+        """Return how many values a column has in every row; int64, shape (rows,)."""
+        whole = self._whole(name)
+        return np.minimum(whole, self._room(name)) if name in self.before else whole
+
+    @property
+    def cut_off(self) -> np.ndarray:
+        """Tokens of every row that `limit` leaves out, of several answers with each; int64, shape (rows,)."""
+        ends = [name for name in self.before if name != "labels" and name not in self.before.values()]
+        over = [(self._whole(name) - self._room(name)).clip(0) for name in ends]
+        firsts = [(self._whole(first) - (self.limit or 0)).clip(0) for first in map(self.before.get, ends) if first]
+        cut: np.ndarray = np.sum([np.zeros(len(self), dtype=np.int64), *over, *firsts], axis=0)
+        return cut
+
+    def _room(self, name: str) -> np.ndarray:
+        """Return how many values of a column `limit` leaves in every row; int64, shape (rows,)."""
+        first = self.before[name]
+        taken = self.sizes(first) if first else np.zeros(len(self), dtype=np.int64)
+        room: np.ndarray = (self.limit or 0) - taken
+        return room
+
+    def _whole(self, name: str) -> np.ndarray:
+        """Return how many values of a column lie in every row; int64, shape (rows,)."""
+        sizes: np.ndarray = np.concatenate([np.diff(offsets) for _, offsets in self._views()[name]])[self.kept]
+        return sizes
 
     def targets(self, name: str) -> np.ndarray:
         """Number of values of a column that are not -100, without the first of each row, which nothing predicts; int64,
@@ -87,7 +129,10 @@ class TokenRows(Dataset[Any]):
         found = []
         for values, offsets in self._views()[name]:
             seen = np.concatenate([[0], np.cumsum(values != IGNORED)])
-            found.append(seen[offsets[1:]] - seen[np.minimum(offsets[:-1] + 1, offsets[1:])])
+            starts, ends = offsets[:-1], offsets[1:]
+            if name in self.before:
+                ends = np.minimum(ends, starts + (self.limit or 0))
+            found.append(seen[ends] - seen[np.minimum(starts + 1, ends)])
         counts: np.ndarray = np.concatenate(found)[self.kept]
         return counts
 

@@ -14,8 +14,10 @@ import numpy as np
 
 from trainwright.batch import IGNORED
 from trainwright.data import chat, turns
+from trainwright.data.encode import Asked, Steps, marks_of, together
 from trainwright.data.formats import Format, canonical, is_chat, of_one_kind, whole_numbers, with_prompt
 from trainwright.data.messages import is_muted
+from trainwright.data.token_rows import BEFORE, ROW_COLUMNS
 from trainwright.errors import ConfigError, DataError
 
 
@@ -26,6 +28,7 @@ class TextRules:
     Attributes:
         COLUMNS: the columns of whole numbers that a row becomes; tokens stand in those whose names end with `_ids`.
         LEARNED: those of them that must hold something to learn: `labels`, or columns of tokens.
+        BEFORE: those of them that `max_length` cuts, and for each the column that stands before it, if any.
         tokenizer: of transformers.
         format: what the rows are.
         max_length: tokens of the longest row, or None.
@@ -36,8 +39,9 @@ class TextRules:
         template_settings: further variables of the chat template.
     """
 
-    COLUMNS: ClassVar[tuple[str, ...]] = ("input_ids", "labels")
+    COLUMNS: ClassVar[tuple[str, ...]] = ROW_COLUMNS
     LEARNED: ClassVar[tuple[str, ...]] = ("labels",)
+    BEFORE: ClassVar[Mapping[str, str | None]] = BEFORE
 
     tokenizer: Any
     format: Format
@@ -51,13 +55,8 @@ class TextRules:
 
     def __call__(self, batch: Mapping[str, list[Any]], indices: Sequence[int]) -> dict[str, list[Any]]:
         """Return columns of tokens for columns of text, as `datasets.Dataset.map` wants them."""
-        names = list(batch)
-        found = [self.row({name: batch[name][i] for name in names}, number) for i, number in enumerate(indices)]
-        return {name: [one[name] for one in found] for name in (found[0] if found else self.columns())}
-
-    def columns(self) -> list[str]:
-        """The columns of the result."""
-        return [*self.COLUMNS, "cut"]
+        found = self.rows([{name: batch[name][i] for name in batch} for i in range(len(indices))], indices)
+        return {name: [one[name] for one in found] for name in self.COLUMNS}
 
     @property
     def part(self) -> str:
@@ -72,16 +71,34 @@ class TextRules:
         where = "the completion" if self.completion_only else "prompt and completion"
         return f"{answers} in {where}" if self.assistant_only or self.final_turn_only else where
 
-    def row(self, given: Mapping[str, Any], number: int) -> dict[str, Any]:
-        """Return a row as tokens; `cut` tells how many of them were cut off.
+    def row(self, given: Mapping[str, Any], number: int) -> dict[str, list[int]]:
+        """Return a row as tokens, cut to `max_length`.
 
         Raises:
             DataError: it cannot be tokenised, with its number.
         """
+        return self.rows([given], [number])[0]
+
+    def rows(self, given: Sequence[Mapping[str, Any]], numbers: Sequence[int]) -> list[dict[str, list[int]]]:
+        """Return rows as tokens, cut to `max_length`; what they need of the tokenizer they ask for together.
+
+        Raises:
+            DataError: one of them cannot be tokenised, with its number.
+        """
+        steps = [self._row(row, number) for row, number in zip(given, numbers, strict=True)]
+        return [self._cut(row) for row in together(steps, self.tokenizer)]
+
+    def _cut(self, row: dict[str, list[int]]) -> dict[str, list[int]]:
+        if self.max_length is None:
+            return row
+        ends = {name: self.max_length - len(row[one] if one else ()) for name, one in self.BEFORE.items()}
+        return {name: column[: max(0, ends[name])] if name in ends else column for name, column in row.items()}
+
+    def _row(self, given: Mapping[str, Any], number: int) -> Steps[dict[str, list[int]]]:
         row = canonical(given, number)
         self._check(given, number)
         try:
-            return self.encode(row)
+            return (yield from self.encode(row))
         except DataError as error:
             raise DataError(f"Row {number}: {error}") from error
         except ConfigError:  # of every row
@@ -92,18 +109,19 @@ class TextRules:
                 f"{', '.join(f'{name} ({type(value).__name__})' for name, value in row.items())}."
             ) from error
 
-    def encode(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Return a row, in the form that `canonical` gives it, as tokens.
+    def encode(self, row: dict[str, Any]) -> Steps[dict[str, list[int]]]:
+        """Return a row, in the form that `canonical` gives it, as tokens, uncut.
+
+        It is a generator (`data/encode.py`): what it needs of the tokenizer comes by `yield from`, as that of
+        `super().encode(row)` does.
 
         Raises:
             DataError: it cannot be tokenised.
         """
-        ids, labels = self.tokens(row)
+        ids, labels = yield from self.tokens(row)
         if len(ids) != len(labels):
             raise DataError(f"{len(ids)} input_ids but {len(labels)} labels; they must be as many.")
-        limit = self.max_length
-        cut = 0 if limit is None else max(0, len(ids) - limit)
-        return {"input_ids": ids[:limit], "labels": labels[:limit], "cut": cut}
+        return {"input_ids": ids, "labels": labels}
 
     def _check(self, given: Mapping[str, Any], number: int) -> None:
         """Raise a DataError where a column that is learned from is None, or a conversation without a message."""
@@ -115,27 +133,27 @@ class TextRules:
             if isinstance(value, list) and not value and self.format is not Format.TOKENS:
                 raise DataError(f"Row {number} has no message in '{name}'. Drop the row or fill it in.")
 
-    def tokens(self, row: dict[str, Any]) -> tuple[list[int], list[int]]:
+    def tokens(self, row: dict[str, Any]) -> Steps[tuple[list[int], list[int]]]:
         """Return the tokens of a row and its labels, uncut."""
         if self.format is Format.TOKENS:
             return whole_numbers(row["input_ids"]), _given_labels(row, self.completion_only)
         if self.format is Format.TEXT:
-            ids = self._encode(self._ended(row[self.text_column]))
+            ids = yield from self._encode(self._ended(row[self.text_column]))
             return ids, ids
         if self.format is Format.COMPLETION:
-            return self._completion(of_one_kind(row))
-        ids, wrote = self._conversation(row["messages"], row)
+            return (yield from self._completion(of_one_kind(row)))
+        ids, wrote = yield from self._conversation(row["messages"], row)
         return ids, [token if mine else IGNORED for token, mine in zip(ids, wrote, strict=True)]
 
-    def _completion(self, row: dict[str, Any]) -> tuple[list[int], list[int]]:
+    def _completion(self, row: dict[str, Any]) -> Steps[tuple[list[int], list[int]]]:
         prompt, completion = row["prompt"], row["completion"]
         wrote: Sequence[Any]
         if is_chat(prompt):
-            before = self._rendered_prompt(prompt, row)
-            ids, wrote = self._conversation([*prompt, *completion], row)
+            before = yield from self._rendered_prompt(prompt, row)
+            ids, wrote = yield from self._conversation([*prompt, *completion], row)
         else:
-            before = self._encode(prompt)
-            ids = self._encode(prompt + self._ended(completion))
+            before = yield from self._encode(prompt)
+            ids = yield from self._encode(prompt + self._ended(completion))
             wrote = [True] * len(ids)
         start = shared_length(before, ids) if self.completion_only else 0
         return ids, [token if place >= start and wrote[place] else IGNORED for place, token in enumerate(ids)]
@@ -144,9 +162,9 @@ class TextRules:
         end = self.tokenizer.eos_token
         return text if end is None or text.endswith(end) else text + end
 
-    def _encode(self, text: str) -> list[int]:
+    def _encode(self, text: str) -> Steps[list[int]]:
         """Return the tokens of a text; marks that the tokenizer sets around it, and that it has already, once."""
-        ids: list[int] = self.tokenizer(text)["input_ids"]
+        ids: list[int] = (yield Asked(text, plain=True))["input_ids"]
         before, after = self.marks
         if before and ids[: 2 * len(before)] == before * 2:
             ids = ids[len(before) :]
@@ -163,12 +181,12 @@ class TextRules:
         own = row.get("chat_template_kwargs") or {}
         return {"tools": row.get("tools"), **(self.template_settings or {}), **own}
 
-    def _rendered_prompt(self, messages: Sequence[Any], row: Mapping[str, Any]) -> list[int]:
+    def _rendered_prompt(self, messages: Sequence[Any], row: Mapping[str, Any]) -> Steps[list[int]]:
         text = chat.render(self.tokenizer, messages, prompt=True, **self._settings(row))
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids: list[int] = (yield Asked(text))["input_ids"]
         return ids
 
-    def _conversation(self, messages: Sequence[Any], row: Mapping[str, Any]) -> tuple[list[int], Sequence[Any]]:
+    def _conversation(self, messages: Sequence[Any], row: Mapping[str, Any]) -> Steps[tuple[list[int], Sequence[Any]]]:
         """Return the tokens of a conversation, and for each whether it is learned."""
         settings = self._settings(row)
         muted = [number for number, message in enumerate(messages) if is_muted(message)]
@@ -177,14 +195,14 @@ class TextRules:
             return wrote
         text = chat.render(self.tokenizer, messages, **settings)
         if not (self.assistant_only or self.final_turn_only or muted):
-            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+            ids = (yield Asked(text))["input_ids"]
             return ids, [True] * len(ids)
         if not self.tokenizer.is_fast:
             raise DataError(
                 "assistant_only_loss, weight and train need a fast tokenizer, which tells where in the text a token "
                 "stands."
             )
-        made = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        made = yield Asked(text, offsets=True)
         mine: Sequence[Any] = [True] * len(made["input_ids"])
         if wrote is not None:
             mine = wrote[1]
@@ -214,27 +232,29 @@ class PairRules(TextRules):
 
     COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
     LEARNED = ("chosen_ids", "rejected_ids")
+    BEFORE: ClassVar[Mapping[str, str | None]] = {
+        "prompt_ids": None, "chosen_ids": "prompt_ids", "rejected_ids": "prompt_ids",
+    }  # fmt: skip
 
     @property
     def part(self) -> str:
         """Which tokens are learned, in words."""
         return "the two answers, compared"
 
-    def encode(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Return a pair as the tokens of its prompt and of its two answers; `cut` is of both together."""
+    def encode(self, row: dict[str, Any]) -> Steps[dict[str, list[int]]]:
+        """Return a pair as the tokens of its prompt and of its two answers."""
         row = with_prompt(row)
         prompt = row["prompt"]
         if is_chat(row["chosen"]):
-            before = self._rendered_prompt(prompt, row)
-            both = [self._conversation([*prompt, *row[name]], row)[0] for name in ("chosen", "rejected")]
+            before = yield from self._rendered_prompt(prompt, row)
+            chosen, _ = yield from self._conversation([*prompt, *row["chosen"]], row)
+            rejected, _ = yield from self._conversation([*prompt, *row["rejected"]], row)
         else:
-            before = self._encode(prompt)
-            both = [self._encode(prompt + self._ended(row[name])) for name in ("chosen", "rejected")]
-        start = min(shared_length(before, ids) for ids in both)
-        limit = self.max_length
-        cut = 0 if limit is None else sum(max(0, len(ids) - limit) for ids in both)
-        chosen, rejected = (ids[start:limit] for ids in both)
-        return {"prompt_ids": before[:start][:limit], "chosen_ids": chosen, "rejected_ids": rejected, "cut": cut}
+            before = yield from self._encode(prompt)
+            chosen = yield from self._encode(prompt + self._ended(row["chosen"]))
+            rejected = yield from self._encode(prompt + self._ended(row["rejected"]))
+        start = min(shared_length(before, ids) for ids in (chosen, rejected))
+        return {"prompt_ids": before[:start], "chosen_ids": chosen[start:], "rejected_ids": rejected[start:]}
 
 
 _EITHER = ("messages", "conversations")
@@ -253,15 +273,6 @@ def _within(made: Any, spans: Sequence[turns.Span]) -> list[bool]:
     begun, ended = (np.searchsorted(sides, places, side="right") for sides in (starts, ends))
     within: list[bool] = (begun > ended).tolist()
     return within
-
-
-def marks_of(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """Return the tokens that a tokenizer sets before and after a text by itself."""
-    whole, bare = (tokenizer("a", add_special_tokens=with_marks)["input_ids"] for with_marks in (True, False))
-    for start in range(len(whole) - len(bare) + 1):
-        if whole[start : start + len(bare)] == bare:
-            return whole[:start], whole[start + len(bare) :]
-    return [], []
 
 
 def _given_labels(row: Mapping[str, Any], completion_only: bool) -> list[int]:

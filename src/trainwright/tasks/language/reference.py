@@ -161,7 +161,7 @@ def key_of(trainer: Trainer, objective: PreferenceLoss, rows: Any) -> str:
     adapters = {name: repr(config) for name, config in getattr(judge, "peft_config", {}).items()}
     config = judge.config.to_json_string() if hasattr(judge.config, "to_json_string") else repr(judge.config)
     parts = (
-        __version__, rows.table._fingerprint, objective.options, args.bf16, args.fp16, config, adapters,
+        __version__, rows.table._fingerprint, rows.limit, objective.options, args.bf16, args.fp16, config, adapters,
         objective.without_adapters is not None,
     )  # fmt: skip
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8)
