@@ -210,6 +210,38 @@ def test_fifty_thousand_points_stay_fluent(page, tmp_path):
     assert [found[0][0], found[-1][0]] == [0, 49_999]
 
 
+def test_of_a_job_that_has_ended_nothing_is_asked_again_and_of_many_a_page_is_shown(page, home):
+    for number in range(60):
+        words = {"name": f"job {number}", "params": {"number": number}, "pid": 1, "host": "elsewhere"}
+        journal = places.job_folder(f"old-{number}") / places.JOURNAL
+        append(journal, "start", **words)
+        for step in range(5):
+            append(journal, "metric", name="loss", value=step * number, step=step)
+        append(journal, "status", status="FAILED" if number == 7 else "COMPLETE")
+    rows = page.locator("tr[data-job]")
+    playwright.expect(page.get_by_text("1–50 of 60")).to_be_visible()
+    playwright.expect(rows).to_have_count(50)
+    page.get_by_role("button", name="Older").click()
+    playwright.expect(page.get_by_text("51–60 of 60")).to_be_visible()
+    playwright.expect(rows).to_have_count(10)
+    page.get_by_label("Search").fill("JOB 3")
+    playwright.expect(rows).to_have_count(11)  # 3 and 30 to 39
+    page.get_by_label("Search").fill("")
+    playwright.expect(rows).to_have_count(50)
+    page.get_by_label("Status").select_option("FAILED")
+    playwright.expect(rows).to_have_count(1)
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.get_by_role("link", name="job 7").click()
+    playwright.expect(page.locator(".chart canvas")).to_be_visible()
+    page.wait_for_timeout(3500)  # two looks of a job that runs
+    kinds = [re.sub(r"\?.*", "", url).rpartition("/api/")[2] for url in asked if "/api/" in url]
+    assert sorted(kinds) == ["jobs/old-7", "jobs/old-7/log", "jobs/old-7/metrics", "watch"]
+    append(places.job_folder("old-7") / places.JOURNAL, "metric", name="loss", value=9, step=5)
+    Store().move("old-7", places.job_folder("old-7"))
+    wait_for(lambda: page.evaluate("1") and sum("metrics" in url for url in asked) == 2)
+
+
 def test_on_a_phone_and_in_the_dark(browser, served, tmp_path):
     job = submitted(tmp_path, scripts.SLOW, {"steps": 200}, name="small screen")
     context = browser.new_context(viewport={"width": 390, "height": 800}, color_scheme="dark")

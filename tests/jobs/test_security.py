@@ -95,7 +95,7 @@ def status(made, job):
 @pytest.mark.slow
 def test_the_page_itself_is_allowed(served, job, made):
     assert served.ask("/")[0] == 200
-    assert json.loads(served.ask("/api/jobs")[1])[0]["id"] == job
+    assert json.loads(served.ask("/api/jobs")[1])["jobs"][0]["id"] == job
     assert served.change(f"/api/jobs/{job}/stop") == (200, '{"status": "STOPPED"}')
     assert status(made, job) == "STOPPED"
 
@@ -314,7 +314,7 @@ def test_what_json_cannot_hold_hides_no_other_job(served, made, job, tmp_path):
     os.mkfifo(results / "step_5.json")
     made.update(job, command=["python", "s.py", "--x=\udcff"], params={"x": "\udcff", "deep": deep},
                 data={"output_dir": str(tmp_path / "out"), "nan": float("nan")})  # fmt: skip
-    assert json.loads(served.ask("/api/jobs")[1])[0]["params"]["x"] == "\\udcff"
+    assert json.loads(served.ask("/api/jobs?show=param:x")[1])["jobs"][0]["values"] == {"param:x": "\\udcff"}
     code, text, _ = served.ask(f"/api/jobs/{job}")
     assert code == 200
     assert [one["step"] for one in json.loads(text)["samples"]] == [1]
@@ -481,6 +481,7 @@ print(json.dumps(found))
 
 SECRETS = {"hf_token": "hf_q7q", "db.password": 1234, "apiKey": "key-q7q", "url": "postgresql://me:pw-q7q@host/db",
            "note": "sk-" + "q7q1" * 8}  # fmt: skip
+SHOW_SECRETS = "&".join(f"show=param:{name}" for name in SECRETS)
 PLAIN = {"eos_token": "</s>", "max_new_tokens": 5, "token_type": "word", "use_auth_token": True, "sort_key": "length",
          "password": None, "url_of_data": "https://host/a:b@c", "lr": 0.1}  # fmt: skip
 
@@ -491,7 +492,8 @@ def test_secrets_are_not_shown(served, made, tmp_path, capsys):
     second = queue.submit(made, tmp_path / "script.py", {**SECRETS, **PLAIN, "hf_token": "hf_q7q_other"})
     made.update(first, data={"wandb_api_key": "key-q7q"})
     shown = [
-        served.ask(path)[1] for path in ("/api/jobs", f"/api/jobs/{first}", f"/api/compare?job={first}&job={second}")
+        served.ask(path)[1]
+        for path in (f"/api/jobs?{SHOW_SECRETS}", f"/api/jobs/{first}", f"/api/compare?job={first}&job={second}")
     ]
     for words in (["list", "--json"], ["show", first], ["show", first, "--json"], ["compare", first, second]):
         assert main(["jobs", *words]) == 0

@@ -25,7 +25,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.algebra import held
-from tests.reliability import errnos, kills, neighbour, test_hooks, test_signals, victim
+from tests.reliability import errnos, kills, neighbour, open_page, test_hooks, test_signals, victim
 from tests.reliability import pairs as drawn_pairs
 from tests.reliability.test_command_line import Command, write_source
 from tests.reliability.test_kills import WIDTH
@@ -265,8 +265,23 @@ def properties() -> bool:
     return subprocess.run(wanted, env={**os.environ, "HYPOTHESIS_PROFILE": "torture"}).returncode == 0
 
 
+def page() -> bool:
+    """Open the page beside 10,000 jobs; left alone it takes less than 2 % of a core of its server."""
+    with tempfile.TemporaryDirectory() as name:
+        found = open_page.cost(Path(name))
+    if found is None:
+        print("The page: skipped, as there is no Chromium or no playwright", flush=True)
+        return True
+    print(
+        f"The page beside 10,000 jobs: there after {found.first:.2f} s, {found.sent:,} bytes; idle {found.server:.1f} "
+        f"% of a core, Chromium {found.browser:.1f} %; a curve of a million points after {found.curve:.2f} s",
+        flush=True,
+    )
+    return found.server < 2 and found.sent < 1_000_000
+
+
 if __name__ == "__main__":
-    chosen = (kill, terminate, signals, pairs, hooks, fill, fail_calls, goodput, checkers, properties)
+    chosen = (kill, terminate, signals, pairs, hooks, fill, fail_calls, goodput, page, checkers, properties)
     parts = {part.__name__: part for part in chosen}
     parser = argparse.ArgumentParser(prog="python -m tests.reliability.torture", description=__doc__)
     parser.add_argument(

@@ -15,13 +15,14 @@ from typing import Any
 
 from trainwright.cli.files import to_write
 from trainwright.errors import JobError, did_you_mean
-from trainwright.jobs import attempts, files, health, masking, outputs, places, queue, schema
+from trainwright.jobs import attempts, files, health, listing, masking, outputs, places, queue, schema
 from trainwright.jobs.rows import Job
 from trainwright.jobs.status import ENDED, QUEUED, RUNNING, STATUSES, STOPPED
 from trainwright.jobs.store import Store
 from trainwright.jobs.timesheet import PARTS
 
 _FOLLOW_SECONDS = 0.3
+_PAGE = 50  # jobs
 _PARTS = (*PARTS, "between")
 
 
@@ -48,20 +49,26 @@ def worker(args: Namespace) -> int:
 
 
 def list(args: Namespace) -> int:  # noqa: A001
-    """Print all jobs."""
+    """Print the newest jobs, or those of another page; all for machines."""
     wrong = [one for one in args.status or () if one not in STATUSES]
     if wrong:
         raise JobError(
             f"--status {wrong[0]} is no status.{did_you_mean(wrong[0], STATUSES)} They are {', '.join(STATUSES)}."
         )
     store = _store()
-    found = store.jobs(args.status, args.experiment)
+    limit = args.limit or (None if args.json else _PAGE)
+    found = store.jobs(args.status, args.experiment, limit=limit, offset=args.offset)
     if args.json:
         _print_json([masking.job(job) for job in found])
         return 0
-    experiments = {job["experiment"] for job in store.jobs()} if args.experiment and not found else ()
+    experiments = store.read(listing.experiments) if args.experiment and not found else ()
     if experiments and args.experiment not in experiments:
         print(f"There is no job of the experiment '{args.experiment}'.{did_you_mean(args.experiment, experiments)}")
+        return 0
+    query = listing.Query(statuses=args.status or (), experiment=args.experiment)
+    total = store.read(listing.matching, query)
+    if not found and args.offset and total:
+        print(f"There are {total} such jobs, and --offset {args.offset} leaves out all of them.")
         return 0
     if not found and (args.status or args.experiment):
         print("There are no such jobs. trainwright jobs list shows all.")
@@ -74,6 +81,8 @@ def list(args: Namespace) -> int:  # noqa: A001
         for job in found
     ]
     _table(["job", "name", "experiment", "status", "progress", "time", "left"], rows)
+    if args.offset + len(found) < total:
+        print(f"{len(found)} of {total:,}; --offset {args.offset + len(found)} shows those before them.")
     return 0
 
 

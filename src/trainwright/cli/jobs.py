@@ -53,6 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     listing = actions.add_parser("list", parents=[json_too], help="all jobs, the newest first")
     listing.add_argument("--status", action="append", type=str.upper, help="only these")
     listing.add_argument("--experiment", help="only of this one")
+    listing.add_argument("--limit", type=at_least(1), metavar="N", help="at most N (50; with --json all)")
+    listing.add_argument("--offset", type=at_least(0), default=0, metavar="N", help="without the newest N (0)")
     show = actions.add_parser("show", parents=[json_too], help="what is known of a job")
     show.add_argument("job")
     logs = actions.add_parser("logs", help="what a job printed")

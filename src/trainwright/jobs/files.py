@@ -35,6 +35,14 @@ def log(job: Job, after: int = -1) -> dict[str, Any]:
     return {"text": text, "end": start + len(content) - len(decoder.getstate()[0]), "there": True}
 
 
+def log_bytes(folder: str) -> int:
+    """Return how long the log in a job's folder is; 0 where there is none."""
+    try:
+        return (Path(folder) / places.LOG).stat().st_size
+    except OSError:
+        return 0
+
+
 def no_log(job: Job) -> str:
     """Return why a job has no log, as a sentence."""
     if job["started"] is None and job["status"] not in ENDED:

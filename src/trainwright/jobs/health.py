@@ -14,13 +14,17 @@ _STARTING_SECONDS = 30.0  # from a worker's claim to the first word of the proce
 _WATCH_SECONDS = 3 * HEARTBEAT_SECONDS  # that a heartbeat of another machine is looked for before a verdict
 
 
-def sweep(store: Store, wait: bool = False) -> None:
+def sweep(store: Store, wait: bool = False, again: bool = False) -> None:
     """Move what journals of this machine still hold, and mark the jobs whose process is gone.
 
     Args:
         wait: watch a job of another machine for some seconds, where that is needed to tell whether it lives.
+        again: this process looks again and again, so that a look need not be at all journals.
     """
-    store.move_all()
+    if again:
+        store.move_grown()
+    else:
+        store.move_all()
     running = {job["id"]: job for job in store.jobs([RUNNING])}
     doubtful = [job for job in running.values() if wait and _is_silent(job)]
     if any(is_alive(store, job) for job in doubtful):

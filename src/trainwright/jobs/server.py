@@ -9,10 +9,10 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import partial, wraps
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import anyio
 import uvicorn
@@ -23,7 +23,21 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from trainwright.errors import JobError
-from trainwright.jobs import attempts, curves, files, health, link, masking, outputs, places, queue, schema
+from trainwright.jobs import (
+    attempts,
+    curves,
+    feed,
+    files,
+    health,
+    link,
+    listing,
+    masking,
+    outputs,
+    places,
+    points,
+    queue,
+    schema,
+)
 from trainwright.jobs.connection import Connection
 from trainwright.jobs.database import is_away
 from trainwright.jobs.guard import Guard
@@ -33,14 +47,9 @@ from trainwright.jobs.written import spelled
 
 PAGE = Path(__file__).parent / "page"
 _SWEEP_SECONDS = 1.0
-_WATCH_SECONDS = 0.5
-_ALIVE_SECONDS = 15.0
+_MOST_JOBS = 200  # on a page of the list
 _MOST_POINTS = 4000
-_AWAY = "The job database cannot be reached just now."
 _DEEPEST = 20  # that values of a job may be nested
-_Listed = Literal["id", "name", "experiment", "status", "progress", "step", "total_steps", "created", "started",
-                  "ended", "ran", "message", "attempt", "params", "stop_requested"]  # fmt: skip
-_LISTED: tuple[_Listed, ...] = get_args(_Listed)
 
 
 class Malformed(JobError):
@@ -63,29 +72,35 @@ class Api:
         """Bring statuses up to date, at most once a second."""
         with self._sweeping:
             if time.monotonic() - self._swept > _SWEEP_SECONDS:
-                health.sweep(self.store)
+                health.sweep(self.store, again=True)
                 self._swept = time.monotonic()
 
     def find(self, request: Request) -> Job:
         """Return the job of an address."""
         return self.store.find(_name(request.path_params["job"]))
 
-    def jobs(self, _: Request) -> Any:
-        """All jobs, the newest first."""
+    def jobs(self, request: Request) -> Any:
+        """One page of the list of jobs: `listing.Query` says by which words; `version` is that of `If-None-Match`."""
         self.sweep()
-        return [_listed(job) for job in self.store.jobs()]
+        version = self.store.read(listing.version)
+        if request.headers.get("if-none-match") == f'"{version}"':
+            return None
+        return {**self.store.read(listing.page, _query(request)), "version": version}
 
     def job(self, request: Request) -> Any:
         """Everything about a job but its curves."""
         self.sweep()
         job = self.find(request)
         name, seen = job["id"], masking.job(job)
+        figures = self.store.read(points.figures, name)
         return {
-            **_listed(job), "traceback": job["traceback"], "folder": job["folder"], "data": seen["data"],
-            "kept": job["kept"],
+            **_listed(job), "params": seen["params"], "traceback": job["traceback"], "folder": job["folder"],
+            "data": seen["data"], "kept": job["kept"],
             "host": job["host"], "command": seen["command"], "hidden": masking.hidden(job["params"]),
-            "metric_names": self.store.metric_names(name), "attempts_before": self.store.attempts_before(name),
-            "last": {key: list(value) for key, value in self.store.last_metrics(name).items()},
+            "metric_names": {key: one["count"] for key, one in figures.items()},
+            "metric_versions": {key: one["changed"] for key, one in figures.items()},
+            "attempts_before": self.store.attempts_before(name),
+            "last": {key: [one["step"], one["value"]] for key, one in figures.items()},
             "artifacts": outputs.artifacts(self.store, job), "events": self.store.of_job(schema.events, name),
             "samples": files.samples(job), "time": attempts.account(self.store.of_job(schema.attempts, name)),
         }  # fmt: skip
@@ -111,11 +126,15 @@ class Api:
     def compare(self, request: Request) -> Any:
         """Parameters that differ between jobs, and their newest metrics."""
         jobs = [self.store.find(_name(name)) for name in request.query_params.getlist("job")]
-        counts = [self.store.metric_names(job["id"]) for job in jobs]
-        curves = sorted({name for found in counts for name, count in found.items() if count > 1})
+        figures = [self.store.read(points.figures, job["id"]) for job in jobs]
+        versions = {
+            name: [one[name]["changed"] if name in one else None for one in figures]
+            for name in sorted(set().union(*figures))
+        }
+        shown = [name for name in versions if any(name in one and one[name]["count"] > 1 for one in figures)]
         found = queue.differences(self.store, jobs)
         found["params"] = {name: masking.each(name, values) for name, values in found["params"].items()}
-        return {"jobs": [_listed(job) for job in jobs], "curves": curves, **found}
+        return {"jobs": [_listed(job) for job in jobs], "curves": shown, "metric_versions": versions, **found}
 
     def stop(self, request: Request, _: Any) -> Any:
         """Ask a job to stop."""
@@ -135,21 +154,23 @@ class Api:
         changes = {name: value for name, value in changes.items() if name not in masked or value != masked[name]}
         return {"id": queue.again(self.store, job, changes)}
 
-    async def watch(self, request: Request) -> AsyncIterator[str]:
-        """Yield all jobs again whenever something changed, as server-sent events."""
-        last, said = "", time.monotonic()
-        while not await request.is_disconnected():
-            try:
-                now = await anyio.to_thread.run_sync(partial(self.jobs, request))
-                text = _json(now)
-            except Exception as error:
-                if not is_away(error):
-                    raise
-                text = _json({"error": _AWAY})
-            if text != last or time.monotonic() - said > _ALIVE_SECONDS:
-                last, said = text, time.monotonic()
-                yield f"data: {text}\n\n"
-            await anyio.sleep(_WATCH_SECONDS)
+    def look(self, request: Request, before: feed.Seen | None) -> feed.Seen:
+        """Return what a page shows that watches, read only where something has changed.
+
+        That is a page of the list, or `job`s by name, with the bytes of their logs.
+        """
+        self.sweep()
+        version = self.store.read(listing.version)
+        names = request.query_params.getlist("job")
+        if before is not None and before.version == version:
+            found = before.found
+        elif names:
+            found = {"jobs": self.store.read(listing.of_ids, names)}
+        else:
+            found = self.store.read(listing.page, _query(request))
+        if names:
+            found = {"jobs": [{**job, "log": files.log_bytes(job["folder"])} for job in found["jobs"]]}
+        return feed.Seen(version, found)
 
 
 def application(store: Store, host: str, token: str, names: Collection[str] = ()) -> Any:
@@ -157,7 +178,9 @@ def application(store: Store, host: str, token: str, names: Collection[str] = ()
     api = Api(store)
 
     async def watch(request: Request) -> Response:
-        return StreamingResponse(api.watch(request), media_type="text/event-stream")
+        told = feed.changes(request.is_disconnected, partial(api.look, request))
+        events = (f"data: {_json(news)}\n\n" if news else ":\n\n" async for news in told)
+        return StreamingResponse(events, media_type="text/event-stream")
 
     routes = [
         Route("/api/jobs", _reading(api.jobs)),
@@ -198,21 +221,36 @@ def _changing(answer: Callable[[Request, Any], Any]) -> Callable[[Request], Any]
 def _answered(answer: Callable[[], Any], wrong: int) -> Response:
     """Return an answer, or its error in one sentence, with the status `wrong` where nothing better is known."""
     try:
-        return Response(_json(answer()), media_type="application/json")
+        found = answer()
+        if found is None:
+            return Response(status_code=304)
+        tag = {"etag": f'"{found["version"]}"'} if "version" in found else {}
+        return Response(_json(found), media_type="application/json", headers=tag)
     except JobError as error:
         return _error(400 if isinstance(error, Malformed) else wrong, str(error))
     except Exception as error:
         if not is_away(error):
             raise
-        return _error(503, _AWAY)
+        return _error(503, feed.AWAY)
 
 
 def _error(status: int, text: str) -> Response:
     return Response(_json({"error": text}), status, media_type="application/json")
 
 
-def _listed(job: Job) -> dict[str, Any]:
-    return {**{name: job[name] for name in _LISTED}, "params": masking.params(job["params"])}
+def _listed(job: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: job[name] for name in listing.COLUMNS}
+
+
+def _query(request: Request) -> listing.Query:
+    """Return which jobs a list is to show, by the words of an address."""
+    given = request.query_params
+    limit, offset = _number(given.get("limit"), 50), _number(given.get("offset"), 0)
+    return listing.Query(
+        text=given.get("text", "").strip(), statuses=given.getlist("status"), experiment=given.get("experiment"),
+        where=given.getlist("where"), sort=given.get("sort", "-created"), limit=min(max(limit, 1), _MOST_JOBS),
+        offset=min(max(offset, 0), 2**31), show=given.getlist("show"),
+    )  # fmt: skip
 
 
 def _name(text: str) -> str:

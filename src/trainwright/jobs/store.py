@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
@@ -16,12 +17,14 @@ import sqlalchemy as sql
 from sqlalchemy.exc import DBAPIError
 
 from trainwright.errors import JobError, did_you_mean
-from trainwright.jobs import applying, curves, places, points, schema
+from trainwright.jobs import applying, curves, listing, places, points, schema, typed
 from trainwright.jobs.database import Database, is_away, is_damage
 from trainwright.jobs.journal import append, read_journal
+from trainwright.jobs.journals import Looks
 from trainwright.jobs.rows import Job, job_of, loaded, packed
 from trainwright.jobs.status import ENDED, LOST, QUEUED, RUNNING, STOPPED
 
+_MOST_SUGGESTED = 1000  # jobs among which one is looked for that was meant
 _Answer = TypeVar("_Answer")
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -59,6 +62,7 @@ class Store:
         self.url = url or places.database_url()
         self.heard: dict[str, tuple[float | None, float]] = {}
         self._opening = threading.Lock()
+        self._looks = Looks()
         self._told: set[str] = set()
         try:
             self.database = Database(self.url)
@@ -84,6 +88,8 @@ class Store:
     def _write(self, connection: sql.Connection, job: str, given: dict[str, Any], *where: Any) -> bool:
         """Change a job, where it is as `where` says, and count that; whether it was changed."""
         change = schema.jobs.update().where(schema.jobs.c.id == job, *where)
+        if "params" in given:
+            typed.keep(connection, job, given["params"])
         number = applying.next_change(connection)
         return connection.execute(change.values(**packed(given), changed=number)).rowcount == 1
 
@@ -130,15 +136,31 @@ class Store:
         """Move all journals of this home; one that cannot be moved is told of, and holds up no other."""
         self._move_all()
 
+    @_mending
+    def move_grown(self) -> None:
+        """Move the journals that may have grown since this process looked last, as `journals.Looks` tells."""
+        if self._looks.is_for_all():
+            began = time.monotonic()
+            self._move_all()
+            self._looks.took(time.monotonic() - began)
+            return
+        moved = self._moved(schema.jobs.c.status == RUNNING)
+        unknown = self._looks.unknown(places.home() / "jobs", lambda names: self.read(listing.known, names))
+        self._move_named({*moved, *unknown}, moved)
+
     def _move_all(self) -> None:
-        moved = self._moved()
-        for path in sorted((places.home() / "jobs").glob(f"*/{places.JOURNAL}")):
-            job = path.parent.name
+        folder = places.home() / "jobs"
+        self._move_named(os.listdir(folder) if folder.is_dir() else (), self._moved())
+
+    def _move_named(self, names: Iterable[str], moved: Mapping[str, int]) -> None:
+        folder = places.home() / "jobs"
+        for job in sorted(names):
+            path = folder / job / places.JOURNAL
             try:
                 if path.stat().st_size > moved.get(job, 0):
                     self._move(job, path.parent)
-            except FileNotFoundError:
-                continue  # removed meanwhile
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # there is none, or it was removed meanwhile
             except Exception as error:
                 if is_away(error) or (isinstance(error, DBAPIError) and is_damage(error)):
                     raise
@@ -282,14 +304,19 @@ class Store:
         if several:
             return JobError(f"'{job}' begins the names of {len(several)} jobs: {', '.join(sorted(several)[:5])}.")
         with self.reader.connect() as connection:
-            known = connection.execute(sql.select(schema.jobs.c.id)).scalars().all()
+            newest = sql.select(schema.jobs.c.id).order_by(schema.jobs.c.created.desc()).limit(_MOST_SUGGESTED)
+            known = connection.execute(newest).scalars().all()
         return JobError(f"There is no job '{job}'.{did_you_mean(job, known)} trainwright jobs list shows them.")
 
     @_mending
-    def jobs(self, statuses: Iterable[str] | None = None, experiment: str | None = None) -> list[Job]:
-        """Return the jobs, the newest first."""
+    def jobs(
+        self, statuses: Iterable[str] | None = None, experiment: str | None = None, *where: Any,
+        limit: int | None = None, offset: int = 0,
+    ) -> list[Job]:  # fmt: skip
+        """Return the jobs, the newest first; `where` are conditions of the table's columns."""
         table = schema.jobs
-        query = sql.select(table).order_by(table.c.created.desc(), table.c.id)
+        query = sql.select(table).where(*where).order_by(table.c.created.desc(), table.c.id)
+        query = query.limit(limit).offset(offset or None)
         if statuses is not None:
             query = query.where(table.c.status.in_(list(statuses)))
         if experiment is not None:
@@ -297,11 +324,11 @@ class Store:
         with self.reader.connect() as connection:
             return [job_of(row) for row in connection.execute(query).mappings()]
 
-    def _moved(self) -> dict[str, int]:
+    def _moved(self, *where: Any) -> dict[str, int]:
         """Return how many bytes of every job's journal in this home are in the database."""
         home = places.home_id(places.home())
         with self.reader.connect() as connection:
-            rows = connection.execute(sql.select(schema.jobs.c.id, schema.jobs.c.moved)).all()
+            rows = connection.execute(sql.select(schema.jobs.c.id, schema.jobs.c.moved).where(*where)).all()
         return {str(job): int(loaded(done, {}).get(home, 0)) for job, done in rows}
 
     @_mending

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from trainwright.errors import JobError
-from trainwright.jobs import health, launch, places, processes
+from trainwright.jobs import health, launch, places, processes, schema
 from trainwright.jobs.database import is_away
 from trainwright.jobs.journal import append
 from trainwright.jobs.rows import Job
@@ -61,7 +61,7 @@ class Worker:
     def look(self) -> None:
         """See how the running jobs are, and begin waiting ones where there is room."""
         self._reap()
-        health.sweep(self.store)
+        health.sweep(self.store, again=True)
         running = [job for job in self.store.jobs([RUNNING]) if job["host"] == processes.hostname()]
         for job in running:
             self._hurry(job)
@@ -192,7 +192,7 @@ class Worker:
 
     def _restart(self) -> None:
         """Put lost and failed jobs that are to go on back into the queue, unless they end at one step each time."""
-        for job in self.store.jobs([LOST, FAILED]):
+        for job in self.store.jobs([LOST, FAILED], None, schema.jobs.c.restarts > 0):
             if not is_to_restart(job) or not job["command"]:
                 continue
             failures = failed_again(job)

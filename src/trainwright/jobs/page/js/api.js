@@ -1,4 +1,4 @@
-// What the server is asked, and the stream of jobs that it sends by itself.
+// What the server is asked, and the streams of changes that it sends by itself.
 
 async function answer(response) {
   const body = await response.json().catch(() => ({ error: `The server answered ${response.status}.` }));
@@ -23,28 +23,40 @@ export function query(name, values) {
   return values.map((value) => `${name}=${encodeURIComponent(value)}`).join("&");
 }
 
-const listeners = new Set();
-let latest = null;
-
-export function watch(listener) {
-  listeners.add(listener);
-  if (latest !== null) listener(latest);
-  return () => listeners.delete(listener);
-}
-
-export function connect() {
+// Tells a listener of what it watches (a page of the list, or jobs by name) whenever that changes; returns how to stop.
+export function watch(words, listener) {
   const link = document.getElementById("link");
-  const stream = new EventSource("api/watch");
-  stream.onmessage = (event) => {
-    const found = JSON.parse(event.data);
-    link.textContent = found.error ?? "";
-    if (found.error) return;
-    latest = found;
-    for (const listener of [...listeners]) listener(found);
-  };
-  stream.onerror = () => {
-    link.textContent = "The server does not answer; trying again.";
-    if (stream.readyState !== EventSource.CLOSED) return;
-    get("jobs").then(connect, (error) => { link.textContent = error.message; }); // it refused: another start has another token
+  const seen = { order: [] };
+  const rows = new Map();
+  let stream = null;
+  let open = true;
+
+  function take(event) {
+    const { jobs = [], first, error, ...rest } = JSON.parse(event.data);
+    if (error !== undefined) link.textContent = error;
+    if (error) return;
+    if (first) rows.clear();
+    for (const job of jobs) rows.set(job.id, job);
+    Object.assign(seen, rest);
+    for (const id of rows.keys()) if (!seen.order.includes(id)) rows.delete(id);
+    listener({ ...seen, jobs: seen.order.map((id) => rows.get(id)) });
+  }
+
+  function connect() {
+    if (!open) return;
+    stream = new EventSource(`api/watch?${words}`);
+    stream.onopen = () => { link.textContent = ""; };
+    stream.onmessage = take;
+    stream.onerror = () => {
+      link.textContent = "The server does not answer; trying again.";
+      if (stream.readyState !== EventSource.CLOSED) return;
+      get("jobs?limit=1").then(connect, (failed) => { link.textContent = failed.message; }); // it refused: another start has another token
+    };
+  }
+
+  connect();
+  return () => {
+    open = false;
+    stream.close();
   };
 }

@@ -19,7 +19,8 @@ export class Board {
     this.element = h("section", { "aria-label": "Curves" }, element, this.first, this.fold);
   }
 
-  async update(names, before = {}) {
+  // `versions` say by name when a curve changed last: those that are as they were are not asked for again.
+  async update(names, before, versions) {
     for (const name of [...names].sort((a, b) => rank(a) - rank(b) || a.localeCompare(b))) {
       if (this.charts.has(name)) continue;
       const chart = new Chart(name, this.jobs, this.state);
@@ -28,13 +29,13 @@ export class Board {
       (aside ? this.more : this.first).append(chart.element);
       if (aside) this.fold.hidden = false;
     }
-    this.charts.forEach((chart, name) => { chart.before = before[name] ?? []; });
+    this.charts.forEach((chart, name) => Object.assign(chart, { before: before[name] ?? [], version: JSON.stringify(versions[name]) }));
     await this.load();
   }
 
   async load() {
     const seen = [...this.charts.values()].filter((chart) => this.fold.open || !ASIDE.test(chart.metric));
-    await Promise.all(seen.map((chart) => chart.load()));
+    await Promise.all(seen.filter((chart) => chart.loaded !== chart.version).map((chart) => chart.load()));
   }
 
   close() {
@@ -64,7 +65,7 @@ function settings(redraw) {
 
 class Chart {
   constructor(metric, jobs, state) {
-    Object.assign(this, { metric, jobs, state, curves: [], before: [], range: null, plot: null });
+    Object.assign(this, { metric, jobs, state, curves: [], before: [], range: null, plot: null, version: null, loaded: null });
     this.holder = h("div", { class: "plot", tabindex: 0, role: "img", "aria-label": `Curve of ${metric}`, onkeydown: (event) => this.key(event) });
     this.point = h("div", { class: "point", "aria-live": "polite" });
     this.element = h("div", { class: "card chart" }, h("h3", {}, metric), this.holder, this.point);
@@ -77,10 +78,12 @@ class Chart {
   }
 
   async load() {
+    const { version } = this;
     const part = this.range ? `&from=${Math.floor(this.range[0])}&to=${Math.ceil(this.range[1])}` : "";
     // the jobs' curves, and of a job alone what attempts before told that the newest has superseded
     const wanted = [...this.jobs.map((job) => [job, "", ""]), ...this.before.map((attempt) => [this.jobs[0], `attempt ${attempt} `, `&attempt=${attempt}`])];
     const found = await Promise.all(wanted.map(([job, , of]) => get(`jobs/${encodeURIComponent(job.id)}/metrics?${query("name", [this.metric])}&points=${POINTS}${part}${of}`)));
+    this.loaded = version;
     const text = JSON.stringify(found);
     if (text === this.text) return;
     this.text = text;

@@ -1,10 +1,10 @@
 // Several jobs: curves over one another, and one table of what differs.
 
-import { get, query } from "./api.js";
+import { get, query, watch } from "./api.js";
 import { Board } from "./charts.js";
 import { failure, h, number, show, status } from "./dom.js";
 
-const LOOK = 2000;
+const LOOK = 2000; // milliseconds at least between two looks
 
 export function comparePage(ids) {
   document.title = "Compare · Trainwright";
@@ -17,6 +17,7 @@ export function comparePage(ids) {
   show(h("p", { class: "quiet" }, "Loading the jobs…"));
 
   async function look() {
+    timer = null;
     try {
       const found = await get(`compare?${query("job", ids)}`);
       if (!open) return;
@@ -29,21 +30,20 @@ export function comparePage(ids) {
       table.replaceChildren(h("section", { class: "card scroll" }, h("table", {}, head(found.jobs), h("tbody", {},
         Object.entries(found.params).map(([name, values]) => row(name, values, "differs")),
         Object.entries(found.metrics).map(([name, values]) => row(name, values, ""))))));
-      await board.update(found.curves);
+      await board.update(found.curves, {}, found.metric_versions);
     } catch (error) {
       if (open && begun) problem.replaceChildren(failure(error.message));
       else if (open) show(failure(error.message, look));
     }
-    if (open) {
-      clearTimeout(timer);
-      timer = setTimeout(look, LOOK);
-    }
   }
 
-  look();
+  const stopWatching = watch(query("job", ids), () => {
+    timer ??= setTimeout(look, begun ? LOOK : 0);
+  });
   return () => {
     open = false;
     clearTimeout(timer);
+    stopWatching();
     board?.close();
   };
 }

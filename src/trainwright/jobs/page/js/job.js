@@ -1,23 +1,26 @@
 // One job: how it is, its curves, parameters, where its time went, what its model wrote, checkpoints, log and error.
 
-import { get, post, watch } from "./api.js";
+import { get, post, query, watch } from "./api.js";
 import { askAgain } from "./again.js";
 import { Board } from "./charts.js";
 import { failure, h, number, show, status, times } from "./dom.js";
 import { timeCard } from "./time.js";
 
-const LOOK = 1500;
+const LOOK = 1500; // milliseconds at least between two looks
 const LONGEST_LOG = 40; // parts of at most 64 KiB
 const RESUMABLE = ["FAILED", "STOPPED", "INTERRUPTED", "LOST"];
 
 export function jobPage(id) {
   const path = `jobs/${encodeURIComponent(id)}`;
   const parts = Object.fromEntries(["head", "refused", "problem", "empty", "figures", "params", "time", "samples", "checkpoints"].map((name) => [name, h("div")]));
+  parts.passed = h("span", { class: "quiet" });
   const log = h("pre", { tabindex: 0, "aria-label": "Log" });
   const logCard = h("section", { class: "card" }, h("h2", {}, "Log"), log);
   let job = null;
   let board = null;
   let logEnd = -1;
+  let logSeen = 0; // bytes that it had
+  let latest = null; // how the job is by now
   let open = true;
   let timer = null;
   let looking = null; // one look at a time, or what is printed meanwhile would stand there twice
@@ -30,6 +33,8 @@ export function jobPage(id) {
 
   async function lookOnce() {
     if (!open) return;
+    clearTimeout(timer);
+    timer = null;
     try {
       const first = job === null;
       job = await get(path);
@@ -44,13 +49,11 @@ export function jobPage(id) {
       }
       draw();
       await Promise.all([drawCharts(), readLog()]);
+      due();
     } catch (error) {
       if (!open) return;
       if (job === null) show(failure(error.message, look));
-    }
-    if (open) {
-      clearTimeout(timer);
-      timer = setTimeout(look, LOOK);
+      timer ??= setTimeout(look, LOOK);
     }
   }
 
@@ -69,7 +72,6 @@ export function jobPage(id) {
   }
 
   function draw() {
-    const { passed, left } = times(job);
     const running = job.status === "RUNNING" || job.status === "QUEUED";
     const busy = document.activeElement?.closest("[data-actions]");
     if (!busy || busy.dataset.status !== job.status + job.stop_requested) {
@@ -79,11 +81,11 @@ export function jobPage(id) {
         job.command.length > 1 && h("button", { onclick: () => askAgain(job) }, "Start again…"));
     }
     const focused = busy ? document.activeElement : null;
-    const steps = job.total_steps ? `step ${job.step} of ${job.total_steps}` : "";
     parts.head.replaceChildren(
       h("div", { class: "row" }, h("h1", {}, job.name, " ", h("span", { class: "quiet" }, job.id)), status(job), h("span", { class: "grow" }), parts.actions),
       h("div", { class: "row" }, h("progress", { class: "grow", max: 100, value: job.progress, "aria-label": "Progress" }),
-        h("span", { class: "quiet" }, [`${Math.round(job.progress)} %`, steps, passed, left && `${left} left`].filter(Boolean).join(" · "))));
+        parts.passed));
+    drawPassed();
     focused?.focus();
     if (job.status === "FAILED" || (job.message && job.status !== "STOPPED")) {
       parts.problem.replaceChildren(h("section", { class: "card error", role: "alert" }, h("p", {}, job.message ?? job.status),
@@ -102,6 +104,12 @@ export function jobPage(id) {
         saved.length ? h("dl", {}, saved.map((one) => [h("dt", {}, `step ${one.step}`), h("dd", {}, one.path)])) : h("p", { class: "quiet" }, "None yet.")),
       h("section", { class: "card" }, h("h2", {}, "About"), h("dl", {}, facts.map(([name, value]) => [h("dt", {}, name), h("dd", {}, number(value))]))));
     drawSamples();
+  }
+
+  function drawPassed() {
+    const { passed, left } = times(job);
+    const steps = job.total_steps ? `step ${job.step} of ${job.total_steps}` : "";
+    parts.passed.textContent = [`${Math.round(job.progress)} %`, steps, passed, left && `${left} left`].filter(Boolean).join(" · ");
   }
 
   function drawSamples() {
@@ -126,10 +134,11 @@ export function jobPage(id) {
     parts.empty.replaceChildren(names.length ? "" : h("div", { class: "card empty" }, h("p", { class: "quiet" }, why)));
     parts.figures.replaceChildren(single.length ? h("section", { class: "card" }, h("h2", {}, "Figures"),
       h("dl", {}, single.map((name) => [h("dt", {}, name), h("dd", {}, number(job.last[name]?.[1]))]))) : "");
-    await board.update(curves, job.attempts_before);
+    await board.update(curves, job.attempts_before, job.metric_versions);
   }
 
   async function readLog() {
+    const size = latest?.log ?? 0;
     const found = await get(`${path}/log?after=${logEnd}`);
     if (!found.there) {
       log.textContent = found.why;
@@ -141,12 +150,17 @@ export function jobPage(id) {
     else if (!found.end) log.textContent = "Nothing was printed yet.";
     while (log.childNodes.length > LONGEST_LOG) log.firstChild.remove();
     logEnd = found.end;
+    logSeen = found.text && logEnd < size ? 0 : size; // at most 64 KiB come at once
     if (atEnd) log.scrollTop = log.scrollHeight;
   }
 
+  // The next look, where more has happened than was seen.
+  function due() {
+    if (latest && job && (latest.changed > job.changed || latest.log !== logSeen)) timer ??= setTimeout(look, LOOK);
+  }
+
   let known = "";
-  const stopWatching = watch((jobs) => {
-    const mine = jobs.find((one) => one.id === id);
+  const stopWatching = watch(query("job", [id]), ({ jobs: [mine] }) => {
     if (known && !mine) {
       open = false;
       clearTimeout(timer);
@@ -154,13 +168,17 @@ export function jobPage(id) {
       return;
     }
     const now = mine ? `${mine.status} ${mine.stop_requested}` : "";
+    latest = mine;
     if (known && now !== known) look();
+    else due();
     known = now;
   });
+  const clock = setInterval(() => job?.ended === null && open && drawPassed(), 1000);
   look();
   return () => {
     open = false;
     clearTimeout(timer);
+    clearInterval(clock);
     stopWatching();
     board?.close();
   };

@@ -1,6 +1,5 @@
 // The pages by address: all jobs, one job, several compared.
 
-import { connect } from "./api.js";
 import { comparePage } from "./compare.js";
 import { jobPage } from "./job.js";
 import { listPage } from "./list.js";
@@ -28,5 +27,4 @@ window.addEventListener("hashchange", () => {
   open();
   document.getElementById("main").focus();
 });
-connect();
 open();
