@@ -278,7 +278,8 @@ def test_a_host_that_is_none_is_no_fault_of_ours(served, host):
 
 def test_neither_is_a_path(served, job):
     for path in ("/api/jobs/" + "a" * 60_000, "/api/jobs/" + "a" * 65, "/api/jobs/_", "/api/jobs/%00", "/%00",
-                 f"/api/compare?job={job}&job=%25", f"/api/jobs/{job}/metrics?from=-1e5"):  # fmt: skip
+                 f"/api/compare?job={job}&job=%25", f"/api/jobs/{job}/metrics?from=-1e5",
+                 "/api/jobs?limit=x", "/api/jobs?where=lr", "/api/jobs?sort=nothing"):  # fmt: skip
         assert served.ask(path)[0] == 400, path[:40]
 
 

@@ -183,7 +183,7 @@ def application(store: Store, host: str, token: str, names: Collection[str] = ()
         return StreamingResponse(events, media_type="text/event-stream")
 
     routes = [
-        Route("/api/jobs", _reading(api.jobs)),
+        Route("/api/jobs", _reading(api.jobs, 400)),
         Route("/api/watch", watch),
         Route("/api/compare", _reading(api.compare)),
         Route("/api/jobs/{job}", _reading(api.job)),
@@ -198,10 +198,10 @@ def application(store: Store, host: str, token: str, names: Collection[str] = ()
     return Guard(Starlette(routes=routes), host, token, names)
 
 
-def _reading(answer: Callable[[Request], Any]) -> Callable[[Request], Any]:
+def _reading(answer: Callable[[Request], Any], wrong: int = 404) -> Callable[[Request], Any]:
     @wraps(answer)
     def respond(request: Request) -> Response:
-        return _answered(partial(answer, request), 404)
+        return _answered(partial(answer, request), wrong)
 
     return respond
 
