@@ -143,6 +143,10 @@ OWN = {
         {}, {"instruction": QUESTION, "output": ANSWER, "system": "Be short."},
         said(("system", "Be short."), ("user", QUESTION), ("assistant", ANSWER)),
     ),
+    "Alpaca with a history": (
+        {}, {"instruction": QUESTION, "input": "", "output": ANSWER, "history": [["Hello.", "Good day."]]},
+        said(("user", "Hello."), ("assistant", "Good day."), ("user", QUESTION), ("assistant", ANSWER)),
+    ),
     "ShareGPT": ({}, {"id": "1", "conversations": SHARE}, CHAT),
     "Oumi's": ({}, {"conversation": {"messages": CHAT}}, CHAT),
     "told to be Alpaca's": (
@@ -325,12 +329,13 @@ def test_rows_that_are_not_what_their_dataset_has_are_named(tmp_path):
         sources.read_parts(DatasetSplitParams([DatasetParams(str(path), column_map={"output": "prompt"})]), 0)
 
 
-def test_a_file_is_no_registered_dataset(tmp_path, monkeypatch):
-    """Although its folder is called as one is."""
+def test_a_file_of_ones_own_is_no_registered_dataset(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert find("allenai/c4", None) is REGISTERED["allenai/c4"]
+    Path("HuggingFaceFW/fineweb-mine").mkdir(parents=True)
     Path("allenai/c4").mkdir(parents=True)
-    assert find("allenai/c4", None) is None
+    assert find("allenai/c4", None) is REGISTERED["allenai/c4"]  # a copy of it
     assert find("./allenai/c4", None) is None
-    assert find("HuggingFaceFW/fineweb-edu", "rows.jsonl") is REGISTERED["HuggingFaceFW/fineweb*"]
+    assert find("HuggingFaceFW/fineweb-edu", None) is REGISTERED["HuggingFaceFW/fineweb*"]
+    assert find("HuggingFaceFW/fineweb-mine", None) is None
+    assert find("HuggingFaceFW/fineweb-mine", "rows.jsonl") is REGISTERED["HuggingFaceFW/fineweb*"]
     assert find("somebody/else", None) is None

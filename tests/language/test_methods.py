@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.language import tiny_language as tiny
+from tests.language.unlikelihood import Unlikelihood
 from trainwright import ConfigError, DataError
 from trainwright.cli.main import main
 from trainwright.config.methods import METHODS, everyone, find
@@ -31,6 +32,7 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
+@torch.no_grad()
 def by_the_formula(rows, alpha):
     """The loss of all rows under the model before training, in float64, each row alone, and the share of bad tokens."""
     model = tiny.new_model().double().eval()
@@ -74,6 +76,34 @@ def test_its_loss_is_that_of_the_formula(place):
     rows = [json.loads(line) for line in (place / "judged.jsonl").read_text().splitlines()]
     (entry,) = [one for one in trainer.state.log_history if "loss" in one]
     assert (entry["loss"], entry["bad"]) == pytest.approx(by_the_formula(rows, 0.5), rel=1e-5)  # float32 and float64
+
+
+def test_it_reads_a_stream_of_one_dataset(place):
+    from trainwright.config.composition import build_trainer
+
+    (place / "run.yaml").write_text(find("UNLIKELIHOOD").example())
+    streams = ["data.train.stream=true", "training.output_dir=streamed"]
+    trainer = build_trainer(load_checked(place / "run.yaml", streams).config)
+    trainer.train()
+    rows = [json.loads(line) for line in (place / "judged.jsonl").read_text().splitlines()]
+    (entry,) = [one for one in trainer.state.log_history if "loss" in one]
+    assert (entry["loss"], entry["bad"]) == pytest.approx(by_the_formula(rows, 0.5), rel=1e-5)
+    two = "data.train.datasets=[{dataset_name: ./judged.jsonl}, {dataset_name: ./judged.jsonl}]"
+    with pytest.raises(ConfigError, match="UNLIKELIHOOD reads no several datasets as one stream"):
+        load_text(load_checked(place / "run.yaml", [*streams, two]).config)
+
+
+def test_it_may_take_a_key_that_others_refuse(place, monkeypatch):
+    class Rewarded(Unlikelihood):
+        takes = ("training.reward_functions",)
+
+    (place / "run.yaml").write_text(find("UNLIKELIHOOD").example())
+    given = ["training.reward_functions=[mine]"]
+    with pytest.raises(ConfigError, match="training.reward_functions: it is of trainer_type TRL_GRPO"):
+        load_checked(place / "run.yaml", given)
+    monkeypatch.setitem(METHODS, "REWARDED", Rewarded)
+    config = load_checked(place / "run.yaml", [*given, "training.trainer_type=rewarded"]).config
+    assert config.training.reward_functions == ["mine"]
 
 
 MISTAKES = {

@@ -19,7 +19,6 @@ from trainwright.batch import IGNORED
 from trainwright.data.contents import Contents
 from trainwright.data.fingerprint import pieces_of_files
 from trainwright.data.packing import GROUP, join, packer
-from trainwright.data.token_rows import ROW_COLUMNS
 from trainwright.data.tokenize import TextRules
 
 
@@ -102,7 +101,7 @@ class BlockStream(IterableDataset[Any]):
 
     def _rows_of(self, block: list[Any]) -> Iterator[dict[str, Any]]:
         """Yield what a block becomes: its rows in a new order, or packed."""
-        rows = [row for row in self._tokens(block) if (row["labels"][1:] != IGNORED).any()]
+        rows = [row for row in self._tokens(block) if self._is_learned(row)]
         if self.buffer:
             generator = np.random.default_rng([self.seed, self.epoch, self.read])
             rows = [rows[number] for number in generator.permutation(len(rows))]
@@ -114,11 +113,18 @@ class BlockStream(IterableDataset[Any]):
             for pieces in self.pack([len(row["input_ids"]) for row in group]):
                 yield join(pieces, partial(_cut, group), self.apart)
 
+    def _is_learned(self, row: dict[str, torch.Tensor]) -> bool:
+        """Whether there is something to learn in every column that needs it."""
+        return all(
+            bool((row[name][1:] != IGNORED).any()) if name == "labels" else len(row[name]) > 0
+            for name in self.rules.LEARNED
+        )
+
     def _tokens(self, block: list[Any]) -> Iterator[dict[str, torch.Tensor]]:
         for start in range(0, len(block), GROUP):
             some = block[start : start + GROUP]
             for row in self.rules.rows(some, range(self.read + start, self.read + start + len(some))):
-                yield {name: torch.tensor(row[name], dtype=torch.int64) for name in ROW_COLUMNS}
+                yield {name: torch.tensor(row[name], dtype=torch.int64) for name in self.rules.COLUMNS}
 
 
 def _cut(group: list[dict[str, torch.Tensor]], row: int, start: int, end: int) -> dict[str, torch.Tensor]:

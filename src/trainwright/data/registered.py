@@ -221,22 +221,19 @@ COLUMNS = ("instruction", "input", "output", "response", "context", "system", "i
 def find(name: str | None, path: str | None) -> Registered | None:
     """Return what is known of a dataset by its name; None of a file or folder of one's own.
 
+    A folder here that is called as a dataset is, without `./`, is that dataset; a pattern does not match what is here.
+
     Args:
         name: `dataset_name`.
         path: `dataset_path`.
     """
-    if name is None or (path is None and _is_here(name)):
+    if name is None or name.startswith((".", "/", "~")):
         return None
     asked = name.casefold()
     known = {one.casefold(): entry for one, entry in REGISTERED.items()}
-    return known.get(asked) or next((one for start, one in known.items() if fnmatchcase(asked, start)), None)
-
-
-def _is_here(name: str) -> bool:
-    try:
-        return name.startswith((".", "/", "~")) or Path(name).exists()
-    except OSError:
-        return False
+    if asked in known or (path is None and Path(name).exists()):
+        return known.get(asked)
+    return next((one for pattern, one in known.items() if fnmatchcase(asked, pattern)), None)
 
 
 def shape_of(columns: list[str], known: set[str]) -> Shape | None:

@@ -62,13 +62,13 @@ def alpaca(row: Row, settings: Any, subset: str | None) -> Made:
 
 
 def instructed(row: Row, settings: Any, subset: str | None) -> Made:
-    """A file of one's own in Alpaca's columns: the input follows the instruction; a `system` column says itself."""
+    """A file of one's own in Alpaca's columns: the input follows the instruction; `system` and `history` go before."""
     answer = "output" if "output" in row else "response"
     instruction, output = needed(row, "instruction", answer)
     given = row.get("input") or row.get("context") or ""
-    return messages(
-        ("system", row.get("system") or None), ("user", f"{instruction}\n\n{given}".strip()), ("assistant", output)
-    )
+    before = [turn for asked, said in row.get("history") or () for turn in (("user", asked), ("assistant", said))]
+    asked = f"{instruction}\n\n{given}".strip()
+    return messages(("system", row.get("system") or None), *before, ("user", asked), ("assistant", output))
 
 
 def question_and_answer(question: str, answer: str) -> Shape:

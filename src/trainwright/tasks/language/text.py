@@ -20,7 +20,7 @@ from trainwright.data.formats import Format, is_chat
 from trainwright.data.packing import PackedRows
 from trainwright.data.prepare import features, prepare
 from trainwright.data.tokenize import TextRules
-from trainwright.errors import DataError
+from trainwright.errors import ConfigError, DataError
 from trainwright.models.load import known_token, load_tokenizer
 from trainwright.tasks.language.method import LanguageMethod, Part, Text, able_of, chosen
 
@@ -168,6 +168,8 @@ def rows_of(
     if split.stream:
         shuffles = training and any(one.shuffle for one in split.datasets)
         buffer = max(one.shuffle_buffer_size for one in split.datasets) if shuffles else 0
+        if len(parts) > 1 and rules[0].COLUMNS != TextRules.COLUMNS:
+            raise ConfigError(f"{text.method.name} reads no several datasets as one stream; write stream: false.")
         table, own = sources.mix(as_tokens(parts, rules), split, seed), rules[0]
         own = own if len(parts) == 1 else replace(own, format=Format.TOKENS)
         given = [one.seed for one in split.datasets if one.shuffle and one.seed is not None]
