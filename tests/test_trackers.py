@@ -15,6 +15,7 @@ from tests import tiny
 from trainwright import ConfigError, Tracker, Trainer, TrainerCallback, TrainingArguments
 from trainwright.jobs.decorator import TrainerJob
 from trainwright.trackers import table
+from trainwright.trackers.callback import TrackerCallback
 
 
 class Heard(Tracker):
@@ -188,8 +189,6 @@ def test_tensorboard_has_what_transformers_writes(tmp_path, monkeypatch):
 
 
 def test_a_tracker_given_to_transformers_own_trainer(tmp_path):
-    from trainwright.trackers.callback import TrackerCallback
-
     heard = Heard()
     kind = {"kind": transformers.Trainer, "arguments": transformers.TrainingArguments}
     trainer(tmp_path, callbacks=[TrackerCallback(heard)], **kind).train()
@@ -236,3 +235,21 @@ def test_arguments_that_a_tracker_is_told_can_be_written_down(tmp_path):
     run = heard.told[0][1]
     assert run.model_config["model_type"] == "bert"
     json.dumps([dict(run.parameters), dict(run.model_config)])
+
+
+def test_other_ranks_than_the_first_tell_nobody():
+    class State:
+        is_world_process_zero, global_step, max_steps = False, 1, 2
+
+    class Args:
+        output_dir = "out"
+
+    heard = Heard()
+    callback = TrackerCallback(heard)
+    for event in ("on_train_begin", "on_step_end", "on_log", "on_save", "on_train_end", "on_error"):
+        getattr(callback, event)(Args, State, None, logs={"loss": 1.0})
+    assert heard.told == []
+    State.is_world_process_zero = True
+    callback.on_train_begin(Args, State, None)
+    callback.on_train_end(Args, State, None)
+    assert heard.events == ["begin", "finish"]
