@@ -8,19 +8,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import default_collate
 
 from trainwright.data.labels import is_float
 from trainwright.errors import DataError
 
 
-def default_data_collator(features: list[Any], return_tensors: str = "pt") -> dict[str, Any]:
-    """Stack the fields of rows that all have the same shapes.
+def default_data_collator(features: list[Any], return_tensors: str = "pt") -> Any:
+    """Stack the fields of rows that all have the same shapes; of rows that are tuples, their places, as torch does.
 
     `label` becomes `labels` (int64 where all are whole numbers, else float32), `label_ids` too; texts and None are left
     out.
 
     Args:
-        features: rows as mappings, dataclasses or objects with attributes.
+        features: rows as mappings, dataclasses, objects with attributes, or tuples.
         return_tensors: only "pt".
 
     Returns:
@@ -31,6 +32,8 @@ def default_data_collator(features: list[Any], return_tensors: str = "pt") -> di
     """
     if return_tensors != "pt":
         raise ValueError(f"return_tensors={return_tensors!r} is not supported; the engine takes 'pt' (torch).")
+    if isinstance(features[0], tuple | list):
+        return default_collate(features)
     rows = [_as_mapping(feature) for feature in features]
     first = rows[0]
     batch: dict[str, Any] = {}

@@ -26,7 +26,7 @@ from trainwright.engine.sums import widened
 from trainwright.errors import DataError, as_raised
 from trainwright.models.hooks import unwatched
 from trainwright.models.inspect import base_model, forward_columns
-from trainwright.objectives.model_loss import call_model, labels_of, named_outputs
+from trainwright.objectives.model_loss import call_model, labels_of, named_loss, named_outputs
 from trainwright.state import EvalLoopOutput, EvalPrediction, PredictionOutput
 
 if TYPE_CHECKING:
@@ -334,7 +334,7 @@ def prediction_step(
                 loss = trainer.compute_loss(model, inputs, **share)
             loss = loss.detach() if is_of_rows(loss, inputs) else trainer.one_loss(loss).detach().mean()
         else:
-            outputs = call_model(model, inputs)
+            loss = named_loss(outputs := call_model(model, inputs))
     if loss_only:
         return loss, None, None
     if labels is None and of_itself and not knows_labels(trainer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import sys
 import warnings
@@ -24,6 +25,7 @@ from trainwright.checkpoint.parts import check_users
 from trainwright.config.params import TrainingParams
 from trainwright.config.translate import arguments_of
 from trainwright.data.collate import default_data_collator
+from trainwright.data.given import check_dataset
 from trainwright.engine import losses, surface, texts
 from trainwright.engine.modes import take_model
 from trainwright.errors import ConfigError, DataError, did_you_mean
@@ -113,6 +115,7 @@ def assemble(trainer: Trainer, callbacks: list[Any] | None, strategy: Strategy |
     trainer.run_folder = Path(args.output_dir or ".")
     trainer.apart = []
     surface.tell_what_is_never_called(trainer)
+    tell_of_idle_devices(trainer)
     if args.push_to_hub:
         trainer.strategy.on_main(trainer.init_hf_repo)
 
@@ -175,6 +178,53 @@ def check(trainer: Trainer) -> None:
         check_best_metric(trainer, list(trainer.eval_dataset))
     if trainer.train_loader is not None and trainer.train_dataset is not None:
         raise ConfigError("Give train_dataset= or train_loader=, not both.")
+    check_data(trainer)
+    if (trainer.eval_dataset is not None or trainer.eval_loader is not None) and not returns_outputs(trainer):
+        raise ConfigError(
+            f"{type(trainer).__name__}.compute_loss takes no return_outputs, which an evaluation asks it for. Write: "
+            "def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None), and return (loss, "
+            "outputs) where it is true."
+        )
+
+
+def check_data(trainer: Trainer) -> None:
+    """Check what is given for datasets, and tell what a loader of the user's leaves without effect.
+
+    Raises:
+        DataError: something that is no dataset, with the line to write instead.
+    """
+    if trainer.train_dataset is not None:
+        check_dataset(trainer.train_dataset, "train_dataset")
+    several = trainer.eval_dataset if isinstance(trainer.eval_dataset, dict) else {"": trainer.eval_dataset}
+    for key, dataset in several.items():
+        if dataset is not None:
+            check_dataset(dataset, f"eval_dataset[{key!r}]" if key else "eval_dataset")
+    for kind, loader in (("train", trainer.train_loader), ("eval", trainer.eval_loader)):
+        name = f"per_device_{kind}_batch_size"
+        size, default = getattr(trainer.args, name), TrainingArguments.__dataclass_fields__[name].default
+        if loader is not None and size not in (default, getattr(loader, "batch_size", None)):
+            trainer.note(f"{name}={size} is ignored: {kind}_loader= brings its own batches.")
+
+
+def returns_outputs(trainer: Trainer) -> bool:
+    """Whether `compute_loss` can be asked for the model's outputs too."""
+    parameters = inspect.signature(trainer.compute_loss).parameters
+    return (
+        "return_outputs" in parameters
+        or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        or (sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters.values()) > 2)
+    )
+
+
+def tell_of_idle_devices(trainer: Trainer) -> None:
+    """Say how several GPUs are used, where there are some and one process."""
+    count = torch.cuda.device_count() if trainer.strategy.device.type == "cuda" else 1
+    if count > 1 and not torch.distributed.is_initialized():
+        script = sys.argv[0] or "script.py"
+        trainer.note(
+            f"{count} GPUs are visible, and one process uses one of them. All of them: torchrun "
+            f"--nproc-per-node={count} {script}"
+        )
 
 
 def check_best_metric(trainer: Trainer, sets: list[str]) -> None:

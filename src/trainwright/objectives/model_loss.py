@@ -80,6 +80,9 @@ class ModelLoss(Objective):
                 return _with_metrics(self.fused, model, batch, num_items)
             return Loss(self.fused.share(model, batch, num_items))
         labels = labels_of(batch, self.label_names)
+        if self.loss_function is not None and isinstance(batch, list | tuple) and len(batch) > 1:
+            outputs = call_model(model, batch[:-1])
+            return Loss(self.loss_function(outputs, batch[-1], num_items_in_batch=num_items), outputs)
         if self.loss_function is not None:
             outputs = call_model(model, batch if self.needs_labels else without(batch, self.label_names))
             return Loss(self.loss_function(outputs, labels, num_items_in_batch=num_items), outputs)
@@ -123,6 +126,12 @@ def call_model(model: nn.Module, inputs: Any) -> Any:
 def without(inputs: Any, names: Sequence[str]) -> Any:
     """Return a batch without some of its inputs."""
     return {k: v for k, v in inputs.items() if k not in names} if isinstance(inputs, Mapping) else inputs
+
+
+def named_loss(outputs: Any) -> torch.Tensor | None:
+    """Return a scalar that a model gives as `loss`; None where it gives none."""
+    loss = outputs.get("loss") if isinstance(outputs, Mapping) else None
+    return loss.detach() if isinstance(loss, torch.Tensor) and loss.ndim == 0 else None
 
 
 def loss_of(outputs: Any, inputs: Any = None) -> torch.Tensor:
