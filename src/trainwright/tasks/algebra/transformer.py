@@ -76,6 +76,11 @@ def angles(tokens: int, width: int, first: int, device: torch.device) -> torch.T
     return torch.arange(first, first + tokens, device=device)[:, None] * rates
 
 
+def waves(at: torch.Tensor) -> torch.Tensor:
+    """Return sine and cosine of angles, side by side."""
+    return torch.cat([at.sin(), at.cos()], dim=-1)
+
+
 def turned(x: torch.Tensor, rotation: Rotation | None) -> torch.Tensor:
     """Return queries or keys turned by their positions (RoPE: Su et al. 2021, equation 34)."""
     if rotation is None:
@@ -83,6 +88,10 @@ def turned(x: torch.Tensor, rotation: Rotation | None) -> torch.Tensor:
     cos, sin = rotation
     one, other = x.chunk(2, dim=-1)
     return torch.cat([one * cos - other * sin, other * cos + one * sin], dim=-1)
+
+
+class Positions(nn.Embedding):
+    """A table of positions that is learned."""
 
 
 class Projection(nn.Linear):
@@ -178,7 +187,7 @@ class Side(nn.Module):
             else (config.encoder_layers, config.encoder_attention_heads, config.encoder_ffn_dim)
         )
         self.kind, self.head_width = config.positions, width // heads
-        self.positions = nn.Embedding(config.max_position_embeddings, width) if self.kind == "learned" else None
+        self.positions = Positions(config.max_position_embeddings, width) if self.kind == "learned" else None
         self.embedding_norm = nn.LayerNorm(width) if config.embedding_layer_norm else nn.Identity()
         self.dropout = nn.Dropout(config.dropout if config.embedding_dropout is None else config.embedding_dropout)
         self.layers = nn.ModuleList(Layer(config, heads, ffn, decoder, i) for i in range(layers))
@@ -191,7 +200,7 @@ class Side(nn.Module):
             x = x + self.positions(torch.arange(first, first + x.shape[1], device=x.device))
         elif self.kind == "sinusoidal":
             at = angles(x.shape[1], x.shape[-1], first, x.device)
-            x = x + torch.cat([at.sin(), at.cos()], dim=-1).to(x.dtype)
+            x = x + waves(at).to(x.dtype)
         out: torch.Tensor = self.dropout(self.embedding_norm(x))
         return out
 
@@ -270,6 +279,10 @@ class ProblemTransformer(PreTrainedModel, GenerationMixin):
             nn.init.normal_(module.weight, std=self.config.init_std)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+        elif isinstance(module, Positions):
+            tokens, width = module.weight.shape
+            with torch.no_grad():
+                module.weight.copy_(waves(angles(tokens, width, 0, module.weight.device)))
         elif isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=self.config.d_model**-0.5)
         elif isinstance(module, nn.LayerNorm):
