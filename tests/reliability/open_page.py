@@ -41,9 +41,10 @@ class Cost:
 def tell(home: Path, jobs: int, points: int) -> None:
     """Write the journals of jobs that have ended, and of one that told many points."""
     for number in range(jobs):
-        told = [{"k": "metric", "t": 1.5, "name": "loss", "step": step, "value": 1 / (step + 1)} for step in range(3)]
-        _journal(home, f"job-{number}", 1e9 + number, told)
-    told = [{"k": "metric", "t": 1.5, "name": "loss", "step": step, "value": step % 997} for step in range(points)]
+        began = 1e9 + number
+        told = [{"k": "metric", "t": began, "name": "loss", "step": step, "value": 1 / (step + 1)} for step in range(3)]
+        _journal(home, f"job-{number}", began, told)
+    told = [{"k": "metric", "t": 2e9, "name": "loss", "step": step, "value": step % 997} for step in range(points)]
     _journal(home, "long", 2e9, told)
 
 
