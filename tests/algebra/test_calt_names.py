@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 from tests.algebra import task
 from trainwright import ConfigError, DataError, TrainingArguments
+from trainwright.cli.main import main
 from trainwright.pipelines import (
     ChainLoadPreprocessor,
     DatasetPipeline,
@@ -203,6 +204,17 @@ def test_problems_of_ones_own_have_a_lexer_and_statistics(place):
     assert (place / "made" / "lexer.yaml").read_text() == "strict: false\n"
     with pytest.raises(DataError, match="statistics_calculator returned 'x' for problem.a; a number by name"):
         DatasetPipeline.from_config(section, halves, lambda problem, answer: {"problem": {"a": "x"}}).run()
+
+
+def test_the_command_makes_problems_of_ones_own(place, capsys):
+    (place / "mine.py").write_text("def halves(seed):\n    return 2 * (seed % 500), f'{seed % 500}/1'\n")
+    assert main(["algebra", "generate", "mine:halves", "made", "--train", "30", "--test", "3", "--processes", "1"]) == 0
+    lexer = load_lexer("made/lexer.yaml")
+    rows = (place / "made" / "train_raw.txt").read_text().splitlines()
+    assert len(rows) == 30
+    assert all(lexer.tokenize(row.replace("#", "|")) for row in rows)
+    assert main(["algebra", "generate", "mine:thirds", "made"]) == 2
+    assert "TASK 'mine:thirds' cannot be imported" in capsys.readouterr().err
 
 
 def test_runs_that_were_made_before_keep_their_groups(place):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ def run(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="trainwright algebra", description="Computer algebra with transformers.")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     make = actions.add_parser("generate", help="write train_raw.txt, test_raw.txt and lexer.yaml of a task")
-    make.add_argument("task", help="such as gf17_sum or derivative")
+    make.add_argument("task", help="such as gf17_sum or derivative; or module:function, your own f(seed)")
     make.add_argument("folder", type=Path)
     make.add_argument("--train", type=at_least(1), default=50_000, help="training problems (50000)")
     make.add_argument(
@@ -35,10 +36,16 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _generate(args: argparse.Namespace) -> int:
-    from trainwright.tasks.algebra.generate import write_task
+    from trainwright.tasks.algebra.generate import write_problems, write_task
+    from trainwright.tasks.algebra.preprocess import imported
 
     to_write(args.folder / "lexer.yaml")
-    write_task(args.task, args.folder, args.train, args.test, args.seed, processes=args.processes)
+    if ":" in args.task:
+        sys.path.insert(0, str(Path.cwd()))  # where a script's own modules lie
+        counts = {"train": args.train, "test": args.test}
+        write_problems(imported(args.task, "TASK"), args.folder, counts, args.seed, processes=args.processes)
+    else:
+        write_task(args.task, args.folder, args.train, args.test, args.seed, processes=args.processes)
     print(f"{args.folder}: {args.train} training and {args.test} test problems of {args.task}, and lexer.yaml")
     return 0
 
