@@ -13,6 +13,7 @@ Mutants that change nothing are named in equal.toml, with the reason, and others
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import sys
 import tomllib
@@ -21,9 +22,6 @@ from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
-
-import torch  # noqa: F401 (loaded once for all forks)
-import transformers  # noqa: F401
 
 from tests.mutants.changes import Mutant, mutants
 from tests.mutants.trying import Copy, outcome, record
@@ -40,6 +38,8 @@ MODULES = (
     "jobs/values.py", "jobs/worker.py", "tasks/algebra/*.py",
 )  # fmt: skip
 WORDS_ALONE = ("engine/card.py", "engine/cards.py", "engine/hub.py", "engine/symptoms.py")
+# Loaded once for all forks; not datasets, whose caches are each test run's own.
+LOADED = ("torch", "transformers.training_args", "hypothesis", "sympy", "sqlalchemy", "accelerate", "peft")
 MARKS = {"quick": "not slow and not ranks", "slow": "slow or ranks"}
 FILE_LIMIT = 1800.0  # seconds for the tests of one file, measured
 PATIENCE = 60.0  # seconds of its tests that a mutant may survive before it counts as a survivor
@@ -117,6 +117,8 @@ def main(kinds: list[str]) -> int:
     if unknown := set(kinds) - MARKS.keys():
         print(f"There are no '{unknown.pop()}' tests; known: {', '.join(MARKS)}.", file=sys.stderr)
         return 2
+    for name in LOADED:
+        importlib.import_module(name)
     for folder in ("tests", "results"):
         (PLACE / folder).mkdir(parents=True, exist_ok=True)
     copy = Copy(PLACE / "tree")

@@ -71,7 +71,8 @@ class Copy:
     def run(self, job: Callable[[], int], limit: float, log: Path) -> int | None:
         """Run `job` in a fork of this process, at home in the copy; return what it returned, None after `limit` s.
 
-        The fork has torch and transformers loaded already. The limit is counted in ticks, so that a process that is
+        The fork has what this process has loaded, but the package and its tests.
+        The limit is counted in ticks, so that a process that is
         stopped for a while loses no time. Whatever the job started is ended with it.
         """
         with tempfile.TemporaryDirectory(prefix="mutants-", ignore_cleanup_errors=True) as scratch:
