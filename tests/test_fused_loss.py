@@ -105,6 +105,18 @@ def test_gradients_are_given_as_often_as_they_are_asked_for(function):
         torch.autograd.grad(loss, (hidden, weight))
 
 
+@pytest.mark.parametrize(
+    "wanted", [(True, True, True), (True, False, False), (False, True, False), (False, False, True)]
+)
+def test_room_is_made_for_the_gradients_that_are_wanted_alone(wanted):
+    parts = torch.ones(2, 3), torch.ones(5, 3), torch.ones(5)
+    made = linear_loss.empty_gradients(*parts, wanted, torch.float64)
+    assert tuple(None if one is None else one.shape for one in made) == tuple(
+        part.shape if one else None for part, one in zip(parts, wanted, strict=True)
+    )
+    assert linear_loss.empty_gradients(*parts[:2], None, wanted, torch.float64)[2] is None
+
+
 def test_frozen_parts_get_no_gradient_and_autocast_is_followed():
     hidden, weight = torch.randn(9, 8, requires_grad=True), torch.randn(50, 8)
     targets = torch.arange(9)

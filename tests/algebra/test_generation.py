@@ -210,12 +210,23 @@ def test_every_length_is_in_a_group():
     assert "written    ... (no end within generation_max_length)" in describe([{**rows[-1], "finished": False}])
 
 
+def test_answers_that_are_right_by_algebra_alone_are_told_of():
+    rows = [{"row": n, "length": 4, "correct": not n, "input": "", "reference": "1 | 2", "generated": "2 | 1"}
+            for n in range(3)]  # fmt: skip
+    text = describe([{**one, "algebraically_correct": one["row"] < 2} for one in rows])
+    assert text.startswith("1 of 3 answers are right (33.3%)\n2 are right by algebra, some written otherwise\n")
+    assert "by algebra" not in describe(rows)
+    assert "       1         2       2\n" in text  # expected, written, times in the two that are wrong
+
+
 def test_a_length_at_the_border_of_a_group_belongs_to_the_lower_one():
     lengths = {4: 1, 5: 0, 8: 0, 9: 1, 16: 1, 17: 0, 128: 1, 129: 0}  # and whether their rows are right
     rows = [{"length": n, "correct": bool(right)} for n, right in lengths.items()]
     found = {name.removeprefix("eval_generation_success_rate_").removesuffix("_tokens"): share
              for name, share in _metrics(rows, "eval", 7).items() if "_tokens" in name}  # fmt: skip
     assert found == {"to_4": 1, "to_8": 0, "to_16": 1, "to_32": 0, "to_128": 1, "above_128": 0}
+    assert by_length(rows) == [("1-4", 1, 1), ("5-8", 0, 2), ("9-16", 2, 2), ("17-32", 0, 1), ("65-128", 1, 1),
+                               ("129-256", 0, 1)]  # fmt: skip
 
 
 def test_a_failure_raises_at_first_and_is_logged_later(tmp_path, monkeypatch, caplog):

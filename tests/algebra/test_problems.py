@@ -287,6 +287,16 @@ def test_numbers_of_the_lexer():
     assert strict.decode(strict.encode("x * (x + x)")) == strict.to_token_text("x*(x+x)") == "x * ( x + x )"
 
 
+def test_special_tokens_are_where_transformers_looks_for_them():
+    lexer = read_lexer({"vocab": {"misc": ["x"]}}, "lexer.yaml")
+    made = lexer.tokenizer()
+    names = {"pad": "[PAD]", "bos": "<s>", "eos": "</s>", "cls": "[CLS]", "unk": "<unk>", "sep": "[SEP]"}
+    assert {name: getattr(made, f"{name}_token") for name in names} == names
+    ids = [lexer.vocabulary.index(one) for one in ("<s>", "x", "<unk>", "</s>")]
+    assert made("x y")["input_ids"] == ids
+    assert made.decode(ids, skip_special_tokens=True) == "x"
+
+
 def test_names_end_where_they_end():
     vocab = {"range": {"n": ["", 0, 9], "C": ["C", -12, 12]}, "misc": ["x", "y"]}
     strict, loose = (read_lexer({"vocab": vocab, "strict": strict}, "lexer.yaml") for strict in (True, False))

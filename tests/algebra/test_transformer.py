@@ -66,6 +66,19 @@ def test_positions_tell_the_order_and_none_does_not():
         assert same == (positions == "none"), positions
 
 
+@pytest.mark.parametrize("positions", KINDS)
+def test_the_first_token_of_a_problem_is_at_position_zero(positions):
+    encoder, ids = model(positions).encoder, torch.tensor([[5, 6, 7]])
+    encoder.layers = nn.ModuleList()
+    x = encoder.tokens(ids) * 32**0.5
+    if positions == "learned":
+        x = x + encoder.positions.weight[:3]
+    if positions == "sinusoidal":
+        at = angles(3, 32, 0, torch.device("cpu"))
+        x = x + torch.cat([at.sin(), at.cos()], dim=-1)
+    torch.testing.assert_close(encoder(ids)[0], encoder.norm(x), atol=CLOSE, rtol=0)
+
+
 def test_a_layer_is_torchs():
     made = model("none")
     ours, config = made.encoder.layers[0], made.config

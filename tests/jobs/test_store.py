@@ -88,6 +88,53 @@ def test_how_a_job_ends(store, error, status, message):
         assert "raise error" in found["traceback"]
 
 
+def test_a_job_that_is_removed_takes_all_of_its_own_and_nothing_of_others(store, home):
+    for job in ("gone", "here"):
+        with tracked("a script", job=job) as now:
+            now.metric("loss", 0.5, 1)
+            now.event("note", "something")
+            now.artifact("checkpoint", "out", 1)
+            now.open_timesheet().begin("run", 0)
+            now.tell_time()
+    store.remove("gone")
+    with pytest.raises(JobError):
+        store.find("gone")
+    for table in (schema.events, schema.artifacts, schema.attempts):
+        assert (len(store.of_job(table, "gone")), len(store.of_job(table, "here"))) == (0, 1), table.name
+    assert (store.metric_names("gone"), store.metric_names("here")) == ({}, {"loss": 1})
+
+
+def test_a_job_that_goes_on_keeps_the_time_that_it_ran_and_one_that_never_began_has_none(store, home):
+    for began, ran in ((1000.0, 0.25), (None, 0.0)):
+        job = begun(store)
+        store.update(job, status="STOPPED", started=began, ended=1000.25)
+        assert store.requeue(job, 1)
+        assert store.find(job)["ran"] == ran
+
+
+def test_the_name_of_a_kind_is_cut_to_what_a_column_holds(home):
+    with tracked("a script") as job:
+        job.event("e" * 50, "text")
+        job.artifact("a" * 50, "path")
+    kinds = [r["kind"] for r in read_journal(job.folder / places.JOURNAL).records if r["k"] in ("event", "artifact")]
+    assert kinds == ["e" * 39 + "…", "a" * 39 + "…"]
+
+
+def test_a_job_gives_a_sign_of_life_in_its_interval_and_not_with_every_record(home, monkeypatch):
+    beats, moves = [], []
+    beat, move = Store.beat, Store.move
+    monkeypatch.setattr(Store, "beat", lambda *given: beats.append(1) or beat(*given))
+    monkeypatch.setattr(Store, "move", lambda *given: moves.append(1) or move(*given))
+    monkeypatch.setattr("trainwright.jobs.tracking.HEARTBEAT_SECONDS", 1000.0)
+    with tracked("a script") as job:
+        for step in range(2):
+            job.metric("loss", 1.0, step)
+            seen = len(moves)
+            while len(moves) == seen:
+                time.sleep(0.01)
+    assert len(beats) == 1  # the first
+
+
 def test_a_job_that_was_asked_to_stop_is_stopped_whatever_signal_comes_before_it_hears_of_it(store):
     with pytest.raises(SystemExit), tracked("a script") as job:
         job._over.set()  # its next heartbeat, which would tell it, never comes

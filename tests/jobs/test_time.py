@@ -16,6 +16,7 @@ from trainwright.cli.main import main
 from trainwright.jobs import attempts, processes, schema, tracking
 from trainwright.jobs.journal import read_journal, steps_before
 from trainwright.jobs.store import Store
+from trainwright.jobs.timesheet import PARTS
 from trainwright.jobs.tracking import tracked
 
 KILLED = """
@@ -43,6 +44,17 @@ args = TrainingArguments("out", max_steps=50, save_steps=10, eval_strategy="step
 Trainer(Model(3, 1), args, train_dataset=rows, eval_dataset=rows[:8], compute_metrics=slow, callbacks=[Slowly]).train()
 """
 TICK = 0.02  # seconds: the system counts the beginnings of processes in hundredths
+
+
+def test_the_time_of_attempts_that_are_told_in_any_order_adds_up():
+    first, second = (dict.fromkeys(PARTS, 0.0) for _ in range(2))
+    first |= {"began": 100.0, "first_step": 0, "reached": 0, "step": 7, "starting": 2.0, "training": 8.0}
+    second |= {"began": 150.0, "first_step": 4, "reached": 7, "step": 9, "starting": 1.0, "again": 3.0, "training": 2.0}
+    found = attempts.account([second, first])
+    assert [(one["began"], one["ended"], one["again"]) for one in found["attempts"]] == [(100, 110, 0), (150, 156, 3)]
+    assert [one["seconds"]["between"] for one in found["attempts"]] == [0, 40]
+    assert found["seconds"] | {"between": 40.0, "starting": 3.0, "training": 10.0, "again": 3.0} == found["seconds"]
+    assert (found["total"], found["again"]) == (56, 3)
 
 
 @pytest.mark.slow

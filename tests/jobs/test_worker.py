@@ -17,11 +17,11 @@ from tests.jobs import scripts
 from tests.jobs.test_decorator import wait_for
 from trainwright.cli.main import main
 from trainwright.errors import JobError
-from trainwright.jobs import outputs, places, processes, queue, schema
+from trainwright.jobs import commands, outputs, places, processes, queue, schema
 from trainwright.jobs.health import sweep
 from trainwright.jobs.store import Store
 from trainwright.jobs.tracking import tracked
-from trainwright.jobs.worker import Worker
+from trainwright.jobs.worker import Worker, failed_again
 from trainwright.trackers.callback import TrackerCallback
 from trainwright.trackers.job import JobTracker
 
@@ -508,6 +508,65 @@ def test_the_list_answers_without_torch(home):
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ)
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("options", "program"),
+    [
+        ("", "s.py --lr 1"), ("-u", "s.py -m"), ("-W error -u", "-m package -c x"), ("-Werror", "-c code -m"),
+        ("--check-hash-based-pycs always -X dev", "- s.py"), ("-Bu", "-m package"), ("-v -B", ""),
+    ],
+)  # fmt: skip
+def test_pythons_options_end_where_what_it_runs_begins(options, program):
+    assert commands.split(["python", *options.split(), *program.split()]) == (
+        ["python", *options.split()],
+        program.split(),
+    )
+
+
+@pytest.mark.parametrize(("given", "words"), [("-Bum", ["-Bu", "-m"]), ("-Bmpackage", ["-B", "-m", "package"])])
+def test_options_written_together_are_told_apart(given, words):
+    assert commands.split(["python", given, "x"]) == (["python", words[0]], [*words[1:], "x"])
+
+
+def test_every_job_that_is_lost_is_begun_again_though_one_has_failed_too_often(home):
+    store = Store()
+    restarts = {"never": 0, "first": 9, "often": 9, "last": 9, "nor": 0}
+    for job, count in restarts.items():
+        store.submit(job, name=job, experiment="e", command=["python", "x.py"], params={}, restarts=count)
+        store.claim(job, "gone", processes.hostname(), 9)
+        store.update(job, status="FAILED", step=7, message="as always", ended=time.time())
+    store.keep("often", "failures", {"step": 7, "times": 2})
+    Worker(store)._restart()
+    assert {job for job in restarts if store.find(job)["status"] == "QUEUED"} == {"first", "last"}
+
+
+@pytest.mark.parametrize(
+    ("status", "step", "times"), [("FAILED", 7, 3), ("FAILED", 8, 1), ("LOST", 7, 3), ("LOST", None, 1)]
+)
+def test_a_failure_counts_again_only_at_the_step_of_the_one_before(status, step, times):
+    job = {"status": status, "step": step, "kept": {"failures": {"step": 7 if step else None, "times": 2}}}
+    assert failed_again(job) == {"step": step, "times": times}
+
+
+@pytest.mark.parametrize(
+    ("code", "asked", "status", "message"),
+    [
+        (0, None, "COMPLETE", None),
+        (3, None, "FAILED", "Its process left with exit code 3."),
+        (3, 1.0, "STOPPED", "Its process left with exit code 3."),
+    ],
+)
+def test_the_exit_code_speaks_for_a_process_that_said_nothing(home, code, asked, status, message):
+    store, before = Store(), time.time()
+    store.submit("j", name="j", experiment="e", command=["python", "x.py"], params={})
+    store.claim("j", "w", processes.hostname(), 1)
+    store.update("j", stop_requested=asked)
+    Worker(store)._end_unsaid(store.find("j"), code)
+    found = store.find("j")
+    assert (found["status"], found["message"]) == (status, message)
+    assert (found["progress"] == 100.0) == (status == "COMPLETE")
+    assert before <= found["ended"] <= time.time()
 
 
 def test_what_cannot_be_begun_again_is_known_and_a_rank_is_begun_by_its_launcher(monkeypatch, tmp_path):
