@@ -92,6 +92,25 @@ def test_a_packed_row_reads_its_own_tokens_alone(monkeypatch, strategy):
             place += end - start
 
 
+@pytest.mark.parametrize("strategy", ["bfd", "bfd_split", "wrapped"])
+@pytest.mark.parametrize("learned", [1.0, 0.4], ids=["all", "some"])
+def test_the_targets_of_packed_rows_are_all_counted(strategy, learned):
+    """Also of documents that are cut into three pieces of one length."""
+    generator = np.random.default_rng(0)
+    lengths = [3, 192, 70, 64, 1, 20, 128, 150]
+    labels = [np.where(generator.random(n) < learned, 5, -100).tolist() for n in lengths]
+    rows = TokenRows(datasets.Dataset.from_dict({"input_ids": [list(range(n)) for n in lengths], "labels": labels}))
+    rows.know(rows.targets("labels"), 0, "everything")
+    packed = PackedRows(rows, strategy, 64)
+    wanted = 0
+    for pieces in packed.bins:
+        for number, (row, start, end) in enumerate(pieces):
+            first = start + 1 if number == 0 or strategy != "wrapped" else start
+            wanted += sum(label != -100 for label in labels[row][first:end])
+    found = packed.contents
+    assert (found.learned, found.tokens, found.counted) == (wanted, int(packed.lengths.sum()), None)
+
+
 MODELS = {
     "llama": {},
     "qwen2": {},

@@ -16,6 +16,7 @@ from tests.reliability.test_hooks import made
 from tests.reliability.test_signals import history, same
 from trainwright import TrainerCallback
 from trainwright.checkpoint import check, layout
+from trainwright.engine import cards
 
 WAYS = {
     "plain": {},
@@ -124,6 +125,23 @@ def test_a_callback_may_decide_in_the_evaluation_that_nothing_is_saved(tmp_path)
     trainer.add_callback(Refuse())
     trainer.train()
     assert [layout.step_of(path) for path in layout.checkpoints(tmp_path)] == [3, 9, 12]
+
+
+def test_a_run_that_saved_nothing_says_so_although_it_began_to(tmp_path):
+    said = []
+
+    class Refuse(TrainerCallback):
+        def on_evaluate(self, args, state, control, **kwargs):
+            control.should_save = False
+
+        def on_train_end(self, args, state, control, **kwargs):
+            said.extend(cards._next(trainer.run))
+
+    trainer = made(tmp_path)
+    trainer.add_callback(Refuse())
+    trainer.train()
+    assert layout.checkpoints(tmp_path) == []
+    assert said == ["save_model() of the Trainer, for nothing is saved yet"]
 
 
 def test_a_limit_deletes_after_the_evaluation_has_chosen_the_best(tmp_path):

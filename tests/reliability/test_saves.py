@@ -58,6 +58,21 @@ VALUES = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [
+        (np.int64(3), 3),
+        (np.bool_(True), True),
+        (np.str_("é"), "é"),
+        (np.float32(0.5), 0.5),
+        (np.longdouble(0.5), 0.5),  # numpy itself gives no number of Python's for it
+    ],
+)
+def test_a_number_of_numpy_is_pythons_where_other_engines_read_it(value, wanted):
+    [found] = plain.restore(plain.plain([value], "a state", exact=False))
+    assert (type(found), found) == (type(wanted), wanted)
+
+
 def same(one, other):
     """Whether two trees are equal in values, types and order."""
     if isinstance(one, torch.Tensor):
