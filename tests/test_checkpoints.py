@@ -13,6 +13,7 @@ import trainwright
 from tests import tiny
 from trainwright import CheckpointError, Trainer, TrainingArguments
 from trainwright.checkpoint import check, folder, layout
+from trainwright.checkpoint.weights import save_model
 from trainwright.data.plan import Batching, Order, Plan
 
 
@@ -34,6 +35,16 @@ def made(place, data, seed=0, library=trainwright, steps=16, **changes):
     args = library.TrainingArguments(str(place), **{**settings, **changes})
     given = {"train_loader": data} if isinstance(data, DataLoader) else {"train_dataset": data}
     return library.Trainer(tiny.llama(seed, dropout=0.1), args, **given)
+
+
+def test_a_model_is_saved_into_a_folder_that_is_not_there_and_again_into_one_that_is(tmp_path):
+    model, place = tiny.llama(0), tmp_path / "a" / "b"
+    for _ in range(2):
+        with torch.no_grad():
+            model.lm_head.weight.add_(1)
+        save_model(model, place)
+        again = transformers.AutoModelForCausalLM.from_pretrained(place)
+        assert torch.equal(again.lm_head.weight, model.lm_head.weight)
 
 
 def losses(trainer):

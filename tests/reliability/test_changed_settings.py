@@ -12,6 +12,7 @@ from torch.optim import SGD, AdamW, RMSprop, lr_scheduler
 from tests.reliability import cases
 from trainwright import CheckpointError, Trainer, TrainerCallback, TrainingArguments
 from trainwright.checkpoint import folder, layout
+from trainwright.engine.resume import _left_out
 
 
 def made(place, own=None, evaluated=None, metrics=None, **changes):
@@ -347,3 +348,12 @@ def test_another_metric_begins_the_search_for_the_best_anew(tmp_path, caplog, ot
         assert len(losses) == 4
         assert second.best_global_step == min(losses, key=losses.get)
         assert second.best_metric == min(losses.values()) <= first.best_metric
+
+
+@pytest.mark.parametrize(
+    ("data", "rows"),
+    [({"num_rows": 23}, 0), ({"num_rows": 23, "drop_last": True}, 7), ({"num_rows": 24, "drop_last": True}, 0),
+     ({"drop_last": True}, "up to 7")],
+)  # fmt: skip
+def test_the_rows_that_are_left_out_are_those_that_fill_no_step_of_all_ranks(data, rows):
+    assert _left_out({"batch_size": 4, "ranks": 2, **data}) == rows

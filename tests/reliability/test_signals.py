@@ -19,6 +19,7 @@ import torch
 from tests.reliability import cases, kills, victim
 from trainwright import Interrupted, Trainer, TrainerCallback, TrainingArguments
 from trainwright.checkpoint import check, folder, layout
+from trainwright.engine.signals import Signals
 from trainwright.errors import STOP_SIGNALS
 from trainwright.jobs.tracking import tracked
 
@@ -296,6 +297,19 @@ def test_sigterm_at_random_instants(tmp_path):
     assert losses[0] == losses[1]
 
 
+def test_a_signal_at_a_step_that_is_saved_has_it_saved_once(tmp_path):
+    saved = []
+
+    class Listen(TrainerCallback):
+        def on_save(self, args, state, control, **kwargs):
+            saved.append(state.global_step)
+
+    trainer = made(tmp_path, [Raise("step_end", 6), Listen()], eval_strategy="no", save_strategy="steps", save_steps=3)
+    with pytest.raises(Interrupted):
+        trainer.train()
+    assert saved == [3, 6]
+
+
 def test_the_time_is_up(tmp_path):
     """In the middle of training and of an evaluation without end; the resumed run has it anew."""
     trainer = made(tmp_path, max_steps=10**6, eval_strategy="no", logging_steps=10**6, max_train_time="0.3s")
@@ -314,6 +328,17 @@ def test_the_time_is_up(tmp_path):
     assert finished.state.global_step == reached + 2
     assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
     assert not any(isinstance(thread, threading.Timer) and thread.is_alive() for thread in threading.enumerate())
+
+
+def test_the_time_is_up_sets_off_no_alarm_of_the_users():
+    heard = []
+    before = signal.signal(signal.SIGALRM, lambda *_: heard.append("an alarm"))
+    try:
+        with Signals(heard.append, allowance=3600.0) as signals, signals.waiting():
+            signals._time_is_up()  # as the timer does
+        assert (signals.received, heard) == (signal.SIGALRM, [])
+    finally:
+        signal.signal(signal.SIGALRM, before)
 
 
 class Endless(torch.utils.data.IterableDataset):
