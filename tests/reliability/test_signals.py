@@ -330,6 +330,15 @@ def test_the_time_is_up(tmp_path):
     assert not any(isinstance(thread, threading.Timer) and thread.is_alive() for thread in threading.enumerate())
 
 
+def test_a_signal_that_we_send_ourselves_is_not_heard_and_the_next_one_is():
+    with Signals(print) as signals:
+        signals._insists = True  # as the thread that insists does before it sends one
+        signal.raise_signal(signal.SIGTERM)
+        assert signals.received is None
+        signal.raise_signal(signal.SIGTERM)
+        assert signals.received == signal.SIGTERM
+
+
 def test_the_time_is_up_sets_off_no_alarm_of_the_users():
     heard = []
     before = signal.signal(signal.SIGALRM, lambda *_: heard.append("an alarm"))
