@@ -26,6 +26,7 @@ from tests.reliability import cases, errnos
 from tests.reliability.test_failures import _script, made, weights
 from trainwright import CheckpointError, TrainerCallback
 from trainwright.checkpoint import check, folder, layout, plain, writer
+from trainwright.checkpoint.past import Past
 from trainwright.errors import UnsavableError
 
 
@@ -399,7 +400,7 @@ def test_a_checkpoint_whose_replacement_fails_stays(tmp_path, monkeypatch):
     temporary = folder.open_temporary(place)
     _renames(monkeypatch, temporary.name, errno.ENOSPC)
     with pytest.raises(CheckpointError, match="No space left on device"):
-        writer.write(writer.Draft(place, folder.run_of(place), temporary, objects={"optimizer.pt": {}}))
+        writer.write(writer.Draft(place, Past(tmp_path, folder.run_of(place)), temporary, objects={"optimizer.pt": {}}))
     assert check.damage(place) is None
     assert not list(tmp_path.glob(".checkpoint*"))
 

@@ -170,7 +170,9 @@ def newest_valid(output_dir: Path) -> tuple[Path | None, list[Damage]]:
     passed_over = [Damage(path, "its name is not checkpoint-<step>") for path in layout.misnamed(output_dir)]
     present = layout.checkpoints(output_dir)
     run_id = next((run for path in reversed(present) if (run := folders.run_of(path)) is not None), None)
-    for folder in reversed(folders.of_run(output_dir, run_id)):
+    for folder in reversed(present):
+        if not folders.is_of_run(folder, run_id):
+            continue
         fault = damage(folder)
         if fault is None:
             return folder, passed_over

@@ -184,7 +184,12 @@ def run_of(folder: Path) -> str | None:
 
 def of_run(output_dir: Path, run_id: str | None) -> list[Path]:
     """Return the checkpoints of one run, oldest step first; those that do not tell their run count too."""
-    return [path for path in checkpoints(output_dir) if run_id is None or run_of(path) in (run_id, None)]
+    return [path for path in checkpoints(output_dir) if is_of_run(path, run_id)]
+
+
+def is_of_run(checkpoint: Path, run_id: str | None) -> bool:
+    """Whether a checkpoint is of a run, or does not tell its run."""
+    return run_id is None or run_of(checkpoint) in (run_id, None)
 
 
 def sweep(output_dir: Path) -> None:
@@ -213,23 +218,6 @@ def set_aside(output_dir: Path, origin: Path | None) -> str | None:
         folder.rename(previous / folder.name)
     how = "Starting anew" if origin is None else f"Going on from {origin.name}"
     return f"{how}: other checkpoints in '{output_dir}' were moved to {previous.name}/."
-
-
-def surplus(output_dir: Path, run_id: str | None, keep: int | None, best: str | None, coming: int = 0) -> list[Path]:
-    """Return the oldest checkpoints of a run beyond `keep`, never the best nor the newest.
-
-    Args:
-        output_dir: the run's folder.
-        run_id: the run.
-        keep: how many may stay; None for all.
-        best: the best checkpoint so far.
-        coming: checkpoints about to be written, which count too.
-    """
-    present = of_run(output_dir, run_id)
-    if keep is None or len(present) + coming <= keep:
-        return []
-    protected = {present[-1].resolve()} | ({Path(best).resolve()} if best else set())
-    return [path for path in present if path.resolve() not in protected][: len(present) + coming - keep]
 
 
 def delete(path: Path) -> None:

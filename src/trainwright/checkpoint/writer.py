@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from trainwright.checkpoint import check, folder
 from trainwright.checkpoint.layout import AVERAGE, OPTIMIZER, WEIGHTS
+from trainwright.checkpoint.past import Past
 from trainwright.checkpoint.snapshot import HostCopies, mark, size_of
 from trainwright.errors import CheckpointError, SaveError
 
@@ -31,7 +32,7 @@ class Draft:
 
     Attributes:
         place: the folder it is to become.
-        run_id: the run that it belongs to.
+        past: the run that it belongs to, and its checkpoints so far.
         temporary: where it is written.
         weights: tensors for `model.safetensors`; None where the temporary folder has the weights already.
         objects: what torch.save writes, by file name.
@@ -45,7 +46,7 @@ class Draft:
     """
 
     place: Path
-    run_id: str
+    past: Past
     temporary: Path
     _: KW_ONLY
     weights: dict[str, torch.Tensor] | None = None
@@ -153,8 +154,9 @@ def write(draft: Draft) -> Written:
         if fault is not None:
             raise CheckpointError(f"it could not be read again: {fault}")
         marks = draft.marks() if draft.early else None
-        folder.seal(draft.temporary, draft.run_id, draft.linked)
+        folder.seal(draft.temporary, draft.past.run_id, draft.linked)
         folder.publish(draft.temporary, draft.place)
+        draft.past.add(draft.place)
     except SaveError:
         raise
     except Exception as error:
@@ -177,7 +179,7 @@ def _make_room(draft: Draft, problems: list[str], full: bool = False) -> list[Pa
     """Delete now, where space is short or the disk is known to be full, what the limit would delete afterwards."""
     output = draft.place.parent
     deleted: list[Path] = []
-    for old in folder.surplus(output, draft.run_id, draft.keep, draft.best, coming=1):
+    for old in draft.past.surplus(draft.keep, draft.best, coming=1):
         if not full and shutil.disk_usage(output).free >= draft.size:
             break
         deleted += _delete(old, problems)
@@ -200,7 +202,7 @@ def _refuse_overflow(draft: Draft) -> None:
 def _rotate(draft: Draft, problems: list[str]) -> list[Path]:
     """Delete what is beyond the limit, and note what cannot be: the new checkpoint is there, whatever becomes of it."""
     try:
-        old = folder.surplus(draft.place.parent, draft.run_id, draft.keep, draft.best)
+        old = draft.past.surplus(draft.keep, draft.best)
     except OSError as error:
         problems.append(f"Old checkpoints in {draft.place.parent} could not be deleted: {reason_of(error)}.")
         return []

@@ -16,6 +16,7 @@ from torch import nn
 from trainwright import randomness
 from trainwright.callbacks.job import Timesheet
 from trainwright.checkpoint.parts import Part
+from trainwright.checkpoint.past import Past
 from trainwright.checkpoint.snapshot import HostCopies
 from trainwright.checkpoint.writer import Writer, Written
 from trainwright.data.loader import TrainLoader
@@ -70,6 +71,7 @@ class Run:
         saves_together: whether a save of the loop is going on, in which all ranks take part.
         saves_asked: how many saves a user's code has called for by itself.
         left_alone: whether this rank writes a checkpoint while the others wait for it or fail.
+        past: its checkpoints so far.
         saved_step, saved_due: what was last saved, or tried to be.
         accumulation: micro-batches of a step by the script, of which other ranks may have more or fewer.
         open: whether a pass has begun whose end the callbacks were not told.
@@ -142,12 +144,14 @@ class Run:
     copies: HostCopies = field(default_factory=HostCopies)
     timesheet: Timesheet = field(default_factory=Timesheet)
     beginning: Beginning = field(default_factory=Beginning)
+    past: Past = field(init=False)
     health: Health = field(init=False)
     symptoms: Symptoms = field(init=False)
 
     def __post_init__(self) -> None:
         self.symptoms = Symptoms(self.trainer)
         self.health = Health(self)
+        self.past = Past(self.folder, self.run_id)
 
     @property
     def done(self) -> bool:

@@ -190,9 +190,7 @@ def begin(run: Run, ranks: list[dict[str, Any]], early: bool = False) -> Draft |
         run.model_files = folder.files_in(temporary) | ({Path(layout.WEIGHTS)} if tensors is not None else set())
         write_progress(run, temporary, found)
         limit, best = trainer.args.save_total_limit, trainer.state.best_model_checkpoint
-        draft = Draft(
-            place, run.run_id, temporary, weights=tensors, objects=objects, keep=limit, best=best, early=early
-        )
+        draft = Draft(place, run.past, temporary, weights=tensors, objects=objects, keep=limit, best=best, early=early)
         draft.finite = run.health.finite_parameters()
         if run.early is not None and run.early.place == place:
             draft.link(run.early)
