@@ -61,9 +61,15 @@ def test_how_a_script_leaves_is_how_its_run_ends(script):
     assert (job["status"], job["message"]) == ("FAILED", "ValueError: nothing left")
     assert "line 9" in job["traceback"]
     assert "Traceback" in said  # as without us
-    for text, code in (("sys.exit(3)\n", 3), ("", 0)):
+    for text, code, message in (
+        ("sys.exit(3)\n", 3, "The script left with exit code 3."),
+        ("exit('no data')\n", 1, "no data"),
+    ):
         job, _ = script(text, code)
-        assert (job["status"], job["message"]) == ("FAILED", "The process left before run.finish().")
+        assert (job["status"], job["message"]) == ("FAILED", message)
+    for text in ("", "sys.exit()\n", "sys.exit(0)\n"):
+        job, _ = script(text)
+        assert (job["status"], job["message"], job["progress"]) == ("COMPLETE", None, 100)
     job, _ = script("import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\ntime.sleep(9)\n", 143)
     assert (job["status"], job["message"]) == ("INTERRUPTED", "Interrupted by SIGTERM.")
     job, _ = script("import os, signal\ntime.sleep(1)\nos.kill(os.getpid(), signal.SIGKILL)\n", -9)
@@ -136,16 +142,22 @@ def test_inside_a_job_a_run_is_that_one(home):
     assert Store().metric_names("j") == {"loss": 1}
 
 
-def test_a_run_that_is_not_finished_fails_the_job_around_it_too(home):
+def test_the_job_around_a_run_ends_as_that_run_does(home):
     """As the queue begins a script: what it is by hand it is there."""
     with tracking.tracked("queued", job="left"):
         left = jobs.init("inner")
         left.log({"loss": 1.0})
-    left._close(None)  # what this process has set goes back
-    assert (newest()["status"], newest()["message"]) == ("FAILED", "The process left before run.finish().")
+    left._left()  # as at the end of the process
+    assert (newest()["status"], newest()["message"]) == ("COMPLETE", None)
+    assert "partial" not in repr(sys.exit)
     with tracking.tracked("queued", job="failed"):
         jobs.init("inner").fail("no data")
     assert (newest()["status"], newest()["message"]) == ("FAILED", "no data")
+    with pytest.raises(SystemExit), tracking.tracked("queued", job="exit"):
+        left = jobs.init("inner")
+        sys.exit(3)
+    left._left()
+    assert (newest()["status"], newest()["message"]) == ("FAILED", "The script left with exit code 3.")
     with tracking.tracked("queued", job="done"):
         jobs.init("inner").finish()
     assert (newest()["status"], newest()["progress"]) == ("COMPLETE", 100)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import builtins
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import FrozenInstanceError
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,17 +15,17 @@ from typing import Any
 from trainwright.errors import Interrupted, JobError
 from trainwright.jobs import commands, places, tracking
 from trainwright.jobs.journal import last_steps
-from trainwright.jobs.outcomes import JobStopped, Outcome
-from trainwright.jobs.status import FAILED
+from trainwright.jobs.outcomes import JobStopped
 
-_UNFINISHED: Outcome = (FAILED, "The process left before run.finish().", None)
+_WAYS_OUT: tuple[tuple[Any, str], ...] = ((sys, "exit"), (builtins, "exit"), (builtins, "quit"))
 
 
 class Run:
     """A job that this process is until `finish`; as a context, until its end.
 
-    An exception, or a process that leaves before `finish`, ends it FAILED; a signal INTERRUPTED. Where nothing is
-    tracked, and on all ranks but the first, it does nothing. Inside a job it adds to that one, which goes on after it.
+    A script that ends without `finish` ends it COMPLETE; an exception that nobody catches, and `sys.exit` with another
+    code than 0, FAILED; a signal INTERRUPTED. Where nothing is tracked, and on all ranks but the first, it does
+    nothing. Inside a job it adds to that one, which goes on after it.
 
     Attributes:
         name: of the run.
@@ -39,11 +41,14 @@ class Run:
         self._context = tracking.tracked(name, self.config, experiment, job_id)
         self.job = self._context.__enter__()
         self._open = True
-        if not self._owns and self.job is not None:  # which ends when this process does, whatever becomes of the run
-            self.job.failed = self.job.failed or _UNFINISHED
         self._step: int | None = None
         self._hook = sys.excepthook
         sys.excepthook = self._heard
+        self._code: Any = None
+        self._ways = [(place, name, getattr(place, name)) for place, name in _WAYS_OUT if hasattr(place, name)]
+        self._own_ways = [partial(self._leave, way) for _, _, way in self._ways]
+        for (place, name, _), own in zip(self._ways, self._own_ways, strict=True):
+            setattr(place, name, own)
         atexit.register(self._left)
 
     @property
@@ -92,7 +97,6 @@ class Run:
     def fail(self, message: str) -> None:
         """End the run, as FAILED."""
         if not self._owns and self.job is not None and self._open:
-            self._forget_that_it_is_open()
             tracking.note_failure(self.job, SystemExit(message))
         self._close(SystemExit(message))
 
@@ -111,19 +115,17 @@ class Run:
         if not self._open:
             return False
         self._open = False
-        self._forget_that_it_is_open()
         atexit.unregister(self._left)
         if sys.excepthook == self._heard:
             sys.excepthook = self._hook
+        for (place, name, way), own in zip(self._ways, self._own_ways, strict=True):
+            if getattr(place, name) is own:
+                setattr(place, name, way)
         given = (None, None, None) if error is None else (type(error), error, error.__traceback__)
         try:
             return bool(self._context.__exit__(*given))
         except FrozenInstanceError:  # an exception that takes no traceback stays what it is
             return False
-
-    def _forget_that_it_is_open(self) -> None:
-        if self.job is not None and self.job.failed is _UNFINISHED:
-            self.job.failed = None
 
     def _heard(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         """Hear of an exception that nobody caught."""
@@ -131,9 +133,19 @@ class Run:
         if not isinstance(error, JobStopped):
             self._hook(kind, error, trace)
 
+    def _leave(self, way: Callable[[Any], Any], code: Any = None) -> Any:
+        """Hear with which exit code the script leaves: Python tells it nobody when it does."""
+        self._code = code
+        return way(code)
+
     def _left(self) -> None:
-        """Hear that Python leaves."""
-        self._close(Interrupted.newest or SystemExit(_UNFINISHED[1]))
+        """Hear that Python leaves; without an exception and with exit code 0 that is the end of the run."""
+        if Interrupted.newest is not None or self._code:
+            self._close(Interrupted.newest or SystemExit(self._code))
+        elif self._owns:
+            self.finish()
+        else:  # the job around it has ended
+            self._close(None)
 
     def __enter__(self) -> Run:
         self._is_context = True
