@@ -126,8 +126,9 @@ def test_imports_flow_one_way():
 
 
 TELL_RANK_AND_SIZE = ("world", "processes", "parallel.", "args.")  # `args` by transformers' names
-KNOW_THE_WORLD = {  # to choose a device, or to speak on rank zero before there is a strategy
+KNOW_THE_WORLD = {  # to choose a device, or before there is a strategy to speak on rank zero or refuse several
     "engine.wiring", "checkpoint.lock", "cli.folders", "cli.demo", "tasks.language.build",
+    "config.rules",
 }  # fmt: skip
 READS_THE_ENVIRONMENT = "jobs.tracking"  # which imports no `world`: only rank 0 is a job
 ACCELERATES = "engine.accelerator"  # hands the number and the rank on, under accelerate's names

@@ -130,7 +130,6 @@ TWICE = [
     *((f"training.{one}", f"training.{other}") for one, other in TWINS),
     ("training.learning_rate", "training.trainer_kwargs.learning_rate"),
     ("training.optimizer", "training.trainer_kwargs.optim"),
-    ("training.warmup_ratio", "training.trainer_kwargs.warmup_steps"),
     ("training.seed", "training.trainer_kwargs.seed"),
     ("training.save_strategy", "training.trainer_kwargs.save_strategy"), *ELSEWHERE,
 ]  # fmt: skip

@@ -152,6 +152,7 @@ UNMET = {
     "an lr_scheduler_type that warms up, such as constant_with_warmup (not constant, reduce_lr_on_plateau, greedy)": {
         "training.lr_scheduler_type": "constant"
     },
+    "a reference that is a model (no training.use_peft, no precompute_ref_log_probs)": {"training.use_peft": True},
     f"a loss_type that reads it ({', '.join(DIVERGING)})": {f"{KWARGS}.loss_type": "nca_pair"},
     "another loss_type than sft": {f"{KWARGS}.loss_type": "sft"},
     "an Adam optimizer, or Lion": {"training.optimizer": "sgd"},
@@ -592,8 +593,9 @@ TRL_VALUES = {
     **PREFERENCE, "padding_free": True, "packing": True, "packing_strategy": "wrapped", "eval_packing": True,
     "completion_only_loss": True, "assistant_only_loss": True, "dataset_text_field": "words", "eos_token": "<|im_end|>",
     "shuffle_dataset": True, "dataset_kwargs": {"skip_prepare_dataset": True}, "router_aux_loss_coef": 0.1,
-    "dataset_num_proc": 2,
+    "dataset_num_proc": 2, "sync_ref_model": True, "ref_model_mixup_alpha": 0.5, "ref_model_sync_steps": 3,
 }  # fmt: skip
+TRL_LOSSES = {"TRL_SFT": "dft", "TRL_DPO": PREFERENCE["loss_type"]}
 
 
 @pytest.mark.parametrize("trainer", ["TRL_SFT", "TRL_DPO"])
@@ -607,11 +609,12 @@ def test_settings_arrive_at_trl(place, trainer, environment):
         if refused(f"{KWARGS}.{name}", trainer) or name in ("chat_template_path", "pad_token"):
             continue  # or the tokenizer has it
         config = config_of(place, trainer)
-        config.training.trainer_kwargs = {name: TRL_VALUES[name]}
+        value = TRL_LOSSES[trainer] if name == "loss_type" else TRL_VALUES[name]
+        config.training.trainer_kwargs = {name: value}
         if name == "loss_weights":
             config.training.trainer_kwargs["loss_type"] = PREFERENCE["loss_type"]
         args = foreign_arguments(config, theirs, trl_options(config, ours(**options_of(config, ours))))
-        assert getattr(args, name) == TRL_VALUES[name], name
+        assert getattr(args, name) == value, name
         seen.add(f"{KWARGS}.{name}")
     for key, name, value, expected in (
         ("data.train.pack", "packing", True, True),
@@ -693,7 +696,7 @@ ELSEWHERE = {
     "data.train.datasets.*.shuffle_buffer_size": "language/test_mixing.py",
     "data.train.datasets.*.column_map": "language/test_datasets.py",
     "training.try_resume_from_last_checkpoint": "language/test_train.py",
-    "model.adapter_model": "language/test_train.py",
+    "model.adapter_model": "language/test_train.py", "model.enable_liger_kernel": "language/test_settled.py",
 }  # fmt: skip
 
 

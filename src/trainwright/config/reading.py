@@ -19,6 +19,7 @@ from trainwright.config.methods import Fault, Method
 from trainwright.config.params import ARGUMENTS, TrainingParams
 from trainwright.config.schema import SECTIONS, TrainingConfig, TrainTarget
 from trainwright.config.sections import check_command
+from trainwright.config.settled import settled
 from trainwright.config.translate import argument_values
 from trainwright.config.tree import Place, Problems, Tree, apply, get, place_of, put, read_file, tree_of
 from trainwright.config.tree import plain as plain_tree
@@ -105,6 +106,8 @@ def _check(loaded: Loaded, problems: Problems) -> None:
         problems.add(place_of(tree, path), message, hint, len(path.split(".")[-1]))
     for path, sentence in fates.without_effect(unused):
         problems.warn(place_of(tree, path), sentence)
+    for path, sentence in settled(config):
+        problems.warn(place_of(tree, path), sentence)
     given_elsewhere(tree, problems)
     for sentence in faults_of(argument_values(config.training)):
         name = (re.match(r"\w+", sentence) or [""])[0]
@@ -148,8 +151,8 @@ def options_of(config: TrainingConfig, kind: Any) -> dict[str, Any]:
     lengths = [one.dataset_kwargs["seq_length"] for one in datasets if one.dataset_kwargs.get("seq_length")]
     if lengths and "packing" in known:  # one stream of tokens, cut into rows
         values = {"packing": True, "packing_strategy": "wrapped", "max_length": lengths[0], **values}
-    if config.model.model_max_length is not None:
-        values.setdefault("max_length", config.model.model_max_length)
+    if config.model.model_max_length is not None and not lengths:
+        values["max_length"] = config.model.model_max_length
     if data.pack is not None and "packing" in known:
         values.setdefault("packing", data.pack)
     if data.target_col is not None and "dataset_text_field" in known:

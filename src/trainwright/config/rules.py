@@ -17,11 +17,13 @@ from trainwright.config.uses import OWN_MODELS
 from trainwright.data import registered
 from trainwright.data.formats import LEARNED_FROM
 from trainwright.errors import did_you_mean
+from trainwright.world import current_world
 
 FORMATS = ("json", "jsonl", "csv", "tsv", "parquet", "arrow", "text", "text_sft_jsonl", "text_sft", "preference_jsonl")
 OWN_DATASETS = ("python_source",)
 DTYPES = ("auto", "float32", "fp32", "float", "float16", "fp16", "half", "bfloat16", "bf16", "float64", "double")
 COLLATORS = ("text_with_padding", "text_completions_only_with_padding")
+_COLLATORS_OF_IMAGES = ("vision_language_with_padding", "vision_language_sft")
 _FILES = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".txt")
 _LORA_INITS = ("default", "random", "gaussian", "orthogonal", "mica", "olora", "pissa", "pissa_niter_4")
 _LORA_INITS_ELSEWHERE = {
@@ -59,6 +61,7 @@ def faults(config: TrainingConfig) -> Iterator[Fault]:
     yield from _contraries(config)
     yield from _peft(config)
     yield from _switches(config.training)
+    yield from _sharded(config)
 
 
 def _trainer(config: TrainingConfig) -> Iterator[Fault]:
@@ -165,9 +168,6 @@ def _contraries(config: TrainingConfig) -> Iterator[Fault]:
     if config.data.train.collator_name == COLLATORS[1] and kwargs.get("assistant_only_loss") is False:
         yield ("data.train.collator_name", f"{COLLATORS[1]} learns the assistant's turns alone, and "
                "training.trainer_kwargs.assistant_only_loss is false", "give only one")  # fmt: skip
-    if config.model.model_max_length is not None and "max_length" in kwargs and kwargs["max_length"] is None:
-        yield ("model.model_max_length", f"model_max_length {config.model.model_max_length} is a limit, and "
-               "training.trainer_kwargs.max_length is null, which is none", "give only one")  # fmt: skip
 
 
 def _lengths(config: TrainingConfig) -> Iterator[Fault]:
@@ -204,7 +204,10 @@ def _split(path: str, split: DatasetSplitParams) -> Iterator[Fault]:
         total = sum(one or 0 for one in proportions)
         if abs(total - 1) > 1e-6 or any((one or 0) < 0 for one in proportions):
             yield f"{path}.datasets", f"the mixture_proportions add up to {total:g}, not to 1", "each from 0 to 1"
-    if split.collator_name is not None and split.collator_name not in COLLATORS:
+    if split.collator_name in _COLLATORS_OF_IMAGES:
+        what = f"collator {split.collator_name} is for images, and only text can be learned from yet"
+        yield f"{path}.collator_name", what, "a recipe of texts"
+    elif split.collator_name is not None and split.collator_name not in COLLATORS:
         yield f"{path}.collator_name", f"there is no collator '{split.collator_name}'", f"known: {', '.join(COLLATORS)}"
     for number, one in enumerate(split.datasets):
         yield from _dataset(f"{path}.datasets.{number}", one, split.stream)
@@ -212,6 +215,10 @@ def _split(path: str, split: DatasetSplitParams) -> Iterator[Fault]:
 
 def _dataset(path: str, one: DatasetParams, stream: bool) -> Iterator[Fault]:
     name, given = one.dataset_name, one.dataset_path
+    if name in registered.IMAGES:
+        what = f"the dataset '{name}' is of images, and only text can be learned from yet"
+        yield f"{path}.dataset_name", what, "a dataset of texts"
+        return
     if name is None and given is None:
         yield path, "a dataset without dataset_name", "give a file, a folder, a hub name, or a format and dataset_path"
         return
@@ -258,6 +265,17 @@ def _dataset_numbers(path: str, one: DatasetParams, stream: bool) -> Iterator[Fa
                "1 or more, or auto")  # fmt: skip
     if stream and one.shuffle_buffer_size < 1:
         yield f"{path}.shuffle_buffer_size", f"shuffle_buffer_size {one.shuffle_buffer_size} is less than one row", ""
+
+
+def _sharded(config: TrainingConfig) -> Iterator[Fault]:
+    """Yield sections that shard a model, where there are processes to do so."""
+    several, hint = not current_world().is_alone, "torchrun trains with DistributedDataParallel"
+    if several and config.fsdp.enable_fsdp:
+        what = "fsdp.enable_fsdp: models are not sharded over several processes yet"
+        yield "fsdp.enable_fsdp", what, f"leave fsdp out: {hint}"
+    if several and config.deepspeed.enable_deepspeed:
+        what = "deepspeed.enable_deepspeed: DeepSpeed is not supported, and there are several processes"
+        yield "deepspeed.enable_deepspeed", what, f"leave deepspeed out: {hint}"
 
 
 def _only(path: str, given: dict[str, Any], known: tuple[str, ...]) -> Iterator[Fault]:

@@ -152,6 +152,10 @@ class PeftParams:
     bnb_4bit_compute_dtype: str = "float32"
     peft_save_mode: PeftSaveMode = PeftSaveMode.ADAPTER_ONLY
 
+    def __post_init__(self) -> None:
+        if isinstance(self.lora_init_weights, str):  # Oumi's are names of an enumeration, in capitals
+            self.lora_init_weights = self.lora_init_weights.lower()
+
 
 @dataclass
 class TrainingConfig:

@@ -21,7 +21,7 @@ def argument_values(params: TrainingParams) -> dict[str, Any]:
         "output_dir": params.output_dir or "output",
         "optim": values["optim"] or params.optimizer,
         "optim_args": optimizer_arguments(params),
-        "warmup_steps": warmup(params, values["warmup_steps"]),
+        "warmup_steps": warmup(params),
         "max_grad_norm": values["max_grad_norm"] or 0.0,
         "bf16": bool(values["bf16"]) or (values["bf16"] is None and dtype is MixedPrecisionDtype.BF16),
         "fp16": bool(values["fp16"]) or (values["fp16"] is None and dtype is MixedPrecisionDtype.FP16),
@@ -36,6 +36,8 @@ def argument_values(params: TrainingParams) -> dict[str, Any]:
         "full_determinism": params.full_determinism or params.use_deterministic,
         "dataloader_num_workers": workers(values["dataloader_num_workers"]),
     }
+    if values["dataloader_num_workers"] == 0:
+        values["dataloader_prefetch_factor"] = None
     if params.nccl_default_timeout_minutes is not None:
         values["ddp_timeout"] = int(params.nccl_default_timeout_minutes * 60)
     if values["include_num_input_tokens_seen"] is None:
@@ -62,9 +64,11 @@ def optimizer_arguments(params: TrainingParams) -> str | None:
     return f"{params.optim_args},{momentum}" if params.optim_args else momentum
 
 
-def warmup(params: TrainingParams, steps: float | None) -> float:
-    """Return the steps of warm-up, or below 1 their share of the run."""
-    return (params.warmup_ratio or 0) if steps is None else steps
+def warmup(params: TrainingParams) -> float:
+    """Return the steps of warm-up, or below 1 their share of the run: `warmup_steps` before `warmup_ratio`, and no more
+    than the run has, so that a short trial of a long run needs no change of its own."""
+    steps = params.warmup_steps or params.warmup_ratio or 0
+    return min(steps, params.max_steps) if params.max_steps > 0 else steps
 
 
 def save_strategy(params: TrainingParams) -> str:

@@ -13,7 +13,6 @@ from trainwright.config.tree import Problems, Tree, get, place_of, tree_of
 # Two names of one thing under `training`.
 TWINS = (
     ("optimizer", "optim"),
-    ("warmup_ratio", "warmup_steps"),
     ("mixed_precision_dtype", "bf16"),
     ("mixed_precision_dtype", "fp16"),
     ("compile", "torch_compile"),
@@ -32,7 +31,6 @@ TWINS = (
 )
 # Two names in different sections, which may both be given where they say the same.
 ELSEWHERE = (
-    ("model.model_max_length", "training.trainer_kwargs.max_length"),
     ("model.chat_template", "training.trainer_kwargs.chat_template_path"),
     ("model.tokenizer_pad_token", "training.trainer_kwargs.pad_token"),
     ("data.train.pack", "training.trainer_kwargs.packing"),

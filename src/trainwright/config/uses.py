@@ -8,6 +8,7 @@ Refused is what would change a number, a file or a device and does not; what wou
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from enum import Enum
@@ -144,6 +145,11 @@ def _as_in_training(name: str) -> Callable[[TrainingConfig], bool]:
     return lambda config: getattr(config.data.validation, name) == getattr(config.data.train, name)
 
 
+def has_package(name: str) -> bool:
+    """Whether a package is installed."""
+    return importlib.util.find_spec(name) is not None
+
+
 def _names(kind: Any, without: str = "") -> str:
     return " ".join(f.name for f in fields(kind) if f.name not in without.split())
 
@@ -152,8 +158,10 @@ _MODEL = (
     refused("model", "processor_kwargs", "models of images and sound are not supported from a file",
             "leave it out"),
     refused("model", "compile", "the model is compiled by training.compile", "write training.compile: true"),
-    refused("model", "enable_liger_kernel", "Liger's kernels are not supported",
-            "leave it out: the loss is fused anyway"),
+    no_effect("model", "enable_liger_kernel", "our own loss is fused already; Liger's others change no number",
+              who=OURS),
+    no_effect("model", "enable_liger_kernel", "the package liger-kernel, which is not installed (pip install "
+              "liger-kernel)", who=THEIRS, used_if=lambda c: has_package("liger_kernel")),
     refused("model", "device_map", "every process has one device, and the whole model on it",
             "leave it out; training.use_cpu: true trains on the CPU", fine=(None,)),
     refused("model", "adapter_model", "training.use_peft: true", used_if=lambda c: c.training.use_peft),
@@ -197,8 +205,7 @@ _TRAINING = (
     refused("training", "warmup_ratio warmup_steps",
             f"an lr_scheduler_type that warms up, such as constant_with_warmup (not {', '.join(_NO_WARMUP)})",
             used_if=lambda c: c.training.lr_scheduler_type not in _NO_WARMUP, fine=(0,)),
-    refused("training", "dataloader_main_process_only", "every process reads its own rows", "leave it out",
-            fine=(False,)),
+    no_effect("training", "dataloader_main_process_only", "every process reads its own rows", fine=(False,)),
     refused("training", "label_ignore_index", "the label that is no target is -100", "leave it out",
             fine=(-100,)),
     refused("training", "metrics_function", "metrics_function is not supported", "leave it out"),
@@ -227,7 +234,8 @@ _TRAINING = (
               used_if=lambda c: c.training.save_strategy in (None, "steps") and not c.training.save_epoch),
     no_effect("training", "bf16_full_eval fp16_full_eval",
             "it is for evaluations outside of training, which a file has not"),
-    no_effect("training", "dataloader_multiprocessing_context dataloader_in_order", "dataloader_num_workers",
+    no_effect("training", "dataloader_multiprocessing_context dataloader_in_order dataloader_prefetch_factor",
+              "dataloader_num_workers",
               used_if=lambda c: c.training.dataloader_num_workers != 0),
     refused("training", "dataloader_persistent_workers", "dataloader_num_workers above 0",
             used_if=lambda c: c.training.dataloader_num_workers != 0),
@@ -275,9 +283,8 @@ _REST = (
               used_if=lambda c: c.fsdp.enable_fsdp, switch="fsdp.enable_fsdp"),
     no_effect("deepspeed", _names(DeepSpeedParams, "enable_deepspeed"), "enable_deepspeed: true",
               used_if=lambda c: c.deepspeed.enable_deepspeed, switch="deepspeed.enable_deepspeed"),
-    refused("fsdp", "enable_fsdp", "valid, but fsdp is not supported yet", "start it under torchrun (DDP)"),
-    refused("deepspeed", "enable_deepspeed", "valid, but deepspeed is not supported yet",
-            "start it under torchrun (DDP)"),
+    no_effect("fsdp", "enable_fsdp", "one process trains the whole model, and several are refused"),
+    no_effect("deepspeed", "enable_deepspeed", "one process trains the whole model, and several are refused"),
 )  # fmt: skip
 
 LINES = (*_MODEL, *_DATA, *_TRAINING, *_OPTIONS, *_REST)

@@ -124,6 +124,15 @@ class SizedTextSettings(TextSettings):
     dataset_size: int = 1000
 
 
+IMAGES = (
+    "vl_sft", "hf_vision", "vision_language_jsonl", "vision_dpo_jsonl", "coco_captions", "mnist_sft",
+    "HuggingFaceH4/llava-instruct-mix-vsft", "HuggingFaceM4/Docmatix", "HuggingFaceM4/the_cauldron",
+    "allenai/pixmo-ask-model-anything", "allenai/pixmo-cap", "allenai/pixmo-cap-qa", "hiyouga/geometry3k",
+    "lmms-lab/multimodal-open-r1-8k-verified", "merve/vqav2-small", "nlphuji/flickr30k", "openbmb/RLAIF-V-Dataset",
+)  # fmt: skip
+"""Datasets of images that Oumi's files name."""
+
+
 @dataclass(frozen=True)
 class Registered:
     """A dataset that has a name.

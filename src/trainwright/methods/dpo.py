@@ -40,8 +40,6 @@ PAIRS: tuple[Line, ...] = (
                          "pairs stand in 'chosen' and 'rejected'"),
     refused("training", "label_smoothing_factor", "pairs have no classes",
             "training.trainer_kwargs.label_smoothing is that of preferences"),
-    refused(KWARGS, "sync_ref_model ref_model_mixup_alpha ref_model_sync_steps", "sync_ref_model is not supported",
-            "leave it out"),
     refused(KWARGS, "f_divergence_type", f"a loss_type that reads it ({', '.join(DIVERGING)})", used_if=_all_diverge),
     refused(KWARGS, "beta", "another loss_type than sft", used_if=lambda c: set(_losses(c)) != {"sft"}),
     no_effect(KWARGS, "f_alpha_divergence_coef", "f_divergence_type: alpha_divergence",
@@ -64,6 +62,12 @@ class DPO(LanguageMethod):
     options = DPOOptions
     lines: tuple[Line, ...] = (
         *PAIRS,
+        refused(
+            KWARGS,
+            "sync_ref_model ref_model_mixup_alpha ref_model_sync_steps",
+            "sync_ref_model is not supported",
+            "leave it out, or use TRL_DPO",
+        ),
         uses.no_streams("data.train"),
         uses.no_streams("data.validation"),
         no_effect(KWARGS, "padding_free", "pairs are flattened where that is quicker"),

@@ -29,7 +29,7 @@ def _tokenises_before(config: TrainingConfig) -> bool:
     return any(split.datasets and not split.stream for split in splits)
 
 
-NLL_ONLY = (refused(KWARGS, "loss_type", "nll is the only loss", "leave it out"),)
+NLL_ONLY = (refused(KWARGS, "loss_type", "nll is the only loss", "leave it out, or use TRL_SFT"),)
 PACKED = (no_effect(KWARGS, "packing_strategy", "packing: true", used_if=_packs),)
 OUR_ROWS = (
     refused(KWARGS, "shuffle_dataset", "every pass is shuffled anew already", "data.train.datasets[].shuffle"),

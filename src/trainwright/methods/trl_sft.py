@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+from trainwright.config.methods import Fault
+from trainwright.config.options import SFTOptions
 from trainwright.config.schema import TrainingConfig, TrainTarget
-from trainwright.config.uses import refused
-from trainwright.methods.sft import NLL_ONLY, PACKED, SFT
+from trainwright.config.uses import KWARGS, refused
+from trainwright.errors import did_you_mean
+from trainwright.methods.sft import PACKED, SFT
+
+LOSSES = ("nll", "dft", "chunked_nll")
 
 
 class TrlSFT(SFT):
@@ -14,12 +20,18 @@ class TrlSFT(SFT):
 
     library, package, reads_our_rows = "TRL", ("trl", "trl"), False
     lines = (
-        *NLL_ONLY,
         *PACKED,
         *(refused(split, "train_target", "TRL learns all of the assistant's turns",
                   "ALL_ASSISTANT_TURNS, or trainer_type SFT", fine=(TrainTarget.ALL_ASSISTANT_TURNS,))
           for split in ("data.train", "data.validation")),
     )  # fmt: skip
+
+    def faults(self, options: SFTOptions) -> Iterator[Fault]:
+        """Yield a loss that TRL has not, besides what is wrong for supervised fine-tuning."""
+        if options.loss_type not in LOSSES:
+            what = f"loss_type '{options.loss_type}' is not known"
+            yield f"{KWARGS}.loss_type", what, did_you_mean(options.loss_type, LOSSES).strip() or "nll or dft"
+        yield from super().faults(options)
 
     def upstream(self, config: TrainingConfig) -> Any:
         """Return `trl.SFTTrainer`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,8 @@ _DTYPES = {
     "fp16": torch.float16, "half": torch.float16, "bfloat16": torch.bfloat16, "bf16": torch.bfloat16,
     "float64": torch.float64, "double": torch.float64,
 }  # fmt: skip
+NO_DROPOUT = "disable_dropout"
+"""A name among `model_kwargs` that is Oumi's, and no setting of a model."""
 # What transformers reads while it loads a tokenizer.
 _LOADING = (
     "use_fast", "legacy", "from_slow", "tokenizer_type", "subfolder", "gguf_file", "tokenizer_file", "vocab_file",
@@ -119,6 +122,10 @@ def load_model(params: ModelParams, tokenizer: Any, quantization: Any = None) ->
     """
     from transformers import AutoModelForCausalLM
 
+    if NO_DROPOUT in params.model_kwargs:
+        rest = {name: value for name, value in params.model_kwargs.items() if name != NO_DROPOUT}
+        model = load_model(replace(params, model_kwargs=rest), tokenizer, quantization)
+        return undropped(model) if params.model_kwargs[NO_DROPOUT] else model
     options: dict[str, Any] = {"trust_remote_code": params.trust_remote_code}
     if params.attn_implementation is not None:
         options["attn_implementation"] = params.attn_implementation
@@ -239,6 +246,13 @@ def without_dropout(model: nn.Module) -> nn.Module:
         for name in _drops(vars(part)):
             setattr(part, name, 0.0)
     return model
+
+
+def undropped(model: Any) -> Any:
+    """Return the model without dropout, in its configuration too, with which it is saved."""
+    for name, value in dropout_settings(model).items():
+        setattr(model.config, name, value)
+    return without_dropout(model)
 
 
 def dropout_settings(model: Any) -> dict[str, float]:

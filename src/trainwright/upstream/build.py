@@ -9,6 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from trainwright import compat
 from trainwright.callbacks import job
 from trainwright.callbacks.beginning import BeginningCallback
@@ -20,6 +22,7 @@ from trainwright.config.params import TrainingParams
 from trainwright.config.reading import options_of
 from trainwright.config.schema import PeftSaveMode, TrainingConfig
 from trainwright.config.translate import argument_values
+from trainwright.config.uses import has_package
 from trainwright.data import sources
 from trainwright.data.formats import canonical
 from trainwright.errors import ConfigError, TrainwrightError
@@ -135,11 +138,22 @@ def foreign_arguments(config: TrainingConfig, kind: Any, more: dict[str, Any]) -
             f"training.{unknown[0]} is unknown to the {kind.__name__} of transformers {version('transformers')}; "
             "leave it out, or install a newer transformers."
         )
+    more = {**_liger(config), **more}
     level = "passive" if config.training.log_level == TrainingParams().log_level else config.training.log_level
     given = {**values, "log_level": level, **more}
     missing = ("fsdp", "fsdp_config", "deepspeed", "accelerator_config", "parallelism_config", "liger_kernel_config")
     given = {name: value for name, value in given.items() if name in known and not (name in missing and not value)}
     return kind(**given)
+
+
+def _liger(config: TrainingConfig) -> dict[str, bool]:
+    """Return the argument that switches Liger's kernels on, where they are wanted, and can run."""
+    if not config.model.enable_liger_kernel or not has_package("liger_kernel"):  # which `config/uses.py` says
+        return {}
+    if config.training.use_cpu or not torch.cuda.is_available():
+        logger.warning("model.enable_liger_kernel has no effect on a CPU: Liger's kernels run on GPUs alone.")
+        return {}
+    return {"use_liger_kernel": True}
 
 
 def build_transformers(config: TrainingConfig) -> Any:

@@ -12,7 +12,7 @@ from trainwright.config import methods
 from trainwright.config.schema import ModelParams, PeftParams, TrainingConfig
 from trainwright.config.translate import argument_values
 from trainwright.models.adapters import lora_config
-from trainwright.models.load import freeze, load_tokenizer, model_config, number_format
+from trainwright.models.load import NO_DROPOUT, freeze, load_tokenizer, model_config, number_format
 from trainwright.objectives.linear_loss import CHUNK
 from trainwright.optim.optimizers import parse_settings, state_copies
 from trainwright.tasks.language.method import LanguageMethod
@@ -155,7 +155,7 @@ def _config_of(params: ModelParams) -> Any:
 
     return AutoConfig.from_pretrained(
         params.model_name, trust_remote_code=params.trust_remote_code, revision=params.model_revision,
-        **params.model_kwargs,
+        **{name: value for name, value in params.model_kwargs.items() if name != NO_DROPOUT},
     )  # fmt: skip
 
 
@@ -172,7 +172,7 @@ def describe(found: Estimate) -> str:
 def for_config(config: TrainingConfig) -> Estimate:
     """Return what a run needs, by its file alone: rows of `max_length` tokens."""
     kwargs = config.training.trainer_kwargs
-    length = kwargs.get("max_length") or config.model.model_max_length or 1024
+    length = config.model.model_max_length or kwargs.get("max_length") or 1024
     named = methods.candidates(config.training.trainer_type)
     method = named[0] if len(named) == 1 and isinstance(named[0], LanguageMethod) else method_by_data(config)
     return estimate(config, config.training.per_device_train_batch_size, length, method)
