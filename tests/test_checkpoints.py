@@ -38,6 +38,13 @@ def made(place, data, seed=0, library=trainwright, steps=16, **changes):
     return library.Trainer(tiny.llama(seed, dropout=0.1), args, **given)
 
 
+@pytest.mark.parametrize(
+    ("name", "step"), [("checkpoint-40", 40), ("checkpoint-", -1), ("checkpoint-4.part", -1), ("x", -1)]
+)
+def test_the_step_of_a_folder_is_in_its_name(tmp_path, name, step):
+    assert layout.step_of(tmp_path / name) == step
+
+
 def test_a_model_is_saved_into_a_folder_that_is_not_there_and_again_into_one_that_is(tmp_path):
     model, place = tiny.llama(0), tmp_path / "a" / "b"
     for _ in range(2):

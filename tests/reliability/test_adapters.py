@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file
 
 from tests import tiny
 from trainwright import CheckpointError, Trainer, TrainerCallback, TrainingArguments
+from trainwright.checkpoint import adapters
 
 peft = pytest.importorskip("peft", reason="peft is in the extra `llm`")
 
@@ -116,6 +118,18 @@ class Switch(TrainerCallback):
     def on_step_end(self, args, state, control, model=None, **kwargs):
         if state.global_step == 1:
             model.set_adapter("second")
+
+
+def test_saving_an_encoder_that_drops_draws_no_random_numbers(tmp_path):
+    torch.manual_seed(0)
+    model, before = MODELS["an encoder that drops"]().train(), torch.get_rng_state()
+    for name in ("one", "other"):
+        adapters.save(model, tmp_path / name)
+    assert torch.equal(before, torch.get_rng_state())
+    one, other = (load_file(next((tmp_path / name).rglob("*.safetensors"))) for name in ("one", "other"))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert all(part.training for part in model.modules())
 
 
 def test_adapters_that_were_switched_are_as_they_were(tmp_path):
