@@ -24,6 +24,7 @@ COMMANDS = {
     "train": "train what a YAML file describes",
     "check": "look for mistakes in a YAML file, before anything is loaded",
     "init": "write a commented YAML file to start from",
+    "doors": "show how a script's imports of other packages are written here",
     "examples": "list the examples, copy them here",
     "data": "show the rows of a YAML file as the model sees them",
     "compare": "train the same file with several engines, side by side",
