@@ -19,7 +19,7 @@ from tests.language import tiny_language
 from trainwright import LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments, bars
 from trainwright.callbacks.curve import curve
 from trainwright.callbacks.table import LogTable
-from trainwright.checkpoint.folder import checksum
+from trainwright.checkpoint.output import summed
 from trainwright.cli.main import main
 from trainwright.data.contents import Contents, contents_of
 from trainwright.engine import cards
@@ -518,7 +518,8 @@ def test_a_checksum_tells_of_every_megabyte(tmp_path):
     content = bytes(range(256)) * 10_000
     (tmp_path / "file").write_bytes(content)
     told: list[float] = []
-    assert checksum(tmp_path / "file", told.append) == hashlib.sha256(content).hexdigest()
+    found = summed(tmp_path / "file", "sha256", told.append)
+    assert found == {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     assert sum(told) == pytest.approx(2.56)
     assert len(told) > 1
 

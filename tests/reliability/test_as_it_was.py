@@ -53,8 +53,8 @@ class SaveItself(TrainerCallback):
 
 @pytest.mark.parametrize("hook", ["on_step_end", "on_step_begin"])
 def test_saves_that_a_callback_asks_for_in_turn_hold_their_own_steps(tmp_path, monkeypatch, hook):
-    real = writer.save_file
-    monkeypatch.setattr(writer, "save_file", lambda *given, **named: (time.sleep(0.2), real(*given, **named)))
+    real = writer.write_tensors
+    monkeypatch.setattr(writer, "write_tensors", lambda *given: (time.sleep(0.2), real(*given))[1])
     saves = SaveItself((2, 3, 4), hook)
     saves.trainer = made(tmp_path, callbacks=[saves])
     saves.trainer.train()
@@ -120,7 +120,7 @@ class Scored(Trainer):
 @pytest.mark.parametrize("strategy", ["steps", "best"])
 @pytest.mark.parametrize("foreign", [False, True], ids=["background", "waiting"])
 def test_the_best_is_a_checkpoint_that_there_is(tmp_path, monkeypatch, strategy, foreign):
-    real = writer.save_file
+    real = writer.write_tensors
 
     def full(tensors, path, **named):
         if f"checkpoint-{2}-" in str(path):
@@ -131,7 +131,7 @@ def test_the_best_is_a_checkpoint_that_there_is(tmp_path, monkeypatch, strategy,
         def on_save(self, *given, **named):
             pass
 
-    monkeypatch.setattr(writer, "save_file", full)
+    monkeypatch.setattr(writer, "write_tensors", full)
     trainer = made(
         tmp_path, kind=Scored, callbacks=[Heard()] if foreign else [], eval_strategy="steps", eval_steps=1,
         save_strategy=strategy, save_steps=1, max_steps=4, load_best_model_at_end=True, metric_for_best_model="score",
@@ -146,10 +146,10 @@ def test_the_best_is_a_checkpoint_that_there_is(tmp_path, monkeypatch, strategy,
 
 
 def test_a_last_save_that_fails_leaves_the_best_before(tmp_path, monkeypatch):
-    real = writer.save_file
+    real = writer.write_tensors
     monkeypatch.setattr(
         writer,
-        "save_file",
+        "write_tensors",
         lambda tensors, path, **named: 1 / 0 if "-4-" in str(path) else real(tensors, path, **named),
     )
     trainer = made(

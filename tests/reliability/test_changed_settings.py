@@ -12,6 +12,7 @@ from torch.optim import SGD, AdamW, RMSprop, lr_scheduler
 from tests.reliability import cases
 from trainwright import CheckpointError, Trainer, TrainerCallback, TrainingArguments
 from trainwright.checkpoint import folder, layout
+from trainwright.checkpoint.output import summed
 from trainwright.engine.resume import _left_out
 
 
@@ -63,7 +64,7 @@ def forget(place):
     manifest = json.loads((place / layout.MANIFEST).read_text())
     manifest.pop("sha256")
     path = place / layout.RUN
-    manifest["files"][path.name] = {"size": path.stat().st_size, "sha256": folder.checksum(path)}
+    manifest["files"][path.name] = summed(path)
     (place / layout.MANIFEST).write_text(json.dumps({**manifest, "sha256": folder.digest(manifest)}))
 
 

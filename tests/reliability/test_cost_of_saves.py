@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
 
 from tests.reliability.test_failures import made
-from trainwright.checkpoint import layout
+from trainwright.checkpoint import check, folder, layout, output
 from trainwright.checkpoint.past import Past
 
 
@@ -63,3 +67,65 @@ def test_a_limit_counts_what_is_there(tmp_path):
     past.add(tmp_path / "checkpoint-5")
     past.add(tmp_path / "checkpoint-5")  # written early, and completed
     assert [path.name for path in past.surplus(3, None)] == ["checkpoint-1"]
+
+
+def test_what_is_large_is_summed_while_it_is_written(tmp_path, monkeypatch):
+    """Nothing is read again for its checksum but files that others wrote, such as the model's configuration."""
+    real, read = folder.summed, set()
+    monkeypatch.setattr(folder, "summed", lambda path: (read.add(path.name), real(path))[1])
+    made(tmp_path, save_strategy="steps", save_steps=12).train()
+    place = tmp_path / "checkpoint-12"
+    assert read == {layout.STATE, layout.RUN, layout.ARGUMENTS}
+    entries = folder.manifest(place)["files"]
+    assert {name: output.summed(place / name) for name in entries} == entries
+
+
+def test_weights_are_written_as_safetensors_reads_them(tmp_path):
+    kinds = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16]
+    tensors = {f"of {kind}": torch.arange(7).to(kind) for kind in [*kinds, torch.int8, torch.uint8, torch.bool]}
+    tensors |= {
+        "a scalar": torch.tensor(1.5),
+        "empty": torch.empty(0, 3),
+        "é": torch.ones(2, 3).t(),
+        "large": torch.randn(700, 900),
+        "of complex numbers": torch.ones(2, dtype=torch.complex64),
+    }
+    for chosen in (tensors, {name: one for name, one in tensors.items() if not one.is_complex()}):
+        entry = output.write_tensors(
+            {name: one.contiguous() for name, one in chosen.items()}, tmp_path / "x.safetensors"
+        )
+        assert entry == output.summed(tmp_path / "x.safetensors")
+        back = load_file(tmp_path / "x.safetensors")
+        assert back.keys() == chosen.keys()
+        assert all(torch.equal(one, back[name]) and one.dtype == back[name].dtype for name, one in chosen.items())
+        with safe_open(tmp_path / "x.safetensors", "pt") as file:
+            assert file.metadata() == {"format": "pt"}
+    header = (tmp_path / "x.safetensors").read_bytes()[:8]
+    assert int.from_bytes(header, "little") % 8 == 0  # so that every tensor can be mapped into memory where it lies
+
+
+def test_a_manifest_of_sha256_is_read_and_checked(tmp_path):
+    made(tmp_path, save_strategy="steps", save_steps=12).train()
+    place = tmp_path / "checkpoint-12"
+    content = folder.manifest(place)
+    content["files"] = {name: output.summed(place / name, "sha256") for name in content["files"]}
+    (place / layout.MANIFEST).write_text(json.dumps({**content, "sha256": folder.digest(content)}))
+    assert check.damage(place) is None
+    damaged = bytearray((place / layout.OPTIMIZER).read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    (place / layout.OPTIMIZER).write_bytes(damaged)
+    assert "optimizer.pt has other contents" in str(check.damage(place))
+    content["files"][layout.OPTIMIZER] = {"size": len(damaged), "md5": "0"}
+    (place / layout.MANIFEST).write_text(json.dumps({**content, "sha256": folder.digest(content)}))
+    assert "is no manifest" in str(check.damage(place))
+
+
+def test_archives_without_sums_of_their_own_are_read_by_others(tmp_path):
+    """torch reads them, and a folder that has lost its manifest is looked at as those of other engines are."""
+    made(tmp_path, save_strategy="steps", save_steps=12).train()
+    place = tmp_path / "checkpoint-12"
+    assert torch.load(place / layout.OPTIMIZER, weights_only=True)["state"]
+    for name in (layout.MANIFEST, layout.RUN):
+        (place / name).unlink()
+    assert check.damage(place) is None
+    assert torch.serialization.get_crc32_options()  # what others write is as it was

@@ -173,7 +173,7 @@ def test_a_save_that_fails_while_the_run_does_is_said(tmp_path, caplog, monkeypa
         time.sleep(0.3)  # so that the run ends meanwhile
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("trainwright.checkpoint.writer.save_file", full)
+    monkeypatch.setattr("trainwright.checkpoint.writer.write_tensors", full)
     trainer = made(tmp_path, kind=Always, max_skipped_steps=1, save_strategy="steps", save_steps=3)
     with pytest.raises(DivergenceError):
         trainer.train()

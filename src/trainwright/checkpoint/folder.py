@@ -13,7 +13,6 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,10 @@ import torch
 
 from trainwright.checkpoint import plain
 from trainwright.checkpoint.layout import MANIFEST, PREFIX, checkpoints, step_of
+from trainwright.checkpoint.output import ALGORITHMS, summed
 from trainwright.errors import CheckpointError
 
 _TEMPORARY = f".{PREFIX}-"
-_PIECE = 1 << 20
 _NO_FSYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)  # CIFS and some FUSE know no fsync of a folder
 
 
@@ -51,19 +50,26 @@ def link(place: Path, temporary: Path, names: list[str]) -> dict[str, Any]:
         return {}
 
 
-def seal(folder: Path, run_id: str, known: dict[str, Any] | None = None) -> None:
+def seal(
+    folder: Path, run_id: str, written: dict[str, Any] | None = None, linked: dict[str, Any] | None = None
+) -> None:
     """Flush every file to the disk and write the manifest that says what belongs to the folder, and to which run.
 
-    Of `known` files, which are on the disk already, it repeats what it is told.
+    Args:
+        folder: a temporary folder.
+        run_id: the run.
+        written: what the manifest says of files that were summed while they were written.
+        linked: and of files that are on the disk already.
     """
-    files = dict(known or {})
+    files = {**(linked or {}), **(written or {})}
     for name in sorted(files_in(folder)):
         path = folder / name
-        if name.as_posix() not in files:
+        if name.as_posix() not in (linked or {}):
             _flush(path)
-            files[name.as_posix()] = {"size": path.stat().st_size, "sha256": checksum(path)}
+        if name.as_posix() not in files:
+            files[name.as_posix()] = summed(path)
     manifest = folder / MANIFEST
-    content = {"version": 1, "run": run_id, "files": files}
+    content = {"version": 2, "run": run_id, "files": files}
     manifest.write_text(json.dumps({**content, "sha256": digest(content)}, indent=1) + "\n", encoding="utf-8")
     _flush(manifest)
     _flush(folder)
@@ -90,16 +96,6 @@ def publish(temporary: Path, place: Path) -> None:
     _flush(place.parent)
     if old is not None:
         shutil.rmtree(old, ignore_errors=True)
-
-
-def checksum(path: Path, tell: Callable[[float], None] = lambda more: None) -> str:
-    """Return the SHA-256 of a file, in hexadecimal; `tell` is told of every piece how many megabytes it has."""
-    found = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        while piece := file.read(_PIECE):
-            found.update(piece)
-            tell(len(piece) / 1e6)
-    return found.hexdigest()
 
 
 def digest(content: dict[str, Any]) -> str:
@@ -171,7 +167,7 @@ def _is_manifest(content: Any) -> bool:
     if not isinstance(content, dict) or not isinstance(content.get("files"), dict) or "sha256" not in content:
         return False
     entries = content["files"].values()
-    return all(isinstance(entry, dict) and {"size", "sha256"} <= entry.keys() for entry in entries)
+    return all(isinstance(entry, dict) and "size" in entry and ALGORITHMS.keys() & entry.keys() for entry in entries)
 
 
 def run_of(folder: Path) -> str | None:

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from trainwright.checkpoint import check, folder
 from trainwright.checkpoint.layout import AVERAGE, OPTIMIZER, WEIGHTS
+from trainwright.checkpoint.output import write_objects, write_tensors
 from trainwright.checkpoint.past import Past
 from trainwright.checkpoint.snapshot import HostCopies, mark, size_of
 from trainwright.errors import CheckpointError, SaveError
@@ -143,18 +143,18 @@ def write(draft: Draft) -> Written:
         _refuse_overflow(draft)
         deleted = _make_room(draft, problems)
         try:
-            _write_tensors(draft)
+            files = _write_files(draft)
         except Exception as error:  # a quota that the file system does not tell
             more = _make_room(draft, problems, full=True) if errno_of(error) in _FULL else []
             if not more:
                 raise
-            _write_tensors(draft)
+            files = _write_files(draft)
             deleted += more
         fault = check.unreadable(draft.temporary, draft.objects)
         if fault is not None:
             raise CheckpointError(f"it could not be read again: {fault}")
         marks = draft.marks() if draft.early else None
-        folder.seal(draft.temporary, draft.past.run_id, draft.linked)
+        folder.seal(draft.temporary, draft.past.run_id, files, draft.linked)
         folder.publish(draft.temporary, draft.place)
         draft.past.add(draft.place)
     except SaveError:
@@ -167,12 +167,12 @@ def write(draft: Draft) -> Written:
     return Written(draft.place, deleted, problems, marks)
 
 
-def _write_tensors(draft: Draft) -> None:
+def _write_files(draft: Draft) -> dict[str, Any]:
+    """Write what is not in the temporary folder yet; return what the manifest says of it."""
+    written = {}
     if draft.weights is not None:
-        save_file(draft.weights, draft.temporary / WEIGHTS, metadata={"format": "pt"})
-    for name, value in draft.objects.items():
-        with (draft.temporary / name).open("wb") as file:
-            torch.save(value, file)
+        written[WEIGHTS] = write_tensors(draft.weights, draft.temporary / WEIGHTS)
+    return written | {name: write_objects(tree, draft.temporary / name) for name, tree in draft.objects.items()}
 
 
 def _make_room(draft: Draft, problems: list[str], full: bool = False) -> list[Path]:

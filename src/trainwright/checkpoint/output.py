@@ -1,0 +1,139 @@
+"""Files that are summed while they are written, so that nothing is read again for its checksum.
+
+A checksum finds damage; it does not prove who wrote a file. CRC-32 finds all that a disk does, but for one case in four
+thousand million, at a multiple of the speed of SHA-256, which older manifests have.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import IO, Any, cast
+
+import torch
+from safetensors.torch import save_file
+
+PIECE = 1 << 20  # bytes
+_METADATA = {"format": "pt"}
+_DTYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
+    torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
+
+
+class Crc32:
+    """CRC-32 in the form of hashlib."""
+
+    def __init__(self) -> None:
+        self._sum = 0
+
+    def update(self, data: Any) -> None:
+        """Add bytes."""
+        self._sum = zlib.crc32(data, self._sum)
+
+    def hexdigest(self) -> str:
+        """Return the sum of all so far."""
+        return f"{self._sum:08x}"
+
+
+ALGORITHMS: dict[str, Callable[[], Any]] = {"crc32": Crc32, "sha256": hashlib.sha256}
+
+
+class Output:
+    """A new file, open for writing, with its size and checksum."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb", buffering=0)
+        self._sum = Crc32()
+        self._size = 0
+
+    def __enter__(self) -> Output:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._file.close()
+
+    def write(self, data: Any) -> int:
+        """Write bytes, all of them."""
+        whole = memoryview(data)
+        for start in range(0, len(whole), PIECE):
+            piece = whole[start : start + PIECE]
+            self._sum.update(piece)
+            while piece:
+                piece = piece[self._file.write(piece) :]
+        self._size += len(whole)
+        return len(whole)
+
+    def flush(self) -> None:
+        """Do nothing, as nothing is held back; torch.save calls it."""
+
+    def entry(self) -> dict[str, Any]:
+        """Return what a manifest says of the file."""
+        return {"size": self._size, "crc32": self._sum.hexdigest()}
+
+
+def summed(path: Path, algorithm: str = "crc32", tell: Callable[[float], None] = lambda more: None) -> dict[str, Any]:
+    """Return what a manifest says of a file that is there; `tell` is told of every piece how many megabytes it has."""
+    size, found = 0, ALGORITHMS[algorithm]()
+    with path.open("rb", buffering=0) as file:
+        while piece := file.read(PIECE):
+            found.update(piece)
+            size += len(piece)
+            tell(len(piece) / 1e6)
+    return {"size": size, algorithm: found.hexdigest()}
+
+
+def write_objects(tree: Any, path: Path) -> dict[str, Any]:
+    """Write what torch.load reads, without the sums of its own that an archive may have for each record, since the file
+    has one; return what a manifest says of it."""
+    summing = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        with Output(path) as output:
+            torch.save(tree, cast(IO[bytes], output))
+    finally:
+        torch.serialization.set_crc32_options(summing)
+    return output.entry()
+
+
+def write_tensors(tensors: dict[str, torch.Tensor], path: Path) -> dict[str, Any]:
+    """Write a file of safetensors, straight from the tensors' memory; return what a manifest says of it.
+
+    The format: 8 bytes of header length, the header as JSON, the tensors' bytes, those of wide numbers first so that
+    each lies at a multiple of its size. What has no memory of this kind is left to the library.
+    """
+    if not all(_is_plain(tensor) for tensor in tensors.values()):
+        save_file(tensors, path, metadata=_METADATA)
+        return summed(path)
+    header: dict[str, Any] = {"__metadata__": _METADATA}
+    names, end = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name)), 0
+    for name in names:
+        tensor, begin = tensors[name], end
+        end += tensor.nbytes
+        header[name] = {
+            "dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]
+        }  # fmt: skip
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with Output(path) as output:
+        output.write(len(text).to_bytes(8, "little") + text)
+        for name in names:
+            output.write(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return output.entry()
+
+
+def write_bytes(pieces: Iterable[bytes], path: Path) -> dict[str, Any]:
+    """Write pieces of bytes one after another; return what a manifest says of the file."""
+    with Output(path) as output:
+        for piece in pieces:
+            output.write(piece)
+    return output.entry()
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    """Whether a tensor's bytes are what safetensors keeps of it."""
+    kinds = (torch.Tensor, torch.nn.Parameter)
+    return type(tensor) in kinds and tensor.layout is torch.strided and tensor.dtype in _DTYPES
