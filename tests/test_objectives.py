@@ -81,3 +81,51 @@ def test_what_is_no_objective_is_refused(tmp_path):
     trainer = Trainer(tiny.new_line(), args, train_dataset=tiny.line_rows(), objective=Plain(tiny.new_line()))
     with pytest.raises(DataError, match=r"Plain\.loss returned Tensor; it must return trainwright\.Loss"):
         trainer.train()
+
+
+def run(tmp_path, objective, capsys=None):
+    args = TrainingArguments(tmp_path, max_steps=2, save_strategy="no", report_to="none", disable_tqdm=True)
+    Trainer(tiny.new_line(), args, train_dataset=tiny.line_rows(16), objective=objective).train()
+
+
+@pytest.mark.parametrize("name", ["loss", "grad_norm", "learning_rate"])
+def test_a_term_does_not_take_the_place_of_what_is_logged_anyway(tmp_path, name):
+    class Named(Distillation):
+        def loss(self, model, batch, num_items):
+            loss = super().loss(model, batch, num_items)
+            return Loss(loss.value, loss.outputs, {name: loss.value})
+
+    with pytest.raises(DataError, match=f"'{name}' is logged anyway; .* needs another name"):
+        run(tmp_path, Named(tiny.new_line(seed=1)))
+
+
+@pytest.mark.parametrize("items", [None, -1, float("nan"), "8"])
+def test_a_count_that_is_no_number_of_items_is_told(tmp_path, items):
+    class Counting(Distillation):
+        def count(self, batch):
+            return items
+
+    with pytest.raises(DataError, match=f"Counting.count returned {items!r}; it must return the number of items"):
+        run(tmp_path, Counting(tiny.new_line(seed=1)))
+
+
+def test_a_count_that_is_always_0_is_not_taken_for_masked_labels(tmp_path):
+    class Counting(Distillation):
+        def count(self, batch):
+            return 0
+
+    with pytest.raises(DataError, match="Counting.count returned 0 for every batch"):
+        run(tmp_path, Counting(tiny.new_line(seed=1)))
+
+
+def test_parameters_of_an_objective_that_nobody_trains_are_said(tmp_path, caplog):
+    class Headed(Distillation):
+        def __init__(self, teacher):
+            super().__init__(teacher)
+            self.head = torch.nn.Linear(1, 1)
+
+    run(tmp_path, Headed(tiny.new_line(seed=1)))
+    assert "though they require gradients: head.weight, head.bias of Headed" in caplog.text
+    caplog.clear()
+    run(tmp_path, Distillation(tiny.new_line(seed=1)))
+    assert "Not trained" not in caplog.text

@@ -147,6 +147,10 @@ OWN = {
         {}, {"instruction": QUESTION, "input": "", "output": ANSWER, "history": [["Hello.", "Good day."]]},
         said(("user", "Hello."), ("assistant", "Good day."), ("user", QUESTION), ("assistant", ANSWER)),
     ),
+    "Alpaca with a history of messages": (
+        {}, {"instruction": QUESTION, "input": "", "output": ANSWER, "history": CHAT},
+        [*CHAT, *said(("user", QUESTION), ("assistant", ANSWER))],
+    ),
     "ShareGPT": ({}, {"id": "1", "conversations": SHARE}, CHAT),
     "Oumi's": ({}, {"conversation": {"messages": CHAT}}, CHAT),
     "told to be Alpaca's": (
@@ -294,6 +298,10 @@ MISTAKES = {
     "- {dataset_name: HuggingFaceDataset}": "HuggingFaceDataset needs dataset_kwargs.hf_dataset_path",
     "- {dataset_name: debug_sftt}": "there is no dataset 'debug_sftt'",
     "- {dataset_name: a/b, column_map: {ask: promt}}": "column_map: nothing is learned from a column 'promt'",
+    "- {dataset_name: a/b, column_map: {ask: prompt, q: prompt}}": "column_map: 'ask' is called 'prompt' already",
+    "- {dataset_name: a/b, column_map: {ask: ''}}": "column_map: nothing is learned from a column ''",
+    "- {dataset_name: a/b, column_map: {ask: null}}": "column_map: nothing is learned from a column None",
+    "- {dataset_name: a/b, column_map: {ask: [prompt]}}": "column_map: nothing is learned from a column ['prompt']",
 }  # fmt: skip
 
 
@@ -313,6 +321,27 @@ def test_settings_that_change_nothing_are_said(tmp_path, capsys):
     said = capsys.readouterr().err
     assert "run.yaml:6: data.train.datasets.0.dataset_kwargs.return_tensors has no effect: rows become tokens" in said
     assert "dataset_kwargs.task has no effect" in said
+
+
+def test_cells_that_are_no_texts_are_named(tmp_path):
+    """Never learned as Python would print them."""
+    good = {"instruction": "a", "output": "b"}
+    for column, value, words in (
+        ("output", ["b"], "'output' holds a list, .'b'., where a text is expected"),
+        ("output", {"b": 1}, "'output' holds a dict"),
+        ("input", ["b"], "'input' holds a list"),
+        ("system", ["b"], "'system' holds a list"),
+        ("history", ["hi", "ok"], "'history' is .'hi', 'ok'.; pairs of a question and its answer, or messages, are"),
+        ("history", [["a", "b", "c"]], "pairs of a question"),
+        ("history", [["a", None]], "None in 'answer'"),
+        ("history", "hi", "pairs of a question"),
+    ):
+        path = tiny.write_rows(tmp_path / "rows.jsonl", [{**good, column: value}])
+        with pytest.raises(DataError, match=f"Row 0 of '{path}': .*{words}"):
+            sources.read_parts(DatasetSplitParams([DatasetParams(str(path))]), 0)
+    path = tiny.write_rows(tmp_path / "rows.jsonl", [{**good, "output": 3}])
+    (rows,) = sources.read_parts(DatasetSplitParams([DatasetParams(str(path))]), 0)
+    assert rows[0]["messages"][-1]["content"] == "3"
 
 
 def test_rows_that_are_not_what_their_dataset_has_are_named(tmp_path):

@@ -251,9 +251,12 @@ def _columns(path: str, one: DatasetParams) -> Iterator[Fault]:
             yield f"{path}.dataset_kwargs.{what}", f"dataset_kwargs.{what} is not supported: {why}", "leave it out"
     wanted = (*LEARNED_FROM, *registered.COLUMNS)
     for old, new in one.column_map.items():
+        names = [other for other, same in one.column_map.items() if same == new]
         if new not in wanted:
-            near = did_you_mean(new, wanted).strip() or f"known: {', '.join(wanted)}"
-            yield f"{path}.column_map.{old}", f"column_map: nothing is learned from a column '{new}'", near
+            near = did_you_mean(str(new), wanted).strip() or f"known: {', '.join(wanted)}"
+            yield f"{path}.column_map.{old}", f"column_map: nothing is learned from a column {new!r}", near
+        elif old != names[0]:
+            yield f"{path}.column_map.{old}", f"column_map: '{names[0]}' is called '{new}' already", "name one of them"
 
 
 def _dataset_numbers(path: str, one: DatasetParams, stream: bool) -> Iterator[Fault]:

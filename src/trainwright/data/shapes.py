@@ -42,20 +42,27 @@ def needed(row: Row, *names: str) -> list[str]:
     """Return columns of texts.
 
     Raises:
-        DataError: one is missing, or None.
+        DataError: one is missing, None, or no text.
     """
     for name in names:
         if row.get(name) is None:
             what = "None in" if name in row else "no column"
             there = "" if name in row else f"; it has {', '.join(row)}"
             raise DataError(f"{what} '{name}'{there}")
-    return [row[name] if isinstance(row[name], str) else str(row[name]) for name in names]
+    return [_text(row[name], name) for name in names]
+
+
+def _text(value: Any, name: str) -> str:
+    """Return a text, or a number as one; nothing is an empty text."""
+    if value is not None and not isinstance(value, str | int | float):
+        raise DataError(f"'{name}' holds a {type(value).__name__}, {value!r:.60}, where a text is expected")
+    return "" if value is None else str(value)
 
 
 def alpaca(row: Row, settings: Any, subset: str | None) -> Made:
     """`instruction`, `input` where there is one, and `output`; with Alpaca's system prompt, unless it is off."""
     instruction, output = needed(row, "instruction", "output")
-    given = row.get("input") or ""
+    given = _text(row.get("input"), "input")
     asked = f"{instruction}\n\n### Input:\n{given}" if given else instruction
     system = f"{_TASK}{_INPUT if given else ''}. {_ANSWER}" if settings.include_system_prompt else None
     return messages(("system", system), ("user", asked), ("assistant", output))
@@ -65,10 +72,21 @@ def instructed(row: Row, settings: Any, subset: str | None) -> Made:
     """A file of one's own in Alpaca's columns: the input follows the instruction; `system` and `history` go before."""
     answer = "output" if "output" in row else "response"
     instruction, output = needed(row, "instruction", answer)
-    given = row.get("input") or row.get("context") or ""
-    before = [turn for asked, said in row.get("history") or () for turn in (("user", asked), ("assistant", said))]
-    asked = f"{instruction}\n\n{given}".strip()
-    return messages(("system", row.get("system") or None), *before, ("user", asked), ("assistant", output))
+    given = _text(row.get("input"), "input") or _text(row.get("context"), "context")
+    start = messages(("system", _text(row.get("system"), "system") or None))["messages"]
+    end = messages(("user", f"{instruction}\n\n{given}".strip()), ("assistant", output))["messages"]
+    return {"messages": [*start, *_before(row.get("history")), *end]}
+
+
+def _before(history: Any) -> list[Any]:
+    """Return the turns of `history`: messages, or pairs of what was asked and what was answered."""
+    turns = history or []
+    if isinstance(turns, list) and all(isinstance(one, Mapping) for one in turns):
+        return turns
+    if isinstance(turns, list) and all(isinstance(one, list) and len(one) == 2 for one in turns):
+        pairs = [needed(dict(zip(("question", "answer"), one, strict=True)), "question", "answer") for one in turns]
+        return [turn for pair in pairs for turn in messages(("user", pair[0]), ("assistant", pair[1]))["messages"]]
+    raise DataError(f"'history' is {history!r:.60}; pairs of a question and its answer, or messages, are expected")
 
 
 def question_and_answer(question: str, answer: str) -> Shape:

@@ -256,6 +256,11 @@ def _check_targets(run: Run, total: float) -> None:
     run.symptoms.without_targets()
     step = run.trainer.state.global_step + 1
     if not run.targets_seen and step >= min(_STEPS_WITHOUT_TARGETS, run.max_steps, run.loader.steps_per_epoch or step):
+        if run.trainer.own_objective is not None:
+            name = type(run.trainer.own_objective).__name__
+            raise DataError(
+                f"{name}.count returned 0 for every batch up to step {step}, so there is nothing to learn from."
+            )
         raise DataError(
             f"All labels up to step {step} are -100, which means 'no target', so there is nothing to learn from. "
             "Check how the labels are made (masking of prompts, truncation that cuts off the answers)."

@@ -27,7 +27,7 @@ from trainwright.engine.diagnose import explained
 from trainwright.engine.traces import unnoticed
 from trainwright.errors import DataError
 from trainwright.models.inspect import base_model, is_pretrained, uncompiled
-from trainwright.objectives.objective import Loss
+from trainwright.objectives.objective import Loss, Objective
 
 if TYPE_CHECKING:
     from trainwright.engine.run import Run
@@ -95,7 +95,26 @@ def count_items(trainer: Trainer, batch: Any) -> int:
     """Return what a training micro-batch is weighed by."""
     if trainer.rule is Rule.MEAN:
         return 1
-    return trainer.objective.count(batch)
+    return counted(trainer.objective, batch)
+
+
+def counted(objective: Objective, batch: Any) -> int:
+    """Return what an objective counts in a batch.
+
+    Raises:
+        DataError: it is no number of items.
+    """
+    items = objective.count(batch)
+    try:
+        is_number = bool(items >= 0)  # nan is none
+    except (TypeError, ValueError, RuntimeError):
+        is_number = False
+    if not is_number:
+        raise DataError(
+            f"{type(objective).__name__}.count returned {items!r}; it must return the number of items that the batch's "
+            "loss is a mean over, 0 or more."
+        )
+    return items
 
 
 def count_eval_items(trainer: Trainer, batch: Any) -> int:
@@ -103,7 +122,7 @@ def count_eval_items(trainer: Trainer, batch: Any) -> int:
     for a sum."""
     if trainer.objective.sums and not trainer.has_own_loss:
         return 1
-    return trainer.objective.count(batch) if trainer.takes_num_items else isolation.rows_in(batch)
+    return counted(trainer.objective, batch) if trainer.takes_num_items else isolation.rows_in(batch)
 
 
 def work_in(trainer: Trainer, batch: Any) -> tuple[float, int, int]:

@@ -66,6 +66,9 @@ class LossMeter:
             setattr(self, name, as_sum(value, device) if isinstance(value, torch.Tensor) else value)
 
 
+_LOGGED_ANYWAY = frozenset({"loss", "grad_norm", "learning_rate", "epoch", "skipped_steps"})
+
+
 class Records:
     """Named numbers besides the loss, averaged over the logging window as the loss is.
 
@@ -87,8 +90,10 @@ class Records:
         """Add one value; tensors stay on their device.
 
         Raises:
-            DataError: it is no number.
+            DataError: it is no number, or has the name of one that is logged anyway.
         """
+        if name in _LOGGED_ANYWAY:
+            raise DataError(f"'{name}' is logged anyway; a number recorded beside it needs another name.")
         if isinstance(value, torch.Tensor):
             number = widened(value.detach()).mean()
         else:

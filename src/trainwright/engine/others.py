@@ -11,6 +11,7 @@ from torch import nn
 
 from trainwright.checkpoint import layout
 from trainwright.checkpoint.parts import Exchange, Part
+from trainwright.engine.health import some
 from trainwright.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -24,11 +25,35 @@ def of(trainer: Trainer) -> list[nn.Parameter]:
 
 
 def begin(trainer: Trainer) -> list[nn.Parameter]:
-    """Return them, on all ranks with the values of the first."""
+    """Return them, on all ranks with the values of the first; say which are not among them."""
+    tell_of_untrained(trainer)
     found = of(trainer)
     if found and trainer.strategy.is_distributed:
         put(found, trainer.strategy.from_main([p.detach().cpu() for p in found]))
     return found
+
+
+def tell_of_untrained(trainer: Trainer) -> None:
+    """Say which parameters of the user's objective require gradients and are trained by nobody."""
+    objective = trainer.own_objective
+    if objective is None:
+        return
+    parts = {"": objective} if isinstance(objective, nn.Module) else vars(objective)
+    held = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
+    held |= {id(p) for p in trainer.model.parameters()}
+    missing = [
+        f"{name}.{path}".lstrip(".")
+        for name, one in parts.items()
+        if isinstance(one, nn.Module) and one is not objective.reference
+        for path, parameter in one.named_parameters()
+        if parameter.requires_grad and id(parameter) not in held
+    ]
+    if missing:
+        trainer.note(
+            f"Not trained, since no group of the optimizer holds them, though they require gradients: {some(missing)} "
+            f"of {type(objective).__name__}. Give an optimizer that holds them (optimizers=), or freeze them "
+            "(requires_grad_(False))."
+        )
 
 
 def part(trainer: Trainer, place: Path | None) -> Part:

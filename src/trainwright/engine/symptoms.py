@@ -59,11 +59,10 @@ class Symptoms:
 
     def without_targets(self) -> None:
         """Note that all labels of the step that follows are masked."""
-        self._say(
-            "targets",
-            f"All labels of step {self.trainer.state.global_step + 1} are masked (-100): it learns nothing and changes "
-            "nothing. Further steps like it are not named.",
-        )
+        own, step = self.trainer.own_objective, self.trainer.state.global_step + 1
+        masked = f"All labels of step {step} are masked (-100)"
+        why = masked if own is None else f"{type(own).__name__}.count returned 0 for all of step {step}"
+        self._say("targets", f"{why}: it learns nothing and changes nothing. Further steps like it are not named.")
 
     def _say(self, what: str, sentence: str) -> None:
         if what not in self.said:
