@@ -417,3 +417,22 @@ def test_a_policy_that_lacks_a_part_is_named(tmp_path):
     save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(CheckpointError, match=r"lacks normalizer.action_low of its policy; train anew"):
         load_policy(tmp_path)
+
+
+def test_a_policy_of_another_version_says_so(tmp_path, caplog):
+    from trainwright import CheckpointError, __version__
+    from trainwright.tasks.imitation.loading import load_policy
+
+    policy = new_policy({}, point.episodes(2), False, WINDOW)
+    policy.save_pretrained(tmp_path)
+    load_policy(tmp_path)
+    assert not caplog.messages
+    policy.config.trainwright_version = "0.0.9"
+    policy.save_pretrained(tmp_path)
+    load_policy(tmp_path)
+    said = f"It was made with trainwright 0.0.9, and this is {__version__}."
+    assert caplog.messages == [f"'{tmp_path}' is loaded. {said}"]
+    policy.config.width += 8  # as if a version had given the layers other sizes
+    policy.config.save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=rf"cannot be loaded: .*{said}"):
+        load_policy(tmp_path)

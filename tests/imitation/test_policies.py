@@ -264,6 +264,10 @@ MISTAKES = {
     "a kind": ({"policy": {"kind": "atc"}}, "policy.kind 'atc' is not known. Did you mean 'act'?"),
     "a key": ({"policy": {"kind": "mlp", "bin": 3}}, "policy: unknown key 'bin'. Did you mean 'bins'?"),
     "bins": ({"policy": {"bins": 3, "normalization": {"action": "mean_std"}}}, "bins and diffusion need min_max"),
+    "missing": (
+        {"data": {"path": "missing.npz", "record": {"env": point.NAME}}},
+        "data.path is 'missing.npz', where nothing is (looked for from ",
+    ),
     "data": ({"data": {}}, "data needs either `path`, a file or folder of episodes, or `record`"),
     "an expert": ({"data": {"record": {"env": "Acrobot-v1"}}}, "There is no scripted expert for 'Acrobot-v1'"),
     "rollouts": ({"rollout": {"episodes": 3}}, "rollout.env must be given"),

@@ -27,6 +27,7 @@ class PolicyConfig(PreTrainedConfig):
         history, chunk: moments seen, actions said at once.
         execute: actions of a chunk that are done before it is asked again.
         ensemble: weight of temporal ensembling, 0 for none (Zhao et al. 2023, section IV-A); asks at every moment.
+        trainwright_version: with which the policy was made; None of those made before it was kept.
     """
 
     numbers: dict[str, int] | None = None
@@ -37,6 +38,7 @@ class PolicyConfig(PreTrainedConfig):
     chunk: int = 1
     execute: int | None = None
     ensemble: float = 0.0
+    trainwright_version: str | None = None
 
 
 class Policy(PreTrainedModel):

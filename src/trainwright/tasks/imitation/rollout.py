@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,10 @@ from trainwright.tasks.imitation.experts import make, number_of_actions
 from trainwright.tasks.imitation.observations import named
 from trainwright.tasks.imitation.policies import Policy
 from trainwright.tasks.imitation.success import Success, check, flags, success_of
+from trainwright.world import DataShard
+
+T = TypeVar("T")
+_AT_ONCE = 10  # environments side by side
 
 
 @dataclass(frozen=True)
@@ -73,15 +77,18 @@ class Rollouts:
         world.close()
         check_actions(space, policy.config, self.env)
 
-    def run(self, policy: Policy) -> list[Result]:
-        """Return the results of all episodes, in the order of their seeds."""
+    def run(self, policy: Policy, shard: DataShard = DataShard()) -> list[Result]:  # noqa: B008  # it is frozen
+        """Return the results of the episodes, in the order of their seeds; of several shards, those of one."""
+        seeds = range(self.seed + shard.index, self.seed + self.episodes, shard.num_shards)
+        if not seeds:
+            return []
         if self._envs is None:
             self.prepare(policy)
-            self._envs = self._start()
+            self._envs = self._start(min(len(seeds), _AT_ONCE))
         count, results = self._envs.num_envs, []
-        for start in range(0, self.episodes, count):
-            seeds = [self.seed + start + number for number in range(count)]
-            results += self._batch(policy, seeds, min(count, self.episodes - start))
+        for start in range(0, len(seeds), count):
+            some = list(seeds[start : start + count])
+            results += self._batch(policy, filled(some, count), len(some))
         return results
 
     def close(self) -> None:
@@ -90,12 +97,11 @@ class Rollouts:
             self._envs.close()
             self._envs = None
 
-    def _start(self) -> Any:
-        """Return the environments side by side."""
+    def _start(self, count: int) -> Any:
+        """Return so many environments side by side."""
         import gymnasium
 
         wanted = min(os.cpu_count() or 1, 8) if self.workers is None else self.workers
-        count = min(self.episodes, 10)
         makers = [partial(make, self.env, **self.settings)] * count
         if wanted < 2:
             return gymnasium.vector.SyncVectorEnv(makers)
@@ -105,12 +111,16 @@ class Rollouts:
         """Return the results of the first episodes of those that begin together."""
         envs, count = self._envs, len(seeds)
         observation, _ = envs.reset(seed=seeds)
-        actor = Actor(policy, seeds)
+        rows = min(
+            self.episodes, _AT_ONCE
+        )  # the policy's, with any number of shards: sums depend on it in the last bit
+        actor = Actor(policy, filled(seeds, rows))
         totals, lengths = np.zeros(count), np.zeros(count, dtype=np.int64)
         told, succeeded, ended_early = (np.zeros(count, dtype=bool) for _ in range(3))
         open_ones = np.arange(count) < wanted
         while open_ones.any():
-            actions = fitting(actor.act(named(observation)), envs.single_action_space)
+            seen = {name: np.stack(filled(list(values), rows)) for name, values in named(observation).items()}
+            actions = fitting(actor.act(seen)[:count], envs.single_action_space)
             observation, rewards, terminated, truncated, info = envs.step(actions)
             totals[open_ones] += rewards[open_ones]
             lengths[open_ones] += 1
@@ -146,6 +156,11 @@ class Rollouts:
         path.parent.mkdir(parents=True, exist_ok=True)
         small = [frame.resize((frame.width * 240 // frame.height, 240)) for frame in frames[::2]]
         small[0].save(path, save_all=True, append_images=small[1:], duration=40, loop=0)
+
+
+def filled(some: list[T], count: int) -> list[T]:
+    """Return a list, its first entry repeated at the end until there are so many."""
+    return [*some, *some[:1] * (count - len(some))]
 
 
 def _look_for_no_screen() -> None:

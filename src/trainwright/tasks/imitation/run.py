@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from trainwright import __version__
 from trainwright.args.training import TrainingArguments
 from trainwright.callbacks.early_stopping import EarlyStoppingCallback
 from trainwright.config.ranges import check_values
@@ -103,10 +104,17 @@ def parts(sections: Mapping[str, Any]) -> Parts:
 
 def demonstrations(data: Mapping[str, Any]) -> list[Episode]:
     """Return the episodes of a section `data`: of `path`, or recorded as `record` says; discrete actions as classes."""
-    if (data.get("path") is None) == (data.get("record") is None):
+    path = None if data.get("path") is None else Path(data["path"]).expanduser()
+    if path is None and data.get("record") is None:
         raise ConfigError("data needs either `path`, a file or folder of episodes, or `record`.")
-    if data.get("path") is not None:
-        found = read_episodes(Path(data["path"]).expanduser(), data.get("episodes"))
+    if path is not None and data.get("record") is not None:
+        missing = "" if path.exists() else f", where nothing is (looked for from {Path.cwd()}),"
+        raise ConfigError(
+            f"data.path is '{path}'{missing} and data.record is given too; one of them is expected. To read the file "
+            "write data.record=null, to record leave data.path out."
+        )
+    if path is not None:
+        found = read_episodes(path, data.get("episodes"))
         return as_classes(found) if data.get("discrete") else found
     if data.get("episodes") is not None:
         raise ConfigError("data.episodes is of `path`; beside data.record write data.record.episodes.")
@@ -141,6 +149,7 @@ def new_policy(
     size = sizes.pop(ACTION)
     config = config_class(
         numbers=sizes, images=images, action_size=size, discrete=discrete, **window,
+        trainwright_version=__version__,
         **{name: value for name, value in section.items() if name in own},
     )  # fmt: skip
     check_policy(section, config)

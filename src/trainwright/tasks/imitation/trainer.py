@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import nn
 
 from trainwright.engine.meters import Records
-from trainwright.engine.passes import evaluating
+from trainwright.engine.passes import evaluating, together
 from trainwright.engine.trainer import Trainer
 from trainwright.objectives.model_loss import ModelLoss, loss_of
 from trainwright.tasks.imitation.rollout import Rollouts, summary
@@ -77,21 +78,22 @@ class PolicyTrainer(Trainer):
         if rollouts is None or (rollouts.rollout_steps and self.is_in_train and step % rollouts.rollout_steps):
             return {}
         if self._last_rollout is None or self._last_rollout[0] != step or not self.is_in_train:
-            self._last_rollout = (
-                step,
-                self.strategy.from_main(self._roll(step) if self.is_world_process_zero() else None),
-            )
+            self._last_rollout = step, self._roll(step)
         return {f"{prefix}_{name}": value for name, value in self._last_rollout[1].items()}
 
     def _roll(self, step: int) -> dict[str, float]:
-        """Run the episodes, write them down, and return their metrics without a prefix."""
-        rollouts = self.rollouts
+        """Run the episodes, every rank its share, write them down, and return their metrics without a prefix, the same
+        on all ranks."""
+        rollouts, shard = self.rollouts, self.strategy.data_shard
         assert rollouts is not None
-        with evaluating(self, Records()) as policy:
-            results = rollouts.run(policy)  # type: ignore[arg-type]  # a policy
-            if rollouts.film:
-                rollouts.record_film(policy, self.run_folder / "rollouts" / f"step_{step}.gif")  # type: ignore[arg-type]  # a policy
-        path = self.run_folder / "rollouts" / f"step_{step}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("[\n" + ",\n".join(json.dumps(vars(one)) for one in results) + "\n]\n", encoding="utf-8")
+        folder = self.run_folder / "rollouts"
+        with evaluating(self, Records()) as policy, together(self):
+            mine = rollouts.run(policy, shard)  # type: ignore[arg-type]  # a policy
+            if rollouts.film and self.strategy.is_main:
+                rollouts.record_film(policy, folder / f"step_{step}.gif")  # type: ignore[arg-type]  # a policy
+        results = sorted(chain.from_iterable(self.strategy.gather_shards(mine)), key=lambda one: one.seed)
+        if self.strategy.is_main:
+            folder.mkdir(parents=True, exist_ok=True)
+            text = ",\n".join(json.dumps(vars(one)) for one in results)
+            (folder / f"step_{step}.json").write_text(f"[\n{text}\n]\n", encoding="utf-8")
         return {name.removeprefix("_"): value for name, value in summary(results, "").items()}
