@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def run(argv: Sequence[str]) -> int:
-    """Look at a file; say that it is right, or everything that is wrong with it."""
+    """Look at a file and at the first rows of its data; say that it is right, or everything that is wrong with it."""
     parser = argparse.ArgumentParser(
         prog="trainwright check", usage="trainwright check FILE [--memory] [KEY=VALUE ...]",
         description="Look for mistakes in a run's YAML file.",
@@ -20,9 +20,12 @@ def run(argv: Sequence[str]) -> int:
     from trainwright.cli.files import file_and_overrides
     from trainwright.config import methods
     from trainwright.config.reading import load_checked
+    from trainwright.tasks.language.first_rows import look
 
     file, overrides = file_and_overrides(args.config, words, "check")
-    config = load_checked(file, overrides).config
+    loaded = load_checked(file, overrides)
+    look(loaded)
+    config = loaded.config
     kind = config.training.trainer_type
     length = config.training.max_steps
     many, one = (length, "step") if length > 0 else (config.training.num_train_epochs, "epoch")

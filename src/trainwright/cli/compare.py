@@ -30,6 +30,7 @@ def run(argv: Sequence[str]) -> int:
     args, words = parser.parse_known_args(argv)
 
     from trainwright.cli.files import file_and_overrides, to_write
+    from trainwright.config import methods
     from trainwright.config.reading import load_checked
     from trainwright.upstream import compare as comparing
 
@@ -40,16 +41,25 @@ def run(argv: Sequence[str]) -> int:
     asked = (args.engines or "").split(",")
     engines = [name.strip().upper() for name in asked if name.strip()]
     engines = engines or comparing.engines_of(config.training.trainer_type)
-    for engine in engines:
-        load_checked(file, [*overrides, f"training.trainer_type={engine}"])
     comparing.check_comparable(engines)
+    refused: dict[str, str] = {}
+    for engine in engines:
+        try:
+            load_checked(file, [*overrides, f"training.trainer_type={engine}"])
+        except ConfigError as error:
+            refused[engine] = str(error)
+    able = [engine for engine in engines if engine not in refused]
+    if not able or any(one not in methods.known() for one in engines):
+        raise ConfigError("\n".join(refused.values()))
     if args.steps <= comparing.WARM:
         raise ConfigError(f"--steps {args.steps} is too few: the first {comparing.WARM} are not timed.")
     to_write(args.out / "comparison.json")
-    results = comparing.compare(file, overrides, engines, args.steps, args.rounds)
+    results, failed = comparing.compare(file, overrides, able, args.steps, args.rounds)
     print(comparing.table(results))
-    for sentence in comparing.not_the_same(config, engines):
+    for sentence in comparing.not_the_same(config, list(results)):
         print(f"Not the same: {sentence}.")
+    for engine, why in {**refused, **failed}.items():
+        print(f"Not compared: {engine}, for {why}")
     picture = comparing.draw(args.out / "comparison.png", results)
     plain = {engine: [asdict(one) for one in runs] for engine, runs in results.items()}
     (args.out / "comparison.json").write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")

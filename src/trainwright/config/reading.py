@@ -16,6 +16,7 @@ from trainwright.config import fates, methods, rules
 from trainwright.config.convert import convert
 from trainwright.config.interpolate import interpolate
 from trainwright.config.methods import Fault, Method
+from trainwright.config.options import SFTOptions
 from trainwright.config.params import ARGUMENTS, TrainingParams
 from trainwright.config.schema import SECTIONS, TrainingConfig, TrainTarget
 from trainwright.config.sections import check_command
@@ -163,6 +164,12 @@ def options_of(config: TrainingConfig, kind: Any) -> dict[str, Any]:
     if "assistant_only_loss" in known and turns:
         values.setdefault("assistant_only_loss", True)
     return values
+
+
+def text_column_of(config: TrainingConfig) -> str:
+    """Return the column of plain text."""
+    column: str = options_of(config, SFTOptions).get("dataset_text_field", "text")
+    return column
 
 
 def check_trainer(tree: Tree, params: TrainingParams, problems: Problems) -> None:

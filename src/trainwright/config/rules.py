@@ -80,6 +80,9 @@ def _trainer(config: TrainingConfig) -> Iterator[Fault]:
     for start, package, extra in _OPTIMIZERS:
         if chosen in OPTIMIZERS and chosen.startswith(start):
             yield from _needs(package, extra, f"training.{name}", f"{name} {chosen}")
+    for key in ("wandb", "mlflow"):
+        if getattr(config.training, f"enable_{key}") and config.training.report_to is None:
+            yield from _needs(key, "", f"training.enable_{key}", f"enable_{key}")
     resume = config.training.resume_from_checkpoint
     if resume and not Path(resume).is_dir():
         newest = "the newest one is gone on from with try_resume_from_last_checkpoint: true"

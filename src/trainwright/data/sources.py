@@ -121,31 +121,47 @@ def shaped(rows: Any, one: DatasetParams, text_column: str) -> Any:
     Raises:
         DataError: a column that is to be renamed is not there, or a row has not what its dataset's rows have.
     """
+    columns = list(rows.column_names or next(iter(rows)))
+    names, shape, settings = reshaping(one, columns, text_column)
+    if names:
+        rows, columns = rows.rename_columns(names), [names.get(name, name) for name in columns]
+    if shape is None:
+        return rows
+    given = {"shape": shape, "settings": settings, "subset": one.subset, "name": one.dataset_path or one.dataset_name}
+    return rows.map(shaped_row, with_indices=True, remove_columns=columns, fn_kwargs=given)
+
+
+def reshaping(one: DatasetParams, columns: list[str], text_column: str) -> tuple[dict[str, str], Any, Any]:
+    """Return how rows with some columns come into those that are learned from: new names by old ones, and then what
+    makes a row of a row, with its settings, or None.
+
+    Raises:
+        DataError: a column that is to be renamed is not there.
+    """
     entry, settings = _registered(one)
     names = dict(one.column_map)
     column = getattr(settings, "dataset_text_field", None) or (entry.text if entry else "text")
     if column != "text":
         names.setdefault(column, "text")
-    columns = list(rows.column_names or next(iter(rows)))
-    if names:
-        missing = [name for name in names if name not in columns]
-        twice = [new for old, new in names.items() if new != old and new in columns and new not in names]
-        if missing or twice:
-            what = f"no column '{missing[0]}'" if missing else f"a column '{twice[0]}' already"
-            raise DataError(
-                f"'{one.dataset_path or one.dataset_name}' has {what}; its columns are {', '.join(columns)}. Look at "
-                "column_map."
-            )
-        rows, columns = rows.rename_columns(names), [names.get(name, name) for name in columns]
+    missing = [name for name in names if name not in columns]
+    twice = [new for old, new in names.items() if new != old and new in columns and new not in names]
+    if missing or twice:
+        what = f"no column '{missing[0]}'" if missing else f"a column '{twice[0]}' already"
+        raise DataError(
+            f"'{one.dataset_path or one.dataset_name}' has {what}; its columns are {', '.join(columns)}. Look at "
+            "column_map."
+        )
     shape = entry.shape if entry is not None else None
-    shape = shape or registered.shape_of(columns, {*LEARNED_FROM, text_column})
-    if shape is None:
-        return rows
-    given = {"shape": shape, "settings": settings, "subset": one.subset, "name": one.dataset_path or one.dataset_name}
-    return rows.map(_shaped_row, with_indices=True, remove_columns=columns, fn_kwargs=given)
+    named = [names.get(name, name) for name in columns]
+    return names, shape or registered.shape_of(named, {*LEARNED_FROM, text_column}), settings
 
 
-def _shaped_row(row: Any, number: int, shape: Any, settings: Any, subset: str | None, name: str) -> dict[str, Any]:
+def shaped_row(row: Any, number: int, shape: Any, settings: Any, subset: str | None, name: str) -> dict[str, Any]:
+    """Return a row in columns that are learned from.
+
+    Raises:
+        DataError: it has not what its dataset's rows have, with its number.
+    """
     try:
         made: dict[str, Any] = shape(row, settings, subset)
     except DataError as error:

@@ -24,7 +24,7 @@ from trainwright.config.schema import PeftSaveMode, TrainingConfig
 from trainwright.config.translate import argument_values
 from trainwright.config.uses import has_package
 from trainwright.data import sources
-from trainwright.data.formats import canonical
+from trainwright.data.formats import canonical, is_chat, of_one_kind
 from trainwright.errors import ConfigError, TrainwrightError
 from trainwright.models import adapters
 from trainwright.models.adapters import add_adapters, quantization
@@ -234,10 +234,16 @@ def _model(config: TrainingConfig, tokenizer: Any) -> Any:
 
 
 def _rows(table: Any, template_settings: Mapping[str, Any] | None) -> Any:
-    """Return raw rows, ShareGPT's conversations as OpenAI's messages, with variables of the chat template in a column,
-    where TRL reads them."""
+    """Return raw rows, ShareGPT's conversations as OpenAI's messages, prompts and answers of one kind, with
+    variables of the chat template in a column, where TRL reads them."""
     if "conversations" in table.column_names:
         table = table.map(canonical, with_indices=True, remove_columns=["conversations"])
+    first = next(iter(table), {})
+    if len({is_chat(first[name]) for name in ("prompt", "completion", "chosen", "rejected") if name in first}) > 1:
+        if isinstance(of_one_kind(first).get("prompt"), str):  # the answers begin with it
+            table = table.remove_columns(["prompt"])
+        else:
+            table = table.map(of_one_kind, remove_columns=table.column_names)
     if not template_settings:
         return table
     own = "chat_template_kwargs"

@@ -168,18 +168,27 @@ def _named(engines: list[str]) -> list[methods.Method]:
     return [one[0] for one in able if len(one) == 1]
 
 
-def compare(file: Path, overrides: list[str], engines: list[str], steps: int, rounds: int) -> dict[str, list[Result]]:
-    """Run every engine in turns, each time in a new process; return the results by engine.
+def compare(
+    file: Path, overrides: list[str], engines: list[str], steps: int, rounds: int
+) -> tuple[dict[str, list[Result]], dict[str, str]]:
+    """Run every engine in turns, each time in a new process; return the results by engine, and why others have none.
 
     Raises:
-        ConfigError: an engine fails, with the end of what it said.
+        ConfigError: all of them fail, with the end of what they said.
     """
     results: dict[str, list[Result]] = {engine: [] for engine in engines}
+    failed: dict[str, str] = {}
     for number in range(rounds):
-        for engine in engines:
+        for engine in list(results):
             print(f"round {number + 1} of {rounds}: {engine}", flush=True)
-            results[engine].append(_in_a_process(file, overrides, engine, steps))
-    return results
+            try:
+                results[engine].append(_in_a_process(file, overrides, engine, steps))
+            except ConfigError as error:
+                failed[engine] = str(error)
+                del results[engine]
+    if not results:
+        raise ConfigError("\n".join(failed.values()))
+    return results, failed
 
 
 def _in_a_process(file: Path, overrides: list[str], engine: str, steps: int) -> Result:

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from trainwright.config.options import SFTOptions
-from trainwright.config.reading import checked_options, options_of
+from trainwright.config.reading import checked_options
+from trainwright.config.reading import text_column_of as text_column_of
 from trainwright.config.schema import DatasetSplitParams, TrainingConfig
 from trainwright.data import chat, sources
 from trainwright.data.blocks import BlockStream
@@ -98,12 +98,6 @@ def method_of(config: TrainingConfig, parts: Sequence[Any]) -> tuple[LanguageMet
 def of_all(formats: Sequence[Format]) -> Format:
     """Return what data of several formats hold: text where they hold nothing else."""
     return next((one for one in formats if one is not Format.TEXT), Format.TEXT)
-
-
-def text_column_of(config: TrainingConfig) -> str:
-    """Return the column of plain text."""
-    column: str = options_of(config, SFTOptions).get("dataset_text_field", "text")
-    return column
 
 
 def method_by_data(config: TrainingConfig) -> LanguageMethod:
