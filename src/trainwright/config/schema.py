@@ -23,6 +23,7 @@ class ModelParams:
     Attributes:
         model_name: a folder, a name on the hub, or with load_pretrained_weights false a model type of transformers.
         load_pretrained_weights: false starts from random weights, from the configuration and model_kwargs.
+        chat_template: a file, the folder of a tokenizer, or a name of `data/named_templates.py`; auto.
         model_kwargs: for from_pretrained, or with random weights for the model's configuration.
         new_special_tokens: tokens that the tokenizer gets besides its own; the model's embeddings grow with them.
     """

@@ -8,23 +8,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from trainwright.errors import ConfigError, DataError
+from trainwright.data.named_templates import BY_TOKEN, NAMED_TEMPLATES, OTHER_NAMES
+from trainwright.errors import ConfigError, DataError, did_you_mean
 
 Message = dict[str, Any]
 
 _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _SENTINEL = "\u2402trainwright\u2403"
-NAMED_TEMPLATES = {
-    "chatml": (
-        "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + "
-        "'<|im_end|>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
-    ),
-    "plain": (
-        "{% for message in messages %}{{ message['role'] + ': ' + message['content'] }}"
-        "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\\n' }}{% endfor %}"
-        "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
-    ),
-}
+AUTO = "auto"
 
 
 def template_text(given: str) -> str:
@@ -33,8 +24,9 @@ def template_text(given: str) -> str:
     Raises:
         ConfigError: a file or name that is not there.
     """
-    if given in NAMED_TEMPLATES:
-        return NAMED_TEMPLATES[given]
+    name = OTHER_NAMES.get(given.lower(), given.lower())
+    if name in NAMED_TEMPLATES:
+        return NAMED_TEMPLATES[name]
     if "{%" in given or "{{" in given:
         return given
     path = Path(given).expanduser()
@@ -46,8 +38,16 @@ def template_text(given: str) -> str:
         return str(AutoTokenizer.from_pretrained(path).get_chat_template())
     raise ConfigError(
         f"chat_template '{given}' is no file, no folder of a tokenizer and no known name "
-        f"({', '.join(NAMED_TEMPLATES)})."
+        f"({', '.join([*NAMED_TEMPLATES, AUTO])}).{did_you_mean(given, [*NAMED_TEMPLATES, *OTHER_NAMES, AUTO])}"
     )
+
+
+def auto(tokenizer: Any) -> str | None:
+    """Return the tokenizer's own chat template, or where it has none the one whose tokens it has; None for neither."""
+    if getattr(tokenizer, "chat_template", None):
+        return str(tokenizer.get_chat_template())
+    vocabulary = tokenizer.get_vocab()
+    return next((NAMED_TEMPLATES[name] for token, name in BY_TOKEN.items() if token in vocabulary), None)
 
 
 def has_marks(tokenizer: Any) -> bool:

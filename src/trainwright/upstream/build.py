@@ -238,7 +238,7 @@ def _rows(table: Any, template_settings: Mapping[str, Any] | None) -> Any:
     variables of the chat template in a column, where TRL reads them."""
     if "conversations" in table.column_names:
         table = table.map(canonical, with_indices=True, remove_columns=["conversations"])
-    first = next(iter(table), {})
+    first: Mapping[str, Any] = next(iter(table), {})
     if len({is_chat(first[name]) for name in ("prompt", "completion", "chosen", "rejected") if name in first}) > 1:
         if isinstance(of_one_kind(first).get("prompt"), str):  # the answers begin with it
             table = table.remove_columns(["prompt"])

@@ -92,7 +92,7 @@ def _json(file: Path) -> list[Row]:
 
 
 def _lines(file: Path) -> list[Row]:
-    rows = []
+    rows: list[Row] = []
     with file.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip() and len(rows) < ROWS:

@@ -38,7 +38,7 @@ def tokenizer_of(config: TrainingConfig, options: Any) -> Any:
     tokenizer = load_tokenizer(config.model)
     template = config.model.chat_template or getattr(options, "chat_template_path", None)
     if template is not None:
-        tokenizer.chat_template = chat.template_text(template)
+        tokenizer.chat_template = chat.auto(tokenizer) if template == chat.AUTO else chat.template_text(template)
     for name in ("eos_token", "pad_token"):
         token = getattr(options, name, None)
         if token is not None:
