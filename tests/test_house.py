@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import version
 from pathlib import Path
@@ -71,15 +72,20 @@ def unit_of(module: str) -> str:
     return max(found, key=len) if found else module.split(".")[0]
 
 
-def imports_of(path: Path) -> set[str]:
-    """Return the modules of ours that a file imports, also inside functions; not those for type checkers alone."""
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-            node.body = []
-    names = {name_of(file) for file in FILES}
-    found = set()
-    for node in ast.walk(tree):
+@cache
+def nodes_of(path: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
+@cache
+def imports_of(path: Path, for_types: bool = False) -> set[str]:
+    """Return the modules of ours that a file imports, also inside functions; those for type checkers where wanted."""
+    nodes, names, found = nodes_of(path), {name_of(file) for file in FILES}, set()
+    checks = [node for node in nodes if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)]
+    for_checkers = {one for node in checks for part in node.body for one in ast.walk(part)}
+    for node in nodes:
+        if node in for_checkers and not for_types:
+            continue
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("trainwright"):
             module = (node.module or "").removeprefix("trainwright").lstrip(".")
             for alias in node.names:
@@ -94,7 +100,7 @@ def imports_of(path: Path) -> set[str]:
 def test_files_and_functions_are_short(path):
     text = path.read_text()
     assert text.count("\n") <= LONGEST_FILE, f"{path} is longer than {LONGEST_FILE} lines"
-    for node in ast.walk(ast.parse(text)):
+    for node in nodes_of(path):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or 0) - node.lineno + 1
             assert length <= LONGEST_FUNCTION, f"{path.name}:{node.lineno} {node.name} has {length} lines"
@@ -139,7 +145,7 @@ def test_rank_and_size_are_read_by_the_strategies_alone():
         module = name_of(path)
         if module.startswith(TELL_RANK_AND_SIZE):
             continue
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes_of(path):
             where = f"{path}:{getattr(node, 'lineno', 0)}"
             if isinstance(node, ast.Name) and node.id == "current_world":
                 assert module in KNOW_THE_WORLD, where
@@ -150,6 +156,29 @@ def test_rank_and_size_are_read_by_the_strategies_alone():
                 assert node.attr not in ("world_size", "process_index") or module == ACCELERATES, where
             elif isinstance(node, ast.Constant):
                 assert node.value not in ("RANK", "LOCAL_RANK", "WORLD_SIZE") or module == READS_THE_ENVIRONMENT, where
+
+
+THE_FACE = {"engine.trainer", "engine.seq2seq"}
+SHOW_SESSIONS = ("engine.face", "engine.surface")
+MAKE_TRAINERS = {  # or subclass the Trainer, or hand one on that was made: all above the engine
+    "config.composition", "tasks.algebra.trainer", "tasks.code.build", "tasks.imitation.trainer",
+    "tasks.language.build", "tasks.language.holder",
+}  # fmt: skip
+
+
+def test_the_engine_and_what_it_serves_know_no_trainer():
+    """They take a session, or parts of it; see `engine/session.py`."""
+    for path in FILES:
+        module = name_of(path)
+        known = imports_of(path, for_types=True) & THE_FACE
+        assert not known or module in THE_FACE | MAKE_TRAINERS or not module, f"{path} imports {known}"
+        for node in nodes_of(path):
+            if (
+                isinstance(node, ast.arg)
+                and module.startswith("engine.")
+                and module not in ("engine.face", "engine.surface")
+            ):
+                assert node.arg != "trainer", f"{path}:{node.lineno}"
 
 
 CHECKPOINT_NAMES = {
@@ -163,7 +192,7 @@ def test_the_files_of_a_checkpoint_are_named_in_one_module():
     for path in FILES:
         if name_of(path) == "checkpoint.layout":
             continue
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes_of(path):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 assert node.value not in CHECKPOINT_NAMES, f"{path}:{node.lineno}"
                 assert not node.value.startswith(("checkpoint-*", "rng_state_")), f"{path}:{node.lineno}"
@@ -176,14 +205,14 @@ def test_methods_are_named_in_their_table_alone():
         if module in ("config.methods", "config.params") or module.startswith("methods"):
             continue
         assert not {one for one in imports_of(path) if one.split(".")[0] == "methods"}, path
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes_of(path):
             if isinstance(node, ast.Constant):
                 assert node.value not in ("DPO", "PRETRAIN", "TRL_SFT", "TRL_DPO"), f"{path}:{node.lineno}"
 
 
 def test_no_import_cycles():
-    graph = {name_of(path): imports_of(path) for path in FILES if name_of(path)}
-    # an import inside a function may close a circle that no module-level import does
+    graph = {name_of(path): imports_of(path, for_types=True) for path in FILES if name_of(path)}
+    # an import inside a function, or for a type checker, may close a circle that no module-level import does
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 import trainwright
 from tests import installed, tiny
 from trainwright import Trainer, TrainerCallback, TrainingArguments
+from trainwright.engine.face import session_of
 
 NAMED = [
     "train",
@@ -488,7 +489,7 @@ def test_files_of_metrics_state_and_card(tmp_path, capsys):
 def test_accelerator_is_made_on_demand(tmp_path):
     trainer = line(tmp_path)
     trainer.train()
-    assert trainer._accelerator is None
+    assert session_of(trainer).accelerator is None
     accelerator = trainer.accelerator
     assert accelerator.unwrap_model(trainer.model_wrapped) is trainer.model
     assert accelerator.num_processes == 1

@@ -15,8 +15,8 @@ from trainwright import ConfigError
 from trainwright.checkpoint.layout import step_of
 from trainwright.checkpoint.lock import owned
 from trainwright.cli.main import main
+from trainwright.config.lines import Fate
 from trainwright.config.task_uses import ALGEBRA, ALGEBRA_LINES, MODELS, use
-from trainwright.config.uses import Fate
 from trainwright.pipelines import DatasetPipeline, IOPipeline
 from trainwright.pipelines.trainer import RENAMED, arguments
 from trainwright.tasks.algebra.lexer import read_lexer

@@ -15,9 +15,10 @@ import yaml
 from tests.language import json_schema
 from tests.language import tiny_language as tiny
 from trainwright import ConfigError
-from trainwright.config import TrainerType, TrainingConfig, TrainingParams, fates, methods, uses
+from trainwright.config import TrainerType, TrainingConfig, TrainingParams, fates, methods
 from trainwright.config.convert import hints
 from trainwright.config.json_schema import schema
+from trainwright.config.lines import Fate
 from trainwright.config.options import DPOOptions, SFTOptions
 from trainwright.config.params import ARGUMENTS
 from trainwright.config.reading import check, load, load_checked
@@ -213,7 +214,7 @@ def is_refused(path):
         found = fates.findings(load(path).config)
     except ConfigError:
         return True
-    return any(line.fate is uses.Fate.REFUSED and line.used_if is None for _, line in found)
+    return any(line.fate is Fate.REFUSED and line.used_if is None for _, line in found)
 
 
 @pytest.mark.parametrize("text", MARKED)

@@ -28,11 +28,11 @@ from trainwright.config import (
     uses,
 )
 from trainwright.config.composition import build, starting_point
+from trainwright.config.lines import Fate
 from trainwright.config.options import DIVERGING, DPOOptions, SFTOptions
 from trainwright.config.params import MixedPrecisionDtype
 from trainwright.config.reading import check, options_of
 from trainwright.config.schema import DatasetSplitParams, MixtureStrategy, PeftParams, PeftSaveMode, TrainTarget
-from trainwright.config.uses import Fate
 from trainwright.data import sources
 from trainwright.data.blocks import BlockStream
 from trainwright.data.packing import PackedRows

@@ -23,13 +23,13 @@ def run(argv: Sequence[str]) -> int:
     from trainwright.config.composition import build_trainer
     from trainwright.config.reading import load
     from trainwright.config.writing import RUN_CONFIG
-    from trainwright.engine.replay import find_step, replay
+    from trainwright.engine.replay import find_step
 
     config = args.run / RUN_CONFIG
     if config.exists():
         here = [f"training.output_dir={args.run}", "training.push_to_hub=false"]
         trainer = build_trainer(load(config, here).config)
-        step = replay(trainer, args.step, args.loss)
+        step = trainer.replay(args.step, args.loss)
     elif args.loss:
         raise ConfigError(
             f"'{args.run}' was started by a script, which alone knows its model and data: call "

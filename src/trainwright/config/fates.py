@@ -8,9 +8,9 @@ from functools import cache
 from typing import Any
 
 from trainwright.config import methods, uses
+from trainwright.config.lines import Fate, Line
 from trainwright.config.methods import Method
 from trainwright.config.schema import DatasetParams, TrainingConfig
-from trainwright.config.uses import Fate, Line
 from trainwright.config.writing import plain
 
 Found = tuple[str, Line]  # the dotted name of a value, and what becomes of it

@@ -16,12 +16,12 @@ from enum import Enum
 from typing import Any
 
 from trainwright.args import aliases
-from trainwright.config import fates, methods, uses
+from trainwright.config import fates, methods
 from trainwright.config.convert import hints
+from trainwright.config.lines import Fate, Line
 from trainwright.config.options import RENAMED
 from trainwright.config.params import ARGUMENTS
 from trainwright.config.schema import TrainingConfig
-from trainwright.config.uses import Fate
 from trainwright.config.writing import plain
 
 Schema = dict[str, Any]
@@ -125,7 +125,7 @@ def _either(kinds: list[Schema]) -> Schema:
     return found
 
 
-def _of_trainers(trainers: Collection[str], written: Collection[str], told: Collection[uses.Line] = ()) -> Schema:
+def _of_trainers(trainers: Collection[str], written: Collection[str], told: Collection[Line] = ()) -> Schema:
     """Return what holds for the files of some trainers: what all of them refuse, and the names under trainer_kwargs.
 
     Args:
@@ -153,7 +153,7 @@ def _with_settings(made: Schema, name: str) -> Schema:
     return made
 
 
-def _shared(key: str, trainers: Collection[str]) -> list[uses.Line]:
+def _shared(key: str, trainers: Collection[str]) -> list[Line]:
     """Return the lines by which all of some trainers refuse a key."""
     lines = [line for line in fates.lines_of(key, next(iter(trainers))) if _marks(line)]
     return [line for line in lines if all(line in fates.lines_of(key, other) for other in trainers)]
@@ -163,7 +163,7 @@ def _settings_of(kind: type) -> str:
     return kind.__name__.removesuffix("Options").lower()
 
 
-def _marks(line: uses.Line) -> bool:
+def _marks(line: Line) -> bool:
     return line.fate is Fate.REFUSED and line.used_if is None and not line.is_told
 
 

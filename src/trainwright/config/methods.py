@@ -13,12 +13,13 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from trainwright.config.lines import EVERYONE, OUR_ROWS, OURS, THEIRS
 from trainwright.config.options import TextOptions
 from trainwright.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
+    from trainwright.config.lines import Line
     from trainwright.config.schema import TrainingConfig
-    from trainwright.config.uses import Line
 
 METHODS: dict[str, str | type[Method]] = {
     "SFT": "trainwright.methods.sft:SFT",
@@ -38,9 +39,6 @@ ELSEWHERE = {
     "TRL_KTO": _TRL, "TRL_GRPO": _TRL, "TRL_GKD": _TRL, "TRL_GOLD": _TRL, "VERL_GRPO": "verl",
 }  # fmt: skip
 """Values that are read and refused, and what runs them."""
-
-EVERYONE, OURS, THEIRS, OUR_ROWS = "everyone", "ours", "theirs", "our rows"
-"""Groups of methods, by which a line of `config/uses.py` says whom it is about."""
 
 Fault = tuple[str, str, str]
 """Dotted name, what is wrong, what to do."""

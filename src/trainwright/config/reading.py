@@ -15,6 +15,7 @@ from trainwright.args.training import faults_of
 from trainwright.config import fates, methods, rules
 from trainwright.config.convert import convert
 from trainwright.config.interpolate import interpolate
+from trainwright.config.lines import Fate
 from trainwright.config.methods import Fault, Method
 from trainwright.config.options import SFTOptions
 from trainwright.config.params import ARGUMENTS, TrainingParams
@@ -25,7 +26,6 @@ from trainwright.config.translate import argument_values
 from trainwright.config.tree import Place, Problems, Tree, apply, get, place_of, put, read_file, tree_of
 from trainwright.config.tree import plain as plain_tree
 from trainwright.config.twins import TWINS, given_elsewhere, modernize
-from trainwright.config.uses import Fate
 from trainwright.config.writing import plain
 from trainwright.data import registered
 from trainwright.errors import did_you_mean

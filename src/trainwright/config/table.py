@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from trainwright.config import fates, methods, task_uses
-from trainwright.config.uses import Fate, Line
+from trainwright.config.lines import Fate, Line
 
 _HEAD = """# Keys of a run's file
 

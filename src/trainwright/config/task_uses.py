@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trainwright.config.uses import Fate, Line
+from trainwright.config.lines import Fate, Line
 from trainwright.errors import ConfigError
 
 ALGEBRA = {

@@ -8,15 +8,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from enum import Enum
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trainwright.args.training import Seq2SeqTrainingArguments
 from trainwright.data.kinds import length_of
 from trainwright.engine.dividing import shard_of
+from trainwright.engine.session import Session
 from trainwright.errors import ConfigError
-
-if TYPE_CHECKING:
-    from trainwright.engine.trainer import Trainer
 
 _OF_A_MACHINE = (  # arguments that change no number, and may differ
     "output_dir", "local_rank", "log_level", "log_level_replica", "disable_tqdm", "report_to", "run_name", "project",
@@ -30,7 +28,7 @@ _PACKAGES = ("trainwright", "torch", "numpy", "transformers")
 _SHOWN = 3
 
 
-def check(trainer: Trainer, wanted: Any) -> None:
+def check(session: Session, wanted: Any) -> None:
     """Compare arguments, data, model and versions of all ranks; nothing is done with one.
 
     Args:
@@ -39,9 +37,9 @@ def check(trainer: Trainer, wanted: Any) -> None:
     Raises:
         ConfigError: on every rank, naming the first one that differs from rank 0, and in what.
     """
-    if not trainer.strategy.is_distributed:
+    if not session.strategy.is_distributed:
         return
-    everyone = trainer.strategy.gather(dict(facts(trainer, wanted)))
+    everyone = session.strategy.gather(dict(facts(session, wanted)))
     for rank, mine in enumerate(everyone):
         told = differences(everyone[0], mine, rank)
         if told:
@@ -61,24 +59,24 @@ def differences(first: Mapping[str, Any], other: Mapping[str, Any], rank: int) -
     ]
 
 
-def facts(trainer: Trainer, wanted: Any) -> Iterator[tuple[str, Any]]:
+def facts(session: Session, wanted: Any) -> Iterator[tuple[str, Any]]:
     """Yield name and value of everything that must be equal."""
     for field in fields(Seq2SeqTrainingArguments):  # not the fields of a user's own subclass, which may well differ
-        if field.name not in _OF_A_MACHINE and hasattr(trainer.args, field.name):
-            yield field.name, plain(getattr(trainer.args, field.name))
+        if field.name not in _OF_A_MACHINE and hasattr(session.args, field.name):
+            yield field.name, plain(getattr(session.args, field.name))
     yield "resume_from_checkpoint", plain(wanted)
-    data = {"training": (trainer.train_dataset, trainer.train_loader)}
-    sets = trainer.eval_dataset if isinstance(trainer.eval_dataset, dict) else {"evaluation": trainer.eval_dataset}
-    data |= {name: (rows, trainer.eval_loader) for name, rows in sets.items()}
+    data = {"training": (session.train_dataset, session.train_loader)}
+    sets = session.eval_dataset if isinstance(session.eval_dataset, dict) else {"evaluation": session.eval_dataset}
+    data |= {name: (rows, session.eval_loader) for name, rows in sets.items()}
     for name, (rows, loader) in data.items():
-        if shard_of(trainer, rows) == trainer.strategy.data_shard:
+        if shard_of(session, rows) == session.strategy.data_shard:
             yield f"the number of rows of the {name} data", length_of(rows)
-        if shard_of(trainer, loader) == trainer.strategy.data_shard:
+        if shard_of(session, loader) == session.strategy.data_shard:
             yield f"the number of batches of the {name} loader", length_of(loader)
-    for name, parameter in trainer.model.named_parameters():
+    for name, parameter in session.model.named_parameters():
         yield f"the parameter {name}", f"{tuple(parameter.shape)} {parameter.dtype}, trained: {parameter.requires_grad}"
-    for number, group in enumerate(trainer.optimizer.param_groups if trainer.optimizer is not None else ()):
-        known = {"lr", *getattr(trainer.optimizer, "defaults", {})}  # what else lies in a group is the user's own
+    for number, group in enumerate(session.optimizer.param_groups if session.optimizer is not None else ()):
+        known = {"lr", *getattr(session.optimizer, "defaults", {})}  # what else lies in a group is the user's own
         for key in group.keys() & known:
             yield f"{key} of the optimizer's group {number}", plain(group[key])
     for name in _PACKAGES:

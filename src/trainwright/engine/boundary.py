@@ -7,42 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trainwright.batch import map_tensors
 from trainwright.checkpoint import plain
 from trainwright.checkpoint.parts import Part
+from trainwright.engine.run import Boundary, Run
 from trainwright.errors import UnsavableError
-
-if TYPE_CHECKING:
-    from trainwright.engine.run import Run
-
-
-@dataclass
-class Boundary:
-    """What a checkpoint of the last step keeps, besides what only an update changes.
-
-    Attributes:
-        states: of the parts that fetching data and forward passes change, and, before an evaluation, of those that it
-            changes, by name; callbacks with `state_dict()` and parts of the user's are asked where the run saves them.
-        operations, tokens: counts of the trainer's state.
-        entries: length of the history of logs.
-        due: flags of this step that are to be acted on.
-        computing: whether a forward pass may have changed the buffers since.
-    """
-
-    states: dict[str, Any]
-    operations: float
-    tokens: int
-    entries: int
-    due: list[str] = field(default_factory=list)
-    computing: bool = False
 
 
 def take(run: Run, due: list[str] | None = None) -> Boundary:
     """Return the present state, at the end of a step."""
-    state, args = run.trainer.state, run.trainer.args
+    state, args = run.session.state, run.session.args
     saves = args.save_strategy != "no" and not args.save_only_model
     kept = {name: part.state.state_dict() for name, part in run.moving_parts.items()}
     if due:
@@ -63,7 +39,7 @@ def copied(part: Part) -> Any:
 
 def raised_flags(run: Run) -> list[str]:
     """Return which flags wait to be acted on besides a save, which is what follows."""
-    raised = [name for name in ("log", "evaluate", "save") if getattr(run.trainer.control, f"should_{name}")]
+    raised = [name for name in ("log", "evaluate", "save") if getattr(run.session.control, f"should_{name}")]
     return [] if raised == ["save"] else raised
 
 
@@ -77,7 +53,7 @@ def due(run: Run) -> list[str]:
 @contextmanager
 def as_before(run: Run) -> Iterator[None]:
     """Have what an evaluation changes as it was before, while a checkpoint is taken within it: it is still due."""
-    kept, state = run.boundary, run.trainer.state
+    kept, state = run.boundary, run.session.state
     if kept is None or not kept.due:
         yield
         return
@@ -92,7 +68,7 @@ def as_before(run: Run) -> Iterator[None]:
 
 def put_counts_back(run: Run, kept: Boundary) -> None:
     """Have counts and the history of logs as they were."""
-    state = run.trainer.state
+    state = run.session.state
     state.total_flos, state.num_input_tokens_seen = kept.operations, kept.tokens
     del state.log_history[kept.entries :]
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import fields
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trainwright.args import optimization
 from trainwright.args.training import TrainingArguments
+from trainwright.engine.session import Session
 from trainwright.models.inspect import base_model, is_adapter, is_pretrained
-
-if TYPE_CHECKING:
-    from trainwright.engine.trainer import Trainer
 
 CARD = "README.md"
 _GROUPS = (
@@ -25,7 +23,7 @@ Names = str | list[str] | None
 
 
 def create_model_card(
-    trainer: Trainer,
+    session: Session,
     language: Names = None,
     license: str | None = None,
     tags: Names = None,
@@ -41,7 +39,7 @@ def create_model_card(
     What is only of this machine, such as paths and accounts, is not in it.
 
     Args:
-        trainer: whose run it tells of.
+        session: whose run it tells of.
         language: of the data, such as `en`.
         license: of the model.
         tags: further tags.
@@ -53,20 +51,20 @@ def create_model_card(
         dataset: names of the data for readers.
         dataset_args: configurations of the data.
     """
-    if not trainer.is_world_process_zero():
+    if not session.hooks.is_world_process_zero():
         return
     import torch
 
-    folder = Path(trainer.args.output_dir or ".")
+    folder = Path(session.args.output_dir or ".")
     folder.mkdir(parents=True, exist_ok=True)
-    name, metrics = model_name or folder.resolve().name, last_metrics(trainer)
-    origin = finetuned_from or base_name(trainer)
+    name, metrics = model_name or folder.resolve().name, last_metrics(session)
+    origin = finetuned_from or base_name(session)
     header = {
-        "library_name": "peft" if is_adapter(trainer.model) else "transformers",
+        "library_name": "peft" if is_adapter(session.model) else "transformers",
         "language": listed(language),
         "license": license,
         "base_model": origin,
-        "tags": [*dict.fromkeys([*listed(tags), *listed(getattr(trainer.model, "model_tags", None)), "trainwright"])],
+        "tags": [*dict.fromkeys([*listed(tags), *listed(getattr(session.model, "model_tags", None)), "trainwright"])],
         "datasets": listed(dataset_tags),
         "model-index": results(
             name, metrics, listed(tasks), listed(dataset_tags), listed(dataset), listed(dataset_args)
@@ -77,8 +75,8 @@ def create_model_card(
     lines = ["---", *yaml_lines(header), "---", "", f"# {name}", ""]
     if made_from or data:
         lines += [f"{made_from}{data}".strip(), ""]
-    lines += ["## Results", "", "| step | metric | value |", "|---|---|---|", *table(trainer), ""]
-    lines += ["## Arguments", "", *arguments(trainer), "", "## Versions", "", f"- torch {torch.__version__}", ""]
+    lines += ["## Results", "", "| step | metric | value |", "|---|---|---|", *table(session), ""]
+    lines += ["## Arguments", "", *arguments(session), "", "## Versions", "", f"- torch {torch.__version__}", ""]
     (folder / CARD).write_text("\n".join(lines), encoding="utf-8")
 
 
@@ -104,17 +102,17 @@ def results(
     return [{"name": name, "results": entries}] if entries and found else []
 
 
-def base_name(trainer: Trainer) -> str | None:
+def base_name(session: Session) -> str | None:
     """Return the name of the model that this one was made from; None for none, and for a folder of this machine."""
-    if not (is_pretrained(trainer.model) or is_adapter(trainer.model)):
+    if not (is_pretrained(session.model) or is_adapter(session.model)):
         return None
-    name = getattr(base_model(trainer.model).config, "_name_or_path", None)
+    name = getattr(base_model(session.model).config, "_name_or_path", None)
     return name if name and not Path(name).is_absolute() and not Path(name).exists() else None
 
 
-def last_metrics(trainer: Trainer) -> dict[str, float]:
+def last_metrics(session: Session) -> dict[str, float]:
     """Return the numbers of the last evaluation, without those of speed, by their names without `eval_`."""
-    for entry in reversed(trainer.state.log_history):
+    for entry in reversed(session.state.log_history):
         found = {
             name.removeprefix("eval_"): float(value)  # YAML knows no numbers of numpy
             for name, value in entry.items()
@@ -128,21 +126,21 @@ def last_metrics(trainer: Trainer) -> dict[str, float]:
     return {}
 
 
-def table(trainer: Trainer) -> list[str]:
+def table(session: Session) -> list[str]:
     """Return a row for every number that an evaluation gave."""
     return [
         f"| {entry['step']} | {name} | {value:.4g} |"
-        for entry in trainer.state.log_history
+        for entry in session.state.log_history
         for name, value in entry.items()
         if name.startswith("eval_") and isinstance(value, float)
     ]
 
 
-def arguments(trainer: Trainer) -> list[str]:
+def arguments(session: Session) -> list[str]:
     """Return a line for every argument of the training itself that was chosen."""
-    usual = vars(TrainingArguments(trainer.args.output_dir))
+    usual = vars(TrainingArguments(session.args.output_dir))
     names = ["seed", *(f.name for group in _GROUPS for f in fields(group))]
-    chosen = {name: getattr(trainer.args, name, usual[name]) for name in names}
+    chosen = {name: getattr(session.args, name, usual[name]) for name in names}
     return [f"- {name}: {value}" for name, value in chosen.items() if name == "seed" or value != usual[name]]
 
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -18,61 +16,44 @@ from trainwright.callbacks.table import duration, number
 from trainwright.checkpoint import layout
 from trainwright.data.contents import Contents, contents_of
 from trainwright.data.loader import PlannedLoader
+from trainwright.engine.run import Beginning, Run
+from trainwright.engine.session import Session
 from trainwright.models import inspect as models
 from trainwright.optim.optimizers import state_copies
 from trainwright.state import UNKNOWN
-
-if TYPE_CHECKING:
-    from trainwright.engine.run import Run
-    from trainwright.engine.trainer import Trainer
 
 logger = logging.getLogger("trainwright")
 _PARTS = {"again": "steps done before", "other": "else"}
 Facts = list[tuple[str, str]]
 
 
-@dataclass
-class Beginning:
-    """What had been counted when a run began.
-
-    Attributes:
-        tokens: that were seen, where they are counted.
-        flos: floating point operations.
-        spent: seconds of this process, by what they were spent on, that are none of this run's.
-    """
-
-    tokens: int = 0
-    flos: float = 0.0
-    spent: dict[str, float] = field(default_factory=dict)
-
-
 def begin(run: Run) -> None:
     """Say what begins, and note what is counted from here on."""
-    state, timesheet = run.trainer.state, run.timesheet
+    state, timesheet = run.session.state, run.timesheet
     earlier = timesheet.told()["spent"] if timesheet.run else {}  # of the first run, the start of the process too
     run.beginning = Beginning(state.num_input_tokens_seen, state.total_flos, earlier)
     is_over = UNKNOWN != state.max_steps <= run.first_step  # which the line about the checkpoint has said
-    if speaks(run.trainer) and not is_over:
-        show(run.trainer, f"Training goes on after step {run.first_step}" if run.first_step else "Training", facts(run))
+    if speaks(run.session) and not is_over:
+        show(run.session, f"Training goes on after step {run.first_step}" if run.first_step else "Training", facts(run))
 
 
 def end(run: Run) -> None:
     """Say what has come of a run that is over."""
-    state = run.trainer.state
-    if speaks(run.trainer):
+    state = run.session.state
+    if speaks(run.session):
         is_whole = state.global_step >= state.max_steps or state.max_steps == UNKNOWN
         title = f"Done: {_many(state.global_step, 'step')}" if is_whole else f"Stopped at step {state.step_of()}"
-        show(run.trainer, title, results(run))
+        show(run.session, title, results(run))
 
 
-def speaks(trainer: Trainer) -> bool:
+def speaks(session: Session) -> bool:
     """Whether this process shows cards: the main one, outside of a search, where warnings are shown."""
-    return trainer.strategy.is_main and trainer.trial is None and logger.isEnabledFor(logging.WARNING)
+    return session.strategy.is_main and session.trial is None and logger.isEnabledFor(logging.WARNING)
 
 
-def show(trainer: Trainer, title: str, lines: Facts) -> None:
+def show(session: Session, title: str, lines: Facts) -> None:
     """Draw a card on a terminal, write its lines in a notebook; elsewhere, or without bars, write one line."""
-    if sys.stderr.isatty() and not trainer.args.disable_tqdm:
+    if sys.stderr.isatty() and not session.args.disable_tqdm:
         from trainwright.terminal import draw_card
 
         draw_card(sys.stderr, title, lines)
@@ -86,33 +67,33 @@ def show(trainer: Trainer, title: str, lines: Facts) -> None:
 
 def facts(run: Run) -> Facts:
     """Return what is to be said of a run that begins."""
-    trainer = run.trainer
-    shifted = models.shifts_labels(trainer.model)
-    data = trainer.train_dataset if trainer.train_loader is None else getattr(trainer.train_loader, "dataset", None)
-    contents = contents_of(data, trainer.data_collator, shifted)
+    session = run.session
+    shifted = models.shifts_labels(session.model)
+    data = session.train_dataset if session.train_loader is None else getattr(session.train_loader, "dataset", None)
+    contents = contents_of(data, session.data_collator, shifted)
     known = [
-        ("model", _model(trainer)),
+        ("model", _model(session)),
         ("data", _data(contents)),
         ("learned", _learned(contents)),
         ("steps", _steps(run)),
-        ("device", _device(trainer)),
-        ("memory", _memory(trainer)),
+        ("device", _device(session)),
+        ("memory", _memory(session)),
         ("folder", str(run.folder)),
         ("job", _job()),
-        ("to stop", f"Ctrl-C, which saves first; to go on: {trainer.goes_on}"),
+        ("to stop", f"Ctrl-C, which saves first; to go on: {session.goes_on}"),
     ]
     return [(name, text) for name, text in known if text]
 
 
 def results(run: Run) -> Facts:
     """Return what is to be said of a run that is over."""
-    trainer = run.trainer
+    session = run.session
     spent = run.timesheet.told()["spent"]
     spent = {part: seconds - run.beginning.spent.get(part, 0.0) for part, seconds in spent.items()}
-    losses = [one["loss"] for one in trainer.state.log_history if "loss" in one]
+    losses = [one["loss"] for one in session.state.log_history if "loss" in one]
     known = [
         ("loss", f"{number(losses[0])} at first, {number(losses[-1])} at last" if losses else ""),
-        ("best", _best(trainer)),
+        ("best", _best(session)),
         ("time", _time(spent)),
         ("speed", _speed(run, spent)),
         ("folder", str(run.folder)),
@@ -121,12 +102,12 @@ def results(run: Run) -> Facts:
     return [(name, text) for name, text in known if text]
 
 
-def _model(trainer: Trainer) -> str:
-    inner = models.base_model(trainer.model)
+def _model(session: Session) -> str:
+    inner = models.base_model(session.model)
     origin = str(getattr(inner, "name_or_path", "") or "")
-    total, trained = (models.parameter_count(trainer.model, only) for only in (False, True))
+    total, trained = (models.parameter_count(session.model, only) for only in (False, True))
     share = "all trained" if trained == total else f"{_count(trained)} trained ({trained / max(total, 1):.2%})"
-    adapters = " with adapters" if models.holds_adapters(trainer.model) else ""
+    adapters = " with adapters" if models.holds_adapters(session.model) else ""
     return f"{type(inner).__name__}{f' from {origin}' if origin else ''}{adapters}, {_count(total)} parameters, {share}"
 
 
@@ -152,7 +133,7 @@ def _learned(contents: Contents) -> str:
 
 
 def _steps(run: Run) -> str:
-    args, state, shards = run.trainer.args, run.trainer.state, run.trainer.strategy.data_shard.num_shards
+    args, state, shards = run.session.args, run.session.state, run.session.strategy.data_shard.num_shards
     cuts = [(args.gradient_accumulation_steps, "micro-batches"), (shards, "processes")]
     rest = "".join(f" × {many} {what}" for many, what in cuts if many > 1)
     rows = getattr(run.loader.loader, "batch_size", None) or args.per_device_train_batch_size
@@ -169,24 +150,24 @@ def _steps(run: Run) -> str:
     return f"{state.max_steps:,}, each of {size}{passes}{done}"
 
 
-def _device(trainer: Trainer) -> str:
-    device, spread = trainer.strategy.device, trainer.strategy.describe()
+def _device(session: Session) -> str:
+    device, spread = session.strategy.device, session.strategy.describe()
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else _many(torch.get_num_threads(), "thread")
-    weights = next((str(p.dtype).removeprefix("torch.") for p in trainer.model.parameters()), "")
-    lower = trainer.precision.dtype
+    weights = next((str(p.dtype).removeprefix("torch.") for p in session.model.parameters()), "")
+    lower = session.precision.dtype
     computes = f", computes in {str(lower).removeprefix('torch.')}" if lower is not None else ""
     return f"{device.type} ({kind}){f' × {spread}' if spread else ''}, {weights} weights{computes}"
 
 
-def _memory(trainer: Trainer) -> str:
+def _memory(session: Session) -> str:
     """Return what is certainly needed: what a step computes comes on top, and differs from batch to batch."""
-    sizes = [(p.numel() * p.element_size(), p.requires_grad) for p in trainer.model.parameters()]
+    sizes = [(p.numel() * p.element_size(), p.requires_grad) for p in session.model.parameters()]
     weights, trained = sum(size for size, _ in sizes), sum(size for size, is_trained in sizes if is_trained)
-    reference = getattr(trainer.objective, "reference", None)  # of preferences
+    reference = getattr(session.objective, "reference", None)  # of preferences
     weights += sum(p.numel() * p.element_size() for p in reference.parameters()) if reference is not None else 0
-    copies = state_copies(type(trainer.optimizer).__name__, getattr(trainer.optimizer, "defaults", {}))
+    copies = state_copies(type(session.optimizer).__name__, getattr(session.optimizer, "defaults", {}))
     total = weights + trained * (1 + copies)
-    device = trainer.strategy.device
+    device = session.strategy.device
     room = f" of {torch.cuda.get_device_properties(device).total_memory / 1e9:.0f} GB" if device.type == "cuda" else ""
     return f"{_bytes(total)}{room} for weights, gradients and optimizer; what a step computes comes on top"
 
@@ -196,10 +177,10 @@ def _job() -> str:
     return f"{name}; to watch it: trainwright ui" if name else ""
 
 
-def _best(trainer: Trainer) -> str:
+def _best(session: Session) -> str:
     """Return the best value of the watched metric, or else of the evaluation loss, and where it was reached; what was
     measured before anything was trained is no result."""
-    args, state = trainer.args, trainer.state
+    args, state = session.args, session.state
     watched = args.metric_for_best_model or "loss"
     name = watched if watched.startswith("eval_") else f"eval_{watched}"
     trained = [one for one in state.log_history if one["step"] > 0]
@@ -215,13 +196,13 @@ def _best(trainer: Trainer) -> str:
 
 def _next(run: Run) -> list[str]:
     """Return commands that go on from here: those of the command line, else how the weights are had from Python."""
-    trainer, name = run.trainer, job.name()
+    session, name = run.session, job.name()
     about_job = [f"trainwright jobs show {name}"] if name else []
-    if trainer.commands:
-        return [*trainer.commands, *about_job]
+    if session.commands:
+        return [*session.commands, *about_job]
     if run.saved_step <= 0:
         return ["save_model() of the Trainer, for nothing is saved yet", *about_job]
-    kind, model = type(trainer.model).__name__, trainer.model
+    kind, model = type(session.model).__name__, session.model
     if not models.is_pretrained(model) or models.holds_adapters(model) or run.save_error is not None:
         return about_job
     return [f"{kind}.from_pretrained({str(layout.of_step(run.folder, run.saved_step))!r})", *about_job]
@@ -235,13 +216,13 @@ def _time(spent: dict[str, float]) -> str:
 
 
 def _speed(run: Run, spent: dict[str, float]) -> str:
-    trainer, begun = run.trainer, run.beginning
-    steps, seconds = trainer.state.global_step - run.first_step, spent["training"] + spent["again"]
+    session, begun = run.session, run.beginning
+    steps, seconds = session.state.global_step - run.first_step, spent["training"] + spent["again"]
     if not steps or seconds <= 0:
         return ""
-    tokens, what = trainer.state.num_input_tokens_seen - begun.tokens, "tokens"
-    if not tokens and trainer.computing_parameters:
-        tokens = round((trainer.state.total_flos - begun.flos) / (6 * trainer.computing_parameters))
+    tokens, what = session.state.num_input_tokens_seen - begun.tokens, "tokens"
+    if not tokens and session.computing_parameters:
+        tokens = round((session.state.total_flos - begun.flos) / (6 * session.computing_parameters))
         what = "tokens (padding counted)"
     if tokens:
         return f"{tokens / seconds:,.0f} {what} per second of training, {number(seconds / steps)} s a step"

@@ -10,19 +10,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from trainwright.callbacks.base import CallbackHandler
 from trainwright.engine import numbers
+from trainwright.engine.run import Run
+from trainwright.engine.session import Session
 from trainwright.parallel.strategy import Strategy
 from trainwright.state import TrainerControl
-
-if TYPE_CHECKING:
-    from trainwright.engine.run import Run
-    from trainwright.engine.trainer import Trainer
 
 T = TypeVar("T")
 _VALUES = (bool, int, float, str, np.generic, np.ndarray, torch.Tensor)
@@ -36,25 +34,26 @@ def foreign(handler: CallbackHandler, event: str) -> bool:
     return any(not type(owner).__module__.startswith("trainwright.") for owner in owners)
 
 
-def steers(trainer: Trainer) -> bool:
+def steers(session: Session) -> bool:
     """Whether code that is not ours takes part in a step and may raise a flag: a callback's, a subclass's, a loss's."""
-    replaced = [name for name in vars(trainer) if isinstance(getattr(type(trainer), name, None), FunctionType)]
-    if replaced or trainer.compute_loss_func is not None or not type(trainer).__module__.startswith("trainwright."):
+    hooks, kind = session.hooks, type(session.hooks)
+    replaced = [name for name in vars(hooks) if isinstance(getattr(kind, name, None), FunctionType)]
+    if replaced or session.compute_loss_func is not None or not kind.__module__.startswith("trainwright."):
         return True
-    return any(foreign(trainer.callback_handler, event) for event in _OF_A_STEP)
+    return any(foreign(session.callback_handler, event) for event in _OF_A_STEP)
 
 
 def agree(run: Run) -> None:
     """Raise a flag on every rank where it is raised on one, and note whether code that is not ours steers or hears of
     saves, on any rank."""
-    trainer = run.trainer
-    if not trainer.strategy.is_distributed:
+    session = run.session
+    if not session.strategy.is_distributed:
         return
-    mine = (steers(trainer), foreign(trainer.callback_handler, "save"))
-    everyone = trainer.strategy.agree(*mine, *(getattr(trainer.control, flag) for flag in _FLAGS))
+    mine = (steers(session), foreign(session.callback_handler, "save"))
+    everyone = session.strategy.agree(*mine, *(getattr(session.control, flag) for flag in _FLAGS))
     run.steered, run.heard_saving, *flags = (any(raised) for raised in zip(*everyone, strict=True))
     for flag, raised in zip(_FLAGS, flags, strict=True):
-        setattr(trainer.control, flag, raised)
+        setattr(session.control, flag, raised)
 
 
 def agree_on_step(run: Run) -> None:
@@ -63,12 +62,12 @@ def agree_on_step(run: Run) -> None:
         agree(run)
 
 
-def of_main(trainer: Trainer, metrics: Mapping[str, Any]) -> dict[str, Any]:
+def of_main(session: Session, metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Return the metrics that rank 0 has found; entries that are more than values stay each rank's own."""
-    if not trainer.strategy.is_distributed:
+    if not session.strategy.is_distributed:
         return dict(metrics)
     plain = {name: numbers.plain(value, name) for name, value in metrics.items() if isinstance(value, _VALUES)}
-    return {**metrics, **trainer.strategy.from_main(plain)}
+    return {**metrics, **session.strategy.from_main(plain)}
 
 
 def as_main(strategy: Strategy, call: Callable[[], T], what: str) -> T:
@@ -95,7 +94,7 @@ def as_main(strategy: Strategy, call: Callable[[], T], what: str) -> T:
 
 def tell_of_save(run: Run, place: Path) -> None:
     """Tell the callbacks of every rank that a checkpoint is written, where code that is not ours waits for that."""
-    if hears_together(run) and run.trainer.strategy.from_main(run.save_error is None):
+    if hears_together(run) and run.session.strategy.from_main(run.save_error is None):
         run.fire("save", checkpoint=place)
 
 
@@ -108,7 +107,7 @@ def early_is_final(run: Run) -> None:
     """Tell the callbacks of a checkpoint that was written early, when the run ends with it."""
     early, run.early = run.early, None
     if hears_together(run):
-        place = run.trainer.strategy.from_main(None if early is None else early.place)
+        place = run.session.strategy.from_main(None if early is None else early.place)
     else:
         place = None if early is None else early.place
     if place is not None:

@@ -8,57 +8,54 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from trainwright.engine.session import Session
 from trainwright.errors import DataError, TrainwrightError
 from trainwright.models.inspect import base_model, has_table_of, limits
 from trainwright.objectives.targets import wanted
-
-if TYPE_CHECKING:
-    from trainwright.engine.trainer import Trainer
-
 
 _TOKENS = ("input_ids", "decoder_input_ids")
 
 
 @contextmanager
-def explained(trainer: Trainer, batch: Any) -> Iterator[None]:
+def explained(session: Session, batch: Any) -> Iterator[None]:
     """Replace an error of the model by a DataError, where the batch explains it."""
     try:
         yield
     except TrainwrightError:
         raise
     except (IndexError, RuntimeError, TypeError, ValueError) as error:
-        reason = fault(trainer, batch, error)
+        reason = fault(session, batch, error)
         if reason is None:
             raise
-        where = f"At step {trainer.state.global_step + 1}, " if trainer.is_in_train else ""
+        where = f"At step {session.state.global_step + 1}, " if session.is_in_train else ""
         raise DataError(f"{where}{reason}") from error
 
 
-def fault(trainer: Trainer, batch: Any, error: Exception) -> str | None:
+def fault(session: Session, batch: Any, error: Exception) -> str | None:
     """Return what is wrong with a batch for this model, or None when nothing is seen."""
     if not isinstance(batch, Mapping):
         return None
-    sizes = limits(trainer.model)
+    sizes = limits(session.model)
     return (
-        _wrong_keywords(trainer, batch, error)
-        or _no_whole_numbers(trainer, batch, error)
+        _wrong_keywords(session, batch, error)
+        or _no_whole_numbers(session, batch, error)
         or _tokens_out_of_range(batch, sizes)
-        or _too_long(trainer.model, batch, sizes)
-        or _labels_out_of_range(trainer, batch, sizes)
+        or _too_long(session.model, batch, sizes)
+        or _labels_out_of_range(session, batch, sizes)
     )
 
 
-def _wrong_keywords(trainer: Trainer, batch: Mapping[str, Any], error: Exception) -> str | None:
-    if not isinstance(error, TypeError) or trainer.signature_columns is None:
+def _wrong_keywords(session: Session, batch: Mapping[str, Any], error: Exception) -> str | None:
+    if not isinstance(error, TypeError) or session.signature_columns is None:
         return None
-    forward = base_model(trainer.model).forward
+    forward = base_model(session.model).forward
     if f"{forward.__qualname__}()" not in str(error) or takes(forward, batch):
         return None  # it comes from the user's code, or from inside the model
-    accepted = sorted(set(trainer.signature_columns) - {"label", "label_ids"})
+    accepted = sorted(set(session.signature_columns) - {"label", "label_ids"})
     return f"the batch has {sorted(batch)}, but the model's forward takes {accepted}: {error}."
 
 
@@ -73,12 +70,12 @@ def takes(forward: Any, batch: Any) -> bool:
     return True
 
 
-def _no_whole_numbers(trainer: Trainer, batch: Mapping[str, Any], error: Exception) -> str | None:
+def _no_whole_numbers(session: Session, batch: Mapping[str, Any], error: Exception) -> str | None:
     """Tokens, classes and a language model's labels that are not of a type of whole numbers."""
     told = str(error)
     if "Expected" not in told and "Target size" not in told:
         return None
-    for name in [*_TOKENS, *(trainer.label_names if "int64" in told or "Target size" in told else ())]:
+    for name in [*_TOKENS, *(session.label_names if "int64" in told or "Target size" in told else ())]:
         values = batch.get(name)
         if isinstance(values, torch.Tensor) and (values.is_floating_point() or values.dtype == torch.bool):
             kind = str(values.dtype).removeprefix("torch.")
@@ -117,12 +114,12 @@ def _too_long(model: torch.nn.Module, batch: Mapping[str, Any], sizes: dict[str,
     return None
 
 
-def _labels_out_of_range(trainer: Trainer, batch: Mapping[str, Any], sizes: dict[str, int]) -> str | None:
-    labels = next((batch[name] for name in trainer.label_names if name in batch), None)
+def _labels_out_of_range(session: Session, batch: Mapping[str, Any], sizes: dict[str, int]) -> str | None:
+    labels = next((batch[name] for name in session.label_names if name in batch), None)
     if not isinstance(labels, torch.Tensor) or labels.is_floating_point() or labels.ndim == 0:
         return None
     tokens = batch.get("input_ids")
-    like_tokens = isinstance(tokens, torch.Tensor) and labels.ndim > 1 and trainer.objective.shifted
+    like_tokens = isinstance(tokens, torch.Tensor) and labels.ndim > 1 and session.objective.shifted
     what, size = ("vocabulary", sizes.get("vocabulary")) if like_tokens else ("labels", sizes.get("labels"))
     if size is None:
         return None

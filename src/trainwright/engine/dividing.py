@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch.utils.data import DataLoader
 
@@ -14,30 +14,28 @@ from trainwright.data.loader import PlannedBatches, samplers
 from trainwright.data.ready import DrawnSource, EveryNth
 from trainwright.data.rows import as_it_is
 from trainwright.data.streams import RankStream
+from trainwright.engine.session import Session
 from trainwright.errors import ConfigError, DataError
 from trainwright.world import DataShard
-
-if TYPE_CHECKING:
-    from trainwright.engine.trainer import Trainer
 
 TRAINING, EVALUATION, DATA = "training data", "evaluation data", "data"
 
 
-def shard_of(trainer: Trainer, data: Any) -> DataShard:
+def shard_of(session: Session, data: Any) -> DataShard:
     """Return which part of a dataset or loader this rank is to read: all of it where it is divided already."""
-    shard = trainer.strategy.data_shard
+    shard = session.strategy.data_shard
     if shard.num_shards == 1 or data is None:
         return shard
     inner = getattr(data, "dataset", None)
-    known = any(one is data or one is inner for one in trainer.apart)
+    known = any(one is data or one is inner for one in session.apart)
     return DataShard() if known or divides_itself(data) else shard
 
 
-def look(trainer: Trainer, data: Any, what: str, loader: Any = None) -> None:
+def look(session: Session, data: Any, what: str, loader: Any = None) -> None:
     """Note whether the ranks hold parts of one whole; all of them ask at the same place.
 
     Args:
-        trainer: whose ranks.
+        session: whose ranks.
         data: a dataset.
         what: how it is called.
         loader: the ready one that reads it.
@@ -47,10 +45,10 @@ def look(trainer: Trainer, data: Any, what: str, loader: Any = None) -> None:
             these ranks.
         ConfigError: they hold parts of other sizes.
     """
-    strategy = trainer.strategy
+    strategy = session.strategy
     if strategy.data_shard.num_shards == 1 or data is loader is None:
         return
-    said, is_known = shares(data if loader is None else loader), any(one is data for one in trainer.apart)
+    said, is_known = shares(data if loader is None else loader), any(one is data for one in session.apart)
     mine = {} if data is None or is_known or divides_itself(data) else held(data)
     everyone = strategy.gather_shards((said, mine))
     check_shares([of_rank for of_rank, _ in everyone], what)
@@ -75,9 +73,9 @@ def look(trainer: Trainer, data: Any, what: str, loader: Any = None) -> None:
                 f"The ranks are not alike: the number of rows of the {what} is {lengths[0]} on rank 0 and "
                 f"{lengths[other]} on rank {other}. Give every rank the same rows, or parts that differ by one at most."
             )
-        trainer.apart.append(data)
+        session.apart.append(data)
         rows = f" ({' + '.join(map(str, lengths))} rows)" if lengths else ""
-        trainer.note(f"Every rank holds its own part of the {what}{rows}, so it is not divided again.")
+        session.note(f"Every rank holds its own part of the {what}{rows}, so it is not divided again.")
     twice = [share.kind for share in said if share.known]
     if len(twice) > 1 or (twice and (is_known or how == "apart")):
         raise DataError(
@@ -109,17 +107,17 @@ def check_shares(everyone: Sequence[list[Share]], what: str) -> None:
                 )
 
 
-def shard_of_loader(trainer: Trainer, loader: Any) -> DataShard:
+def shard_of_loader(session: Session, loader: Any) -> DataShard:
     """Return which part of a ready loader this rank is to read; all of them ask at the same place."""
     dataset = getattr(loader, "dataset", None)
     if isinstance(dataset, RankStream):  # it was looked at before it was made
         return dataset.shard
-    look(trainer, dataset, DATA, loader)
-    shard = shard_of(trainer, loader)
-    return DataShard() if shard.num_shards > 1 and draws_apart(trainer, loader) else shard
+    look(session, dataset, DATA, loader)
+    shard = shard_of(session, loader)
+    return DataShard() if shard.num_shards > 1 and draws_apart(session, loader) else shard
 
 
-def draws_apart(trainer: Trainer, loader: Any) -> bool:
+def draws_apart(session: Session, loader: Any) -> bool:
     """Whether a ready loader has a sampler of the user's own that gives every rank other rows, as theirs alone."""
     if type(loader) is not DataLoader or is_stream(loader.dataset):
         return False
@@ -128,32 +126,32 @@ def draws_apart(trainer: Trainer, loader: Any) -> bool:
         return False
     rows = list(chain.from_iterable(DrawnSource(loader, 0, DataShard(), as_it_is).drawn_ahead()))
     mine = rows if len(rows) < len(loader.dataset) else None  # type: ignore[arg-type]  # a sampler has asked, too
-    everyone = trainer.strategy.gather_shards(mine)
+    everyone = session.strategy.gather_shards(mine)
     if any(one is None for one in everyone) or len(set(chain.from_iterable(everyone))) < sum(map(len, everyone)):
         return False
     rows_each = " + ".join(str(len(one)) for one in everyone)
-    trainer.note(f"The sampler gives every rank rows of its own ({rows_each}), so they are not divided again.")
+    session.note(f"The sampler gives every rank rows of its own ({rows_each}), so they are not divided again.")
     return True
 
 
-def for_evaluation(trainer: Trainer, loader: Any) -> Any:
+def for_evaluation(session: Session, loader: Any) -> Any:
     """Return what gives this rank's batches of an evaluation loader, each row once.
 
     Raises:
         ConfigError: it is one of accelerate's that repeats rows.
     """
-    dataset, strategy = getattr(loader, "dataset", None), trainer.strategy
+    dataset, strategy = getattr(loader, "dataset", None), session.strategy
     planned = isinstance(getattr(loader, "batch_sampler", None), PlannedBatches)
     if strategy.data_shard.num_shards == 1 or planned or isinstance(dataset, RankStream):
         return loader
     loader = of_accelerate(loader) if is_prepared(loader) else loader
-    shard, seed = shard_of_loader(trainer, loader), trainer.args.seed
+    shard, seed = shard_of_loader(session, loader), session.args.seed
     if shard.num_shards > 1:
         return EveryNth(loader, shard, seed)
     batches = drawn_alike(loader, seed)
     if batches is None:
         return loader
-    if shard_of(trainer, dataset).num_shards > 1:  # all ranks have the same rows
+    if shard_of(session, dataset).num_shards > 1:  # all ranks have the same rows
         everyone = strategy.gather_shards(batches)
         batches = each_once(everyone, len(loader.dataset))[strategy.data_shard.index]
     return of_batches(loader, batches)

@@ -9,19 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from trainwright.checkpoint import folder, layout
-from trainwright.checkpoint.parts import Exchange, Part
-from trainwright.engine.health import finite
+from trainwright.engine.trained import finite
 from trainwright.parallel.strategy import Strategy
-
-if TYPE_CHECKING:
-    from trainwright.engine.trainer import Trainer
 
 
 class Ema:
@@ -108,26 +104,6 @@ class Ema:
         self.follow({name: p for name, p in model.named_parameters() if name in state["weights"]})
         for name in self.weights.keys() & state["weights"].keys():
             self.weights[name].copy_(state["weights"][name])
-
-
-def part(trainer: Trainer) -> Part:
-    """Return what a checkpoint keeps of the average; one without an average goes on from the last step's weights."""
-
-    def kept() -> dict[str, Any] | None:
-        return None if trainer.ema is None else trainer.ema.state_dict(trainer.model)
-
-    def go_on(state: dict[str, Any]) -> None:
-        put(trainer.model, state.get("last", {}))
-        if trainer.ema is not None:
-            trainer.ema.load_state_dict(state, trainer.model)
-
-    return Part(
-        state=Exchange(kept, go_on),
-        title="The moving average",
-        file=layout.AVERAGE,
-        with_model=True,
-        anew="" if trainer.ema is None else "moving average",
-    )
 
 
 def load(place: Path) -> dict[str, Any]:

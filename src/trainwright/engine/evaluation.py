@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,9 +19,11 @@ from trainwright.data.rows import Repeat
 from trainwright.engine import dividing, fusing, generation, isolation, loading, numbers, reports, units
 from trainwright.engine.collecting import Collector, losses_of_rows, to_host
 from trainwright.engine.diagnose import takes
-from trainwright.engine.losses import is_of, overrides_loss, own_copy
+from trainwright.engine.loss_rules import is_of
+from trainwright.engine.losses import overrides_loss, own_copy
 from trainwright.engine.meters import Records, averages
 from trainwright.engine.passes import batches_of, evaluating, rows_of, together
+from trainwright.engine.session import Session
 from trainwright.engine.sums import widened
 from trainwright.errors import DataError, as_raised
 from trainwright.models.hooks import unwatched
@@ -29,51 +31,46 @@ from trainwright.models.inspect import base_model, forward_columns
 from trainwright.objectives.model_loss import call_model, labels_of, named_loss, named_outputs
 from trainwright.state import EvalLoopOutput, EvalPrediction, PredictionOutput
 
-if TYPE_CHECKING:
-    from trainwright.engine.trainer import Trainer
-
 _PREDICTIONS = (torch.Tensor, np.ndarray, int, float, Mapping, list, tuple, type(None))
 """What a prediction can be; other objects in an output, of whatever name, are the model's cache."""
 
 
 @as_raised
 def evaluate(
-    trainer: Trainer, dataset: Any, ignore_keys: list[str] | None, prefix: str, **settings: Any
+    session: Session, dataset: Any, ignore_keys: list[str] | None, prefix: str, **settings: Any
 ) -> dict[str, Any]:
     """Evaluate one set, log its metrics and tell the callbacks; or each of several; see `Trainer.evaluate`."""
-    sets = trainer.eval_dataset if dataset is None else dataset
-    if isinstance(sets, dict) and (dataset is not None or trainer.eval_loader is None):
+    sets = session.eval_dataset if dataset is None else dataset
+    if isinstance(sets, dict) and (dataset is not None or session.eval_loader is None):
         names = {name: name if dataset is None else rows for name, rows in sets.items()}
-        return evaluate_each(trainer, names, ignore_keys, prefix, settings)
-    metrics = evaluate_set(trainer, dataset, ignore_keys, prefix)
-    tell(trainer, metrics)
+        return evaluate_each(session, names, ignore_keys, prefix, settings)
+    metrics = evaluate_set(session, dataset, ignore_keys, prefix)
+    tell(session, metrics)
     return metrics
 
 
 def evaluate_each(
-    trainer: Trainer, sets: dict[str, Any], ignore_keys: list[str] | None, prefix: str, settings: dict[str, Any]
+    session: Session, sets: dict[str, Any], ignore_keys: list[str] | None, prefix: str, settings: dict[str, Any]
 ) -> dict[str, Any]:
     """Evaluate several sets by `Trainer.evaluate`, which a subclass may override; log and tell their means besides."""
     metrics: dict[str, Any] = {}
     each = []
     for name, rows in sets.items():
         own = f"{prefix}_{name}"
-        one = trainer.evaluate(eval_dataset=rows, ignore_keys=ignore_keys, metric_key_prefix=own, **settings)
+        one = session.hooks.evaluate(eval_dataset=rows, ignore_keys=ignore_keys, metric_key_prefix=own, **settings)
         each.append({key.removeprefix(f"{own}_"): value for key, value in one.items() if key.startswith(f"{own}_")})
         metrics |= one
     shared = means(each, prefix)
     if shared:
-        trainer.beside |= set(shared)
-        trainer.log(dict(shared))
-        tell(trainer, shared)
+        session.beside |= set(shared)
+        session.hooks.log(dict(shared))
+        tell(session, shared)
     return metrics | shared
 
 
-def tell(trainer: Trainer, metrics: dict[str, Any]) -> None:
+def tell(session: Session, metrics: dict[str, Any]) -> None:
     """Tell the callbacks of an evaluation."""
-    trainer.control = trainer.callback_handler.fire(
-        "evaluate", trainer.args, trainer.state, trainer.control, metrics=metrics
-    )
+    session.fire("evaluate", metrics=metrics)
 
 
 def means(each: list[dict[str, Any]], prefix: str) -> dict[str, float]:
@@ -87,55 +84,55 @@ def means(each: list[dict[str, Any]], prefix: str) -> dict[str, float]:
     }
 
 
-def evaluate_set(trainer: Trainer, dataset: Any, ignore_keys: list[str] | None, prefix: str) -> dict[str, float]:
+def evaluate_set(session: Session, dataset: Any, ignore_keys: list[str] | None, prefix: str) -> dict[str, float]:
     """Evaluate one set and log its metrics."""
-    dividing.look(trainer, loading.rows_to_evaluate(trainer, dataset), dividing.EVALUATION)
-    loader = trainer.get_eval_dataloader(dataset)
-    trainer.callback_handler.shared["eval_dataloader"] = loader
+    dividing.look(session, loading.rows_to_evaluate(session, dataset), dividing.EVALUATION)
+    loader = session.hooks.get_eval_dataloader(dataset)
+    session.callback_handler.shared["eval_dataloader"] = loader
     started = time.time()
-    forced = trainer.forced = None if trainer.generation is None else generation.Forced(trainer, rows_of(loader))
-    trainer.set_name = dataset if isinstance(dataset, str) else None
+    forced = session.forced = None if session.generation is None else generation.forcing(session, loader)
+    session.set_name = dataset if isinstance(dataset, str) else None
     try:
-        output = trainer.evaluation_loop(
+        output = session.hooks.evaluation_loop(
             loader,
             description="Evaluation",
-            prediction_loss_only=True if metrics_function(trainer, loader, prefix) is None else None,
+            prediction_loss_only=True if metrics_function(session, loader, prefix) is None else None,
             ignore_keys=ignore_keys,
             metric_key_prefix=prefix,
         )
     finally:
-        trainer.set_name = None
+        session.set_name = None
     metrics = dict(output.metrics or {})
     rows = output.num_samples or 0
-    steps = -(-rows // (trainer.args.eval_batch_size * trainer.strategy.data_shard.num_shards))
+    steps = -(-rows // (session.args.eval_batch_size * session.strategy.data_shard.num_shards))
     metrics |= reports.speed(prefix, started, rows, steps)
-    if trainer.generation is not None:
-        trainer.forced = None
-        metrics |= generation.evaluate(trainer, dataset, prefix, trainer.generation, forced)
-    metrics |= kept_metrics(trainer, trainer.evaluation_metrics(prefix))
-    metrics = trainer.strategy.from_main(metrics)
-    trainer.log(dict(metrics))
-    return {**metrics, "epoch": trainer.state.epoch}
+    if session.generation is not None:
+        session.forced = None
+        metrics |= generation.evaluate(session, dataset, prefix, session.generation, forced)
+    metrics |= kept_metrics(session, session.hooks.evaluation_metrics(prefix))
+    metrics = session.strategy.from_main(metrics)
+    session.hooks.log(dict(metrics))
+    return {**metrics, "epoch": session.state.epoch}
 
 
-def kept_metrics(trainer: Trainer, metrics: Mapping[str, Any]) -> dict[str, Any]:
+def kept_metrics(session: Session, metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Return metrics in plain types.
 
     One that cannot be kept is refused, unless an earlier evaluation of this run was whole: then it is left out.
     """
-    return numbers.fit(trainer, metrics, refuse=trainer.run is None or not trainer.run.evaluated)
+    return numbers.fit(session, metrics, refuse=session.run is None or not session.run.evaluated)
 
 
-def metrics_function(trainer: Trainer, loader: Any, prefix: str) -> Any:
+def metrics_function(session: Session, loader: Any, prefix: str) -> Any:
     """Return the metrics function: the one for all sets, or that of the set which a loader reads.
 
     A set is known by the name it was asked for by, by its rows, or by the end of the prefix, such as `eval_<name>`.
     """
-    given, sets = trainer.compute_metrics, trainer.eval_dataset
+    given, sets = session.compute_metrics, session.eval_dataset
     if not isinstance(given, dict):
         return given
-    if trainer.set_name is not None:
-        return given.get(trainer.set_name)
+    if session.set_name is not None:
+        return given.get(session.set_name)
     rows = loading.dataset_of(loader)
     same = [name for name, one in sets.items() if one is rows] if isinstance(sets, dict) else []
     ends = [name for name in same or given if prefix == name or prefix.endswith(f"_{name}")]
@@ -170,7 +167,7 @@ class Totals:
 
 @as_raised
 def evaluation_loop(
-    trainer: Trainer,
+    session: Session,
     loader: Any,
     *,
     loss_only: bool | None,
@@ -182,54 +179,56 @@ def evaluation_loop(
 
     With `batch_eval_metrics`, predictions are kept only where they are what is wanted.
     """
-    args = trainer.args
+    args = session.args
     loss_only = args.prediction_loss_only if loss_only is None else loss_only
-    function = metrics_function(trainer, loader, prefix)
+    function = metrics_function(session, loader, prefix)
     wanted = args.include_for_metrics
     collector = Collector(args.eval_do_concat_batches, "inputs" in wanted, "loss" in wanted)
-    totals, live = Totals(), LiveMetrics(trainer, function) if args.batch_eval_metrics and function else None
+    totals, live = Totals(), LiveMetrics(session, function) if args.batch_eval_metrics and function else None
     records = Records()
     with (
-        together(trainer, loader) as marks,
-        evaluating(trainer, records) as model,
-        closing(batches_of(trainer, loader, marks)) as batches,
+        together(session, loader) as marks,
+        evaluating(session, records) as model,
+        closing(batches_of(session, loader, marks)) as batches,
         counting(length_of(loader), "predicting" if wants_predictions else "evaluating") as tell,
     ):
         for batch in batches:
             weightless = isinstance(batch, Repeat)
             batch = batch.batch if isinstance(batch, Repeat) else batch
-            without_logits = loss_only and trainer.forced is None
-            batch = batch if without_logits else isolation.rows_apart(trainer, batch)
+            without_logits = loss_only and session.forced is None
+            batch = batch if without_logits else isolation.rows_apart(session, batch)
             if length_of(loader) != 1 and not weightless:
-                units.look(trainer, batch)
-            records.weight = weight = 0 if weightless else trainer.count_eval_items(batch)
+                units.look(session, batch)
+            records.weight = weight = 0 if weightless else session.hooks.count_eval_items(batch)
             rows = 0 if weightless else isolation.rows_in(batch)
-            given = batch if reads_alone(trainer) else own_copy(trainer, batch)
-            with unwatched(trainer.model) if weightless else nullcontext():
-                loss, logits, labels = trainer.prediction_step(model, given, without_logits, ignore_keys=ignore_keys)
+            given = batch if reads_alone(session) else own_copy(session, batch)
+            with unwatched(session.model) if weightless else nullcontext():
+                loss, logits, labels = session.hooks.prediction_step(
+                    model, given, without_logits, ignore_keys=ignore_keys
+                )
             totals.add(loss, weight, rows)
-            if logits is not None and trainer.forced is not None and not weightless:
-                trainer.forced.add(batch, logits)
-            if logits is not None and trainer.preprocess_logits_for_metrics is not None and not weightless:
-                logits = trainer.preprocess_logits_for_metrics(logits, labels)
+            if logits is not None and session.forced is not None and not weightless:
+                session.forced.add(batch, logits)
+            if logits is not None and session.preprocess_logits_for_metrics is not None and not weightless:
+                logits = session.preprocess_logits_for_metrics(logits, labels)
             if not loss_only and live is not None:
                 each = None if loss is None or weightless else losses_of_rows(loss, rows)
                 live.add(None if weightless or logits is None or labels is None else (each, logits, labels, batch))
             if not loss_only and (live is None or wants_predictions):
-                collector.add(loss, logits, labels, main_input(trainer, batch), rows)
-            trainer.control = trainer.callback_handler.fire("prediction_step", args, trainer.state, trainer.control)
+                collector.add(loss, logits, labels, main_input(session, batch), rows)
+            session.fire("prediction_step")
             tell(1)
     if live is not None:
         live.finish()
-    output = results(trainer, collector, totals, live=live, function=function, prefix=prefix, order=rows_of(loader))
-    recorded = averages(trainer.strategy.gather_shards(records.take()))
+    output = results(session, collector, totals, live=live, function=function, prefix=prefix, order=rows_of(loader))
+    recorded = averages(session.strategy.gather_shards(records.take()))
     named = {f"{prefix}_{name}": value for name, value in recorded.items()}
-    trainer.beside |= set(named)
+    session.beside |= set(named)
     return output._replace(metrics={**(output.metrics or {}), **named})
 
 
 def results(
-    trainer: Trainer,
+    session: Session,
     collector: Collector,
     totals: Totals,
     *,
@@ -239,21 +238,21 @@ def results(
     order: np.ndarray | None,
 ) -> EvalLoopOutput:
     """Bring the ranks' sums and predictions together, in the order of the rows, and compute the metrics."""
-    strategy = trainer.strategy
+    strategy = session.strategy
     sums = strategy.one_per_shard(strategy.agree(*totals.sums()))
     loss, weight, rows = (sum(column) for column in zip(*sums, strict=True))
     if not rows:
         raise DataError("The evaluation data gave no batch: the set or loader is empty.")
     parts = collector.of_all_ranks(strategy, order)
-    with together(trainer):
+    with together(session):
         metrics = {} if live is None else live.metrics
         if live is None and function is not None and has_both(parts):
             optional = {"inputs": parts.get("inputs"), "losses": parts.get("losses")}
             metrics = function(EvalPrediction(parts["predictions"], parts["labels"], **optional))
-        named = kept_metrics(trainer, numbers.as_named(metrics, prefix))
+        named = kept_metrics(session, numbers.as_named(metrics, prefix))
     named = strategy.from_main(named)
     if weight:
-        added = trainer.objective.sums and not trainer.has_own_loss
+        added = session.objective.sums and not session.hooks.has_own_loss
         named = {f"{prefix}_loss": loss if added else loss / weight, **named}
     return EvalLoopOutput(parts.get("predictions"), parts.get("labels"), named, int(rows))
 
@@ -266,8 +265,8 @@ def has_both(parts: Mapping[str, Any]) -> bool:
 class LiveMetrics:
     """Metrics computed batch by batch (`batch_eval_metrics`), so that no predictions are kept."""
 
-    def __init__(self, trainer: Trainer, function: Any) -> None:
-        self.trainer = trainer
+    def __init__(self, session: Session, function: Any) -> None:
+        self.session = session
         self.function = function
         self.waiting: Any = None
         self.metrics: dict[str, float] = {}
@@ -284,7 +283,7 @@ class LiveMetrics:
 
     def _take(self, mine: tuple[Any, bool]) -> bool:
         """Exchange a batch, and whether there was one; return whether any rank had one."""
-        everyone = self.trainer.strategy.gather_shards(mine)
+        everyone = self.session.strategy.gather_shards(mine)
         if not any(has for _, has in everyone):
             return False
         self._flush(last=False)
@@ -295,7 +294,7 @@ class LiveMetrics:
         present = [one for one in self.waiting or [] if one is not None]
         for number, (loss, logits, labels, batch) in enumerate(present):
             final = last and number == len(present) - 1
-            wanted = self.trainer.args.include_for_metrics
+            wanted = self.session.args.include_for_metrics
             prediction = EvalPrediction(
                 logits, labels, batch if "inputs" in wanted else None, loss if "loss" in wanted else None
             )
@@ -304,53 +303,53 @@ class LiveMetrics:
 
 
 def prediction_step(
-    trainer: Trainer, model: nn.Module, inputs: Any, loss_only: bool, ignore_keys: list[str] | None
+    session: Session, model: nn.Module, inputs: Any, loss_only: bool, ignore_keys: list[str] | None
 ) -> tuple[Any, Any, Any]:
     """Return (loss, logits, labels) of a batch, detached; see `Trainer.prediction_step`.
 
     The loss is a scalar, or where the model gives one for every row, these: shape (rows,).
     """
-    labels = labels_of(inputs, trainer.label_names)
+    labels = labels_of(inputs, session.label_names)
     asked_for = isinstance(inputs, Mapping) and bool(inputs.get("return_loss"))  # by a collator, as for CLIP
-    of_itself = trainer.can_return_loss or asked_for
-    only_runs = trainer.predicts and takes(base_model(trainer.model).forward, inputs)
-    has_loss = labels is not None or of_itself or (trainer.has_own_loss and not only_runs)
-    with_logits = not loss_only or overrides_loss(trainer)
+    of_itself = session.can_return_loss or asked_for
+    only_runs = session.predicts and takes(base_model(session.model).forward, inputs)
+    has_loss = labels is not None or of_itself or (session.hooks.has_own_loss and not only_runs)
+    with_logits = not loss_only or overrides_loss(session)
     if has_loss and not with_logits:
-        fusing.before_loss(trainer, inputs)
-    inputs = isolation.kept_apart(trainer, inputs, None if with_logits else trainer.objective.fused)
-    labels, items = labels_of(inputs, trainer.label_names), trainer.objective.count(inputs)
-    inputs = trainer._prepare_inputs(inputs)
-    found = labels_of(inputs, trainer.label_names)
-    labels = trainer.strategy.to_device(labels) if found is None else found
-    inputs = own_copy(trainer, inputs) if trainer.has_own_loss else inputs
+        fusing.before_loss(session, inputs)
+    inputs = isolation.kept_apart(session, inputs, None if with_logits else session.objective.fused)
+    labels, items = labels_of(inputs, session.label_names), session.objective.count(inputs)
+    inputs = session.hooks._prepare_inputs(inputs)
+    found = labels_of(inputs, session.label_names)
+    labels = session.strategy.to_device(labels) if found is None else found
+    inputs = own_copy(session, inputs) if session.hooks.has_own_loss else inputs
     loss = outputs = None
-    with torch.no_grad(), trainer.compute_loss_context_manager():
+    with torch.no_grad(), session.hooks.compute_loss_context_manager():
         if has_loss:
-            share: dict[str, Any] = {"num_items_in_batch": max(items, 1)} if trainer.takes_num_items else {}
+            share: dict[str, Any] = {"num_items_in_batch": max(items, 1)} if session.takes_num_items else {}
             if with_logits:
-                loss, outputs = trainer.compute_loss(model, inputs, return_outputs=True, **share)
+                loss, outputs = session.hooks.compute_loss(model, inputs, return_outputs=True, **share)
             else:
-                loss = trainer.compute_loss(model, inputs, **share)
-            loss = loss.detach() if is_of_rows(loss, inputs) else trainer.one_loss(loss).detach().mean()
+                loss = session.hooks.compute_loss(model, inputs, **share)
+            loss = loss.detach() if is_of_rows(loss, inputs) else session.hooks.one_loss(loss).detach().mean()
         else:
             loss = named_loss(outputs := call_model(model, inputs))
     if loss_only:
         return loss, None, None
-    if labels is None and of_itself and not knows_labels(trainer):
+    if labels is None and of_itself and not knows_labels(session):
         labels = ()  # as transformers has it: such a model's metrics are those of its predictions
-    ignored = ["loss", *(ignore_keys or trainer.keys_to_ignore)]
+    ignored = ["loss", *(ignore_keys or session.keys_to_ignore)]
     return loss, predictions_of(outputs, ignored, has_loss), labels
 
 
-def reads_alone(trainer: Trainer) -> bool:
+def reads_alone(session: Session) -> bool:
     """Whether none of the user's code sees an evaluation's batch itself."""
-    return is_of(trainer.prediction_step, "trainwright") and is_of(trainer._prepare_inputs, "trainwright")
+    return is_of(session.hooks.prediction_step, "trainwright") and is_of(session.hooks._prepare_inputs, "trainwright")
 
 
-def knows_labels(trainer: Trainer) -> bool:
+def knows_labels(session: Session) -> bool:
     """Whether the model's forward takes any labels."""
-    return any(name in (forward_columns(trainer.model) or ()) for name in trainer.label_names)
+    return any(name in (forward_columns(session.model) or ()) for name in session.label_names)
 
 
 def is_of_rows(loss: Any, inputs: Any) -> bool:
@@ -359,24 +358,22 @@ def is_of_rows(loss: Any, inputs: Any) -> bool:
 
 
 @as_raised
-def predict(trainer: Trainer, dataset: Any, ignore_keys: list[str] | None, prefix: str) -> PredictionOutput:
+def predict(session: Session, dataset: Any, ignore_keys: list[str] | None, prefix: str) -> PredictionOutput:
     """Predict a set, and tell the callbacks; see `Trainer.predict`."""
     started = time.time()
-    dividing.look(trainer, dataset, "test data")
-    loader = trainer.get_test_dataloader(dataset)
-    trainer.predicts = True
+    dividing.look(session, dataset, "test data")
+    loader = session.hooks.get_test_dataloader(dataset)
+    session.predicts = True
     try:
-        output = trainer.evaluation_loop(
+        output = session.hooks.evaluation_loop(
             loader, description="Prediction", ignore_keys=ignore_keys, metric_key_prefix=prefix
         )
     finally:
-        trainer.predicts = False
+        session.predicts = False
     rows = output.num_samples or 0
-    steps = -(-rows // (trainer.args.eval_batch_size * trainer.strategy.data_shard.num_shards))
+    steps = -(-rows // (session.args.eval_batch_size * session.strategy.data_shard.num_shards))
     metrics = {**(output.metrics or {}), **reports.speed(prefix, started, rows, steps)}
-    trainer.control = trainer.callback_handler.fire(
-        "predict", trainer.args, trainer.state, trainer.control, metrics=metrics
-    )
+    session.fire("predict", metrics=metrics)
     return PredictionOutput(output.predictions, output.label_ids, metrics)
 
 
@@ -393,8 +390,8 @@ def predictions_of(outputs: Any, ignored: list[str], has_loss: bool) -> Any:
     return left[0] if len(left) == 1 else left
 
 
-def main_input(trainer: Trainer, batch: Any) -> Any:
+def main_input(session: Session, batch: Any) -> Any:
     """Return the model's main input of a batch, where the metrics ask for it."""
-    if "inputs" not in trainer.args.include_for_metrics:
+    if "inputs" not in session.args.include_for_metrics:
         return None
-    return (by_name(batch) or {}).get(getattr(trainer.model, "main_input_name", "input_ids"))
+    return (by_name(batch) or {}).get(getattr(session.model, "main_input_name", "input_ids"))

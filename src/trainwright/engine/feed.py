@@ -15,32 +15,15 @@ from trainwright.data.loader import PlannedLoader
 from trainwright.data.rows import Repeat
 from trainwright.devices import empty_cache
 from trainwright.engine import boundary, dividing, leaving, loading
-from trainwright.engine.losses import Rule, work_in
+from trainwright.engine.loss_rules import Rule
+from trainwright.engine.losses import work_in
 from trainwright.engine.memory import split
 from trainwright.engine.run import Run
 from trainwright.engine.signals import StopWaiting
+from trainwright.engine.work import Work
 from trainwright.errors import DataError
 
 _STEPS_WITHOUT_TARGETS = 10
-
-
-@dataclass
-class Work:
-    """One optimizer step's worth of data.
-
-    Attributes:
-        position: where the loader stands afterwards.
-        batches: this rank's micro-batches.
-        items: what each is weighed by; 0 for one without targets, or repeated to keep in step.
-        total: items of all micro-batches of all ranks.
-        shares: how much of its micro-batch each holds, 1 where none was cut; 0 for one repeated to keep in step.
-    """
-
-    position: int
-    batches: list[Any]
-    items: list[float]
-    total: float
-    shares: list[float]
 
 
 @dataclass(frozen=True)
@@ -85,10 +68,10 @@ def follow_rows(run: Run) -> None:
     Raises:
         DataError: they are none, the ranks have different numbers, or workers keep copies of the dataset as it was.
     """
-    loader, trainer = run.loader, run.trainer
+    loader, session = run.loader, run.session
     if not isinstance(loader, PlannedLoader) or run.position:
         return
-    plan, dataset, strategy = loader.plan, loading.dataset_of(loader.loader), trainer.strategy
+    plan, dataset, strategy = loader.plan, loading.dataset_of(loader.loader), session.strategy
     before, everyone = plan.order.num_rows, strategy.gather((plan.order.num_rows, len(dataset)))
     if all(then == now for then, now in everyone):
         return
@@ -98,17 +81,17 @@ def follow_rows(run: Run) -> None:
         raise DataError(f"{told}, and another number on other ranks. Add or remove the same rows on each of them.")
     if loader.loader.num_workers and loader.loader.persistent_workers:
         raise DataError(f"{told}, but workers keep copies of it: set dataloader_persistent_workers=False.")
-    plan.follow(replace(loading.train_order(trainer, dataset), group_rows=plan.order.group_rows))
+    plan.follow(replace(loading.train_order(session, dataset), group_rows=plan.order.group_rows))
     plan.most_rows = max(strategy.gather(plan.most_rows))
     if not plan.most_rows:
         raise DataError(f"{told}, which is less than one batch.")
     run.content = strategy.on_main(lambda: loading.content_of_training(loader))
-    trainer.note(f"{told}; it is read as it is now, and the run ends at step {run.max_steps} at most.")
+    session.note(f"{told}; it is read as it is now, and the run ends at step {run.max_steps} at most.")
 
 
 def _works(run: Run, steps: Iterator[tuple[int, list[Any]]]) -> Iterator[Work]:
     position, spare = run.position, None
-    save = None if run.trainer.strategy.is_distributed else partial(leaving.save_meanwhile, run)
+    save = None if run.session.strategy.is_distributed else partial(leaving.save_meanwhile, run)
     while True:
         failure: Exception | None = None
         batches: list[Any] = []
@@ -134,7 +117,7 @@ def work_of(run: Run, batches: list[Any]) -> Counts:
     counts = Counts()
     for batch in batches:
         if not isinstance(batch, Repeat):
-            counts = Counts(*map(add, counts, work_in(run.trainer, batch)))
+            counts = Counts(*map(add, counts, work_in(run.session, batch)))
     return counts
 
 
@@ -146,7 +129,7 @@ def halve(run: Run, work: Work) -> Work:
     """
     run.clear_gradients()
     run.health.buffers.put_back(True)
-    empty_cache(run.trainer.strategy.device)
+    empty_cache(run.session.strategy.device)
     rows = max(row_count(batch) for batch in work.batches)
     if rows == 1:
         raise DataError(
@@ -154,7 +137,7 @@ def halve(run: Run, work: Work) -> Work:
             "set activation_checkpointing=True, or use a smaller model."
         )
     run.pieces *= 2
-    run.trainer.note(
+    run.session.note(
         f"Memory ran out with {rows} rows in a micro-batch; from here on each is computed in {run.pieces} pieces, and "
         "a step keeps its rows."
     )
@@ -175,7 +158,7 @@ def _in_pieces(run: Run, batches: list[Any], pieces: int) -> list[Any]:
         if isinstance(batch, Repeat):
             found += map(Repeat, parts)
             continue
-        counts = [run.trainer.objective.count(part) for part in parts]
+        counts = [run.session.objective.count(part) for part in parts]
         share = batch.share if isinstance(batch, Piece) else 1.0
         shares = [count / sum(counts) if sum(counts) else 1 / len(parts) for count in counts]
         found += [Piece(part, share * held) for part, held in zip(parts, shares, strict=True)]
@@ -197,9 +180,9 @@ def _agreed(
     """
     plain = [_plain(batch) for batch in batches]
     shares = [0.0 if isinstance(b, Repeat) else b.share if isinstance(b, Piece) else 1.0 for b in batches]
-    held = shares if run.trainer.rule is Rule.MEAN else [1.0 if share else 0.0 for share in shares]
+    held = shares if run.session.rule is Rule.MEAN else [1.0 if share else 0.0 for share in shares]
     items = [run.count(batch) * part if part else 0 for batch, part in zip(plain, held, strict=True)]
-    strategy = run.trainer.strategy
+    strategy = run.session.strategy
     if not strategy.is_distributed:
         if run.stop is not None:
             leaving.leave(run)
@@ -236,8 +219,8 @@ def _agreed(
 
 def _count(run: Run, counts: Counts) -> None:
     """Add what is in a step, of all ranks, to what the run has done."""
-    run.trainer.state.total_flos += counts.operations
-    run.trainer.state.num_input_tokens_seen += int(counts.tokens)
+    run.session.state.total_flos += counts.operations
+    run.session.state.num_input_tokens_seen += int(counts.tokens)
     run.rows += int(counts.rows)
 
 
@@ -254,10 +237,10 @@ def _check_targets(run: Run, total: float) -> None:
         run.targets_seen = True
         return
     run.symptoms.without_targets()
-    step = run.trainer.state.global_step + 1
+    step = run.session.state.global_step + 1
     if not run.targets_seen and step >= min(_STEPS_WITHOUT_TARGETS, run.max_steps, run.loader.steps_per_epoch or step):
-        if run.trainer.own_objective is not None:
-            name = type(run.trainer.own_objective).__name__
+        if run.session.own_objective is not None:
+            name = type(run.session.own_objective).__name__
             raise DataError(
                 f"{name}.count returned 0 for every batch up to step {step}, so there is nothing to learn from."
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.nn import functional
@@ -12,6 +12,7 @@ from trainwright.batch import IGNORED, map_tensors, row_count
 from trainwright.engine import isolation
 from trainwright.engine.memory import split
 from trainwright.engine.modes import called
+from trainwright.engine.session import Session
 from trainwright.errors import TrainwrightError
 from trainwright.evaluation_mode import evaluation_mode
 from trainwright.models import documents
@@ -23,9 +24,6 @@ from trainwright.objectives.flat import FLAT_INPUTS, document_lengths
 from trainwright.objectives.language import FusedLoss
 from trainwright.objectives.model_loss import call_model, logits_of, loss_of
 
-if TYPE_CHECKING:
-    from trainwright.engine.trainer import Trainer
-
 _ROWS, _TOKENS = 2, 64  # of the batch that is compared
 _CLOSE = {4: 1e-3, 2: 5e-2}  # difference of log-probabilities relative to how they vary, by bytes of the number format
 _SAME = {4: 1e-5, 2: 1e-2}  # relative difference of what is computed from the same logits
@@ -33,36 +31,36 @@ _PROBE = 32.0
 _FAULTS = (TrainwrightError, RuntimeError, IndexError, ValueError, TypeError, AttributeError)
 
 
-def prepare(trainer: Trainer) -> None:
+def prepare(session: Session) -> None:
     """Switch the fused loss on where it applies; say why not where a causal language model goes without it."""
-    trainer.isolation = {}
-    trainer.objective.fused = None
-    args, objective = trainer.args, trainer.objective
+    session.isolation = {}
+    session.objective.fused = None
+    args, objective = session.args, session.objective
     if not args.use_fused_loss or not objective.fusable:
         return
-    head = language_head(trainer.model)
+    head = language_head(session.model)
     if isinstance(head, str):
         if objective.shifted:
-            switch_off(trainer, head)
-    elif args.torch_compile or called(trainer) is not trainer.model:
-        switch_off(trainer, "torch.compile compiles the whole model")
+            switch_off(session, head)
+    elif args.torch_compile or called(session) is not session.model:
+        switch_off(session, "torch.compile compiles the whole model")
     else:
-        objective.fused = FusedLoss(head, flat_rows(trainer, trainer.model))
+        objective.fused = FusedLoss(head, flat_rows(session, session.model))
 
 
-def of_frozen(trainer: Trainer, model: torch.nn.Module) -> FusedLoss | None:
+def of_frozen(session: Session, model: torch.nn.Module) -> FusedLoss | None:
     """Return the fused loss of a model that is not trained, or None where its logits must be built."""
     head = language_head(model)
-    return None if isinstance(head, str) else FusedLoss(head, flat_rows(trainer, model))
+    return None if isinstance(head, str) else FusedLoss(head, flat_rows(session, model))
 
 
-def flat_rows(trainer: Trainer, whole: torch.nn.Module) -> Any:
+def flat_rows(session: Session, whole: torch.nn.Module) -> Any:
     """Return the context for batches without padding, and give the model the attention for it; None where it would
     change numbers (dropout and noise draw by shape) or what hooks see, or where it was never run (GPUs)."""
     model: Any = base_model(whole)
     drops = any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in whole.modules())
     drops = drops or any(_drops_attention(*item) for item in model.config.to_dict().items())
-    if drops or trainer.args.neftune_noise_alpha or trainer.strategy.device.type != "cpu":
+    if drops or session.args.neftune_noise_alpha or session.strategy.device.type != "cpu":
         return None
     if model.config._attn_implementation != "sdpa" or watched(whole.modules()) is not None:
         return None
@@ -75,11 +73,11 @@ def _drops_attention(name: str, value: Any) -> bool:
     return "att" in name and "drop" in name and isinstance(value, int | float) and value > 0
 
 
-def finish(trainer: Trainer) -> None:
+def finish(session: Session) -> None:
     """Give the model its own attention back."""
-    if trainer.objective.fused is not None:
-        keep_padding(trainer.model, trainer.objective.fused)
-    trainer.objective.fused = None
+    if session.objective.fused is not None:
+        keep_padding(session.model, session.objective.fused)
+    session.objective.fused = None
 
 
 def keep_padding(model: torch.nn.Module, fused: FusedLoss) -> None:
@@ -89,74 +87,74 @@ def keep_padding(model: torch.nn.Module, fused: FusedLoss) -> None:
         base_model(model).set_attn_implementation("sdpa")  # type: ignore[operator]  # a PreTrainedModel
 
 
-def before_loss(trainer: Trainer, inputs: Any) -> None:
+def before_loss(session: Session, inputs: Any) -> None:
     """Count a batch's targets on the host; at the first batch in training and in evaluation, prove the fused loss of
     model and reference."""
-    objective = trainer.objective
+    objective = session.objective
     fused, judge, reference = objective.fused, objective.reference, objective.fused_reference
     if fused is None and reference is None:
         return
     if fused is not None:
-        fused = heed_hooks(trainer, fused)
+        fused = heed_hooks(session, fused)
     inputs = objective.model_inputs(inputs)
     if reference is not None and judge is not None and judge.training not in reference.checked:
-        objective.fused_reference = proven(trainer, judge, reference, inputs)
-    if fused is None or not fused.fits(trainer.model, inputs):
+        objective.fused_reference = proven(session, judge, reference, inputs)
+    if fused is None or not fused.fits(session.model, inputs):
         return
-    if trainer.model.training not in fused.checked:
-        with unwatched(trainer.model):
-            objective.fused = fused = proven(trainer, trainer.model, fused, inputs)
-    if fused is not None and trainer.strategy.device.type == "cuda":
+    if session.model.training not in fused.checked:
+        with unwatched(session.model):
+            objective.fused = fused = proven(session, session.model, fused, inputs)
+    if fused is not None and session.strategy.device.type == "cuda":
         fused.count = int((inputs["labels"][:, 1:] != IGNORED).sum())
 
 
-def heed_hooks(trainer: Trainer, fused: FusedLoss) -> FusedLoss | None:
+def heed_hooks(session: Session, fused: FusedLoss) -> FusedLoss | None:
     """Build the logits where hooks that came since may ask for them, and keep the batch's rows where others look."""
     reason = asks_for_logits(fused.head.parts)
     if reason is not None:
-        finish(trainer)
-        switch_off(trainer, reason)
+        finish(session)
+        switch_off(session, reason)
         return None
-    if fused.flat_rows is not None and watched(trainer.model.modules()) is not None:
-        keep_padding(trainer.model, fused)
+    if fused.flat_rows is not None and watched(session.model.modules()) is not None:
+        keep_padding(session.model, fused)
     return fused
 
 
-def proven(trainer: Trainer, model: Any, fused: FusedLoss, inputs: Any) -> FusedLoss | None:
+def proven(session: Session, model: Any, fused: FusedLoss, inputs: Any) -> FusedLoss | None:
     """Return the fused loss as far as it is the model's own: with flat rows, without them, or None."""
     is_new = not fused.checked
     fused.checked.add(model.training)
-    padding, reason = None, other_terms(trainer, model, fused, inputs)
+    padding, reason = None, other_terms(session, model, fused, inputs)
     if reason is not None:
         keep_padding(model, fused)
-        switch_off(trainer, reason)
+        switch_off(session, reason)
         return None
     if not is_new:
         return fused
     if fused.flat_rows is not None:
-        padding = isolation.leak(trainer, model, fused, inputs["input_ids"], {"use_cache": False})
-        padding = padding or difference(trainer, model, fused, inputs)
+        padding = isolation.leak(session, model, fused, inputs["input_ids"], {"use_cache": False})
+        padding = padding or difference(session, model, fused, inputs)
         if padding is None:
             return fused
         keep_padding(model, fused)
-    reason = difference(trainer, model, fused, inputs)
+    reason = difference(session, model, fused, inputs)
     if reason is not None:
-        switch_off(trainer, reason)
+        switch_off(session, reason)
         return None
     if padding is not None and not isolation.is_flat(inputs):
-        trainer.note(f"Batches keep their padding: with several documents in one row, {padding}.")
+        session.note(f"Batches keep their padding: with several documents in one row, {padding}.")
     return fused
 
 
 @torch.no_grad()
-def other_terms(trainer: Trainer, model: Any, fused: FusedLoss, inputs: Any) -> str | None:
+def other_terms(session: Session, model: Any, fused: FusedLoss, inputs: Any) -> str | None:
     """Return what the model's own loss is besides the cross-entropy of its output layer's logits, or None for nothing.
 
     Everything is of one call, in the mode that the model is in: so terms of training alone are seen, dropout plays no
     part, and what is compared is computed from the same logits, so that no number format hides a small term. They are
     a probe in place of the layer's outputs, which tells what becomes of large ones.
     """
-    rows = isolation.apart(model, trainer.strategy.to_device(piece(inputs)))
+    rows = isolation.apart(model, session.strategy.to_device(piece(inputs)))
     given: list[torch.Tensor] = []
 
     def probe(layer: torch.nn.Module, seen: Any, output: torch.Tensor) -> torch.Tensor:
@@ -165,7 +163,7 @@ def other_terms(trainer: Trainer, model: Any, fused: FusedLoss, inputs: Any) -> 
 
     handle = fused.head.layer.register_forward_hook(probe)
     try:
-        with unchanged(model), trainer.compute_loss_context_manager():
+        with unchanged(model), session.hooks.compute_loss_context_manager():
             outputs = call_model(model, rows)
         own, logits = loss_of(outputs, rows), logits_of(outputs)
         expected = bent(given[0].view_as(logits).float(), fused.head)
@@ -201,12 +199,12 @@ def cannot(error: Exception) -> str:
 
 
 @torch.no_grad()
-def difference(trainer: Trainer, model: Any, fused: FusedLoss, inputs: Any) -> str | None:
+def difference(session: Session, model: Any, fused: FusedLoss, inputs: Any) -> str | None:
     """Return how log-probabilities without logits differ from the model's own on a small piece of a batch, or None."""
-    rows = trainer.strategy.to_device(piece(inputs))
+    rows = session.strategy.to_device(piece(inputs))
     padded = isolation.apart(model, rows)
     try:
-        with evaluation_mode(model), trainer.compute_loss_context_manager():
+        with evaluation_mode(model), session.hooks.compute_loss_context_manager():
             own = -functional.cross_entropy(
                 *targets_of(logits_of(call_model(model, padded)), padded["labels"]), reduction="none"
             )
@@ -214,7 +212,7 @@ def difference(trainer: Trainer, model: Any, fused: FusedLoss, inputs: Any) -> s
         off = (own - ours).norm() / (own - own.mean()).norm().clamp(min=1e-3 * own.norm())
     except _FAULTS as error:
         return cannot(error)
-    low = trainer.precision.dtype is not None or next(model.parameters()).dtype.itemsize < 4
+    low = session.precision.dtype is not None or next(model.parameters()).dtype.itemsize < 4
     if off <= _CLOSE[2 if low else 4]:
         return None
     return f"log-probabilities would be off by {float(off):.2g} of how they vary"
@@ -242,6 +240,6 @@ def piece(inputs: Mapping[str, Any]) -> dict[str, Any]:
     return small
 
 
-def switch_off(trainer: Trainer, reason: str) -> None:
+def switch_off(session: Session, reason: str) -> None:
     """Say once that the logits are built, and why."""
-    trainer.note(f"use_fused_loss is off: {reason}.")
+    session.note(f"use_fused_loss is off: {reason}.")

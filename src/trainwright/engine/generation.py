@@ -11,112 +11,34 @@ import itertools
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import torch
 
 from trainwright.bars import counting
-from trainwright.batch import IGNORED
 from trainwright.data.rows import Repeat
+from trainwright.engine.generating import Checker, Forced, Generation, Row
 from trainwright.engine.meters import Records
 from trainwright.engine.passes import batches_of, evaluating, rows_of, together, waiting
+from trainwright.engine.session import Session
 from trainwright.errors import ConfigError, as_raised
 from trainwright.models.inspect import limits
 
-if TYPE_CHECKING:
-    from trainwright.engine.trainer import Trainer
-
 logger = logging.getLogger("trainwright")
-VERIFY = ("all", "failures", "none")
 _BUCKETS = (4, 8, 16, 32, 64, 128)  # tokens of a reference
-Checker = Callable[[str, str, str], bool]
-
-
-@dataclass
-class Generation:
-    """How an evaluation generates.
-
-    Attributes:
-        max_length: tokens that are generated at most, the answer's end among them.
-        num_beams: 1 for greedy decoding.
-        verify: which rows are really generated: all, the failures of teacher forcing, or none.
-        checker: `f(problem, reference, generated)` tells whether an answer is right that is not the same text; it is
-            not asked about answers that nothing generated.
-        worked: whether an evaluation of this run has succeeded; only then is a later failure passed over.
-        failed: whether such a failure was logged already.
-    """
-
-    max_length: int = 512
-    num_beams: int = 1
-    verify: str = "failures"
-    checker: Checker | None = None
-    worked: bool = field(default=False, init=False)
-    failed: bool = field(default=False, init=False)
-
-    def __post_init__(self) -> None:
-        if self.verify not in VERIFY:
-            raise ConfigError(f"verify_generation '{self.verify}' is not known; known: {', '.join(VERIFY)}.")
-
-
-@dataclass
-class Row:
-    """One row of an evaluation.
-
-    Attributes:
-        place: its number in the evaluation set.
-        given: tokens that the model is given: the encoder's input, or the prompt.
-        target: the reference's tokens.
-        argmax: what teacher forcing predicts in their places.
-        written: what was generated, or what is known of it without; None until then.
-    """
-
-    place: int
-    given: list[int]
-    target: list[int]
-    argmax: list[int]
-    written: list[int] | None = None
-
-    @property
-    def proven(self) -> bool:
-        """Whether teacher forcing alone shows that greedy decoding writes the reference."""
-        return self.argmax == self.target
-
-
-class Forced:
-    """The rows of an evaluation with what the model predicts under the reference, collected batch by batch."""
-
-    def __init__(self, trainer: Trainer, order: np.ndarray | None) -> None:
-        self.trainer = trainer
-        self.order = order
-        self.rows: list[Row] = []
-        self.batches = 0
-
-    def add(self, batch: dict[str, Any], logits: Any) -> None:
-        """Add a batch of this rank: its inputs, and the logits of shape (rows, tokens, vocabulary), or with more."""
-        logits = logits[0] if isinstance(logits, tuple) else logits
-        shard = self.trainer.strategy.data_shard
-        first = (self.batches * shard.num_shards + shard.index) * self.trainer.args.eval_batch_size
-        self.batches += 1
-        shifted = not self.trainer.model.config.is_encoder_decoder
-        rows = list(_rows(shifted, batch, logits.argmax(-1).cpu(), first))
-        if self.order is not None:
-            for row in rows:
-                row.place = int(self.order[row.place])
-        self.rows += rows
 
 
 def evaluate(
-    trainer: Trainer, dataset: Any, prefix: str, settings: Generation, forced: Forced | None
+    session: Session, dataset: Any, prefix: str, settings: Generation, forced: Forced | None
 ) -> dict[str, float]:
     """Return the metrics of an evaluation by generation; once it has succeeded, a failure is logged and passed over."""
     try:
-        step = trainer.state.global_step
-        found = success(trainer, dataset, prefix=prefix, settings=settings, step=step, forced=forced)
+        step = session.state.global_step
+        found = success(session, dataset, prefix=prefix, settings=settings, step=step, forced=forced)
     except Exception:
         if not settings.worked:
             raise
@@ -130,7 +52,7 @@ def evaluate(
 
 @as_raised
 def evaluate_and_save_generation(
-    trainer: Trainer, max_length: int | None = None, step: int | None = None
+    session: Session, max_length: int | None = None, step: int | None = None
 ) -> float:  # fmt: skip
     """Generate for the evaluation set, save what was written, and return the share of exact matches.
 
@@ -141,17 +63,17 @@ def evaluate_and_save_generation(
     Raises:
         ConfigError: there is no evaluation set.
     """
-    if trainer.eval_dataset is None:
+    if session.eval_dataset is None:
         raise ConfigError("Evaluation by generation needs eval_dataset=.")
-    base = trainer.generation or Generation()
+    base = session.generation or Generation()
     settings = base if max_length is None else replace(base, max_length=max_length)
-    number = trainer.state.global_step if step is None else step
-    found = success(trainer, None, prefix="eval", settings=settings, step=number)
+    number = session.state.global_step if step is None else step
+    found = success(session, None, prefix="eval", settings=settings, step=number)
     return found["eval_generation_success_rate"]
 
 
 def success(
-    trainer: Trainer, dataset: Any, *, prefix: str, settings: Generation, step: int, forced: Forced | None = None
+    session: Session, dataset: Any, *, prefix: str, settings: Generation, step: int, forced: Forced | None = None
 ) -> dict[str, float]:
     """Generate, write `eval_results/step_<step>.json`, and return the metrics.
 
@@ -161,13 +83,13 @@ def success(
     Raises:
         DataError: generation failed on another rank; on the rank itself its own error is raised.
     """
-    with together(trainer):
-        results = _write_rows(trainer, dataset, settings, forced)
-    everyone = trainer.strategy.gather_shards(results)
+    with together(session):
+        results = _write_rows(session, dataset, settings, forced)
+    everyone = session.strategy.gather_shards(results)
     results = sorted((one for rank in everyone for one in rank), key=lambda one: one["row"])
-    path = results_file(trainer.run_folder, step, prefix.removeprefix("eval").strip("_"))
-    trainer.strategy.on_main(lambda: _write(path, results))
-    if trainer.strategy.is_main:
+    path = results_file(session.run_folder, step, prefix.removeprefix("eval").strip("_"))
+    session.strategy.on_main(lambda: _write(path, results))
+    if session.strategy.is_main:
         _tell_errors(results)
     return _metrics(results, prefix, step)
 
@@ -177,77 +99,69 @@ def results_file(run_folder: Path, step: int, name: str = "") -> Path:
     return run_folder / "eval_results" / name / f"step_{step}.json"
 
 
-def _write_rows(trainer: Trainer, dataset: Any, settings: Generation, forced: Forced | None) -> list[dict[str, Any]]:
+def _write_rows(session: Session, dataset: Any, settings: Generation, forced: Forced | None) -> list[dict[str, Any]]:
     """Return the results of this rank's rows, generated where teacher forcing does not prove them right."""
-    with evaluating(trainer, Records()) as model, torch.no_grad(), trainer.compute_loss_context_manager():
+    with evaluating(session, Records()) as model, torch.no_grad(), session.hooks.compute_loss_context_manager():
         if forced is None or not forced.rows:
-            forced = _pass(trainer, model, dataset)
-        rows, most = forced.rows, _limit(trainer, settings)
+            forced = _pass(session, model, dataset)
+        rows, most = forced.rows, _limit(session, settings)
         open_rows = [row for row in rows if settings.verify == "all" or settings.num_beams > 1 or not row.proven]
         for row in rows:
             row.written = row.argmax[: most(row)]
         if settings.verify != "none":
-            _generate(trainer, model, open_rows, settings)
-    return [_result(trainer, row, settings.checker if settings.verify != "none" else None) for row in rows]
+            _generate(session, model, open_rows, settings)
+    return [_result(session, row, settings.checker if settings.verify != "none" else None) for row in rows]
 
 
-def _limit(trainer: Trainer, settings: Generation) -> Callable[[Row], int]:
+def _limit(session: Session, settings: Generation) -> Callable[[Row], int]:
     """Return how many tokens may be generated for a row: as many as are asked for, and as the model has positions."""
-    positions = limits(trainer.model).get("positions")
+    positions = limits(session.model).get("positions")
     if positions is None:
         return lambda row: settings.max_length
-    if trainer.model.config.is_encoder_decoder:
+    if session.model.config.is_encoder_decoder:
         return lambda row: min(settings.max_length, positions)
     return lambda row: min(settings.max_length, positions - len(row.given))
 
 
-def _pass(trainer: Trainer, model: Any, dataset: Any) -> Forced:
+def forcing(session: Session, loader: Any) -> Forced:
+    """Return what collects the rows of an evaluation's loader, which are none yet."""
+    shifted = not session.model.config.is_encoder_decoder
+    return Forced(session.strategy.data_shard, session.args.eval_batch_size, rows_of(loader), shifted)
+
+
+def _pass(session: Session, model: Any, dataset: Any) -> Forced:
     """Return this rank's rows after a pass of their own."""
-    loader = trainer.get_eval_dataloader(dataset)
-    forced = Forced(trainer, rows_of(loader))
-    with closing(batches_of(trainer, loader)) as batches:
+    loader = session.hooks.get_eval_dataloader(dataset)
+    forced = forcing(session, loader)
+    with closing(batches_of(session, loader)) as batches:
         for batch in batches:
             if not isinstance(batch, Repeat):
-                given = trainer.strategy.to_device(batch)
+                given = session.strategy.to_device(batch)
                 forced.add(batch, model(**{name: value for name, value in given.items() if name != "labels"}).logits)
     return forced
 
 
-def _rows(shifted: bool, batch: dict[str, Any], argmax: torch.Tensor, first: int) -> Iterator[Row]:
-    """Yield the rows of a batch, the first of which is row `first` of the set."""
-    ids, mask, labels = (batch[name].cpu() for name in ("input_ids", "attention_mask", "labels"))
-    if shifted:
-        labels, argmax = labels[:, 1:], argmax[:, :-1]
-    wanted = labels != IGNORED
-    for i in range(len(labels)):
-        given = ids[i][mask[i].bool()]
-        if shifted:
-            given = ids[i][: int(wanted[i].nonzero()[0]) + 1]
-        target, predicted = labels[i][wanted[i]].tolist(), argmax[i][wanted[i]].tolist()
-        yield Row(first + i, given.tolist(), target, predicted)
-
-
-def _generate(trainer: Trainer, model: Any, rows: list[Row], settings: Generation) -> None:
+def _generate(session: Session, model: Any, rows: list[Row], settings: Generation) -> None:
     """Generate for some rows, those of similar length together, and note what was written."""
-    rows, most = sorted(rows, key=lambda row: len(row.given)), _limit(trainer, settings)
-    size, end, num_beams = trainer.args.eval_batch_size, trainer.processing_class.eos_token_id, settings.num_beams
+    rows, most = sorted(rows, key=lambda row: len(row.given)), _limit(session, settings)
+    size, end, num_beams = session.args.eval_batch_size, session.processing_class.eos_token_id, settings.num_beams
     with counting(len(rows), "generating") as tell:
         for start in range(0, len(rows), size):
-            with waiting(trainer.run):
+            with waiting(session):
                 some = rows[start : start + size]
             together_most = min(map(most, some))
-            for row, written in zip(some, _written(trainer, model, some, num_beams, together_most), strict=True):
+            for row, written in zip(some, _written(session, model, some, num_beams, together_most), strict=True):
                 row.written = written
                 if end not in written and most(row) > together_most:  # cut off by the longest prompt of the batch alone
-                    row.written = _written(trainer, model, [row], num_beams, most(row))[0]
+                    row.written = _written(session, model, [row], num_beams, most(row))[0]
             tell(len(some))
 
 
-def _written(trainer: Trainer, model: Any, rows: list[Row], num_beams: int, most: int) -> list[list[int]]:
+def _written(session: Session, model: Any, rows: list[Row], num_beams: int, most: int) -> list[list[int]]:
     """Return what is generated for the rows of a batch."""
-    encoder, device = model.config.is_encoder_decoder, trainer.strategy.device
+    encoder, device = model.config.is_encoder_decoder, session.strategy.device
     width = max(len(row.given) for row in rows)
-    ids = torch.full((len(rows), width), trainer.processing_class.pad_token_id)
+    ids = torch.full((len(rows), width), session.processing_class.pad_token_id)
     mask = torch.zeros(len(rows), width, dtype=torch.int64)
     for number, row in enumerate(rows):
         # prompts end together
@@ -261,9 +175,9 @@ def _written(trainer: Trainer, model: Any, rows: list[Row], num_beams: int, most
     return written
 
 
-def _result(trainer: Trainer, row: Row, checker: Checker | None) -> dict[str, Any]:
+def _result(session: Session, row: Row, checker: Checker | None) -> dict[str, Any]:
     """Return what is saved of a row."""
-    tokenizer = trainer.processing_class
+    tokenizer = session.processing_class
     written = row.argmax if row.written is None else row.written
     inner, wanted = _inner(tokenizer, written), _inner(tokenizer, row.target)
     problem = tokenizer.decode(row.given, skip_special_tokens=True).strip()

@@ -6,23 +6,20 @@ a step are copied to the host in the background and read when the next step is d
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from trainwright import devices
-from trainwright.data.loader import PlannedLoader
+from trainwright.data.loader import PlannedLoader, TrainLoader
 from trainwright.engine.buffers import Buffers
+from trainwright.engine.meters import LossMeter
+from trainwright.engine.session import Session
+from trainwright.engine.trained import Trained, finite
 from trainwright.errors import DivergenceError
-from trainwright.parallel.strategy import Strategy
-
-if TYPE_CHECKING:
-    from trainwright.engine.run import Run
 
 _SPIKE_WINDOW = 101
 _SPIKE_STEPS_BEFORE = 10
@@ -57,13 +54,16 @@ class Reading:
 class Health:
     """Watches the steps of a run."""
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
+    def __init__(self, session: Session, trained: Trained, meter: LossMeter, loader: TrainLoader) -> None:
+        self.session = session
+        self.trained = trained
+        self.meter = meter
+        self.loader = loader
         self.in_a_row = 0
         self.watched: dict[str, torch.nn.Parameter] = {}
         self.never_finite: dict[str, torch.Tensor] = {}
         self.losses: deque[float] = deque(maxlen=_SPIKE_WINDOW)
-        self.buffers = Buffers(run.trainer.model)
+        self.buffers = Buffers(session.model)
         self._reading: Reading | None = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -81,30 +81,31 @@ class Health:
 
         This waits for the device, once for every parameter.
         """
-        new = {name: p for name, p in self.run.trained.parameters.items() if name not in self.watched}
+        new = {name: p for name, p in self.trained.parameters.items() if name not in self.watched}
         self.watched |= new
-        known = zip(new.items(), finite(self.run.trainer.strategy, list(new.values())).tolist(), strict=True)
+        known = zip(new.items(), finite(self.session.strategy, list(new.values())).tolist(), strict=True)
         never_finite = {name: ~torch.isfinite(p.detach()) for (name, p), fine in known if not fine}
         self.never_finite |= never_finite
         if never_finite:
-            self.run.trainer.note(
+            self.session.note(
                 f"Not finite from the start: numbers in {some(sorted(never_finite))}. All others are watched for "
                 "updates that overflow."
             )
 
     def finite_parameters(self) -> dict[str, torch.Tensor]:
         """Return whether each parameter once trained is finite, apart from numbers that never were, on the device."""
-        flags = dict(zip(self.watched, finite(self.run.trainer.strategy, list(self.watched.values())), strict=True))
+        flags = dict(zip(self.watched, finite(self.session.strategy, list(self.watched.values())), strict=True))
         for name, never in self.never_finite.items():
             flags[name] = (torch.isfinite(self.watched[name].detach()) | never).all()
         return flags
 
-    def after_step(self, bad: torch.Tensor | bool, loss: torch.Tensor, norms: torch.Tensor) -> None:
-        """Take note of a step, and read the one before."""
+    def after_step(
+        self, bad: torch.Tensor | bool, loss: torch.Tensor, norms: torch.Tensor, epoch: int, position: int
+    ) -> None:
+        """Take note of a step, which began at a position of an epoch, and read the one before."""
         self.settle()
-        run = self.run
-        step, names = run.trainer.state.global_step + 1, list(run.trained.parameters)
-        self._reading = Reading(step, run.epoch, run.position, bad, loss, norms, names)
+        step, names = self.session.state.global_step + 1, list(self.trained.parameters)
+        self._reading = Reading(step, epoch, position, bad, loss, norms, names)
         self._reading.send()
 
     def settle(self) -> None:
@@ -119,12 +120,12 @@ class Health:
         reading.wait()
         if not reading.bad:
             self.in_a_row = 0
-            factor = self.run.trainer.args.spike_factor
+            factor = self.session.args.spike_factor
             if factor is not None:
                 self._look_for_spike(reading, float(reading.loss), factor)
             return
         self.in_a_row += 1
-        self.run.meter.skipped += 1
+        self.meter.skipped += 1
         self._report(reading)
 
     def check_parameters(self) -> None:
@@ -137,51 +138,43 @@ class Health:
         if wrong:
             raise DivergenceError(
                 f"The parameters are not finite any more in {some(wrong)}: an update up to step "
-                f"{self.run.trainer.state.global_step} overflowed. They are in no checkpoint. Lower the learning rate, "
+                f"{self.session.state.global_step} overflowed. They are in no checkpoint. Lower the learning rate, "
                 "and start anew or resume from an earlier checkpoint."
             )
 
     def _report(self, reading: Reading) -> None:
         self.check_parameters()
-        limit = self.run.trainer.args.max_skipped_steps
+        limit = self.session.args.max_skipped_steps
         finite = torch.isfinite(reading.norms).tolist()
         wrong = [name for name, fine in zip(reading.names, finite, strict=True) if not fine]
         loss = f"its loss is {float(reading.loss):.4g}"
         where = f"gradients are not finite in {some(wrong)}" if wrong else "the sum of its gradients is not finite"
         message = (
             f"Step {reading.step} was skipped, nothing was changed: {loss} and {where}. It read "
-            f"{rows_of(self.run, reading)}. Skipped in a row: {self.in_a_row} (max_skipped_steps={limit})."
+            f"{rows_of(self.loader, reading)}. Skipped in a row: {self.in_a_row} (max_skipped_steps={limit})."
         )
         if self.in_a_row >= limit:
             raise DivergenceError(
                 f"{message} The parameters are those of the last good step. Look at these rows, lower the learning "
                 "rate, or resume from an earlier checkpoint."
             )
-        self.run.trainer.note(message)
+        self.session.note(message)
 
     def _look_for_spike(self, reading: Reading, loss: float, factor: float) -> None:
         usual = statistics.median(self.losses) if len(self.losses) >= _SPIKE_STEPS_BEFORE else None
         if usual is not None and loss > factor * usual:
-            self.run.trainer.note(
+            self.session.note(
                 f"The loss of step {reading.step}, {loss:.4g}, is more than {factor} times the usual {usual:.4g} "
-                f"(spike_factor). It read {rows_of(self.run, reading)}."
+                f"(spike_factor). It read {rows_of(self.loader, reading)}."
             )
         self.losses.append(loss)
 
 
-def finite(strategy: Strategy, parameters: Sequence[torch.nn.Parameter]) -> torch.Tensor:
-    """Return whether every value of each parameter is finite, shape (parameters,), left on the device."""
-    if not parameters:
-        return torch.ones(0, dtype=torch.bool)
-    values = [p.detach() if p.numel() else p.detach().new_zeros(1) for p in parameters]
-    return torch.isfinite(strategy.norms(values, math.inf))
-
-
-def rows_of(run: Run, reading: Reading) -> str:
+def rows_of(loader: TrainLoader, reading: Reading) -> str:
     """Return which rows a step read, in words."""
-    if not isinstance(run.loader, PlannedLoader):
+    if not isinstance(loader, PlannedLoader):
         return f"micro-batches {int(reading.position) + 1} and on of pass {reading.epoch + 1}"
-    step = run.loader.plan.step(reading.epoch, reading.position)
+    step = loader.plan.step(reading.epoch, reading.position)
     rows = [int(row) for ranks in step for chunk in ranks for row in chunk]
     return f"rows {some([str(row) for row in rows], 16)} of the dataset (pass {reading.epoch + 1})"
 

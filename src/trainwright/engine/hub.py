@@ -13,34 +13,32 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trainwright import compat
 from trainwright.checkpoint import folder, layout
 from trainwright.engine.card import CARD
+from trainwright.engine.session import Session
 from trainwright.errors import ConfigError
 
-if TYPE_CHECKING:
-    from trainwright.engine.trainer import Trainer
 
-
-def init_hf_repo(trainer: Trainer, token: str | None = None, private: bool | None = None) -> None:
+def init_hf_repo(session: Session, token: str | None = None, private: bool | None = None) -> None:
     """Make the repository that the arguments name, if it is not there; the main process does.
 
     Args:
-        trainer: whose `hub_model_id` it sets.
+        session: whose `hub_model_id` it sets.
         token: `hub_token` when not given.
         private: whether it is hidden from others; `hub_private_repo` when not given.
 
     Raises:
         ConfigError: nothing can be written there, or it should be private and is there already, for everyone to see.
     """
-    if trainer.is_world_process_zero():
-        args = trainer.args
+    if session.hooks.is_world_process_zero():
+        args = session.args
         name = args.hub_model_id or Path(args.output_dir or ".").resolve().name
         token = args.hub_token if token is None else token
         private = args.hub_private_repo if private is None else private
-        trainer.hub_model_id = repository(name, token, private)
+        session.hub_model_id = repository(name, token, private)
 
 
 def repository(name: str, token: str | None, private: bool | None) -> str:
@@ -69,7 +67,8 @@ def repository(name: str, token: str | None, private: bool | None) -> str:
 
 
 def push_to_hub(
-    trainer: Trainer,
+    session: Session,
+    /,
     commit_message: str | None = "End of training",
     blocking: bool = True,
     token: str | None = None,
@@ -80,7 +79,7 @@ def push_to_hub(
     """Save model and card into the output folder, and upload them and nothing else.
 
     Args:
-        trainer: whose model it is.
+        session: whose model it is.
         commit_message: of the commit.
         blocking: whether to return only when it is done.
         token: `hub_token` when not given.
@@ -94,74 +93,74 @@ def push_to_hub(
     Raises:
         ConfigError: as `init_hf_repo`.
     """
-    trainer.control = trainer.callback_handler.fire("push_begin", trainer.args, trainer.state, trainer.control)
-    if not trainer.is_world_process_zero():
-        trainer.save_model(_internal_call=True)
+    session.fire("push_begin")
+    if not session.hooks.is_world_process_zero():
+        session.hooks.save_model(_internal_call=True)
         return None
-    if trainer.hub_model_id is None or private is not None:
-        trainer.init_hf_repo(token=token, private=private)
-    finish_pushes(trainer)
-    details.setdefault("model_name", str(trainer.hub_model_id).split("/")[-1])
-    output = Path(trainer.args.output_dir or ".")
+    if session.hub_model_id is None or private is not None:
+        session.hooks.init_hf_repo(token=token, private=private)
+    finish_pushes(session)
+    details.setdefault("model_name", str(session.hub_model_id).split("/")[-1])
+    output = Path(session.args.output_dir or ".")
     sent = empty_folder(output)
-    trainer.save_model(str(sent), _internal_call=True)
+    session.hooks.save_model(str(sent), _internal_call=True)
     # links share what a later save would write over
     shutil.copytree(sent, output, copy_function=link if blocking else shutil.copy2, dirs_exist_ok=True)
-    trainer.create_model_card(**details)
+    session.hooks.create_model_card(**details)
     link(output / CARD, sent / CARD)
-    return upload(trainer, sent, commit_message, token=token, revision=revision, blocking=blocking)
+    return upload(session, sent, commit_message, token=token, revision=revision, blocking=blocking)
 
 
-def push_checkpoint(trainer: Trainer, checkpoint: Path, model_files: Iterable[Path]) -> None:
+def push_checkpoint(session: Session, checkpoint: Path, model_files: Iterable[Path]) -> None:
     """Upload what `hub_strategy` says after a save, in the background; left out while the last upload goes on.
 
     The model's files go to the top of the repository; with `checkpoint` the whole checkpoint also becomes
     `last-checkpoint`, with `all_checkpoints` every checkpoint keeps its name.
 
     Args:
-        trainer: whose run it is.
+        session: whose run it is.
         checkpoint: a folder that was just written.
         model_files: what in it is the model, relative to it.
     """
-    args, strategy = trainer.args, trainer.args.hub_strategy
-    if strategy == "end" or not trainer.is_world_process_zero():
+    args, strategy = session.args, session.args.hub_strategy
+    if strategy == "end" or not session.hooks.is_world_process_zero():
         return
-    if trainer.push_in_progress is not None and trainer.push_in_progress.is_done():
-        finish_pushes(trainer)  # they may have failed
-    if trainer.push_in_progress is not None and not args.hub_always_push:
-        trainer.note(f"{checkpoint.name} is not pushed: the push before goes on (hub_always_push=True lets it wait).")
+    if session.push_in_progress is not None and session.push_in_progress.is_done():
+        finish_pushes(session)  # they may have failed
+    if session.push_in_progress is not None and not args.hub_always_push:
+        session.note(f"{checkpoint.name} is not pushed: the push before goes on (hub_always_push=True lets it wait).")
         return
-    trainer.control = trainer.callback_handler.fire("push_begin", args, trainer.state, trainer.control)
+    session.fire("push_begin")
     places: dict[str | None, Iterable[Path]] = {None: model_files}
     if strategy != "every_save":
         whole = [file for file in folder.files_in(checkpoint) if not any(part.startswith(".") for part in file.parts)]
         places["last-checkpoint" if strategy == "checkpoint" else checkpoint.name] = whole
-    message = f"Training in progress, step {trainer.state.global_step}"
+    message = f"Training in progress, step {session.state.global_step}"
     try:
-        if trainer.hub_model_id is None:
-            trainer.init_hf_repo()
+        if session.hub_model_id is None:
+            session.hooks.init_hf_repo()
         for place, files in places.items():
-            upload(trainer, linked(trainer, checkpoint, place, files), message, place=place, blocking=False)
+            upload(session, linked(session, checkpoint, place, files), message, place=place, blocking=False)
     except (OSError, ConfigError) as error:
-        trainer.note(f"{checkpoint.name} is not pushed: {_reason(error)}. Training goes on.")
+        session.note(f"{checkpoint.name} is not pushed: {_reason(error)}. Training goes on.")
 
 
-def linked(trainer: Trainer, checkpoint: Path, place: str | None, files: Iterable[Path]) -> Path:
+def linked(session: Session, checkpoint: Path, place: str | None, files: Iterable[Path]) -> Path:
     """Return a new folder with files of a checkpoint; at the top of a repository there is a card, too."""
-    output = Path(trainer.args.output_dir or ".")
+    output = Path(session.args.output_dir or ".")
     sent = empty_folder(output)
     for file in files:
         (sent / file).parent.mkdir(parents=True, exist_ok=True)
         link(checkpoint / file, sent / file)
     if place is None:
         if not (output / CARD).exists():
-            trainer.create_model_card()
+            session.hooks.create_model_card()
         link(output / CARD, sent / CARD)
     return sent
 
 
 def upload(
-    trainer: Trainer,
+    session: Session,
     sent: Path,
     message: str | None,
     *,
@@ -178,12 +177,12 @@ def upload(
     from transformers.utils import PushInProgress
 
     what = {
-        "repo_id": trainer.hub_model_id,
+        "repo_id": session.hub_model_id,
         "folder_path": sent,
         "path_in_repo": place,
         "commit_message": message,
-        "token": trainer.args.hub_token if token is None else token,
-        "revision": trainer.args.hub_revision if revision is None else revision,
+        "token": session.args.hub_token if token is None else token,
+        "revision": session.args.hub_revision if revision is None else revision,
     }
     if blocking:
         try:
@@ -192,23 +191,23 @@ def upload(
             shutil.rmtree(sent, ignore_errors=True)
     job = upload_folder(**what, run_as_future=True)
     job.add_done_callback(lambda _: shutil.rmtree(sent, ignore_errors=True))
-    before = trainer.push_in_progress.jobs if trainer.push_in_progress is not None else []
-    trainer.push_in_progress = PushInProgress([*before, job])
+    before = session.push_in_progress.jobs if session.push_in_progress is not None else []
+    session.push_in_progress = PushInProgress([*before, job])
     return job
 
 
-def finish_pushes(trainer: Trainer) -> None:
+def finish_pushes(session: Session) -> None:
     """Wait for the uploads that go on, and say which failed; those of a run are not worth its end."""
-    pushes, trainer.push_in_progress = trainer.push_in_progress, None
+    pushes, session.push_in_progress = session.push_in_progress, None
     if pushes is None:
         return
     if not pushes.is_done():
-        trainer.note(f"Waiting for the push to '{trainer.hub_model_id}'.")
+        session.note(f"Waiting for the push to '{session.hub_model_id}'.")
     pushes.wait_until_done()
     for error in filter(None, (job.exception() for job in pushes.jobs)):
-        trainer.note(
-            f"A push to '{trainer.hub_model_id}' failed: {_reason(error)}. The files are in "
-            f"'{trainer.args.output_dir}'; push_to_hub() sends the model again."
+        session.note(
+            f"A push to '{session.hub_model_id}' failed: {_reason(error)}. The files are in "
+            f"'{session.args.output_dir}'; push_to_hub() sends the model again."
         )
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from trainwright.batch import IGNORED, row_count
+from trainwright.engine.session import Session
 from trainwright.errors import TrainwrightError
 from trainwright.evaluation_mode import evaluation_mode
 from trainwright.models.hooks import unwatched
@@ -21,9 +22,6 @@ from trainwright.objectives.flat import FLAT_INPUTS, KERNEL_INPUTS, document_len
 from trainwright.objectives.language import FusedLoss
 from trainwright.objectives.model_loss import logits_of
 
-if TYPE_CHECKING:
-    from trainwright.engine.trainer import Trainer
-
 _TOKENS = 64  # of each of the two documents that are compared
 _CLOSE = {4: 1e-3, 2: 5e-2}  # relative difference from a document alone, by bytes of the number format
 _FAULTS = (
@@ -31,28 +29,28 @@ _FAULTS = (
 )  # fmt: skip
 
 
-def kept_apart(trainer: Trainer, inputs: Any, fused: FusedLoss | None) -> Any:
+def kept_apart(session: Session, inputs: Any, fused: FusedLoss | None) -> Any:
     """Return a batch as the model may have it: documents in one row where it was proven that none sees another, else
     padded, one in a row.
 
     Args:
-        trainer: whose model is called.
+        session: whose model is called.
         inputs: any batch, on the host; those that are not documents in one row are returned as they are.
         fused: what computes the loss, or None where the model is called as it is.
     """
-    if not is_flat(inputs) or not is_pretrained(base_model(trainer.model)):
+    if not is_flat(inputs) or not is_pretrained(base_model(session.model)):
         return inputs
     way = "model" if fused is None else "fused" if fused.flat_rows is None else "flat"
-    if way not in trainer.isolation:
+    if way not in session.isolation:
         more = {name: value for name, value in inputs.items() if name == "use_cache"}
-        with unwatched(trainer.model):
-            trainer.isolation[way] = reason = leak(trainer, trainer.model, fused, inputs["input_ids"], more)
+        with unwatched(session.model):
+            session.isolation[way] = reason = leak(session, session.model, fused, inputs["input_ids"], more)
         if reason is not None:
-            trainer.note(
+            session.note(
                 f"Documents that came in one row are padded, one in a row: with several in one row, {reason} in this "
-                f"{type(base_model(trainer.model)).__name__}."
+                f"{type(base_model(session.model)).__name__}."
             )
-    return inputs if trainer.isolation[way] is None else apart(trainer.model, inputs)
+    return inputs if session.isolation[way] is None else apart(session.model, inputs)
 
 
 def apart(model: Any, inputs: Any) -> Any:
@@ -71,9 +69,9 @@ def is_flat(inputs: Any) -> bool:
     return len(inputs["input_ids"]) == 1 and inputs["position_ids"].ndim == 2
 
 
-def rows_apart(trainer: Trainer, inputs: Any) -> Any:
+def rows_apart(session: Session, inputs: Any) -> Any:
     """Return a batch with one document in a row, for predictions and metrics, which are those of rows."""
-    return apart(trainer.model, inputs) if is_pretrained(base_model(trainer.model)) else inputs
+    return apart(session.model, inputs) if is_pretrained(base_model(session.model)) else inputs
 
 
 def rows_in(inputs: Any) -> int:
@@ -82,7 +80,7 @@ def rows_in(inputs: Any) -> int:
 
 
 def leak(
-    trainer: Trainer, model: Any, fused: FusedLoss | None, input_ids: torch.Tensor, more: Mapping[str, Any]
+    session: Session, model: Any, fused: FusedLoss | None, input_ids: torch.Tensor, more: Mapping[str, Any]
 ) -> str | None:
     """Return why documents in one row are not what they are alone, or None where they are.
 
@@ -105,16 +103,16 @@ def leak(
     try:
         with evaluation_mode(model):
             with torch.enable_grad(), _embeddings(model) as seen:
-                found = _computed(trainer, model, fused, together, len(ids) - first)
+                found = _computed(session, model, fused, together, len(ids) - first)
                 weights = torch.linspace(-1, 1, found.numel(), device=found.device).view_as(found)
                 gradients = torch.autograd.grad((found.float() * weights).sum(), seen)
             with torch.no_grad():
-                expected = _computed(trainer, model, fused, alone, len(ids) - first)
+                expected = _computed(session, model, fused, alone, len(ids) - first)
     except _FAULTS as error:
         return f"the model cannot be run so ({type(error).__name__}: {(str(error).splitlines() or [''])[0]})"
     if any(bool((one.flatten(0, -2)[:first] != 0).any()) for one in gradients):
         return "what stands in one would reach the next"
-    low = trainer.precision.dtype is not None or next(model.parameters()).dtype.itemsize < 4
+    low = session.precision.dtype is not None or next(model.parameters()).dtype.itemsize < 4
     difference = (found.detach() - expected).float().norm()
     if not bool(difference <= _CLOSE[2 if low else 4] * expected.float().norm()):
         return "one that follows another would not be what it is alone"
@@ -130,11 +128,11 @@ def _flat(documents: Any) -> dict[str, Any]:
 
 
 def _computed(
-    trainer: Trainer, model: Any, fused: FusedLoss | None, rows: Mapping[str, Any], last: int
+    session: Session, model: Any, fused: FusedLoss | None, rows: Mapping[str, Any], last: int
 ) -> torch.Tensor:
     """Return what predicts the last document's targets: hidden states, or logits; shape (last - 1, width)."""
-    rows = trainer.strategy.to_device(rows)
-    with trainer.compute_loss_context_manager():
+    rows = session.strategy.to_device(rows)
+    with session.hooks.compute_loss_context_manager():
         if fused is None:
             outputs = model(**{name: value for name, value in rows.items() if name != "labels"})
             return logits_of(outputs)[0, -last:-1]

@@ -15,23 +15,23 @@ from trainwright.errors import CheckpointError, DivergenceError, add_note
 def evaluate(run: Run) -> None:
     """Evaluate; at a signal, leave in the middle of it: the resumed run evaluates again from the start."""
     run.boundary = boundary.take(run, boundary.raised_flags(run))
-    saves = run.trainer.control.should_save
+    saves = run.session.control.should_save
     saving.save_early(run)
-    run.trainer.control.should_evaluate = False
+    run.session.control.should_evaluate = False
     try:
         reports.evaluate(run)
     except StopWaiting:
         leave(run)
     deciding.agree(run)
     run.boundary = None
-    if saves and not run.trainer.control.should_save:
+    if saves and not run.session.control.should_save:
         saving.drop_early(run)
 
 
 def lower_flags(run: Run) -> None:
     """Leave nothing to be acted on."""
     for name in ("log", "evaluate", "save"):
-        setattr(run.trainer.control, f"should_{name}", False)
+        setattr(run.session.control, f"should_{name}", False)
 
 
 def raise_due_flags(run: Run) -> None:
@@ -41,7 +41,7 @@ def raise_due_flags(run: Run) -> None:
         run.fire("step_end")
     for name in ("log", "evaluate", "save"):
         if name in due:
-            setattr(run.trainer.control, f"should_{name}", True)
+            setattr(run.session.control, f"should_{name}", True)
 
 
 def leave(run: Run) -> NoReturn:
@@ -53,7 +53,7 @@ def leave(run: Run) -> NoReturn:
         CheckpointError: the save failed.
     """
     assert run.stop is not None
-    state, args = run.trainer.state, run.trainer.args
+    state, args = run.session.state, run.session.args
     by = f"by {signal.Signals(run.stop).name}"
     why = f"since max_train_time={args.max_train_time} is over," if run.stop == TIME_IS_UP else by
     where = f"Interrupted {why} at step {state.step_of()}; "
@@ -61,11 +61,11 @@ def leave(run: Run) -> NoReturn:
         told = where + "nothing was done yet."
     else:
         save_here(run)
-        told = f"{where}saved in '{run.folder}'. {run.trainer.goes_on} goes on from there."
+        told = f"{where}saved in '{run.folder}'. {run.session.goes_on} goes on from there."
     run.left = True
     run.fire("train_end")
     saving.finish(run)
-    run.trainer.note(told)
+    run.session.note(told)
     stop = exception_for(run.stop, told)
     if run.signals.raised is not None:
         raise run.signals.raised from stop
@@ -74,9 +74,9 @@ def leave(run: Run) -> NoReturn:
 
 def stop(run: Run) -> None:
     """Save, and let the training end as if it were complete, since its job was asked to stop."""
-    if run.trainer.state.global_step > run.first_step:
+    if run.session.state.global_step > run.first_step:
         save_here(run)
-    run.left = run.trainer.control.should_training_stop = True
+    run.left = run.session.control.should_training_stop = True
     job.acts()
 
 
@@ -86,8 +86,8 @@ def save_here(run: Run) -> None:
         boundary.put_back(run)
         run.due = run.boundary.due
     saving.collect(run, wait=True)
-    is_saved = run.saved_step == run.trainer.state.global_step and run.saved_due == run.due
-    if run.trainer.strategy.from_main(is_saved and run.save_error is None):  # others do not know whether it failed
+    is_saved = run.saved_step == run.session.state.global_step and run.saved_due == run.due
+    if run.session.strategy.from_main(is_saved and run.save_error is None):  # others do not know whether it failed
         deciding.early_is_final(run)
         return
     saving.save_checkpoint(run)
@@ -99,13 +99,13 @@ def save_meanwhile(run: Run) -> None:
 
     The process ends when that code does.
     """
-    if run.trainer.state.global_step == run.first_step:
+    if run.session.state.global_step == run.first_step:
         return
     save_here(run)
     if run.save_error is None:
-        run.trainer.note(
+        run.session.note(
             "The run is asked to stop, but the code that reads its data catches every exception and goes on. Step "
-            f"{run.trainer.state.global_step} is saved in '{run.folder}'; the process may be killed. Let that code "
+            f"{run.session.state.global_step} is saved in '{run.folder}'; the process may be killed. Let that code "
             "catch `Exception`, not all."
         )
 
@@ -113,7 +113,7 @@ def save_meanwhile(run: Run) -> None:
 def save_together(run: Run, error: BaseException) -> None:
     """Save what is done so far, since the run cannot go on; every rank does this at the same place."""
     run.left = True
-    if run.trainer.state.global_step == run.first_step:
+    if run.session.state.global_step == run.first_step:
         return
     save_here(run)
     tell_saved(run, error)
@@ -122,10 +122,10 @@ def save_together(run: Run, error: BaseException) -> None:
 def tell_saved(run: Run, error: BaseException) -> None:
     """Say at which step a failed run was saved, in the log and in a note of the error."""
     if run.save_error is None:
-        step = run.trainer.state.global_step
+        step = run.session.state.global_step
         told = f"The run failed after step {step} ({type(error).__name__}); saved at step {step}."
-        run.trainer.note(told)
-        add_note(error, f"{told} {run.trainer.goes_on} goes on from there.")
+        run.session.note(told)
+        add_note(error, f"{told} {run.session.goes_on} goes on from there.")
 
 
 def save_after(run: Run, error: BaseException) -> None:
@@ -135,17 +135,17 @@ def save_after(run: Run, error: BaseException) -> None:
         Interrupted: the run was asked to stop, and this came in between.
     """
     expected = isinstance(error, CheckpointError | DivergenceError)
-    if run.left or expected or run.signals.at_once or run.trainer.trial is not None:
+    if run.left or expected or run.signals.at_once or run.session.trial is not None:
         return
     if run.updating:
         told = "It came in the middle of an update, where the parameters belong to no step: nothing was saved."
-        run.trainer.note(f"{type(error).__name__}: {told}")
+        run.session.note(f"{type(error).__name__}: {told}")
         add_note(error, told)
         return
     try:
         save_all(run, error)
     except CheckpointError as second:
-        run.trainer.note(f"The run failed ({type(error).__name__}), and could not be saved: {second}")
+        run.session.note(f"The run failed ({type(error).__name__}), and could not be saved: {second}")
         add_note(error, f"It could not be saved: {second}")
 
 
@@ -153,7 +153,7 @@ def save_all(run: Run, error: BaseException) -> None:
     """Save what is done, on every rank."""
     if run.boundary is None:
         run.due = [*run.due, *boundary.raised_flags(run)]
-    if run.trainer.strategy.is_distributed:
+    if run.session.strategy.is_distributed:
         save_if_all_failed(run, error)
     elif run.stop is not None:
         leave(run)
@@ -164,7 +164,7 @@ def save_all(run: Run, error: BaseException) -> None:
 def save_if_all_failed(run: Run, error: BaseException) -> None:
     """Save what is done where all ranks came here from the same step: none of them is in the middle of an exchange."""
     run.left = True
-    strategy, step = run.trainer.strategy, run.trainer.state.global_step
+    strategy, step = run.session.strategy, run.session.state.global_step
     if step == run.first_step:
         return
     boundary.put_back(run)
@@ -173,7 +173,7 @@ def save_if_all_failed(run: Run, error: BaseException) -> None:
     ranks = strategy.all_here(place, saving.rank_state(run))
     if ranks is None:
         told = "Not all ranks failed at the same step, so they cannot save together: the last checkpoint holds."
-        run.trainer.note(told)
+        run.session.note(told)
         add_note(error, told)
         return
     if strategy.is_main:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch.utils.data import DataLoader
 
@@ -27,22 +27,20 @@ from trainwright.data.rows import Collate, RowFetcher, as_it_is
 from trainwright.data.streams import RankStream, StreamSource
 from trainwright.data.workers import worker_init
 from trainwright.engine import dividing, surface
+from trainwright.engine.session import Session
 from trainwright.errors import ConfigError, DataError
 from trainwright.world import DataShard
 
-if TYPE_CHECKING:
-    from trainwright.engine.trainer import Trainer
 
-
-def train_loader(trainer: Trainer) -> TrainLoader:
+def train_loader(session: Session) -> TrainLoader:
     """Return what the loop iterates, around the loader that `get_train_dataloader` gives."""
-    loader, gather = trainer.get_train_dataloader(), trainer.strategy.gather
+    loader, gather = session.hooks.get_train_dataloader(), session.strategy.gather
     batches = getattr(loader, "batch_sampler", None)
     if isinstance(batches, PlannedBatches):
         batches.plan.most_rows = max(gather(batches.plan.epoch_rows))
         return PlannedLoader(loader, batches)
-    shard, shards = dividing.shard_of_loader(trainer, loader), trainer.strategy.data_shard.num_shards
-    source, stream = source_of(trainer, loader, shard), getattr(loader, "dataset", None)
+    shard, shards = dividing.shard_of_loader(session, loader), session.strategy.data_shard.num_shards
+    source, stream = source_of(session, loader, shard), getattr(loader, "dataset", None)
     if isinstance(stream, RankStream):
         length = stream.micro_batches(max(1, loader.num_workers))
     else:
@@ -52,36 +50,36 @@ def train_loader(trainer: Trainer) -> TrainLoader:
     if length == 0:
         raise DataError("The training loader is empty (its length is 0). Give one with batches.")
     divided = shard.num_shards < shards
-    return SequentialLoader(source, trainer.args.gradient_accumulation_steps, length, shards, divided)
+    return SequentialLoader(source, session.args.gradient_accumulation_steps, length, shards, divided)
 
 
-def source_of(trainer: Trainer, loader: Any, shard: DataShard) -> Source:
+def source_of(session: Session, loader: Any, shard: DataShard) -> Source:
     """Return how a loader without a plan is read: as a stream, rebuilt around its parts, or as it is.
 
     Args:
-        trainer: whose ranks read it.
+        session: whose ranks read it.
         loader: any iterable of batches.
         shard: this rank's part of it.
     """
-    divides, strategy = shard == trainer.strategy.data_shard, trainer.strategy
+    divides, strategy = shard == session.strategy.data_shard, session.strategy
     if type(loader) is DataLoader:
         if isinstance(loader.dataset, RankStream):
-            return StreamSource(loader, trainer.note)
+            return StreamSource(loader, session.note)
         if is_stream(loader.dataset):
-            return StreamSource(divided_stream(trainer, loader, shard), trainer.note)
+            return StreamSource(divided_stream(session, loader, shard), session.note)
         if length_of(loader) is not None:
             shares = strategy.from_main if divides else as_it_is
-            return DrawnSource(loader, trainer.args.seed, shard, shares, alike=not divides)
+            return DrawnSource(loader, session.args.seed, shard, shares, alike=not divides)
     if shard.num_shards > 1:
-        trainer.note(
+        session.note(
             f"The {type(loader).__name__} given cannot be divided among processes, so each reads all of it and keeps "
             "its share. Give a torch DataLoader, or one that already divides, to avoid that."
         )
-        return ForeignSource(EveryNth(loader, shard, trainer.args.seed), trainer.note)
-    return ForeignSource(loader, trainer.note)
+        return ForeignSource(EveryNth(loader, shard, session.args.seed), session.note)
+    return ForeignSource(loader, session.note)
 
 
-def divided_stream(trainer: Trainer, loader: DataLoader[Any], shard: DataShard) -> DataLoader[Any]:
+def divided_stream(session: Session, loader: DataLoader[Any], shard: DataShard) -> DataLoader[Any]:
     """Return a ready loader over a stream, rebuilt so that ranks share it and its place can be saved."""
     convert, size = loader.collate_fn, loader.batch_size
     stream = RankStream(
@@ -90,7 +88,7 @@ def divided_stream(trainer: Trainer, loader: DataLoader[Any], shard: DataShard) 
         size or 1,
         shard,
         drop_last=loader.drop_last,
-        seed=trainer.args.seed,
+        seed=session.args.seed,
     )
     stream.divided = loader.worker_init_fn is not None  # it may tell each worker its part
     return DataLoader(
@@ -102,33 +100,33 @@ def divided_stream(trainer: Trainer, loader: DataLoader[Any], shard: DataShard) 
         prefetch_factor=loader.prefetch_factor,
         persistent_workers=loader.persistent_workers,
         worker_init_fn=worker_init(loader.worker_init_fn),
-        generator=new_generator(trainer.args.seed),
+        generator=new_generator(session.args.seed),
     )
 
 
-def train_dataloader(trainer: Trainer) -> Any:
+def train_dataloader(session: Session) -> Any:
     """Return the loader of the training data: the ready one, or one made of the dataset."""
-    if trainer.train_loader is not None:
-        return trainer.train_loader
-    dataset, args = trainer.train_dataset, trainer.args
+    if session.train_loader is not None:
+        return session.train_loader
+    dataset, args = session.train_dataset, session.args
     if dataset is None:
         raise ConfigError("Training needs data: give train_dataset= or a ready train_loader= to the Trainer.")
-    columns = wanted_columns(trainer, dataset, "training data")
-    collate = Collate(trainer.data_collator, columns, "training data", floats_for(trainer, dataset))
+    columns = wanted_columns(session, dataset, "training data")
+    collate = Collate(session.data_collator, columns, "training data", floats_for(session, dataset))
     if is_stream(dataset):
-        return stream_dataloader(trainer, dataset, collate, args.train_batch_size, args.dataloader_drop_last)
+        return stream_dataloader(session, dataset, collate, args.train_batch_size, args.dataloader_drop_last)
     if len(dataset) == 0:
         raise DataError("The training dataset is empty (its length is 0). Check how it was loaded and filtered.")
-    if (sampler := surface.own_sampler(trainer, "_get_train_sampler", dataset)) is not None:
+    if (sampler := surface.own_sampler(session, "_get_train_sampler", dataset)) is not None:
         return sampled_dataloader(
-            trainer, dataset, collate, sampler, args.train_batch_size, drop_last=args.dataloader_drop_last
+            session, dataset, collate, sampler, args.train_batch_size, drop_last=args.dataloader_drop_last
         )
     plan = Plan(
-        train_order(trainer, dataset),
+        train_order(session, dataset),
         Batching(
             args.train_batch_size,
             args.gradient_accumulation_steps,
-            dividing.shard_of(trainer, dataset).num_shards,
+            dividing.shard_of(session, dataset).num_shards,
             args.dataloader_drop_last,
         ),
     )
@@ -137,137 +135,137 @@ def train_dataloader(trainer: Trainer) -> Any:
             f"The training dataset has {len(dataset)} rows, fewer than one batch of "
             f"{args.train_batch_size * plan.batching.ranks}, and dataloader_drop_last=True drops them all."
         )
-    return planned_dataloader(trainer, dataset, collate, plan, epochs=True)
+    return planned_dataloader(session, dataset, collate, plan, epochs=True)
 
 
-def train_order(trainer: Trainer, dataset: Any) -> Order:
+def train_order(session: Session, dataset: Any) -> Order:
     """Return the order of the training rows that the arguments say."""
-    args = trainer.args
+    args = session.args
     return Order(
         len(dataset),
         args.train_sampling_strategy,
         args.data_seed if args.data_seed is not None else args.seed,
-        row_lengths(dataset, args, trainer.processing_class),
+        row_lengths(dataset, args, session.processing_class),
         args.train_batch_size * args.gradient_accumulation_steps,
     )
 
 
 def dataloader(
-    trainer: Trainer, dataset: Any, what: str, size: int, *, sampler_of: Any, training: bool
+    session: Session, dataset: Any, what: str, size: int, *, sampler_of: Any, training: bool
 ) -> DataLoader[Any]:
     """Return a loader of batches of a size, in the order of the sampler that `sampler_of` gives for the dataset."""
-    collate = Collate(trainer.data_collator, wanted_columns(trainer, dataset, what), what, floats_for(trainer, dataset))
-    drop_last = training and trainer.args.dataloader_drop_last
+    collate = Collate(session.data_collator, wanted_columns(session, dataset, what), what, floats_for(session, dataset))
+    drop_last = training and session.args.dataloader_drop_last
     if is_stream(dataset):
-        return stream_dataloader(trainer, dataset, collate, size, drop_last)
+        return stream_dataloader(session, dataset, collate, size, drop_last)
     sampler = None if sampler_of is None else sampler_of(dataset)
-    return sampled_dataloader(trainer, dataset, collate, sampler, size, drop_last=drop_last)
+    return sampled_dataloader(session, dataset, collate, sampler, size, drop_last=drop_last)
 
 
-def stream_dataloader(trainer: Trainer, dataset: Any, collate: Collate, size: int, drop_last: bool) -> DataLoader[Any]:
+def stream_dataloader(session: Session, dataset: Any, collate: Collate, size: int, drop_last: bool) -> DataLoader[Any]:
     """Return the loader of a stream's micro-batches."""
-    shard = dividing.shard_of(trainer, dataset)
-    seed = drawing(trainer, dataset, collate)
+    shard = dividing.shard_of(session, dataset)
+    seed = drawing(session, dataset, collate)
     stream = RankStream(dataset, collate, size, shard, drop_last=drop_last, seed=seed)
-    return DataLoader(stream, batch_size=None, collate_fn=as_it_is, **settings(trainer))
+    return DataLoader(stream, batch_size=None, collate_fn=as_it_is, **settings(session))
 
 
 def sampled_dataloader(
-    trainer: Trainer, dataset: Any, collate: Collate, sampler: Any, size: int, *, drop_last: bool
+    session: Session, dataset: Any, collate: Collate, sampler: Any, size: int, *, drop_last: bool
 ) -> DataLoader[Any]:
     """Return the loader of batches in the order of a sampler of the user's own."""
     return DataLoader(
-        dataset, batch_size=size, sampler=sampler, collate_fn=collate, drop_last=drop_last, **settings(trainer)
+        dataset, batch_size=size, sampler=sampler, collate_fn=collate, drop_last=drop_last, **settings(session)
     )
 
 
 def planned_dataloader(
-    trainer: Trainer, dataset: Any, collate: Collate, plan: Plan, epochs: bool = False
+    session: Session, dataset: Any, collate: Collate, plan: Plan, epochs: bool = False
 ) -> DataLoader[Any]:
     """Return the loader of this rank's micro-batches in a plan's order; the dataset hears of passes if it wants to."""
-    rows = RowFetcher(dataset, collate, drawing(trainer, dataset, collate), epochs)
-    batches, found = PlannedBatches(plan, dividing.shard_of(trainer, dataset).index), settings(trainer)
+    rows = RowFetcher(dataset, collate, drawing(session, dataset, collate), epochs)
+    batches, found = PlannedBatches(plan, dividing.shard_of(session, dataset).index), settings(session)
     if epochs and found["num_workers"] > 0:  # what is evaluated comes back in order
-        found["in_order"] = trainer.args.dataloader_in_order
+        found["in_order"] = session.args.dataloader_in_order
     return DataLoader(rows, batch_sampler=batches, collate_fn=as_it_is, **found)
 
 
-def drawing(trainer: Trainer, dataset: Any, collate: Collate) -> int | None:
+def drawing(session: Session, dataset: Any, collate: Collate) -> int | None:
     """Return the seed of what dataset and collator draw; None where they draw nothing."""
-    return trainer.args.seed if may_draw(dataset, collate.collator) else None
+    return session.args.seed if may_draw(dataset, collate.collator) else None
 
 
-def rows_to_evaluate(trainer: Trainer, dataset: Any) -> Any:
+def rows_to_evaluate(session: Session, dataset: Any) -> Any:
     """Return the set that an evaluation is of: the one given, or named, or the Trainer's own; None for a ready loader.
 
     What is named and is not there is `eval_dataloader`'s to refuse.
     """
-    own = trainer.eval_dataset
+    own = session.eval_dataset
     if dataset is None:
-        return own if trainer.eval_loader is None else None
+        return own if session.eval_loader is None else None
     if isinstance(dataset, str):
         return own.get(dataset) if isinstance(own, dict) else None
     return dataset
 
 
-def eval_dataloader(trainer: Trainer, dataset: Any) -> Any:
+def eval_dataloader(session: Session, dataset: Any) -> Any:
     """Return the loader of an evaluation set: one given, one named, the ready loader, or the Trainer's own set.
 
     Raises:
         ConfigError: there is none, or none of that name.
     """
-    if dataset is None and trainer.eval_loader is not None:
-        return trainer.eval_loader
+    if dataset is None and session.eval_loader is not None:
+        return session.eval_loader
     name = dataset if isinstance(dataset, str) else None
     if name is not None:
-        if not isinstance(trainer.eval_dataset, dict) or name not in trainer.eval_dataset:
+        if not isinstance(session.eval_dataset, dict) or name not in session.eval_dataset:
             raise ConfigError(
-                f"There is no evaluation set '{name}'; eval_dataset is {type(trainer.eval_dataset).__name__}."
+                f"There is no evaluation set '{name}'; eval_dataset is {type(session.eval_dataset).__name__}."
             )
-        dataset = trainer.eval_dataset[name]
-    rows = trainer.eval_dataset if dataset is None else dataset
+        dataset = session.eval_dataset[name]
+    rows = session.eval_dataset if dataset is None else dataset
     if rows is None:
         raise ConfigError(
             "Evaluation needs data: give eval_dataset= (or eval_loader=) to the Trainer or to evaluate()."
         )
-    return evaluation_dataloader(trainer, rows, f"evaluation set '{name}'" if name else "evaluation set")
+    return evaluation_dataloader(session, rows, f"evaluation set '{name}'" if name else "evaluation set")
 
 
-def num_examples(trainer: Trainer, dataloader: Any) -> int:
+def num_examples(session: Session, dataloader: Any) -> int:
     """Return the number of rows behind a loader; estimated from its batches where the dataset has no length."""
     rows = length_of(getattr(dataloader, "dataset", None))
-    return rows if rows is not None else len(dataloader) * trainer.args.per_device_train_batch_size
+    return rows if rows is not None else len(dataloader) * session.args.per_device_train_batch_size
 
 
-def evaluation_dataloader(trainer: Trainer, dataset: Any, what: str) -> DataLoader[Any]:
+def evaluation_dataloader(session: Session, dataset: Any, what: str) -> DataLoader[Any]:
     """Return the loader of rows to evaluate; batch j goes to rank j mod ranks.
 
     Rows that know their lengths are read by length, which saves padding; `evaluation_loop` brings them back into order.
     """
-    args, shard = trainer.args, dividing.shard_of(trainer, dataset)
-    collate = Collate(trainer.data_collator, wanted_columns(trainer, dataset, what), what, floats_for(trainer, dataset))
+    args, shard = session.args, dividing.shard_of(session, dataset)
+    collate = Collate(session.data_collator, wanted_columns(session, dataset, what), what, floats_for(session, dataset))
     if is_stream(dataset):
-        return stream_dataloader(trainer, dataset, collate, args.eval_batch_size, drop_last=False)
-    if (sampler := surface.own_sampler(trainer, "_get_eval_sampler", dataset)) is not None:
-        return sampled_dataloader(trainer, dataset, collate, sampler, args.eval_batch_size, drop_last=False)
+        return stream_dataloader(session, dataset, collate, args.eval_batch_size, drop_last=False)
+    if (sampler := surface.own_sampler(session, "_get_eval_sampler", dataset)) is not None:
+        return sampled_dataloader(session, dataset, collate, sampler, args.eval_batch_size, drop_last=False)
     sorts = args.eval_do_concat_batches and not isinstance(
         dataset, PackedRows
     )  # whose rows hold several of the results
-    lengths = known_lengths(dataset) if sorts and shard == trainer.strategy.data_shard else None
+    lengths = known_lengths(dataset) if sorts and shard == session.strategy.data_shard else None
     order = Order(len(dataset), "sequential" if lengths is None else "by_length", lengths=lengths)
     plan = Plan(order, Batching(args.eval_batch_size, 1, shard.num_shards))
-    return planned_dataloader(trainer, dataset, collate, plan)
+    return planned_dataloader(session, dataset, collate, plan)
 
 
-def wanted_columns(trainer: Trainer, dataset: Any, what: str) -> list[str] | None:
+def wanted_columns(session: Session, dataset: Any, what: str) -> list[str] | None:
     """Return the names of the columns to keep, or None to keep all.
 
     Raises:
         DataError: no column of the dataset is an input of the model.
     """
-    trainer._set_signature_columns_if_needed()
-    columns = trainer._signature_columns
-    if not trainer.args.remove_unused_columns or columns is None:
+    session.hooks._set_signature_columns_if_needed()
+    columns = session.hooks._signature_columns
+    if not session.args.remove_unused_columns or columns is None:
         return None
     names = column_names(dataset)
     if names is not None:
@@ -275,9 +273,9 @@ def wanted_columns(trainer: Trainer, dataset: Any, what: str) -> list[str] | Non
     return columns
 
 
-def floats_for(trainer: Trainer, dataset: Any) -> bool:
+def floats_for(session: Session, dataset: Any) -> bool:
     """Return whether labels are floats by the dataset; a collator of the user's own decides it itself."""
-    collator = trainer.data_collator
+    collator = session.data_collator
     named = collator if hasattr(collator, "__name__") else type(collator)
     return named.__module__.startswith(("trainwright.", "transformers.")) and has_float_labels(dataset)
 
@@ -295,12 +293,12 @@ def dataset_of(loader: Any) -> Any:
     return rows.dataset if isinstance(rows, RowFetcher) else rows.stream if isinstance(rows, RankStream) else rows
 
 
-def settings(trainer: Trainer) -> dict[str, Any]:
+def settings(session: Session) -> dict[str, Any]:
     """Return the keyword arguments of torch's DataLoader that the arguments decide."""
-    args = trainer.args
+    args = session.args
     found: dict[str, Any] = {
         "num_workers": args.dataloader_num_workers,
-        "pin_memory": args.dataloader_pin_memory and trainer.strategy.device.type == "cuda",
+        "pin_memory": args.dataloader_pin_memory and session.strategy.device.type == "cuda",
         "generator": new_generator(args.seed),
         "worker_init_fn": worker_init(),
     }

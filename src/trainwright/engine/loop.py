@@ -14,11 +14,12 @@ import torch
 from trainwright import randomness
 from trainwright.callbacks.early_stopping import stay_stopped
 from trainwright.engine import deciding, leaving, reports, saving, units, weighing
-from trainwright.engine.feed import Work, feed, follow_rows, halve
+from trainwright.engine.feed import feed, follow_rows, halve
 from trainwright.engine.losses import micro_batch
 from trainwright.engine.memory import is_out_of_memory
 from trainwright.engine.run import Run
 from trainwright.engine.sums import widened
+from trainwright.engine.work import Work
 from trainwright.evaluation_mode import modes_of, put_back
 
 
@@ -34,17 +35,17 @@ def train(run: Run) -> None:
 def passes(run: Run) -> None:
     """Run all steps that are left."""
     run.fire("train_begin")
-    stay_stopped(run.trainer.callback_handler.callbacks, run.trainer.state, run.trainer.control)
+    stay_stopped(run.session.callback_handler.callbacks, run.session.state, run.session.control)
     deciding.agree(run)
-    run.modes = modes_of(run.trainer.model)
+    run.modes = modes_of(run.session.model)
     if not run.drawn_apart:
-        randomness.part_ways(run.trainer.strategy.data_shard.index)
+        randomness.part_ways(run.session.strategy.data_shard.index)
     run.health.watch()
     if run.due:
         leaving.raise_due_flags(run)
         deciding.agree(run)
         act_on_flags(run)
-    if run.trainer.args.eval_on_start and run.trainer.state.global_step == 0:
+    if run.session.args.eval_on_start and run.session.state.global_step == 0:
         reports.evaluate(run, decides=False)
         deciding.agree(run)
     while run.open or not run.done:
@@ -56,7 +57,7 @@ def passes(run: Run) -> None:
         if run.left:
             break
         end_pass(run)
-        if not run.done or run.trainer.control.should_epoch_stop:
+        if not run.done or run.session.control.should_epoch_stop:
             run.next_epoch()
             follow_rows(run)
         act_on_flags(run)
@@ -74,7 +75,7 @@ def steps(run: Run) -> None:
             run.fire("step_end")
             deciding.agree_on_step(run)
             act_on_flags(run)
-            if run.done or run.trainer.control.should_epoch_stop:
+            if run.done or run.session.control.should_epoch_stop:
                 break
 
 
@@ -96,8 +97,8 @@ def step(run: Run, work: Work) -> None:
     The losses of the micro-batches are shares of one mean over `work.total` items, so they add up. Without any item
     the step moves on in the data, and nothing else.
     """
-    trainer = run.trainer
-    if trainer.model.training is not run.modes[0][1]:  # a callback has switched all of it, and not back
+    session = run.session
+    if session.model.training is not run.modes[0][1]:  # a callback has switched all of it, and not back
         put_back(run.modes)
     run.health.buffers.keep()
     if run.boundary is not None:
@@ -110,7 +111,7 @@ def step(run: Run, work: Work) -> None:
         weighing.settle(run, work)
         loss = backward(run, work)
     if not work.total:
-        trainer.records.end_step(True)
+        session.records.end_step(True)
     updated = bool(work.total) and update(run, loss)
     run.meter.empty += not work.total
     try:
@@ -120,18 +121,18 @@ def step(run: Run, work: Work) -> None:
         run.due = ["step_end"]
         raise
     finally:  # a callback that raises finds a whole step behind it
-        if updated and not trainer.follows_metric:
-            trainer.lr_scheduler.step()
+        if updated and not session.hooks.follows_metric:
+            session.lr_scheduler.step()
         run.clear_gradients()
         run.advance(work.position)
 
 
 def backward(run: Run, work: Work) -> torch.Tensor | None:
     """Add the gradients of all micro-batches; return the sum of their losses, or None when memory ran out."""
-    strategy, careful = run.trainer.strategy, run.trainer.args.auto_find_batch_size
+    strategy, careful = run.session.strategy, run.session.args.auto_find_batch_size
     loss, failed = None, False
-    run.trainer.records.begin_step()
-    run.trainer.current_gradient_accumulation_steps = sum(map(bool, work.items))
+    run.session.records.begin_step()
+    run.session.current_gradient_accumulation_steps = sum(map(bool, work.items))
     for number, (batch, items) in enumerate(zip(work.batches, work.items, strict=True)):
         last = number == len(work.batches) - 1
         try:
@@ -156,34 +157,34 @@ def backward(run: Run, work: Work) -> torch.Tensor | None:
 
 def update(run: Run, loss: torch.Tensor) -> bool:
     """Clip the gradients and step the optimizer, unless they are not finite; return whether the schedule moves on."""
-    trainer, strategy, precision = run.trainer, run.trainer.strategy, run.trainer.precision
-    precision.unscale(trainer.optimizer)
-    run.grad_norm, norms = strategy.clip_gradients(run.parameters, trainer.args.max_grad_norm)
+    session, strategy, precision = run.session, run.session.strategy, run.session.precision
+    precision.unscale(session.optimizer)
+    run.grad_norm, norms = strategy.clip_gradients(run.parameters, session.args.max_grad_norm)
     run.fire("pre_optimizer_step")
     whole = precision.scales or not strategy.is_distributed
     told = strategy.sum_tensor(widened(loss)) if precision.scales else loss
     bad = precision.is_bad(told, run.grad_norm, whole)
     run.boundary, run.updating = None, True
-    done = precision.step(trainer.optimizer, bad)
-    if trainer.ema is not None and done:
-        trainer.ema.update(trainer.model, bad)
+    done = precision.step(session.optimizer, bad)
+    if session.ema is not None and done:
+        session.ema.update(session.model, bad)
     run.health.buffers.put_back(bad if done else True)
     run.meter.add(loss, bad)
-    trainer.records.end_step(bad)
-    run.health.after_step(bad, loss, norms)
-    run.learning_rate = trainer.optimizer.param_groups[0]["lr"]
+    session.records.end_step(bad)
+    run.health.after_step(bad, loss, norms, run.epoch, run.position)
+    run.learning_rate = session.optimizer.param_groups[0]["lr"]
     return done
 
 
 def act_on_flags(run: Run) -> None:
     """Log, evaluate and save, where a callback has raised the flag for it; leave, where a signal asked for it."""
-    control = run.trainer.control
+    control = run.session.control
     if control.should_log:
         reports.log_step(run)
         deciding.agree(run)
-    if run.trainer.control.should_evaluate:
+    if run.session.control.should_evaluate:
         leaving.evaluate(run)
-    if run.trainer.control.should_save:
+    if run.session.control.should_save:
         saving.save_checkpoint(run)
         deciding.agree(run)
     else:

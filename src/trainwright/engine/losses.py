@@ -1,21 +1,9 @@
-"""Where a loss comes from decides how it is weighed. The rules:
-
-    SHARE    the model's own loss, or an objective's: the result is this micro-batch's share of one sum over one count,
-             and is added as it is.
-    MEAN     a `compute_loss` without `num_items_in_batch`: the mean over micro-batches and ranks.
-    UNKNOWN  a `compute_loss` or `compute_loss_func` of the user's that takes `num_items_in_batch`: one of the two;
-             `engine/weighing.py` finds out which before it matters.
-
-An overridden `training_step` needs no rule: it does its own backward pass, and its result is only logged. There
-`compute_loss` returns what transformers' does, which a copied one divides as it does there.
-"""
+"""Where a loss comes from decides how it is weighed: see `engine/loss_rules.py`."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
-from enum import Enum, auto
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,78 +12,54 @@ from trainwright.batch import by_name, map_tensors
 from trainwright.devices import empty_cache
 from trainwright.engine import fusing, isolation
 from trainwright.engine.diagnose import explained
+from trainwright.engine.loss_rules import Rule, is_of, takes_num_items
+from trainwright.engine.run import Run
+from trainwright.engine.session import Session
 from trainwright.engine.traces import unnoticed
 from trainwright.errors import DataError
 from trainwright.models.inspect import base_model, is_pretrained, uncompiled
 from trainwright.objectives.objective import Loss, Objective
-
-if TYPE_CHECKING:
-    from trainwright.engine.run import Run
-    from trainwright.engine.trainer import Trainer
-
-
-class Rule(Enum):
-    """How a micro-batch's loss becomes part of its step's."""
-
-    SHARE = auto()
-    MEAN = auto()
-    UNKNOWN = auto()
 
 
 class Asked(BaseException):
     """Ends a `training_step` that is only asked for its loss, before the backward pass."""
 
 
-def look_at(trainer: Trainer) -> None:
+def look_at(session: Session) -> None:
     """Note what the trainer's `compute_loss` takes, and how it is weighed; it may be replaced until a run begins."""
-    trainer.takes_num_items = takes_num_items(trainer.compute_loss)
-    trainer.rule = rule_of(trainer)
+    session.takes_num_items = takes_num_items(session.hooks.compute_loss)
+    session.rule = rule_of(session)
 
 
-def rule_of(trainer: Trainer) -> Rule:
+def rule_of(session: Session) -> Rule:
     """Return the rule for this trainer's `compute_loss`; `loss_is_scaled_for_ga` says it where it is set."""
-    if trainer.loss_is_scaled_for_ga is not None:
-        return Rule.SHARE if trainer.loss_is_scaled_for_ga else Rule.MEAN
-    if not trainer.takes_num_items:
+    if session.hooks.loss_is_scaled_for_ga is not None:
+        return Rule.SHARE if session.hooks.loss_is_scaled_for_ga else Rule.MEAN
+    if not session.takes_num_items:
         return Rule.MEAN
-    return Rule.UNKNOWN if is_the_users(trainer) else Rule.SHARE
+    return Rule.UNKNOWN if is_the_users(session) else Rule.SHARE
 
 
-def is_the_users(trainer: Trainer) -> bool:
+def is_the_users(session: Session) -> bool:
     """Whether the loss is computed by code that is not this package's."""
-    return trainer.compute_loss_func is not None or not is_of(trainer.compute_loss, "trainwright")
+    return session.compute_loss_func is not None or not is_of(session.hooks.compute_loss, "trainwright")
 
 
-def takes_num_items(function: Any) -> bool:
-    """Whether a `compute_loss` takes `num_items_in_batch`; one that hands on any keyword takes what it wraps takes."""
-    parameters = inspect.signature(function, follow_wrapped=False).parameters.values()
-    if any(p.name == "num_items_in_batch" for p in parameters):
-        return True
-    wrapped = getattr(function, "__wrapped__", None)
-    return any(p.kind is p.VAR_KEYWORD for p in parameters) and (wrapped is None or takes_num_items(wrapped))
-
-
-def is_of(function: Any, package: str) -> bool:
-    """Whether a function was written in a module of a package; `functools.wraps` does not change what it looks at."""
-    module = getattr(getattr(function, "__func__", function), "__globals__", {}).get("__name__", "")
-    return bool(module == package or module.startswith(f"{package}."))
-
-
-def has_own_loss(trainer: Trainer) -> bool:
+def has_own_loss(session: Session) -> bool:
     """Whether the loss is computed by the user's code, which may need no labels."""
-    return overrides_loss(trainer) or trainer.compute_loss_func is not None
+    return overrides_loss(session) or session.compute_loss_func is not None
 
 
-def overrides_loss(trainer: Trainer) -> bool:
+def overrides_loss(session: Session) -> bool:
     """Whether a subclass, or the instance, has a `compute_loss` of its own."""
-    return not is_of(trainer.compute_loss, "trainwright.engine.trainer")
+    return not is_of(session.hooks.compute_loss, "trainwright.engine.trainer")
 
 
-def count_items(trainer: Trainer, batch: Any) -> int:
+def count_items(session: Session, batch: Any) -> int:
     """Return what a training micro-batch is weighed by."""
-    if trainer.rule is Rule.MEAN:
+    if session.rule is Rule.MEAN:
         return 1
-    return counted(trainer.objective, batch)
+    return counted(session.objective, batch)
 
 
 def counted(objective: Objective, batch: Any) -> int:
@@ -117,49 +81,49 @@ def counted(objective: Objective, batch: Any) -> int:
     return items
 
 
-def count_eval_items(trainer: Trainer, batch: Any) -> int:
+def count_eval_items(session: Session, batch: Any) -> int:
     """Return what an evaluation batch's mean loss is weighed by: targets where it is told their number, else rows; 1
     for a sum."""
-    if trainer.objective.sums and not trainer.has_own_loss:
+    if session.objective.sums and not session.hooks.has_own_loss:
         return 1
-    return counted(trainer.objective, batch) if trainer.takes_num_items else isolation.rows_in(batch)
+    return counted(session.objective, batch) if session.takes_num_items else isolation.rows_in(batch)
 
 
-def work_in(trainer: Trainer, batch: Any) -> tuple[float, int, int]:
+def work_in(session: Session, batch: Any) -> tuple[float, int, int]:
     """Return a batch's (floating point operations, tokens where they are asked for, rows)."""
-    kind = trainer.args.include_num_input_tokens_seen
+    kind = session.args.include_num_input_tokens_seen
     counts = kind != "no" and isinstance(batch, Mapping)
-    tokens = tokens_of(trainer, batch, kind == "non_padding") if counts else 0
-    return trainer.floating_point_ops(batch), tokens, isolation.rows_in(batch)
+    tokens = tokens_of(session, batch, kind == "non_padding") if counts else 0
+    return session.hooks.floating_point_ops(batch), tokens, isolation.rows_in(batch)
 
 
-def tokens_of(trainer: Trainer, batch: Mapping[str, Any], without_padding: bool) -> int:
+def tokens_of(session: Session, batch: Mapping[str, Any], without_padding: bool) -> int:
     """Return the tokens of a batch; those that are no padding, by the mask or else by the tokenizer's padding token.
 
     Rows with positions of their own and no mask are packed, and have no padding.
     """
-    main = batch.get(getattr(trainer.model, "main_input_name", "input_ids"))
+    main = batch.get(getattr(session.model, "main_input_name", "input_ids"))
     if without_padding and batch.get("attention_mask") is not None:
         return int(batch["attention_mask"].sum())
     if not isinstance(main, torch.Tensor):
         return 0
-    padding = getattr(trainer.processing_class, "pad_token_id", None)
+    padding = getattr(session.processing_class, "pad_token_id", None)
     if without_padding and padding is not None and "position_ids" not in batch:
         return int((main != padding).sum())
     return main.numel()
 
 
-def floating_point_ops(trainer: Trainer, inputs: Any) -> int:
+def floating_point_ops(session: Session, inputs: Any) -> int:
     """Return the operations of forward and backward: 6 × tokens × parameters without embeddings; 0 if unknown.
 
     Kaplan et al. 2020, arXiv:2001.08361, section 2.1.
     """
-    if trainer.computing_parameters == 0 or not isinstance(inputs, Mapping):
+    if session.computing_parameters == 0 or not isinstance(inputs, Mapping):
         return 0
-    main = inputs.get(getattr(trainer.model, "main_input_name", "input_ids"))
+    main = inputs.get(getattr(session.model, "main_input_name", "input_ids"))
     if not isinstance(main, torch.Tensor):
         return 0
-    return 6 * main.numel() * trainer.computing_parameters
+    return 6 * main.numel() * session.computing_parameters
 
 
 def computing_parameters(model: nn.Module) -> int:
@@ -173,45 +137,45 @@ def micro_batch(run: Run, batch: Any, items: float, total: float, last: bool) ->
 
     Under several ranks one without targets still takes part in the exchange of gradients, in the last micro-batch.
     """
-    trainer, records = run.trainer, run.trainer.records
+    session, records = run.session, run.session.records
     records.weight = items / total if total else 0
     try:
         if items:
-            count = total / items if trainer.rule is Rule.MEAN else total  # of pieces of unequal size
-            trainer.in_own_step = True  # until ours is called
-            loss = trainer.training_step(run.model, batch, count).detach()
-            loss = loss / trainer.strategy.gradient_divide_factor if trainer.in_own_step else loss
+            count = total / items if session.rule is Rule.MEAN else total  # of pieces of unequal size
+            session.in_own_step = True  # until ours is called
+            loss = session.hooks.training_step(run.model, batch, count).detach()
+            loss = loss / session.strategy.gradient_divide_factor if session.in_own_step else loss
             return loss.reshape(()) if loss.ndim else loss
-        if total and trainer.strategy.needs_zero_weight_step(last):
-            trainer.idle_step(run.model, batch)
+        if total and session.strategy.needs_zero_weight_step(last):
+            session.hooks.idle_step(run.model, batch)
         return None
     finally:
-        records.weight, trainer.in_own_step = 1, False
+        records.weight, session.in_own_step = 1, False
 
 
-def training_step(trainer: Trainer, model: nn.Module, inputs: Any, num_items: float | None) -> torch.Tensor:
+def training_step(session: Session, model: nn.Module, inputs: Any, num_items: float | None) -> torch.Tensor:
     """Run forward and backward of a micro-batch; return its share of the step's loss, detached."""
-    trainer.in_own_step = False
-    args = trainer.args
-    loss = loss_of_batch(trainer, model, inputs, num_items)
-    if trainer.is_asked:
+    session.in_own_step = False
+    args = session.args
+    loss = loss_of_batch(session, model, inputs, num_items)
+    if session.is_asked:
         raise Asked(loss)
-    if trainer.rule is Rule.MEAN and num_items is not None:
+    if session.rule is Rule.MEAN and num_items is not None:
         loss = loss / num_items
-    if args.torch_empty_cache_steps and trainer.state.global_step % args.torch_empty_cache_steps == 0:
-        empty_cache(trainer.strategy.device)
-    trainer.strategy.backward(loss, trainer.precision)
+    if args.torch_empty_cache_steps and session.state.global_step % args.torch_empty_cache_steps == 0:
+        empty_cache(session.strategy.device)
+    session.strategy.backward(loss, session.precision)
     return loss.detach()
 
 
-def compute_loss(trainer: Trainer, model: nn.Module, inputs: Any, return_outputs: bool, num_items: float | None) -> Any:
+def compute_loss(session: Session, model: nn.Module, inputs: Any, return_outputs: bool, num_items: float | None) -> Any:
     """Return the objective's loss of a batch, with the model's outputs where they are asked for; log its terms.
 
     Raises:
         DataError: the objective returns something else than a `Loss`.
     """
-    objective = trainer.objective.unfused() if return_outputs else trainer.objective
-    takes_mean = trainer.in_own_step and not scales_by_itself(trainer)
+    objective = session.objective.unfused() if return_outputs else session.objective
+    takes_mean = session.in_own_step and not scales_by_itself(session)
     loss = objective.loss(model, inputs, None if takes_mean else num_items)
     if not isinstance(loss, Loss):
         raise DataError(
@@ -219,78 +183,78 @@ def compute_loss(trainer: Trainer, model: nn.Module, inputs: Any, return_outputs
             "outputs, terms)."
         )
     for name, value in loss.terms.items():
-        trainer.record(name, value)
-    factor = trainer.strategy.gradient_divide_factor if trainer.in_own_step and not takes_mean else 1
+        session.hooks.record(name, value)
+    factor = session.strategy.gradient_divide_factor if session.in_own_step and not takes_mean else 1
     value = loss.value * factor if factor != 1 else loss.value
     return (value, loss.outputs) if return_outputs else value
 
 
-def scales_by_itself(trainer: Trainer) -> bool:
+def scales_by_itself(session: Session) -> bool:
     """Whether transformers' `training_step` takes what `compute_loss` returns for a share of the step's loss; else it
     divides it by `current_gradient_accumulation_steps`."""
-    if trainer.loss_is_scaled_for_ga is not None:
-        return trainer.loss_is_scaled_for_ga
-    return trainer.model_accepts_loss_kwargs or trainer.compute_loss_func is not None
+    if session.hooks.loss_is_scaled_for_ga is not None:
+        return session.hooks.loss_is_scaled_for_ga
+    return session.hooks.model_accepts_loss_kwargs or session.compute_loss_func is not None
 
 
-def loss_of_batch(trainer: Trainer, model: nn.Module, inputs: Any, num_items: float | None) -> torch.Tensor:
+def loss_of_batch(session: Session, model: nn.Module, inputs: Any, num_items: float | None) -> torch.Tensor:
     """Return what `compute_loss` makes of a micro-batch, as one scalar."""
-    with explained(trainer, inputs):
-        fusing.before_loss(trainer, inputs)
-        inputs = isolation.kept_apart(trainer, inputs, trainer.objective.fused)
-    moved = trainer._prepare_inputs(inputs)
-    moved = own_copy(trainer, moved) if trainer.args.auto_find_batch_size else moved  # to be cut, should memory run out
-    with trainer.compute_loss_context_manager(), explained(trainer, inputs):
-        share: dict[str, Any] = {"num_items_in_batch": num_items} if trainer.takes_num_items else {}
-        return one_loss(trainer, trainer.compute_loss(model, moved, **share))
+    with explained(session, inputs):
+        fusing.before_loss(session, inputs)
+        inputs = isolation.kept_apart(session, inputs, session.objective.fused)
+    moved = session.hooks._prepare_inputs(inputs)
+    moved = own_copy(session, moved) if session.args.auto_find_batch_size else moved  # to be cut, should memory run out
+    with session.hooks.compute_loss_context_manager(), explained(session, inputs):
+        share: dict[str, Any] = {"num_items_in_batch": num_items} if session.takes_num_items else {}
+        return one_loss(session, session.hooks.compute_loss(model, moved, **share))
 
 
-def own_copy(trainer: Trainer, batch: Any) -> Any:
+def own_copy(session: Session, batch: Any) -> Any:
     """Return a batch with which a user's code may do what it likes, though it is still needed as it is."""
-    shared = trainer.strategy.device.type == "cpu"  # other devices have copies already
+    shared = session.strategy.device.type == "cpu"  # other devices have copies already
     return map_tensors(batch, lambda tensor: tensor.clone() if shared else tensor)
 
 
-def asked(trainer: Trainer, model: nn.Module, inputs: Any, num_items: float) -> torch.Tensor | None:
+def asked(session: Session, model: nn.Module, inputs: Any, num_items: float) -> torch.Tensor | None:
     """Return the loss that `training_step`, which may be overridden, would take the gradient of; None if another."""
-    trainer.is_asked = True
+    session.is_asked = True
     try:
-        trainer.training_step(model, inputs, num_items)
+        session.hooks.training_step(model, inputs, num_items)
     except Asked as answer:
         loss: torch.Tensor = answer.args[0]
         return loss.detach()
     finally:
-        trainer.is_asked = False
+        session.is_asked = False
     return None
 
 
-def steps_by_itself(trainer: Trainer) -> bool:
+def steps_by_itself(session: Session) -> bool:
     """Whether an overridden `training_step` does its own backward pass, and does not call the one it overrides."""
-    function = trainer.training_step
+    function = session.hooks.training_step
     names = getattr(getattr(function, "__code__", None), "co_names", ())
     return not is_of(function, "trainwright") and "training_step" not in names
 
 
-def idle_step(trainer: Trainer, model: nn.Module, inputs: Any) -> None:
+def idle_step(session: Session, model: nn.Module, inputs: Any) -> None:
     """Run forward, and a backward whose gradients are 0, so that the other ranks do not wait for this one's.
 
     The backward begins at all that the model has given, so that what it awaits of a step comes, and no more. What it
     computes is not multiplied by 0 but set to 0 at the parameters: a loss without targets may be NaN.
     """
-    assert trainer.run is not None
+    assert session.run is not None
     seen: list[torch.Tensor] = []
     parameters = [p for p in model.parameters() if p.requires_grad]
-    with unnoticed(trainer.run):
+    with unnoticed(session.run, session.model):
         handles: list[Any] = [parameter.register_hook(torch.zeros_like) for parameter in parameters]
         if uncompiled(model) is model:  # a hook would compile it anew
             handles.append(model.register_forward_hook(lambda part, given, output: seen.extend(_with_gradient(output))))
         try:
-            moved = trainer._prepare_inputs(isolation.kept_apart(trainer, inputs, trainer.objective.fused))
-            with trainer.compute_loss_context_manager():
-                loss = trainer.one_loss(trainer.compute_loss(model, moved, **of_itself(trainer, inputs)))
+            moved = session.hooks._prepare_inputs(isolation.kept_apart(session, inputs, session.objective.fused))
+            with session.hooks.compute_loss_context_manager():
+                loss = session.hooks.one_loss(session.hooks.compute_loss(model, moved, **of_itself(session, inputs)))
             ends = [*seen, *_with_gradient(loss)]
             if ends:
-                trainer.strategy.backward(sum(end.sum().real.float() for end in ends), trainer.precision)  # type: ignore[arg-type]  # a tensor
+                session.strategy.backward(sum(end.sum().real.float() for end in ends), session.precision)  # type: ignore[arg-type]  # a tensor
         finally:
             for handle in handles:
                 handle.remove()
@@ -305,12 +269,12 @@ def _with_gradient(value: Any) -> list[torch.Tensor]:
     return [tensor for part in parts for tensor in _with_gradient(part)]
 
 
-def of_itself(trainer: Trainer, inputs: Any) -> dict[str, Any]:
+def of_itself(session: Session, inputs: Any) -> dict[str, Any]:
     """Return what makes a batch's loss the mean over its own items, for a `compute_loss` that takes their number."""
-    return {"num_items_in_batch": max(trainer.objective.count(inputs), 1)} if trainer.takes_num_items else {}
+    return {"num_items_in_batch": max(session.objective.count(inputs), 1)} if session.takes_num_items else {}
 
 
-def one_loss(trainer: Trainer, loss: Any) -> torch.Tensor:
+def one_loss(session: Session, loss: Any) -> torch.Tensor:
     """Return the loss to minimise: a dict's `loss`, or its sum; every entry of a dict is logged.
 
     Raises:
@@ -319,7 +283,7 @@ def one_loss(trainer: Trainer, loss: Any) -> torch.Tensor:
     if isinstance(loss, Mapping):
         for name, value in loss.items():
             if name != "loss":
-                trainer.record(name, value)
+                session.hooks.record(name, value)
         loss = loss["loss"] if "loss" in loss else sum(loss.values())
     if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
         shape = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__

@@ -4,50 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
+from trainwright.engine.session import Session
 from trainwright.errors import ConfigError, did_you_mean
 from trainwright.evaluation_mode import modes_of, put_back
 from trainwright.models.inspect import base_model, is_pretrained, uncompiled
 
-if TYPE_CHECKING:
-    from trainwright.engine.trainer import Trainer
 
-
-def take_model(trainer: Trainer, given: Any) -> None:
+def take_model(session: Session, given: Any) -> None:
     """Train a model; one that `torch.compile` was given is known, saved and loaded as itself, and called compiled."""
-    before, trainer.model = trainer.model, uncompiled(given)
-    trainer.compiled = None if trainer.model is given else given
-    trainer.model_wrapped = trainer.model
-    if trainer.model is not before:
-        trainer.own_configuration, trainer.before_training = {}, {}
+    before, session.model = session.model, uncompiled(given)
+    session.compiled = None if session.model is given else given
+    session.model_wrapped = session.model
+    if session.model is not before:
+        session.own_configuration, session.before_training = {}, {}
 
 
-def called(trainer: Trainer) -> nn.Module:
+def called(session: Session) -> nn.Module:
     """Return what is called for the model: itself, or what the user compiled of it."""
-    compiled = trainer.compiled
-    model: nn.Module = trainer.model if compiled is None or uncompiled(compiled) is not trainer.model else compiled
+    compiled = session.compiled
+    model: nn.Module = session.model if compiled is None or uncompiled(compiled) is not session.model else compiled
     return model
 
 
-def training_model(trainer: Trainer) -> nn.Module:
+def training_model(session: Session) -> nn.Module:
     """Return the module whose forward the loop calls: checkpointed, compiled and spread, as the arguments say."""
-    args = trainer.args
-    inner = base_model(trainer.model)
+    args = session.args
+    inner = base_model(session.model)
     if args.activation_checkpointing:
         checkpoint_activations(inner, args.activation_checkpointing_kwargs or {"use_reentrant": False})
     if is_pretrained(inner) and hasattr(inner.config, "use_cache"):
-        trainer.before_training = change_configuration(trainer, use_cache=args.use_cache)
+        session.before_training = change_configuration(session, use_cache=args.use_cache)
     if args.neftune_noise_alpha is not None:
-        _add_noise(trainer, inner)
-    align_special_tokens(trainer.model, trainer.processing_class)
+        _add_noise(session, inner)
+    align_special_tokens(session.model, session.processing_class)
     recomputes = args.activation_checkpointing or any(
         getattr(part, "gradient_checkpointing", False) for part in inner.modules()
     )
-    wrapped = trainer.strategy.prepare(called(trainer), recomputes)
+    wrapped = session.strategy.prepare(called(session), recomputes)
     if args.torch_compile:
         backend = args.torch_compile_backend or "inductor"
         known = torch._dynamo.list_backends(exclude_tags=())
@@ -59,34 +57,34 @@ def training_model(trainer: Trainer) -> nn.Module:
     return wrapped
 
 
-def change_configuration(trainer: Trainer, **values: Any) -> dict[str, Any]:
+def change_configuration(session: Session, **values: Any) -> dict[str, Any]:
     """Change the model's configuration as training needs it; return what is changed, as it was.
 
     What is saved of it is the user's own: `users_configuration`.
     """
-    config = base_model(trainer.model).config
+    config = base_model(session.model).config
     before = {name: getattr(config, name) for name, value in values.items() if getattr(config, name) != value}
-    trainer.own_configuration = {**before, **trainer.own_configuration}
+    session.own_configuration = {**before, **session.own_configuration}
     for name in before:
         setattr(config, name, values[name])
     return before
 
 
-def restore_configuration(trainer: Trainer) -> None:
+def restore_configuration(session: Session) -> None:
     """Give the model the configuration that it had before training."""
-    before, trainer.before_training = trainer.before_training, {}
+    before, session.before_training = session.before_training, {}
     for name, value in before.items():
-        setattr(base_model(trainer.model).config, name, value)
-        if trainer.own_configuration[name] == value:
-            del trainer.own_configuration[name]
+        setattr(base_model(session.model).config, name, value)
+        if session.own_configuration[name] == value:
+            del session.own_configuration[name]
 
 
 @contextmanager
-def users_configuration(trainer: Trainer) -> Iterator[None]:
+def users_configuration(session: Session) -> Iterator[None]:
     """Have the model's configuration as the user gave it, while it is saved."""
-    config = getattr(base_model(trainer.model), "config", None)
-    ours = {name: getattr(config, name) for name in trainer.own_configuration}
-    for name, value in trainer.own_configuration.items():
+    config = getattr(base_model(session.model), "config", None)
+    ours = {name: getattr(config, name) for name in session.own_configuration}
+    for name, value in session.own_configuration.items():
         setattr(config, name, value)
     try:
         yield
@@ -124,9 +122,9 @@ def checkpoint_activations(model: nn.Module, settings: Any) -> None:
     )
 
 
-def _add_noise(trainer: Trainer, model: nn.Module) -> None:
+def _add_noise(session: Session, model: nn.Module) -> None:
     """Add uniform noise to embeddings in training, up to alpha / sqrt(length × width) (NEFTune, arXiv:2310.05914)."""
-    alpha = trainer.args.neftune_noise_alpha
+    alpha = session.args.neftune_noise_alpha
 
     def noisy(module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
         if not module.training:
@@ -134,25 +132,25 @@ def _add_noise(trainer: Trainer, model: nn.Module) -> None:
         bound = alpha / (output.size(1) * output.size(2)) ** 0.5
         return output + torch.zeros_like(output).uniform_(-bound, bound)
 
-    trainer.noise = model.get_input_embeddings().register_forward_hook(noisy)  # type: ignore[operator]  # a PreTrainedModel
+    session.noise = model.get_input_embeddings().register_forward_hook(noisy)  # type: ignore[operator]  # a PreTrainedModel
 
 
-def remove_noise(trainer: Trainer) -> None:
+def remove_noise(session: Session) -> None:
     """Take the noise away again, where there is some."""
-    if trainer.noise is not None:
-        trainer.noise.remove()
-        trainer.noise = None
+    if session.noise is not None:
+        session.noise.remove()
+        session.noise = None
 
 
-def train_mode(trainer: Trainer, training: bool) -> None:
+def train_mode(session: Session, training: bool) -> None:
     """Switch model and optimizer between training and evaluation; some optimizers average weights for the latter."""
-    trainer.model_wrapped.train(training)
-    optimizer_mode(trainer, training)
+    session.model_wrapped.train(training)
+    optimizer_mode(session, training)
 
 
-def optimizer_mode(trainer: Trainer, training: bool) -> None:
+def optimizer_mode(session: Session, training: bool) -> None:
     """Switch the optimizer between training and evaluation, where it has two."""
-    switch = getattr(trainer.optimizer, "train" if training else "eval", None)
+    switch = getattr(session.optimizer, "train" if training else "eval", None)
     if switch is not None:
         switch()
 

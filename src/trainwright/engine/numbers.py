@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
+from trainwright.engine.session import Session
 from trainwright.errors import ConfigError, DataError
-
-if TYPE_CHECKING:
-    from trainwright.engine.trainer import Trainer
 
 
 def plain(value: Any, name: str) -> Any:
@@ -41,7 +39,7 @@ def plain(value: Any, name: str) -> Any:
     )
 
 
-def fit(trainer: Trainer, entries: Mapping[str, Any], refuse: bool = False) -> dict[str, Any]:
+def fit(session: Session, entries: Mapping[str, Any], refuse: bool = False) -> dict[str, Any]:
     """Return entries with plain values. One that cannot be kept is left out and named once, so that no run ends by it.
 
     Raises:
@@ -54,9 +52,9 @@ def fit(trainer: Trainer, entries: Mapping[str, Any], refuse: bool = False) -> d
         except DataError as error:
             if refuse:
                 raise
-            if name not in trainer.left_out:
-                trainer.left_out.add(name)
-                trainer.note(f"{error} It is left out.")
+            if name not in session.left_out:
+                session.left_out.add(name)
+                session.note(f"{error} It is left out.")
     return kept
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,12 +18,10 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from trainwright.checkpoint import layout
 from trainwright.checkpoint.parts import Exchange, Part
+from trainwright.engine.run import Run
+from trainwright.engine.saved import Saved
+from trainwright.engine.session import Session
 from trainwright.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from trainwright.engine.resume import Saved
-    from trainwright.engine.run import Run
-    from trainwright.engine.trainer import Trainer
 
 _NOT_SETTINGS = ("params", "param_names")
 _TODAYS = ("base_lrs", "_last_lr")
@@ -41,56 +39,56 @@ _NEEDS_STATE = {
 def parts(run: Run, saved: Saved | None) -> dict[str, Part]:
     """Return what a checkpoint keeps of optimizer and schedule; one of the model alone has the schedule take as many
     steps as were done."""
-    trainer, today = run.trainer, run.made_with
+    session, today = run.session, run.made_with
     began = {} if saved is None else saved.about.get("made_with", {})
 
     def go_on(state: dict[str, Any]) -> None:
         assert saved is not None
-        restore(trainer, state, began, today, saved.folder)
+        restore(session, state, began, today, saved.folder)
 
     def catch_up(alone: bool) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a schedule that steps before its optimizer
-            for _ in range(0 if trainer.follows_metric or saved is None else saved.state.global_step):
-                trainer.lr_scheduler.step()
+            for _ in range(0 if session.hooks.follows_metric or saved is None else saved.state.global_step):
+                session.lr_scheduler.step()
 
     return {
         "optimizer": Part(
-            state=Exchange(lambda: trainer.optimizer.state_dict(), go_on),
+            state=Exchange(lambda: session.optimizer.state_dict(), go_on),
             title="The state of the optimizer",
             file=layout.OPTIMIZER,
             anew="optimizer",
         ),
         "schedule": Part(
             state=Exchange(
-                lambda: trainer.lr_scheduler.state_dict(), lambda state: restore_schedule(trainer, state, began, today)
+                lambda: session.lr_scheduler.state_dict(), lambda state: restore_schedule(session, state, began, today)
             ),
             title="The state of the schedule",
             file=layout.SCHEDULER,
-            anew="schedule" if trainer.follows_metric else "",
+            anew="schedule" if session.hooks.follows_metric else "",
             lacking=catch_up,
         ),
     }
 
 
-def made_with(trainer: Trainer) -> dict[str, Any]:
+def made_with(session: Session) -> dict[str, Any]:
     """Return what optimizer and schedule are made with, before anything is restored; plain values alone."""
-    names = {id(p): name for name, p in trainer.model.named_parameters()}
+    names = {id(p): name for name, p in session.model.named_parameters()}
     groups = [
         {"settings": _settings(group), "names": [names.get(id(p)) for p in group["params"]]}
-        for group in trainer.optimizer.param_groups
+        for group in session.optimizer.param_groups
     ]
-    schedule = {"class": type(trainer.lr_scheduler).__name__, "state": _plain(trainer.lr_scheduler.state_dict())[0]}
-    made = {"optimizer": {"class": type(trainer.optimizer).__name__, "groups": groups}, "schedule": schedule}
+    schedule = {"class": type(session.lr_scheduler).__name__, "state": _plain(session.lr_scheduler.state_dict())[0]}
+    made = {"optimizer": {"class": type(session.optimizer).__name__, "groups": groups}, "schedule": schedule}
     plain: dict[str, Any] = json.loads(json.dumps(made))
     return plain
 
 
-def restore(trainer: Trainer, state: dict[str, Any], began: dict[str, Any], today: dict[str, Any], place: Path) -> None:
+def restore(session: Session, state: dict[str, Any], began: dict[str, Any], today: dict[str, Any], place: Path) -> None:
     """Put an optimizer's state back; settings that the script has changed stay today's.
 
     Args:
-        trainer: with the optimizer of today.
+        session: with the optimizer of today.
         state: of the checkpoint.
         began: what `made_with` returned when the checkpoint's run began; empty where it does not tell.
         today: what it returns now.
@@ -99,7 +97,7 @@ def restore(trainer: Trainer, state: dict[str, Any], began: dict[str, Any], toda
     Raises:
         CheckpointError: it is the state of another optimizer.
     """
-    fault = _fault(trainer.optimizer, state, began.get("optimizer", {}), today["optimizer"])
+    fault = _fault(session.optimizer, state, began.get("optimizer", {}), today["optimizer"])
     if fault is not None:
         raise CheckpointError(
             f"The optimizer of '{place}' is not this run's: {fault}. Put it back, or load the model from there and "
@@ -109,13 +107,13 @@ def restore(trainer: Trainer, state: dict[str, Any], began: dict[str, Any], toda
     if loaded is not None:
         before = [group["settings"] for group in began.get("optimizer", {}).get("groups", [])]
         before = before or [_settings(group) for group in loaded]
-        pairs = zip(loaded, trainer.optimizer.param_groups, before, strict=True)
+        pairs = zip(loaded, session.optimizer.param_groups, before, strict=True)
         merged = [_merged_group(*one) for one in pairs]
         state = {**state, "param_groups": merged}
-        if "optimizer" not in trainer._created:
-            _say_changes(trainer, loaded, merged)
+        if "optimizer" not in session.created:
+            _say_changes(session, loaded, merged)
     try:
-        trainer.optimizer.load_state_dict(state)
+        session.optimizer.load_state_dict(state)
     except Exception as error:  # whatever a foreign state does to a class that we may not know
         raise CheckpointError(
             f"The optimizer of '{place}' is not this run's: {type(error).__name__}: {error}. Put it back, or load the "
@@ -174,7 +172,7 @@ def _merged_group(loaded: dict[str, Any], today: dict[str, Any], began: dict[str
     return merged
 
 
-def _say_changes(trainer: Trainer, loaded: list[dict[str, Any]], merged: list[dict[str, Any]]) -> None:
+def _say_changes(session: Session, loaded: list[dict[str, Any]], merged: list[dict[str, Any]]) -> None:
     """Name the changed settings of an optimizer that is the user's own; others are named among the arguments."""
     changed = {
         f"{key} {before[key]} -> {after[key]}": None
@@ -183,16 +181,16 @@ def _say_changes(trainer: Trainer, loaded: list[dict[str, Any]], merged: list[di
         if key not in _NOT_SETTINGS and key in before and _plain(before[key]) != _plain(after[key])
     }
     if changed:
-        trainer.note(f"Settings of the optimizer changed since the checkpoint: {'; '.join(changed)}.")
+        session.note(f"Settings of the optimizer changed since the checkpoint: {'; '.join(changed)}.")
 
 
-def restore_schedule(trainer: Trainer, state: dict[str, Any], began: dict[str, Any], today: dict[str, Any]) -> None:
+def restore_schedule(session: Session, state: dict[str, Any], began: dict[str, Any], today: dict[str, Any]) -> None:
     """Put the schedule's progress back; its functions and the settings that the script has changed stay today's.
 
     A rate that its schedule computes from the step is computed from today's peak; one that follows from the rate
     before is the checkpoint's, scaled as the peak was.
     """
-    scheduler, groups = trainer.lr_scheduler, trainer.optimizer.param_groups
+    scheduler, groups = session.lr_scheduler, session.optimizer.param_groups
     kept, before = scheduler.state_dict(), began.get("schedule", {})
     same = before.get("class", type(scheduler).__name__) == type(scheduler).__name__
     if not same:

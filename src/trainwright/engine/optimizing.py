@@ -2,57 +2,55 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
 from trainwright.args.names import METRIC_SCHEDULERS
+from trainwright.engine.session import Session
 from trainwright.models.inspect import parameter_count
 from trainwright.optim.optimizers import build_optimizer
 from trainwright.optim.parameters import decay_parameter_names, parameter_groups
 from trainwright.optim.schedules import build_scheduler
 
-if TYPE_CHECKING:
-    from trainwright.engine.trainer import Trainer
 
-
-def make(trainer: Trainer, num_training_steps: int) -> None:
+def make(session: Session, num_training_steps: int) -> None:
     """Make what a run needs of the two; what the user gave or made before stays, what an earlier run made does not."""
-    for name, made in trainer._created.items():
-        if getattr(trainer, name) is made:
-            setattr(trainer, name, None)
-    before = {"optimizer": trainer.optimizer, "lr_scheduler": trainer.lr_scheduler}
-    trainer.create_optimizer_and_scheduler(num_training_steps=num_training_steps)
-    trainer._created = {name: getattr(trainer, name) for name, had in before.items() if had is None}
+    for name, made in session.created.items():
+        if getattr(session, name) is made:
+            setattr(session, name, None)
+    before = {"optimizer": session.optimizer, "lr_scheduler": session.lr_scheduler}
+    session.hooks.create_optimizer_and_scheduler(num_training_steps=num_training_steps)
+    session.created = {name: getattr(session, name) for name, had in before.items() if had is None}
     # A first step that is left out moves the schedule on all the same, which torch would take for a mistake.
-    trainer.optimizer._opt_called = True
+    session.optimizer._opt_called = True
 
 
-def create_optimizer(trainer: Trainer, model: nn.Module | None) -> torch.optim.Optimizer:
+def create_optimizer(session: Session, model: nn.Module | None) -> torch.optim.Optimizer:
     """Make the optimizer over the trainable parameters, unless there is one."""
-    if trainer.optimizer is None:
-        model = trainer.model if model is None else model
-        groups = parameter_groups(model, trainer.get_decay_parameter_names(model), trainer.args.weight_decay)
-        given = trainer.optimizer_cls_and_kwargs
-        choice = given if given is not None else trainer.get_optimizer_cls_and_kwargs(trainer.args, model)
-        trainer.optimizer = build_optimizer(choice, model, groups)
-    optimizer: torch.optim.Optimizer = trainer.optimizer
+    if session.optimizer is None:
+        model = session.model if model is None else model
+        groups = parameter_groups(model, session.hooks.get_decay_parameter_names(model), session.args.weight_decay)
+        given = session.optimizer_cls_and_kwargs
+        choice = given if given is not None else session.hooks.get_optimizer_cls_and_kwargs(session.args, model)
+        session.optimizer = build_optimizer(choice, model, groups)
+    optimizer: torch.optim.Optimizer = session.optimizer
     return optimizer
 
 
-def create_scheduler(trainer: Trainer, num_training_steps: int, optimizer: torch.optim.Optimizer | None) -> Any:
+def create_scheduler(session: Session, num_training_steps: int, optimizer: torch.optim.Optimizer | None) -> Any:
     """Make the schedule over the optimizer, unless there is one."""
-    if trainer.lr_scheduler is None:
-        args = trainer.args
-        trainer.lr_scheduler = build_scheduler(
+    if session.lr_scheduler is None:
+        args = session.args
+        session.lr_scheduler = build_scheduler(
             args.lr_scheduler_type,
-            trainer.optimizer if optimizer is None else optimizer,
+            session.optimizer if optimizer is None else optimizer,
             args.get_warmup_steps(num_training_steps),
             num_training_steps,
             plateau_settings(args),
         )
-    return trainer.lr_scheduler
+    return session.lr_scheduler
 
 
 def plateau_settings(args: Any) -> dict[str, Any] | None:
@@ -63,37 +61,37 @@ def plateau_settings(args: Any) -> dict[str, Any] | None:
     return given or None
 
 
-def follows_metric(trainer: Trainer) -> bool:
+def follows_metric(session: Session) -> bool:
     """Whether the schedule moves at evaluations, by their metric, and not at every step."""
-    scheduler = trainer.lr_scheduler
+    scheduler = session.lr_scheduler
     return isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau) or type(scheduler).__name__ == "GreedyLR"
 
 
-def get_decay_parameter_names(trainer: Trainer, model: nn.Module) -> list[str]:
+def get_decay_parameter_names(session: Session, model: nn.Module) -> list[str]:
     """Return the names of the parameters that weight decay applies to: all but biases and norms."""
     return decay_parameter_names(model)
 
 
-def get_learning_rates(trainer: Trainer) -> list[float]:
+def get_learning_rates(session: Session) -> list[float]:
     """Return the present learning rate of every parameter group."""
-    return [float(group["lr"]) for group in _optimizer(trainer).param_groups]
+    return [float(group["lr"]) for group in _optimizer(session).param_groups]
 
 
-def get_num_trainable_parameters(trainer: Trainer) -> int:
+def get_num_trainable_parameters(session: Session) -> int:
     """Return the number of parameters that are trained."""
-    return parameter_count(trainer.model, trainable_only=True)
+    return parameter_count(session.model, trainable_only=True)
 
 
-def get_optimizer_group(trainer: Trainer, param: nn.Parameter | None = None) -> Any:
+def get_optimizer_group(session: Session, param: nn.Parameter | None = None) -> Any:
     """Return the optimizer's group of a parameter; all groups without one."""
-    groups = _optimizer(trainer).param_groups
+    groups = _optimizer(session).param_groups
     if param is None:
         return [group["params"] for group in groups]
     return next((group for group in groups if any(p is param for p in group["params"])), None)
 
 
-def _optimizer(trainer: Trainer) -> torch.optim.Optimizer:
-    optimizer: torch.optim.Optimizer | None = trainer.optimizer
+def _optimizer(session: Session) -> torch.optim.Optimizer:
+    optimizer: torch.optim.Optimizer | None = session.optimizer
     if optimizer is None:
         raise ValueError("There is no optimizer yet; call train() or create_optimizer() first.")
     return optimizer

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -12,35 +11,33 @@ from torch import nn
 from trainwright.checkpoint import layout
 from trainwright.checkpoint.parts import Exchange, Part
 from trainwright.engine.health import some
+from trainwright.engine.session import Session
 from trainwright.errors import CheckpointError
 
-if TYPE_CHECKING:
-    from trainwright.engine.trainer import Trainer
 
-
-def of(trainer: Trainer) -> list[nn.Parameter]:
+def of(session: Session) -> list[nn.Parameter]:
     """Return the parameters of the optimizer's groups that are not the model's."""
-    own = {id(parameter) for parameter in trainer.model.parameters()}
-    return [p for group in trainer.optimizer.param_groups for p in group["params"] if id(p) not in own]
+    own = {id(parameter) for parameter in session.model.parameters()}
+    return [p for group in session.optimizer.param_groups for p in group["params"] if id(p) not in own]
 
 
-def begin(trainer: Trainer) -> list[nn.Parameter]:
+def begin(session: Session) -> list[nn.Parameter]:
     """Return them, on all ranks with the values of the first; say which are not among them."""
-    tell_of_untrained(trainer)
-    found = of(trainer)
-    if found and trainer.strategy.is_distributed:
-        put(found, trainer.strategy.from_main([p.detach().cpu() for p in found]))
+    tell_of_untrained(session)
+    found = of(session)
+    if found and session.strategy.is_distributed:
+        put(found, session.strategy.from_main([p.detach().cpu() for p in found]))
     return found
 
 
-def tell_of_untrained(trainer: Trainer) -> None:
+def tell_of_untrained(session: Session) -> None:
     """Say which parameters of the user's objective require gradients and are trained by nobody."""
-    objective = trainer.own_objective
+    objective = session.own_objective
     if objective is None:
         return
     parts = {"": objective} if isinstance(objective, nn.Module) else vars(objective)
-    held = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
-    held |= {id(p) for p in trainer.model.parameters()}
+    held = {id(p) for group in session.optimizer.param_groups for p in group["params"]}
+    held |= {id(p) for p in session.model.parameters()}
     missing = [
         f"{name}.{path}".lstrip(".")
         for name, one in parts.items()
@@ -49,27 +46,27 @@ def tell_of_untrained(trainer: Trainer) -> None:
         if parameter.requires_grad and id(parameter) not in held
     ]
     if missing:
-        trainer.note(
+        session.note(
             f"Not trained, since no group of the optimizer holds them, though they require gradients: {some(missing)} "
             f"of {type(objective).__name__}. Give an optimizer that holds them (optimizers=), or freeze them "
             "(requires_grad_(False))."
         )
 
 
-def part(trainer: Trainer, place: Path | None) -> Part:
+def part(session: Session, place: Path | None) -> Part:
     """Return what a checkpoint keeps of them; `place` is the checkpoint that is gone on from."""
 
     def kept() -> list[torch.Tensor]:
-        return [parameter.detach() for parameter in of(trainer)]
+        return [parameter.detach() for parameter in of(session)]
 
     def go_on(state: list[torch.Tensor]) -> None:
-        if found := of(trainer):
+        if found := of(session):
             check(state, found, place)
             put(found, state)
 
     def tell(alone: bool) -> None:
-        if found := of(trainer):
-            trainer.note(
+        if found := of(session):
+            session.note(
                 f"'{place}' does not hold the parameters that the optimizer trains beside the model's (in number: "
                 f"{len(found)}); they begin anew."
             )

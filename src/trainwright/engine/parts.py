@@ -6,40 +6,39 @@ small; what every rank keeps for itself goes to the first one through the hosts.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trainwright import randomness
 from trainwright.callbacks import states
 from trainwright.checkpoint import layout, parts, plain
 from trainwright.checkpoint.parts import Exchange, Part
 from trainwright.engine import ema, optimizer_state, others, units
+from trainwright.engine.run import Run
+from trainwright.engine.saved import Saved
+from trainwright.engine.session import Session
 from trainwright.models import adapters
-
-if TYPE_CHECKING:
-    from trainwright.engine.resume import Saved
-    from trainwright.engine.run import Run
 
 OF_CALLBACKS = ("counters", "callbacks")
 
 
 def of_run(run: Run, saved: Saved | None) -> dict[str, Part]:
     """Return what the checkpoints of a run keep, by name; `saved` is the one that it goes on from."""
-    trainer, place = run.trainer, None if saved is None else saved.folder
+    session, place = run.session, None if saved is None else saved.folder
     return {
         **of_callbacks(run),
         "unit": Part(
-            state=Exchange(lambda: units.state_of(trainer), lambda state: units.restore(trainer, state)),
+            state=Exchange(lambda: units.state_of(session), lambda state: units.restore(session, state)),
             title="What the loss is a mean over",
             file=layout.RUN,
             key=("unit",),
             with_model=True,
         ),
-        "others": others.part(trainer, place),
+        "others": others.part(session, place),
         **optimizer_state.parts(run, saved),
-        "scaler": Part(state=trainer.precision, title="The state of the loss scaler", file=layout.SCALER),
-        "average": ema.part(trainer),
+        "scaler": Part(state=session.precision, title="The state of the loss scaler", file=layout.SCALER),
+        "average": of_average(session),
         "adapters": Part(
-            state=Exchange(lambda: adapters.active(trainer.model), lambda then: activate(run, saved, then)),
+            state=Exchange(lambda: adapters.active(session.model), lambda then: activate(run, saved, then)),
             title="The adapters that are switched on",
             file=layout.RUN,
             key=("adapters",),
@@ -48,13 +47,13 @@ def of_run(run: Run, saved: Saved | None) -> dict[str, Part]:
         "data": Part(state=run.loader, title="The state of the training data", on_all=True, undone="step"),
         "buffers": Part(
             state=Exchange(
-                run.health.buffers.state_dict, lambda state: run.health.buffers.load_state_dict(state, trainer.note)
+                run.health.buffers.state_dict, lambda state: run.health.buffers.load_state_dict(state, session.note)
             ),
             title="The buffers that are not saved with the model",
             key=("buffers",),
             on_all=True,
         ),
-        **dict(parts.of_users(trainer.checkpoint_parts, place, trainer.note)),
+        **dict(parts.of_users(session.checkpoint_parts, place, session.note)),
         **of_randomness(run),
         **of_logs(run),
     }
@@ -62,12 +61,12 @@ def of_run(run: Run, saved: Saved | None) -> dict[str, Part]:
 
 def of_callbacks(run: Run) -> dict[str, Part]:
     """Return what callbacks keep: by `state()`, as transformers lays it out, and by `state_dict()`."""
-    trainer, note = run.trainer, run.note_once
-    heard = trainer.callback_handler.callbacks
+    session, note = run.session, run.note_once
+    heard = session.callback_handler.callbacks
 
     def counted() -> Any:
-        found = states.collect([*heard, trainer.control], note)
-        trainer.state.stateful_callbacks = found
+        found = states.collect([*heard, session.control], note)
+        session.state.stateful_callbacks = found
         return states.savable(found, plain.as_json, note)
 
     def kept() -> Any:
@@ -75,7 +74,7 @@ def of_callbacks(run: Run) -> dict[str, Part]:
 
     return {
         "counters": Part(
-            state=Exchange(counted, lambda state: states.restore(heard, state, trainer.note)),
+            state=Exchange(counted, lambda state: states.restore(heard, state, session.note)),
             title="The state of the callbacks",
             file=layout.STATE,
             key=("stateful_callbacks",),
@@ -83,7 +82,7 @@ def of_callbacks(run: Run) -> dict[str, Part]:
             undone="evaluation",
         ),
         "callbacks": Part(
-            state=Exchange(kept, lambda state: states.restore_dicts(heard, state, trainer.note)),
+            state=Exchange(kept, lambda state: states.restore_dicts(heard, state, session.note)),
             title="The state of the callbacks",
             key=("callbacks",),
             on_all=True,
@@ -92,13 +91,33 @@ def of_callbacks(run: Run) -> dict[str, Part]:
     }
 
 
+def of_average(session: Session) -> Part:
+    """Return what a checkpoint keeps of the average; one without an average goes on from the last step's weights."""
+
+    def kept() -> dict[str, Any] | None:
+        return None if session.ema is None else session.ema.state_dict(session.model)
+
+    def go_on(state: dict[str, Any]) -> None:
+        ema.put(session.model, state.get("last", {}))
+        if session.ema is not None:
+            session.ema.load_state_dict(state, session.model)
+
+    return Part(
+        state=Exchange(kept, go_on),
+        title="The moving average",
+        file=layout.AVERAGE,
+        with_model=True,
+        anew="" if session.ema is None else "moving average",
+    )
+
+
 def of_randomness(run: Run) -> dict[str, Part]:
     """Return the streams of random numbers, and the generators that the user's own parts hold."""
 
     def draw_on(state: Any) -> None:
         unmatched = randomness.restore_into(run.generators, state)
         if unmatched:
-            run.trainer.note(
+            run.session.note(
                 f"Of the random generators {', '.join(unmatched)} the checkpoint has some and this run has others; "
                 "they begin anew. A generator goes on where it is made before training."
             )
@@ -122,7 +141,7 @@ def of_randomness(run: Run) -> dict[str, Part]:
 
 def of_logs(run: Run) -> dict[str, Part]:
     """Return what is known of the steps behind: how they went, and what of them is not logged yet."""
-    trainer, device = run.trainer, run.trainer.strategy.device
+    session, device = run.session, run.session.strategy.device
 
     def latest() -> dict[str, Any]:
         rate = run.learning_rate
@@ -141,7 +160,7 @@ def of_logs(run: Run) -> dict[str, Part]:
         ),
         "records": Part(
             state=Exchange(
-                lambda: trainer.records.state_dict(), lambda state: trainer.records.load_state_dict(state, device)
+                lambda: session.records.state_dict(), lambda state: session.records.load_state_dict(state, device)
             ),
             title="The numbers recorded beside the loss",
             key=("averages", "records"),
@@ -154,4 +173,4 @@ def activate(run: Run, saved: Saved | None, then: list[str]) -> None:
     """Switch to the adapters that were active, unless the script begins with others than it did before."""
     began = None if saved is None else saved.about.get("made_with", {}).get("adapters")
     if then and began == run.made_with["adapters"] != then:
-        adapters.activate(run.trainer.model, then)
+        adapters.activate(run.session.model, then)

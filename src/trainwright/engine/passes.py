@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,29 +17,26 @@ from trainwright.data.workers import reading
 from trainwright.engine import dividing, fusing, losses
 from trainwright.engine.meters import Records
 from trainwright.engine.modes import called, full_evaluation_type, in_format, optimizer_mode, train_mode
+from trainwright.engine.session import Session
 from trainwright.engine.signals import StopWaiting
 from trainwright.errors import DataError
 from trainwright.evaluation_mode import modes_of, put_back
 
-if TYPE_CHECKING:
-    from trainwright.engine.run import Run
-    from trainwright.engine.trainer import Trainer
-
 _END = object()
 
 
-def batches_of(trainer: Trainer, loader: Any, marks: list[float] | None = None) -> Generator[Any]:
+def batches_of(session: Session, loader: Any, marks: list[float] | None = None) -> Generator[Any]:
     """Yield this rank's batches of a loader.
 
     Args:
-        trainer: whose ranks divide it, unless it is divided already.
+        session: whose ranks divide it, unless it is divided already.
         loader: any iterable of batches.
         marks: takes the mark of what was read, see `dividing.check_marks`.
 
     Raises:
         DataError: the loader is empty; of one that is divided already a part may be.
     """
-    mine = dividing.for_evaluation(trainer, loader)
+    mine = dividing.for_evaluation(session, loader)
     whole = mine is loader or isinstance(mine, EveryNth)
     if whole and length_of(loader) == 0:
         raise DataError("The evaluation data is empty (its length is 0). Give a set with rows.")
@@ -48,7 +45,7 @@ def batches_of(trainer: Trainer, loader: Any, marks: list[float] | None = None) 
     empty, mark = True, 0.0
     with reading(mine) as batches:
         while True:
-            with waiting(trainer.run):
+            with waiting(session):
                 batch = next(batches, _END)
             if batch is _END:
                 break
@@ -63,16 +60,17 @@ def batches_of(trainer: Trainer, loader: Any, marks: list[float] | None = None) 
 
 
 @contextmanager
-def waiting(run: Run | None) -> Iterator[None]:
-    """Run the body, which waits for a batch in an evaluation of the run's, unless that is asked to stop, on any rank.
+def waiting(session: Session) -> Iterator[None]:
+    """Run the body, which waits for a batch in an evaluation of a run's, unless that is asked to stop, on any rank.
 
     Raises:
         StopWaiting: it is.
     """
+    run, strategy = session.run, session.strategy
     if run is None or not run.evaluates:
         yield
         return
-    strategy, word = run.trainer.strategy, f"stop {run.run_id} {run.trainer.state.global_step}"
+    word = f"stop {run.run_id} {session.state.global_step}"
     if strategy.heard(word):
         raise StopWaiting
     try:
@@ -84,7 +82,7 @@ def waiting(run: Run | None) -> Iterator[None]:
 
 
 @contextmanager
-def together(trainer: Trainer, loader: Any = None) -> Iterator[list[float]]:
+def together(session: Session, loader: Any = None) -> Iterator[list[float]]:
     """Run this rank's part of a pass; either all ranks go on after it, or all leave.
 
     Gives the list for the marks of what is read of a loader, which are to be the same on all ranks.
@@ -94,7 +92,7 @@ def together(trainer: Trainer, loader: Any = None) -> Iterator[list[float]]:
         RuntimeError: another rank failed.
         DataError: the ranks have not read the same.
     """
-    run, strategy = trainer.run, trainer.strategy
+    run, strategy = session.run, session.strategy
     failure: BaseException | None = None
     marks: list[float] = []
     try:
@@ -121,35 +119,35 @@ def rows_of(loader: Any) -> np.ndarray | None:
     return plan.order.rows(0) if plan is not None and plan.order.sampling == "by_length" else None
 
 
-def averaged(trainer: Trainer) -> AbstractContextManager[None]:
+def averaged(session: Session) -> AbstractContextManager[None]:
     """Return the context in which the model has the moving average of its weights, where the run keeps one."""
-    return nullcontext() if trainer.ema is None else trainer.ema.applied(trainer.model)
+    return nullcontext() if session.ema is None else session.ema.applied(session.model)
 
 
 @contextmanager
-def evaluating(trainer: Trainer, records: Records) -> Iterator[nn.Module]:
+def evaluating(session: Session, records: Records) -> Iterator[nn.Module]:
     """Give the model in evaluation mode, in the number format asked for; training goes on afterwards as before, with
     every part in the mode that it had.
 
     What is recorded meanwhile goes to `records`.
     """
-    model, training_records = trainer.model, trainer.records
-    trainer.records = records
-    trainer.strategy.place(model)
-    kind = None if trainer.is_in_train else full_evaluation_type(trainer.args)
-    modes = modes_of(trainer.model_wrapped)
+    model, training_records = session.model, session.records
+    session.records = records
+    session.strategy.place(model)
+    kind = None if session.is_in_train else full_evaluation_type(session.args)
+    modes = modes_of(session.model_wrapped)
     try:
-        train_mode(trainer, False)
+        train_mode(session, False)
         model.eval()
-        if not trainer.is_in_train:
-            losses.look_at(trainer)
-            fusing.prepare(trainer)
-        with in_format(model, kind), torch.no_grad(), averaged(trainer), trainer.strategy.with_main_buffers(model):
-            yield called(trainer)
+        if not session.is_in_train:
+            losses.look_at(session)
+            fusing.prepare(session)
+        with in_format(model, kind), torch.no_grad(), averaged(session), session.strategy.with_main_buffers(model):
+            yield called(session)
     finally:
-        trainer.records = training_records
-        if trainer.is_in_train:
+        session.records = training_records
+        if session.is_in_train:
             put_back(modes)
-            optimizer_mode(trainer, True)
+            optimizer_mode(session, True)
         else:
-            fusing.finish(trainer)
+            fusing.finish(session)

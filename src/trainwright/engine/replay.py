@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -19,10 +19,8 @@ from trainwright.engine import ema
 from trainwright.engine.losses import of_itself
 from trainwright.engine.meters import Records
 from trainwright.engine.modes import as_it_was
+from trainwright.engine.session import Session
 from trainwright.errors import CheckpointError, ConfigError, as_raised
-
-if TYPE_CHECKING:
-    from trainwright.engine.trainer import Trainer
 
 _SHOWN = 100  # characters of a row's text
 
@@ -53,40 +51,40 @@ class Step:
 
 
 @as_raised
-def replay(trainer: Trainer, step: int, loss: bool = False) -> Step:
+def replay(session: Session, step: int, loss: bool = False) -> Step:
     """Return the rows of a past step of this Trainer's run, and their losses before it; the model stays as it is.
 
     Args:
-        trainer: as it was built for the run.
+        session: as it was built for the run.
         step: its number, from 1.
         loss: whether to compute each row's loss under the nearest earlier checkpoint.
 
     Raises:
         CheckpointError: the run's folder does not tell the order, or has no earlier checkpoint.
     """
-    drawing = randomness.Drawing(trainer.args.seed, data=trainer.train_dataset, collator=trainer.data_collator)
-    return drawing.make(lambda: _replayed(trainer, step, loss), step)  # draws nothing of the script's
+    drawing = randomness.Drawing(session.args.seed, data=session.train_dataset, collator=session.data_collator)
+    return drawing.make(lambda: _replayed(session, step, loss), step)  # draws nothing of the script's
 
 
-def _replayed(trainer: Trainer, step: int, loss: bool) -> Step:
-    batches = trainer.get_train_dataloader().batch_sampler
+def _replayed(session: Session, step: int, loss: bool) -> Step:
+    batches = session.hooks.get_train_dataloader().batch_sampler
     lengths = batches.plan.order.lengths if isinstance(batches, PlannedBatches) else None
-    found = find_step(trainer.run_folder, step, lengths)
+    found = find_step(session.run_folder, step, lengths)
     for row in found.rows:
-        row.shown = shown(trainer, row.index)
+        row.shown = shown(session, row.index)
     if loss:
         if found.checkpoint is None:
-            raise CheckpointError(f"There is no whole checkpoint before step {step} in '{trainer.run_folder}'.")
-        model, records = trainer.model.to(trainer.strategy.device), trainer.records
-        trainer.records = Records()  # what the loss records is of no step
+            raise CheckpointError(f"There is no whole checkpoint before step {step} in '{session.run_folder}'.")
+        model, records = session.model.to(session.strategy.device), session.records
+        session.records = Records()  # what the loss records is of no step
         try:
             with as_it_was(model):
                 weights.load_model(model, found.checkpoint)
                 ema.put(model, ema.load(found.checkpoint).get("last", {}))
                 for row in found.rows:
-                    row.loss = row_loss(trainer, row.index)
+                    row.loss = row_loss(session, row.index)
         finally:
-            trainer.records = records
+            session.records = records
     return found
 
 
@@ -145,20 +143,20 @@ def plan_of(data: Mapping[str, Any], lengths: Any) -> Plan:
     return Plan(order, Batching(data["batch_size"], data["accumulation"], data["ranks"], data["drop_last"]))
 
 
-def shown(trainer: Trainer, index: int) -> str:
+def shown(session: Session, index: int) -> str:
     """Return a row of the training data as text; of a packed row every document, on a line of its own."""
-    rows = trainer.train_dataset
+    rows = session.train_dataset
     if not isinstance(rows, PackedRows):
-        return describe(trainer, rows[index])
-    documents = [describe(trainer, one) for one in rows.documents(index)]
+        return describe(session, rows[index])
+    documents = [describe(session, one) for one in rows.documents(index)]
     return "".join(f"\n  document {number}  {text}" for number, text in enumerate(documents, start=1))
 
 
-def describe(trainer: Trainer, row: Any) -> str:
+def describe(session: Session, row: Any) -> str:
     """Return a row as text where there is a tokenizer, else its fields with their shapes or values."""
     if not isinstance(row, Mapping):
         return repr(row)[:_SHOWN]
-    decode = getattr(trainer.processing_class, "decode", None)
+    decode = getattr(session.processing_class, "decode", None)
     if decode is not None and "input_ids" in row:
         return repr(decode(row["input_ids"], skip_special_tokens=False)[:_SHOWN])
     return ", ".join(f"{name} {_shape(value)}" for name, value in row.items())
@@ -172,10 +170,10 @@ def _shape(value: Any) -> str:
 
 
 @torch.no_grad()
-def row_loss(trainer: Trainer, index: int) -> float:
+def row_loss(session: Session, index: int) -> float:
     """Return the mean loss of one row, without dropout."""
-    rows: Any = trainer.get_train_dataloader().dataset
-    batch = trainer.strategy.to_device(rows.collate([trainer.train_dataset[index]]))
-    model = trainer.model.eval()
-    with trainer.compute_loss_context_manager():
-        return float(trainer.one_loss(trainer.compute_loss(model, batch, **of_itself(trainer, batch))))
+    rows: Any = session.hooks.get_train_dataloader().dataset
+    batch = session.strategy.to_device(rows.collate([session.train_dataset[index]]))
+    model = session.model.eval()
+    with session.hooks.compute_loss_context_manager():
+        return float(session.hooks.one_loss(session.hooks.compute_loss(model, batch, **of_itself(session, batch))))

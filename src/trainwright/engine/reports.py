@@ -6,15 +6,13 @@ import inspect
 import logging
 import math
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trainwright.engine import deciding, numbers, saving
 from trainwright.engine.meters import averages
 from trainwright.engine.run import Run
+from trainwright.engine.session import Session
 from trainwright.errors import ConfigError, did_you_mean
-
-if TYPE_CHECKING:
-    from trainwright.engine.trainer import Trainer
 
 logger = logging.getLogger("trainwright")
 
@@ -22,13 +20,13 @@ logger = logging.getLogger("trainwright")
 def log_step(run: Run) -> None:
     """Log the mean loss since the last log, the gradient norm and the learning rate; the only place that waits for
     the device."""
-    trainer = run.trainer
+    session = run.session
     run.signals.check()
     run.health.settle()
-    if trainer.state.global_step <= run.meter.logged_at:
+    if session.state.global_step <= run.meter.logged_at:
         return
-    steps = trainer.state.global_step - run.meter.logged_at - run.meter.empty
-    total, skipped = run.meter.read(trainer.strategy.sum_tensor, trainer.strategy.device)
+    steps = session.state.global_step - run.meter.logged_at - run.meter.empty
+    total, skipped = run.meter.read(session.strategy.sum_tensor, session.strategy.device)
     logs: dict[str, Any] = {"loss": total / (steps - skipped)} if steps > skipped else {}
     if skipped:
         logs["skipped_steps"] = skipped
@@ -36,63 +34,63 @@ def log_step(run: Run) -> None:
         logs["grad_norm"] = float(run.grad_norm)
     if run.learning_rate is not None:
         logs["learning_rate"] = float(run.learning_rate)
-    logs |= averages(trainer.strategy.gather_shards(trainer.records.take()))
-    run.meter.logged_at = trainer.state.global_step
+    logs |= averages(session.strategy.gather_shards(session.records.take()))
+    run.meter.logged_at = session.state.global_step
     run.symptoms.look(logs)
-    trainer.control.should_log = False
-    log(trainer, logs, run.started)
+    session.control.should_log = False
+    log(session, logs, run.started)
 
 
-def log(trainer: Trainer, logs: dict[str, Any], started: float) -> None:
+def log(session: Session, logs: dict[str, Any], started: float) -> None:
     """Call `log`, with the time at which the run began where an override takes it."""
-    parameters = inspect.signature(trainer.log).parameters
+    parameters = inspect.signature(session.hooks.log).parameters
     takes = "start_time" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    trainer.log(logs, **({"start_time": started} if takes else {}))
+    session.hooks.log(logs, **({"start_time": started} if takes else {}))
 
 
-def note(trainer: Trainer, message: str) -> None:
+def note(session: Session, message: str) -> None:
     """Write one sentence to the log, on the main process; on a bare script it is printed."""
-    if trainer.strategy.is_main:
+    if session.strategy.is_main:
         logger.warning(message)
 
 
-def write_log(trainer: Trainer, logs: dict[str, Any]) -> None:
+def write_log(session: Session, logs: dict[str, Any]) -> None:
     """Add epoch and step to numbers, keep them in the history and tell the callbacks, in plain types; nothing of a
     loss that is only asked what it is."""
-    state = trainer.state
-    if trainer.is_asked:
+    state = session.state
+    if session.is_asked:
         return
     logs["epoch"] = state.epoch
-    if trainer.args.include_num_input_tokens_seen != "no":
+    if session.args.include_num_input_tokens_seen != "no":
         logs["num_input_tokens_seen"] = state.num_input_tokens_seen
-    kept = numbers.fit(trainer, logs)
+    kept = numbers.fit(session, logs)
     state.log_history.append({**kept, "step": state.global_step})
-    trainer.control = trainer.callback_handler.fire("log", trainer.args, state, trainer.control, logs=kept)
+    session.fire("log", logs=kept)
 
 
 def evaluate(run: Run, decides: bool = True) -> None:
     """Evaluate during training. What is measured before anything is trained (`eval_on_start`) decides nothing; later
     it judges a trial, moves a schedule that follows a metric, and tells whether this is the best model."""
-    trainer = run.trainer
+    session = run.session
     with run.timesheet.spending("evaluating"):
-        metrics = deciding.of_main(trainer, trainer.evaluate(ignore_keys=run.ignore_keys_for_eval))
+        metrics = deciding.of_main(session, session.hooks.evaluate(ignore_keys=run.ignore_keys_for_eval))
     run.evaluated = True
     if not decides:
         return
-    if trainer.trial_report is not None:
-        trainer.trial_report(trainer.state.global_step, metrics)
-    if trainer.follows_metric:
-        trainer.lr_scheduler.step(chosen_metric(trainer.args, metrics))
+    if session.trial_report is not None:
+        session.trial_report(session.state.global_step, metrics)
+    if session.hooks.follows_metric:
+        session.lr_scheduler.step(chosen_metric(session.args, metrics))
     saving.collect(run, wait=True)  # the best of one that failed is none
-    state = trainer.state
-    before = trainer.strategy.from_main((state.best_metric, state.best_global_step, state.best_model_checkpoint))
+    state = session.state
+    before = session.strategy.from_main((state.best_metric, state.best_global_step, state.best_model_checkpoint))
     state.best_metric, state.best_global_step, state.best_model_checkpoint = before
-    best = note_best(trainer, metrics)
+    best = note_best(session, metrics)
     run.best_before = before if best else run.best_before
-    if best and trainer.args.save_strategy != "no":
+    if best and session.args.save_strategy != "no":
         saving.best_is_saved(run)
-    if trainer.args.save_strategy == "best":
-        trainer.control.should_save = best
+    if session.args.save_strategy == "best":
+        session.control.should_save = best
 
 
 def metric_name(args: Any) -> str:
@@ -131,14 +129,14 @@ def chosen_metric(args: Any, metrics: dict[str, Any]) -> float:
     return value
 
 
-def note_best(trainer: Trainer, metrics: dict[str, float]) -> bool:
+def note_best(session: Session, metrics: dict[str, float]) -> bool:
     """Note the best metric so far; return whether this one is it. NaN never is."""
-    args, state = trainer.args, trainer.state
+    args, state = session.args, session.state
     if args.metric_for_best_model is None:
         return False
     value = chosen_metric(args, metrics)
     if math.isnan(value):
-        trainer.note(f"{args.metric_for_best_model} is NaN at step {state.global_step}, which is never the best.")
+        session.note(f"{args.metric_for_best_model} is NaN at step {state.global_step}, which is never the best.")
         return False
     if state.best_metric is not None and not math.isnan(state.best_metric):
         better = value > state.best_metric if args.greater_is_better else value < state.best_metric
@@ -162,10 +160,10 @@ def speed(split: str, started: float, samples: float, steps: float) -> dict[str,
 
 def training_metrics(run: Run) -> dict[str, float]:
     """Return the numbers of the whole call of `train`."""
-    trainer = run.trainer
-    run.meter.read(trainer.strategy.sum_tensor, trainer.strategy.device)
-    metrics = speed("train", run.started, run.rows, trainer.state.global_step - run.first_step)
+    session = run.session
+    run.meter.read(session.strategy.sum_tensor, session.strategy.device)
+    metrics = speed("train", run.started, run.rows, session.state.global_step - run.first_step)
     without = run.meter.skipped_before + run.meter.empty_before
-    good = trainer.state.global_step - without - run.meter.first_step
+    good = session.state.global_step - without - run.meter.first_step
     loss = run.meter.logged / good if good else math.nan
-    return {**metrics, "total_flos": trainer.state.total_flos, "train_loss": loss}
+    return {**metrics, "total_flos": session.state.total_flos, "train_loss": loss}

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trainwright.checkpoint import layout
 from trainwright.engine import numbers
-
-if TYPE_CHECKING:
-    from trainwright.engine.trainer import Trainer
+from trainwright.engine.session import Session
 
 
 def metrics_format(metrics: dict[str, float]) -> dict[str, Any]:
@@ -28,9 +26,9 @@ def metrics_format(metrics: dict[str, float]) -> dict[str, Any]:
     return formatted
 
 
-def log_metrics(trainer: Trainer, split: str, metrics: dict[str, float]) -> None:
+def log_metrics(session: Session, split: str, metrics: dict[str, float]) -> None:
     """Print metrics as a table, on the main process."""
-    if not trainer.is_world_process_zero():
+    if not session.hooks.is_world_process_zero():
         return
     formatted = metrics_format(metrics)
     width = max(len(name) for name in formatted)
@@ -39,13 +37,13 @@ def log_metrics(trainer: Trainer, split: str, metrics: dict[str, float]) -> None
         print(f"  {name:<{width}} = {formatted[name]}")
 
 
-def save_metrics(trainer: Trainer, split: str, metrics: dict[str, float], combined: bool = True) -> None:
+def save_metrics(session: Session, split: str, metrics: dict[str, float], combined: bool = True) -> None:
     """Write `<split>_results.json`, and add to `all_results.json`."""
-    if not trainer.is_world_process_zero():
+    if not session.hooks.is_world_process_zero():
         return
-    folder = Path(trainer.args.output_dir or ".")
+    folder = Path(session.args.output_dir or ".")
     folder.mkdir(parents=True, exist_ok=True)
-    metrics = numbers.fit(trainer, metrics)
+    metrics = numbers.fit(session, metrics)
     _write(folder / f"{split}_results.json", metrics)
     if combined:
         everything = folder / "all_results.json"
@@ -57,51 +55,51 @@ def _write(path: Path, metrics: dict[str, float]) -> None:
     path.write_text(json.dumps(metrics, indent=4, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def save_state(trainer: Trainer) -> None:
+def save_state(session: Session) -> None:
     """Write `trainer_state.json` into the output folder."""
-    if trainer.is_world_process_zero():
-        folder = Path(trainer.args.output_dir or ".")
+    if session.hooks.is_world_process_zero():
+        folder = Path(session.args.output_dir or ".")
         folder.mkdir(parents=True, exist_ok=True)
-        trainer.state.save_to_json(folder / layout.STATE)
+        session.state.save_to_json(folder / layout.STATE)
 
 
-def store_flos(trainer: Trainer) -> None:
+def store_flos(session: Session) -> None:
     """Do nothing, for scripts that call it: `state.total_flos` is kept up to date at every micro-batch."""
 
 
-def is_world_process_zero(trainer: Trainer) -> bool:
+def is_world_process_zero(session: Session) -> bool:
     """Whether this is the main process of the run."""
-    return trainer.strategy.is_main
+    return session.strategy.is_main
 
 
-def is_local_process_zero(trainer: Trainer) -> bool:
+def is_local_process_zero(session: Session) -> bool:
     """Whether this is the main process of this machine."""
-    return trainer.strategy.is_local_main
+    return session.strategy.is_local_main
 
 
-def get_total_train_batch_size(trainer: Trainer, args: Any = None) -> int:
+def get_total_train_batch_size(session: Session, args: Any = None) -> int:
     """Return the rows of one optimizer step over all processes."""
-    args = args or trainer.args
+    args = args or session.args
     return int(
-        args.per_device_train_batch_size * args.gradient_accumulation_steps * trainer.strategy.data_shard.num_shards
+        args.per_device_train_batch_size * args.gradient_accumulation_steps * session.strategy.data_shard.num_shards
     )
 
 
-def log_history(trainer: Trainer) -> list[dict[str, Any]]:
+def log_history(session: Session) -> list[dict[str, Any]]:
     """Return every dictionary of metrics so far, in order."""
-    return trainer.state.log_history
+    return session.state.log_history
 
 
-def add_callback(trainer: Trainer, callback: Any) -> None:
+def add_callback(session: Session, callback: Any) -> None:
     """Add a callback, as an instance or a class."""
-    trainer.callback_handler.add_callback(callback)
+    session.callback_handler.add_callback(callback)
 
 
-def pop_callback(trainer: Trainer, callback: Any) -> Any:
+def pop_callback(session: Session, callback: Any) -> Any:
     """Remove and return a callback, by instance or class."""
-    return trainer.callback_handler.pop_callback(callback)
+    return session.callback_handler.pop_callback(callback)
 
 
-def remove_callback(trainer: Trainer, callback: Any) -> None:
+def remove_callback(session: Session, callback: Any) -> None:
     """Remove a callback, by instance or class."""
-    trainer.callback_handler.remove_callback(callback)
+    session.callback_handler.remove_callback(callback)

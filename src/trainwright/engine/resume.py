@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trainwright.args.foreign import restores_callbacks
 from trainwright.args.training import saved_arguments
@@ -15,11 +15,10 @@ from trainwright.data.fingerprint import difference
 from trainwright.data.loader import PlannedLoader, TrainLoader
 from trainwright.engine.parts import OF_CALLBACKS
 from trainwright.engine.run import Run
+from trainwright.engine.saved import Saved
+from trainwright.engine.session import Session
 from trainwright.errors import CheckpointError
 from trainwright.state import TrainerState
-
-if TYPE_CHECKING:
-    from trainwright.engine.trainer import Trainer
 
 _ORDER_KEYS = {
     "num_rows": "rows of the dataset",
@@ -38,21 +37,7 @@ _NO_NUMBERS = (  # arguments that change nothing of what is computed
 )  # fmt: skip
 
 
-@dataclass
-class Saved:
-    """A checkpoint to go on from: its folder, its progress, and what else it tells (empty for transformers' own)."""
-
-    folder: Path
-    state: TrainerState
-    about: dict[str, Any]
-
-    @property
-    def data(self) -> dict[str, Any]:
-        """What defined the order of the data; of older checkpoints, as far as they tell."""
-        return {"ranks": self.about.get("ranks", 1), **self.about["data"]} if "data" in self.about else {}
-
-
-def find(trainer: Trainer, wanted: bool | str | Path | None) -> Saved | None:
+def find(session: Session, wanted: bool | str | Path | None) -> Saved | None:
     """Return the checkpoint to go on from: the newest whole one for True, the one named for a path.
 
     Raises:
@@ -60,9 +45,9 @@ def find(trainer: Trainer, wanted: bool | str | Path | None) -> Saved | None:
     """
     if wanted is None or wanted is False:
         return None
-    chosen, passed_over = trainer.strategy.on_main(lambda: check.choose(trainer.run_folder, wanted))
+    chosen, passed_over = session.strategy.on_main(lambda: check.choose(session.run_folder, wanted))
     for fault in passed_over:
-        trainer.note(f"Passed over {fault}.")
+        session.note(f"Passed over {fault}.")
     file = chosen / layout.RUN
     about = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     state = TrainerState.load_from_json(chosen / layout.STATE)
@@ -70,7 +55,7 @@ def find(trainer: Trainer, wanted: bool | str | Path | None) -> Saved | None:
     return Saved(chosen, state, about)
 
 
-def find_best(trainer: Trainer, saved: Saved) -> None:
+def find_best(session: Session, saved: Saved) -> None:
     """Find the best checkpoint beside the one that is resumed, wherever their folder lies now.
 
     Its name is relative to the run's folder; where another engine or version has noted a path, its last part counts.
@@ -83,25 +68,25 @@ def find_best(trainer: Trainer, saved: Saved) -> None:
     beside = saved.folder.parent
     places = [beside / noted] if told else [beside / Path(noted).name, Path(noted)]
     run_id = folder.run_of(saved.folder)
-    found = trainer.strategy.on_main(lambda: next((p for p in places if _is_of_run(p, run_id, beside)), None))
+    found = session.strategy.on_main(lambda: next((p for p in places if _is_of_run(p, run_id, beside)), None))
     if found is not None:
         state.best_model_checkpoint = str(found)
         return
-    trainer.note(f"The best checkpoint so far, '{noted}', is gone; the search for it begins anew.")
+    session.note(f"The best checkpoint so far, '{noted}', is gone; the search for it begins anew.")
     state.best_model_checkpoint = state.best_metric = state.best_global_step = None
 
 
-def begin_search_anew(trainer: Trainer, saved: Saved) -> None:
+def begin_search_anew(session: Session, saved: Saved) -> None:
     """Forget the best model so far where it was found by another metric, or the other way round: the values of two
     metrics cannot be compared."""
-    before, now, state = saved.about.get("arguments", {}), saved_arguments(trainer.args), saved.state
+    before, now, state = saved.about.get("arguments", {}), saved_arguments(session.args), saved.state
     changed = [
         f"{name} was {before[name]!r} and is {now[name]!r}"
         for name in ("metric_for_best_model", "greater_is_better")
         if name in before and _bare(before[name]) != _bare(now[name])
     ]
     if changed and state.best_metric is not None:
-        trainer.note(f"{'; '.join(changed)}: the search for the best model begins anew.")
+        session.note(f"{'; '.join(changed)}: the search for the best model begins anew.")
         state.best_model_checkpoint = state.best_metric = state.best_global_step = None
 
 
@@ -117,14 +102,14 @@ def _is_of_run(path: Path, run_id: str | None, beside: Path) -> bool:
     return path.is_dir() and known
 
 
-def keep_step_rows(trainer: Trainer, saved: Saved, loader: TrainLoader) -> None:
+def keep_step_rows(session: Session, saved: Saved, loader: TrainLoader) -> None:
     """Keep the rows of a step on another number of ranks, by changing the accumulation; what the script itself has
     changed of a step is judged by `check_order`.
 
     Raises:
         CheckpointError: they do not divide, and `allow_batch_change` is off.
     """
-    before, now, args = saved.data, loader.describe(), trainer.args
+    before, now, args = saved.data, loader.describe(), session.args
     if before.get("kind") != now["kind"] or "batch_size" not in before:  # of another engine, or old
         return
     whole, rows = _step_rows(before), _step_rows({**now, "accumulation": 1})
@@ -134,7 +119,7 @@ def keep_step_rows(trainer: Trainer, saved: Saved, loader: TrainLoader) -> None:
         if whole % rows == 0:
             args.gradient_accumulation_steps = whole // rows
             loader.accumulate(args.gradient_accumulation_steps)
-            trainer.note(
+            session.note(
                 f"The run goes on with {now['ranks']} process(es), after {before['ranks']}: "
                 f"gradient_accumulation_steps is {args.gradient_accumulation_steps}, so that a step keeps its {told}."
             )
@@ -148,32 +133,32 @@ def keep_step_rows(trainer: Trainer, saved: Saved, loader: TrainLoader) -> None:
         loader.plan.order = replace(loader.plan.order, group_rows=before["group_rows"])
 
 
-def check_order(trainer: Trainer, saved: Saved, loader: TrainLoader) -> None:
+def check_order(session: Session, saved: Saved, loader: TrainLoader) -> None:
     """Compare what defines the data order with the checkpoint's; a change needs consent.
 
     Raises:
         CheckpointError: it changed, and `allow_batch_change` is off.
     """
-    before, now = saved.data, trainer.strategy.from_main(loader.describe())
-    _check_place(trainer, saved, loader)
+    before, now = saved.data, session.strategy.from_main(loader.describe())
+    _check_place(session, saved, loader)
     kept = now["ranks"] != before.get("ranks") and _step_rows(now) == _step_rows(before)
     meanings = _ORDER_KEYS if now["kind"] == "planned" else _ORDER_KEYS | {"batch_size": "rows of a micro-batch"}
     changed = [
         f"{meaning} {before[key]} -> {now.get(key)}"
         for key, meaning in meanings.items()
         if key in before and before[key] != now.get(key) and not (kept and key in ("accumulation", "batch_size"))
-        if not (key == "num_rows" and trainer.args.allow_data_change)
+        if not (key == "num_rows" and session.args.allow_data_change)
     ]
     if kept and _left_out(before) != _left_out(now):
         changed.append(f"rows that dataloader_drop_last leaves out {_left_out(before)} -> {_left_out(now)}")
     if not changed:
         return
-    if not trainer.args.allow_batch_change:
+    if not session.args.allow_batch_change:
         raise CheckpointError(
             f"The data order is not the checkpoint's: {'; '.join(changed)}. Put it back, or consent with "
             "allow_batch_change=True: the run then goes on after the same number of rows, in the new order."
         )
-    trainer.note(f"The data order changes from here: {'; '.join(changed)}.")
+    session.note(f"The data order changes from here: {'; '.join(changed)}.")
 
 
 def end_of(args: Any, saved: Saved, loader: TrainLoader, end: int) -> int:
@@ -194,11 +179,11 @@ def _left_out(data: dict[str, Any]) -> int | str:
     return data["num_rows"] % group if "num_rows" in data else f"up to {group - 1}"
 
 
-def _check_place(trainer: Trainer, saved: Saved, loader: TrainLoader) -> None:
+def _check_place(session: Session, saved: Saved, loader: TrainLoader) -> None:
     """Refuse the middle of a pass whose batches were trained as they were ready, without consent, and a place within a
     batch that is taken whole."""
     done, before, now = saved.about.get("position", 0), saved.data, loader.describe()
-    if not done or trainer.args.ignore_data_skip:
+    if not done or session.args.ignore_data_skip:
         return
     if now.get("whole") and None not in (before.get("batch_size"), now["batch_size"]):
         rows = done * before["batch_size"]
@@ -211,16 +196,16 @@ def _check_place(trainer: Trainer, saved: Saved, loader: TrainLoader) -> None:
     if before.get("in_order", True) or not loader.steps_left(done):
         return
     why = "batches were trained as they were ready (dataloader_in_order=False), so which rows are done is not known"
-    if not trainer.args.allow_batch_change:
+    if not session.args.allow_batch_change:
         raise CheckpointError(
             f"'{saved.folder}' is of the middle of a pass whose {why}. Resume from a checkpoint between two passes, "
             "begin the pass anew with ignore_data_skip=True, or consent with allow_batch_change=True: some rows of "
             "this pass are then read twice, and others never."
         )
-    trainer.note(f"Some rows of this pass are read twice and others never: its {why}.")
+    session.note(f"Some rows of this pass are read twice and others never: its {why}.")
 
 
-def check_data(trainer: Trainer, saved: Saved, now: str | None) -> None:
+def check_data(session: Session, saved: Saved, now: str | None) -> None:
     """Compare what the training data holds with what it held; a change needs consent.
 
     Raises:
@@ -229,12 +214,12 @@ def check_data(trainer: Trainer, saved: Saved, now: str | None) -> None:
     other = difference(saved.about.get("content"), now)
     if other is None:
         return
-    if not trainer.args.allow_data_change:
+    if not session.args.allow_data_change:
         raise CheckpointError(
             f"The training data is not what '{saved.folder}' was trained on, though as long: {other}. Put it back, or "
             "consent with allow_data_change=True: the run then goes on with the new data from the same place."
         )
-    trainer.note(f"The training data changes from here: {other}.")
+    session.note(f"The training data changes from here: {other}.")
 
 
 def _step_rows(data: dict[str, Any]) -> int:
@@ -266,15 +251,15 @@ def _batches_done(place: Any, before: dict[str, Any], now: dict[str, Any]) -> An
     return int(done) if done == int(done) else done
 
 
-def restore_model(trainer: Trainer, saved: Saved) -> None:
+def restore_model(session: Session, saved: Saved) -> None:
     """Put the weights back, and say which arguments differ from the checkpoint's."""
-    weights.load_model(trainer.model, saved.folder)
-    before, now = saved.about.get("arguments", {}), saved_arguments(trainer.args)
+    weights.load_model(session.model, saved.folder)
+    before, now = saved.about.get("arguments", {}), saved_arguments(session.args)
     changed = [
         f"{k}: {before[k]} -> {v}" for k, v in now.items() if k in before and before[k] != v and k not in _NO_NUMBERS
     ]
     if changed:
-        trainer.note(f"Arguments changed since the checkpoint: {'; '.join(changed)}.")
+        session.note(f"Arguments changed since the checkpoint: {'; '.join(changed)}.")
 
 
 def restore(run: Run, saved: Saved) -> None:
@@ -283,36 +268,36 @@ def restore(run: Run, saved: Saved) -> None:
     Raises:
         CheckpointError: a part cannot go on with it.
     """
-    trainer = run.trainer
-    checkpoint = parts.Opened(saved.folder, trainer.strategy.own_file())
-    left_out = () if restores_callbacks(trainer.args) else OF_CALLBACKS
+    session = run.session
+    checkpoint = parts.Opened(saved.folder, session.strategy.own_file())
+    left_out = () if restores_callbacks(session.args) else OF_CALLBACKS
     anew = parts.restore({n: part for n, part in run.parts.items() if n not in left_out}, checkpoint)
     run.origin, run.due = saved.folder, still_due(run, saved)
     run.drawn_apart = checkpoint.has_own and bool(saved.about.get("drawn_apart"))
     if checkpoint.alone:
         say_that_the_model_is_alone(run, saved, anew)
     elif not checkpoint.has_own:
-        trainer.note(f"The checkpoint has no {checkpoint.own}: dropout and other randomness go on from the seed.")
-    elif not run.drawn_apart and trainer.strategy.is_distributed:
-        trainer.note(
+        session.note(f"The checkpoint has no {checkpoint.own}: dropout and other randomness go on from the seed.")
+    elif not run.drawn_apart and session.strategy.is_distributed:
+        session.note(
             f"'{saved.folder}' was written when all ranks drew the same random numbers. From here on each draws its "
             "own, so dropout is not bitwise what it would have been."
         )
-    if unknown := parts.unknown_to(trainer.checkpoint_parts, checkpoint):
-        trainer.note(f"'{saved.folder}' keeps {', '.join(map(repr, unknown))}, which are in no checkpoint_parts now.")
+    if unknown := parts.unknown_to(session.checkpoint_parts, checkpoint):
+        session.note(f"'{saved.folder}' keeps {', '.join(map(repr, unknown))}, which are in no checkpoint_parts now.")
 
 
 def say_that_the_model_is_alone(run: Run, saved: Saved, anew: list[str]) -> None:
     """Say what goes on from weights and progress, and what begins anew."""
-    run.trainer.note(
+    run.session.note(
         f"'{saved.folder}' holds the model alone (save_only_model). The run goes on at step {saved.state.global_step} "
-        f"of its data{'' if run.trainer.follows_metric else ' and of its schedule'}; {', '.join(anew)} and random "
-        "numbers begin anew. A checkpoint saved without save_only_model goes on as if the run had never stopped."
+        f"of its data{'' if run.session.hooks.follows_metric else ' and of its schedule'}; {', '.join(anew)} and "
+        "random numbers begin anew. A checkpoint saved without save_only_model goes on as if the run had never stopped."
     )
 
 
 def still_due(run: Run, saved: Saved) -> list[str]:
     """Return what was due at the checkpoint, without what its arguments asked for and today's do not."""
-    then, today = saved.about.get("arguments", {}), run.trainer.args
+    then, today = saved.about.get("arguments", {}), run.session.args
     dropped = [name for name, by in _ASKED_BY.items() if getattr(today, by) == "no" and then.get(by) != "no"]
     return [name for name in saved.about.get("due", []) if name not in dropped]

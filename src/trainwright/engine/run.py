@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,10 +20,9 @@ from trainwright.checkpoint.past import Past
 from trainwright.checkpoint.snapshot import HostCopies
 from trainwright.checkpoint.writer import Writer, Written
 from trainwright.data.loader import TrainLoader
-from trainwright.engine.boundary import Boundary
-from trainwright.engine.cards import Beginning
 from trainwright.engine.health import Health, some
 from trainwright.engine.meters import LossMeter
+from trainwright.engine.session import Session
 from trainwright.engine.signals import Signals
 from trainwright.engine.symptoms import Symptoms
 from trainwright.engine.trained import Trained
@@ -32,8 +31,41 @@ from trainwright.evaluation_mode import Modes
 from trainwright.held import held_by, is_generator, of_object
 from trainwright.state import UNKNOWN
 
-if TYPE_CHECKING:
-    from trainwright.engine.trainer import Trainer
+
+@dataclass
+class Boundary:
+    """What a checkpoint of the last step keeps, besides what only an update changes.
+
+    Attributes:
+        states: of the parts that fetching data and forward passes change, and, before an evaluation, of those that it
+            changes, by name; callbacks with `state_dict()` and parts of the user's are asked where the run saves them.
+        operations, tokens: counts of the trainer's state.
+        entries: length of the history of logs.
+        due: flags of this step that are to be acted on.
+        computing: whether a forward pass may have changed the buffers since.
+    """
+
+    states: dict[str, Any]
+    operations: float
+    tokens: int
+    entries: int
+    due: list[str] = field(default_factory=list)
+    computing: bool = False
+
+
+@dataclass
+class Beginning:
+    """What had been counted when a run began.
+
+    Attributes:
+        tokens: that were seen, where they are counted.
+        flos: floating point operations.
+        spent: seconds of this process, by what they were spent on, that are none of this run's.
+    """
+
+    tokens: int = 0
+    flos: float = 0.0
+    spent: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
@@ -41,7 +73,7 @@ class Run:
     """The parts of a training run.
 
     Attributes:
-        trainer: holds model, optimizer, schedule, state and the user's override points.
+        session: holds model, optimizer, schedule, state and the user's override points.
         loader: gives the micro-batches of one optimizer step at a time.
         model: the module whose `forward` is called: the trainer's model, or what the strategy wrapped around it.
         trained: the model's parameters that are, now.
@@ -88,7 +120,7 @@ class Run:
         modes: of the model and its parts, when training began.
     """
 
-    trainer: Trainer
+    session: Session
     loader: TrainLoader
     model: nn.Module
     trained: Trained
@@ -149,20 +181,20 @@ class Run:
     symptoms: Symptoms = field(init=False)
 
     def __post_init__(self) -> None:
-        self.symptoms = Symptoms(self.trainer)
-        self.health = Health(self)
+        self.symptoms = Symptoms(self.session)
+        self.health = Health(self.session, self.trained, self.meter, self.loader)
         self.past = Past(self.folder, self.run_id)
 
     @property
     def done(self) -> bool:
         """Whether the last step is done or someone asked to stop."""
-        state, control = self.trainer.state, self.trainer.control
+        state, control = self.session.state, self.session.control
         return control.should_training_stop or state.global_step >= self.max_steps or self.epoch >= self.num_epochs
 
     @property
     def stop(self) -> int | None:
         """The signal at which to leave: one process decides for itself, several agree before."""
-        return self.agreed_stop if self.trainer.strategy.is_distributed else self.signals.received
+        return self.agreed_stop if self.session.strategy.is_distributed else self.signals.received
 
     @property
     def evaluates(self) -> bool:
@@ -177,7 +209,7 @@ class Run:
     @property
     def folder(self) -> Path:
         """The run's folder."""
-        return self.trainer.run_folder
+        return self.session.run_folder
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -190,9 +222,9 @@ class Run:
         if not self.trained.look():
             return
         self.health.watch()
-        if self.trainer.ema is not None:
-            self.trainer.ema.follow(self.trained.parameters)
-        held = {id(p) for group in self.trainer.optimizer.param_groups for p in group["params"]}
+        if self.session.ema is not None:
+            self.session.ema.follow(self.trained.parameters)
+        held = {id(p) for group in self.session.optimizer.param_groups for p in group["params"]}
         new = {name: p for name, p in self.trained.parameters.items() if name not in before}
         missing = [name for name, p in new.items() if id(p) not in held]
         if missing:
@@ -203,7 +235,7 @@ class Run:
 
     def clear_gradients(self) -> None:
         """Forget the gradients, also of parameters that the optimizer does not hold."""
-        self.trainer.optimizer.zero_grad(set_to_none=True)
+        self.session.optimizer.zero_grad(set_to_none=True)
         for parameter in self.trained.parameters.values():
             parameter.grad = None
 
@@ -218,25 +250,24 @@ class Run:
 
     def fire(self, event: str, **details: Any) -> None:
         """Tell the callbacks of an event."""
-        trainer = self.trainer
         self.ended = self.ended or event == "train_end"
-        trainer.control = trainer.callback_handler.fire(event, trainer.args, trainer.state, trainer.control, **details)
+        self.session.fire(event, **details)
 
     def note_once(self, problem: str) -> None:
         """Say a problem of saves, unless it was said before."""
         if problem not in self.problems:
             self.problems.add(problem)
-            self.trainer.note(problem)
+            self.session.note(problem)
 
     def fire_error(self, error: BaseException) -> None:
         """Tell the callbacks that the run dies, unless they were told that training is over."""
         if not self.ended:
-            trainer = self.trainer
-            trainer.callback_handler.tell_error(trainer.args, trainer.state, trainer.control, error)
+            session = self.session
+            session.callback_handler.tell_error(session.args, session.state, session.control, error)
 
     def advance(self, position: int) -> None:
         """Note that the step which ends at `position` is done."""
-        state = self.trainer.state
+        state = self.session.state
         self.boundary, self.updating = None, False
         self.position = position
         state.global_step += 1
@@ -250,7 +281,7 @@ class Run:
     def end_pass(self) -> None:
         """Note that the data has no more; a stream without a length tells it only now."""
         if self.max_steps == UNKNOWN and not self.done:
-            self.trainer.state.epoch = self.epoch + 1.0
+            self.session.state.epoch = self.epoch + 1.0
 
     def next_epoch(self) -> None:
         """Note that this pass over the data is over."""
@@ -258,17 +289,17 @@ class Run:
         self.position = 0
 
 
-def generators_of(trainer: Trainer) -> dict[str, Any]:
+def generators_of(session: Session) -> dict[str, Any]:
     """Return the random generators that a step or an evaluation may draw from and that are no part of the data."""
     return held_by(
         {
-            "model": trainer.model,
-            "objective": trainer.objective,
-            "compute_loss_func": trainer.compute_loss_func,
-            "compute_metrics": trainer.compute_metrics,
-            "preprocess_logits_for_metrics": trainer.preprocess_logits_for_metrics,
-            "callbacks": trainer.callback_handler.callbacks,
-            "trainer": {name: value for name, value in of_object(trainer) if is_generator(value)},
+            "model": session.model,
+            "objective": session.objective,
+            "compute_loss_func": session.compute_loss_func,
+            "compute_metrics": session.compute_metrics,
+            "preprocess_logits_for_metrics": session.preprocess_logits_for_metrics,
+            "callbacks": session.callback_handler.callbacks,
+            "trainer": {name: value for name, value in of_object(session.hooks) if is_generator(value)},
         },
-        apart=trainer,  # which a callback may know, and whose parts, the loaders for one, are the engine's own
+        apart=session.hooks,  # which a callback may know, and whose parts, the loaders for one, are the engine's own
     )

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -26,10 +26,8 @@ from trainwright.engine.memory import is_out_of_memory
 from trainwright.engine.modes import users_configuration
 from trainwright.engine.passes import averaged
 from trainwright.engine.run import Run, generators_of
+from trainwright.engine.session import Session
 from trainwright.errors import CheckpointError, SaveError, UnsavableError
-
-if TYPE_CHECKING:
-    from trainwright.engine.trainer import Trainer
 
 T = TypeVar("T")
 _PATIENCE = 60.0  # seconds in which all ranks have come to a save that a user's code calls for
@@ -37,15 +35,15 @@ _PATIENCE = 60.0  # seconds in which all ranks have come to a save that a user's
 
 def save_checkpoint(run: Run) -> None:
     """Save `checkpoint-<step>`: in the background, unless someone else's code wants to see the folder."""
-    trainer = run.trainer
-    trainer.control.should_save = False
+    session = run.session
+    session.control.should_save = False
     run.signals.check()
     with run.timesheet.spending("saving"):
         collect(run, wait=True)
         with run.saving_together():
-            trainer._save_checkpoint(trainer.model, trainer.trial)
-        if run.trainer.args.push_to_hub and run.save_error is None:
-            hub.push_checkpoint(trainer, checkpoint_folder(trainer), run.model_files)
+            session.hooks._save_checkpoint(session.model, session.trial)
+        if run.session.args.push_to_hub and run.save_error is None:
+            hub.push_checkpoint(session, checkpoint_folder(session), run.model_files)
 
 
 def save_early(run: Run) -> None:
@@ -54,11 +52,11 @@ def save_early(run: Run) -> None:
     A resumed run evaluates again. When the evaluation is over the checkpoint is saved as always, and takes over the
     files that are still the same. Code that is not ours and looks into the folder sees it then, and only then.
     """
-    control, args = run.trainer.control, run.trainer.args
-    resumed_here = run.trainer.state.global_step == run.first_step
+    control, args = run.session.control, run.session.args
+    resumed_here = run.session.state.global_step == run.first_step
     if not control.should_save or args.save_strategy == "best" or resumed_here or args.push_to_hub:
         return
-    if not saves_its_own_way(run.trainer):
+    if not saves_its_own_way(run.session):
         with run.timesheet.spending("saving"):
             collect(run, wait=True)
             write_checkpoint(run, early=True)
@@ -71,8 +69,8 @@ def drop_early(run: Run) -> None:
         try:
             folder.delete(run.early.place)
         except OSError as error:
-            run.trainer.note(f"{run.early.place} is not wanted, and could not be deleted: {reason_of(error)}.")
-    if run.trainer.state.best_global_step == run.trainer.state.global_step:
+            run.session.note(f"{run.early.place} is not wanted, and could not be deleted: {reason_of(error)}.")
+    if run.session.state.best_global_step == run.session.state.global_step:
         forget_best(run)
     run.early, run.saved_step = None, 0
 
@@ -88,18 +86,18 @@ def write_checkpoint(run: Run, early: bool = False) -> None:
         UnsavableError: at the first save, on every rank: the state holds a value that no checkpoint can keep.
         CheckpointError: it is called by a user's code in the middle of a step, or not on all ranks.
     """
-    trainer, strategy = run.trainer, run.trainer.strategy
+    session, strategy = run.session, run.session.strategy
     if run.updating or (run.boundary is not None and run.boundary.computing):
         raise CheckpointError(
-            f"_save_checkpoint was called in the middle of step {trainer.state.global_step + 1}, where the state is of "
+            f"_save_checkpoint was called in the middle of step {session.state.global_step + 1}, where the state is of "
             "no step. Call it at the end of a step (on_step_end), or set control.should_save = True."
         )
     if not (early or run.saves_together):
         check_that_all_save(run)
     collect(run, wait=True)  # a write in flight owns the copies on the host
-    run.generators = generators_of(trainer)  # some are made in the first step
+    run.generators = generators_of(session)  # some are made in the first step
     run.health.settle()  # so that the averages know whether this step was skipped
-    first, run.saved_step = run.saved_step < 0, trainer.state.global_step
+    first, run.saved_step = run.saved_step < 0, session.state.global_step
     run.saved_due = boundary.due(run)
     with nullcontext() if early else boundary.as_before(run):
         state, refusal = kept(lambda: rank_state(run))
@@ -114,7 +112,7 @@ def write_checkpoint(run: Run, early: bool = False) -> None:
     elif draft is not None:
         write_now(run, draft)
     if refusal is None and not early:
-        deciding.tell_of_save(run, checkpoint_folder(trainer))
+        deciding.tell_of_save(run, checkpoint_folder(session))
 
 
 def check_that_all_save(run: Run) -> None:
@@ -124,10 +122,10 @@ def check_that_all_save(run: Run) -> None:
         CheckpointError: some have not.
     """
     run.saves_asked += 1
-    place = f"save {run.run_id} {run.trainer.state.global_step} {run.saves_asked}"
-    if run.trainer.strategy.all_here(place, None, _PATIENCE) is None:
+    place = f"save {run.run_id} {run.session.state.global_step} {run.saves_asked}"
+    if run.session.strategy.all_here(place, None, _PATIENCE) is None:
         raise CheckpointError(
-            f"_save_checkpoint was called on some ranks alone at step {run.trainer.state.global_step} (waited "
+            f"_save_checkpoint was called on some ranks alone at step {run.session.state.global_step} (waited "
             f"{_PATIENCE:g} s for the others), and a checkpoint holds what every rank keeps. Call it on all ranks at "
             "the same step, or set control.should_save = True on any of them."
         )
@@ -135,7 +133,7 @@ def check_that_all_save(run: Run) -> None:
 
 def write_alone(run: Run, ranks: list[dict[str, Any]]) -> None:
     """Write a checkpoint from what every rank keeps, without a word to the others, who wait for it or fail."""
-    run.saved_step, run.left_alone = run.trainer.state.global_step, True
+    run.saved_step, run.left_alone = run.session.state.global_step, True
     draft, refusal = kept(lambda: begin(run, ranks))
     if refusal is not None:
         failed(run, refusal)
@@ -158,9 +156,9 @@ def write_now(run: Run, draft: Draft) -> None:
     except CheckpointError as error:
         failed(run, error)
         return
-    if type(run.trainer).save_model.__module__ != "trainwright.engine.trainer":
+    if type(run.session.hooks).save_model.__module__ != "trainwright.engine.trainer":
         before = folder.files_in(written.place)
-        run.trainer.save_model(str(written.place), _internal_call=True)
+        run.session.hooks.save_model(str(written.place), _internal_call=True)
         run.model_files |= folder.files_in(written.place) - before
     succeeded(run, written)
 
@@ -171,25 +169,25 @@ def begin(run: Run, ranks: list[dict[str, Any]], early: bool = False) -> Draft |
     Raises:
         UnsavableError: the state holds a value that no checkpoint can keep.
     """
-    trainer = run.trainer
-    place = checkpoint_folder(trainer)
-    if trainer.state.best_global_step == trainer.state.global_step:
-        trainer.state.best_model_checkpoint = str(place)
-    if not trainer.args.should_save:
+    session = run.session
+    place = checkpoint_folder(session)
+    if session.state.best_global_step == session.state.global_step:
+        session.state.best_model_checkpoint = str(place)
+    if not session.args.should_save:
         return None
     temporary = None
     try:
         found = trees(run, of_ranks=False)
         objects = {file: tree for file, tree in found.items() if file not in layout.JSON}
-        if not trainer.args.save_only_model:
+        if not session.args.save_only_model:
             objects |= {layout.of_rank(rank, len(ranks)): state for rank, state in enumerate(ranks)}
         temporary = folder.open_temporary(place)
-        with averaged(trainer), users_configuration(trainer):
-            tensors = weights.save_all_but_tensors(trainer.model, temporary, processor_of(trainer))
-        save_arguments(trainer, temporary)
+        with averaged(session), users_configuration(session):
+            tensors = weights.save_all_but_tensors(session.model, temporary, processor_of(session))
+        save_arguments(session, temporary)
         run.model_files = folder.files_in(temporary) | ({Path(layout.WEIGHTS)} if tensors is not None else set())
         write_progress(run, temporary, found)
-        limit, best = trainer.args.save_total_limit, trainer.state.best_model_checkpoint
+        limit, best = session.args.save_total_limit, session.state.best_model_checkpoint
         draft = Draft(place, run.past, temporary, weights=tensors, objects=objects, keep=limit, best=best, early=early)
         draft.finite = run.health.finite_parameters()
         if run.early is not None and run.early.place == place:
@@ -217,42 +215,42 @@ def copy_state(run: Run, draft: Draft) -> None:
         if not is_out_of_memory(error):
             raise
         copies.release()
-        run.trainer.note(f"There is no memory for a copy of the state: training waits until {draft.place} is written.")
+        run.session.note(f"There is no memory for a copy of the state: training waits until {draft.place} is written.")
         return
     draft.weights, draft.objects, draft.finite = copied["weights"], copied["objects"], copied["finite"]
     draft.copies = copies
 
 
-def checkpoint_folder(trainer: Trainer, step: int | None = None) -> Path:
+def checkpoint_folder(session: Session, step: int | None = None) -> Path:
     """Return where the checkpoint of a step lies, or that of the present one."""
-    return layout.of_step(trainer.run_folder, trainer.state.global_step if step is None else step)
+    return layout.of_step(session.run_folder, session.state.global_step if step is None else step)
 
 
 def synchronous(run: Run) -> bool:
     """Whether the loop waits for a save: where code that is not ours is called with the folder, on any rank."""
-    trainer = run.trainer
-    if trainer.args.push_to_hub or saves_its_own_way(trainer):
+    session = run.session
+    if session.args.push_to_hub or saves_its_own_way(session):
         return True
-    return run.heard_saving or deciding.foreign(trainer.callback_handler, "save")
+    return run.heard_saving or deciding.foreign(session.callback_handler, "save")
 
 
-def saves_its_own_way(trainer: Trainer) -> bool:
+def saves_its_own_way(session: Session) -> bool:
     """Whether a subclass saves in a way of its own."""
-    methods = (getattr(type(trainer), name) for name in ("save_model", "_save_checkpoint"))
+    methods = (getattr(type(session.hooks), name) for name in ("save_model", "_save_checkpoint"))
     return any(method.__module__ != "trainwright.engine.trainer" for method in methods)
 
 
 def rank_state(run: Run) -> dict[str, Any]:
     """Return what a checkpoint keeps for every rank, such as randomness and the place in the data."""
     state: dict[str, Any] = trees(run, of_ranks=True).get(layout.RANK, {})
-    if run.trainer.strategy.is_distributed:  # it goes to the first rank through the hosts
+    if run.session.strategy.is_distributed:  # it goes to the first rank through the hosts
         return {name: map_tensors(one, lambda tensor: tensor.cpu()) for name, one in state.items()}
     return state
 
 
 def trees(run: Run, of_ranks: bool) -> dict[str, Any]:
     """Return what is written by file: of the parts of every rank, or of the run; see `checkpoint/parts.py`."""
-    whole = not run.trainer.args.save_only_model
+    whole = not run.session.args.save_only_model
     asked = {n: part for n, part in run.parts.items() if part.of_ranks == of_ranks and (whole or part.with_model)}
     return parts.trees(asked, {} if run.boundary is None else run.boundary.states)
 
@@ -263,9 +261,9 @@ def write_progress(run: Run, place: Path, found: dict[str, Any]) -> None:
     transformers reads the best checkpoint's path in `trainer_state.json`, as it is here and now; ours is relative to
     the run's folder, which may be moved or copied.
     """
-    trainer = run.trainer
-    replace(trainer.state, **found.get(layout.STATE, {})).save_to_json(place / layout.STATE)
-    best = trainer.state.best_model_checkpoint
+    session = run.session
+    replace(session.state, **found.get(layout.STATE, {})).save_to_json(place / layout.STATE)
+    best = session.state.best_model_checkpoint
     about = {
         "run": run.run_id,
         "best": os.path.relpath(best, run.folder) if best is not None else None,
@@ -275,10 +273,10 @@ def write_progress(run: Run, place: Path, found: dict[str, Any]) -> None:
         "due": boundary.due(run),
         "data": {**run.loader.describe(), "asked": run.accumulation, "steps": run.loader.steps_per_epoch},
         "content": run.content,
-        "ranks": trainer.strategy.data_shard.num_shards,
+        "ranks": session.strategy.data_shard.num_shards,
         "drawn_apart": True,
         "made_with": run.made_with,
-        "arguments": saved_arguments(trainer.args),
+        "arguments": saved_arguments(session.args),
         "versions": {"torch": torch.__version__},
         **found.get(layout.RUN, {}),
     }
@@ -301,7 +299,7 @@ def succeeded(run: Run, written: Written) -> None:
     """Tell the callbacks that a checkpoint exists; of one written early they hear when it is complete."""
     run.save_error = None
     for old in written.deleted:
-        run.trainer.note(f"Deleted {old.name} (save_total_limit={run.trainer.args.save_total_limit}).")
+        run.session.note(f"Deleted {old.name} (save_total_limit={run.session.args.save_total_limit}).")
     for problem in written.problems:
         run.note_once(problem)
     if written.marks is not None:
@@ -317,17 +315,17 @@ def failed(run: Run, error: CheckpointError, stops: bool = False) -> None:
         CheckpointError: the error, if it stops the run.
     """
     run.save_error = error
-    place = checkpoint_folder(run.trainer, run.saved_step)
-    if run.trainer.state.best_global_step == run.saved_step and not place.is_dir():
+    place = checkpoint_folder(run.session, run.saved_step)
+    if run.session.state.best_global_step == run.saved_step and not place.is_dir():
         forget_best(run)
     if stops:
         raise error
-    run.trainer.note(f"{error} Training goes on, and the next save tries again.")
+    run.session.note(f"{error} Training goes on, and the next save tries again.")
 
 
 def forget_best(run: Run) -> None:
     """Take the best model before this step's for the best, whose checkpoint there is: this step has none."""
-    state = run.trainer.state
+    state = run.session.state
     if run.best_before is not None:
         state.best_metric, state.best_global_step, state.best_model_checkpoint = run.best_before
         run.best_before = None
@@ -340,49 +338,49 @@ def finish(run: Run) -> None:
         SaveError: it failed, so the end of the run is not on the disk.
     """
     collect(run, wait=True)
-    problem = run.trainer.strategy.from_main(str(run.save_error) if run.save_error is not None else None)
+    problem = run.session.strategy.from_main(str(run.save_error) if run.save_error is not None else None)
     if problem is not None:
         raise SaveError(
-            f"{problem} The run is at step {run.trainer.state.global_step}, and its last save failed. Mend that, and "
+            f"{problem} The run is at step {run.session.state.global_step}, and its last save failed. Mend that, and "
             "resume from the checkpoint before."
         )
 
 
-def save_model(trainer: Trainer, output_dir: str | None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+def save_model(session: Session, output_dir: str | None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
     """Write the weights, or others given for them, configuration and tokenizer, on the process that writes."""
-    place = Path(output_dir if output_dir is not None else trainer.args.output_dir or ".")
-    if trainer.args.should_save and not (trainer.is_in_train and (place / layout.MANIFEST).exists()):
-        with averaged(trainer), users_configuration(trainer):
-            weights.save_model(trainer.model, place, processor_of(trainer), state_dict)
-        save_arguments(trainer, place)
+    place = Path(output_dir if output_dir is not None else session.args.output_dir or ".")
+    if session.args.should_save and not (session.is_in_train and (place / layout.MANIFEST).exists()):
+        with averaged(session), users_configuration(session):
+            weights.save_model(session.model, place, processor_of(session), state_dict)
+        save_arguments(session, place)
 
 
-def processor_of(trainer: Trainer) -> Any:
+def processor_of(session: Session) -> Any:
     """Return what is saved with the model: the Trainer's tokenizer or processor, or else its collator's."""
-    if trainer.processing_class is not None:
-        return trainer.processing_class
-    tokenizer = getattr(trainer.data_collator, "tokenizer", None)
+    if session.processing_class is not None:
+        return session.processing_class
+    tokenizer = getattr(session.data_collator, "tokenizer", None)
     return tokenizer if hasattr(tokenizer, "save_pretrained") else None
 
 
-def save_arguments(trainer: Trainer, place: Path) -> None:
+def save_arguments(session: Session, place: Path) -> None:
     """Write `training_args.bin`, which other tools read; it is never read here, and holds no token."""
-    args, packed = copy.copy(trainer.args), io.BytesIO()
+    args, packed = copy.copy(session.args), io.BytesIO()
     args.hub_token = None
     try:
         torch.save(args, packed)
     except (pickle.PicklingError, TypeError, AttributeError) as error:
         problem = f"{layout.ARGUMENTS} is left out: the arguments cannot be pickled ({error})."
-        (trainer.note if trainer.run is None else trainer.run.note_once)(problem)
+        (session.note if session.run is None else session.run.note_once)(problem)
         return
     (place / layout.ARGUMENTS).write_bytes(packed.getvalue())
 
 
 def best_is_saved(run: Run) -> None:
     """Note the checkpoint of this step as the best, where it was saved before the evaluation that found it so."""
-    state = run.trainer.state
+    state = run.session.state
     if run.saved_step == state.global_step:
         if run.save_error is None:
-            state.best_model_checkpoint = str(checkpoint_folder(run.trainer))
+            state.best_model_checkpoint = str(checkpoint_folder(run.session))
     elif run.origin is not None and run.first_step == state.global_step:
         state.best_model_checkpoint = str(run.origin)

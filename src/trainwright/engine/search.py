@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from copy import copy, deepcopy
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trainwright.args.foreign import check
 from trainwright.args.training import ArgumentFields
@@ -15,12 +15,10 @@ from trainwright.callbacks import states
 from trainwright.checkpoint.lock import owned
 from trainwright.engine import reports, wiring
 from trainwright.engine.deciding import as_main
+from trainwright.engine.session import Session
 from trainwright.engine.trials import Trials
 from trainwright.errors import ConfigError, did_you_mean, missing_package
 from trainwright.state import BestRun
-
-if TYPE_CHECKING:
-    from trainwright.engine.trainer import Trainer
 
 STUDY = "hyperparameter_search.db"
 _OF_THE_STUDY = ("storage", "study_name", "sampler", "pruner", "load_if_exists")
@@ -64,7 +62,8 @@ def default_objective(metrics: dict[str, float]) -> float:
 
 
 def hyperparameter_search(
-    trainer: Trainer,
+    session: Session,
+    /,
     hp_space: Callable[[Any], dict[str, Any]] | None = None,
     compute_objective: Callable[[dict[str, float]], Any] | None = None,
     n_trials: int = 20,
@@ -98,27 +97,27 @@ def hyperparameter_search(
         ConfigError: no model_init, another backend, optuna is not installed, another search is in the folder, its
             trials have another direction, or `n_jobs`, since all trials are this Trainer's.
     """
-    optuna = _optuna(trainer, backend, kwargs.get("n_jobs", 1))
-    search = _Search(trainer, hp_space or default_space, compute_objective, hp_name)
-    trials = Trials(trainer.strategy, search.train)
+    optuna = _optuna(session, backend, kwargs.get("n_jobs", 1))
+    search = _Search(session, hp_space or default_space, compute_objective, hp_name)
+    trials = Trials(session.strategy, search.train)
     try:
-        return trials.search(lambda: _run(optuna, trainer, trials.objective, n_trials, direction, kwargs))
+        return trials.search(lambda: _run(optuna, session, trials.objective, n_trials, direction, kwargs))
     finally:
         search.restore()
 
 
 def _run(
-    optuna: Any, trainer: Trainer, objective: Any, n_trials: int, direction: str | list[str], kwargs: dict[str, Any]
+    optuna: Any, session: Session, objective: Any, n_trials: int, direction: str | list[str], kwargs: dict[str, Any]
 ) -> BestRun | list[BestRun]:
     """Run the trials that are left of a study, and return the best."""
     is_alone = "storage" not in kwargs  # one that is given may be shared with other processes
     is_given = kwargs.get("sampler") is not None
-    with owned(Path(trainer.args.output_dir or ".")) if is_alone else nullcontext():
-        study = _study(optuna, trainer, direction, kwargs)
+    with owned(Path(session.args.output_dir or ".")) if is_alone else nullcontext():
+        study = _study(optuna, session, direction, kwargs)
         if is_alone:
             _try_again(optuna, study)
         done = sum(trial.state.is_finished() - (_AGAIN in trial.user_attrs) for trial in study.trials)
-        renewing: list[Any] = [] if is_given else [lambda study, trial: _renew_sampler(optuna, study, trainer)]
+        renewing: list[Any] = [] if is_given else [lambda study, trial: _renew_sampler(optuna, study, session)]
         callbacks = [*(kwargs.pop("callbacks", None) or []), *renewing]
         study.optimize(objective, n_trials=max(0, n_trials - done), callbacks=callbacks, **kwargs)
     if isinstance(direction, str):
@@ -126,9 +125,9 @@ def _run(
     return [_best(trial) for trial in study.best_trials]
 
 
-def _optuna(trainer: Trainer, backend: Any, n_jobs: int) -> Any:
+def _optuna(session: Session, backend: Any, n_jobs: int) -> Any:
     """Return the package that searches, where it can."""
-    if trainer.model_init is None:
+    if session.model_init is None:
         raise ConfigError("A hyperparameter search starts every trial with a new model: give model_init=, not model=.")
     if backend is not None and str(getattr(backend, "value", backend)) != "optuna":
         raise ConfigError(f"backend='{backend}' is not supported; use backend='optuna'.")
@@ -144,8 +143,8 @@ def _optuna(trainer: Trainer, backend: Any, n_jobs: int) -> Any:
     return optuna
 
 
-def _study(optuna: Any, trainer: Trainer, direction: str | list[str], kwargs: dict[str, Any]) -> Any:
-    folder = Path(trainer.args.output_dir or ".")
+def _study(optuna: Any, session: Session, direction: str | list[str], kwargs: dict[str, Any]) -> Any:
+    folder = Path(session.args.output_dir or ".")
     folder.mkdir(parents=True, exist_ok=True)
     given = {name: kwargs.pop(name) for name in _OF_THE_STUDY if name in kwargs}
     if given.get("sampler", _ABSENT) is None:
@@ -163,16 +162,16 @@ def _study(optuna: Any, trainer: Trainer, direction: str | list[str], kwargs: di
             f"{given['storage']} were to {', '.join(kept)}. Give the same direction, or another study_name."
         )
     if "sampler" not in given:
-        _renew_sampler(optuna, study, trainer)
+        _renew_sampler(optuna, study, session)
     elif study.trials:  # one that begins anew with the same seed would draw the same points again
         study.sampler.reseed_rng()
     return study
 
 
-def _renew_sampler(optuna: Any, study: Any, trainer: Trainer) -> None:
+def _renew_sampler(optuna: Any, study: Any, session: Session) -> None:
     """Let the next point be a function of the points before, whatever process drew them."""
     drawn = sum(_AGAIN not in trial.user_attrs for trial in study.trials)
-    study.sampler = optuna.samplers.TPESampler(seed=trainer.args.seed + drawn)
+    study.sampler = optuna.samplers.TPESampler(seed=session.args.seed + drawn)
 
 
 def _try_again(optuna: Any, study: Any) -> None:
@@ -188,27 +187,27 @@ def _try_again(optuna: Any, study: Any) -> None:
 class _Search:
     """One trial after another on the same trainer, which gets its own arguments back afterwards."""
 
-    def __init__(self, trainer: Trainer, space: Any, objective: Any, name: Any) -> None:
-        self.trainer = trainer
+    def __init__(self, session: Session, space: Any, objective: Any, name: Any) -> None:
+        self.session = session
         self.space = space
         self.compute = objective
         self.name = name
-        self.args = trainer.args
-        listening, note = trainer.callback_handler.callbacks, trainer.note
+        self.args = session.args
+        listening, note = session.callback_handler.callbacks, session.note
         self.callbacks = deepcopy((states.collect(listening, note), states.collect_dicts(listening, note)))
 
     def train(self, trial: Any) -> Any:
         """Train one trial and return what is optimised."""
-        trainer = self.trainer
-        values, folder = as_main(trainer.strategy, lambda: (self.space(trial), self.folder(trial)), "hp_space")
-        trainer.args = changed_arguments(self.args, values)
+        session = self.session
+        values, folder = as_main(session.strategy, lambda: (self.space(trial), self.folder(trial)), "hp_space")
+        session.args = changed_arguments(self.args, values)
         self.begin_callbacks()
-        trainer.run_folder = Path(self.args.output_dir or ".") / folder
-        trainer.trial = trial
+        session.run_folder = Path(self.args.output_dir or ".") / folder
+        session.trial = trial
         reported: dict[str, Any] = {}
 
         def judge(metrics: dict[str, float]) -> None:
-            reported["objective"] = as_main(trainer.strategy, lambda: self.judged(metrics), "compute_objective")
+            reported["objective"] = as_main(session.strategy, lambda: self.judged(metrics), "compute_objective")
 
         def report(step: int, metrics: dict[str, float]) -> None:
             judge(metrics)
@@ -219,10 +218,10 @@ class _Search:
 
                     raise optuna.TrialPruned()
 
-        trainer.trial_report = report
-        trainer.train(trial=trial)
+        session.trial_report = report
+        session.hooks.train(trial=trial)
         if "objective" not in reported:
-            judge(trainer.evaluate())
+            judge(session.hooks.evaluate())
         return reported["objective"]
 
     def folder(self, trial: Any) -> str:
@@ -233,24 +232,24 @@ class _Search:
         """Return what is optimised of an evaluation's metrics."""
         if self.compute is not None:
             return self.compute(dict(metrics))
-        named = self.trainer.args.metric_for_best_model
+        named = self.session.args.metric_for_best_model
         if named not in (None, "loss", "eval_loss"):  # the loss is also what is taken where none is named
-            return reports.chosen_metric(self.trainer.args, metrics)
-        return default_objective({name: value for name, value in metrics.items() if name not in self.trainer.beside})
+            return reports.chosen_metric(self.session.args, metrics)
+        return default_objective({name: value for name, value in metrics.items() if name not in self.session.beside})
 
     def begin_callbacks(self) -> None:
         """Let the callbacks that keep a state begin where they were before the search."""
-        listening, note = self.trainer.callback_handler.callbacks, self.trainer.note
+        listening, note = self.session.callback_handler.callbacks, self.session.note
         states.restore(listening, deepcopy(self.callbacks[0]), note)
         states.restore_dicts(listening, deepcopy(self.callbacks[1]), note)
 
     def restore(self) -> None:
         """Give the trainer its own arguments back, and what follows from them."""
-        self.trainer.args = self.args
-        self.trainer.run_folder = Path(self.args.output_dir or ".")
-        self.trainer.trial = self.trainer.trial_report = None
+        self.session.args = self.args
+        self.session.run_folder = Path(self.args.output_dir or ".")
+        self.session.trial = self.session.trial_report = None
         self.begin_callbacks()
-        wiring.follow(self.trainer)
+        wiring.follow(self.session)
 
 
 def changed_arguments(args: Any, values: dict[str, Any]) -> Any:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trainwright.data.loader import InOrder
-from trainwright.engine.losses import is_of
-
-if TYPE_CHECKING:
-    from trainwright.engine.trainer import Trainer
+from trainwright.engine import accelerator
+from trainwright.engine.face import session_of
+from trainwright.engine.loss_rules import is_of
+from trainwright.engine.session import Session
 
 _SAVING, _RESUMING, _LOOP = "save_model", "on_train_begin of a callback", "training_step, or a callback"
 NEVER_CALLED = {
@@ -42,76 +42,76 @@ class Derived:
     """An attribute that is computed when it is read, from the arguments and the model as they are then, unless it was
     set."""
 
-    def __init__(self, function: Callable[[Any], Any]) -> None:
+    def __init__(self, function: Callable[[Session], Any]) -> None:
         self.function = function
         self.__doc__ = function.__doc__
 
     def __get__(self, trainer: Any, kind: Any = None) -> Any:
         """Return its value."""
-        return self if trainer is None else self.function(trainer)
+        return self if trainer is None else self.function(session_of(trainer))
 
 
-def tell_what_is_never_called(trainer: Trainer) -> None:
+def tell_what_is_never_called(session: Session) -> None:
     """Say once which methods a subclass overrides in vain, and what stands for them here."""
-    kind = type(trainer)
+    kind = type(session.hooks)
     base = next(one for one in kind.__mro__ if one.__module__ == "trainwright.engine.trainer")
     found = [name for name in NEVER_CALLED if getattr(kind, name, None) is not getattr(base, name, None)]
     if found:
         told = ", ".join(f"{name} (instead: {NEVER_CALLED[name]})" for name in found)
-        trainer.note(f"{kind.__name__} overrides what transformers calls, and nothing calls here: {told}.")
+        session.note(f"{kind.__name__} overrides what transformers calls, and nothing calls here: {told}.")
 
 
-def own_sampler(trainer: Trainer, name: str, dataset: Any) -> Any:
+def own_sampler(session: Session, name: str, dataset: Any) -> Any:
     """Return the sampler that an override of `_get_train_sampler` or `_get_eval_sampler` gives; None for ours."""
-    method = getattr(trainer, name)
+    method = getattr(session.hooks, name)
     if is_of(method, "trainwright"):
         return None
     sampler = method(dataset) if inspect.signature(method).parameters else method()
     return None if type(sampler) is InOrder else sampler
 
 
-def set_signature_columns(trainer: Trainer) -> None:
+def set_signature_columns(session: Session) -> None:
     """Note the columns that are kept; an override may note others in `_signature_columns`."""
-    if trainer._signature_columns is None:
-        trainer._signature_columns = trainer.signature_columns
+    if session.hooks._signature_columns is None:
+        session.hooks._signature_columns = session.signature_columns
 
 
-def label_smoother(trainer: Trainer) -> Any:
+def label_smoother(session: Session) -> Any:
     """Return what smooths labels in a copied `compute_loss`; None without `label_smoothing_factor`."""
-    if not trainer.args.label_smoothing_factor:
+    if not session.args.label_smoothing_factor:
         return None
     from transformers.trainer_pt_utils import LabelSmoother
 
-    return LabelSmoother(epsilon=trainer.args.label_smoothing_factor)
+    return LabelSmoother(epsilon=session.args.label_smoothing_factor)
 
 
-def model_accepts_loss_kwargs(trainer: Trainer) -> bool:
+def model_accepts_loss_kwargs(session: Session) -> bool:
     """Whether the model's forward takes `num_items_in_batch` for its loss."""
-    said = getattr(trainer.model, "accepts_loss_kwargs", None)
+    said = getattr(session.model, "accepts_loss_kwargs", None)
     if said is not None:
         return bool(said)
-    parameters = inspect.signature(trainer.model.forward).parameters.values()
+    parameters = inspect.signature(session.model.forward).parameters.values()
     return any(p.kind is p.VAR_KEYWORD for p in parameters)
 
 
-def neftune_noise_alpha(trainer: Trainer) -> float | None:
+def neftune_noise_alpha(session: Session) -> float | None:
     """Return the scale of NEFTune's noise."""
-    return trainer.args.neftune_noise_alpha
+    return session.args.neftune_noise_alpha
 
 
-def train_batch_size(trainer: Trainer) -> int:
+def train_batch_size(session: Session) -> int:
     """Return the rows of one training micro-batch of this process."""
-    return trainer.args.train_batch_size
+    return session.args.train_batch_size
 
 
-def gather_function(trainer: Trainer) -> Any:
+def gather_function(session: Session) -> Any:
     """Return what joins a value of all processes."""
-    return trainer.accelerator.gather_for_metrics
+    return accelerator.of(session).gather_for_metrics
 
 
 def get_batch_samples(
-    trainer: Trainer, epoch_iterator: Iterator[Any], num_batches: int, device: Any = None
+    session: Session, epoch_iterator: Iterator[Any], num_batches: int, device: Any = None
 ) -> tuple[list[Any], int]:
     """Return the next micro-batches of an iterator, and the items in them."""
     batches = list(islice(epoch_iterator, num_batches))
-    return batches, sum(trainer.count_items(batch) for batch in batches)
+    return batches, sum(session.hooks.count_items(batch) for batch in batches)

@@ -4,14 +4,12 @@ are on the host anyway: at logs, and in what is known of the data."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trainwright.args.names import METRIC_SCHEDULERS
 from trainwright.callbacks.table import is_number
+from trainwright.engine.session import Session
 from trainwright.state import UNKNOWN
-
-if TYPE_CHECKING:
-    from trainwright.engine.trainer import Trainer
 
 _FAR = 3.0  # times the loss of the first log
 _FLAT = 0.1  # of the loss
@@ -23,13 +21,13 @@ class Symptoms:
     """Watches the logs of a run.
 
     Attributes:
-        trainer: which says what is seen.
+        session: which says what is seen.
         first: the loss of the first log, be it of an earlier process.
         before: loss and norm of the gradient at the log before.
         said: what was said already.
     """
 
-    trainer: Trainer
+    session: Session
     first: float | None = None
     before: dict[str, Any] = field(default_factory=dict)
     said: set[str] = field(default_factory=set)
@@ -40,9 +38,9 @@ class Symptoms:
         if loss is None:
             return
         if self.first is None:
-            history = self.trainer.state.log_history  # as an overridden `log` left it
+            history = self.session.state.log_history  # as an overridden `log` left it
             self.first = next((one["loss"] for one in history if is_number(one.get("loss"))), loss)
-        step = self.trainer.state.global_step
+        step = self.session.state.global_step
         if before and logs.get("grad_norm") == before["grad_norm"] == 0 and _alike(loss, before["loss"]):
             self._say(
                 "gradient",
@@ -59,7 +57,7 @@ class Symptoms:
 
     def without_targets(self) -> None:
         """Note that all labels of the step that follows are masked."""
-        own, step = self.trainer.own_objective, self.trainer.state.global_step + 1
+        own, step = self.session.own_objective, self.session.state.global_step + 1
         masked = f"All labels of step {step} are masked (-100)"
         why = masked if own is None else f"{type(own).__name__}.count returned 0 for all of step {step}"
         self._say("targets", f"{why}: it learns nothing and changes nothing. Further steps like it are not named.")
@@ -67,21 +65,21 @@ class Symptoms:
     def _say(self, what: str, sentence: str) -> None:
         if what not in self.said:
             self.said.add(what)
-            self.trainer.note(sentence)
+            self.session.note(sentence)
 
 
 def _alike(one: float, other: float) -> bool:
     return abs(one - other) <= _FLAT * abs(other)
 
 
-def check_warmup(trainer: Trainer, max_steps: int) -> None:
+def check_warmup(session: Session, max_steps: int) -> None:
     """Say where a schedule that the arguments describe never reaches its learning rate."""
-    args = trainer.args
-    if "lr_scheduler" not in trainer._created or args.lr_scheduler_type in _WITHOUT_WARMUP or max_steps >= UNKNOWN:
+    args = session.args
+    if "lr_scheduler" not in session.created or args.lr_scheduler_type in _WITHOUT_WARMUP or max_steps >= UNKNOWN:
         return
     warmup = args.get_warmup_steps(max_steps)
     if warmup > max_steps > 0:
-        trainer.note(
+        session.note(
             f"warmup_steps={warmup}, but the run has {max_steps} steps: the learning rate is still rising at the end, "
             f"and reaches {(max_steps - 1) / warmup:.1%} of learning_rate={args.learning_rate:g}. Give fewer."
         )

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from torch import nn
 
 from trainwright import randomness
+from trainwright.engine.session import CurrentRun
 from trainwright.models.hooks import unwatched
 from trainwright.models.unchanged import unchanged_buffers
 
-if TYPE_CHECKING:
-    from trainwright.engine.run import Run
-
 
 @contextmanager
-def undone(run: Run) -> Iterator[None]:
+def undone(run: CurrentRun, model: nn.Module) -> Iterator[None]:
     """Put back what computing a loss changes: random numbers, generators and buffers."""
     streams, generators = run.streams.states(), randomness.states_of(run.generators)
-    with unchanged_buffers(run.trainer.model):
+    with unchanged_buffers(model):
         try:
             yield
         finally:
@@ -29,18 +26,17 @@ def undone(run: Run) -> Iterator[None]:
 
 
 @contextmanager
-def unnoticed(run: Run) -> Iterator[None]:
+def unnoticed(run: CurrentRun, model: nn.Module) -> Iterator[None]:
     """Compute as a rank that has no rows of its own: nothing is left of it, and the user's hooks do not hear of it.
 
     BatchNorm computes as in evaluation, for rows that are only repeated belong to no statistics, and of one there are
     none. SyncBatchNorm, whose statistics are those of all ranks, exchanges them as the other ranks do.
     """
-    model = run.trainer.model
     normed = [part for part in model.modules() if _has_own_statistics(part) and part.training]
     for part in normed:
         part.training = False
     try:
-        with undone(run), unwatched(model):
+        with undone(run, model), unwatched(model):
             yield
     finally:
         for part in normed:

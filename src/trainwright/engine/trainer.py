@@ -6,11 +6,10 @@ body names. Nothing here is inherited from transformers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Self, Unpack
 
 import torch
 from torch import nn
@@ -18,8 +17,6 @@ from torch.utils.data import DataLoader
 
 from trainwright.args.training import TrainingArguments
 from trainwright.callbacks import job
-from trainwright.callbacks.base import CallbackHandler
-from trainwright.checkpoint.lock import RunLock
 from trainwright.checkpoint.parts import Stateful
 from trainwright.engine import (
     accelerator,
@@ -38,20 +35,18 @@ from trainwright.engine import generation as generating
 from trainwright.engine import replay as replaying
 from trainwright.engine import results as files
 from trainwright.engine import training as runs
-from trainwright.engine.ema import Ema
-from trainwright.engine.meters import Records
+from trainwright.engine.attributes import Attributes
+from trainwright.engine.face import copy_of, method, session_of
 from trainwright.engine.private import PrivateNames
-from trainwright.engine.run import Run
 from trainwright.engine.wiring import OldNames, assemble, old_names, own_arguments
 from trainwright.errors import as_raised
 from trainwright.objectives.objective import Objective
 from trainwright.optim.optimizers import optimizer_class
-from trainwright.parallel.precision import Precision
 from trainwright.parallel.strategy import Strategy
-from trainwright.state import EvalLoopOutput, PredictionOutput, TrainerControl, TrainerState, TrainOutput
+from trainwright.state import EvalLoopOutput, PredictionOutput, TrainOutput
 
 
-class Trainer(PrivateNames):
+class Trainer(Attributes, PrivateNames):
     """Trains, evaluates and predicts with a PyTorch model.
 
     Override in a subclass: `compute_loss`, `training_step`, `prediction_step`, `evaluation_loop`, `evaluate`, `log`,
@@ -84,35 +79,12 @@ class Trainer(PrivateNames):
     """
 
     loss_is_scaled_for_ga: bool | None = None
-    is_asked = predicts = in_own_step = False
-    set_name: str | None = None
     place_model_on_device = True
     is_deepspeed_enabled = is_fsdp_enabled = is_fsdp_xla_enabled = False
+    is_model_parallel = False
     deepspeed = hp_search_backend = hp_name = None
     current_flos = 0
-    current_gradient_accumulation_steps = 1
-    goes_on = "train(resume_from_checkpoint=True)"
-    commands: Sequence[str] = ()
-    folder_lock: RunLock | None = None  # of a command that owns the run's folder already
     _signature_columns: list[str] | None = None
-    strategy: Strategy
-    precision: Precision
-    objective: Objective
-    compiled: Any
-    callback_handler: CallbackHandler
-    state: TrainerState
-    control: TrainerControl
-    label_names: list[str]
-    signature_columns: list[str] | None
-    keys_to_ignore: list[str]
-    can_return_loss: bool
-    takes_num_items: bool
-    rule: losses.Rule
-    run_folder: Path
-    beside: set[str]
-    own_configuration: dict[str, Any]
-    before_training: dict[str, Any]
-    apart: list[Any]
 
     def __init__(
         self,
@@ -136,12 +108,9 @@ class Trainer(PrivateNames):
         checkpoint_parts: dict[str, Stateful] | None = None,
         **old: Unpack[OldNames],
     ) -> None:
-        self.model: Any = model
-        self.model_given = model is not None
-        self.model_wrapped: Any = model
-        self.debug_overflow: Any = None
+        self.model = self.model_wrapped = model
         self.args = own_arguments(args)
-        self.data_collator: Any = data_collator
+        self.data_collator = data_collator
         self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
         self.processing_class = processing_class
         self.model_init = model_init
@@ -151,29 +120,17 @@ class Trainer(PrivateNames):
         self.optimizer_cls_and_kwargs = optimizer_cls_and_kwargs
         self.preprocess_logits_for_metrics = preprocess_logits_for_metrics
         self.train_loader, self.eval_loader = train_loader, eval_loader
-        self.own_objective = objective
         self.checkpoint_parts = {} if checkpoint_parts is None else checkpoint_parts
         for name, value in old_names(old, list(Trainer.__init__.__annotations__)).items():
             setattr(self, name, value)
-        self.records = Records()
-        self.generation: generating.Generation | None = None
-        self.forced: generating.Forced | None = None
-        self.ema: Ema | None = None
-        self.noise: Any = None
-        self.left_out: set[str] = set()
-        self.isolation: dict[str, str | None] = {}
-        self.hub_model_id: str | None = None
-        self.push_in_progress: Any = None
-        self.trial: Any = None
-        self.trial_report: Any = None
-        self.is_in_train = self.is_model_parallel = False
-        self._created: dict[str, Any] = {}
-        self.run: Run | None = None
-        self._accelerator: Any = None
-        assemble(self, callbacks, strategy)
-        losses.look_at(self)
-        self.computing_parameters = 0
-        self.control = self.callback_handler.fire("init_end", self.args, self.state, self.control)
+        session = session_of(self)
+        session.own_objective, session.model_given = objective, model is not None
+        assemble(session, callbacks, strategy)
+        losses.look_at(session)
+        session.fire("init_end")
+
+    def __copy__(self) -> Self:
+        return copy_of(self)
 
     # ---- training
 
@@ -192,19 +149,19 @@ class Trainer(PrivateNames):
             ignore_keys_for_eval: outputs of the model that evaluation leaves out.
         """
         if self.model_init is not None:
-            runs.fresh_model(self, trial)
+            runs.fresh_model(session_of(self), trial)
         wanted = resume_from_checkpoint
         with job.of_training(self.args, self.callback_handler) as timesheet:
             wanted = job.resume_by_itself(self.run_folder) if wanted is None else wanted
-            return runs.train(self, wanted, ignore_keys_for_eval, timesheet)
+            return runs.train(session_of(self), wanted, ignore_keys_for_eval, timesheet)
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: float | None = None) -> torch.Tensor:
         """Run forward and backward of a micro-batch; return its share of the step's loss, detached."""
-        return losses.training_step(self, model, inputs, num_items_in_batch)
+        return losses.training_step(session_of(self), model, inputs, num_items_in_batch)
 
     def idle_step(self, model: nn.Module, inputs: Any) -> None:
         """Take part in the exchange of gradients with a micro-batch that weighs nothing."""
-        losses.idle_step(self, model, inputs)
+        losses.idle_step(session_of(self), model, inputs)
 
     def compute_loss(
         self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: float | None = None
@@ -216,7 +173,7 @@ class Trainer(PrivateNames):
         or ranks, to see which. `loss_is_scaled_for_ga` says it instead: True for a share, False for a mean. A dict of
         losses counts by its `loss`, or by its sum, and every entry is logged.
         """
-        return losses.compute_loss(self, model, inputs, return_outputs, num_items_in_batch)
+        return losses.compute_loss(session_of(self), model, inputs, return_outputs, num_items_in_batch)
 
     def compute_loss_context_manager(self) -> AbstractContextManager[Any]:
         """Return the context in which losses are computed: autocast, where a lower precision is asked for."""
@@ -231,19 +188,19 @@ class Trainer(PrivateNames):
 
         Within a step it is weighed as the loss of its micro-batch is; steps that are skipped do not count.
         """
-        self.records.add(name, value)
+        session_of(self).records.add(name, value)
 
     def one_loss(self, loss: Any) -> torch.Tensor:
         """Return the loss to minimise of what `compute_loss` returned; log every entry of a dict."""
-        return losses.one_loss(self, loss)
+        return losses.one_loss(session_of(self), loss)
 
     def count_items(self, batch: Any) -> int:
         """Return what a training micro-batch is weighed by."""
-        return losses.count_items(self, batch)
+        return losses.count_items(session_of(self), batch)
 
     def count_eval_items(self, batch: Any) -> int:
         """Return what an evaluation batch's mean loss is weighed by."""
-        return losses.count_eval_items(self, batch)
+        return losses.count_eval_items(session_of(self), batch)
 
     def create_optimizer_and_scheduler(self, num_training_steps: int) -> None:
         """Make optimizer and schedule, unless they were given."""
@@ -252,17 +209,17 @@ class Trainer(PrivateNames):
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Make the optimizer, unless it was given; return it."""
-        return optimizing.create_optimizer(self, model)
+        return optimizing.create_optimizer(session_of(self), model)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
         """Make the schedule of the learning rate, unless it was given; return it."""
-        return optimizing.create_scheduler(self, num_training_steps, optimizer)
+        return optimizing.create_scheduler(session_of(self), num_training_steps, optimizer)
 
     # ---- data
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Return the loader of training batches."""
-        loader: DataLoader[Any] = loading.train_dataloader(self)
+        loader: DataLoader[Any] = loading.train_dataloader(session_of(self))
         return loader
 
     def evaluation_metrics(self, prefix: str) -> dict[str, float]:
@@ -274,16 +231,16 @@ class Trainer(PrivateNames):
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
         """Return the loader of evaluation batches: of the set given, or named, or of the Trainer's own."""
-        loader: DataLoader[Any] = loading.eval_dataloader(self, eval_dataset)
+        loader: DataLoader[Any] = loading.eval_dataloader(session_of(self), eval_dataset)
         return loader
 
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader[Any]:
         """Return the loader of the batches to predict."""
-        return loading.evaluation_dataloader(self, test_dataset, "test data")
+        return loading.evaluation_dataloader(session_of(self), test_dataset, "test data")
 
     def num_examples(self, dataloader: Any) -> int:
         """Return the number of rows behind a loader."""
-        return loading.num_examples(self, dataloader)
+        return loading.num_examples(session_of(self), dataloader)
 
     # ---- evaluation
 
@@ -294,13 +251,13 @@ class Trainer(PrivateNames):
 
         Several sets are evaluated by one call of this method each, with `metric_key_prefix="eval_<name>"`.
         """
-        return evaluation.evaluate(self, eval_dataset, ignore_keys, metric_key_prefix)
+        return evaluation.evaluate(session_of(self), eval_dataset, ignore_keys, metric_key_prefix)
 
     def predict(
         self, test_dataset: Any, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
     ) -> PredictionOutput:
         """Return predictions, labels and metrics over a set."""
-        return evaluation.predict(self, test_dataset, ignore_keys, metric_key_prefix)
+        return evaluation.predict(session_of(self), test_dataset, ignore_keys, metric_key_prefix)
 
     def evaluation_loop(
         self,
@@ -312,7 +269,7 @@ class Trainer(PrivateNames):
     ) -> EvalLoopOutput:
         """Run the model over a loader, for `evaluate` and `predict`."""
         return evaluation.evaluation_loop(
-            self,
+            session_of(self),
             dataloader,
             loss_only=prediction_loss_only,
             ignore_keys=ignore_keys,
@@ -324,21 +281,21 @@ class Trainer(PrivateNames):
         self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None = None
     ) -> tuple[Any, Any, Any]:
         """Return (loss, logits, labels) of a batch, each None where there is none."""
-        return evaluation.prediction_step(self, model, inputs, prediction_loss_only, ignore_keys)
+        return evaluation.prediction_step(session_of(self), model, inputs, prediction_loss_only, ignore_keys)
 
     # ---- logging and saving
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Write numbers into the history and tell the callbacks."""
-        reports.write_log(self, logs)
+        reports.write_log(session_of(self), logs)
 
     def note(self, message: str) -> None:
         """Tell the user one thing about the run, on the main process."""
-        reports.note(self, message)
+        reports.note(session_of(self), message)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write weights, configuration and tokenizer into a folder."""
-        saving.save_model(self, output_dir)
+        saving.save_model(session_of(self), output_dir)
         if self.args.push_to_hub and not _internal_call:
             self.push_to_hub(commit_message="Model save")
 
@@ -347,12 +304,22 @@ class Trainer(PrivateNames):
         assert self.run is not None, "checkpoints are saved while train() runs"
         saving.write_checkpoint(self.run)
 
+    @property
+    def has_own_loss(self) -> bool:
+        """Whether the loss is computed by the user's code, which may need no labels."""
+        return losses.has_own_loss(session_of(self))
+
+    @property
+    def follows_metric(self) -> bool:
+        """Whether the schedule moves at evaluations, by their metric, and not at every step."""
+        return optimizing.follows_metric(session_of(self))
+
     # ---- what accelerate would do
 
     @property
     def accelerator(self) -> Any:
         """What code written for accelerate expects; made on demand, never used by the engine."""
-        return accelerator.of(self)
+        return accelerator.of(session_of(self))
 
     def _prepare_input(self, data: Any) -> Any:
         return self.strategy.to_device(data)
@@ -363,36 +330,34 @@ class Trainer(PrivateNames):
     # ---- families that are rarely overridden
 
     get_optimizer_cls_and_kwargs = staticmethod(optimizer_class)
-    get_decay_parameter_names = optimizing.get_decay_parameter_names
-    get_learning_rates = optimizing.get_learning_rates
-    get_num_trainable_parameters = optimizing.get_num_trainable_parameters
-    get_optimizer_group = optimizing.get_optimizer_group
-    floating_point_ops = losses.floating_point_ops
-    call_model_init = runs.call_model_init
-    follows_metric = property(optimizing.follows_metric)
-    has_own_loss = property(losses.has_own_loss)
+    get_decay_parameter_names = method(optimizing.get_decay_parameter_names)
+    get_learning_rates = method(optimizing.get_learning_rates)
+    get_num_trainable_parameters = method(optimizing.get_num_trainable_parameters)
+    get_optimizer_group = method(optimizing.get_optimizer_group)
+    floating_point_ops = method(losses.floating_point_ops)
+    call_model_init = method(runs.call_model_init)
     label_smoother = surface.Derived(surface.label_smoother)
     model_accepts_loss_kwargs = surface.Derived(surface.model_accepts_loss_kwargs)
     neftune_noise_alpha = surface.Derived(surface.neftune_noise_alpha)
-    gather_function = cached_property(surface.gather_function)
-    get_batch_samples = surface.get_batch_samples
+    gather_function = cached_property(method(surface.gather_function))
+    get_batch_samples = method(surface.get_batch_samples)
     _train_batch_size = surface.Derived(surface.train_batch_size)
-    _set_signature_columns_if_needed = surface.set_signature_columns
-    store_flos = files.store_flos
-    log_metrics = files.log_metrics
+    _set_signature_columns_if_needed = method(surface.set_signature_columns)
+    store_flos = method(files.store_flos)
+    log_metrics = method(files.log_metrics)
     metrics_format = staticmethod(files.metrics_format)
-    save_metrics = files.save_metrics
-    save_state = files.save_state
-    is_world_process_zero = files.is_world_process_zero
-    is_local_process_zero = files.is_local_process_zero
-    get_total_train_batch_size = files.get_total_train_batch_size
-    add_callback = files.add_callback
-    pop_callback = files.pop_callback
-    remove_callback = files.remove_callback
-    replay = replaying.replay
-    evaluate_and_save_generation = generating.evaluate_and_save_generation
-    log_history = property(files.log_history)
-    hyperparameter_search = search.hyperparameter_search
-    init_hf_repo = hub.init_hf_repo
-    create_model_card = card.create_model_card
-    push_to_hub = hub.push_to_hub
+    save_metrics = method(files.save_metrics)
+    save_state = method(files.save_state)
+    is_world_process_zero = method(files.is_world_process_zero)
+    is_local_process_zero = method(files.is_local_process_zero)
+    get_total_train_batch_size = method(files.get_total_train_batch_size)
+    add_callback = method(files.add_callback)
+    pop_callback = method(files.pop_callback)
+    remove_callback = method(files.remove_callback)
+    replay = method(replaying.replay)
+    evaluate_and_save_generation = method(generating.evaluate_and_save_generation)
+    log_history = property(method(files.log_history))
+    hyperparameter_search = method(search.hyperparameter_search)
+    init_hf_repo = method(hub.init_hf_repo)
+    create_model_card = method(card.create_model_card)
+    push_to_hub = method(hub.push_to_hub)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
 from trainwright import randomness
@@ -42,6 +42,8 @@ from trainwright.engine.losses import computing_parameters
 from trainwright.engine.meters import Records
 from trainwright.engine.modes import remove_noise, restore_configuration, take_model, train_mode, training_model
 from trainwright.engine.run import Run, generators_of
+from trainwright.engine.saved import Saved
+from trainwright.engine.session import Session
 from trainwright.engine.signals import TIME_IS_UP, Signals, exception_for
 from trainwright.engine.symptoms import check_warmup
 from trainwright.engine.trained import Trained
@@ -52,65 +54,62 @@ from trainwright.models.inspect import uncompiled
 from trainwright.randomness import seed_trainer
 from trainwright.state import UNKNOWN, TrainerState, TrainOutput
 
-if TYPE_CHECKING:
-    from trainwright.engine.trainer import Trainer
-
 _STEPS = ("warmup_steps", "logging_steps", "eval_steps", "save_steps")
 
 
-def call_model_init(trainer: Trainer, trial: Any = None) -> Any:
+def call_model_init(session: Session, trial: Any = None) -> Any:
     """Return a new model from `model_init`, which takes the trial or nothing.
 
     Raises:
         ConfigError: it returns none.
     """
-    make: Any = trainer.model_init
+    make: Any = session.model_init
     model = make(trial) if inspect.signature(make).parameters else make()
     if model is None:
         raise ConfigError("model_init returned None; it must return the model.")
     return model
 
 
-def fresh_model(trainer: Trainer, trial: Any) -> None:
+def fresh_model(session: Session, trial: Any) -> None:
     """Begin with a new model, from the seed; forget the optimizer and schedule of the one before."""
-    seed_trainer(trainer.args.seed, trainer.args.full_determinism)
-    take_model(trainer, trainer.call_model_init(trial))
-    trainer.callback_handler.shared["model"] = trainer.model
-    trainer.optimizer = trainer.lr_scheduler = None
-    wiring.follow(trainer)
+    seed_trainer(session.args.seed, session.args.full_determinism)
+    take_model(session, session.hooks.call_model_init(trial))
+    session.callback_handler.shared["model"] = session.model
+    session.optimizer = session.lr_scheduler = None
+    wiring.follow(session)
 
 
 def train(
-    trainer: Trainer, wanted: bool | str | Path | None, ignore_keys: list[str] | None, timesheet: Timesheet
+    session: Session, wanted: bool | str | Path | None, ignore_keys: list[str] | None, timesheet: Timesheet
 ) -> TrainOutput:
     """Train from the start or from a checkpoint; see `Trainer.train`."""
-    check_arguments(trainer.args)
-    check_users(trainer.checkpoint_parts)
-    dividing.look(trainer, trainer.train_dataset, dividing.TRAINING)
-    sets = trainer.eval_dataset
+    check_arguments(session.args)
+    check_users(session.checkpoint_parts)
+    dividing.look(session, session.train_dataset, dividing.TRAINING)
+    sets = session.eval_dataset
     for rows in sets.values() if isinstance(sets, dict) else [sets]:
-        dividing.look(trainer, rows, dividing.EVALUATION)
-    alike.check(trainer, wanted)
-    hub.finish_pushes(trainer)
-    lock = trainer.folder_lock or RunLock(trainer.run_folder)
-    trainer.strategy.on_main(lambda: claim(trainer.run_folder, lock))
-    trainer.is_in_train, accumulation = True, trainer.args.gradient_accumulation_steps
+        dividing.look(session, rows, dividing.EVALUATION)
+    alike.check(session, wanted)
+    hub.finish_pushes(session)
+    lock = session.folder_lock or RunLock(session.run_folder)
+    session.strategy.on_main(lambda: claim(session.run_folder, lock))
+    session.is_in_train, accumulation = True, session.args.gradient_accumulation_steps
     try:
-        limit = trainer.args.max_train_time
-        with Signals(trainer.note, None if limit is None else seconds(limit)) as signals:
-            saved = resume.find(trainer, wanted)
+        limit = session.args.max_train_time
+        with Signals(session.note, None if limit is None else seconds(limit)) as signals:
+            saved = resume.find(session, wanted)
             if saved is not None:
-                resume.find_best(trainer, saved)
-                resume.begin_search_anew(trainer, saved)
-            loader = loading.train_loader(trainer)
+                resume.find_best(session, saved)
+                resume.begin_search_anew(session, saved)
+            loader = loading.train_loader(session)
             try:
                 if saved is not None:
-                    resume.keep_step_rows(trainer, saved, loader)
-                    resume.check_order(trainer, saved, loader)
-                content = trainer.strategy.on_main(lambda: loading.content_of_training(loader))
+                    resume.keep_step_rows(session, saved, loader)
+                    resume.check_order(session, saved, loader)
+                content = session.strategy.on_main(lambda: loading.content_of_training(loader))
                 if saved is not None:
-                    resume.check_data(trainer, saved, content)
-                run = build(trainer, loader, saved, signals)
+                    resume.check_data(session, saved, content)
+                run = build(session, loader, saved, signals)
                 run.ignore_keys_for_eval, run.content, run.timesheet = ignore_keys, content, timesheet
                 run.accumulation = accumulation
                 lock.name(run.run_id)
@@ -120,24 +119,24 @@ def train(
                 output = go(run)
             finally:
                 loader.close()
-                fusing.finish(trainer)
-                remove_noise(trainer)
-                restore_configuration(trainer)
+                fusing.finish(session)
+                remove_noise(session)
+                restore_configuration(session)
         if signals.received not in (None, TIME_IS_UP):
             raise exception_for(signals.received, "A signal came when the run was complete.")
         return output
     finally:
-        trainer.is_in_train, trainer.ema = False, None
-        trainer.args.gradient_accumulation_steps = accumulation  # which other ranks may have changed
-        trainer.run = None
+        session.is_in_train, session.ema = False, None
+        session.args.gradient_accumulation_steps = accumulation  # which other ranks may have changed
+        session.run = None
         lock.release()
 
 
 def go(run: Run) -> TrainOutput:
     """Run the loop to its end; the save in flight is finished whatever happens."""
-    run.trainer.run = run
+    run.session.run = run
     try:
-        with hub.without_bars(run.trainer.args):
+        with hub.without_bars(run.session.args):
             loop.train(run)
             return finish(run)
     except BaseException as error:
@@ -147,8 +146,8 @@ def go(run: Run) -> TrainOutput:
         with run.timesheet.spending("saving"):
             problem = run.writer.close()
         if problem is not None:  # of a save that an error has overtaken
-            run.trainer.note(str(problem))
-        if run.trainer.strategy.is_main:
+            run.session.note(str(problem))
+        if run.session.strategy.is_main:
             fingerprint.leave(run.content, loading.content_of_training(run.loader))
 
 
@@ -166,18 +165,18 @@ def claim(output_dir: Path, lock: RunLock) -> None:
         raise
 
 
-def set_earlier_aside(run: Run, saved: resume.Saved | None) -> None:
+def set_earlier_aside(run: Run, saved: Saved | None) -> None:
     """Move checkpoints that are not this run's past into `previous-<time>`, so that none is mixed up or overwritten."""
 
     origin = None if saved is None else saved.folder
-    told = run.trainer.strategy.on_main(lambda: folder.set_aside(run.folder, origin))
+    told = run.session.strategy.on_main(lambda: folder.set_aside(run.folder, origin))
     if told is not None:
-        run.trainer.note(told)
+        run.session.note(told)
 
 
-def build(trainer: Trainer, loader: TrainLoader, saved: resume.Saved | None, signals: Signals) -> Run:
+def build(session: Session, loader: TrainLoader, saved: Saved | None, signals: Signals) -> Run:
     """Return the run: model on its device and wrapped, optimizer, schedule, and the checkpoint's state put back."""
-    args = trainer.args
+    args = session.args
     epoch, place = resume.position(saved, loader) if saved else (0, 0)
     done = saved.state.global_step if saved else 0
     end, num_epochs = lengths(args, loader, done, epoch, place)
@@ -185,30 +184,30 @@ def build(trainer: Trainer, loader: TrainLoader, saved: resume.Saved | None, sig
         end = resume.end_of(args, saved, loader, end)
     skipped = args.ignore_data_skip and loader.steps_left(place) != 0
     place, max_steps = 0 if skipped else place, max(end, done)
-    prepare_state(trainer, saved, max_steps, num_epochs, loader)
-    if uncompiled(trainer.model) is not trainer.model:  # the user compiled it since
-        take_model(trainer, trainer.model)
-    trainer.strategy.place(trainer.model)
+    prepare_state(session, saved, max_steps, num_epochs, loader)
+    if uncompiled(session.model) is not session.model:  # the user compiled it since
+        take_model(session, session.model)
+    session.strategy.place(session.model)
     if saved is not None:
-        resume.restore_model(trainer, saved)
-    model = training_model(trainer)
-    trainer.model_wrapped = model
-    losses.look_at(trainer)
-    fusing.prepare(trainer)
-    trainer.computing_parameters = computing_parameters(trainer.model)
-    optimizing.make(trainer, max_steps)
-    check_warmup(trainer, max_steps)
-    if trainer.follows_metric and args.eval_strategy != "no":
+        resume.restore_model(session, saved)
+    model = training_model(session)
+    session.model_wrapped = model
+    losses.look_at(session)
+    fusing.prepare(session)
+    session.computing_parameters = computing_parameters(session.model)
+    optimizing.make(session, max_steps)
+    check_warmup(session, max_steps)
+    if session.hooks.follows_metric and args.eval_strategy != "no":
         reports.metric_name(args)
-    trainer.ema = None if args.ema_decay is None else Ema(trainer.model, args.ema_decay, trainer.strategy)
-    run_id = (saved.about.get("run") if saved is not None else None) or trainer.strategy.from_main(uuid4().hex)
+    session.ema = None if args.ema_decay is None else Ema(session.model, args.ema_decay, session.strategy)
+    run_id = (saved.about.get("run") if saved is not None else None) or session.strategy.from_main(uuid4().hex)
     run = Run(
-        trainer=trainer,
+        session=session,
         loader=loader,
         model=model,
-        trained=Trained(trainer.model),
-        others=others.begin(trainer),
-        count=trainer.count_items,
+        trained=Trained(session.model),
+        others=others.begin(session),
+        count=session.hooks.count_items,
         max_steps=max_steps,
         num_epochs=num_epochs,
         signals=signals,
@@ -216,30 +215,30 @@ def build(trainer: Trainer, loader: TrainLoader, saved: resume.Saved | None, sig
         epoch=epoch,
         position=place,
     )
-    run.generators = generators_of(trainer)
-    say_what_cannot_come_again(trainer)
-    run.made_with = {**optimizer_state.made_with(trainer), "adapters": adapters.active(trainer.model)}
-    trainer.records = Records()
-    trainer.precision.begin()
+    run.generators = generators_of(session)
+    say_what_cannot_come_again(session)
+    run.made_with = {**optimizer_state.made_with(session), "adapters": adapters.active(session.model)}
+    session.records = Records()
+    session.precision.begin()
     run.first_step = run.meter.first_step = run.meter.logged_at = done
     run.targets_seen = done > 0
     run.parts = parts.of_run(run, saved)
     if saved is not None:
         resume.restore(run, saved)
         run.open = saved.about.get("open", False) and done <= end
-        trainer.note(f"Resuming from '{saved.folder}' at step {trainer.state.step_of()}{what_is_left(run, end)}.")
-    trainer.callback_handler.shared |= {
-        "optimizer": trainer.optimizer,
-        "lr_scheduler": trainer.lr_scheduler,
+        session.note(f"Resuming from '{saved.folder}' at step {session.state.step_of()}{what_is_left(run, end)}.")
+    session.callback_handler.shared |= {
+        "optimizer": session.optimizer,
+        "lr_scheduler": session.lr_scheduler,
         "train_dataloader": loader.loader,
     }
-    train_mode(trainer, True)
+    train_mode(session, True)
     return run
 
 
 def what_is_left(run: Run, end: int) -> str:
     """Return what to say of a run that goes on with no step left; `end` is the step at which it was to be over."""
-    args, done = run.trainer.args, run.first_step
+    args, done = run.session.args, run.first_step
     if done < end:
         return ""
     if done > end:
@@ -250,11 +249,11 @@ def what_is_left(run: Run, end: int) -> str:
     return ": the run is complete, and nothing is left to train"
 
 
-def say_what_cannot_come_again(trainer: Trainer) -> None:
+def say_what_cannot_come_again(session: Session) -> None:
     """Name the generators that a checkpoint cannot keep."""
-    parts = {"model": trainer.model, "train_dataset": trainer.train_dataset, "data_collator": trainer.data_collator}
+    parts = {"model": session.model, "train_dataset": session.train_dataset, "data_collator": session.data_collator}
     if places := drawn_from_the_system(parts):
-        trainer.note(
+        session.note(
             f"{', '.join(places)} draws from random.SystemRandom, which cannot be put back: a resumed run draws other "
             "numbers. Take random.Random where it should be the same."
         )
@@ -290,21 +289,21 @@ def lengths(args: Any, loader: TrainLoader, done: int, epoch: int, place: int) -
 
 
 def prepare_state(
-    trainer: Trainer, saved: resume.Saved | None, max_steps: int, num_epochs: float, loader: TrainLoader
+    session: Session, saved: Saved | None, max_steps: int, num_epochs: float, loader: TrainLoader
 ) -> None:
     """Set the trainer's state for this run: fresh, or as the checkpoint has it."""
     state = saved.state if saved is not None else TrainerState()
     state.max_steps = max_steps
     passes = num_epochs if math.isfinite(num_epochs) else max_steps / (loader.steps_per_epoch or max_steps)
     state.num_train_epochs = math.ceil(passes)
-    state.train_batch_size = trainer.args.per_device_train_batch_size
-    state.is_world_process_zero = trainer.strategy.is_main
-    state.is_local_process_zero = trainer.strategy.is_local_main
-    state.is_hyper_param_search = trainer.trial is not None
-    if trainer.trial is not None:
-        state.trial_name, state.trial_params = f"run-{trainer.trial.number}", dict(trainer.trial.params)
-    state.compute_steps(trainer.args, max_steps)
-    trainer.state = state
+    state.train_batch_size = session.args.per_device_train_batch_size
+    state.is_world_process_zero = session.strategy.is_main
+    state.is_local_process_zero = session.strategy.is_local_main
+    state.is_hyper_param_search = session.trial is not None
+    if session.trial is not None:
+        state.trial_name, state.trial_params = f"run-{session.trial.number}", dict(session.trial.params)
+    state.compute_steps(session.args, max_steps)
+    session.state = state
 
 
 def finish(run: Run) -> TrainOutput:
@@ -313,42 +312,42 @@ def finish(run: Run) -> TrainOutput:
     Raises:
         CheckpointError: the last save failed.
     """
-    trainer = run.trainer
+    session = run.session
     saving.collect(run, wait=True)
-    trainer.strategy.barrier()
-    if trainer.ema is not None:  # what was evaluated stays
-        trainer.ema.leave(trainer.model)
-        trainer.ema = None
+    session.strategy.barrier()
+    if session.ema is not None:  # what was evaluated stays
+        session.ema.leave(session.model)
+        session.ema = None
     metrics = reports.training_metrics(run)
-    reports.log(trainer, metrics, run.started)
-    best = trainer.strategy.from_main(trainer.state.best_model_checkpoint)  # where a save failed, others do not know
-    if trainer.args.load_best_model_at_end and best is not None:
-        load_best(trainer, Path(best))
-    elif trainer.args.load_best_model_at_end:
-        trainer.note("load_best_model_at_end: no evaluation found a best model that is saved; the last weights stay.")
-    randomness.restore_host(trainer.strategy.from_main(randomness.host_states()))  # what follows draws alike again
+    reports.log(session, metrics, run.started)
+    best = session.strategy.from_main(session.state.best_model_checkpoint)  # where a save failed, others do not know
+    if session.args.load_best_model_at_end and best is not None:
+        load_best(session, Path(best))
+    elif session.args.load_best_model_at_end:
+        session.note("load_best_model_at_end: no evaluation found a best model that is saved; the last weights stay.")
+    randomness.restore_host(session.strategy.from_main(randomness.host_states()))  # what follows draws alike again
     run.fire("train_end")
     saving.finish(run)
-    hub.finish_pushes(trainer)
+    hub.finish_pushes(session)
     cards.end(run)
-    return TrainOutput(trainer.state.global_step, metrics["train_loss"], metrics)
+    return TrainOutput(session.state.global_step, metrics["train_loss"], metrics)
 
 
-def load_best(trainer: Trainer, best: Path) -> None:
+def load_best(session: Session, best: Path) -> None:
     """Take the weights of the best checkpoint.
 
     Raises:
         CheckpointError: it is damaged.
     """
-    fault = trainer.strategy.on_main(lambda: check.damage(best))
+    fault = session.strategy.on_main(lambda: check.damage(best))
     if fault is not None:
         raise CheckpointError(
             f"The best checkpoint '{best}' cannot be loaded: {fault.reason}. The run is complete, and its last step is "
-            f"in '{trainer.run_folder}'."
+            f"in '{session.run_folder}'."
         )
-    weights.load_model(trainer.model, best)
-    restore({"others": others.part(trainer, best)}, Opened(best, trainer.strategy.own_file()))
-    ema.put(trainer.model, ema.load(best).get("weights", {}))  # which older checkpoints have there alone
-    trainer.note(
-        f"Loaded the best model, '{best}', with {trainer.args.metric_for_best_model} {trainer.state.best_metric}."
+    weights.load_model(session.model, best)
+    restore({"others": others.part(session, best)}, Opened(best, session.strategy.own_file()))
+    ema.put(session.model, ema.load(best).get("weights", {}))  # which older checkpoints have there alone
+    session.note(
+        f"Loaded the best model, '{best}', with {session.args.metric_for_best_model} {session.state.best_metric}."
     )

@@ -9,14 +9,18 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import replace
 from operator import mul
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from trainwright.batch import MeanOver, by_name, map_tensors, row_count
-from trainwright.engine.losses import Rule, has_own_loss, own_copy, steps_by_itself
+from trainwright.engine.loss_rules import Rule
+from trainwright.engine.losses import has_own_loss, own_copy, steps_by_itself
 from trainwright.engine.memory import split
 from trainwright.engine.meters import Records
+from trainwright.engine.run import Run
+from trainwright.engine.session import Session
+from trainwright.engine.work import Work
 from trainwright.evaluation_mode import evaluation_mode
 from trainwright.models.head import own_loss
 from trainwright.models.hooks import unwatched
@@ -24,11 +28,6 @@ from trainwright.models.inspect import base_model, is_pretrained
 from trainwright.models.unchanged import unchanged
 from trainwright.objectives.model_loss import ModelLoss
 from trainwright.objectives.targets import targets_of, wanted
-
-if TYPE_CHECKING:
-    from trainwright.engine.feed import Work
-    from trainwright.engine.run import Run
-    from trainwright.engine.trainer import Trainer
 
 _CLOSE = {4: 1e-4, 2: 1e-2}  # relative difference that is none, by bytes of the loss's number format
 _FAR = 10  # times that: a difference
@@ -51,39 +50,39 @@ class Answer(NamedTuple):
 def settle(run: Run, work: Work) -> None:
     """Find out what the loss is a mean over, where that is unknown and matters, and weigh this step's micro-batches by
     it. It matters where a step has more than one micro-batch or rank; every rank asks with its first."""
-    trainer, strategy = run.trainer, run.trainer.strategy
-    if len(work.batches) * strategy.data_shard.num_shards == 1 or not work.total or not is_open(trainer):
+    session, strategy = run.session, run.session.strategy
+    if len(work.batches) * strategy.data_shard.num_shards == 1 or not work.total or not is_open(session):
         return
-    if take(trainer, strategy.gather(ask(trainer, work.batches[0]) if work.items[0] else None)):
+    if take(session, strategy.gather(ask(session, work.batches[0]) if work.items[0] else None)):
         pairs = zip(work.batches, work.shares, strict=True)
         work.items = [run.count(batch) if share else 0 for batch, share in pairs]
         work.total = strategy.sum_over_shards(sum(work.items))
 
 
-def look(trainer: Trainer, batch: Any) -> None:
+def look(session: Session, batch: Any) -> None:
     """Find it out in an evaluation of one process; several go by what training found."""
-    if not trainer.strategy.is_distributed and is_open(trainer):
-        take(trainer, [ask(trainer, batch)])
+    if not session.strategy.is_distributed and is_open(session):
+        take(session, [ask(session, batch)])
 
 
-def is_open(trainer: Trainer) -> bool:
+def is_open(session: Session) -> bool:
     """Whether what the loss is a mean over is not known: the model or `compute_loss` is the user's."""
-    objective = trainer.objective
+    objective = session.objective
     if not isinstance(objective, ModelLoss) or objective.asked >= _TIMES or objective.fused is not None:
         return False
-    if trainer.rule is Rule.MEAN or not trainer.takes_num_items or steps_by_itself(trainer):
+    if session.rule is Rule.MEAN or not session.takes_num_items or steps_by_itself(session):
         return False
-    inner = base_model(trainer.model)
-    return has_own_loss(trainer) or not is_pretrained(inner) or own_loss(inner) is not None
+    inner = base_model(session.model)
+    return has_own_loss(session) or not is_pretrained(inner) or own_loss(inner) is not None
 
 
-def ask(trainer: Trainer, batch: Any) -> Answer | None:
+def ask(session: Session, batch: Any) -> Answer | None:
     """Return how a batch's loss follows from those of its halves; None where that cannot be told.
 
     Where several units fit, halves without their padding are asked too, of which fewer may. A `compute_loss` that
     divides by the number of items tells how many they are.
     """
-    objective = trainer.objective
+    objective = session.objective
     assert isinstance(objective, ModelLoss)
     if row_count(batch) < 2 or targets_of(batch, objective.label_names, False) is None:
         return None
@@ -94,15 +93,15 @@ def ask(trainer: Trainer, batch: Any) -> Answer | None:
     if objective.asked and not (differ(objective, halves) or differ(objective, narrow)):  # a sum was told before
         return None
     try:
-        whole, again = losses_of(trainer, [batch, batch])
+        whole, again = losses_of(session, [batch, batch])
         if not (whole.isfinite() and whole and torch.equal(whole, again)):
             return None
-        off, close = difference(trainer, whole, halves), _CLOSE[2 if whole.dtype.itemsize < 4 else 4]
+        off, close = difference(session, whole, halves), _CLOSE[2 if whole.dtype.itemsize < 4 else 4]
         if len(fitting(off, close)) > 1 and differ(objective, narrow):
-            other = difference(trainer, whole, narrow)
+            other = difference(session, whole, narrow)
             both = {name: max(one, other[name]) for name, one in off.items()}
             off = both if fitting(both, close) else off
-        if has_own_loss(trainer) and (items := items_of(trainer, batch, whole, close)) is not None:
+        if has_own_loss(session) and (items := items_of(session, batch, whole, close)) is not None:
             counts = held_by(objective, [batch])
             off = {name: max(one, abs(counts[name][0] / items - 1)) for name, one in off.items()}
     except Exception:  # of a loss that cannot be asked so: it is weighed as it is
@@ -110,18 +109,18 @@ def ask(trainer: Trainer, batch: Any) -> Answer | None:
     return Answer(off, close)
 
 
-def items_of(trainer: Trainer, batch: Any, whole: torch.Tensor, close: float) -> float | None:
+def items_of(session: Session, batch: Any, whole: torch.Tensor, close: float) -> float | None:
     """Return how many items a `compute_loss` has taken the mean of a batch over, by what it makes of their number; None
     where that changes nothing."""
-    once, twice = (float(losses_of(trainer, [batch], number)[0]) for number in (1, 2))
+    once, twice = (float(losses_of(session, [batch], number)[0]) for number in (1, 2))
     return once / float(whole) if abs(2 * twice / once - 1) <= close else None
 
 
-def difference(trainer: Trainer, whole: torch.Tensor, parts: list[Any]) -> dict[str, float]:
+def difference(session: Session, whole: torch.Tensor, parts: list[Any]) -> dict[str, float]:
     """Return how far the loss of a whole is from what its parts make of it, by unit."""
-    losses = [float(loss) for loss in losses_of(trainer, parts)]
+    losses = [float(loss) for loss in losses_of(session, parts)]
     made = {"nothing: a sum": sum(losses)}
-    for name, held in held_by(trainer.objective, parts).items():
+    for name, held in held_by(session.objective, parts).items():
         made.setdefault(name, sum(map(mul, losses, held)) / sum(held))
     return {name: abs(value / float(whole) - 1) for name, value in made.items()}
 
@@ -163,28 +162,30 @@ def is_mask(values: torch.Tensor) -> bool:
     return bool(((values == 0) | (values == 1)).all() and (values[:, 0] == 1).all())
 
 
-def losses_of(trainer: Trainer, batches: list[Any], items: int | None = None) -> list[torch.Tensor]:
+def losses_of(session: Session, batches: list[Any], items: int | None = None) -> list[torch.Tensor]:
     """Return the loss of each of some batches, of which nothing is left: the mean, or what a number of items gives."""
-    records, found = trainer.records, []
-    trainer.records, trainer.is_asked = Records(), True
+    records, found = session.records, []
+    session.records, session.is_asked = Records(), True
     try:
         for batch in batches:
             with ExitStack() as around:
                 for one in (evaluation_mode, unchanged, unwatched):
-                    around.enter_context(one(trainer.model))
+                    around.enter_context(one(session.model))
                 around.enter_context(torch.no_grad())
-                around.enter_context(trainer.compute_loss_context_manager())
-                given = own_copy(trainer, trainer._prepare_inputs(batch))
-                found.append(trainer.one_loss(trainer.compute_loss(trainer.model, given, num_items_in_batch=items)))
+                around.enter_context(session.hooks.compute_loss_context_manager())
+                given = own_copy(session, session.hooks._prepare_inputs(batch))
+                found.append(
+                    session.hooks.one_loss(session.hooks.compute_loss(session.model, given, num_items_in_batch=items))
+                )
     finally:
-        trainer.records, trainer.is_asked = records, False
+        session.records, session.is_asked = records, False
     return [loss.detach().cpu().reshape(()) for loss in found]
 
 
-def take(trainer: Trainer, answers: list[Answer | None]) -> bool:
+def take(session: Session, answers: list[Answer | None]) -> bool:
     """Weigh by what the first answer tells; return whether that is another unit than before."""
     answer = next((one for one in answers if one is not None), None)
-    objective = trainer.objective
+    objective = session.objective
     assert isinstance(objective, ModelLoss)
     objective.asked += 1
     if answer is None:
@@ -196,10 +197,10 @@ def take(trainer: Trainer, answers: list[Answer | None]) -> bool:
         return False
     if fit:
         objective.over, objective.shifted = _UNITS[fit[0]]
-        trainer.note(f"The loss of a batch is a mean over {fit[0]}, and is weighed so.")
+        session.note(f"The loss of a batch is a mean over {fit[0]}, and is weighed so.")
     elif answer.off[before] > _FAR * answer.close:
         objective.asked = _TIMES
-        trainer.note(
+        session.note(
             f"The loss of a batch is a mean over none of its labels and its rows, and no sum. It is weighed by "
             f"{before}; to weigh it otherwise give objective= with a count of its own, or let compute_loss divide by "
             "num_items_in_batch."
@@ -212,16 +213,16 @@ def unit_of(objective: ModelLoss) -> tuple[MeanOver, bool]:
     return objective.over, objective.shifted and objective.over is MeanOver.TARGETS
 
 
-def state_of(trainer: Trainer) -> list[Any] | None:
+def state_of(session: Session) -> list[Any] | None:
     """Return what a checkpoint keeps of what was found."""
-    objective = trainer.objective
+    objective = session.objective
     if not isinstance(objective, ModelLoss) or not objective.asked:
         return None
     return [objective.over.name, objective.shifted, objective.asked]
 
 
-def restore(trainer: Trainer, state: list[Any] | None) -> None:
+def restore(session: Session, state: list[Any] | None) -> None:
     """Go on with what was found before."""
-    if state is not None and isinstance(trainer.objective, ModelLoss) and is_open(trainer):
-        name, trainer.objective.shifted, trainer.objective.asked = state
-        trainer.objective.over = MeanOver[name]
+    if state is not None and isinstance(session.objective, ModelLoss) and is_open(session):
+        name, session.objective.shifted, session.objective.asked = state
+        session.objective.over = MeanOver[name]

@@ -9,20 +9,18 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
 from trainwright.batch import map_tensors
-from trainwright.engine.losses import Rule, asked, is_the_users, steps_by_itself
+from trainwright.engine.loss_rules import Rule
+from trainwright.engine.losses import asked, is_the_users, steps_by_itself
 from trainwright.engine.memory import is_out_of_memory
 from trainwright.engine.meters import Records
+from trainwright.engine.run import Run
 from trainwright.engine.traces import undone
+from trainwright.engine.work import Work
 from trainwright.errors import ConfigError
-
-if TYPE_CHECKING:
-    from trainwright.engine.feed import Work
-    from trainwright.engine.run import Run
 
 _CLOSE = {4: 1e-4, 2: 1e-2}  # relative difference that is none, by bytes of the loss's number format
 
@@ -55,12 +53,12 @@ def settle(run: Run, work: Work) -> None:
     Raises:
         ConfigError: the loss is neither a share nor a mean, or changes with every call.
     """
-    trainer, strategy, records = run.trainer, run.trainer.strategy, run.trainer.records
+    session, strategy, records = run.session, run.session.strategy, run.session.records
     alone = len(work.batches) * strategy.data_shard.num_shards == 1
-    unknown = trainer.rule is Rule.UNKNOWN
-    if alone or not work.total or not (unknown or entries_are_due(run)) or steps_by_itself(trainer):
+    unknown = session.rule is Rule.UNKNOWN
+    if alone or not work.total or not (unknown or entries_are_due(run)) or steps_by_itself(session):
         return
-    run.asked_at = trainer.state.global_step
+    run.asked_at = session.state.global_step
     answers = [answer for answer in strategy.gather(ask(run, work)) if answer is not None]
     for answer in answers:
         for name, (once, twice) in answer.recorded.items():
@@ -72,17 +70,17 @@ def settle(run: Run, work: Work) -> None:
     for answer in answers:
         check_same(answer)
     rules = [rule_by(answer.once, answer.twice, answer.close, work.total) for answer in answers]
-    trainer.rule = next((rule for rule in rules if rule is not Rule.UNKNOWN), Rule.UNKNOWN)
-    if trainer.rule is Rule.MEAN:
+    session.rule = next((rule for rule in rules if rule is not Rule.UNKNOWN), Rule.UNKNOWN)
+    if session.rule is Rule.MEAN:
         work.items = list(work.shares)
         work.total = strategy.sum_over_shards(sum(work.items))
 
 
 def entries_are_due(run: Run) -> bool:
     """Whether what the user's loss records beside it is to be told apart now."""
-    if run.entries_known or not run.trainer.takes_num_items or not is_the_users(run.trainer):
+    if run.entries_known or not run.session.takes_num_items or not is_the_users(run.session):
         return False
-    return run.asked_at is None or run.trainer.state.global_step >= 2 * run.asked_at
+    return run.asked_at is None or run.session.state.global_step >= 2 * run.asked_at
 
 
 def is_told(once: float, twice: float) -> bool:
@@ -145,19 +143,19 @@ def ask(run: Run, work: Work) -> Answer | None:
 
 def _loss_without_traces(run: Run, work: Work, num_items: float) -> tuple[torch.Tensor | None, dict[str, float]]:
     batch = map_tensors(work.batches[0], torch.clone)  # which compute_loss may change in place
-    with _undone(run), run.trainer.strategy.accumulate(run.model, last=False):
-        loss = asked(run.trainer, run.model, batch, num_items)
-        return loss, {name: value for name, (value, _) in run.trainer.records.take().items()}
+    with _undone(run), run.session.strategy.accumulate(run.model, last=False):
+        loss = asked(run.session, run.model, batch, num_items)
+        return loss, {name: value for name, (value, _) in run.session.records.take().items()}
 
 
 @contextmanager
 def _undone(run: Run) -> Iterator[None]:
     """Put back what computing a loss changes, gradients and what is recorded too."""
-    trainer, records = run.trainer, run.trainer.records
-    trainer.records = Records()
+    session, records = run.session, run.session.records
+    session.records = Records()
     try:
-        with undone(run):
+        with undone(run, session.model):
             yield
     finally:
-        trainer.records = records
+        session.records = records
         run.clear_gradients()

@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 import torch
 from torch import nn
@@ -26,8 +26,10 @@ from trainwright.config.params import TrainingParams
 from trainwright.config.translate import arguments_of
 from trainwright.data.collate import default_data_collator
 from trainwright.data.given import check_dataset
-from trainwright.engine import losses, surface, texts
+from trainwright.engine import surface, texts
+from trainwright.engine.loss_rules import is_of
 from trainwright.engine.modes import take_model
+from trainwright.engine.session import Session
 from trainwright.errors import ConfigError, DataError, did_you_mean
 from trainwright.models import adapters
 from trainwright.models import inspect as models
@@ -40,9 +42,6 @@ from trainwright.randomness import seed_trainer, seeds_undone
 from trainwright.state import TrainerControl, TrainerState
 from trainwright.trackers import table as trackers
 from trainwright.world import choose_device, current_world
-
-if TYPE_CHECKING:
-    from trainwright.engine.trainer import Trainer
 
 logger = logging.getLogger("trainwright")
 _OLD_NAMES = {"tokenizer": "processing_class"}
@@ -80,58 +79,56 @@ def own_arguments(args: Any) -> TrainingArguments:
     return args
 
 
-def assemble(trainer: Trainer, callbacks: list[Any] | None, strategy: Strategy | None) -> None:
+def assemble(session: Session, callbacks: list[Any] | None, strategy: Strategy | None) -> None:
     """Build the parts that the loop works with, from what the constructor was given."""
-    args = trainer.args
-    trainer.beside, trainer.own_configuration, trainer.before_training = set(), {}, {}
+    args = session.args
     set_log_level(args)
     world = current_world()
     bars.want(world.is_main and not args.disable_tqdm)
     if world.is_main:
         compat.warn_of_untested_versions()
     device = choose_device(world, args.use_cpu)
-    trainer.strategy = start(strategy, world, device, process_options(args))
+    session.strategy = start(strategy, world, device, process_options(args))
     seed_trainer(args.seed, args.full_determinism)
-    if trainer.model_init is not None:
-        trainer.model = trainer.call_model_init()
-    take_model(trainer, trainer.model)
-    check(trainer)
-    follow(trainer)
-    texts.tokenize(trainer)
-    trainer.data_collator = trainer.data_collator or default_collator(trainer.processing_class)
-    trainer.state = TrainerState(is_local_process_zero=world.is_local_main, is_world_process_zero=world.is_main)
-    trainer.control = TrainerControl()
+    if session.model_init is not None:
+        session.model = session.hooks.call_model_init()
+    take_model(session, session.model)
+    check(session)
+    follow(session)
+    texts.tokenize(session)
+    session.data_collator = session.data_collator or default_collator(session.processing_class)
+    session.state = TrainerState(is_local_process_zero=world.is_local_main, is_world_process_zero=world.is_main)
+    session.control = TrainerControl()
     shows = notebook_callback if in_notebook() else ProgressCallback
     last = PrinterCallback() if args.disable_tqdm else shows()
-    trainer.callback_handler = CallbackHandler(
+    session.callback_handler = CallbackHandler(
         [DefaultFlowCallback, *trackers.callbacks(args.report_to or []), *(callbacks or []), last],
-        shared_objects(trainer),
+        shared_objects(session),
         around=seeds_undone,
     )
     if "underflow_overflow" in args.debug:
         from transformers.debug_utils import DebugUnderflowOverflow
 
-        trainer.debug_overflow = DebugUnderflowOverflow(trainer.model)
-    trainer.run_folder = Path(args.output_dir or ".")
-    trainer.apart = []
-    surface.tell_what_is_never_called(trainer)
-    tell_of_idle_devices(trainer)
+        session.debug_overflow = DebugUnderflowOverflow(session.model)
+    session.run_folder = Path(args.output_dir or ".")
+    surface.tell_what_is_never_called(session)
+    tell_of_idle_devices(session)
     if args.push_to_hub:
-        trainer.strategy.on_main(trainer.init_hf_repo)
+        session.strategy.on_main(session.hooks.init_hf_repo)
 
 
-def follow(trainer: Trainer) -> None:
+def follow(session: Session) -> None:
     """Note what follows from the arguments and the model, both of which a new trial or run may have changed."""
-    args, device = trainer.args, trainer.strategy.device
-    trainer.isolation = {}
-    adapters.keep_initial(trainer.model)
+    args, device = session.args, session.strategy.device
+    session.isolation = {}
+    adapters.keep_initial(session.model)
     fp16 = args.fp16 and device.type != "cpu"
     if args.fp16 and not fp16:
-        trainer.note("fp16=True needs a GPU; this run computes in float32 on the CPU.")
-    trainer.precision = choose_precision(device, args.bf16, fp16)
+        session.note("fp16=True needs a GPU; this run computes in float32 on the CPU.")
+    session.precision = choose_precision(device, args.bf16, fp16)
     if args.tf32 is not None:
         allow_tf32(args.tf32)
-    describe_model(trainer)
+    describe_model(session)
 
 
 def process_options(args: TrainingArguments) -> ProcessOptions:
@@ -146,69 +143,69 @@ def process_options(args: TrainingArguments) -> ProcessOptions:
     return ProcessOptions(args.ddp_backend, args.ddp_timeout, args.auto_find_batch_size, ddp)
 
 
-def check(trainer: Trainer) -> None:
+def check(session: Session) -> None:
     """Check the constructor's arguments against each other.
 
     Raises:
         ConfigError, DataError: what cannot work together, and what to do.
     """
-    args, (optimizer, scheduler) = trainer.args, (trainer.optimizer, trainer.lr_scheduler)
-    if (trainer.model is None) or (trainer.model_init is not None and trainer.model_given):
+    args, (optimizer, scheduler) = session.args, (session.optimizer, session.lr_scheduler)
+    if (session.model is None) or (session.model_init is not None and session.model_given):
         raise ConfigError("Trainer needs either model= or model_init=, and not both.")
-    if trainer.model_init is not None and (optimizer is not None or scheduler is not None):
+    if session.model_init is not None and (optimizer is not None or scheduler is not None):
         raise ConfigError(
             "optimizers= belong to one model, but model_init makes a new one for every run; override create_optimizer "
             "and create_scheduler in a subclass."
         )
-    if trainer.optimizer_cls_and_kwargs is not None and optimizer is not None:
+    if session.optimizer_cls_and_kwargs is not None and optimizer is not None:
         raise ConfigError("Give optimizers= or optimizer_cls_and_kwargs=, not both.")
-    if trainer.own_objective is not None and not isinstance(trainer.own_objective, Objective):
+    if session.own_objective is not None and not isinstance(session.own_objective, Objective):
         raise ConfigError(
-            f"objective= is a {type(trainer.own_objective).__name__}; it must be a trainwright.Objective, with "
+            f"objective= is a {type(session.own_objective).__name__}; it must be a trainwright.Objective, with "
             "count(batch) and loss(model, batch, num_items)."
         )
-    check_users(trainer.checkpoint_parts)
-    if args.eval_strategy != "no" and trainer.eval_dataset is None and trainer.eval_loader is None:
+    check_users(session.checkpoint_parts)
+    if args.eval_strategy != "no" and session.eval_dataset is None and session.eval_loader is None:
         raise ConfigError(
             f"eval_strategy='{args.eval_strategy}' needs eval_dataset= (or eval_loader=); give one, or use 'no'."
         )
-    if isinstance(trainer.eval_dataset, dict) and not trainer.eval_dataset:
+    if isinstance(session.eval_dataset, dict) and not session.eval_dataset:
         raise DataError("eval_dataset={} holds no set. Give at least one, or None.")
-    if isinstance(trainer.eval_dataset, dict) and trainer.eval_loader is None and args.eval_strategy != "no":
-        check_best_metric(trainer, list(trainer.eval_dataset))
-    if trainer.train_loader is not None and trainer.train_dataset is not None:
+    if isinstance(session.eval_dataset, dict) and session.eval_loader is None and args.eval_strategy != "no":
+        check_best_metric(session, list(session.eval_dataset))
+    if session.train_loader is not None and session.train_dataset is not None:
         raise ConfigError("Give train_dataset= or train_loader=, not both.")
-    check_data(trainer)
-    if (trainer.eval_dataset is not None or trainer.eval_loader is not None) and not returns_outputs(trainer):
+    check_data(session)
+    if (session.eval_dataset is not None or session.eval_loader is not None) and not returns_outputs(session):
         raise ConfigError(
-            f"{type(trainer).__name__}.compute_loss takes no return_outputs, which an evaluation asks it for. Write: "
-            "def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None), and return (loss, "
-            "outputs) where it is true."
+            f"{type(session.hooks).__name__}.compute_loss takes no return_outputs, which an evaluation asks it for. "
+            "Write: def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None), and return "
+            "(loss, outputs) where it is true."
         )
 
 
-def check_data(trainer: Trainer) -> None:
+def check_data(session: Session) -> None:
     """Check what is given for datasets, and tell what a loader of the user's leaves without effect.
 
     Raises:
         DataError: something that is no dataset, with the line to write instead.
     """
-    if trainer.train_dataset is not None:
-        check_dataset(trainer.train_dataset, "train_dataset")
-    several = trainer.eval_dataset if isinstance(trainer.eval_dataset, dict) else {"": trainer.eval_dataset}
+    if session.train_dataset is not None:
+        check_dataset(session.train_dataset, "train_dataset")
+    several = session.eval_dataset if isinstance(session.eval_dataset, dict) else {"": session.eval_dataset}
     for key, dataset in several.items():
         if dataset is not None:
             check_dataset(dataset, f"eval_dataset[{key!r}]" if key else "eval_dataset")
-    for kind, loader in (("train", trainer.train_loader), ("eval", trainer.eval_loader)):
+    for kind, loader in (("train", session.train_loader), ("eval", session.eval_loader)):
         name = f"per_device_{kind}_batch_size"
-        size, default = getattr(trainer.args, name), TrainingArguments.__dataclass_fields__[name].default
+        size, default = getattr(session.args, name), TrainingArguments.__dataclass_fields__[name].default
         if loader is not None and size not in (default, getattr(loader, "batch_size", None)):
-            trainer.note(f"{name}={size} is ignored: {kind}_loader= brings its own batches.")
+            session.note(f"{name}={size} is ignored: {kind}_loader= brings its own batches.")
 
 
-def returns_outputs(trainer: Trainer) -> bool:
+def returns_outputs(session: Session) -> bool:
     """Whether `compute_loss` can be asked for the model's outputs too."""
-    parameters = inspect.signature(trainer.compute_loss).parameters
+    parameters = inspect.signature(session.hooks.compute_loss).parameters
     return (
         "return_outputs" in parameters
         or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -216,25 +213,25 @@ def returns_outputs(trainer: Trainer) -> bool:
     )
 
 
-def tell_of_idle_devices(trainer: Trainer) -> None:
+def tell_of_idle_devices(session: Session) -> None:
     """Say how several GPUs are used, where there are some and one process."""
-    count = torch.cuda.device_count() if trainer.strategy.device.type == "cuda" else 1
+    count = torch.cuda.device_count() if session.strategy.device.type == "cuda" else 1
     if count > 1 and not torch.distributed.is_initialized():
         script = sys.argv[0] or "script.py"
-        trainer.note(
+        session.note(
             f"{count} GPUs are visible, and one process uses one of them. All of them: torchrun "
             f"--nproc-per-node={count} {script}"
         )
 
 
-def check_best_metric(trainer: Trainer, sets: list[str]) -> None:
+def check_best_metric(session: Session, sets: list[str]) -> None:
     """Check that the metric by which the best model is chosen is one of several evaluation sets, or of their mean.
 
     Raises:
         ConfigError: it names none of them; a subclass's own `evaluate` may give whatever it likes.
     """
-    given = trainer.args.metric_for_best_model
-    if given is None or not losses.is_of(trainer.evaluate, "trainwright"):
+    given = session.args.metric_for_best_model
+    if given is None or not is_of(session.hooks.evaluate, "trainwright"):
         return
     name = given.removeprefix("eval_")
     if not any(name.startswith(f"{one}_") for one in [*sets, "mean"]):
@@ -244,21 +241,21 @@ def check_best_metric(trainer: Trainer, sets: list[str]) -> None:
         )
 
 
-def describe_model(trainer: Trainer) -> None:
+def describe_model(session: Session) -> None:
     """Note what the engine needs to know of the model: its labels, its inputs, how its loss counts."""
-    model, args = trainer.model, trainer.args
-    trainer.label_names = label_names_of(model, args)
-    trainer.can_return_loss = models.can_return_loss(model)
+    model, args = session.model, session.args
+    session.label_names = label_names_of(model, args)
+    session.can_return_loss = models.can_return_loss(model)
     columns = models.forward_columns(model)
-    if trainer._signature_columns is getattr(trainer, "signature_columns", None):  # not a subclass's own
-        trainer._signature_columns = None
-    trainer.signature_columns = None if columns is None else [*columns, "label", "label_ids", *trainer.label_names]
+    if session.hooks._signature_columns is getattr(session, "signature_columns", None):  # not a subclass's own
+        session.hooks._signature_columns = None
+    session.signature_columns = None if columns is None else [*columns, "label", "label_ids", *session.label_names]
     config = getattr(models.base_model(model), "config", None)
-    trainer.keys_to_ignore = [*getattr(config, "keys_to_ignore_at_inference", ()), *models.cache_names(model)]
-    trainer.objective = trainer.own_objective or model_loss(model, args, trainer.compute_loss_func)
+    session.keys_to_ignore = [*getattr(config, "keys_to_ignore_at_inference", ()), *models.cache_names(model)]
+    session.objective = session.own_objective or model_loss(model, args, session.compute_loss_func)
     if args.label_smoothing_factor and smoothing_of(model, args) == 0:
-        trainer.note("label_smoothing_factor is ignored: it does not fit multi-label classification.")
-    move_parts(trainer.objective, trainer.strategy.device)
+        session.note("label_smoothing_factor is ignored: it does not fit multi-label classification.")
+    move_parts(session.objective, session.strategy.device)
 
 
 def model_loss(
@@ -306,13 +303,13 @@ def default_collator(processing_class: Any) -> Any:
     return default_data_collator
 
 
-def shared_objects(trainer: Trainer) -> dict[str, Any]:
+def shared_objects(session: Session) -> dict[str, Any]:
     """Return what every callback gets by keyword."""
     return {
-        "model": trainer.model,
-        "processing_class": trainer.processing_class,
-        "optimizer": trainer.optimizer,
-        "lr_scheduler": trainer.lr_scheduler,
+        "model": session.model,
+        "processing_class": session.processing_class,
+        "optimizer": session.optimizer,
+        "lr_scheduler": session.lr_scheduler,
         "train_dataloader": None,
         "eval_dataloader": None,
     }

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from trainwright.config import uses
+from trainwright.config.lines import Line
 from trainwright.config.methods import Fault, recipe
 from trainwright.config.options import DIVERGENCES, DIVERGING, LOSSES, DPOOptions
 from trainwright.config.rules import text_faults
 from trainwright.config.schema import TrainingConfig
-from trainwright.config.uses import KWARGS, Line, no_effect, refused
+from trainwright.config.uses import KWARGS, no_effect, refused
 from trainwright.data.formats import Format
 from trainwright.errors import did_you_mean
 from trainwright.tasks.language.method import LanguageMethod, Part, Text
@@ -19,7 +20,7 @@ from trainwright.tasks.language.method import LanguageMethod, Part, Text
 if TYPE_CHECKING:
     from trainwright.args.training import TrainingArguments
     from trainwright.data.tokenize import TextRules
-    from trainwright.engine.trainer import Trainer
+    from trainwright.engine.session import Session
     from trainwright.objectives.objective import Objective
 
 _SMOOTHED = ("exo_pair", "robust", "aot", "aot_unpaired")  # losses with label_smoothing
@@ -161,15 +162,15 @@ class DPO(LanguageMethod):
 
         return PreferenceLoss(text.options)
 
-    def connect(self, trainer: Trainer, config: TrainingConfig, text: Text, kept: Any) -> None:
+    def connect(self, session: Session, config: TrainingConfig, text: Text, kept: Any) -> None:
         """Give the objective its reference."""
         from trainwright.engine.modes import change_configuration
         from trainwright.models.load import dropout_settings
         from trainwright.tasks.language.reference import add_reference
 
         if text.options.disable_dropout:
-            change_configuration(trainer, **dropout_settings(trainer.model))
-        add_reference(trainer, config, text, kept)
+            change_configuration(session, **dropout_settings(session.model))
+        add_reference(session, config, text, kept)
 
     def further_weights(self, config: TrainingConfig, base: int, weights: int, named: Callable[[str], int]) -> int:
         """Return the bytes of the reference, as `add_reference` has it."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from trainwright.config.lines import Line
 from trainwright.config.methods import Fault, recipe
 from trainwright.config.options import PACKINGS, SFTOptions
 from trainwright.config.rules import text_faults
 from trainwright.config.schema import TrainingConfig, TrainTarget
-from trainwright.config.uses import KWARGS, Line, no_effect, refused
+from trainwright.config.uses import KWARGS, no_effect, refused
 from trainwright.data.formats import Format
 from trainwright.errors import ConfigError, did_you_mean
 from trainwright.tasks.language.method import LanguageMethod, Text

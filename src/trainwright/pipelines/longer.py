@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+from trainwright.engine.face import session_of
 from trainwright.engine.generation import results_file, success
 from trainwright.errors import DataError
 from trainwright.pipelines.io import load_lexer
@@ -43,5 +44,5 @@ def evaluate_longer(folder: Path, step: int, count: int = 200) -> Path | None:
     longest = max(map(len, pipeline.train_dataset.problems()))
     if min(map(len, asked.problems())) <= longest:
         raise DataError("Some of the longer problems are no longer than all that the model was trained on.")
-    success(trainer, asked, prefix=f"eval_{NAME}", settings=trainer.generation, step=step)
+    success(session_of(trainer), asked, prefix=f"eval_{NAME}", settings=trainer.generation, step=step)
     return path

@@ -20,7 +20,7 @@ from trainwright.config.ranges import check_values
 from trainwright.config.sections import check_keys, plain, required
 from trainwright.config.task_uses import ALGEBRA, MODELS, use
 from trainwright.config.writing import write_whole
-from trainwright.engine.generation import Generation
+from trainwright.engine.generating import Generation
 from trainwright.errors import CheckpointError, ConfigError
 from trainwright.pipelines.io import ABOUT, IOPipeline, complete
 from trainwright.pipelines.model import ModelPipeline

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainwright.engine.generation import Generation
+from trainwright.engine.generating import Generation
 from trainwright.engine.trainer import Trainer as EngineTrainer
 from trainwright.tasks.algebra.metrics import argmax_of_logits, shifted_argmax, token_metrics
 

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from trainwright.tasks.imitation.observations import as_learned
 
-if TYPE_CHECKING:
-    from trainwright.tasks.imitation.policies import Policy
+
+class Predicts(Protocol):
+    """What an actor asks of a policy."""
+
+    config: Any
+
+    @property
+    def device(self) -> torch.device:
+        """Where it lies."""
+
+    @property
+    def sees(self) -> Any:
+        """The observations that it has learned to see."""
+
+    def predict(self, batch: Any, generators: Any = None) -> torch.Tensor:
+        """Return the actions of some moments."""
 
 
 class Actor:
@@ -22,7 +36,7 @@ class Actor:
         seeds: of every environment's episode, for policies that draw their actions.
     """
 
-    def __init__(self, policy: Policy, seeds: Sequence[int]) -> None:
+    def __init__(self, policy: Predicts, seeds: Sequence[int]) -> None:
         self.policy, self.config = policy, policy.config
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self.moments: list[dict[str, np.ndarray]] = []

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from trainwright.engine.face import session_of
 from trainwright.engine.meters import Records
 from trainwright.engine.passes import evaluating, together
 from trainwright.engine.trainer import Trainer
@@ -87,7 +88,7 @@ class PolicyTrainer(Trainer):
         rollouts, shard = self.rollouts, self.strategy.data_shard
         assert rollouts is not None
         folder = self.run_folder / "rollouts"
-        with evaluating(self, Records()) as policy, together(self):
+        with evaluating(session_of(self), Records()) as policy, together(session_of(self)):
             mine = rollouts.run(policy, shard)  # type: ignore[arg-type]  # a policy
             if rollouts.film and self.strategy.is_main:
                 rollouts.record_film(policy, folder / f"step_{step}.gif")  # type: ignore[arg-type]  # a policy

@@ -12,6 +12,7 @@ from trainwright.config.params import TrainingParams
 from trainwright.config.schema import TrainingConfig
 from trainwright.config.translate import argument_values
 from trainwright.data.packing import PackedRows
+from trainwright.engine.face import session_of
 from trainwright.engine.modes import change_configuration
 from trainwright.engine.trainer import Trainer
 from trainwright.models.adapters import add_adapters, quantization
@@ -45,8 +46,8 @@ def build(config: TrainingConfig) -> Trainer:
     )
     set_levels(config.training)  # the Trainer has set those of the libraries by log_level
     if isinstance(text.train, PackedRows) or text.options.padding_free:
-        change_configuration(trainer, use_cache=False)
-    text.method.connect(trainer, config, text, kept)
+        change_configuration(session_of(trainer), use_cache=False)
+    text.method.connect(session_of(trainer), config, text, kept)
     for note in text.notes:
         trainer.note(note)
     if config.training.log_model_summary:

@@ -12,6 +12,7 @@ from trainwright.checkpoint.adapters import save_merged, save_with_base
 from trainwright.checkpoint.lock import RunLock
 from trainwright.config.base import BaseTrainer
 from trainwright.config.schema import PeftSaveMode, TrainingConfig
+from trainwright.engine.face import session_of
 from trainwright.engine.modes import users_configuration
 from trainwright.engine.trainer import Trainer
 
@@ -51,7 +52,7 @@ class Holder(BaseTrainer):
             self.trainer.save_model()
         elif self.trainer.is_world_process_zero():
             save = save_merged if mode is PeftSaveMode.MERGED else save_with_base
-            with users_configuration(self.trainer) if isinstance(self.trainer, Trainer) else nullcontext():
+            with users_configuration(session_of(self.trainer)) if isinstance(self.trainer, Trainer) else nullcontext():
                 save(self.trainer.model, Path(self.trainer.args.output_dir), self.trainer.processing_class)
 
     def get_last_eval_metrics(self) -> dict[str, Any]:

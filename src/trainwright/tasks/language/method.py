@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trainwright.config import methods, uses
+from trainwright.config.lines import Line
 from trainwright.config.methods import Fault as Fault
 from trainwright.config.methods import Method
 from trainwright.config.schema import TrainingConfig
-from trainwright.config.uses import Line
 from trainwright.data.formats import Format, format_of
 from trainwright.errors import ConfigError
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from trainwright.args.training import TrainingArguments
     from trainwright.data.tokenize import TextRules
-    from trainwright.engine.trainer import Trainer
+    from trainwright.engine.session import Session
     from trainwright.objectives.objective import Objective
 
 
@@ -147,7 +147,7 @@ class LanguageMethod(Method):
 
         return model_loss(model, args, token_metrics=True)
 
-    def connect(self, trainer: Trainer, config: TrainingConfig, text: Text, kept: Any) -> None:
+    def connect(self, session: Session, config: TrainingConfig, text: Text, kept: Any) -> None:
         """Finish a Trainer that is built: give the objective what it needs of it."""
 
     def further_weights(self, config: TrainingConfig, base: int, weights: int, named: Callable[[str], int]) -> int:

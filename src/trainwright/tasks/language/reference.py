@@ -7,7 +7,7 @@ import copy
 import hashlib
 import os
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.utils.data import Dataset
@@ -16,22 +16,20 @@ from trainwright import __version__
 from trainwright.bars import counting
 from trainwright.config.schema import TrainingConfig
 from trainwright.engine import fusing
+from trainwright.engine.session import Session
 from trainwright.models.load import grow, load_model, without_dropout
 from trainwright.objectives.preference import PreferenceLoss
 from trainwright.tasks.language.method import Text
 
-if TYPE_CHECKING:
-    from trainwright.engine.trainer import Trainer
 
-
-def add_reference(trainer: Trainer, config: TrainingConfig, text: Text, base: Any = None) -> None:
+def add_reference(session: Session, config: TrainingConfig, text: Text, base: Any = None) -> None:
     """Give the objective its reference: a model of its own, the model without adapters, or numbers computed once.
 
     Args:
         base: the model without adapters, where that is a copy.
     """
-    objective: Any = trainer.objective
-    options, model = text.options, trainer.model
+    objective: Any = session.objective
+    options, model = text.options, session.model
     fresh_adapters = config.training.use_peft and config.model.adapter_model is None
     if options.ref_model is not None:
         objective.reference = load_model(replace(config.model, model_name=options.ref_model), text.tokenizer)
@@ -45,14 +43,14 @@ def add_reference(trainer: Trainer, config: TrainingConfig, text: Text, base: An
     if objective.reference is not None:
         reference: Any = without_dropout(objective.reference).requires_grad_(False).eval()
         reference.config.use_cache = False
-        objective.reference = reference.to(trainer.strategy.device)
-        objective.fused_reference = fusing.of_frozen(trainer, reference)
+        objective.reference = reference.to(session.strategy.device)
+        objective.fused_reference = fusing.of_frozen(session, reference)
     if options.precompute_ref_log_probs:
-        batch_size = options.precompute_ref_batch_size or trainer.args.per_device_eval_batch_size
-        trainer.train_dataset = with_reference(trainer, objective, text.train, batch_size, "training data")
+        batch_size = options.precompute_ref_batch_size or session.args.per_device_eval_batch_size
+        session.train_dataset = with_reference(session, objective, text.train, batch_size, "training data")
         if text.evaluation is not None:
-            judged = with_reference(trainer, objective, text.evaluation, batch_size, "validation data")
-            trainer.eval_dataset = judged
+            judged = with_reference(session, objective, text.evaluation, batch_size, "validation data")
+            session.eval_dataset = judged
         objective.reference = objective.fused_reference = None
 
 
@@ -90,11 +88,11 @@ class WithReference(Dataset[Any]):
         return self.rows.contents
 
 
-def with_reference(trainer: Trainer, objective: PreferenceLoss, rows: Any, batch_size: int, what: str) -> WithReference:
+def with_reference(session: Session, objective: PreferenceLoss, rows: Any, batch_size: int, what: str) -> WithReference:
     """Return the pairs with the reference's log-probabilities: those of an earlier start of this run, or computed now.
 
     Args:
-        trainer: of the run, before any step.
+        session: of the run, before any step.
         objective: has the reference.
         rows: pairs of tokens.
         batch_size: pairs at a time.
@@ -103,20 +101,20 @@ def with_reference(trainer: Trainer, objective: PreferenceLoss, rows: Any, batch
     from safetensors import SafetensorError
     from safetensors.torch import load_file, save_file
 
-    file = trainer.run_folder / f"reference-{key_of(trainer, objective, rows)}.safetensors"
+    file = session.run_folder / f"reference-{key_of(session, objective, rows)}.safetensors"
 
     def read() -> torch.Tensor | None:
         try:
             return load_file(file)["log_probs"] if file.exists() else None
         except SafetensorError as error:
-            trainer.note(f"{file.name} is damaged ({error}); it is made anew.")
+            session.note(f"{file.name} is damaged ({error}); it is made anew.")
             return None
 
-    kept = trainer.strategy.on_main(read)
+    kept = session.strategy.on_main(read)
     if kept is not None:
         return WithReference(rows, kept)
-    trainer.note(f"The reference's log-probabilities of the {what} ({len(rows)} pairs) are computed once.")
-    log_probs = compute(trainer, objective, rows, batch_size)
+    session.note(f"The reference's log-probabilities of the {what} ({len(rows)} pairs) are computed once.")
+    log_probs = compute(session, objective, rows, batch_size)
 
     def write() -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -124,16 +122,16 @@ def with_reference(trainer: Trainer, objective: PreferenceLoss, rows: Any, batch
         save_file({"log_probs": log_probs}, part)
         part.replace(file)  # whole or not at all, wherever a kill comes
 
-    trainer.strategy.on_main(write)
+    session.strategy.on_main(write)
     return WithReference(rows, log_probs)
 
 
 @torch.no_grad()
-def compute(trainer: Trainer, objective: PreferenceLoss, rows: Any, batch_size: int) -> torch.Tensor:
+def compute(session: Session, objective: PreferenceLoss, rows: Any, batch_size: int) -> torch.Tensor:
     """Return the reference's log-probabilities of all pairs, shape (pairs, 2); the ranks share the work."""
-    strategy = trainer.strategy
-    model = strategy.place(trainer.model)
-    fusing.prepare(trainer)
+    strategy = session.strategy
+    model = strategy.place(session.model)
+    fusing.prepare(session)
     mine: list[tuple[int, torch.Tensor]] = []
     shard = strategy.data_shard
     starts = range(0, len(rows), batch_size)[shard.index :: shard.num_shards]
@@ -141,23 +139,23 @@ def compute(trainer: Trainer, objective: PreferenceLoss, rows: Any, batch_size: 
         with counting(len(starts), "batches judged by the reference") as tell:
             for start in starts:
                 some = [rows[number] for number in range(start, min(start + batch_size, len(rows)))]
-                batch = trainer.data_collator(some)
-                fusing.before_loss(trainer, batch)
-                with trainer.compute_loss_context_manager():
+                batch = session.data_collator(some)
+                fusing.before_loss(session, batch)
+                with session.hooks.compute_loss_context_manager():
                     inputs = objective.model_inputs(strategy.to_device(batch))
                     mine.append((start, objective.reference_log_probs(model, inputs).cpu()))
                 tell(1)
     finally:
-        fusing.finish(trainer)
+        fusing.finish(session)
     parts = sorted((part for shard in strategy.gather_shards(mine) for part in shard), key=lambda part: part[0])
     return torch.cat([values for _, values in parts])
 
 
-def key_of(trainer: Trainer, objective: PreferenceLoss, rows: Any) -> str:
+def key_of(session: Session, objective: PreferenceLoss, rows: Any) -> str:
     """Return a key of everything that the numbers depend on: the pairs as they are tokenised and cut, how they are
     summed, the weights that judge them, and what these are computed with."""
-    args = trainer.args
-    judge: Any = objective.reference if objective.reference is not None else trainer.model
+    args = session.args
+    judge: Any = objective.reference if objective.reference is not None else session.model
     adapters = {name: repr(config) for name, config in getattr(judge, "peft_config", {}).items()}
     config = judge.config.to_json_string() if hasattr(judge.config, "to_json_string") else repr(judge.config)
     parts = (
