@@ -19,7 +19,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from trainwright.errors import add_note
+from trainwright.errors import ConfigError, add_note
 from trainwright.state import TrainerControl, TrainerState
 from trainwright.trackers.callback import TrackerCallback
 from trainwright.trackers.tracker import Tracker
@@ -154,9 +154,22 @@ class CallbackHandler:
             self.add_callback(callback)
 
     def add_callback(self, callback: Any) -> None:
-        """Add a callback, or a tracker, given as an instance or as a class."""
+        """Add a callback, or a tracker, or what is both, given as an instance or as a class.
+
+        Raises:
+            ConfigError: it is neither.
+        """
         made = callback() if isinstance(callback, type) else callback
-        self.callbacks.append(TrackerCallback(made) if isinstance(made, Tracker) else made)
+        hears = any(name.startswith("on_") for name in dir(made))
+        if not hears and not isinstance(made, Tracker):
+            raise ConfigError(
+                f"callbacks= holds {made!r:.80}, which hears of nothing: a callback has methods such as on_step_end "
+                "(derive it from trainwright.TrainerCallback), and a tracker derives from trainwright.Tracker."
+            )
+        if isinstance(made, Tracker):
+            self.callbacks.append(TrackerCallback(made))
+        if hears:
+            self.callbacks.append(made)
         self._listeners = {}
 
     def pop_callback(self, callback: Any) -> Any:
@@ -167,9 +180,11 @@ class CallbackHandler:
         for present in self.callbacks:
             is_it = present is callback or (callback is not None and getattr(present, "tracker", None) is callback)
             if is_it or (isinstance(callback, type) and _is_a(present, callback)):
-                self.callbacks.remove(present)
+                found = present.tracker if isinstance(present, TrackerCallback) else present
+                both = (present, found)  # a tracker that is a callback stands there twice
+                self.callbacks[:] = [one for one in self.callbacks if not any(one is part for part in both)]
                 self._listeners = {}
-                return present
+                return found
         return None
 
     def remove_callback(self, callback: Any) -> None:

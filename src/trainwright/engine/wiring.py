@@ -102,7 +102,7 @@ def assemble(session: Session, callbacks: list[Any] | None, strategy: Strategy |
     shows = notebook_callback if in_notebook() else ProgressCallback
     last = PrinterCallback() if args.disable_tqdm else shows()
     session.callback_handler = CallbackHandler(
-        [DefaultFlowCallback, *trackers.callbacks(args.report_to or []), *(callbacks or []), last],
+        [DefaultFlowCallback, *trackers.callbacks(args.report_to or []), *listed(callbacks), last],
         shared_objects(session),
         around=seeds_undone,
     )
@@ -115,6 +115,17 @@ def assemble(session: Session, callbacks: list[Any] | None, strategy: Strategy |
     tell_of_idle_devices(session)
     if args.push_to_hub:
         session.strategy.on_main(session.hooks.init_hf_repo)
+
+
+def listed(callbacks: Any) -> list[Any]:
+    """Return the callbacks that were given.
+
+    Raises:
+        ConfigError: they are no list.
+    """
+    if callbacks is not None and not isinstance(callbacks, list | tuple):
+        raise ConfigError(f"callbacks= is {callbacks!r:.80}; a list is expected: callbacks=[...].")
+    return list(callbacks or [])
 
 
 def follow(session: Session) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-_MOST_FAILURES = 3  # in a row, after which a tracker is told nothing more
+_MOST_FAILURES = 3  # in a row, after which a tracker is left alone for a while
+_PAUSE = 60.0  # seconds before it is told of the same event again
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,10 @@ class Tracker:
 
 
 class Told:
-    """Tells a tracker; what fails in it is said once. After three failures in a row it is told nothing more.
+    """Tells a tracker; what fails in it costs what it was told, and is said once.
+
+    An event at which it fails three times in a row is passed over for a minute at a time, lest a server that is away
+    keeps the run waiting at every step. The end of a run is always told.
 
     Args:
         tracker: of whatever class.
@@ -85,8 +90,9 @@ class Told:
     def __init__(self, tracker: Any, name: str | None = None) -> None:
         self.tracker = tracker
         self.name = name or type(tracker).__name__
-        self._failures: dict[str, int] = {}  # in a row, by what it was told
-        self._said = False
+        self._failures: dict[str, int] = {}  # in a row, by event
+        self._paused: dict[str, float] = {}  # until when, by event
+        self._said: set[str] = set()
 
     def tell(self, event: str, *given: Any) -> Any:
         """Call a method of the tracker; return what it returns, None where it fails."""
@@ -94,29 +100,39 @@ class Told:
 
     def call(self, method: Any, *given: Any, **named: Any) -> Any:
         """Call a method that is the tracker's; return what it returns, None where it fails."""
-        if _MOST_FAILURES in self._failures.values():
-            return None
         event = getattr(method, "__name__", str(method))
+        if event in self._paused and event != "finish" and time.monotonic() < self._paused[event]:
+            return None
         try:
             result = method(*given, **named)
         except Exception as error:
-            self._failures[event] = self._failures.get(event, 0) + 1
-            self._say(event, error)
+            self._note_failure(event, error)
             return None
         if self._failures:
             self._failures.pop(event, None)
+            self._paused.pop(event, None)
         return result
 
-    def _say(self, event: str, error: Exception) -> None:
-        if self._said:
-            return
-        self._said = True
+    def _note_failure(self, event: str, error: Exception) -> None:
+        self._failures[event] = self._failures.get(event, 0) + 1
         text = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}" if str(error) else type(error).__name__
-        print(
-            f"Note: the tracker {self.name} failed at {event} ({text}). The run goes on; what could not be written is "
+        self._say(
+            "failed",
+            f"the tracker {self.name} failed at {event} ({text}). The run goes on; what could not be written is "
             "missing there.",
-            file=sys.stderr, flush=True,
-        )  # fmt: skip
+        )
+        if self._failures[event] >= _MOST_FAILURES:
+            self._paused[event] = time.monotonic() + _PAUSE
+            self._say(
+                event,
+                f"the tracker {self.name} failed at {event} {_MOST_FAILURES} times in a row; from here on that is "
+                f"tried once in {_PAUSE:.0f} s until it works again.",
+            )
+
+    def _say(self, what: str, sentence: str) -> None:
+        if what not in self._said:
+            self._said.add(what)
+            print(f"Note: {sentence}", file=sys.stderr, flush=True)
 
 
 class Trackers:
