@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from trainwright.models.causal import causal_attention, fits
+
 NAME = "trainwright_documents"
 _flat: ContextVar[bool] = ContextVar("_flat", default=False)
 _UNKNOWN = ("softcap", "position_bias", "s_aux", "cache")
@@ -86,13 +88,15 @@ def document_attention(
     attended = []
     for q, k, v in zip(*(part.split(document_lengths, dim=2) for part in (query, key, value)), strict=True):
         band = _band(q, sliding_window)
-        grouped = q.shape[1] != k.shape[1]
-        attended.append(
-            functional.scaled_dot_product_attention(
+        if band is None and fits(q, k, dropout):
+            one = causal_attention(q, k, v, scaling)
+        else:
+            grouped = q.shape[1] != k.shape[1]
+            one = functional.scaled_dot_product_attention(
                 q, k, v, band, dropout, is_causal=band is None, scale=scaling, enable_gqa=grouped
             )
-        )
-    return torch.cat(attended, dim=2).transpose(1, 2), None
+        attended.append(one.transpose(1, 2))
+    return torch.cat(attended, dim=1), None
 
 
 def _band(query: torch.Tensor, window: int | None) -> torch.Tensor | None:

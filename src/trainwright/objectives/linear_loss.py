@@ -53,10 +53,17 @@ class LinearCrossEntropy(torch.autograd.Function):
         total = torch.zeros((), dtype=exact, device=hidden.device)
         needed = ctx.needs_input_grad
         ctx.gradients = empty_gradients(rows, weight, bias, needed, exact)
+        room, into = room_for(rows, weight, exact), room_for(rows, weight, exact) if watch else None
         for part in chunks(rows, weight):
-            logits = logits_of(rows[part], matrix, bias, exact)
+            logits = logits_of(rows[part], matrix, bias, room)
             loss, gradient = row_losses(
-                logits, targets[part], scale=scale, cap=cap, with_gradient=any(needed), watch=watch_part(watch, part)
+                logits,
+                targets[part],
+                scale=scale,
+                cap=cap,
+                with_gradient=any(needed),
+                watch=watch_part(watch, part),
+                into=into,
             )
             total += loss.sum()
             if gradient is not None:
@@ -98,11 +105,18 @@ class LinearLogProbs(torch.autograd.Function):
         rows, matrix, exact = products(hidden, weight)
         found = torch.empty(len(rows), dtype=exact, device=hidden.device)
         keep = any(ctx.needs_input_grad) and len(rows) * len(weight) <= _KEPT
-        kept = []
+        room, kept = room_for(rows, weight, exact), []
+        into = room_for(rows, weight, exact) if watch else None
         for part in chunks(rows, weight):
-            logits = logits_of(rows[part], matrix, bias, exact)
+            logits = logits_of(rows[part], matrix, bias, room)
             losses, gradient = row_losses(
-                logits, targets[part], scale=scale, cap=cap, with_gradient=keep, watch=watch_part(watch, part)
+                logits,
+                targets[part],
+                scale=scale,
+                cap=cap,
+                with_gradient=keep,
+                watch=watch_part(watch, part),
+                into=torch.empty_like(logits) if keep else into,
             )
             found[part] = -losses
             kept.append(gradient)
@@ -118,11 +132,12 @@ class LinearLogProbs(torch.autograd.Function):
         rows, matrix, exact = products(hidden, weight)
         gradients = empty_gradients(rows, weight, bias, ctx.needs_input_grad, exact)
         (kept, ctx.kept), (scale, cap) = (ctx.kept, None), ctx.settings
+        room = room_for(rows if kept is None else rows[:0], weight, exact)
         for number, part in enumerate(chunks(rows, weight)):
             if kept is not None:
                 gradient = kept[number]
             else:
-                logits = logits_of(rows[part], matrix, bias, exact)
+                logits = logits_of(rows[part], matrix, bias, room)
                 gradient = row_losses(logits, targets[part], scale=scale, cap=cap, with_gradient=True)[1]
             gradient.mul_(-factors[part, None])
             _add(gradients, gradient, rows, matrix, part)
@@ -136,15 +151,30 @@ def products(hidden: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, 
     return hidden.to(kind), weight.to(kind), kind if kind.itemsize >= 4 else torch.float32
 
 
+def chunk_size(weight: torch.Tensor) -> int:
+    """Return how many rows' logits exist at a time."""
+    return max(CHUNK, _ELEMENTS // len(weight))
+
+
 def chunks(rows: torch.Tensor, weight: torch.Tensor) -> list[slice]:
     """Return the slices of rows whose logits exist at a time."""
-    size = max(CHUNK, _ELEMENTS // len(weight))
+    size = chunk_size(weight)
     return [slice(start, start + size) for start in range(0, len(rows), size)]
 
 
-def logits_of(rows: torch.Tensor, matrix: torch.Tensor, bias: torch.Tensor | None, exact: torch.dtype) -> torch.Tensor:
-    """Return a layer's outputs, shape (rows, classes)."""
-    logits = (rows @ matrix.T).to(exact)
+def room_for(rows: torch.Tensor, weight: torch.Tensor, exact: torch.dtype) -> torch.Tensor:
+    """Return memory for a chunk's logits, shape (rows of a chunk, classes); all chunks use it, since the system takes
+    longer to give and clear as much again than the softmax takes."""
+    return rows.new_empty((min(chunk_size(weight), len(rows)), len(weight)), dtype=exact)
+
+
+def logits_of(rows: torch.Tensor, matrix: torch.Tensor, bias: torch.Tensor | None, room: torch.Tensor) -> torch.Tensor:
+    """Return a layer's outputs, shape (rows, classes), within `room`."""
+    logits = room[: len(rows)]
+    if logits.dtype == rows.dtype:
+        torch.mm(rows, matrix.T, out=logits)
+    else:
+        logits.copy_(rows @ matrix.T)
     return logits if bias is None else logits.add_(bias)
 
 
@@ -170,6 +200,7 @@ def row_losses(
     cap: float | None,
     with_gradient: bool,
     watch: Watch | None = None,
+    into: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return the cross-entropy of every row of a layer's outputs, and its gradient to them; the outputs are used up.
 
@@ -180,6 +211,7 @@ def row_losses(
         cap: bound of the logits, or None.
         with_gradient: whether the gradient is wanted.
         watch: filled in place, or None.
+        into: memory for the gradient, of at least as many rows; None for that of the outputs, which `watch` needs.
     """
     slope: Any = scale
     if scale != 1.0:
@@ -191,37 +223,35 @@ def row_losses(
     wanted = targets[:, None]
     highest = logits.amax(dim=1, keepdim=True)
     picked = logits.gather(1, wanted) - highest
-    logits -= highest
-    powers = logits.exp() if watch else logits.exp_()  # one exponential serves loss, gradient and what is noted
-    total = powers.sum(dim=1, keepdim=True)
-    losses = (total.log() - picked).squeeze(1)
+    shares = torch.softmax(logits, dim=1, out=logits if into is None else into[: len(logits)])  # one pass over memory
+    rest = -shares.amax(dim=1, keepdim=True).log()  # log Σ exp(z - highest), for the highest's share is 1 / Σ
+    losses = (rest - picked).squeeze(1)
     if watch:
-        _note(watch, logits, powers, total=total.squeeze(1), picked=picked.squeeze(1), highest=highest.squeeze(1))
+        _note(watch, logits, shares, rest=rest.squeeze(1), picked=picked.squeeze(1), highest=highest)
     if not with_gradient:
         return losses, None
-    gradient = powers.div_(total)  # softmax, and less 1 at the target
-    gradient.scatter_add_(1, wanted, gradient.new_full(wanted.shape, -1.0))
-    return losses, gradient if cap is None and scale == 1.0 else gradient.mul_(slope)
+    shares.scatter_add_(1, wanted, shares.new_full(wanted.shape, -1.0))  # softmax, and less 1 at the target
+    return losses, shares if cap is None and scale == 1.0 else shares.mul_(slope)
 
 
 def _note(
     watch: Watch,
     logits: torch.Tensor,
-    powers: torch.Tensor,
+    shares: torch.Tensor,
     *,
-    total: torch.Tensor,
+    rest: torch.Tensor,
     picked: torch.Tensor,
     highest: torch.Tensor,
 ) -> None:
-    """Fill in what is noted of every row, from the logits less their highest, the exponentials and their sums."""
+    """Fill in what is noted of every row, from the logits, which are used up, and their softmax."""
     if "top1" in watch:
         watch["top1"].copy_(picked >= 0)
     if "mean_logit" in watch:
-        watch["mean_logit"].copy_(logits.mean(dim=1) + highest)
+        watch["mean_logit"].copy_(logits.mean(dim=1))
     if "entropy" in watch:  # -Σ p log p = log Σ exp z - Σ p z
-        watch["entropy"].copy_(total.log() - torch.linalg.vecdot(powers, logits) / total)
+        watch["entropy"].copy_(rest - logits.sub_(highest).mul_(shares).sum(dim=1))
     if "log_sum_square" in watch:
-        watch["log_sum_square"].copy_(torch.linalg.vecdot(powers, powers).log() - 2 * total.log())
+        watch["log_sum_square"].copy_(torch.mul(shares, shares, out=logits).sum(dim=1).log())
 
 
 def _add(gradients: list[Any], gradient: torch.Tensor, rows: torch.Tensor, matrix: torch.Tensor, part: slice) -> None:
