@@ -10,6 +10,7 @@ from benchmarks import (
     generation,
     growth,
     jobs,
+    limit,
     loop_overhead,
     resume,
     sft,
@@ -17,7 +18,7 @@ from benchmarks import (
 )
 
 for benchmark in (
-    loop_overhead, start_up, evaluation, checkpoint_stall, resume, jobs, sft, dpo, algebra, generation, growth,
+    loop_overhead, start_up, evaluation, checkpoint_stall, resume, jobs, sft, limit, dpo, algebra, generation, growth,
 ):  # fmt: skip
     print(f"\n## {(benchmark.__doc__ or '').splitlines()[0]}\n", flush=True)
     benchmark.main()

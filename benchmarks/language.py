@@ -47,15 +47,35 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
+def useful_operations(rows: Sequence[Any], vocabulary: int) -> float:
+    """Return the floating point operations that training a step on some rows takes at least, of `new_model`.
+
+    Two for every weight and token, as many twice in the backward pass; causal attention; the head at the targets.
+
+    Args:
+        rows: documents, each with `input_ids` and `labels`.
+        vocabulary: classes of the head.
+    """
+    width, inner, layers = SIZES["hidden_size"], SIZES["intermediate_size"], SIZES["num_hidden_layers"]
+    weights, total = 4 * width**2 + 3 * width * inner, 0
+    for row in rows:
+        tokens = len(row["input_ids"])
+        targets = sum(int(label) != -100 for label in row["labels"][1:])
+        total += layers * (2 * weights * tokens + 2 * width * tokens * (tokens + 1)) + 2 * width * vocabulary * targets
+    return 3.0 * total
+
+
 class Clock:
     """Notes the end of every step."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
+        self.spent: list[float] = []
 
     def tick(self) -> None:
         """Note the end of a step."""
         self.ends.append(time.perf_counter())
+        self.spent.append(time.process_time())
 
     def callback(self, kind: Any) -> Any:
         """Return a callback of a library's own kind."""
@@ -71,6 +91,11 @@ class Clock:
     def seconds(self) -> float:
         """Time of the counted steps."""
         return self.ends[-1] - self.ends[WARM_UP - 1]
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Time that processors worked for the counted steps."""
+        return self.spent[-1] - self.spent[WARM_UP - 1]
 
 
 def peak() -> float:

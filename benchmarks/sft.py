@@ -135,18 +135,18 @@ def by_hand(vocabulary: int, data: Any, clock: Clock) -> None:
 
 
 def measure(engine: str, vocabulary: int, threads: int) -> dict[str, float]:
-    """Train in this process; return tokens per second and the growth of peak memory in MB."""
+    """Train in this process; return what is in `results`, memory as the growth of its peak in MB."""
     import datasets  # noqa: F401  loaded before memory is counted, as transformers is
     import torch
     import transformers  # noqa: F401
 
     torch.set_num_threads(threads)
     data, clock, place = rows(vocabulary, 3 * STEPS * BATCH), Clock(), Path(tempfile.mkdtemp())
-    counted = sum(len(row["input_ids"]) for row in data[WARM_UP * BATCH : STEPS * BATCH])
+    counted = data[WARM_UP * BATCH : STEPS * BATCH]
     if engine == "hand":
         before = language.peak()
         by_hand(vocabulary, data, clock)
-        return {"speed": counted / clock.seconds, "memory": language.peak() - before}
+        return results(counted, vocabulary, clock, language.peak() - before)
     model = language.new_model(vocabulary) if not engine.startswith("file") else None
     before = language.peak()
     if engine.startswith("file"):
@@ -156,11 +156,19 @@ def measure(engine: str, vocabulary: int, threads: int) -> dict[str, float]:
     else:
         trainer = by_import({"swap": "trainwright"}.get(engine, engine), model, data, clock)
     if "packed" in engine:
-        lengths = trainer.train_dataset.lengths
         size = trainer.args.per_device_train_batch_size
-        counted = int(lengths[WARM_UP * size : STEPS * size].sum())
+        packed = range(WARM_UP * size, STEPS * size)
+        counted = [document for number in packed for document in trainer.train_dataset.documents(number)]
     trainer.train()
-    return {"speed": counted / clock.seconds, "memory": language.peak() - before}
+    return results(counted, vocabulary, clock, language.peak() - before)
+
+
+def results(counted: list[Any], vocabulary: int, clock: Clock, memory: float) -> dict[str, float]:
+    """Return tokens and useful operations per second of the counted rows, those per CPU second, and the memory."""
+    tokens = sum(len(row["input_ids"]) for row in counted)
+    operations = language.useful_operations(counted, vocabulary)
+    speeds = {"speed": tokens / clock.seconds, "operations": operations / clock.seconds}
+    return {**speeds, "operations per CPU second": operations / clock.cpu_seconds, "memory": memory}
 
 
 def main() -> None:
