@@ -13,7 +13,7 @@ from tests import stand_in, tiny
 from trainwright import ConfigError, Trainer, TrainingArguments
 from trainwright.config.options import DPOOptions
 from trainwright.objectives.preference import PreferenceLoss
-from trainwright.parallel.choice import start
+from trainwright.parallel.choice import start_strategy
 from trainwright.parallel.strategy import ProcessOptions
 from trainwright.world import World
 
@@ -99,7 +99,7 @@ def test_float64_becomes_the_widest_format_that_is_there(tmp_path):
 
 def test_several_processes_on_one_apple_gpu_are_refused():
     with pytest.raises(ConfigError, match="cannot train on one Apple GPU"):
-        start(None, World(size=2), torch.device("mps"), ProcessOptions())
+        start_strategy(None, World(size=2), torch.device("mps"), ProcessOptions())
 
 
 def test_the_stream_of_an_apple_gpu_is_kept(monkeypatch):
@@ -110,7 +110,7 @@ def test_the_stream_of_an_apple_gpu_is_kept(monkeypatch):
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
     monkeypatch.setattr("torch.mps.get_rng_state", lambda: state)
     monkeypatch.setattr("torch.mps.set_rng_state", put_back.append)
-    randomness.restore(randomness.Streams().states())
+    randomness.restore(randomness.Streams().state_dict())
     assert [one.tolist() for one in put_back] == [state.tolist()]
 
 

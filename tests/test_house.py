@@ -43,6 +43,7 @@ LAYERS = [
     ["data", "parallel", "optim", "models", "objectives"],
     ["checkpoint", "callbacks"],
     ["engine"],
+    ["parts"],
     ["tasks"],
     ["upstream"],
     ["methods"],

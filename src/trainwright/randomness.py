@@ -98,7 +98,7 @@ def seeded(*numbers: int) -> Iterator[None]:
             torch.random.set_rng_state(before_cpu)
 
 
-def part_ways(rank: int) -> None:
+def draw_apart(rank: int) -> None:
     """Let a rank draw numbers of its own from here on, on all devices: they follow from its number and from the state
     of the streams, which is that of all ranks. The first one draws on."""
     if rank == 0:
@@ -142,12 +142,12 @@ def restore_host(streams: dict[str, Any]) -> None:
 
 
 class Streams:
-    """The streams of this process, read at every step.
+    """The streams of this process, python's, numpy's and torch's on all devices, as a part of checkpoints.
 
-    Reading python's and numpy's takes longer than all the rest. It is left out while the place and the first words of
-    their Mersenne Twisters are what they were, which is looked at in memory: drawing moves the place, every 624 words
-    the words change too, and so they do with another seed. Once numpy's was used, it is always read, since half of a
-    pair of normal numbers may be kept elsewhere.
+    They are read at every step. Reading python's and numpy's takes longer than all the rest, and is left out while the
+    place and the first words of their Mersenne Twisters are what they were, which is looked at in memory: drawing moves
+    the place, every 624 words the words change too, and so they do with another seed. Once numpy's was used, it is
+    always read, since half of a pair of normal numbers may be kept elsewhere.
     """
 
     def __init__(self) -> None:
@@ -155,10 +155,14 @@ class Streams:
         self._python_seen, self._numpy_seen = _glance_at_python(), _glance_at_numpy()
         self._used = self._numpy_seen is None or bool(self._numpy[3])  # type: ignore[index]  # a tuple, as nobody asked for a dict
 
-    def states(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Return the states of all streams of this process, the devices' too."""
         with _alone:
             return self._host_states() | devices.random_states()
+
+    def load_state_dict(self, states: dict[str, Any]) -> None:
+        """Put the streams back to what `state_dict` returned."""
+        restore(states)
 
     def _host_states(self) -> dict[str, Any]:
         seen = _glance_at_python()

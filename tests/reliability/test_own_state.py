@@ -541,8 +541,8 @@ def test_streams_are_read_again_when_they_were_used():
     streams = randomness.Streams()
     for draw in DRAWS.values():
         before = listed(randomness.host_states())
-        kept = streams.states()
+        kept = streams.state_dict()
         assert listed(kept) == before
-        assert streams.states()["python"] is kept["python"]  # not read anew
+        assert streams.state_dict()["python"] is kept["python"]  # not read anew
         draw()
-        assert listed(streams.states()) == listed(randomness.host_states()) != before
+        assert listed(streams.state_dict()) == listed(randomness.host_states()) != before

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from trainwright.checkpoint import folder, layout, plain
-from trainwright.errors import CheckpointError, ConfigError, UnsavableError
+from trainwright.errors import CheckpointError, ConfigError, TrainwrightError, UnsavableError
 
 ABSENT = object()  # what a checkpoint keeps of a part that it does not know
 _OF_USERS = "parts"
@@ -123,7 +123,7 @@ class Opened:
 
     def __init__(self, place: Path, own: str) -> None:
         self.place = place
-        self.alone = not (place / layout.OPTIMIZER).exists()
+        self.alone = not any((place / name).exists() for name in (layout.OPTIMIZER, layout.PARTS))
         self.own = own
         names = (own, layout.of_rank(0, 1), layout.of_rank(0, 2))
         self._of_rank = next((name for name in names if (place / name).exists()), None)
@@ -180,8 +180,8 @@ def restore(parts: Parts, checkpoint: Opened) -> list[str]:
     return anew
 
 
-def check_users(given: Mapping[str, Any]) -> None:
-    """See whether all of the user's own parts can be kept.
+def check_users(given: Mapping[str, Any], listed: str = "checkpoint_parts") -> None:
+    """See whether all of the user's own parts, which are listed under a name, can be kept.
 
     Raises:
         ConfigError: one has not the two methods.
@@ -189,15 +189,28 @@ def check_users(given: Mapping[str, Any]) -> None:
     for name, part in given.items():
         if not all(callable(getattr(part, method, None)) for method in ("state_dict", "load_state_dict")):
             raise ConfigError(
-                f"checkpoint_parts['{name}'] is a {type(part).__name__}; a part that checkpoints keep needs "
+                f"{listed}['{name}'] is a {type(part).__name__}; a part that checkpoints keep needs "
                 "state_dict() and load_state_dict(state)."
             )
 
 
 def of_users(
-    given: Mapping[str, Stateful], place: Path | None, note: Callable[[str], None]
+    given: Mapping[str, Stateful],
+    place: Path | None,
+    note: Callable[[str], None],
+    *,
+    file: str = layout.RANK,
+    on_all: bool = True,
 ) -> Iterator[tuple[str, Part]]:
-    """Yield the user's own parts, with names that are nobody else's; `place` is the checkpoint that is resumed."""
+    """Yield the user's own parts, with names that are nobody else's.
+
+    Args:
+        given: the parts.
+        place: the checkpoint that is resumed.
+        note: told of a part that begins anew.
+        file: that holds them.
+        on_all: of parts that every rank keeps: whether those for which there is none are given the first one's.
+    """
 
     def tell(name: str, alone: bool) -> None:
         if not alone:  # else it is said with all others
@@ -209,8 +222,9 @@ def of_users(
             Part(
                 state=_OfUser(part, name, place),
                 title=f"The state of the part '{name}'",
+                file=file,
                 key=(_OF_USERS, name),
-                on_all=True,
+                on_all=on_all,
                 undone="evaluation",
                 anew=f"the part '{name}'",
                 lacking=partial(tell, name),
@@ -238,14 +252,16 @@ class _OfUser:
         except Exception as error:
             raise UnsavableError(
                 f"The part '{self.name}' cannot be saved: its state_dict() failed ({type(error).__name__}: {error}). "
-                "Mend it, or leave the part out of checkpoint_parts."
+                "Mend it, or leave the part out of what checkpoints keep."
             ) from error
 
     def load_state_dict(self, state: Any) -> None:
         try:
             self.part.load_state_dict(state)
+        except TrainwrightError:
+            raise
         except Exception as error:
             raise CheckpointError(
                 f"The part '{self.name}' cannot go on with what '{self.place}' keeps of it: its load_state_dict() "
-                f"failed ({type(error).__name__}: {error}). Mend it, or leave the part out of checkpoint_parts."
+                f"failed ({type(error).__name__}: {error}). Mend it, or leave the part out of what checkpoints keep."
             ) from error

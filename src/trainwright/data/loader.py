@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from trainwright.data.kinds import tellable
 from trainwright.data.plan import Order, Plan
-from trainwright.data.rows import IDLE_ROWS, Indices, new_indices
+from trainwright.data.rows import IDLE_ROWS, Indices, RowFetcher, as_it_is, new_indices
 from trainwright.data.workers import end_workers, reading
 
 Note = Callable[[str], None]
@@ -175,6 +175,12 @@ class Source(Protocol):
 
     def close(self) -> None:
         """End the processes that load data."""
+
+
+def planned(rows: RowFetcher, plan: Plan, rank: int, **options: Any) -> PlannedLoader:
+    """Return a rank's micro-batches in a plan's order; options are keyword arguments of torch's DataLoader."""
+    batches = PlannedBatches(plan, rank)
+    return PlannedLoader(DataLoader(rows, batch_sampler=batches, collate_fn=as_it_is, **options), batches)
 
 
 @dataclass

@@ -16,7 +16,6 @@ from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from trainwright.checkpoint import folder, layout
-from trainwright.engine.trained import finite
 from trainwright.parallel.strategy import Strategy
 
 
@@ -46,7 +45,7 @@ class Ema:
         """Take in what is trained from now on; its average begins with its value of now."""
         new = {name: p for name, p in trained.items() if name not in self._seen}
         self._seen |= new.keys()
-        flags = finite(self.strategy, list(new.values())).tolist()
+        flags = self.strategy.finite(list(new.values())).tolist()
         kept = [(name, p.detach()) for (name, p), fine in zip(new.items(), flags, strict=True) if fine]
         self.weights |= {name: p.to(torch.promote_types(p.dtype, torch.float32), copy=True) for name, p in kept}
 

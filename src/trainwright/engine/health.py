@@ -18,7 +18,7 @@ from trainwright.data.loader import PlannedLoader, TrainLoader
 from trainwright.engine.buffers import Buffers
 from trainwright.engine.meters import LossMeter
 from trainwright.engine.session import Session
-from trainwright.engine.trained import Trained, finite
+from trainwright.engine.trained import Trained
 from trainwright.errors import DivergenceError
 
 _SPIKE_WINDOW = 101
@@ -83,7 +83,7 @@ class Health:
         """
         new = {name: p for name, p in self.trained.parameters.items() if name not in self.watched}
         self.watched |= new
-        known = zip(new.items(), finite(self.session.strategy, list(new.values())).tolist(), strict=True)
+        known = zip(new.items(), self.session.strategy.finite(list(new.values())).tolist(), strict=True)
         never_finite = {name: ~torch.isfinite(p.detach()) for (name, p), fine in known if not fine}
         self.never_finite |= never_finite
         if never_finite:
@@ -94,7 +94,7 @@ class Health:
 
     def finite_parameters(self) -> dict[str, torch.Tensor]:
         """Return whether each parameter once trained is finite, apart from numbers that never were, on the device."""
-        flags = dict(zip(self.watched, finite(self.session.strategy, list(self.watched.values())), strict=True))
+        flags = dict(zip(self.watched, self.session.strategy.finite(list(self.watched.values())), strict=True))
         for name, never in self.never_finite.items():
             flags[name] = (torch.isfinite(self.watched[name].detach()) | never).all()
         return flags

@@ -19,6 +19,7 @@ from trainwright.data.loader import (
     Source,
     TrainLoader,
     new_generator,
+    planned,
 )
 from trainwright.data.packing import PackedRows
 from trainwright.data.plan import Batching, Order, Plan
@@ -184,10 +185,10 @@ def planned_dataloader(
 ) -> DataLoader[Any]:
     """Return the loader of this rank's micro-batches in a plan's order; the dataset hears of passes if it wants to."""
     rows = RowFetcher(dataset, collate, drawing(session, dataset, collate), epochs)
-    batches, found = PlannedBatches(plan, dividing.shard_of(session, dataset).index), settings(session)
+    found = settings(session)
     if epochs and found["num_workers"] > 0:  # what is evaluated comes back in order
         found["in_order"] = session.args.dataloader_in_order
-    return DataLoader(rows, batch_sampler=batches, collate_fn=as_it_is, **found)
+    return planned(rows, plan, dividing.shard_of(session, dataset).index, **found).loader
 
 
 def drawing(session: Session, dataset: Any, collate: Collate) -> int | None:

@@ -39,7 +39,7 @@ def passes(run: Run) -> None:
     deciding.agree(run)
     run.modes = modes_of(run.session.model)
     if not run.drawn_apart:
-        randomness.part_ways(run.session.strategy.data_shard.index)
+        randomness.draw_apart(run.session.strategy.data_shard.index)
     run.health.watch()
     if run.due:
         leaving.raise_due_flags(run)
@@ -147,7 +147,7 @@ def backward(run: Run, work: Work) -> torch.Tensor | None:
             loss = share if loss is None else widened(loss) + share
         if not last:
             run.fire("substep_end")
-    if careful and any(flag for (flag,) in strategy.agree(failed)):
+    if careful and strategy.any(failed):
         return None
     run.follow_trained()
     strategy.finish_gradients([*run.parameters, *run.others])
@@ -161,9 +161,7 @@ def update(run: Run, loss: torch.Tensor) -> bool:
     precision.unscale(session.optimizer)
     run.grad_norm, norms = strategy.clip_gradients(run.parameters, session.args.max_grad_norm)
     run.fire("pre_optimizer_step")
-    whole = precision.scales or not strategy.is_distributed
-    told = strategy.sum_tensor(widened(loss)) if precision.scales else loss
-    bad = precision.is_bad(told, run.grad_norm, whole)
+    bad = strategy.nonfinite(widened(loss) if precision.scales else loss, run.grad_norm, precision)
     run.boundary, run.updating = None, True
     done = precision.step(session.optimizer, bad)
     if session.ema is not None and done:

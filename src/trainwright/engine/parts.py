@@ -124,7 +124,7 @@ def of_randomness(run: Run) -> dict[str, Part]:
 
     return {
         "streams": Part(
-            state=Exchange(run.streams.states, randomness.restore),
+            state=run.streams,
             title="The streams of random numbers",
             as_it_is=True,
             undone="step",

@@ -16,7 +16,7 @@ from trainwright.models.unchanged import unchanged_buffers
 @contextmanager
 def undone(run: CurrentRun, model: nn.Module) -> Iterator[None]:
     """Put back what computing a loss changes: random numbers, generators and buffers."""
-    streams, generators = run.streams.states(), randomness.states_of(run.generators)
+    streams, generators = run.streams.state_dict(), randomness.states_of(run.generators)
     with unchanged_buffers(model):
         try:
             yield

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-
-import torch
 from torch import nn
-
-from trainwright.parallel.strategy import Strategy
 
 
 class Trained:
@@ -32,11 +26,3 @@ class Trained:
         self._flags = flags
         self.parameters = {name: parameter for name, parameter in self._all.items() if parameter.requires_grad}
         return True
-
-
-def finite(strategy: Strategy, parameters: Sequence[nn.Parameter]) -> torch.Tensor:
-    """Return whether every value of each parameter is finite, shape (parameters,), left on the device."""
-    if not parameters:
-        return torch.ones(0, dtype=torch.bool)
-    values = [p.detach() if p.numel() else p.detach().new_zeros(1) for p in parameters]
-    return torch.isfinite(strategy.norms(values, math.inf))

@@ -14,6 +14,7 @@ from trainwright.args.foreign import check as check_arguments
 from trainwright.args.names import SCHEDULERS_WITHOUT_TOTAL
 from trainwright.callbacks.job import Timesheet
 from trainwright.checkpoint import check, folder, weights
+from trainwright.checkpoint.checkpoints import claim
 from trainwright.checkpoint.lock import RunLock
 from trainwright.checkpoint.parts import Opened, check_users, restore
 from trainwright.data import fingerprint
@@ -149,20 +150,6 @@ def go(run: Run) -> TrainOutput:
             run.session.note(str(problem))
         if run.session.strategy.is_main:
             fingerprint.leave(run.content, loading.content_of_training(run.loader))
-
-
-def claim(output_dir: Path, lock: RunLock) -> None:
-    """Refuse the run's folder to a second run, and sweep what dead saves have left in it.
-
-    Raises:
-        ConfigError: the folder cannot be made or written, or another run is in it.
-    """
-    lock.acquire()
-    try:
-        folder.sweep(output_dir)
-    except BaseException:
-        lock.release()
-        raise
 
 
 def set_earlier_aside(run: Run, saved: Saved | None) -> None:

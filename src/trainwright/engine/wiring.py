@@ -35,7 +35,7 @@ from trainwright.models import adapters
 from trainwright.models import inspect as models
 from trainwright.objectives.model_loss import ModelLoss
 from trainwright.objectives.objective import Objective
-from trainwright.parallel.choice import start
+from trainwright.parallel.choice import start_strategy
 from trainwright.parallel.precision import choose_precision
 from trainwright.parallel.strategy import ProcessOptions, Strategy
 from trainwright.randomness import seed_trainer, seeds_undone
@@ -88,7 +88,7 @@ def assemble(session: Session, callbacks: list[Any] | None, strategy: Strategy |
     if world.is_main:
         compat.warn_of_untested_versions()
     device = choose_device(world, args.use_cpu)
-    session.strategy = start(strategy, world, device, process_options(args))
+    session.strategy = start_strategy(strategy, world, device, process_options(args))
     seed_trainer(args.seed, args.full_determinism)
     if session.model_init is not None:
         session.model = session.hooks.call_model_init()

@@ -16,7 +16,7 @@ from trainwright import randomness
 def unchanged(model: nn.Module) -> Iterator[None]:
     """Put back what the body, which calls a model, draws and changes: streams of random numbers, those that the model
     holds itself, and buffers."""
-    streams, own = randomness.Streams().states(), randomness.own_states(model)
+    streams, own = randomness.Streams().state_dict(), randomness.own_states(model)
     with unchanged_buffers(model):
         try:
             yield

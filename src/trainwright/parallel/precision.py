@@ -145,7 +145,7 @@ def is_fused(optimizer: torch.optim.Optimizer) -> bool:
     )
 
 
-def choose_precision(device: torch.device, bf16: bool, fp16: bool) -> Precision:
+def choose_precision(device: torch.device, bf16: bool = False, fp16: bool = False) -> Precision:
     """Return the number formats for a device; float16 needs a GPU, a CPU computes in float32 instead."""
     if bf16:
         return Precision(device, torch.bfloat16)

@@ -7,6 +7,7 @@ What a subclass for sharded models overrides: `place`, `prepare` and `accumulate
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from trainwright.batch import map_tensors
 from trainwright.checkpoint import layout
 from trainwright.devices import moved
 from trainwright.errors import ConfigError, TrainwrightError
-from trainwright.parallel.precision import Precision
+from trainwright.parallel.precision import Flag, Precision
 from trainwright.world import DataShard, World
 
 T = TypeVar("T")
@@ -182,6 +183,26 @@ class Strategy:
             norms = norms.new_zeros(len(parameters)).index_copy_(0, places, norms)
         return total, norms
 
+    def finite(self, parameters: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return whether every value of each whole parameter is finite, shape (parameters,), left on the device."""
+        if not parameters:
+            return torch.ones(0, dtype=torch.bool)
+        values = [p.detach() if p.numel() else p.detach().new_zeros(1) for p in parameters]
+        return torch.isfinite(self.norms(values, math.inf))
+
+    def nonfinite(self, loss: torch.Tensor, norm: torch.Tensor, precision: Precision) -> Flag:
+        """Return whether a step must not change the parameters, the same on all processes: on a CPU at once, else as a
+        scalar of the device, which nobody waits for.
+
+        Args:
+            loss: this process's share of the step's loss, a scalar.
+            norm: the norm of the gradients, equal on all processes.
+            precision: which the gradients were computed with.
+        """
+        if precision.scales:  # then gradients do not tell whether a loss was finite
+            return precision.is_bad(self.sum_tensor(loss), norm, whole=True)
+        return precision.is_bad(loss, norm, whole=not self.is_distributed)
+
     # ---- state
 
     def own_file(self) -> str:
@@ -193,6 +214,10 @@ class Strategy:
     def agree(self, *values: float) -> list[list[float]]:
         """Return the values of every process, rank by rank; one small exchange between hosts, never the devices."""
         return [list(values)]
+
+    def any(self, flag: Any) -> bool:
+        """Return whether a flag is raised on any process, on all of them; exchanged as by `agree`."""
+        return any(raised for (raised,) in self.agree(bool(flag)))
 
     def gather(self, value: Any) -> list[Any]:
         """Return an object of every process, rank by rank."""
