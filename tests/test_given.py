@@ -12,6 +12,7 @@ from datasets import Dataset
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from tests import tiny
 from trainwright import ConfigError, DataError, Trainer, TrainingArguments
 from trainwright.engine import wiring
 
@@ -168,3 +169,33 @@ def test_gpus_that_are_not_used_are_told(tmp_path, caplog, monkeypatch):
     assert (
         "4 GPUs are visible, and one process uses one of them. All of them: torchrun --nproc-per-node=4 " in caplog.text
     )
+
+
+def without_pad_token():
+    tokenizer = tiny.tokenizer()
+    tokenizer.pad_token = None
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("label", "tokenizer", "said"),
+    [
+        (
+            lambda row: "good",
+            tiny.tokenizer,
+            r"'label' of the dataset's row \d is the text 'good', but a class is a numb",
+        ),
+        (
+            lambda row: 1,
+            without_pad_token,
+            "The tokenizer has no pad token, .* Write tokenizer.pad_token = tokenizer.eos",
+        ),
+        (lambda row: row["input_ids"], tiny.tokenizer, r"Field 'label' has shape .* Pass a collator that pads it too"),
+    ],
+)
+def test_rows_that_a_tokenizers_collator_cannot_join_are_told(tmp_path, label, tokenizer, said):
+    rows = [{**row, "label": label(row)} for row in tiny.sentences(8)]
+    args = TrainingArguments(tmp_path, max_steps=1, use_cpu=True, report_to="none")
+    trainer = Trainer(tiny.bert_classifier(), args, train_dataset=rows, processing_class=tokenizer())
+    with pytest.raises(DataError, match=said):
+        trainer.train()

@@ -255,3 +255,29 @@ def test_an_input_embedding_of_the_users(place, tmp_path):
     model.save_pretrained(tmp_path / "saved")
     again = type(model).from_pretrained(tmp_path / "saved").eval()
     assert torch.equal(again(ids, None, ids).logits, wanted)
+
+
+@pytest.mark.parametrize("kind", ["txt", "jsonl"])
+def test_a_file_to_start_from_for_problems_that_are_there(place, kind, capsys):
+    folder = place / "halves"
+    folder.mkdir()
+    for split, some in {"train": range(40), "test": range(40, 44)}.items():
+        rows = [(f"2*{number} + x", f"{number}") for number in some]
+        if kind == "txt":
+            (folder / f"{split}_raw.txt").write_text("".join(f"{one} # {other}\n" for one, other in rows))
+        else:
+            lines = [json.dumps({"problem": one, "answer": other}) for one, other in rows]
+            (folder / f"{split}_data.jsonl").write_text("\n".join(lines))
+    assert main(["init", "algebra", "mine.yaml", "--data", "halves"]) == 0
+    made = yaml.safe_load((place / "mine.yaml").read_text())
+    assert made.keys() == {"data", "model", "train"}
+    assert made["train"]["save_dir"] == "runs/halves"
+    lexer = yaml.safe_load((folder / "lexer.yaml").read_text())
+    assert lexer["vocab"]["range"] == {"numbers": ["", 0, 43]}
+    assert main(["algebra", "train", "mine.yaml", "train.max_steps=1", "train.eval_steps=1"]) == 0
+    (folder / "lexer.yaml").write_text("mine")
+    assert main(["init", "algebra", "again.yaml", "--data", "halves"]) == 0
+    assert (folder / "lexer.yaml").read_text() == "mine"
+    assert main(["init", "algebra", "none.yaml", "--data", "nowhere"]) == 2
+    assert "'nowhere' has no problems" in capsys.readouterr().err
+    assert not (place / "none.yaml").exists()

@@ -24,13 +24,23 @@ def run(argv: Sequence[str]) -> int:
         "kind", choices=(*(name for name, text in examples.items() if text), *TASKS), help="what is trained"
     )
     parser.add_argument("file", nargs="?", type=Path, help="where to write it (<kind>.yaml)")
+    parser.add_argument(
+        "--data", type=Path, metavar="FOLDER", help="of algebra: a folder with problems of your own; gets a lexer.yaml"
+    )
     args = parser.parse_args(argv)
+    if args.data is not None and args.kind != "algebra":
+        parser.error(f"--data is of algebra; in {args.kind}.yaml the section data names it.")
     target = args.file or Path(f"{args.kind}.yaml")
     if target.exists():
         raise ConfigError(f"'{target}' exists; give another name: trainwright init {args.kind} FILE.")
     to_write(target)
     if args.kind in TASKS:
-        target.write_text(methods.recipe(args.kind), encoding="utf-8")
+        text = methods.recipe(args.kind)
+        if args.data is not None:
+            from trainwright.pipelines.starting import for_problems
+
+            text = for_problems(args.data, text)
+        target.write_text(text, encoding="utf-8")
         print(f"Wrote {target}. Change it, then: trainwright {args.kind} train {target}")
         return 0
     target.write_text(f"# yaml-language-server: $schema={SCHEMA}\n{examples[args.kind]}", encoding="utf-8")

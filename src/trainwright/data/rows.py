@@ -15,6 +15,7 @@ from trainwright.data.kinds import tellable
 from trainwright.data.labels import as_floats
 from trainwright.errors import DataError
 
+_LABELS = ("label", "labels")
 IDLE_ROWS = 2
 """Rows that a rank without any repeats: layers that compare the rows of a batch take two."""
 
@@ -159,7 +160,7 @@ class Collate:
         except DataError:
             raise
         except Exception as error:
-            raise explain_collation(rows, self.columns, error) from error
+            raise explain_collation(rows, self.columns, error, self.collator) from error
 
     def __post_init__(self) -> None:
         self.wanted = frozenset(self.columns or ())
@@ -175,7 +176,9 @@ class Collate:
         return [{name: value for name, value in row.items() if name in wanted} for row in rows]
 
 
-def explain_collation(rows: list[Any], columns: Collection[str] | None, error: Exception) -> Exception:
+def explain_collation(
+    rows: list[Any], columns: Collection[str] | None, error: Exception, collator: Any = None
+) -> Exception:
     """Return a DataError that names the row and field at fault, or the collator's own error."""
     indices = rows.indices if isinstance(rows, Fetched) and rows.indices is not None else range(len(rows))
     named = [(f"row {index}", row) for index, row in zip(indices, rows, strict=True)]
@@ -187,11 +190,32 @@ def explain_collation(rows: list[Any], columns: Collection[str] | None, error: E
         empty = [name for name, value in row.items() if value is None and (columns is None or name in columns)]
         if empty:
             return DataError(f"The dataset's {where} has None in field '{empty[0]}'. Drop the row or fill it in.")
-    return _explain_fields(named, columns) or error
+    tokenizer = getattr(collator, "tokenizer", None)
+    return _explain_padding(named, tokenizer) or _explain_fields(named, columns, tokenizer) or error
 
 
-def _explain_fields(named: list[tuple[str, Any]], columns: Collection[str] | None) -> DataError | None:
+def _explain_padding(named: list[tuple[str, Any]], tokenizer: Any) -> DataError | None:
+    """Return what to do where a tokenizer's collator cannot work: labels that are text, a tokenizer that cannot pad."""
+    for where, row in named:
+        for name in _LABELS:
+            if isinstance(row.get(name), str):
+                return DataError(
+                    f"Field '{name}' of the dataset's {where} is the text {row[name]!r}, but a class is a number from "
+                    f"0 on. With names = sorted({{row['{name}'] for row in dataset}}) make them numbers, "
+                    f"dataset = dataset.map(lambda row: {{'{name}': names.index(row['{name}'])}}), and let the model's "
+                    "config.id2label be dict(enumerate(names))."
+                )
+    if hasattr(tokenizer, "pad") and getattr(tokenizer, "pad_token", "") is None:
+        return DataError(
+            "The tokenizer has no pad token, so its collator cannot pad. Write tokenizer.pad_token = "
+            "tokenizer.eos_token, and model.config.pad_token_id = tokenizer.pad_token_id, before the Trainer is made."
+        )
+    return None
+
+
+def _explain_fields(named: list[tuple[str, Any]], columns: Collection[str] | None, tokenizer: Any) -> DataError | None:
     start, first = named[0]
+    padded = getattr(tokenizer, "model_input_names", ())  # by the collator that is in use
     for where, row in named:
         if set(row) != set(first):
             return DataError(
@@ -199,11 +223,16 @@ def _explain_fields(named: list[tuple[str, Any]], columns: Collection[str] | Non
             )
         for name in row if columns is None else [name for name in row if name in columns]:
             shape, expected = _shape(row[name]), _shape(first[name])
-            if shape != expected:
+            if shape != expected and name not in padded:
+                pads = (
+                    "that pads it too, such as DataCollatorForTokenClassification(tokenizer) or DataCollatorForSeq2Seq"
+                    if padded
+                    else "that pads, such as data_collator=DataCollatorWithPadding(tokenizer) (DataCollatorForSeq2Seq "
+                    "or DataCollatorForTokenClassification where labels have lengths too)"
+                )
                 return DataError(
                     f"Field '{name}' has shape {shape} in {where} but {expected} in {start}, so they cannot be "
-                    "stacked. Pass a collator that pads, such as data_collator=DataCollatorWithPadding(tokenizer) "
-                    "(DataCollatorForSeq2Seq or DataCollatorForTokenClassification where labels have lengths too)."
+                    f"stacked. Pass a collator {pads}."
                 )
     return None
 

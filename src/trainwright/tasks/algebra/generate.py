@@ -28,8 +28,8 @@ from trainwright.tasks.algebra.problems import Pair, Task, task_named
 _TEST_SHARE = 16  # one problem in so many belongs to the test data, whatever seed made it
 _CHUNK = 500
 _TRIES = 1000
-_ABOUT, _LEXER = "problems.json", "lexer.yaml"
-_NAMES = {"txt": "raw.txt", "jsonl": "data.jsonl"}
+_ABOUT, LEXER = "problems.json", "lexer.yaml"
+NAMES = {"txt": "raw.txt", "jsonl": "data.jsonl"}
 Generator = Callable[[int], Pair]
 Form = Callable[[str], str]
 
@@ -139,11 +139,11 @@ def write_problems(
             rows = pairs(make, count, root_seed, split == "test", processes=processes, form=form)
             statistics = None if measure is None else Statistics(measure)
             rows = _watched(rows, vocabulary if task is None else None, statistics)
-            _write(rows, {kind: new / f"{split}_{_NAMES[kind]}" for kind in kinds})
+            _write(rows, {kind: new / f"{split}_{NAMES[kind]}" for kind in kinds})
             if statistics is not None:
-                _write_yaml(new / f"{split}_stats.yaml", statistics.summary())
-        if task is not None or not (folder / _LEXER).exists():
-            _write_yaml(new / _LEXER, vocabulary.lexer() if task is None else task.lexer)
+                write_yaml(new / f"{split}_stats.yaml", statistics.summary())
+        if task is not None or not (folder / LEXER).exists():
+            write_yaml(new / LEXER, vocabulary.lexer() if task is None else task.lexer)
         folder.mkdir(exist_ok=True)
         for file in sorted(new.iterdir()):
             file.replace(folder / file.name)
@@ -160,7 +160,8 @@ def _watched(rows: Iterator[Pair], vocabulary: Vocabulary | None, statistics: St
         yield problem, answer
 
 
-def _write_yaml(path: Path, content: dict[str, Any]) -> None:
+def write_yaml(path: Path, content: dict[str, Any]) -> None:
+    """Write a file of YAML, its keys in the order in which they are."""
     path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
 
@@ -179,7 +180,7 @@ def about(folder: Path) -> dict[str, Any] | None:
 
 def are_written(folder: Path, splits: Sequence[str], kinds: Sequence[str]) -> bool:
     """Whether a folder holds all problems that `write_problems` writes."""
-    return all((folder / f"{split}_{_NAMES[kind]}").is_file() for split in splits for kind in kinds)
+    return all((folder / f"{split}_{NAMES[kind]}").is_file() for split in splits for kind in kinds)
 
 
 def _write(rows: Iterator[Pair], places: dict[str, Path]) -> None:
