@@ -323,6 +323,16 @@ def test_settings_that_change_nothing_are_said(tmp_path, capsys):
     assert "dataset_kwargs.task has no effect" in said
 
 
+@pytest.mark.parametrize(
+    ("text", "words"), [("\n\n", "has no rows"), ('{"text": \n', "first row of .* cannot be read")]
+)
+def test_a_stream_without_a_first_row_is_named(tmp_path, text, words):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(text)
+    with pytest.raises(DataError, match=f"rows.jsonl.*{words}|{words}"):
+        sources.read_parts(DatasetSplitParams([DatasetParams(str(path))], stream=True), 0)
+
+
 def test_cells_that_are_no_texts_are_named(tmp_path):
     """Never learned as Python would print them."""
     good = {"instruction": "a", "output": "b"}

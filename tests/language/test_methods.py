@@ -15,6 +15,7 @@ from trainwright import ConfigError, DataError
 from trainwright.cli.main import main
 from trainwright.config.methods import METHODS, everyone, find
 from trainwright.config.reading import load_checked
+from trainwright.tasks.language.build import build
 from trainwright.tasks.language.text import load_text
 
 WHERE = "tests.language.unlikelihood:Unlikelihood"
@@ -146,6 +147,37 @@ def test_engines_that_minimise_different_things_are_not_compared(place, capsys):
     ):
         assert main(["compare", "run.yaml", "--engines", engines]) == 2
         assert said in capsys.readouterr().err
+
+
+class Forgets(Unlikelihood):
+    def objective(self, model, args, text):
+        """The `return` is missing."""
+        super().objective(model, args, text)
+
+
+def test_a_method_that_gives_no_objective_does_not_train_the_models_own(place, monkeypatch):
+    monkeypatch.setitem(METHODS, "UNLIKELIHOOD", Forgets)
+    (place / "run.yaml").write_text(find("UNLIKELIHOOD").example())
+    with pytest.raises(ConfigError, match="Forgets.objective returned None; it must return an Objective"):
+        build(load_checked(place / "run.yaml").config)
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "words"),
+    [
+        ("OWN", "nowhere.module:Own", "cannot be imported as module:class: No module named 'nowhere'"),
+        ("OWN", "tests.language.unlikelihood:Nope", "cannot be imported as module:class: .*no attribute 'Nope'"),
+        ("OWN", "tests.language.unlikelihood", "cannot be imported as module:class"),
+        ("OWN", None, "is None; a class derived from Method is expected"),
+        ("OWN", Unlikelihood("OWN"), "a class derived from Method is expected"),
+        ("OWN", dict, "a class derived from Method is expected"),
+        ("own", Unlikelihood, "names of methods are written in capitals: 'OWN'"),
+    ],
+)
+def test_a_line_of_the_table_that_is_none_is_told(monkeypatch, name, where, words):
+    monkeypatch.setitem(METHODS, name, where)
+    with pytest.raises(ConfigError, match=words):
+        find(name)
 
 
 def test_our_methods_are_described_without_torch():

@@ -175,6 +175,12 @@ def test_a_callback_that_one_rank_has_alone_stops_both(found):
     assert first["weights"] == second["weights"]
 
 
+def test_a_tracker_stops_both(found):
+    first, second = of(found, "a tracker that asks to stop")
+    assert first == second
+    assert (first["steps"], first["saved"]) == (3, ["checkpoint-3"])
+
+
 @pytest.mark.parametrize("flag", together.OVERRIDES, ids=lambda flag: " ".join(map(str, flag)))
 def test_a_flag_that_an_override_raises_on_one_rank_is_that_of_all(found, flag, tmp_path):
     first, second = of(found, f"an override: {' '.join(map(str, flag))}")

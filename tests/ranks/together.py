@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests import tiny
 from tests.ranks import launch, tiny_rows
-from trainwright import CheckpointError, EarlyStoppingCallback, Trainer, TrainerCallback
+from trainwright import CheckpointError, EarlyStoppingCallback, Tracker, Trainer, TrainerCallback
 from trainwright.engine import saving
 from trainwright.world import current_world
 
@@ -382,6 +382,25 @@ def overridden(place: Path, method: str, flag: str, rank: int, on: str = "the cl
     }
 
 
+class Watching(Tracker):
+    """Asks to stop after step 3; the first rank alone tells it."""
+
+    def progress(self, step, total_steps):
+        self.step = step
+
+    def should_stop(self):
+        return self.step == 3
+
+
+def tracked(place: Path) -> dict[str, Any]:
+    """Train with a tracker that asks to stop."""
+    args = tiny_rows.arguments(place, save_strategy="steps", save_steps=100)
+    trainer = Trainer(tiny_rows.Net(), args, train_dataset=tiny_rows.rows(20), callbacks=[Watching()])
+    trainer.train()
+    saved = sorted(path.name for path in place.glob("checkpoint-*"))
+    return {"steps": trainer.state.global_step, "saved": saved, "weights": tiny_rows.weights(trainer.model)}
+
+
 def loss_function(place: Path, rank: int) -> dict[str, Any]:
     """Train with a loss function that stops the training after step 3, on one rank."""
 
@@ -515,6 +534,7 @@ CASES: dict[str, launch.Case] = {
     "a method of the object": functools.partial(
         overridden, method="training_step", flag="should_training_stop", rank=1, on="the object"
     ),
+    "a tracker that asks to stop": tracked,
     "a callback that is added later": functools.partial(added_later, rank=1),
     "a loss function": functools.partial(loss_function, rank=1),
 }

@@ -49,11 +49,13 @@ def of_training(args: Any, handler: Any) -> Iterator[Timesheet]:
                 handler.remove_callback(added)
 
 
-def asked_to_stop() -> bool:
-    """Whether this process is a job that was asked to stop, and nothing has acted on that yet."""
+def asked_to_stop(handler: Any) -> bool:
+    """Whether this process is a job that was asked to stop, and nothing has acted on that yet, or a tracker asks."""
     tracking = sys.modules.get("trainwright.jobs.tracking")
     job = tracking.current() if tracking is not None else None
-    return job is not None and job.stop_requested and not job.acted
+    if job is not None and job.stop_requested and not job.acted:
+        return True
+    return any(getattr(one, "asks_to_stop", False) for one in handler.callbacks)
 
 
 def name() -> str | None:

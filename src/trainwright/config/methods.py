@@ -107,11 +107,18 @@ def find(name: str) -> Method:
 
 @cache
 def _made(name: str, where: Any) -> Method:
+    told = f"METHODS['{name}'] is {where!r}"
     if isinstance(where, str):
         module, _, kind = where.partition(":")
-        where = getattr(importlib.import_module(module), kind)
-    made: Method = where(name)
-    return made
+        try:
+            where = getattr(importlib.import_module(module), kind)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ConfigError(f"{told}, which cannot be imported as module:class: {error}.") from error
+    if not (isinstance(where, type) and issubclass(where, Method)):
+        raise ConfigError(f"{told}; a class derived from Method is expected, or 'module:class' of one.")
+    if name != name.upper():  # files may write it as they like
+        raise ConfigError(f"{told}; names of methods are written in capitals: '{name.upper()}'.")
+    return where(name)
 
 
 def everyone() -> tuple[Method, ...]:

@@ -121,7 +121,7 @@ def shaped(rows: Any, one: DatasetParams, text_column: str) -> Any:
     Raises:
         DataError: a column that is to be renamed is not there, or a row has not what its dataset's rows have.
     """
-    columns = list(rows.column_names or next(iter(rows)))
+    columns = columns_of(rows, one.dataset_path or one.dataset_name)
     names, shape, settings = reshaping(one, columns, text_column)
     if names:
         rows, columns = rows.rename_columns(names), [names.get(name, name) for name in columns]
@@ -219,13 +219,32 @@ def _limited(rows: Any, one: DatasetParams, seed: int) -> Any:
     return rows.select(np.concatenate(order)[: one.sample_count])
 
 
+def columns_of(rows: Any, name: str | None) -> list[str]:
+    """Return the names of the columns of a dataset, or of a stream's first row.
+
+    Raises:
+        DataError: a stream has no row, or its first one cannot be read.
+    """
+    if rows.column_names:
+        return list(rows.column_names)
+    try:
+        first = next(iter(rows), None)
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"The first row of '{name}' cannot be read: {files.reason(error)}") from error
+    if not first:
+        raise DataError(f"'{name}' has no rows.")
+    return list(first)
+
+
 def _alike(parts: list[Any], names: list[str]) -> list[Any]:
     """Return datasets with the columns that all of them have.
 
     Raises:
         DataError: what is learned from is not in all of them.
     """
-    columns = [list(part.column_names or next(iter(part))) for part in parts]
+    columns = [columns_of(part, name) for part, name in zip(parts, names, strict=True)]
     shared = [name for name in columns[0] if all(name in other for other in columns)]
     apart = {name for own in columns for name in own if name not in shared}
     if not shared or apart & set(LEARNED_FROM):

@@ -191,7 +191,7 @@ def _agreed(
         _count(run, counts)
         return Work(position, plain, items, float(sum(items)), shares) if batches else None
     stop = run.signals.received or 0
-    asked = run.boundary is not None and not run.boundary.computing and job.asked_to_stop()
+    asked = run.boundary is not None and not run.boundary.computing and job.asked_to_stop(run.session.callback_handler)
     here = (len(batches), sum(items), spare is not None, stop, asked, failure is not None, position, run.loader.mark)
     agreed = strategy.agree(*here, *counts)
     lengths, totals, present, stops, wishes, failures, positions, marks, *sums = zip(*agreed, strict=True)

@@ -37,9 +37,11 @@ class TrackerCallback(SilentCallback):
         self._run: TrackedRun | None = None
         self._begun = False
         self._trials = 0
+        self.asks_to_stop = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         """A run begins, or a trial of a search."""
+        self.asks_to_stop = False
         trial = None
         if getattr(state, "is_hyper_param_search", False):
             trial = state.trial_name or f"run-{self._trials}"
@@ -56,7 +58,8 @@ class TrackerCallback(SilentCallback):
         """
         if _speaks(state):
             self._told.tell("progress", state.global_step, state.max_steps)
-            if getattr(args, "world_size", 1) == 1 and self._told.tell("should_stop"):
+            self.asks_to_stop = bool(self._told.tell("should_stop"))
+            if self.asks_to_stop and getattr(args, "world_size", 1) == 1:
                 control.should_save = control.should_training_stop = True
         return control
 

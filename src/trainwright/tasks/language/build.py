@@ -15,8 +15,10 @@ from trainwright.data.packing import PackedRows
 from trainwright.engine.face import session_of
 from trainwright.engine.modes import change_configuration
 from trainwright.engine.trainer import Trainer
+from trainwright.errors import ConfigError
 from trainwright.models.adapters import add_adapters, quantization
 from trainwright.models.load import freeze, grow, load_model
+from trainwright.objectives.objective import Objective
 from trainwright.randomness import set_seed
 from trainwright.tasks.language.method import Text
 from trainwright.tasks.language.show import show_rows
@@ -42,7 +44,7 @@ def build(config: TrainingConfig) -> Trainer:
         train_dataset=text.train,
         eval_dataset=text.evaluation,
         processing_class=text.tokenizer,
-        objective=text.method.objective(model, args, text),
+        objective=objective_of(text, model, args),
     )
     set_levels(config.training)  # the Trainer has set those of the libraries by log_level
     if isinstance(text.train, PackedRows) or text.options.padding_free:
@@ -55,6 +57,18 @@ def build(config: TrainingConfig) -> Trainer:
     if config.training.log_examples and trainer.strategy.is_main:
         print(show_rows(text, 2), flush=True)
     return trainer
+
+
+def objective_of(text: Text, model: Any, args: TrainingArguments) -> Objective:
+    """Return what a method minimises.
+
+    Raises:
+        ConfigError: it says none.
+    """
+    objective = text.method.objective(model, args, text)
+    if objective is None:  # a Trainer without one would take the model's own loss
+        raise ConfigError(f"{type(text.method).__name__}.objective returned None; it must return an Objective.")
+    return objective
 
 
 def arguments(params: TrainingParams) -> TrainingArguments:
