@@ -147,3 +147,18 @@ def test_names_that_the_engine_keeps_for_itself_are_the_users_to_take(tmp_path):
     trainer.noise, trainer.rule, trainer.compiled = 0.1, "mine", True
     trainer.train()
     assert (trainer.noise, trainer.rule, trainer.compiled) == (0.1, "mine", True)
+
+
+def test_an_evaluation_that_fails_leaves_nothing_of_what_was_known_of_it(tmp_path):
+    trainer = line(tmp_path, eval_dataset={"first": tiny.line_rows(4)})
+    seen = []
+
+    def fail(*given, **named):
+        seen.append(session_of(trainer).evaluation.set_name)
+        raise RuntimeError("out of patience")
+
+    trainer.evaluation_loop = fail
+    with pytest.raises(RuntimeError, match="out of patience"):
+        trainer.evaluate()
+    assert seen == ["first"]
+    assert session_of(trainer).evaluation.set_name is None

@@ -23,7 +23,7 @@ from trainwright.engine.loss_rules import is_of
 from trainwright.engine.losses import overrides_loss, own_copy
 from trainwright.engine.meters import Records, averages
 from trainwright.engine.passes import batches_of, evaluating, rows_of, together
-from trainwright.engine.session import Session
+from trainwright.engine.session import Evaluation, Session
 from trainwright.engine.sums import widened
 from trainwright.errors import DataError, as_raised
 from trainwright.models.hooks import unwatched
@@ -90,9 +90,8 @@ def evaluate_set(session: Session, dataset: Any, ignore_keys: list[str] | None, 
     loader = session.hooks.get_eval_dataloader(dataset)
     session.callback_handler.shared["eval_dataloader"] = loader
     started = time.time()
-    forced = session.forced = None if session.generation is None else generation.forcing(session, loader)
-    session.set_name = dataset if isinstance(dataset, str) else None
-    try:
+    forced = None if session.generation is None else generation.forcing(session, loader)
+    with session.evaluating(Evaluation(dataset if isinstance(dataset, str) else None, forced)):
         output = session.hooks.evaluation_loop(
             loader,
             description="Evaluation",
@@ -100,14 +99,11 @@ def evaluate_set(session: Session, dataset: Any, ignore_keys: list[str] | None, 
             ignore_keys=ignore_keys,
             metric_key_prefix=prefix,
         )
-    finally:
-        session.set_name = None
     metrics = dict(output.metrics or {})
     rows = output.num_samples or 0
     steps = -(-rows // (session.args.eval_batch_size * session.strategy.data_shard.num_shards))
     metrics |= reports.speed(prefix, started, rows, steps)
     if session.generation is not None:
-        session.forced = None
         metrics |= generation.evaluate(session, dataset, prefix, session.generation, forced)
     metrics |= kept_metrics(session, session.hooks.evaluation_metrics(prefix))
     metrics = session.strategy.from_main(metrics)
@@ -131,8 +127,8 @@ def metrics_function(session: Session, loader: Any, prefix: str) -> Any:
     given, sets = session.compute_metrics, session.eval_dataset
     if not isinstance(given, dict):
         return given
-    if session.set_name is not None:
-        return given.get(session.set_name)
+    if session.evaluation.set_name is not None:
+        return given.get(session.evaluation.set_name)
     rows = loading.dataset_of(loader)
     same = [name for name, one in sets.items() if one is rows] if isinstance(sets, dict) else []
     ends = [name for name in same or given if prefix == name or prefix.endswith(f"_{name}")]
@@ -179,7 +175,7 @@ def evaluation_loop(
 
     With `batch_eval_metrics`, predictions are kept only where they are what is wanted.
     """
-    args = session.args
+    args, forced = session.args, session.evaluation.forced
     loss_only = args.prediction_loss_only if loss_only is None else loss_only
     function = metrics_function(session, loader, prefix)
     wanted = args.include_for_metrics
@@ -195,20 +191,20 @@ def evaluation_loop(
         for batch in batches:
             weightless = isinstance(batch, Repeat)
             batch = batch.batch if isinstance(batch, Repeat) else batch
-            without_logits = loss_only and session.forced is None
+            without_logits = loss_only and forced is None
             batch = batch if without_logits else isolation.rows_apart(session, batch)
             if length_of(loader) != 1 and not weightless:
                 units.look(session, batch)
             records.weight = weight = 0 if weightless else session.hooks.count_eval_items(batch)
             rows = 0 if weightless else isolation.rows_in(batch)
-            given = batch if reads_alone(session) else own_copy(session, batch)
+            given = batch if reads_alone(session) else own_copy(session.strategy.device, batch)
             with unwatched(session.model) if weightless else nullcontext():
                 loss, logits, labels = session.hooks.prediction_step(
                     model, given, without_logits, ignore_keys=ignore_keys
                 )
             totals.add(loss, weight, rows)
-            if logits is not None and session.forced is not None and not weightless:
-                session.forced.add(batch, logits)
+            if logits is not None and forced is not None and not weightless:
+                forced.add(batch, logits)
             if logits is not None and session.preprocess_logits_for_metrics is not None and not weightless:
                 logits = session.preprocess_logits_for_metrics(logits, labels)
             if not loss_only and live is not None:
@@ -312,7 +308,7 @@ def prediction_step(
     labels = labels_of(inputs, session.label_names)
     asked_for = isinstance(inputs, Mapping) and bool(inputs.get("return_loss"))  # by a collator, as for CLIP
     of_itself = session.can_return_loss or asked_for
-    only_runs = session.predicts and takes(base_model(session.model).forward, inputs)
+    only_runs = session.evaluation.predicts and takes(base_model(session.model).forward, inputs)
     has_loss = labels is not None or of_itself or (session.hooks.has_own_loss and not only_runs)
     with_logits = not loss_only or overrides_loss(session)
     if has_loss and not with_logits:
@@ -322,7 +318,7 @@ def prediction_step(
     inputs = session.hooks._prepare_inputs(inputs)
     found = labels_of(inputs, session.label_names)
     labels = session.strategy.to_device(labels) if found is None else found
-    inputs = own_copy(session, inputs) if session.hooks.has_own_loss else inputs
+    inputs = own_copy(session.strategy.device, inputs) if session.hooks.has_own_loss else inputs
     loss = outputs = None
     with torch.no_grad(), session.hooks.compute_loss_context_manager():
         if has_loss:
@@ -363,13 +359,10 @@ def predict(session: Session, dataset: Any, ignore_keys: list[str] | None, prefi
     started = time.time()
     dividing.look(session, dataset, "test data")
     loader = session.hooks.get_test_dataloader(dataset)
-    session.predicts = True
-    try:
+    with session.evaluating(Evaluation(predicts=True)):
         output = session.hooks.evaluation_loop(
             loader, description="Prediction", ignore_keys=ignore_keys, metric_key_prefix=prefix
         )
-    finally:
-        session.predicts = False
     rows = output.num_samples or 0
     steps = -(-rows // (session.args.eval_batch_size * session.strategy.data_shard.num_shards))
     metrics = {**(output.metrics or {}), **reports.speed(prefix, started, rows, steps)}

@@ -15,8 +15,8 @@ from trainwright.data.loader import PlannedLoader
 from trainwright.data.rows import Repeat
 from trainwright.devices import empty_cache
 from trainwright.engine import boundary, dividing, leaving, loading
+from trainwright.engine.batch_counts import work_in
 from trainwright.engine.loss_rules import Rule
-from trainwright.engine.losses import work_in
 from trainwright.engine.memory import split
 from trainwright.engine.run import Run
 from trainwright.engine.signals import StopWaiting

@@ -17,8 +17,8 @@ from trainwright.engine.run import Run
 from trainwright.engine.session import Session
 from trainwright.engine.traces import unnoticed
 from trainwright.errors import DataError
-from trainwright.models.inspect import base_model, is_pretrained, uncompiled
-from trainwright.objectives.objective import Loss, Objective
+from trainwright.models.inspect import uncompiled
+from trainwright.objectives.objective import Loss
 
 
 class Asked(BaseException):
@@ -55,83 +55,6 @@ def overrides_loss(session: Session) -> bool:
     return not is_of(session.hooks.compute_loss, "trainwright.engine.trainer")
 
 
-def count_items(session: Session, batch: Any) -> int:
-    """Return what a training micro-batch is weighed by."""
-    if session.rule is Rule.MEAN:
-        return 1
-    return counted(session.objective, batch)
-
-
-def counted(objective: Objective, batch: Any) -> int:
-    """Return what an objective counts in a batch.
-
-    Raises:
-        DataError: it is no number of items.
-    """
-    items = objective.count(batch)
-    try:
-        is_number = bool(items >= 0)  # nan is none
-    except (TypeError, ValueError, RuntimeError):
-        is_number = False
-    if not is_number:
-        raise DataError(
-            f"{type(objective).__name__}.count returned {items!r}; it must return the number of items that the batch's "
-            "loss is a mean over, 0 or more."
-        )
-    return items
-
-
-def count_eval_items(session: Session, batch: Any) -> int:
-    """Return what an evaluation batch's mean loss is weighed by: targets where it is told their number, else rows; 1
-    for a sum."""
-    if session.objective.sums and not session.hooks.has_own_loss:
-        return 1
-    return counted(session.objective, batch) if session.takes_num_items else isolation.rows_in(batch)
-
-
-def work_in(session: Session, batch: Any) -> tuple[float, int, int]:
-    """Return a batch's (floating point operations, tokens where they are asked for, rows)."""
-    kind = session.args.include_num_input_tokens_seen
-    counts = kind != "no" and isinstance(batch, Mapping)
-    tokens = tokens_of(session, batch, kind == "non_padding") if counts else 0
-    return session.hooks.floating_point_ops(batch), tokens, isolation.rows_in(batch)
-
-
-def tokens_of(session: Session, batch: Mapping[str, Any], without_padding: bool) -> int:
-    """Return the tokens of a batch; those that are no padding, by the mask or else by the tokenizer's padding token.
-
-    Rows with positions of their own and no mask are packed, and have no padding.
-    """
-    main = batch.get(getattr(session.model, "main_input_name", "input_ids"))
-    if without_padding and batch.get("attention_mask") is not None:
-        return int(batch["attention_mask"].sum())
-    if not isinstance(main, torch.Tensor):
-        return 0
-    padding = getattr(session.processing_class, "pad_token_id", None)
-    if without_padding and padding is not None and "position_ids" not in batch:
-        return int((main != padding).sum())
-    return main.numel()
-
-
-def floating_point_ops(session: Session, inputs: Any) -> int:
-    """Return the operations of forward and backward: 6 × tokens × parameters without embeddings; 0 if unknown.
-
-    Kaplan et al. 2020, arXiv:2001.08361, section 2.1.
-    """
-    if session.computing_parameters == 0 or not isinstance(inputs, Mapping):
-        return 0
-    main = inputs.get(getattr(session.model, "main_input_name", "input_ids"))
-    if not isinstance(main, torch.Tensor):
-        return 0
-    return 6 * main.numel() * session.computing_parameters
-
-
-def computing_parameters(model: nn.Module) -> int:
-    """Return the number of parameters that take part in computation: all but embeddings; 0 where that is unknown."""
-    inner = base_model(model)
-    return inner.num_parameters(exclude_embeddings=True) if is_pretrained(inner) else 0  # type: ignore[operator]  # a PreTrainedModel
-
-
 def micro_batch(run: Run, batch: Any, items: float, total: float, last: bool) -> torch.Tensor | None:
     """Run one micro-batch of a step; return its share of the loss, or None for one without targets.
 
@@ -156,8 +79,16 @@ def micro_batch(run: Run, batch: Any, items: float, total: float, last: bool) ->
 def training_step(session: Session, model: nn.Module, inputs: Any, num_items: float | None) -> torch.Tensor:
     """Run forward and backward of a micro-batch; return its share of the step's loss, detached."""
     session.in_own_step = False
-    args = session.args
-    loss = loss_of_batch(session, model, inputs, num_items)
+    args, hooks = session.args, session.hooks
+    with explained(session, inputs):
+        fusing.before_loss(session, inputs)
+        inputs = isolation.kept_apart(session, inputs, session.objective.fused)
+    moved = hooks._prepare_inputs(inputs)
+    if args.auto_find_batch_size:  # it is to be cut, should memory run out
+        moved = own_copy(session.strategy.device, moved)
+    share: dict[str, Any] = {"num_items_in_batch": num_items} if session.takes_num_items else {}
+    with hooks.compute_loss_context_manager(), explained(session, inputs):
+        loss = one_loss(session, hooks.compute_loss(model, moved, **share))
     if session.is_asked:
         raise Asked(loss)
     if session.rule is Rule.MEAN and num_items is not None:
@@ -197,21 +128,9 @@ def scales_by_itself(session: Session) -> bool:
     return session.hooks.model_accepts_loss_kwargs or session.compute_loss_func is not None
 
 
-def loss_of_batch(session: Session, model: nn.Module, inputs: Any, num_items: float | None) -> torch.Tensor:
-    """Return what `compute_loss` makes of a micro-batch, as one scalar."""
-    with explained(session, inputs):
-        fusing.before_loss(session, inputs)
-        inputs = isolation.kept_apart(session, inputs, session.objective.fused)
-    moved = session.hooks._prepare_inputs(inputs)
-    moved = own_copy(session, moved) if session.args.auto_find_batch_size else moved  # to be cut, should memory run out
-    with session.hooks.compute_loss_context_manager(), explained(session, inputs):
-        share: dict[str, Any] = {"num_items_in_batch": num_items} if session.takes_num_items else {}
-        return one_loss(session, session.hooks.compute_loss(model, moved, **share))
-
-
-def own_copy(session: Session, batch: Any) -> Any:
+def own_copy(device: torch.device, batch: Any) -> Any:
     """Return a batch with which a user's code may do what it likes, though it is still needed as it is."""
-    shared = session.strategy.device.type == "cpu"  # other devices have copies already
+    shared = device.type == "cpu"  # other devices have copies already
     return map_tensors(batch, lambda tensor: tensor.clone() if shared else tensor)
 
 

@@ -131,8 +131,7 @@ def evaluating(session: Session, records: Records) -> Iterator[nn.Module]:
 
     What is recorded meanwhile goes to `records`.
     """
-    model, training_records = session.model, session.records
-    session.records = records
+    model = session.model
     session.strategy.place(model)
     kind = None if session.is_in_train else full_evaluation_type(session.args)
     modes = modes_of(session.model_wrapped)
@@ -142,10 +141,10 @@ def evaluating(session: Session, records: Records) -> Iterator[nn.Module]:
         if not session.is_in_train:
             losses.look_at(session)
             fusing.prepare(session)
-        with in_format(model, kind), torch.no_grad(), averaged(session), session.strategy.with_main_buffers(model):
+        same_buffers = session.strategy.with_main_buffers(model)
+        with in_format(model, kind), torch.no_grad(), averaged(session), same_buffers, session.recording(records):
             yield called(session)
     finally:
-        session.records = training_records
         if session.is_in_train:
             put_back(modes)
             optimizer_mode(session, True)

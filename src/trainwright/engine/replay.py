@@ -75,16 +75,12 @@ def _replayed(session: Session, step: int, loss: bool) -> Step:
     if loss:
         if found.checkpoint is None:
             raise CheckpointError(f"There is no whole checkpoint before step {step} in '{session.run_folder}'.")
-        model, records = session.model.to(session.strategy.device), session.records
-        session.records = Records()  # what the loss records is of no step
-        try:
-            with as_it_was(model):
-                weights.load_model(model, found.checkpoint)
-                ema.put(model, ema.load(found.checkpoint).get("last", {}))
-                for row in found.rows:
-                    row.loss = row_loss(session, row.index)
-        finally:
-            session.records = records
+        model = session.model.to(session.strategy.device)
+        with session.recording(Records()), as_it_was(model):  # what the loss records is of no step
+            weights.load_model(model, found.checkpoint)
+            ema.put(model, ema.load(found.checkpoint).get("last", {}))
+            for row in found.rows:
+                row.loss = row_loss(session, row.index)
     return found
 
 

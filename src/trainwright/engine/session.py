@@ -6,8 +6,9 @@ or a script may override is called on `session.hooks`, which is the user's objec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -173,6 +174,21 @@ class CurrentRun(Protocol):
         """Say a problem of saves, unless it was said before."""
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """What is known of an evaluation that is under way, beyond the methods that a user may override.
+
+    Attributes:
+        set_name: the name by which its set was asked for, or None.
+        forced: collects what teacher forcing predicts, where it generates.
+        predicts: whether it is a prediction, which needs no loss.
+    """
+
+    set_name: str | None = None
+    forced: Forced | None = None
+    predicts: bool = False
+
+
 class Session:
     """The parts that a Trainer was given or has made of its arguments, which live as long as it does.
 
@@ -191,9 +207,7 @@ class Session:
         takes_num_items: whether `compute_loss` takes `num_items_in_batch`.
         is_asked: whether `training_step` is called to see its loss alone.
         in_own_step: whether a `training_step` of the user's is running, which has not called ours.
-        predicts: whether `predict` is running.
-        set_name: the name of the evaluation set that is evaluated, or None.
-        forced: collects what teacher forcing predicts in an evaluation by generation.
+        evaluation: the evaluation that is under way.
         computing_parameters: how many of the model's take part in computation; 0 where that is unknown.
         records: what is recorded beside the loss.
         ema: the moving average of the weights, while a run keeps one.
@@ -246,9 +260,7 @@ class Session:
     is_in_train: bool = False
     is_asked: bool = False
     in_own_step: bool = False
-    predicts: bool = False
-    set_name: str | None = None
-    forced: Forced | None = None
+    evaluation: Evaluation = Evaluation()
     generation: Generation | None = None
     computing_parameters: int = 0
     current_gradient_accumulation_steps: int = 1
@@ -275,6 +287,24 @@ class Session:
         self.own_configuration: dict[str, Any] = {}
         self.before_training: dict[str, Any] = {}
         self.apart: list[Any] = []
+
+    @contextmanager
+    def recording(self, records: Records) -> Iterator[None]:
+        """Have what is recorded beside the loss meanwhile in a place of its own."""
+        before, self.records = self.records, records
+        try:
+            yield
+        finally:
+            self.records = before
+
+    @contextmanager
+    def evaluating(self, evaluation: Evaluation) -> Iterator[None]:
+        """Have an evaluation under way."""
+        before, self.evaluation = self.evaluation, evaluation
+        try:
+            yield
+        finally:
+            self.evaluation = before
 
     def note(self, message: str) -> None:
         """Tell the user one thing about the run, as the user's Trainer does."""

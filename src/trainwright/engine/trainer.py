@@ -20,6 +20,7 @@ from trainwright.callbacks import job
 from trainwright.checkpoint.parts import Stateful
 from trainwright.engine import (
     accelerator,
+    batch_counts,
     card,
     evaluation,
     hub,
@@ -37,6 +38,7 @@ from trainwright.engine import results as files
 from trainwright.engine import training as runs
 from trainwright.engine.attributes import Attributes
 from trainwright.engine.face import copy_of, method, session_of
+from trainwright.engine.generating import Generation
 from trainwright.engine.private import PrivateNames
 from trainwright.engine.wiring import OldNames, assemble, old_names, own_arguments
 from trainwright.errors import as_raised
@@ -73,6 +75,7 @@ class Trainer(Attributes, PrivateNames):
         objective: what is minimised, in place of the model's own loss: an `Objective`, such as `PreferenceLoss`.
         strategy: how the run is spread over processes, a `Strategy`; one process, or data parallel under torchrun.
         checkpoint_parts: what checkpoints keep besides, by name: objects with `state_dict()` and `load_state_dict()`.
+        generation: how evaluations generate, whose answers are compared with the labels; None for those that do not.
 
     Raises:
         ConfigError: arguments that cannot work, before anything is started.
@@ -106,6 +109,7 @@ class Trainer(Attributes, PrivateNames):
         objective: Objective | None = None,
         strategy: Strategy | None = None,
         checkpoint_parts: dict[str, Stateful] | None = None,
+        generation: Generation | None = None,
         **old: Unpack[OldNames],
     ) -> None:
         self.model = self.model_wrapped = model
@@ -121,6 +125,7 @@ class Trainer(Attributes, PrivateNames):
         self.preprocess_logits_for_metrics = preprocess_logits_for_metrics
         self.train_loader, self.eval_loader = train_loader, eval_loader
         self.checkpoint_parts = {} if checkpoint_parts is None else checkpoint_parts
+        self.generation = generation
         for name, value in old_names(old, list(Trainer.__init__.__annotations__)).items():
             setattr(self, name, value)
         session = session_of(self)
@@ -196,11 +201,11 @@ class Trainer(Attributes, PrivateNames):
 
     def count_items(self, batch: Any) -> int:
         """Return what a training micro-batch is weighed by."""
-        return losses.count_items(session_of(self), batch)
+        return batch_counts.count_items(self.objective, session_of(self).rule, batch)
 
     def count_eval_items(self, batch: Any) -> int:
         """Return what an evaluation batch's mean loss is weighed by."""
-        return losses.count_eval_items(session_of(self), batch)
+        return batch_counts.count_eval_items(session_of(self), batch)
 
     def create_optimizer_and_scheduler(self, num_training_steps: int) -> None:
         """Make optimizer and schedule, unless they were given."""
@@ -334,7 +339,7 @@ class Trainer(Attributes, PrivateNames):
     get_learning_rates = method(optimizing.get_learning_rates)
     get_num_trainable_parameters = method(optimizing.get_num_trainable_parameters)
     get_optimizer_group = method(optimizing.get_optimizer_group)
-    floating_point_ops = method(losses.floating_point_ops)
+    floating_point_ops = method(batch_counts.floating_point_ops)
     call_model_init = method(runs.call_model_init)
     label_smoother = surface.Derived(surface.label_smoother)
     model_accepts_loss_kwargs = surface.Derived(surface.model_accepts_loss_kwargs)

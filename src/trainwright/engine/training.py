@@ -38,8 +38,8 @@ from trainwright.engine import (
     saving,
     wiring,
 )
+from trainwright.engine.batch_counts import computing_parameters
 from trainwright.engine.ema import Ema
-from trainwright.engine.losses import computing_parameters
 from trainwright.engine.meters import Records
 from trainwright.engine.modes import remove_noise, restore_configuration, take_model, train_mode, training_model
 from trainwright.engine.run import Run, generators_of

@@ -164,21 +164,21 @@ def is_mask(values: torch.Tensor) -> bool:
 
 def losses_of(session: Session, batches: list[Any], items: int | None = None) -> list[torch.Tensor]:
     """Return the loss of each of some batches, of which nothing is left: the mean, or what a number of items gives."""
-    records, found = session.records, []
-    session.records, session.is_asked = Records(), True
+    found, session.is_asked = [], True
     try:
         for batch in batches:
             with ExitStack() as around:
+                around.enter_context(session.recording(Records()))
                 for one in (evaluation_mode, unchanged, unwatched):
                     around.enter_context(one(session.model))
                 around.enter_context(torch.no_grad())
                 around.enter_context(session.hooks.compute_loss_context_manager())
-                given = own_copy(session, session.hooks._prepare_inputs(batch))
+                given = own_copy(session.strategy.device, session.hooks._prepare_inputs(batch))
                 found.append(
                     session.hooks.one_loss(session.hooks.compute_loss(session.model, given, num_items_in_batch=items))
                 )
     finally:
-        session.records, session.is_asked = records, False
+        session.is_asked = False
     return [loss.detach().cpu().reshape(()) for loss in found]
 
 

@@ -151,11 +151,8 @@ def _loss_without_traces(run: Run, work: Work, num_items: float) -> tuple[torch.
 @contextmanager
 def _undone(run: Run) -> Iterator[None]:
     """Put back what computing a loss changes, gradients and what is recorded too."""
-    session, records = run.session, run.session.records
-    session.records = Records()
     try:
-        with undone(run, session.model):
+        with run.session.recording(Records()), undone(run, run.session.model):
             yield
     finally:
-        session.records = records
         run.clear_gradients()

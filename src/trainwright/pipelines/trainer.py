@@ -105,12 +105,12 @@ class TrainerPipeline:
             eval_dataset=self.eval_dataset,
             processing_class=self.tokenizer,
             callbacks=[BeginningCallback(self._describe)],
-        )
-        self.trainer.generation = Generation(
-            int(self.config.get("generation_max_length", 512)),
-            int(self.config.get("generation_num_beams", 1)),
-            self.config.get("verify_generation", "failures"),
-            self._checker(),
+            generation=Generation(
+                int(self.config.get("generation_max_length", 512)),
+                int(self.config.get("generation_num_beams", 1)),
+                self.config.get("verify_generation", "failures"),
+                self._checker(),
+            ),
         )
         return self
 

@@ -20,5 +20,5 @@ class Trainer(EngineTrainer):
             if self.preprocess_logits_for_metrics is None:
                 encoder = getattr(getattr(self.model, "config", None), "is_encoder_decoder", True)
                 self.preprocess_logits_for_metrics = argmax_of_logits if encoder else shifted_argmax
-        if hasattr(self.model, "generate") and self.processing_class is not None:
+        if self.generation is None and hasattr(self.model, "generate") and self.processing_class is not None:
             self.generation = Generation()
