@@ -43,8 +43,11 @@ class TrainerState:
 
     def save_to_json(self, json_path: str | Path) -> None:
         """Write the state as JSON; numbers of other libraries become Python's, what JSON has no form for its text."""
-        text = json.dumps(asdict(self), indent=2, sort_keys=True, default=_as_json) + "\n"
-        Path(json_path).write_text(text, encoding="utf-8")
+        Path(json_path).write_text(self.to_json(), encoding="utf-8")
+
+    def to_json(self) -> str:
+        """Return what `save_to_json` writes."""
+        return json.dumps(asdict(self), indent=2, sort_keys=True, default=as_json) + "\n"
 
     @classmethod
     def load_from_json(cls, json_path: str | Path) -> TrainerState:
@@ -65,7 +68,8 @@ class TrainerState:
                 setattr(self, f"{kind}_steps", math.ceil(max_steps * steps) if steps < 1 else int(steps))
 
 
-def _as_json(value: Any) -> Any:
+def as_json(value: Any) -> Any:
+    """Return a value that JSON has no form for as plain numbers, or as text."""
     to_list = getattr(value, "tolist", None)
     return to_list() if callable(to_list) else str(value)
 

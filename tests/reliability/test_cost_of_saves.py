@@ -8,14 +8,17 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import transformers
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 from tests.reliability.test_failures import made
-from trainwright.checkpoint import check, folder, layout, output
+from trainwright.checkpoint import check, folder, history, layout, output
 from trainwright.checkpoint.past import Past
+from trainwright.state import TrainerState
 
 
 @pytest.fixture
@@ -75,7 +78,7 @@ def test_what_is_large_is_summed_while_it_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(folder, "summed", lambda path: (read.add(path.name), real(path))[1])
     made(tmp_path, save_strategy="steps", save_steps=12).train()
     place = tmp_path / "checkpoint-12"
-    assert read == {layout.STATE, layout.RUN, layout.ARGUMENTS}
+    assert read == {layout.RUN, layout.ARGUMENTS}
     entries = folder.manifest(place)["files"]
     assert {name: output.summed(place / name) for name in entries} == entries
 
@@ -129,3 +132,86 @@ def test_archives_without_sums_of_their_own_are_read_by_others(tmp_path):
         (place / name).unlink()
     assert check.damage(place) is None
     assert torch.serialization.get_crc32_options()  # what others write is as it was
+
+
+ENTRIES = [
+    {"loss": 0.5, "step": 1, "epoch": 0.1, "é": "a\nb", "none": None, "yes": True},
+    {"loss": float("nan"), "grad_norm": float("-inf"), "step": 2},
+    {"numbers": [1, {"a": []}], "x": np.float32(0.5), "of float64": np.float64(0.1), "y": np.arange(2), "z": Path},
+    {},
+    {"step": {}},
+]
+
+
+def state_of(count):
+    entries = [dict(ENTRIES[number % len(ENTRIES)]) for number in range(count)]
+    return TrainerState(global_step=count, log_history=entries, trial_params={"log_history": []})
+
+
+@pytest.mark.parametrize("count", [0, 1, 99, 100, 101, 199, 200, 201, 450])
+def test_the_file_of_a_history_is_that_of_the_whole_state(tmp_path, count):
+    """Whenever its entries came, and of a run that goes on from the file, transformers' too."""
+    state, kept = state_of(count), history.History()
+    for number in range(0, count, 7):
+        kept.keep_up(state.log_history[:number])
+    text, file = kept.file_of(state), tmp_path / "state.json"
+    assert b"".join(text) == state.to_json().encode()
+    assert text.size == len(state.to_json().encode())
+    file.write_bytes(b"".join(text))
+    transformers.TrainerState.load_from_json(str(file)).save_to_json(str(tmp_path / "theirs.json"))
+    for origin in (file, tmp_path / "theirs.json"):
+        back, resumed = TrainerState.load_from_json(origin), history.History()
+        resumed.go_on(origin, back.log_history)
+        back.log_history += state_of(130).log_history
+        assert b"".join(resumed.file_of(back)) == back.to_json().encode()
+
+
+CHANGES = {
+    "the newest is added to": lambda entries: entries[-1].update(bits=1),
+    "an old one is taken out": lambda entries: entries.pop(5),
+    "one is put in before": lambda entries: entries.insert(0, {"step": 0}),
+    "all are taken out": list.clear,
+    "half are taken out": lambda entries: entries.__delitem__(slice(200, None)),
+    "others stand for them": lambda entries: entries.__setitem__(slice(None), [dict(entry) for entry in entries]),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_callbacks_change_in_a_history_is_saved(change):
+    state, kept = state_of(450), history.History()
+    kept.file_of(state)
+    before = kept.file_of(state)
+    text = state.to_json().encode()
+    CHANGES[change](state.log_history)
+    assert b"".join(kept.file_of(state)) == state.to_json().encode()
+    assert b"".join(before) == text  # which a thread may be writing
+
+
+def test_a_save_makes_text_of_the_newest_entries_alone(tmp_path, monkeypatch):
+    """Counted are the entries that are made text, by a run of 1,500 logs, at any one length of its history, and by one
+    that is resumed; and the characters of JSON that a save reads back."""
+    counted, read, real, loads = Counter(), [], history._lines, json.loads
+
+    def lines(entry):
+        counted[len(trainer.state.log_history)] += 1
+        return real(entry)
+
+    def reading(text, *given, **more):
+        read.append(len(text))
+        return loads(text, *given, **more)
+
+    monkeypatch.setattr(history, "_lines", lines)
+    monkeypatch.setattr(json, "loads", reading)
+    settings = {"save_strategy": "steps", "save_steps": 500, "logging_steps": 1}
+    trainer = made(tmp_path, max_steps=1500, **settings)
+    trainer.train()
+    assert max(counted.values()) <= 2 * history.OPEN
+    assert sum(counted.values()) <= 1500 + 3 * 2 * history.OPEN
+    assert max(read) < 20_000
+    counted.clear()
+    trainer = made(tmp_path, max_steps=1510, **settings)
+    trainer.train(resume_from_checkpoint=True)
+    assert sum(counted.values()) <= 2 * history.OPEN
+    whole = tmp_path / "checkpoint-1510" / layout.STATE
+    assert len(TrainerState.load_from_json(whole).log_history) > 1500
+    assert whole.read_text() == TrainerState.load_from_json(whole).to_json()

@@ -45,13 +45,18 @@ def damage(folder: Path) -> Damage | None:
     return None if reason is None else Damage(folder, reason)
 
 
-def unreadable(folder: Path, names: Iterable[str] = ()) -> str | None:
+def unreadable(folder: Path, names: Iterable[str] = (), but: Iterable[str] = ()) -> str | None:
     """Read what a resumed run reads, and files of objects besides, but for the contents of tensors.
+
+    Args:
+        folder: a checkpoint.
+        names: of the files of objects.
+        but: files that are not read.
 
     Returns:
         What cannot be read, or None.
     """
-    for path in sorted(folder.iterdir()):
+    for path in sorted(path for path in folder.iterdir() if path.name not in but):
         if path.name in (STATE, layout.RUN):
             fault = _object_fault(path)
         elif path.suffix == ".safetensors":

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 
 from trainwright.checkpoint import check, folder
+from trainwright.checkpoint.history import Text
 from trainwright.checkpoint.layout import AVERAGE, OPTIMIZER, WEIGHTS
-from trainwright.checkpoint.output import write_objects, write_tensors
+from trainwright.checkpoint.output import write_bytes, write_objects, write_tensors
 from trainwright.checkpoint.past import Past
 from trainwright.checkpoint.snapshot import HostCopies, mark, size_of
 from trainwright.errors import CheckpointError, SaveError
@@ -36,6 +37,7 @@ class Draft:
         temporary: where it is written.
         weights: tensors for `model.safetensors`; None where the temporary folder has the weights already.
         objects: what torch.save writes, by file name.
+        texts: what other files are to hold.
         keep: `save_total_limit`.
         best: the best checkpoint, which is never deleted.
         copies: holds the snapshot that `weights` and `objects` point into; None where they are the run's own memory,
@@ -51,6 +53,7 @@ class Draft:
     _: KW_ONLY
     weights: dict[str, torch.Tensor] | None = None
     objects: dict[str, Any] = field(default_factory=dict)
+    texts: dict[str, Text] = field(default_factory=dict)
     keep: int | None = None
     best: str | None = None
     copies: HostCopies | None = None
@@ -62,7 +65,8 @@ class Draft:
 
     def __post_init__(self) -> None:
         small = sum(path.stat().st_size for path in self.temporary.rglob("*") if path.is_file())
-        self.size = size_of(self.weights) + size_of(self.objects) + small + _SPARE
+        texts = sum(text.size for text in self.texts.values())
+        self.size = size_of(self.weights) + size_of(self.objects) + texts + small + _SPARE
 
     def marks(self) -> dict[str, Any]:
         """Return a mark of every file that may be large: of the weights, the optimizer and a moving average."""
@@ -150,7 +154,7 @@ def write(draft: Draft) -> Written:
                 raise
             files = _write_files(draft)
             deleted += more
-        fault = check.unreadable(draft.temporary, draft.objects)
+        fault = check.unreadable(draft.temporary, draft.objects, but=draft.texts)
         if fault is not None:
             raise CheckpointError(f"it could not be read again: {fault}")
         marks = draft.marks() if draft.early else None
@@ -172,7 +176,8 @@ def _write_files(draft: Draft) -> dict[str, Any]:
     written = {}
     if draft.weights is not None:
         written[WEIGHTS] = write_tensors(draft.weights, draft.temporary / WEIGHTS)
-    return written | {name: write_objects(tree, draft.temporary / name) for name, tree in draft.objects.items()}
+    written |= {name: write_objects(tree, draft.temporary / name) for name, tree in draft.objects.items()}
+    return written | {name: write_bytes(text, draft.temporary / name) for name, text in draft.texts.items()}
 
 
 def _make_room(draft: Draft, problems: list[str], full: bool = False) -> list[Path]:

@@ -6,6 +6,7 @@ import inspect
 import logging
 import math
 import time
+from contextlib import suppress
 from typing import Any
 
 from trainwright.engine import deciding, numbers, saving
@@ -65,6 +66,9 @@ def write_log(session: Session, logs: dict[str, Any]) -> None:
         logs["num_input_tokens_seen"] = state.num_input_tokens_seen
     kept = numbers.fit(session, logs)
     state.log_history.append({**kept, "step": state.global_step})
+    if session.run is not None:
+        with suppress(TypeError, ValueError, RecursionError):  # what has no form as JSON is told by the save
+            session.run.history.keep_up(state.log_history)
     session.fire("log", logs=kept)
 
 

@@ -273,6 +273,7 @@ def restore(run: Run, saved: Saved) -> None:
     left_out = () if restores_callbacks(session.args) else OF_CALLBACKS
     anew = parts.restore({n: part for n, part in run.parts.items() if n not in left_out}, checkpoint)
     run.origin, run.due = saved.folder, still_due(run, saved)
+    run.history.go_on(saved.folder / layout.STATE, session.state.log_history)
     run.drawn_apart = checkpoint.has_own and bool(saved.about.get("drawn_apart"))
     if checkpoint.alone:
         say_that_the_model_is_alone(run, saved, anew)

@@ -15,6 +15,7 @@ from torch import nn
 
 from trainwright import randomness
 from trainwright.callbacks.job import Timesheet
+from trainwright.checkpoint.history import History
 from trainwright.checkpoint.parts import Part
 from trainwright.checkpoint.past import Past
 from trainwright.checkpoint.snapshot import HostCopies
@@ -104,6 +105,7 @@ class Run:
         saves_asked: how many saves a user's code has called for by itself.
         left_alone: whether this rank writes a checkpoint while the others wait for it or fail.
         past: its checkpoints so far.
+        history: the text of what was logged.
         saved_step, saved_due: what was last saved, or tried to be.
         accumulation: micro-batches of a step by the script, of which other ranks may have more or fewer.
         open: whether a pass has begun whose end the callbacks were not told.
@@ -176,6 +178,7 @@ class Run:
     copies: HostCopies = field(default_factory=HostCopies)
     timesheet: Timesheet = field(default_factory=Timesheet)
     beginning: Beginning = field(default_factory=Beginning)
+    history: History = field(default_factory=History)
     past: Past = field(init=False)
     health: Health = field(init=False)
     symptoms: Symptoms = field(init=False)

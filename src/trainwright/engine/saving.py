@@ -187,8 +187,19 @@ def begin(run: Run, ranks: list[dict[str, Any]], early: bool = False) -> Draft |
         save_arguments(session, temporary)
         run.model_files = folder.files_in(temporary) | ({Path(layout.WEIGHTS)} if tensors is not None else set())
         write_progress(run, temporary, found)
+        texts = {layout.STATE: run.history.file_of(replace(session.state, **found.get(layout.STATE, {})))}
         limit, best = session.args.save_total_limit, session.state.best_model_checkpoint
-        draft = Draft(place, run.past, temporary, weights=tensors, objects=objects, keep=limit, best=best, early=early)
+        draft = Draft(
+            place,
+            run.past,
+            temporary,
+            weights=tensors,
+            objects=objects,
+            texts=texts,
+            keep=limit,
+            best=best,
+            early=early,
+        )
         draft.finite = run.health.finite_parameters()
         if run.early is not None and run.early.place == place:
             draft.link(run.early)
@@ -258,11 +269,10 @@ def trees(run: Run, of_ranks: bool) -> dict[str, Any]:
 def write_progress(run: Run, place: Path, found: dict[str, Any]) -> None:
     """Write how far the run is, what is due, and what it was started with, as JSON, with the parts that live there.
 
-    transformers reads the best checkpoint's path in `trainer_state.json`, as it is here and now; ours is relative to
-    the run's folder, which may be moved or copied.
+    The best checkpoint's path is relative to the run's folder, which may be moved or copied; that in
+    `trainer_state.json`, which transformers reads, is as it is here and now.
     """
     session = run.session
-    replace(session.state, **found.get(layout.STATE, {})).save_to_json(place / layout.STATE)
     best = session.state.best_model_checkpoint
     about = {
         "run": run.run_id,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from trainwright.args.training import TrainingArguments
     from trainwright.callbacks.base import CallbackHandler
+    from trainwright.checkpoint.history import History
     from trainwright.checkpoint.lock import RunLock
     from trainwright.checkpoint.parts import Stateful
     from trainwright.engine.ema import Ema
@@ -157,9 +158,10 @@ class Hooks(Protocol):
 
 
 class CurrentRun(Protocol):
-    """What an evaluation asks of the call of `train` that it is part of; see `engine/run.py: Run`."""
+    """What evaluations and logs ask of the call of `train` that they are part of; see `engine/run.py: Run`."""
 
     run_id: str
+    history: History
     signals: Signals
     streams: Streams
     generators: dict[str, Any]
