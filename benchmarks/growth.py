@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-PARTS = ("growth_data", "growth_page")
+PARTS = ("growth_data", "growth_page", "growth_saves")
 ROUNDS = 3
 Measure = Callable[[int, Path], float]
 """Takes a size and an empty folder; returns CPU seconds, or another cost that the line names."""
