@@ -112,6 +112,10 @@ MISTAKES = {
         "lr_scheduler_type='cosin' is not known. Did you mean 'cos",
     ),
     "a size": (("train", "batch_size", None), "cfg.train: batch_size must be given"),
+    "CALT's model": (
+        ("model", "model_type", "monomial"),
+        "'monomial' is CALT's, and not built here: model_type generic",
+    ),
     "a model": (("model", "model_type", "brat"), "model.model_type 'brat' is not known. Did you mean 'bart'?"),
     "a model key": (("model", "d_modl", 3), "unknown key model.d_modl. Did you mean 'd_model'?"),
     "heads": (("model", "num_encoder_heads", 5), "model.d_model 32 is not a multiple of 5 heads"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import numpy as np
@@ -97,8 +98,30 @@ def test_lerobot(tmp_path):
     lerobot(tmp_path / "good", made)
     same(read_episodes(tmp_path / "good"), made)
     lerobot(tmp_path / "video", made, feature="video")
-    with pytest.raises(DataError, match=r"keeps observation.camera as video, which is not read; image arrays are"):
+    with pytest.raises(DataError, match=r"keeps observation.camera as video, which is not read; images are"):
         read_episodes(tmp_path / "video")
+
+
+def test_image_files_in_lerobots_parquet(tmp_path):
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    image = pytest.importorskip("PIL.Image")
+    made = point.episodes(4, camera=True)
+    lerobot(tmp_path, made)
+
+    def png(pixels):
+        file = io.BytesIO()
+        image.fromarray(np.array(pixels, dtype=np.uint8).reshape(12, 12, 3)).save(file, "PNG")
+        return {"bytes": file.getvalue(), "path": "frame-000000.png"}
+
+    for path in (tmp_path / "data").rglob("*.parquet"):
+        columns = parquet.read_table(path).to_pydict()
+        columns["observation.camera"] = [png(one) for one in columns["observation.camera"]]
+        parquet.write_table(arrow.table(columns), path)
+    same(read_episodes(tmp_path), made)
+    columns["observation.camera"] = [{"bytes": None, "path": "a.png"}] * len(columns["action"])
+    parquet.write_table(arrow.table(columns), path)
+    with pytest.raises(DataError, match=r"kept as the file 'a.png' elsewhere; its bytes are expected"):
+        read_episodes(tmp_path)
 
 
 def test_data_that_are_none(tmp_path):

@@ -172,6 +172,12 @@ CALT = System(
             ("ModelRegistry", "get_model", "get_model_from_config", "ModelLoader", "Transformer", "TransformerConfig"),
             note="`ModelPipeline.from_io_dict(cfg.model, io_dict).build()`",
         ),
+        Row(
+            "calt.models",
+            ("MonomialTransformer", "MonomialTransformerConfig"),
+            note="`model_type: generic` with `dataset_load_preprocessor: expanded_form`",
+        ),
+        Row("calt.models", ("DecoderOnlyTransformer", "DecoderOnlyConfig"), note="`model_type: decoder_only`"),
         Row("calt.models", ("register_positional_embedding", "get_positional_embedding"),
             note="the positions learned, sinusoidal, rope and none"),
         Row("calt.trainer", ("TrainerLoader",), note="`TrainerPipeline.from_io_dict(…).build()`"),

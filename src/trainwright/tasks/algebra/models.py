@@ -45,6 +45,15 @@ _DEFAULTS: dict[str, Any] = {
     "input_embedding_type": "token",
 }
 _ACTIVATIONS = {"generic": "relu", "bart": "gelu", "gpt2": "gelu_new", "llama": "silu"}  # transformers' own
+_CLASSES = "model_type generic learns a class as an answer of one token"
+_MONOMIALS = (
+    "model_type generic with data.dataset_load_preprocessor expanded_form learns the same polynomials, with a token "
+    "for every coefficient and exponent"
+)
+_NOT_BUILT = {
+    **dict.fromkeys(("encoder_classifier", "encoder_only"), _CLASSES),
+    **dict.fromkeys(("monomial", "monomial_transformer"), _MONOMIALS),
+}
 _TWINS = (
     ("num_layers", "num_decoder_layers"), ("num_heads", "num_decoder_heads"), ("ffn_dim", "decoder_ffn_dim"),
 )  # fmt: skip
@@ -62,6 +71,8 @@ def check_model(config: Mapping[str, Any], source: str) -> dict[str, Any]:
             raise ConfigError(f"{source}: unknown key model.{name}.{hint} Known: {', '.join(_DEFAULTS)}.")
     values = {**_DEFAULTS, **{name: value for name, value in config.items() if value is not None}}
     kind = values["model_type"]
+    if kind in _NOT_BUILT:
+        raise ConfigError(f"{source}: model.model_type '{kind}' is CALT's, and not built here: {_NOT_BUILT[kind]}.")
     if kind not in POSITIONS:
         raise ConfigError(f"{source}: model.model_type '{kind}' is not known.{did_you_mean(kind, POSITIONS)} "
                           f"Known: {', '.join(POSITIONS)}.")  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 import zlib
@@ -177,7 +178,10 @@ def _lerobot(path: Path) -> Iterator[Parts]:
     features, splits = known.get("features", {}), _ranges(known.get("splits") or {}, info)
     videos = [name for name, feature in features.items() if feature.get("dtype") == "video"]
     if videos:
-        raise DataError(f"'{path}' keeps {', '.join(videos)} as video, which is not read; image arrays are.")
+        raise DataError(
+            f"'{path}' keeps {', '.join(videos)} as video, which is not read; images are, as arrays or as files within "
+            "the parquet files (LeRobot writes them with use_videos=False)."
+        )
     for file in sorted((path / "data").rglob("*.parquet")):
         table = parquet.read_table(file)
         names = [name for name in table.column_names if name.startswith(_LEROBOT)]
@@ -210,9 +214,24 @@ def _ranges(splits: dict[str, Any], info: Path) -> list[tuple[str, range]]:
 
 
 def _column(column: Any, shape: Any) -> np.ndarray:
-    """Return a column of numbers or lists as an array of shape (rows, ...)."""
-    values = np.stack([np.asarray(value) for value in column.to_pylist()])
+    """Return a column of numbers, lists or image files as an array of shape (rows, ...)."""
+    values = np.stack([_value(value) for value in column.to_pylist()])
     return values.reshape(len(values), *shape) if shape and values.ndim == 2 and len(shape) > 1 else values
+
+
+def _value(value: Any) -> np.ndarray:
+    """Return a value of a column as an array; of an image file's bytes, as `datasets` keeps them, its pixels."""
+    if not isinstance(value, dict):
+        return np.asarray(value)
+    if not value.get("bytes"):
+        raise DataError(
+            f"An image is kept as the file {value.get('path')!r} elsewhere; its bytes are expected in place."
+        )
+    try:
+        from PIL import Image
+    except ModuleNotFoundError as error:
+        raise missing_package("pillow", "imitation", "images in parquet files") from error
+    return np.asarray(Image.open(io.BytesIO(value["bytes"])))
 
 
 def split(episodes: Sequence[Episode], share: float, seed: int) -> tuple[list[Episode], list[Episode]]:
