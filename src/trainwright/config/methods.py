@@ -25,6 +25,8 @@ METHODS: dict[str, str | type[Method]] = {
     "SFT": "trainwright.methods.sft:SFT",
     "PRETRAIN": "trainwright.methods.pretrain:Pretrain",
     "DPO": "trainwright.methods.dpo:DPO",
+    "CLASSIFY": "trainwright.methods.classify:Classify",
+    "SEQ2SEQ": "trainwright.methods.seq2seq:Seq2Seq",
     "HF": "trainwright.methods.hf:Transformers",
     "TRL_SFT": "trainwright.methods.trl_sft:TrlSFT",
     "TRL_DPO": "trainwright.methods.trl_dpo:TrlDPO",
@@ -55,6 +57,8 @@ class Method:
         reads_our_rows: whether it is trained on our rows of tokens.
         options: what `training.trainer_kwargs` may hold. Methods with the same minimise the same, so they are compared.
         lines: what becomes of keys with it, in place of being used, besides `config/uses.py`.
+        columns: of its rows, besides those that all methods know.
+        adapter_tasks: peft's names of what its models do.
         takes: keys that it uses although `config/uses.py` refuses them.
     """
 
@@ -64,6 +68,8 @@ class Method:
     reads_our_rows: bool = True
     options: type[TextOptions] = TextOptions
     lines: tuple[Line, ...] = ()
+    columns: tuple[str, ...] = ()
+    adapter_tasks: tuple[str, ...] = ("CAUSAL_LM",)
     takes: tuple[str, ...] = ()
 
     def __init__(self, name: str) -> None:

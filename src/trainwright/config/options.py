@@ -96,6 +96,40 @@ class DPOOptions(TextOptions):
         return [self.loss_type] if isinstance(self.loss_type, str) else list(self.loss_type)
 
 
+CLASS_METRICS = ("accuracy", "f1", "exact_match")
+TEXT_METRICS = ("exact_match", "f1")
+
+
+@dataclass
+class ClassifyOptions(TextOptions):
+    """Classification.
+
+    Attributes:
+        class_names: the classes in the order of their numbers; those of the data when not given.
+        class_weights: what each weighs in the loss, in that order.
+        metrics: of an evaluation.
+    """
+
+    class_names: list[str] | None = None
+    class_weights: list[float] | None = None
+    metrics: list[str] = field(default_factory=lambda: ["accuracy"])
+
+
+@dataclass
+class Seq2SeqOptions(TextOptions):
+    """Sequence-to-sequence training.
+
+    Attributes:
+        max_target_length: tokens of the longest completion, and of what is generated; None for no limit.
+        num_beams: of generation.
+        metrics: of what is generated in an evaluation; none generates nothing.
+    """
+
+    max_target_length: int | None = 128
+    num_beams: int = 1
+    metrics: list[str] = field(default_factory=list)
+
+
 # Names of TRL's and Oumi's past under trainer_kwargs, by today's; None where the thing is no longer needed.
 RENAMED: dict[str, str | None] = {
     "max_seq_length": "max_length",

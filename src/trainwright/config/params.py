@@ -22,6 +22,8 @@ class TrainerType(StrEnum):
     SFT = "SFT"
     DPO = "DPO"
     PRETRAIN = "PRETRAIN"
+    CLASSIFY = "CLASSIFY"
+    SEQ2SEQ = "SEQ2SEQ"
     OUMI = "OUMI"
     HF = "HF"
     TRL_SFT = "TRL_SFT"

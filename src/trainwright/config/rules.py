@@ -252,7 +252,7 @@ def _columns(path: str, one: DatasetParams) -> Iterator[Fault]:
     for what, why, is_refused in registered.unread(entry, one.dataset_kwargs) if entry is not None else ():
         if is_refused:
             yield f"{path}.dataset_kwargs.{what}", f"dataset_kwargs.{what} is not supported: {why}", "leave it out"
-    wanted = (*LEARNED_FROM, *registered.COLUMNS)
+    wanted = (*LEARNED_FROM, *registered.COLUMNS, *(name for own in methods.everyone() for name in own.columns))
     for old, new in one.column_map.items():
         names = [other for other, same in one.column_map.items() if same == new]
         if new not in wanted:
@@ -319,8 +319,11 @@ def _peft(config: TrainingConfig) -> Iterator[Fault]:
         yield "peft.lora_bias", f"lora_bias '{peft.lora_bias}' is not known", "known: none, all, lora_only"
     yield from _lora_init(peft)
     yield from _patterns(peft)
-    if peft.lora_task_type.removeprefix("TaskType.") != "CAUSAL_LM":
-        yield "peft.lora_task_type", f"lora_task_type {peft.lora_task_type} is not supported", "CAUSAL_LM"
+    able = methods.candidates(config.training.trainer_type)
+    tasks = ("CAUSAL_LM", *(task for one in able for task in one.adapter_tasks))  # the first is Oumi's default
+    if peft.lora_task_type.removeprefix("TaskType.") not in tasks:
+        what = f"lora_task_type {peft.lora_task_type} is not supported"
+        yield "peft.lora_task_type", what, " or ".join(dict.fromkeys(tasks))
 
 
 def _patterns(peft: PeftParams) -> Iterator[Fault]:

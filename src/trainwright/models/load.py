@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -112,40 +112,54 @@ def known_token(tokenizer: Any, token: str, name: str) -> str:
     return token
 
 
-def load_model(params: ModelParams, tokenizer: Any, quantization: Any = None) -> Any:
-    """Return the causal language model: its weights, or random ones for a configuration.
+@dataclass(frozen=True)
+class Kind:
+    """What is loaded.
+
+    Attributes:
+        name: of the class of transformers that loads it.
+        settings: of its configuration, besides those of the file.
+    """
+
+    name: str = "AutoModelForCausalLM"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def load_model(params: ModelParams, tokenizer: Any, quantization: Any = None, kind: Kind = Kind()) -> Any:  # noqa: B008
+    """Return the model, by default a causal language model: its weights, or random ones for a configuration.
 
     Random weights come from torch's global stream; set the seed before.
 
     Raises:
         ConfigError: it cannot be loaded.
     """
-    from transformers import AutoModelForCausalLM
+    import transformers
 
+    loader = getattr(transformers, kind.name)
     if NO_DROPOUT in params.model_kwargs:
         rest = {name: value for name, value in params.model_kwargs.items() if name != NO_DROPOUT}
-        model = load_model(replace(params, model_kwargs=rest), tokenizer, quantization)
+        model = load_model(replace(params, model_kwargs=rest), tokenizer, quantization, kind)
         return undropped(model) if params.model_kwargs[NO_DROPOUT] else model
     options: dict[str, Any] = {"trust_remote_code": params.trust_remote_code}
     if params.attn_implementation is not None:
         options["attn_implementation"] = params.attn_implementation
     dtype = number_format(params)
     faults: tuple[type[Exception], ...] = (OSError, ValueError, ImportError)
-    faults += _of_settings() if params.model_kwargs else ()
+    faults += _of_settings() if params.model_kwargs or kind.settings else ()
     try:
         if not params.load_pretrained_weights:
-            config = model_config(params, tokenizer)
-            return _looking_back(AutoModelForCausalLM.from_config(config, dtype=dtype, **options), params)
+            config = model_config(params, tokenizer, kind.settings)
+            return _fitting(loader.from_config(config, dtype=dtype, **options), params, kind)
         if quantization is not None:
             options["quantization_config"] = quantization
-        model = AutoModelForCausalLM.from_pretrained(
+        model = loader.from_pretrained(
             params.model_name,
             dtype="auto" if dtype is None else dtype,
             revision=params.model_revision,
             **options,
-            **params.model_kwargs,
+            **{**kind.settings, **params.model_kwargs},
         )
-        return _looking_back(model, params)
+        return _fitting(model, params, kind)
     except (torch.OutOfMemoryError, ConfigError):
         raise
     except faults as error:
@@ -154,8 +168,8 @@ def load_model(params: ModelParams, tokenizer: Any, quantization: Any = None) ->
         raise ConfigError(f"model.model_name '{params.model_name}' cannot be loaded{reason}") from error
 
 
-def _looking_back(model: Any, params: ModelParams) -> Any:
-    """Return a model whose tokens see those before them alone.
+def _fitting(model: Any, params: ModelParams, kind: Kind) -> Any:
+    """Return a model of the kind that is wanted: of causal ones, tokens see those before them alone.
 
     Raises:
         ConfigError: it is an encoder, such as BERT, whose tokens see what they are to predict.
@@ -163,6 +177,8 @@ def _looking_back(model: Any, params: ModelParams) -> Any:
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
     config = model.config
+    if kind.name != "AutoModelForCausalLM":
+        return model
     encoders = (*MODEL_FOR_MASKED_LM_MAPPING_NAMES, "bert-generation")
     if config.model_type in encoders and getattr(config, "is_decoder", None) is False:
         raise ConfigError(
@@ -184,7 +200,7 @@ def number_format(params: ModelParams) -> torch.dtype | None:
     return None if params.torch_dtype_str == "auto" else _DTYPES[params.torch_dtype_str]
 
 
-def model_config(params: ModelParams, tokenizer: Any) -> Any:
+def model_config(params: ModelParams, tokenizer: Any, settings: Mapping[str, Any] | None = None) -> Any:
     """Return the configuration of a model with random weights: that of a folder or hub name, or of a model type such
     as llama, with `model_kwargs` and the tokenizer's vocabulary."""
     from transformers import AutoConfig
@@ -195,6 +211,7 @@ def model_config(params: ModelParams, tokenizer: Any) -> Any:
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
+        **(settings or {}),
         **params.model_kwargs,
     }
     if params.model_name in CONFIG_MAPPING_NAMES:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from trainwright import bars
-from trainwright.args.training import TrainingArguments
+from trainwright.args.training import Seq2SeqTrainingArguments, TrainingArguments
 from trainwright.config.params import TrainingParams
 from trainwright.config.schema import TrainingConfig
 from trainwright.config.translate import argument_values
 from trainwright.data.packing import PackedRows
 from trainwright.engine.face import session_of
 from trainwright.engine.modes import change_configuration
+from trainwright.engine.seq2seq import Seq2SeqTrainer
 from trainwright.engine.trainer import Trainer
 from trainwright.errors import ConfigError
 from trainwright.models.adapters import add_adapters, quantization
-from trainwright.models.load import freeze, grow, load_model
+from trainwright.models.load import Kind, freeze, grow, load_model
 from trainwright.objectives.objective import Objective
 from trainwright.randomness import set_seed
 from trainwright.tasks.language.method import Text
@@ -37,13 +40,17 @@ def build(config: TrainingConfig) -> Trainer:
     text = load_text(config)
     set_seed(args.seed, args.full_determinism)
     model, kept = build_model(config, args, text)
-    trainer = Trainer(
+    kind, generating = Trainer, text.method.generation(text)
+    if generating is not None:
+        kind, args = Seq2SeqTrainer, arguments(config.training, Seq2SeqTrainingArguments, generating)
+    trainer = kind(
         model,
         args,
         data_collator=text.method.collator(text),
         train_dataset=text.train,
         eval_dataset=text.evaluation,
         processing_class=text.tokenizer,
+        compute_metrics=text.method.metrics(text),
         objective=objective_of(text, model, args),
     )
     set_levels(config.training)  # the Trainer has set those of the libraries by log_level
@@ -71,12 +78,19 @@ def objective_of(text: Text, model: Any, args: TrainingArguments) -> Objective:
     return objective
 
 
-def arguments(params: TrainingParams) -> TrainingArguments:
-    """Return the arguments of a run; tokens are counted without padding unless the file says otherwise."""
-    values = argument_values(params) | {"remove_unused_columns": False}
+def arguments(
+    params: TrainingParams, kind: type[TrainingArguments] = TrainingArguments, more: Mapping[str, Any] | None = None
+) -> TrainingArguments:
+    """Return the arguments of a run; tokens are counted without padding unless the file says otherwise.
+
+    Args:
+        kind: which arguments.
+        more: those that a kind has besides.
+    """
+    values = argument_values(params) | {"remove_unused_columns": False, **(more or {})}
     if params.include_num_input_tokens_seen is None:
         values["include_num_input_tokens_seen"] = "non_padding"
-    return TrainingArguments(**values)
+    return kind(**values)
 
 
 def set_levels(params: TrainingParams) -> None:
@@ -99,7 +113,9 @@ def set_levels(params: TrainingParams) -> None:
 def build_model(config: TrainingConfig, args: TrainingArguments, text: Text) -> tuple[Any, Any]:
     """Return the model: loaded or random, frozen in parts, with adapters; and what the method keeps of it without
     them."""
-    model = load_model(config.model, text.tokenizer, quantization(config.peft))
+    method, peft = text.method, config.peft
+    kind = Kind(method.model_class(text), method.model_settings(text))
+    model = load_model(config.model, text.tokenizer, quantization(peft), kind)
     new_tokens = grow(model, text.tokenizer, config.model)
     if new_tokens:
         shown = ", ".join(text.tokenizer.convert_ids_to_tokens(new_tokens))
@@ -110,5 +126,6 @@ def build_model(config: TrainingConfig, args: TrainingArguments, text: Text) -> 
     kept = text.method.before_adapters(model, config, text)
     if config.training.use_peft:
         checkpointing = bool(args.activation_checkpointing)
-        model = add_adapters(model, config.peft, config.model.adapter_model, checkpointing, new_tokens)
+        peft = replace(peft, lora_task_type=method.adapter_task(text) or peft.lora_task_type)
+        model = add_adapters(model, peft, config.model.adapter_model, checkpointing, new_tokens)
     return text.method.ready(model, text), kept

@@ -119,6 +119,26 @@ class LanguageMethod(Method):
         """Return (strategy, length) of packed rows, of the training or the validation data; None packs none."""
         return None
 
+    def model_class(self, text: Text) -> str:
+        """Return the class of transformers that loads the model."""
+        return "AutoModelForCausalLM"
+
+    def model_settings(self, text: Text) -> dict[str, Any]:
+        """Return settings of the model's configuration that follow from the data."""
+        return {}
+
+    def adapter_task(self, text: Text) -> str | None:
+        """Return peft's name of what the model does; None for what the file says."""
+        return None
+
+    def generation(self, text: Text) -> dict[str, Any] | None:
+        """Return the settings of evaluation by generation (`Seq2SeqTrainingArguments`); None for none."""
+        return None
+
+    def metrics(self, text: Text) -> Callable[[Any], dict[str, float]] | None:
+        """Return the `compute_metrics` of the Trainer."""
+        return None
+
     def collator(self, text: Text) -> Any:
         """Return what makes batches of rows of tokens."""
         from trainwright.data.text_collators import FlatBatch, PaddedBatch
