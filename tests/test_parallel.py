@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
@@ -61,3 +63,22 @@ def test_norms_are_those_of_torch_and_clipping_scales_to_the_limit():
     assert norms.tolist() == pytest.approx(each, rel=1e-15)
     assert all(torch.equal(p.grad, t.grad) for p, t in zip(parameters, twins, strict=True) if p.grad is not None)
     assert float(Strategy().clip_gradients(parameters, 0)[0]) == pytest.approx(0.25, rel=1e-5)
+
+
+class Copies(Strategy):
+    def place(self, model):
+        return copy.deepcopy(model)
+
+
+class Forgets(Strategy):
+    def prepare(self, model, recomputes=False):
+        """The `return` is missing."""
+
+
+@pytest.mark.parametrize(
+    ("strategy", "told"),
+    [(Copies, "Copies.place returned another module"), (Forgets, "Forgets.prepare returned NoneType")],
+)
+def test_a_strategy_that_trains_another_model_is_told(tmp_path, strategy, told):
+    with pytest.raises(ConfigError, match=told):
+        tiny_rows.trained(tmp_path, train_dataset=tiny_rows.rows(4), strategy=strategy())

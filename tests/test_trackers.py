@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import errno
 import json
@@ -16,6 +17,7 @@ from trainwright import ConfigError, Tracker, Trainer, TrainerCallback, Training
 from trainwright.jobs.decorator import TrainerJob
 from trainwright.trackers import table
 from trainwright.trackers.callback import TrackerCallback
+from trainwright.trackers.tracker import Trackers
 
 
 class Heard(Tracker):
@@ -107,6 +109,7 @@ def test_a_new_tracker_is_one_file_and_one_line(tmp_path, monkeypatch):
     """With both it is known to report_to, and to a script of its own loop."""
     (tmp_path / "csv_file.py").write_text(
         """
+import asyncio
 import csv
 from trainwright.trackers.tracker import Tracker
 
@@ -311,3 +314,44 @@ def test_what_hears_of_nothing_is_refused(tmp_path, given):
 def test_callbacks_are_a_list(tmp_path, given):
     with pytest.raises(ConfigError, match="a list is expected: callbacks="):
         trainer(tmp_path, callbacks=given)
+
+
+def test_a_run_that_a_tracker_stops_is_stopped(tmp_path):
+    class Stops(Heard):
+        def should_stop(self):
+            return True
+
+    stops = Stops()
+    trainer(tmp_path, callbacks=[stops]).train()
+    assert stops.told[-1] == ("finish", "STOPPED")
+
+
+def test_a_client_that_gives_up_costs_its_log_alone(tmp_path):
+    class GivesUp(Heard):
+        def log(self, metrics, step):
+            raise asyncio.CancelledError
+
+    assert trainer(tmp_path, callbacks=[GivesUp()]).train().global_step == 4
+
+
+def test_one_tracker_does_not_change_what_the_next_is_told():
+    class Takes(Heard):
+        def log(self, metrics, step):
+            metrics.clear()
+
+    heard = Heard()
+    Trackers({"first": Takes(), "second": heard}).log({"train/loss": 1.0})
+    assert heard.told == [("log", 1, {"train/loss": 1.0})]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (Heard(), "is no name; give a tracker of your own in the Trainer's callbacks="),
+        (["all", "none"], "report_to='all' stands for itself"),
+    ],
+)
+def test_what_report_to_cannot_be_is_told(tmp_path, given, told):
+    with pytest.raises(ConfigError, match=told):
+        TrainingArguments(str(tmp_path), report_to=given)
+    assert TrainingArguments(str(tmp_path), report_to=["tensorboard"] * 2).report_to == ["tensorboard"]

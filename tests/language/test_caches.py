@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
 from dataclasses import replace
 from operator import itemgetter
 
@@ -143,3 +145,19 @@ def test_the_key_of_tokens_is_of_all_that_makes_them():
     assert len(set(keys)) == len(keys)
     assert fingerprint(table, with_token()) == keys[0] == fingerprint(table, replace(rules, max_length=9))
     assert with_token(bos_token="<|im_start|>").row(table[0], 0)["input_ids"] != rules.row(table[0], 0)["input_ids"]
+
+
+def test_token_rules_of_ones_own_that_are_edited_make_other_tokens(tmp_path, monkeypatch):
+    """As `datasets.map` makes another fingerprint of another function."""
+    monkeypatch.syspath_prepend(tmp_path)
+    table, keys = datasets.Dataset.from_dict({"text": ["a b"]}), []
+    for edit in ("upper", "title", "upper"):
+        (tmp_path / "edited.py").write_text(
+            "from trainwright.data.tokenize import TextRules\n\n\nclass Own(TextRules):\n"
+            f"    def encode(self, row):\n        return super().encode({{**row, 'text': row['text'].{edit}()}})\n"
+        )
+        sys.modules.pop("edited", None)
+        importlib.invalidate_caches()
+        own = importlib.import_module("edited").Own
+        keys.append(fingerprint(table, own(tiny.new_tokenizer(), Format.TEXT)))
+    assert keys[0] == keys[2] != keys[1]

@@ -103,8 +103,9 @@ def _evaluation_defaults(args: Any) -> None:
         args.greater_is_better = not args.metric_for_best_model.endswith("loss")
 
 
-def _trackers(report_to: None | str | list[str]) -> list[str]:
-    chosen = [report_to] if isinstance(report_to, str) else list(report_to or [])
+def _trackers(report_to: Any) -> list[Any]:
+    several = isinstance(report_to, list | tuple | set)
+    chosen = list(dict.fromkeys(report_to or [])) if several or not report_to else [report_to]
     if chosen == ["all"]:
         from transformers.integrations import get_available_reporting_integrations
 

@@ -148,6 +148,16 @@ def _not_a_number(name: str, value: Any) -> str:
     return f"{name}={value!r} is {type(value).__name__}, not a number.{hint}"
 
 
+def _report_to(chosen: list[Any]) -> Iterator[str]:
+    for tracker in chosen:
+        if not isinstance(tracker, str):
+            yield f"report_to={tracker!r} is no name; give a tracker of your own in the Trainer's callbacks=[...]."
+        elif tracker in ("all", "none"):
+            yield f"report_to='{tracker}' stands for itself; leave out {', '.join(map(str, chosen))} or it."
+        else:
+            yield from _choice("report_to", tracker, (*TRACKERS, "all", "none"))
+
+
 def _choice(name: str, value: Any, allowed: Iterable[str]) -> Iterator[str]:
     text = value.value if isinstance(value, Enum) else value
     allowed = list(allowed)
@@ -170,8 +180,7 @@ def _choices(args: Any) -> Iterator[str]:
         yield f"optim='{args.optim}' {names.REFUSED_OPTIMIZERS[args.optim]}."
     else:
         yield from _choice("optim", args.optim, names.OPTIMIZERS)
-    for tracker in args.report_to:
-        yield from _choice("report_to", tracker, (*TRACKERS, "all", "none"))
+    yield from _report_to(args.report_to)
     for feature in args.debug:
         yield from _choice("debug", feature, ("underflow_overflow",))
     if args.train_sampling_strategy == "batch_rebalance":

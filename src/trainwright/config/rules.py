@@ -265,6 +265,9 @@ def _columns(path: str, one: DatasetParams) -> Iterator[Fault]:
 def _dataset_numbers(path: str, one: DatasetParams, stream: bool) -> Iterator[Fault]:
     if one.sample_count is not None and one.sample_count < 1:
         yield f"{path}.sample_count", f"sample_count {one.sample_count} is less than one row", ""
+    size = one.dataset_kwargs.get("dataset_size")
+    if isinstance(size, int) and size < 1:
+        yield f"{path}.dataset_kwargs.dataset_size", f"dataset_size {size} is less than one row", ""
     workers = one.transform_num_workers
     if workers is not None and workers != "auto" and not (isinstance(workers, int) and workers > 0):
         yield (f"{path}.transform_num_workers", f"transform_num_workers {workers!r} is no number of processes",

@@ -4,6 +4,7 @@ template and settings, and cut where they are read, so that runs of another leng
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from trainwright.errors import DataError
 _VERSION = f"{__version__}/4"  # of what tokenising makes of a row
 _NAMED = 5
 _NOT_KEYED = ("tokenizer", "max_length")
+_KEPT = ("trainwright.", "transformers.")  # packages whose versions tell what their code does
 
 
 @dataclass
@@ -121,6 +123,16 @@ def features(rules: TextRules) -> Any:
     return Features({name: List(Value("int32")) for name in rules.COLUMNS})
 
 
+def code_of(kind: type) -> str:
+    """Return a key of the file that defines a class of the user's, or of what was typed where there is none."""
+    from datasets.fingerprint import Hasher
+
+    try:
+        return hashlib.blake2b(Path(inspect.getfile(kind)).read_bytes(), digest_size=8).hexdigest()
+    except (TypeError, OSError):
+        return str(Hasher.hash(kind))
+
+
 def fingerprint(table: Any, rules: TextRules) -> str:
     """Return a key of the content and of everything that decides what tokenising makes of it, before rows are cut."""
     tokenizer = rules.tokenizer
@@ -133,6 +145,7 @@ def fingerprint(table: Any, rules: TextRules) -> str:
         repr(sorted(tokenizer.special_tokens_map.items())),  # templates write them
         repr((type(tokenizer).__name__, getattr(tokenizer, "split_special_tokens", None))),
         f"{type(rules).__module__}.{type(rules).__qualname__}",
+        *(code_of(kind) for kind in (type(rules), type(tokenizer)) if not kind.__module__.startswith(_KEPT)),
         repr([(f.name, getattr(rules, f.name)) for f in fields(rules) if f.name not in _NOT_KEYED]),
     ]
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()

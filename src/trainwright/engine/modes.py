@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -45,7 +46,7 @@ def training_model(session: Session) -> nn.Module:
     recomputes = args.activation_checkpointing or any(
         getattr(part, "gradient_checkpointing", False) for part in inner.modules()
     )
-    wrapped = session.strategy.prepare(called(session), recomputes)
+    wrapped = prepared(session, recomputes)
     if args.torch_compile:
         backend = args.torch_compile_backend or "inductor"
         known = torch._dynamo.list_backends(exclude_tags=())
@@ -53,6 +54,42 @@ def training_model(session: Session) -> nn.Module:
             raise ConfigError(f"torch_compile_backend='{backend}' is not known.{did_you_mean(backend, known)}")
         wrapped = torch.compile(  # type: ignore[assignment]  # of a module, a module
             wrapped, backend=backend, mode=args.torch_compile_mode
+        )
+    return wrapped
+
+
+def placed(session: Session) -> None:
+    """Bring the model to where it is trained.
+
+    Raises:
+        ConfigError: the strategy gives another one, which nobody would train.
+    """
+    strategy, model = session.strategy, session.model
+    if strategy.place(model) is not model:
+        raise ConfigError(
+            f"{type(strategy).__name__}.place returned another module; it must bring the model that it is given to its "
+            "device, in place, and return that. What is called in its stead is made by prepare."
+        )
+
+
+def prepared(session: Session, recomputes: bool) -> nn.Module:
+    """Return what the strategy calls in a step.
+
+    Raises:
+        ConfigError: it is no module.
+    """
+    strategy = session.strategy
+    wrapped = strategy.prepare(called(session), recomputes)
+    if not isinstance(wrapped, nn.Module):
+        raise ConfigError(
+            f"{type(strategy).__name__}.prepare returned {type(wrapped).__name__}; it must return the module that a "
+            "step calls, such as the model itself."
+        )
+    sharded = getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", ())  # not loaded where nobody shards
+    if session.args.save_strategy != "no" and any(isinstance(p, sharded) for p in wrapped.parameters()):
+        raise ConfigError(
+            f"{type(strategy).__name__} shards the model's parameters, which cannot be saved yet: set "
+            "save_strategy='no'."
         )
     return wrapped
 

@@ -41,7 +41,7 @@ from trainwright.engine import (
 from trainwright.engine.batch_counts import computing_parameters
 from trainwright.engine.ema import Ema
 from trainwright.engine.meters import Records
-from trainwright.engine.modes import remove_noise, restore_configuration, take_model, train_mode, training_model
+from trainwright.engine.modes import placed, remove_noise, restore_configuration, take_model, train_mode, training_model
 from trainwright.engine.run import Run, generators_of
 from trainwright.engine.saved import Saved
 from trainwright.engine.session import Session
@@ -174,7 +174,7 @@ def build(session: Session, loader: TrainLoader, saved: Saved | None, signals: S
     prepare_state(session, saved, max_steps, num_epochs, loader)
     if uncompiled(session.model) is not session.model:  # the user compiled it since
         take_model(session, session.model)
-    session.strategy.place(session.model)
+    placed(session)
     if saved is not None:
         resume.restore_model(session, saved)
     model = training_model(session)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -91,11 +92,13 @@ class TrackerCallback(SilentCallback):
         """The run is over, also one that had nothing left to do."""
         if _speaks(state):
             self._told.tell("progress", state.global_step, state.max_steps)
-        self._finish("COMPLETE")
+        self._finish("STOPPED" if self.asks_to_stop else "COMPLETE")
 
     def on_error(self, args: Any, state: Any, control: Any, exception: Any = None, **_: Any) -> None:
         """The run dies, or a signal ends it."""
-        self._finish("INTERRUPTED" if isinstance(exception, Interrupted | KeyboardInterrupt) else "FAILED")
+        pruned = getattr(sys.modules.get("optuna"), "TrialPruned", ())
+        ended = {pruned: "STOPPED", (Interrupted, KeyboardInterrupt): "INTERRUPTED"}
+        self._finish(next((status for kinds, status in ended.items() if isinstance(exception, kinds)), "FAILED"))
 
     def _finish(self, status: str) -> None:
         if self._begun:

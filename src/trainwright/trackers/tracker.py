@@ -105,7 +105,9 @@ class Told:
             return None
         try:
             result = method(*given, **named)
-        except Exception as error:
+        except BaseException as error:
+            if not isinstance(error, Exception) and type(error).__name__ != "CancelledError":  # of an async client
+                raise
             self._note_failure(event, error)
             return None
         if self._failures:
@@ -113,7 +115,7 @@ class Told:
             self._paused.pop(event, None)
         return result
 
-    def _note_failure(self, event: str, error: Exception) -> None:
+    def _note_failure(self, event: str, error: BaseException) -> None:
         self._failures[event] = self._failures.get(event, 0) + 1
         text = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}" if str(error) else type(error).__name__
         self._say(
@@ -155,7 +157,7 @@ class Trackers:
         """Tell all of them numbers; a step that nobody gives is the one after the last."""
         self._step = self._step + 1 if step is None else step
         for one in self._told:
-            one.tell("log", metrics, self._step)
+            one.tell("log", dict(metrics), self._step)
 
     def finish(self, status: str) -> None:
         """Tell all of them that the run is over."""
