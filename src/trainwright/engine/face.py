@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import cache, wraps
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
-from trainwright.engine.session import Session
+from trainwright.engine.session import Hooks, Session
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -32,16 +32,16 @@ class Forwarded(Generic[T]):
         """Return its value."""
         if trainer is None:
             return self
-        value: T = getattr(session_of(trainer), self.name)
+        value: T = getattr(trainer._session, self.name)  # type: ignore[attr-defined]  # a Trainer
         return value
 
     def __set__(self, trainer: object, value: T) -> None:
         """Set it."""
-        setattr(session_of(trainer), self.name, value)
+        setattr(trainer._session, self.name, value)  # type: ignore[attr-defined]  # a Trainer
 
     def __delete__(self, trainer: object) -> None:
         """Forget it."""
-        delattr(session_of(trainer), self.name)
+        delattr(trainer._session, self.name)  # type: ignore[attr-defined]  # a Trainer
 
 
 class _Overridden:
@@ -58,14 +58,16 @@ class _Overridden:
 
 
 def session_of(trainer: Any) -> Session:
-    """Return a Trainer's session; it begins with the first attribute that is set, maybe before `Trainer.__init__`."""
-    held = vars(trainer)
-    if "_session" not in held:
-        kind = type(trainer)
-        own = frozenset(n for n, shown in _SHOWN.items() if inspect.getattr_static(kind, n, shown) is not shown)
-        held["_session"] = _kind(own)(trainer)
-    session: Session = held["_session"]
+    """Return a Trainer's session."""
+    session: Session = trainer._session
     return session
+
+
+def begun(trainer: Hooks) -> Session:
+    """Return a session for a Trainer, which has none of its parts yet."""
+    kind = type(trainer)
+    own = frozenset(n for n, shown in _SHOWN.items() if inspect.getattr_static(kind, n, shown) is not shown)
+    return _kind(own)(trainer)
 
 
 @cache
@@ -97,6 +99,6 @@ def method(function: Callable[Concatenate[Session, P], R]) -> Callable[Concatena
 
     @wraps(function)
     def of_trainer(trainer: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return function(session_of(trainer), *args, **kwargs)
+        return function(trainer._session, *args, **kwargs)
 
     return of_trainer

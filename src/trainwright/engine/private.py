@@ -16,7 +16,6 @@ from trainwright.data.loader import InOrder
 from trainwright.data.plan import Order
 from trainwright.data.rows import Collate
 from trainwright.engine import loading, saving
-from trainwright.engine.face import session_of
 
 
 class PrivateNames:
@@ -44,7 +43,7 @@ class PrivateNames:
         """Return the sampler of the training rows: the order that the arguments say; an override may return another."""
         rows = self.train_dataset if train_dataset is None else train_dataset
         known = rows is not None and hasattr(rows, "__len__") and not isinstance(rows, IterableDataset)
-        return InOrder(loading.train_order(session_of(self), rows)) if known else None
+        return InOrder(loading.train_order(self._session, rows)) if known else None
 
     def _get_eval_sampler(self: Any, eval_dataset: Any) -> Any:
         """Return the sampler of an evaluation set: its own order; an override may return another."""
@@ -60,18 +59,18 @@ class PrivateNames:
         dataloader_key: str | None = None,
     ) -> DataLoader[Any]:
         return loading.dataloader(
-            session_of(self), dataset, description, batch_size, sampler_of=sampler_fn, training=is_training
+            self._session, dataset, description, batch_size, sampler_of=sampler_fn, training=is_training
         )
 
     def _remove_unused_columns(self: Any, dataset: Any, description: str | None = None) -> Any:
-        wanted = loading.wanted_columns(session_of(self), dataset, description or "data")
+        wanted = loading.wanted_columns(self._session, dataset, description or "data")
         names = getattr(dataset, "column_names", None)
         if wanted is None or names is None:
             return dataset
         return dataset.remove_columns([name for name in names if name not in wanted])
 
     def _get_collator_with_removed_columns(self: Any, data_collator: Any, description: str | None = None) -> Any:
-        columns = loading.wanted_columns(session_of(self), None, description or "data")
+        columns = loading.wanted_columns(self._session, None, description or "data")
         return data_collator if columns is None else Collate(data_collator, columns, description or "data")
 
     def _get_learning_rate(self: Any) -> float:
@@ -86,7 +85,7 @@ class PrivateNames:
         return nullcontext, inputs
 
     def _save(self: Any, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
-        saving.save_model(session_of(self), output_dir, state_dict)
+        saving.save_model(self._session, output_dir, state_dict)
 
     def _load_from_checkpoint(self: Any, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         weights.load_model(self.model if model is None else model, Path(resume_from_checkpoint))

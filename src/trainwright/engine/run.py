@@ -254,7 +254,8 @@ class Run:
     def fire(self, event: str, **details: Any) -> None:
         """Tell the callbacks of an event."""
         self.ended = self.ended or event == "train_end"
-        self.session.fire(event, **details)
+        session = self.session
+        session.control = session.callback_handler.fire(event, session.args, session.state, session.control, **details)
 
     def note_once(self, problem: str) -> None:
         """Say a problem of saves, unless it was said before."""

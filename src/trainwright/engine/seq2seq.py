@@ -13,7 +13,6 @@ from torch import nn
 from trainwright import compat
 from trainwright.batch import IGNORED
 from trainwright.engine import evaluation
-from trainwright.engine.face import session_of
 from trainwright.engine.trainer import Trainer
 from trainwright.errors import ConfigError, DataError
 from trainwright.state import PredictionOutput
@@ -74,7 +73,7 @@ class Seq2SeqTrainer(Trainer):
     ) -> dict[str, float]:
         """Evaluate; `gen_kwargs` (max_length, num_beams, ...) go to `generate`."""
         self._gen_kwargs = self._settings(gen_kwargs)
-        return evaluation.evaluate(session_of(self), eval_dataset, ignore_keys, metric_key_prefix, **gen_kwargs)
+        return evaluation.evaluate(self._session, eval_dataset, ignore_keys, metric_key_prefix, **gen_kwargs)
 
     def predict(
         self,

@@ -9,7 +9,6 @@ from typing import Any
 
 from trainwright.data.loader import InOrder
 from trainwright.engine import accelerator
-from trainwright.engine.face import session_of
 from trainwright.engine.loss_rules import is_of
 from trainwright.engine.session import Session
 
@@ -48,7 +47,7 @@ class Derived:
 
     def __get__(self, trainer: Any, kind: Any = None) -> Any:
         """Return its value."""
-        return self if trainer is None else self.function(session_of(trainer))
+        return self if trainer is None else self.function(trainer._session)
 
 
 def tell_what_is_never_called(session: Session) -> None:

@@ -37,9 +37,10 @@ from trainwright.engine import replay as replaying
 from trainwright.engine import results as files
 from trainwright.engine import training as runs
 from trainwright.engine.attributes import Attributes
-from trainwright.engine.face import copy_of, method, session_of
+from trainwright.engine.face import begun, copy_of, method
 from trainwright.engine.generating import Generation
 from trainwright.engine.private import PrivateNames
+from trainwright.engine.session import Session
 from trainwright.engine.wiring import OldNames, assemble, old_names, own_arguments
 from trainwright.errors import as_raised
 from trainwright.objectives.objective import Objective
@@ -128,11 +129,16 @@ class Trainer(Attributes, PrivateNames):
         self.generation = generation
         for name, value in old_names(old, list(Trainer.__init__.__annotations__)).items():
             setattr(self, name, value)
-        session = session_of(self)
+        session = self._session
         session.own_objective, session.model_given = objective, model is not None
         assemble(session, callbacks, strategy)
         losses.look_at(session)
         session.fire("init_end")
+
+    @cached_property
+    def _session(self) -> Session:
+        """The parts, from the first attribute on that is set, maybe by a subclass before `Trainer.__init__`."""
+        return begun(self)
 
     def __copy__(self) -> Self:
         return copy_of(self)
@@ -154,19 +160,19 @@ class Trainer(Attributes, PrivateNames):
             ignore_keys_for_eval: outputs of the model that evaluation leaves out.
         """
         if self.model_init is not None:
-            runs.fresh_model(session_of(self), trial)
+            runs.fresh_model(self._session, trial)
         wanted = resume_from_checkpoint
         with job.of_training(self.args, self.callback_handler) as timesheet:
             wanted = job.resume_by_itself(self.run_folder) if wanted is None else wanted
-            return runs.train(session_of(self), wanted, ignore_keys_for_eval, timesheet)
+            return runs.train(self._session, wanted, ignore_keys_for_eval, timesheet)
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: float | None = None) -> torch.Tensor:
         """Run forward and backward of a micro-batch; return its share of the step's loss, detached."""
-        return losses.training_step(session_of(self), model, inputs, num_items_in_batch)
+        return losses.training_step(self._session, model, inputs, num_items_in_batch)
 
     def idle_step(self, model: nn.Module, inputs: Any) -> None:
         """Take part in the exchange of gradients with a micro-batch that weighs nothing."""
-        losses.idle_step(session_of(self), model, inputs)
+        losses.idle_step(self._session, model, inputs)
 
     def compute_loss(
         self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: float | None = None
@@ -178,7 +184,7 @@ class Trainer(Attributes, PrivateNames):
         or ranks, to see which. `loss_is_scaled_for_ga` says it instead: True for a share, False for a mean. A dict of
         losses counts by its `loss`, or by its sum, and every entry is logged.
         """
-        return losses.compute_loss(session_of(self), model, inputs, return_outputs, num_items_in_batch)
+        return losses.compute_loss(self._session, model, inputs, return_outputs, num_items_in_batch)
 
     def compute_loss_context_manager(self) -> AbstractContextManager[Any]:
         """Return the context in which losses are computed: autocast, where a lower precision is asked for."""
@@ -186,26 +192,26 @@ class Trainer(Attributes, PrivateNames):
 
     def autocast_smart_context_manager(self, cache_enabled: bool | None = True) -> AbstractContextManager[Any]:
         """Return the context of lower precision; the older name of `compute_loss_context_manager`."""
-        return self.precision.autocast()
+        return self._session.precision.autocast()
 
     def record(self, name: str, value: torch.Tensor | float) -> None:
         """Log a number besides the loss: its mean over the logging window and all processes.
 
         Within a step it is weighed as the loss of its micro-batch is; steps that are skipped do not count.
         """
-        session_of(self).records.add(name, value)
+        self._session.records.add(name, value)
 
     def one_loss(self, loss: Any) -> torch.Tensor:
         """Return the loss to minimise of what `compute_loss` returned; log every entry of a dict."""
-        return losses.one_loss(session_of(self), loss)
+        return losses.one_loss(self._session, loss)
 
     def count_items(self, batch: Any) -> int:
         """Return what a training micro-batch is weighed by."""
-        return batch_counts.count_items(self.objective, session_of(self).rule, batch)
+        return batch_counts.count_items(self._session.objective, self._session.rule, batch)
 
     def count_eval_items(self, batch: Any) -> int:
         """Return what an evaluation batch's mean loss is weighed by."""
-        return batch_counts.count_eval_items(session_of(self), batch)
+        return batch_counts.count_eval_items(self._session, batch)
 
     def create_optimizer_and_scheduler(self, num_training_steps: int) -> None:
         """Make optimizer and schedule, unless they were given."""
@@ -214,17 +220,17 @@ class Trainer(Attributes, PrivateNames):
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Make the optimizer, unless it was given; return it."""
-        return optimizing.create_optimizer(session_of(self), model)
+        return optimizing.create_optimizer(self._session, model)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
         """Make the schedule of the learning rate, unless it was given; return it."""
-        return optimizing.create_scheduler(session_of(self), num_training_steps, optimizer)
+        return optimizing.create_scheduler(self._session, num_training_steps, optimizer)
 
     # ---- data
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Return the loader of training batches."""
-        loader: DataLoader[Any] = loading.train_dataloader(session_of(self))
+        loader: DataLoader[Any] = loading.train_dataloader(self._session)
         return loader
 
     def evaluation_metrics(self, prefix: str) -> dict[str, float]:
@@ -236,16 +242,16 @@ class Trainer(Attributes, PrivateNames):
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
         """Return the loader of evaluation batches: of the set given, or named, or of the Trainer's own."""
-        loader: DataLoader[Any] = loading.eval_dataloader(session_of(self), eval_dataset)
+        loader: DataLoader[Any] = loading.eval_dataloader(self._session, eval_dataset)
         return loader
 
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader[Any]:
         """Return the loader of the batches to predict."""
-        return loading.evaluation_dataloader(session_of(self), test_dataset, "test data")
+        return loading.evaluation_dataloader(self._session, test_dataset, "test data")
 
     def num_examples(self, dataloader: Any) -> int:
         """Return the number of rows behind a loader."""
-        return loading.num_examples(session_of(self), dataloader)
+        return loading.num_examples(self._session, dataloader)
 
     # ---- evaluation
 
@@ -256,13 +262,13 @@ class Trainer(Attributes, PrivateNames):
 
         Several sets are evaluated by one call of this method each, with `metric_key_prefix="eval_<name>"`.
         """
-        return evaluation.evaluate(session_of(self), eval_dataset, ignore_keys, metric_key_prefix)
+        return evaluation.evaluate(self._session, eval_dataset, ignore_keys, metric_key_prefix)
 
     def predict(
         self, test_dataset: Any, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
     ) -> PredictionOutput:
         """Return predictions, labels and metrics over a set."""
-        return evaluation.predict(session_of(self), test_dataset, ignore_keys, metric_key_prefix)
+        return evaluation.predict(self._session, test_dataset, ignore_keys, metric_key_prefix)
 
     def evaluation_loop(
         self,
@@ -274,7 +280,7 @@ class Trainer(Attributes, PrivateNames):
     ) -> EvalLoopOutput:
         """Run the model over a loader, for `evaluate` and `predict`."""
         return evaluation.evaluation_loop(
-            session_of(self),
+            self._session,
             dataloader,
             loss_only=prediction_loss_only,
             ignore_keys=ignore_keys,
@@ -286,21 +292,21 @@ class Trainer(Attributes, PrivateNames):
         self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None = None
     ) -> tuple[Any, Any, Any]:
         """Return (loss, logits, labels) of a batch, each None where there is none."""
-        return evaluation.prediction_step(session_of(self), model, inputs, prediction_loss_only, ignore_keys)
+        return evaluation.prediction_step(self._session, model, inputs, prediction_loss_only, ignore_keys)
 
     # ---- logging and saving
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Write numbers into the history and tell the callbacks."""
-        reports.write_log(session_of(self), logs)
+        reports.write_log(self._session, logs)
 
     def note(self, message: str) -> None:
         """Tell the user one thing about the run, on the main process."""
-        reports.note(session_of(self), message)
+        reports.note(self._session, message)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write weights, configuration and tokenizer into a folder."""
-        saving.save_model(session_of(self), output_dir)
+        saving.save_model(self._session, output_dir)
         if self.args.push_to_hub and not _internal_call:
             self.push_to_hub(commit_message="Model save")
 
@@ -312,22 +318,22 @@ class Trainer(Attributes, PrivateNames):
     @property
     def has_own_loss(self) -> bool:
         """Whether the loss is computed by the user's code, which may need no labels."""
-        return losses.has_own_loss(session_of(self))
+        return losses.has_own_loss(self._session)
 
     @property
     def follows_metric(self) -> bool:
         """Whether the schedule moves at evaluations, by their metric, and not at every step."""
-        return optimizing.follows_metric(session_of(self))
+        return optimizing.follows_metric(self._session)
 
     # ---- what accelerate would do
 
     @property
     def accelerator(self) -> Any:
         """What code written for accelerate expects; made on demand, never used by the engine."""
-        return accelerator.of(session_of(self))
+        return accelerator.of(self._session)
 
     def _prepare_input(self, data: Any) -> Any:
-        return self.strategy.to_device(data)
+        return self._session.strategy.to_device(data)
 
     def _prepare_inputs(self, inputs: Any) -> Any:
         return self._prepare_input(inputs)
