@@ -120,6 +120,13 @@ def test_ends_of_lines_stay(script):
     )
 
 
+def test_a_mark_at_the_beginning_and_a_star(script, capsys):
+    script.write_bytes(b"\xef\xbb\xbffrom transformers import *\nfrom calt import *\n")
+    assert main(["doors", "script.py", "--write"]) == 0
+    assert script.read_bytes() == b"\xef\xbb\xbffrom trainwright import *\nfrom calt import *\n"
+    assert "script.py:2: calt.*: import the names that are used, each by itself." in capsys.readouterr().err
+
+
 def test_every_new_import_works():
     for system in moved.SYSTEMS:
         names = [name for row in system.rows for name in row.names]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import codecs
 import difflib
 import sys
 from collections.abc import Iterator, Sequence
@@ -100,6 +101,8 @@ class _Script:
         self.starts = [0]
         for line in content.splitlines(keepends=True):
             self.starts.append(self.starts[-1] + len(line))
+        if content.startswith(codecs.BOM_UTF8):
+            self.starts[0] = len(codecs.BOM_UTF8)  # which ast does not count
 
     def span(self, node: ast.stmt) -> tuple[int, int]:
         """Return where a statement begins and ends."""
@@ -184,6 +187,8 @@ def _asked(tree: ast.Module, name: str, module: str, system: System) -> Iterator
 
 
 def _missing(name: str, row: Row | None) -> str:
+    if name.endswith(".*"):
+        return f"{name}: import the names that are used, each by itself."
     if row and row.new:
         return f"{name} is in {row.new} here; import it by itself."
     return f"{name} has no counterpart here{f'; instead: {row.note}' if row else ''}."

@@ -113,7 +113,7 @@ OUMI = System(
         Row("oumi.core.trainers", ("Trainer",), "trainwright"),
         Row("oumi.train", ("train",), _CONFIG),
         Row("oumi.core.trainers", ("HuggingFaceTrainer",), note="`trainwright.config.build(config)`, or `Trainer`"),
-        Row("oumi.core.registry", ("register_dataset",), note="`column_map`, or rows as they may be (formats.md)"),
+        Row("oumi.core.registry", ("register_dataset", "BaseSftDataset"), note="`column_map` (formats.md)"),
         Row(
             "oumi.core.types.conversation",
             ("Conversation", "Message", "Role"),
