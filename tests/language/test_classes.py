@@ -178,6 +178,19 @@ def test_mistakes(place, tmp_path, name):
     assert said in str(caught.value)
 
 
+def test_a_tokenizer_that_would_lose_the_spaces_of_words_is_told(place, tmp_path, monkeypatch):
+    from trainwright.data.class_rows import WordRules
+    from trainwright.data.formats import Format
+
+    def refusing(*words, **settings):
+        raise AssertionError("You need to instantiate RobertaTokenizerFast with add_prefix_space=True")
+
+    refusing.is_fast = True
+    rules = WordRules(refusing, Format.TOKENS, names=("a", "b"))
+    with pytest.raises(DataError, match="tokenizer_kwargs: {add_prefix_space: true}"):
+        next(rules.encode({"tokens": ["x"], "tags": [0]}))
+
+
 def test_names_of_classes_that_datasets_knows_are_taken(place, tmp_path):
     from datasets import ClassLabel, Dataset, Features, Value
 

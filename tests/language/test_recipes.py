@@ -105,6 +105,13 @@ def test_a_recipe_is_checked_and_trains_two_steps(place, tmp_path, monkeypatch, 
     assert all(math.isfinite(loss) for loss in losses)
 
 
+@pytest.mark.parametrize("name", ["28_classify", "30_seq2seq"])
+def test_the_memory_of_other_models_is_not_estimated(place, monkeypatch, capsys, name):
+    monkeypatch.chdir(place)
+    assert main(["check", str(FILES[name]), "--memory"]) == 2
+    assert "is not estimated; leave out --memory" in capsys.readouterr().err
+
+
 def test_there_is_a_recipe_for_every_trainer():
     named = {yaml.safe_load(path.read_text())["training"].get("trainer_type") for path in FILES.values()}
     assert named == {*methods.METHODS, "OUMI", None}

@@ -66,6 +66,7 @@ def test_what_is_learned_by_heart_is_generated_and_counted(place, tmp_path):
 def test_completions_that_are_cut_are_counted(place, tmp_path, caplog):
     with caplog.at_level("INFO", logger="trainwright"):
         trainer = holder_of(place, tmp_path, "one", {"max_target_length": 3}).trainer
+    assert "end token" not in caplog.text
     assert "8 of 8 completions are longer than max_target_length=3; their ends are cut off" in caplog.text
     assert trainer.data_collator([trainer.train_dataset[0]])["labels"].shape == (1, 3)
 

@@ -116,7 +116,12 @@ class WordRules(ClassRules):
             raise DataError(f"there are {len(words)} words, but {len(tags)} classes")
         if not self.tokenizer.is_fast:
             raise DataError("classes of words need a fast tokenizer, which tells the word of a token")
-        made = self.tokenizer(list(words), is_split_into_words=True)
+        try:
+            made = self.tokenizer(list(words), is_split_into_words=True)
+        except AssertionError:  # RoBERTa's, which would write the words without spaces
+            raise DataError(
+                "this tokenizer takes words with model.tokenizer_kwargs: {add_prefix_space: true} alone"
+            ) from None
         places = made.word_ids()
         classes = [
             IGNORED if place is None or (number and places[number - 1] == place) or tags[place] == IGNORED

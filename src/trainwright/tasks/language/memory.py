@@ -9,8 +9,10 @@ import torch
 
 from trainwright import compat
 from trainwright.config import methods
+from trainwright.config.methods import Method
 from trainwright.config.schema import ModelParams, PeftParams, TrainingConfig
 from trainwright.config.translate import argument_values
+from trainwright.errors import ConfigError
 from trainwright.models.adapters import lora_config
 from trainwright.models.load import NO_DROPOUT, freeze, load_tokenizer, model_config, number_format
 from trainwright.objectives.linear_loss import CHUNK
@@ -170,7 +172,14 @@ def describe(found: Estimate) -> str:
 
 
 def for_config(config: TrainingConfig) -> Estimate:
-    """Return what a run needs, by its file alone: rows of `max_length` tokens."""
+    """Return what a run needs, by its file alone: rows of `max_length` tokens.
+
+    Raises:
+        ConfigError: the model is no causal language model.
+    """
+    for one in methods.candidates(config.training.trainer_type):
+        if one.adapter_tasks != Method.adapter_tasks:
+            raise ConfigError(f"The memory of {one.title} is not estimated; leave out --memory.")
     kwargs = config.training.trainer_kwargs
     length = config.model.model_max_length or kwargs.get("max_length") or 1024
     named = methods.candidates(config.training.trainer_type)

@@ -214,7 +214,8 @@ def whole_parts(text: Text) -> list[Part]:
     """Return the first documents of the training data that are not cut off, whose last token is that of their text."""
     is_packed = isinstance(text.train, PackedRows)  # and cut only then
     documents, limit = (text.train.rows, None) if is_packed else (text.train, text.options.max_length)
-    first = (text.method.parts(documents[number])[0] for number in range(min(_SEARCHED, len(documents))))
+    some = (text.method.parts(documents[number]) for number in range(min(_SEARCHED, len(documents))))
+    first = (next((part for part in parts if part.learned.any()), parts[0]) for parts in some)
     return list(islice((part for part in first if limit is None or len(part.ids) < limit), _LOOKED_AT))
 
 
