@@ -16,6 +16,7 @@ from tests import tiny
 from trainwright import CheckpointError, ConfigError, SaveError, Trainer, TrainerCallback, TrainingArguments
 from trainwright.checkpoint import layout
 from trainwright.checkpoint.parts import Exchange, Opened, Part, restore, trees
+from trainwright.engine import saving
 
 STEPS = 8
 
@@ -170,6 +171,86 @@ def test_an_object_that_is_no_part_is_refused_at_once(tmp_path):
     with pytest.raises(ConfigError, match=r"checkpoint_parts\['rows'\]"):
         trainer.train()
     assert not list(tmp_path.iterdir())
+
+
+class Versioned(nn.Module):
+    """Translates states of its first version, as FrozenBatchNorm2d of detectron2 does."""
+
+    _version = 2
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("variance", torch.ones(1))
+
+    def _load_from_state_dict(self, state, prefix, metadata, *rest):
+        if (metadata.get("version") or 1) < 2:
+            state[prefix + "variance"] = state[prefix + "variance"] * 10
+        super()._load_from_state_dict(state, prefix, metadata, *rest)
+
+
+@pytest.mark.parametrize("push", [False, True], ids=["in the background", "while the loop waits"])
+def test_what_torch_gives_back_a_part_gives_back(tmp_path, push):
+    """Against torch.save and torch.load: lazy bits, what requires gradients, versions of modules, no surplus memory."""
+    z, log_alpha = torch.tensor([1 + 2j]), torch.zeros(1, requires_grad=True)
+    state = {
+        "conjugate": z.conj(),
+        "negative": z.clone().conj().imag,
+        "view": torch.arange(1_000_000.0)[10:13],
+        "parameter": nn.Parameter(torch.ones(2)),
+        "frozen": nn.Parameter(torch.ones(2), requires_grad=False),
+        "log_alpha": log_alpha,
+        "module": Versioned().state_dict(),
+    }
+    torch.save(state, tmp_path / "state.pt")
+    wanted, found = torch.load(tmp_path / "state.pt", weights_only=True), {}
+    more = [Hears()] if push else []
+    made(tmp_path, parts={"mine": Exchange(lambda: state, found.update)}, more=more, max_steps=3).train()
+    assert (tmp_path / "checkpoint-3" / layout.of_rank(0, 1)).stat().st_size < 100_000
+    mine = {"mine": Exchange(lambda: {}, found.update)}
+    made(tmp_path, parts=mine, max_steps=4, save_strategy="no").train(resume_from_checkpoint=True)
+    module = Versioned()
+    module.load_state_dict(found.pop("module"))
+    assert module.variance.item() == 1
+    for name, tensor in found.items():
+        assert torch.equal(tensor, wanted[name])
+        assert (type(tensor), tensor.requires_grad) == (type(wanted[name]), wanted[name].requires_grad)
+
+
+class Hears(TrainerCallback):
+    """Looks at every checkpoint, so that the loop waits for it."""
+
+    def on_save(self, args, state, control, **kwargs):
+        pass
+
+
+class Live(dict):
+    """A dict that another thread fills while it is read."""
+
+    def items(self):
+        raise RuntimeError("dictionary changed size during iteration")
+
+
+def test_a_state_that_changes_while_it_is_read_costs_one_checkpoint(tmp_path, caplog):
+    trainer = made(tmp_path, parts={}, eval_strategy="no", save_steps=2, max_steps=6)
+    mine = Exchange(lambda: Live(a=1) if trainer.state.global_step == 4 else {"a": 1}, lambda state: None)
+    trainer.checkpoint_parts["mine"] = mine
+    trainer.train()
+    assert [place.name for place in layout.checkpoints(tmp_path)] == ["checkpoint-2", "checkpoint-6"]
+    assert "The state of the part 'mine' cannot be kept: reading it failed (RuntimeError: dictionary ch" in caplog.text
+
+
+def test_a_save_that_is_not_there_is_never_claimed(tmp_path, monkeypatch, caplog):
+    def taken(run):
+        if run.session.state.global_step == 4:
+            raise RuntimeError("of any kind")
+        return rank_state(run)
+
+    rank_state = saving.rank_state
+    monkeypatch.setattr(saving, "rank_state", taken)
+    with pytest.raises(RuntimeError, match="of any kind"):
+        made(tmp_path, eval_strategy="no", save_steps=2).train()
+    assert [place.name for place in layout.checkpoints(tmp_path)] == ["checkpoint-2"]
+    assert "saved at step" not in caplog.text
 
 
 def part(found, **where):

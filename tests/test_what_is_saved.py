@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -319,3 +320,13 @@ def test_an_8_bit_optimizer_keeps_embeddings_in_32_bit():
     optimizer.step()
     kept = [optimizer.state[model[i].weight]["state1"].dtype for i in (0, 1)]
     assert kept == [torch.float32, torch.uint8]
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant", "constant_with_warmup", "polynomial"])
+def test_a_trainer_that_has_trained_can_be_pickled(tmp_path, schedule):
+    args = arguments(tmp_path, lr_scheduler_type=schedule, max_steps=2, save_strategy="no")
+    trainer = trainwright.Trainer(tiny.new_line(), args, train_dataset=tiny.line_rows())
+    trainer.train()
+    again = pickle.loads(pickle.dumps(trainer))
+    again.train()
+    assert again.lr_scheduler.get_last_lr() == trainer.lr_scheduler.get_last_lr()

@@ -148,6 +148,62 @@ def test_two_callbacks_of_a_class_keep_two_states(tmp_path):
     assert second.state.global_step == 20
 
 
+class Best(TrainerCallback):
+    """What was seen of a number, under a key of its own where it has one."""
+
+    def __init__(self, name, key=None):
+        self.name, self.state_key, self.seen = name, key, None
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.seen = self.name
+
+    def state_dict(self):
+        return {"seen": self.seen}
+
+    def load_state_dict(self, state):
+        self.seen = state["seen"]
+
+
+class Sees(TrainerCallback):
+    """What callbacks had when the training began."""
+
+    def __init__(self, others):
+        self.others, self.seen = others, []
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.seen = [one.seen for one in self.others]
+
+
+ORDERS = {
+    "keys": ([("a", "k.a"), ("b", "k.b")], [("b", "k.b"), ("a", "k.a")], ["b", "a"], None),
+    "keys, one left out": ([("a", "k.a"), ("b", "k.b")], [("b", "k.b")], ["b"], "keeps a state of k.a, which no "),
+    "one left out": ([("a", None), ("b", None)], [("b", None)], [None], "which is whose is not known"),
+    "one more": ([("a", None)], [("b", None), ("a", None)], [None, None], "which is whose is not known"),
+    "order alone": ([("a", None), ("b", None)], [("a", None), ("b", None)], ["a", "b"], "by their order alone"),
+    "a new one": ([("a", "k.a")], [("a", "k.a"), ("b", "k.b")], ["a", None], "keeps no state of k.b"),
+}
+
+
+@pytest.mark.parametrize("case", ORDERS)
+def test_callbacks_of_a_class_never_swap_their_states_silently(tmp_path, caplog, case):
+    before, now, wanted, told = ORDERS[case]
+    made(tmp_path, callbacks=[Best(*one) for one in before], max_steps=5).train()
+    caplog.clear()
+    callbacks = [Best(*one) for one in now]
+    sees = Sees(callbacks)
+    made(tmp_path, callbacks=[*callbacks, sees], max_steps=6).train(resume_from_checkpoint=True)
+    assert sees.seen == wanted
+    assert told in caplog.text if told else "A state_key" not in caplog.text
+
+
+def test_callbacks_with_arguments_are_told_apart_by_them(tmp_path, caplog):
+    made(tmp_path, callbacks=[Exported(1), Exported(10)], max_steps=5).train()
+    ten, one = Exported(10), Exported(1)
+    made(tmp_path, callbacks=[ten, one], max_steps=6).train(resume_from_checkpoint=True)
+    assert (one.count, ten.count) == (6, 60)
+    assert "instead of the checkpoint's" not in caplog.text
+
+
 def test_callbacks_that_were_added_or_cannot_go_on_do_not_break_the_resume(tmp_path, caplog):
     callbacks = [[Exported(1), Broken()], [Exported(10), Exported(1), Broken()]]
     with caplog.at_level(logging.WARNING, logger="trainwright"):

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from trainwright.batch import map_tensors
+from trainwright.checkpoint.snapshot import memory_of, tensors_in, without_lazy_bits
 from trainwright.errors import UnsavableError
 
 TAG = "__trainwright__"
@@ -37,23 +39,32 @@ _SIMPLE: dict[type, tuple[str, Callable[[Any], Any]]] = {
 
 
 def plain(value: Any, name: str, exact: bool = True) -> Any:
-    """Return a tree of values that torch's reader knows; containers are new, tensors are the same.
+    """Return a tree of values that torch's reader knows; containers are new, tensors are the same, but for small views
+    of much larger memory, which are copied.
 
     Args:
         value: what is to be kept.
         name: what it is, for the message.
-        exact: whether a number of numpy comes back as one. Other engines read the state of an optimizer or a schedule
-            too, so there it becomes Python's.
+        exact: whether a number of numpy comes back as one, and a parameter as one. Other engines read the state of an
+            optimizer or a schedule too, so there these become Python's numbers and plain tensors.
 
     Raises:
         UnsavableError: something in it cannot be kept; the message names it.
     """
     try:
-        return _encode(value, name, exact)
+        tree = _encode(value, name, exact)
+    except UnsavableError:
+        raise
     except RecursionError:
         raise UnsavableError(
             f"{name} contains itself or is nested too deeply for a checkpoint. Let it hold plain, finite containers."
         ) from None
+    except Exception as error:  # of a container of the user's, such as one that another thread fills meanwhile
+        raise UnsavableError(
+            f"{name} cannot be kept: reading it failed ({type(error).__name__}: {error}). Let it be a copy, which "
+            "nothing changes while it is saved."
+        ) from error
+    return _without_surplus(tree) if exact else tree
 
 
 def restore(tree: Any) -> Any:
@@ -98,7 +109,7 @@ def as_json(value: Any, name: str) -> Any:
 
 
 def _encode(value: Any, where: str, exact: bool) -> Any:
-    if type(value) in _AS_THEY_ARE or isinstance(value, torch.Tensor):
+    if type(value) in _AS_THEY_ARE:
         return value
     if type(value) in _SIMPLE:
         name, parts = _SIMPLE[type(value)]
@@ -107,6 +118,29 @@ def _encode(value: Any, where: str, exact: bool) -> Any:
         if isinstance(value, kinds):
             return encode(value, where, exact)
     raise _refusal(value, where)
+
+
+def _encode_tensor(value: torch.Tensor, where: str, exact: bool) -> Any:
+    """Keep a tensor without lazy bits, which copies of its memory would lose, and with what is trained of it."""
+    tensor = without_lazy_bits(value)
+    if not exact:
+        return tensor
+    tensor = tensor.detach()
+    if isinstance(value, torch.nn.Parameter):
+        return _tagged("parameter", [tensor, value.requires_grad])
+    return _tagged("trained tensor", tensor) if value.requires_grad else tensor
+
+
+def _without_surplus(tree: Any) -> Any:
+    """Return a tree in which a view is a copy, if it is at most half of its memory and no other tensor shares that."""
+    shared = Counter(memory_of(tensor) for tensor in tensors_in(tree) if tensor.layout is torch.strided)
+
+    def copied(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.layout is not torch.strided or shared[memory_of(tensor)] > 1:
+            return tensor
+        return tensor.clone() if 2 * tensor.nbytes <= tensor.untyped_storage().nbytes() else tensor
+
+    return map_tensors(tree, copied)
 
 
 def _encode_sequence(value: Any, where: str, exact: bool) -> Any:
@@ -131,8 +165,13 @@ def _encode_mapping(value: Mapping[Any, Any], where: str, exact: bool) -> Any:
         return _tagged("defaultdict", [factory, [list(pair) for pair in pairs]])
     kind: type[Any] = type(value) if type(value) in _DICTS.values() else dict
     if all(_is_key(key) and key != TAG for key, _ in pairs):
-        return kind(dict(pairs))
-    return _tagged(_dict_name(kind), [list(pair) for pair in pairs])
+        kept = kind(dict(pairs))
+    else:
+        kept = _tagged(_dict_name(kind), [list(pair) for pair in pairs])
+    versions = getattr(value, "_metadata", None) if kind is OrderedDict else None
+    if versions is None or not exact:
+        return kept
+    return _tagged("state of a module", [kept, _encode(versions, f"{where}._metadata", exact)])
 
 
 def _is_key(value: Any) -> bool:
@@ -236,7 +275,13 @@ def _decode_tensor(value: Any) -> torch.Tensor:
     return flat.reshape(shape)
 
 
+def _decode_module_state(value: Any) -> Any:
+    state, state._metadata = value
+    return state
+
+
 _RULES: tuple[tuple[Any, Callable[[Any, str, bool], Any]], ...] = (
+    (torch.Tensor, _encode_tensor),
     ((np.generic, np.ndarray), _encode_numpy),  # some numbers of numpy are Python's too
     (Enum, _encode_enum),  # and some enums are numbers or text
     (Mapping, _encode_mapping),
@@ -263,6 +308,9 @@ _DECODE: dict[str, Callable[[Any], Any]] = {
     "frozenset": frozenset,
     "bytes": base64.b64decode,
     "tensor": _decode_tensor,
+    "parameter": lambda value: torch.nn.Parameter(value[0], requires_grad=value[1]),
+    "trained tensor": lambda value: value.requires_grad_(),
+    "state of a module": _decode_module_state,
     "defaultdict": lambda value: defaultdict(_FACTORIES[value[0]], value[1]),
     "dict": dict,
     "ordered": OrderedDict,

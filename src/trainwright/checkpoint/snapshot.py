@@ -15,16 +15,26 @@ _WHOLE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by b
 
 def size_of(tree: Any) -> int:
     """Return the bytes of the storages in a tree of dicts, lists and tuples; each storage counts once."""
-    storages = {(t.device, t.untyped_storage().data_ptr()): t.untyped_storage().nbytes() for t in _tensors(tree)}
-    return sum(storages.values())
+    return sum({memory_of(tensor): tensor.untyped_storage().nbytes() for tensor in tensors_in(tree)}.values())
 
 
-def _tensors(tree: Any) -> Iterator[torch.Tensor]:
+def memory_of(tensor: torch.Tensor) -> tuple[torch.device, int]:
+    """Return what tensors have in common that share memory."""
+    return tensor.device, tensor.untyped_storage().data_ptr()
+
+
+def without_lazy_bits(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor whose memory is its values: torch conjugates and negates by a bit that is beside the memory."""
+    return tensor.resolve_conj().resolve_neg() if tensor.is_conj() or tensor.is_neg() else tensor
+
+
+def tensors_in(tree: Any) -> Iterator[torch.Tensor]:
+    """Yield the tensors of a tree of dicts, lists and tuples."""
     if isinstance(tree, torch.Tensor):
         yield tree
     elif isinstance(tree, dict | list | tuple):
         for item in tree.values() if isinstance(tree, dict) else tree:
-            yield from _tensors(item)
+            yield from tensors_in(item)
 
 
 def bytes_of(tensor: torch.Tensor) -> torch.Tensor:
@@ -41,7 +51,7 @@ def mark(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         if type(value) not in (torch.Tensor, torch.nn.Parameter) or value.layout is not torch.strided:
             return object()
-        bits = value.detach()
+        bits = without_lazy_bits(value.detach())
         bits = torch.view_as_real(bits) if bits.is_complex() else bits
         return value.shape, value.dtype, _sum_of_bits(bits)
     if isinstance(value, dict):
@@ -68,15 +78,16 @@ class HostCopies:
         self._buffers: list[torch.Tensor] = []
         self._used = 0
         self._copied: dict[tuple[Any, int], torch.Tensor] = {}
+        self._alive: list[torch.Tensor] = []
         self._events: list[torch.Event] = []
 
     def take(self, tree: Any) -> Any:
         """Return a tree of dicts, lists and tuples with every tensor copied; other values are its own."""
         self._used = 0
-        self._copied = {}
+        self._copied, self._alive = {}, []
         copied = self._copy(tree)
         self._events = [queued(device) for device in {device for device, _ in self._copied} if device.type != "cpu"]
-        self._copied = {}
+        self._copied, self._alive = {}, []
         return copied
 
     def ready(self) -> None:
@@ -86,7 +97,7 @@ class HostCopies:
 
     def release(self) -> None:
         """Give the memory back."""
-        self._buffers, self._copied, self._events = [], {}, []
+        self._buffers, self._copied, self._alive, self._events = [], {}, [], []
 
     def _copy(self, value: Any) -> Any:
         if isinstance(value, torch.Tensor):
@@ -98,10 +109,10 @@ class HostCopies:
         return value
 
     def _tensor(self, tensor: torch.Tensor) -> torch.Tensor:
-        tensor = tensor.detach()
-        storage = tensor.untyped_storage()
-        key = (tensor.device, storage.data_ptr())
-        if key not in self._copied or storage.nbytes() == 0:
+        tensor = without_lazy_bits(tensor.detach())
+        self._alive.append(tensor)  # its memory is nobody else's while `_copied` tells tensors apart by it
+        key = memory_of(tensor)
+        if key not in self._copied or tensor.untyped_storage().nbytes() == 0:
             source = bytes_of(tensor)
             buffer = self._buffer(source.numel(), pinned=tensor.is_cuda)
             self._copied[key] = buffer.copy_(source, non_blocking=True)

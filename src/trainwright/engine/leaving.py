@@ -87,6 +87,7 @@ def save_here(run: Run) -> None:
         run.due = run.boundary.due
     saving.collect(run, wait=True)
     is_saved = run.saved_step == run.session.state.global_step and run.saved_due == run.due
+    is_saved = is_saved and saving.checkpoint_folder(run.session).is_dir()  # taking it may have failed in any way
     if run.session.strategy.from_main(is_saved and run.save_error is None):  # others do not know whether it failed
         deciding.early_is_final(run)
         return

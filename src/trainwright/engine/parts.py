@@ -70,7 +70,12 @@ def of_callbacks(run: Run) -> dict[str, Part]:
         return states.savable(found, plain.as_json, note)
 
     def kept() -> Any:
+        states.tell_of_order(heard, note)
         return states.savable_dicts(states.collect_dicts(heard, note), plain.plain, note)
+
+    def go_on(state: Any) -> None:
+        states.tell_of_order(heard, note)
+        states.restore_dicts(heard, state, session.note)
 
     return {
         "counters": Part(
@@ -82,7 +87,7 @@ def of_callbacks(run: Run) -> dict[str, Part]:
             undone="evaluation",
         ),
         "callbacks": Part(
-            state=Exchange(kept, lambda state: states.restore_dicts(heard, state, session.note)),
+            state=Exchange(kept, go_on),
             title="The state of the callbacks",
             key=("callbacks",),
             on_all=True,

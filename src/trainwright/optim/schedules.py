@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch.optim import Optimizer
@@ -49,6 +50,10 @@ OURS: dict[str, Callable[[int, int, int], float]] = {
 }
 
 
+def _factor(course: Callable[[int, int, int], float], warmup: int, total: int, step: int) -> float:
+    return course(step, warmup, total)
+
+
 def build_scheduler(
     name: str, optimizer: Optimizer, warmup: int, total: int, settings: dict[str, Any] | None = None
 ) -> Any:
@@ -65,8 +70,7 @@ def build_scheduler(
         ConfigError: settings that the schedule does not take.
     """
     if name in OURS and not settings:
-        course = OURS[name]
-        return LambdaLR(optimizer, lambda step: course(step, warmup, total))
+        return LambdaLR(optimizer, partial(_factor, OURS[name], warmup, total))  # which can be pickled
     from transformers import get_scheduler
 
     try:
