@@ -13,12 +13,14 @@ from benchmarks import (
     limit,
     loop_overhead,
     resume,
+    saves,
     sft,
     start_up,
 )
 
 for benchmark in (
-    loop_overhead, start_up, evaluation, checkpoint_stall, resume, jobs, sft, limit, dpo, algebra, generation, growth,
+    loop_overhead, start_up, evaluation, checkpoint_stall, saves, resume, jobs, sft, limit, dpo, algebra, generation,
+    growth,
 ):  # fmt: skip
     print(f"\n## {(benchmark.__doc__ or '').splitlines()[0]}\n", flush=True)
     benchmark.main()
