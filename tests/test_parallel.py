@@ -65,6 +65,22 @@ def test_norms_are_those_of_torch_and_clipping_scales_to_the_limit():
     assert float(Strategy().clip_gradients(parameters, 0)[0]) == pytest.approx(0.25, rel=1e-5)
 
 
+@pytest.mark.parametrize("spoilt", [0.0, float("nan"), float("inf")])
+def test_gradients_within_the_limit_are_written_only_where_something_is_not_finite(spoilt):
+    """A factor of 1 changes nothing; what is not finite reaches the others, as with torch's own."""
+    first, second = torch.nn.Parameter(torch.zeros(3)), torch.nn.Parameter(torch.zeros(1))
+    first.grad, second.grad = torch.tensor([0.1, -0.2, 0.3]), torch.tensor([spoilt])
+    twins = [torch.nn.Parameter(p.detach().clone()) for p in (first, second)]
+    for twin, parameter in zip(twins, (first, second), strict=True):
+        twin.grad = parameter.grad.clone()
+    before = first.grad._version
+    torch.nn.utils.clip_grad_norm_(twins, 1.0)
+    Strategy().clip_gradients([first, second], 1.0)
+    for twin, parameter in zip(twins, (first, second), strict=True):
+        torch.testing.assert_close(parameter.grad, twin.grad, rtol=0, atol=0, equal_nan=True)
+    assert (first.grad._version > before) is (spoilt != 0)
+
+
 class Copies(Strategy):
     def place(self, model):
         return copy.deepcopy(model)

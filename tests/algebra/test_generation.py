@@ -10,7 +10,7 @@ import torch
 
 from tests.algebra import task
 from trainwright import ConfigError
-from trainwright.engine.generation import Generation, Row, _metrics, _result
+from trainwright.engine.generation import Generation, Row, Special, _metrics, _result
 from trainwright.pipelines import IOPipeline, ModelPipeline, TrainerPipeline
 from trainwright.tasks.algebra.inspect import by_length, describe
 from trainwright.tasks.algebra.lexer import read_lexer
@@ -153,11 +153,11 @@ def test_an_answer_that_fills_the_models_positions_can_be_written(tmp_path, monk
 def result(written, reference, problem="1", checker=None, name="gf17_sum"):
     """How an answer of these tokens is graded."""
     lexer = read_lexer(TASKS[name].lexer, "")
-    trainer = type("AnyTrainer", (), {"processing_class": lexer.tokenizer()})()
+    tokenizer = lexer.tokenizer()
     given, target, ids = (
         [lexer.vocabulary.index(one) for one in text.split()] for text in (problem, reference, written)
     )
-    return _result(trainer, Row(0, given, target, [], ids), checker)
+    return _result(tokenizer, Special.of(tokenizer), Row(0, given, target, [], ids), checker)
 
 
 ANSWERS = {

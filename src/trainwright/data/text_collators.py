@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 
 from trainwright.batch import IGNORED
 
@@ -16,10 +18,8 @@ def padded(rows: Sequence[torch.Tensor], value: int, multiple: int | None) -> to
     width = max(len(row) for row in rows)
     if multiple:
         width = -(-width // multiple) * multiple
-    full = rows[0].new_full((len(rows), width), value)
-    for number, row in enumerate(rows):
-        full[number, : len(row)] = row
-    return full
+    full = pad_sequence(list(rows), batch_first=True, padding_value=value)
+    return functional.pad(full, (0, width - full.shape[1]), value=value)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -103,9 +104,16 @@ def _rows(shifted: bool, batch: dict[str, Any], argmax: torch.Tensor, first: int
     if shifted:
         labels, argmax = labels[:, 1:], argmax[:, :-1]
     wanted = labels != IGNORED
-    for i in range(len(labels)):
-        given = ids[i][mask[i].bool()]
-        if shifted:
-            given = ids[i][: int(wanted[i].nonzero()[0]) + 1]
-        target, predicted = labels[i][wanted[i]].tolist(), argmax[i][wanted[i]].tolist()
-        yield Row(first + i, given.tolist(), target, predicted)
+    targets, predicted = (_cut(values, wanted) for values in (labels, argmax))
+    if shifted:
+        given = [ids[i, : int(row.nonzero()[0]) + 1].tolist() for i, row in enumerate(wanted)]
+    else:
+        given = _cut(ids, mask.bool())
+    for i, parts in enumerate(zip(given, targets, predicted, strict=True)):
+        yield Row(first + i, *parts)
+
+
+def _cut(values: torch.Tensor, kept: torch.Tensor) -> list[list[int]]:
+    """Return the values of every row that are kept; both of shape (rows, tokens)."""
+    flat = iter(values[kept].tolist())
+    return [list(islice(flat, count)) for count in kept.sum(1).tolist()]

@@ -13,7 +13,7 @@ import logging
 import math
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,8 @@ def _write_rows(session: Session, dataset: Any, settings: Generation, forced: Fo
             row.written = row.argmax[: most(row)]
         if settings.verify != "none":
             _generate(session, model, open_rows, settings)
-    return [_result(session, row, settings.checker if settings.verify != "none" else None) for row in rows]
+    special, checker = Special.of(session.processing_class), settings.checker if settings.verify != "none" else None
+    return [_result(session.processing_class, special, row, checker) for row in rows]
 
 
 def _limit(session: Session, settings: Generation) -> Callable[[Row], int]:
@@ -175,15 +176,32 @@ def _written(session: Session, model: Any, rows: list[Row], num_beams: int, most
     return written
 
 
-def _result(session: Session, row: Row, checker: Checker | None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Special:
+    """The special tokens of a tokenizer, which takes long to tell them for every row."""
+
+    begin: int | None
+    end: int | None
+    pad: int | None
+    unknown: int | None
+    all: frozenset[int]
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> Special:
+        """Return those of a tokenizer."""
+        named = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id)
+        return cls(*named, frozenset(tokenizer.all_special_ids))
+
+
+def _result(tokenizer: Any, special: Special, row: Row, checker: Checker | None) -> dict[str, Any]:
     """Return what is saved of a row."""
-    tokenizer = session.processing_class
     written = row.argmax if row.written is None else row.written
-    inner, wanted = _inner(tokenizer, written), _inner(tokenizer, row.target)
+    inner, wanted = _inner(special, written), _inner(special, row.target)
     problem = tokenizer.decode(row.given, skip_special_tokens=True).strip()
-    reference, generated = (tokenizer.decode(ids).strip() for ids in (wanted, inner))
-    finished = tokenizer.eos_token_id in written or tokenizer.eos_token_id not in row.target
-    same = generated == reference and finished and tokenizer.unk_token_id not in inner
+    reference = tokenizer.decode(wanted).strip()
+    generated = reference if inner == wanted else tokenizer.decode(inner).strip()
+    finished = special.end in written or special.end not in row.target
+    same = generated == reference and finished and special.unknown not in inner
     result = {
         "row": row.place,
         "input": problem,
@@ -194,21 +212,26 @@ def _result(session: Session, row: Row, checker: Checker | None) -> dict[str, An
     }
     if not finished:
         result["finished"] = False
-    shown, asked = (tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in (written, row.target))
-    if (shown == asked) != same:
-        result["calt_correct"] = shown == asked
+    alike = written == row.target or _shown(tokenizer, written) == _shown(tokenizer, row.target)
+    if alike != same:
+        result["calt_correct"] = alike
     if checker is not None:
         result["algebraically_correct"] = same
-        if not same and finished and not set(inner) & set(tokenizer.all_special_ids):
+        if not same and finished and special.all.isdisjoint(inner):
             result |= _checked(checker, problem, reference, generated)
     return result
 
 
-def _inner(tokenizer: Any, ids: list[int]) -> list[int]:
+def _shown(tokenizer: Any, ids: list[int]) -> str:
+    text: str = tokenizer.decode(ids, skip_special_tokens=True)
+    return text.strip()
+
+
+def _inner(special: Special, ids: list[int]) -> list[int]:
     """Return the tokens of an answer without begin, end, and padding after it."""
-    end = ids.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in ids else len(ids)
-    start = 1 if ids[:1] == [tokenizer.bos_token_id] else 0
-    while end > start and ids[end - 1] == tokenizer.pad_token_id:
+    end = ids.index(special.end) if special.end in ids else len(ids)
+    start = 1 if ids[:1] == [special.begin] else 0
+    while end > start and ids[end - 1] == special.pad:
         end -= 1
     return ids[start:end]
 

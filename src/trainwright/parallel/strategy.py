@@ -176,8 +176,12 @@ class Strategy:
             return torch.zeros((), device=self.device), torch.zeros(len(parameters), device=self.device)
         norms = self.norms(with_gradient)
         total = torch.linalg.vector_norm(norms)
-        if max_norm > 0:
+        if max_norm > 0 and any(gradient.device != total.device for gradient in with_gradient):
             nn.utils.clip_grads_with_norm_(parameters, max_norm, total)
+        elif max_norm > 0:  # the same, without sorting them by their devices
+            factor = torch.clamp(max_norm / (total + 1e-6), max=1.0)
+            if factor.device.type != "cpu" or float(factor) != 1:  # by 1 nothing changes, and a CPU need not be awaited
+                torch._foreach_mul_(with_gradient, factor)
         if len(with_gradient) < len(parameters):
             places = torch.tensor([i for i, p in enumerate(parameters) if p.grad is not None], device=self.device)
             norms = norms.new_zeros(len(parameters)).index_copy_(0, places, norms)
