@@ -26,6 +26,8 @@ class MeanOver(Enum):
 
 def map_tensors(batch: Any, change: Callable[[torch.Tensor], Any]) -> Any:
     """Return the batch with every tensor changed; containers keep their kind, other values stay."""
+    if _is_tensor(batch):
+        return change(batch)
     if isinstance(batch, Mapping):
         changed = {name: map_tensors(value, change) for name, value in batch.items()}
         return changed if type(batch) is dict else type(batch)(changed)  # type: ignore[call-arg]  # mappings are made of dicts
@@ -35,7 +37,7 @@ def map_tensors(batch: Any, change: Callable[[torch.Tensor], Any]) -> Any:
         return type(batch)(map_tensors(value, change) for value in batch)
     if (record := record_of(batch)) is not None:
         return with_fields(batch, {name: map_tensors(value, change) for name, value in record.items()})
-    return change(batch) if _is_tensor(batch) else batch
+    return batch
 
 
 def record_of(value: Any) -> dict[str, Any] | None:

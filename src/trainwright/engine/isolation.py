@@ -63,8 +63,9 @@ def apart(model: Any, inputs: Any) -> Any:
 
 def is_flat(inputs: Any) -> bool:
     """Whether a batch holds documents one after another in a single row, told apart by their positions alone."""
-    known = FLAT_INPUTS | KERNEL_INPUTS
-    if not isinstance(inputs, Mapping) or not {"input_ids", "position_ids"} <= set(inputs) <= known:
+    if not isinstance(inputs, Mapping) or "position_ids" not in inputs or "input_ids" not in inputs:
+        return False
+    if not set(inputs) <= FLAT_INPUTS | KERNEL_INPUTS:
         return False
     return len(inputs["input_ids"]) == 1 and inputs["position_ids"].ndim == 2
 
