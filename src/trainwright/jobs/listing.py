@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +13,6 @@ from sqlalchemy import Connection
 
 from trainwright.errors import JobError, did_you_mean
 from trainwright.jobs import schema, values
-from trainwright.jobs.typed import number
-from trainwright.jobs.written import guessed
 
 COLUMNS = ("id", "name", "experiment", "status", "progress", "step", "total_steps", "created", "started", "ended",
            "ran", "message", "attempt", "stop_requested", "changed")  # fmt: skip
@@ -21,6 +20,7 @@ COLUMNS = ("id", "name", "experiment", "status", "progress", "step", "total_step
 _MEANS = {"=": sql.ColumnElement.__eq__, "<": sql.ColumnElement.__lt__, "<=": sql.ColumnElement.__le__,
           ">": sql.ColumnElement.__gt__, ">=": sql.ColumnElement.__ge__}  # fmt: skip
 _FILTER = re.compile(r"(?P<key>.+?)(?P<operator><=|>=|!=|=|<|>|~)(?P<value>.*)", re.DOTALL)
+_AS_JSON = {"true": "true", "false": "false", "null": "null", "none": "null"}
 _FIGURES = ("last", "least", "greatest")
 
 
@@ -149,16 +149,35 @@ def _condition(written: str) -> Any:
 
 
 def _compared(numbers: Sequence[Any], texts: Sequence[Any], operator: str, value: str) -> Any:
-    """Return a comparison of a value with a number's column where it is a number, else with a text's."""
-    given = number(guessed(value))
+    """Return a comparison of a value with a number's column where it is a number, else with a text's; what is equal
+    may be either, for a parameter may be the text "1.0".
+
+    Raises:
+        JobError: the value is no number, and there are numbers alone.
+    """
+    given = _number(value)
+    if given is None and not texts:
+        raise JobError(f"{value[:60]!r} is no number, and this is compared with numbers alone.")
     if operator == "~":
         return sql.or_(sql.false(), *(_holds(column, value) for column in texts))
     if operator == "!=":
         return sql.and_(sql.or_(*(column.is_not(None) for column in [*numbers, *texts])),
                         sql.not_(sql.func.coalesce(_compared(numbers, texts, "=", value), sql.false())))  # fmt: skip
-    if given is not None and numbers:
-        return sql.or_(*(_MEANS[operator](column, given) for column in numbers))
-    return sql.or_(sql.false(), *(_MEANS[operator](column, value) for column in texts))
+    by_number = [_MEANS[operator](column, given) for column in numbers if given is not None]
+    if operator == "=":
+        same = {value, _AS_JSON.get(value.lower(), value)}
+        return sql.or_(sql.false(), *by_number, *(column.in_(same) for column in texts))
+    words = [*(column.is_(None) for column in numbers)]  # the text of a number is not one to sort it by
+    return sql.or_(sql.false(), *(by_number or (sql.and_(*words, _MEANS[operator](column, value)) for column in texts)))
+
+
+def _number(value: str) -> float | None:
+    """Return the number that a filter's value is, in any way that Python writes one."""
+    try:
+        found = float(value)
+    except ValueError:
+        return None
+    return None if math.isnan(found) else found
 
 
 def _holds(column: Any, text: str) -> Any:

@@ -32,14 +32,18 @@ def keep(connection: Connection, job: str, params: Mapping[str, Any]) -> None:
 
 def spelled(value: Any) -> str:
     """Return a value as the column holds it: a text as it is, others as JSON."""
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def number(value: Any) -> float | None:
     """Return the number that a value is; None for what is none, true and false too."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value)
+    try:
+        found = float(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        return None
+    return found if math.isfinite(found) else None
 
 
 def _leaves(params: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
