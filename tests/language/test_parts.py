@@ -244,3 +244,23 @@ def test_a_row_that_a_tokenizer_refuses_is_named_among_others():
         DataError, match=re.escape("Row 3 is not prompt and completion: TypeError \"['a']\" is no text")
     ):
         rules.rows([*rows[:3], rows[4]], range(4))
+
+
+def test_a_table_with_a_transform_is_read_through_it(tmp_path, monkeypatch):
+    """As `datasets.map` reads it."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    table = datasets.Dataset.from_dict({"text": ["def f", "def g"]})
+    upper = table.with_transform(lambda batch: {"text": [text.upper() for text in batch["text"]]})
+    rules = TextRules(tiny.new_tokenizer(), Format.TEXT)
+    for given, wanted in ((upper, ["DEF F", "DEF G"]), (table.with_format("numpy"), ["def f", "def g"])):
+        rows = prepare({"rows": (given, rules)}, lambda parts: parts[0], None, "training data").rows
+        assert [rows[i]["input_ids"].tolist() for i in range(2)] == [
+            rules.row({"text": t}, 0)["input_ids"] for t in wanted
+        ]
+
+
+def test_a_token_of_more_than_32_bits_is_told_with_its_row(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    table = datasets.Dataset.from_dict({"input_ids": [[5, 6], [7, 2**40]]})
+    with pytest.raises(DataError, match=r"Row 1 .*1099511627776 is no token"):
+        prepare({"rows": (table, TextRules(tiny.new_tokenizer(), Format.TOKENS))}, lambda parts: parts[0], None, "data")

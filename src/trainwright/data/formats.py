@@ -32,6 +32,9 @@ _CHAT_COLUMNS = ("prompt", "completion", "chosen", "rejected", "messages")
 _NOT_TEXT = ("image", "images", "video", "videos", "audio", "audios")
 
 
+_MOST = 1 << 31
+
+
 def format_of(columns: Sequence[str], text_column: str = "text") -> Format:
     """Return what rows with these columns are.
 
@@ -64,11 +67,13 @@ def whole_numbers(values: Sequence[Any]) -> list[int]:
     """Return tokens or labels as whole numbers; 5.0 is 5, as tables with gaps have it.
 
     Raises:
-        TypeError: one of them is none.
+        TypeError: one of them is none, or has more than 32 bits.
     """
     for value in values:
         if not isinstance(value, int) and not (isinstance(value, float) and value.is_integer()):
             raise TypeError(f"{value!r} is no whole number")
+        if not -_MOST <= value < _MOST:
+            raise TypeError(f"{value!r} is no token: it has more than 32 bits")
     return [int(value) for value in values]
 
 
