@@ -163,6 +163,97 @@ def test_a_part_with_a_fault_is_named_in_a_sentence(tmp_path, fault):
     assert told in str(caught.value)
 
 
+@pytest.mark.parametrize("given", [[nn.Linear(1, 1)], nn.Linear(1, 1)], ids=["list", "module"])
+def test_parts_without_names_are_refused_in_a_sentence(tmp_path, given):
+    with pytest.raises(ConfigError, match=r"checkpoint_parts is a (list|Linear); it must be a dict of names and"):
+        made(tmp_path, parts=given)
+
+
+class Gives(TrainerCallback):
+    """Changes the parts of a run that trains, at the end of a step."""
+
+    def __init__(self, parts, step):
+        self.given, self.step = parts, step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            self.trainer.checkpoint_parts.update(self.given)
+
+
+def constant(value):
+    part = nn.Linear(1, 1)
+    nn.init.constant_(part.weight, value)
+    return part
+
+
+def test_parts_that_are_given_or_replaced_while_a_run_trains_are_kept(tmp_path):
+    gives = Gives({"late": constant(5.0), "critic": constant(7.0)}, step=2)
+    gives.trainer = made(tmp_path, parts={"critic": constant(1.0)}, more=[gives], eval_strategy="no", max_steps=3)
+    gives.trainer.train()
+    now = {"late": constant(0.0), "critic": constant(0.0)}
+    made(tmp_path, parts=now, eval_strategy="no").train(resume_from_checkpoint=True)
+    assert {name: part.weight.item() for name, part in now.items()} == {"late": 5, "critic": 7}
+
+
+def test_what_is_given_while_a_run_trains_and_is_no_part_costs_no_step(tmp_path, caplog):
+    gives = Gives({"late": object()}, step=4)
+    gives.trainer = made(tmp_path, parts={}, more=[gives], eval_strategy="no", max_steps=7)
+    with pytest.raises(SaveError, match=r"checkpoint_parts\['late'\] is a object"):
+        gives.trainer.train()
+    assert gives.trainer.state.global_step == 7
+    assert [place.name for place in layout.checkpoints(tmp_path)] == ["checkpoint-3"]
+
+
+class Grows(TrainerCallback):
+    """Adds 1 to parts after every step; notes what the first was when training began."""
+
+    def __init__(self, *parts):
+        self.parts, self.began = parts, []
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.began.append(self.parts[0].weight.item())
+
+    def on_step_end(self, args, state, control, **kwargs):
+        for part in self.parts:
+            part.weight.data += 1
+
+
+def falling():
+    left = iter(range(100, 0, -1))
+    return lambda outputs: {"score": next(left)}
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["all", "the model alone"])
+def test_the_best_model_comes_with_the_modules_of_its_checkpoint(tmp_path, caplog, alone):
+    critic, counter = constant(0.0), constant(0.0)
+    parts = {"critic": critic, "counter": Exchange(counter.state_dict, counter.load_state_dict)}
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "score", "greater_is_better": True}
+    steps = {"save_steps": 2, "eval_steps": 2, "max_steps": 6, "save_only_model": alone}
+    trainer = made(tmp_path, parts=parts, more=[Grows(critic, counter)], **best, **steps)
+    trainer.compute_metrics = falling()
+    trainer.train()
+    assert trainer.state.best_global_step == 2
+    assert (critic.weight.item(), counter.weight.item()) == ((6, 6) if alone else (2, 6))
+    told = ", with the parts 'critic' as they were there; the parts 'counter' stay as the last step left them."
+    assert ("; the parts 'critic', 'counter' stay as the last step left them." if alone else told) in caplog.text
+
+
+def test_parts_begin_every_trial_of_a_search_as_they_were(tmp_path):
+    pytest.importorskip("optuna", reason="optuna is in the extra `hpo`")
+    critic = constant(3.0)
+    grows = Grows(critic)
+    args = TrainingArguments(str(tmp_path), max_steps=2, use_cpu=True, disable_tqdm=True, report_to="none")
+    data = {"train_dataset": tiny.line_rows(), "eval_dataset": tiny.line_rows(4)}
+    trainer = Trainer(
+        None, args, model_init=lambda: tiny.new_line(), callbacks=[grows], checkpoint_parts={"critic": critic}, **data
+    )
+    trainer.hyperparameter_search(
+        lambda trial: {"learning_rate": trial.suggest_float("learning_rate", 0.01, 0.1)}, n_trials=2
+    )
+    assert grows.began == [3, 3]
+    assert critic.weight.item() == 3
+
+
 def test_an_object_that_is_no_part_is_refused_at_once(tmp_path):
     with pytest.raises(ConfigError, match=r"checkpoint_parts\['rows'\] is a list; a part .* needs state_dict\(\)"):
         made(tmp_path, parts={"rows": []})

@@ -13,11 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from trainwright.batch import map_tensors
 from trainwright.checkpoint import folder, layout, plain
 from trainwright.errors import CheckpointError, ConfigError, TrainwrightError, UnsavableError
 
 ABSENT = object()  # what a checkpoint keeps of a part that it does not know
-_OF_USERS = "parts"
+OF_USERS = "parts"  # a user's part `x` is the part `parts.x`
 
 
 class Stateful(Protocol):
@@ -184,8 +185,12 @@ def check_users(given: Mapping[str, Any], listed: str = "checkpoint_parts") -> N
     """See whether all of the user's own parts, which are listed under a name, can be kept.
 
     Raises:
-        ConfigError: one has not the two methods.
+        ConfigError: they are no dict, or one has not the two methods.
     """
+    if not isinstance(given, Mapping):
+        raise ConfigError(
+            f"{listed} is a {type(given).__name__}; it must be a dict of names and parts, such as {{'critic': critic}}."
+        )
     for name, part in given.items():
         if not all(callable(getattr(part, method, None)) for method in ("state_dict", "load_state_dict")):
             raise ConfigError(
@@ -218,12 +223,12 @@ def of_users(
 
     for name, part in given.items():
         yield (
-            f"{_OF_USERS}.{name}",
+            f"{OF_USERS}.{name}",
             Part(
                 state=_OfUser(part, name, place),
                 title=f"The state of the part '{name}'",
                 file=file,
-                key=(_OF_USERS, name),
+                key=(OF_USERS, name),
                 on_all=on_all,
                 undone="evaluation",
                 anew=f"the part '{name}'",
@@ -232,10 +237,20 @@ def of_users(
         )
 
 
+def copied(part: Part) -> Any:
+    """Return a part's state, which shares nothing with it.
+
+    Raises:
+        UnsavableError: it cannot be kept.
+    """
+    tree = plain.plain(part.state.state_dict(), part.title)
+    return plain.restore(map_tensors(tree, lambda tensor: tensor.detach().clone()))
+
+
 def unknown_to(given: Mapping[str, Stateful], checkpoint: Opened) -> list[str]:
     """Return the names of the user's parts that a checkpoint keeps, and the script has no more."""
     tree = checkpoint.tree(layout.RANK)
-    return sorted(tree.get(_OF_USERS, {}).keys() - given.keys())
+    return sorted(tree.get(OF_USERS, {}).keys() - given.keys())
 
 
 @dataclass(frozen=True)
@@ -261,7 +276,8 @@ class _OfUser:
         except TrainwrightError:
             raise
         except Exception as error:
+            kept = "the state that it had before" if self.place is None else f"what '{self.place}' keeps of it"
             raise CheckpointError(
-                f"The part '{self.name}' cannot go on with what '{self.place}' keeps of it: its load_state_dict() "
+                f"The part '{self.name}' cannot go on with {kept}: its load_state_dict() "
                 f"failed ({type(error).__name__}: {error}). Mend it, or leave the part out of what checkpoints keep."
             ) from error

@@ -6,12 +6,10 @@ Whatever ends a run between two updates, the checkpoint is that of the last whol
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
 
-from trainwright.batch import map_tensors
-from trainwright.checkpoint import plain
-from trainwright.checkpoint.parts import Part
+from trainwright.checkpoint.parts import copied
+from trainwright.engine.parts import renew
 from trainwright.engine.run import Boundary, Run
 from trainwright.errors import UnsavableError
 
@@ -22,19 +20,13 @@ def take(run: Run, due: list[str] | None = None) -> Boundary:
     saves = args.save_strategy != "no" and not args.save_only_model
     kept = {name: part.state.state_dict() for name, part in run.moving_parts.items()}
     if due:
+        with suppress(UnsavableError):  # as below
+            renew(run)
         heard = {name: part for name, part in run.parts.items() if part.undone == "evaluation"}
-        copies = {name: copied(part) for name, part in heard.items() if part.with_model or saves}
-        kept |= {name: one for name, one in copies.items() if one is not None}
+        for name, part in heard.items():
+            with suppress(UnsavableError):  # of one that cannot be kept, as the save will say
+                kept |= {name: copied(part)} if part.with_model or saves else {}
     return Boundary(kept, state.total_flos, state.num_input_tokens_seen, len(state.log_history), due or [])
-
-
-def copied(part: Part) -> Any:
-    """Return a part's state, which shares nothing with it; None for one that cannot be kept, as the save will say."""
-    try:
-        tree = plain.plain(part.state.state_dict(), part.title)
-    except UnsavableError:
-        return None
-    return plain.restore(map_tensors(tree, lambda tensor: tensor.detach().clone()))
 
 
 def raised_flags(run: Run) -> list[str]:
@@ -82,6 +74,8 @@ def put_back(run: Run) -> None:
         run.health.buffers.put_back(True)
         kept.computing = False
     put_counts_back(run, kept)
+    with suppress(UnsavableError):  # which the save says
+        renew(run)
     for name, part in run.parts.items():
         if part.undone == "evaluation" and name in kept.states:
             part.state.load_state_dict(kept.states[name])

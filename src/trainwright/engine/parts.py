@@ -16,6 +16,7 @@ from trainwright.engine import ema, optimizer_state, others, units
 from trainwright.engine.run import Run
 from trainwright.engine.saved import Saved
 from trainwright.engine.session import Session
+from trainwright.errors import ConfigError, UnsavableError
 from trainwright.models import adapters
 
 OF_CALLBACKS = ("counters", "callbacks")
@@ -57,6 +58,21 @@ def of_run(run: Run, saved: Saved | None) -> dict[str, Part]:
         **of_randomness(run),
         **of_logs(run),
     }
+
+
+def renew(run: Run) -> None:
+    """Take the user's parts as they are now: a script may give, replace or drop one while the run trains.
+
+    Raises:
+        UnsavableError: one given meanwhile is no part.
+    """
+    session = run.session
+    try:
+        parts.check_users(session.checkpoint_parts)
+    except ConfigError as error:
+        raise UnsavableError(str(error)) from None
+    ours = {name: part for name, part in run.parts.items() if not name.startswith(f"{parts.OF_USERS}.")}
+    run.parts = ours | dict(parts.of_users(session.checkpoint_parts, run.origin, session.note))
 
 
 def of_callbacks(run: Run) -> dict[str, Part]:

@@ -24,6 +24,7 @@ from trainwright.checkpoint.writer import Draft, Written, not_written, reason_of
 from trainwright.engine import boundary, deciding, hub
 from trainwright.engine.memory import is_out_of_memory
 from trainwright.engine.modes import users_configuration
+from trainwright.engine.parts import renew
 from trainwright.engine.passes import averaged
 from trainwright.engine.run import Run, generators_of
 from trainwright.engine.session import Session
@@ -253,6 +254,7 @@ def saves_its_own_way(session: Session) -> bool:
 
 def rank_state(run: Run) -> dict[str, Any]:
     """Return what a checkpoint keeps for every rank, such as randomness and the place in the data."""
+    renew(run)
     state: dict[str, Any] = trees(run, of_ranks=True).get(layout.RANK, {})
     if run.session.strategy.is_distributed:  # it goes to the first rank through the hosts
         return {name: map_tensors(one, lambda tensor: tensor.cpu()) for name, one in state.items()}

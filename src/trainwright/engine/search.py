@@ -12,12 +12,13 @@ from typing import Any
 from trainwright.args.foreign import check
 from trainwright.args.training import ArgumentFields
 from trainwright.callbacks import states
+from trainwright.checkpoint import parts
 from trainwright.checkpoint.lock import owned
 from trainwright.engine import reports, wiring
 from trainwright.engine.deciding import as_main
 from trainwright.engine.session import Session
 from trainwright.engine.trials import Trials
-from trainwright.errors import ConfigError, did_you_mean, missing_package
+from trainwright.errors import ConfigError, UnsavableError, did_you_mean, missing_package
 from trainwright.state import BestRun
 
 STUDY = "hyperparameter_search.db"
@@ -194,6 +195,8 @@ class _Search:
         self.name = name
         self.args = session.args
         listening, note = session.callback_handler.callbacks, session.note
+        self.parts = dict(parts.of_users(session.checkpoint_parts, None, note))
+        self.states = self.copied_states()
         self.callbacks = deepcopy((states.collect(listening, note), states.collect_dicts(listening, note)))
 
     def train(self, trial: Any) -> Any:
@@ -201,7 +204,7 @@ class _Search:
         session = self.session
         values, folder = as_main(session.strategy, lambda: (self.space(trial), self.folder(trial)), "hp_space")
         session.args = changed_arguments(self.args, values)
-        self.begin_callbacks()
+        self.begin_stateful()
         session.run_folder = Path(self.args.output_dir or ".") / folder
         session.trial = trial
         reported: dict[str, Any] = {}
@@ -237,8 +240,20 @@ class _Search:
             return reports.chosen_metric(self.session.args, metrics)
         return default_objective({name: value for name, value in metrics.items() if name not in self.session.beside})
 
-    def begin_callbacks(self) -> None:
-        """Let the callbacks that keep a state begin where they were before the search."""
+    def copied_states(self) -> dict[str, Any]:
+        """Return the states of the user's parts; say which cannot be put back for every trial."""
+        found = {}
+        for name, part in self.parts.items():
+            try:
+                found[name] = parts.copied(part)
+            except UnsavableError as error:
+                self.session.note(f"{error} In the search it goes on from trial to trial.")
+        return found
+
+    def begin_stateful(self) -> None:
+        """Let callbacks that keep a state, and the user's parts, begin where they were before the search."""
+        for name, state in self.states.items():
+            self.parts[name].state.load_state_dict(deepcopy(state))
         listening, note = self.session.callback_handler.callbacks, self.session.note
         states.restore(listening, deepcopy(self.callbacks[0]), note)
         states.restore_dicts(listening, deepcopy(self.callbacks[1]), note)
@@ -248,7 +263,7 @@ class _Search:
         self.session.args = self.args
         self.session.run_folder = Path(self.args.output_dir or ".")
         self.session.trial = self.session.trial_report = None
-        self.begin_callbacks()
+        self.begin_stateful()
         wiring.follow(self.session)
 
 

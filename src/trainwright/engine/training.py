@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from torch import nn
+
 from trainwright import randomness
 from trainwright.args.durations import seconds
 from trainwright.args.foreign import check as check_arguments
@@ -16,7 +18,7 @@ from trainwright.callbacks.job import Timesheet
 from trainwright.checkpoint import check, folder, weights
 from trainwright.checkpoint.checkpoints import claim
 from trainwright.checkpoint.lock import RunLock
-from trainwright.checkpoint.parts import Opened, check_users, restore
+from trainwright.checkpoint.parts import ABSENT, Opened, check_users, of_users, restore
 from trainwright.data import fingerprint
 from trainwright.data.loader import TrainLoader
 from trainwright.engine import (
@@ -333,8 +335,28 @@ def load_best(session: Session, best: Path) -> None:
             f"in '{session.run_folder}'."
         )
     weights.load_model(session.model, best)
-    restore({"others": others.part(session, best)}, Opened(best, session.strategy.own_file()))
+    checkpoint = Opened(best, session.strategy.own_file())
+    restore({"others": others.part(session, best)}, checkpoint)
+    with_parts = load_best_parts(session, checkpoint)
     ema.put(session.model, ema.load(best).get("weights", {}))  # which older checkpoints have there alone
-    session.note(
-        f"Loaded the best model, '{best}', with {session.args.metric_for_best_model} {session.state.best_metric}."
-    )
+    measured = f"{session.args.metric_for_best_model} {session.state.best_metric}"
+    session.note(f"Loaded the best model, '{best}', with {measured}{with_parts}.")
+
+
+def load_best_parts(session: Session, checkpoint: Opened) -> str:
+    """Give the modules among the user's parts what the best checkpoint keeps of them, as they go with its model; return
+    what to say of that.
+
+    Raises:
+        CheckpointError: one cannot go on with it.
+    """
+    given = session.checkpoint_parts
+    back: list[str] = []
+    stay: list[str] = []
+    for name, (_, part) in zip(given, of_users(given, checkpoint.place, session.note), strict=True):
+        state = checkpoint.state_of(part) if isinstance(given[name], nn.Module) else ABSENT
+        if state is not ABSENT:
+            part.state.load_state_dict(state)
+        (stay if state is ABSENT else back).append(repr(name))
+    told = f", with the parts {', '.join(back)} as they were there" if back else ""
+    return told + (f"; the parts {', '.join(stay)} stay as the last step left them" if stay else "")
