@@ -290,6 +290,7 @@ def test_what_torch_gives_back_a_part_gives_back(tmp_path, push):
         "parameter": nn.Parameter(torch.ones(2)),
         "frozen": nn.Parameter(torch.ones(2), requires_grad=False),
         "log_alpha": log_alpha,
+        "sparse": torch.eye(3).to_sparse(),
         "module": Versioned().state_dict(),
     }
     torch.save(state, tmp_path / "state.pt")
@@ -303,8 +304,22 @@ def test_what_torch_gives_back_a_part_gives_back(tmp_path, push):
     module.load_state_dict(found.pop("module"))
     assert module.variance.item() == 1
     for name, tensor in found.items():
-        assert torch.equal(tensor, wanted[name])
+        assert tensor.layout == wanted[name].layout
+        assert torch.equal(tensor.to_dense(), wanted[name].to_dense())
         assert (type(tensor), tensor.requires_grad) == (type(wanted[name]), wanted[name].requires_grad)
+
+
+def test_a_module_of_the_model_that_has_a_version_goes_on_as_it_was(tmp_path):
+    def built():
+        model = tiny.new_line()
+        model.add_module("norm", Versioned())
+        args = TrainingArguments(str(tmp_path), max_steps=2, use_cpu=True, disable_tqdm=True, report_to="none")
+        return Trainer(model, args, train_dataset=tiny.line_rows())
+
+    built().train()
+    trainer = built()
+    trainer.train(resume_from_checkpoint=True)
+    assert trainer.model.norm.variance.item() == 1
 
 
 class Hears(TrainerCallback):

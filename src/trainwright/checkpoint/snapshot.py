@@ -15,7 +15,8 @@ _WHOLE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by b
 
 def size_of(tree: Any) -> int:
     """Return the bytes of the storages in a tree of dicts, lists and tuples; each storage counts once."""
-    return sum({memory_of(tensor): tensor.untyped_storage().nbytes() for tensor in tensors_in(tree)}.values())
+    tensors = [tensor for tensor in tensors_in(tree) if tensor.layout is torch.strided]  # sparse ones have no storage
+    return sum({memory_of(tensor): tensor.untyped_storage().nbytes() for tensor in tensors}.values())
 
 
 def memory_of(tensor: torch.Tensor) -> tuple[torch.device, int]:
@@ -109,6 +110,8 @@ class HostCopies:
         return value
 
     def _tensor(self, tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.layout is not torch.strided:  # rare, so the loop may wait
+            return tensor.detach().to("cpu", copy=True)
         tensor = without_lazy_bits(tensor.detach())
         self._alive.append(tensor)  # its memory is nobody else's while `_copied` tells tensors apart by it
         key = memory_of(tensor)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import save_file
@@ -128,10 +129,12 @@ def load_model(model: nn.Module, folder: Path) -> None:
             f"{folder} holds no weights of a whole model ({WEIGHTS} is missing); give a folder that a save wrote, "
             "and where it holds adapters, a model that has them."
         )
+    versions = getattr(saved, "_metadata", None)
     saved = {name.removeprefix(_COMPILED): tensor for name, tensor in saved.items()}
     own = _expected(model, saved)
     if is_pretrained(model) and saved.keys() - own.keys():
         saved = _in_memory_form(model, folder, saved)
+    saved = _with_versions(model, saved, versions)
     if loads_itself(model):
         _load_itself(model, saved, folder)
         return
@@ -151,6 +154,16 @@ def _buffers_of_another_shape(model: nn.Module, saved: dict[str, torch.Tensor]) 
             path = f"{prefix}.{name}" if prefix else name
             if path in saved and (now is None or now.shape != saved[path].shape):
                 yield path, module, name
+
+
+def _with_versions(model: nn.Module, saved: dict[str, torch.Tensor], versions: Any) -> dict[str, torch.Tensor]:
+    """Return weights with the versions of the modules that wrote them, without which a module takes them for those of
+    an older one and translates them; safetensors keeps none, so they are today's."""
+    state: Any = OrderedDict(saved)
+    versions = getattr(model.state_dict(), "_metadata", None) if versions is None else versions
+    if versions is not None:
+        state._metadata = versions
+    return cast(dict[str, torch.Tensor], state)
 
 
 def _expected(model: nn.Module, saved: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
