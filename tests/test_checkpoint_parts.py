@@ -17,6 +17,7 @@ from trainwright import CheckpointError, ConfigError, SaveError, Trainer, Traine
 from trainwright.checkpoint import layout
 from trainwright.checkpoint.parts import Exchange, Opened, Part, restore, trees
 from trainwright.engine import saving
+from trainwright.errors import UnsavableError
 
 STEPS = 8
 
@@ -357,6 +358,22 @@ def test_a_save_that_is_not_there_is_never_claimed(tmp_path, monkeypatch, caplog
         made(tmp_path, eval_strategy="no", save_steps=2).train()
     assert [place.name for place in layout.checkpoints(tmp_path)] == ["checkpoint-2"]
     assert "saved at step" not in caplog.text
+
+
+def test_a_save_that_another_rank_refuses_leaves_nothing_behind(tmp_path, monkeypatch, caplog):
+    trainer = made(tmp_path, eval_strategy="no", save_steps=2, max_steps=6)
+    gather = trainer.strategy.gather
+
+    def of_two(value):
+        other = UnsavableError("Refused there.") if value is None and trainer.state.global_step == 4 else value
+        return [*gather(value), other] if value is None else gather(value)
+
+    monkeypatch.setattr(trainer.strategy, "gather", of_two)
+    monkeypatch.setattr("trainwright.checkpoint.folder.sweep", lambda place: None)
+    trainer.train()
+    assert "Refused there. Training goes on" in caplog.text
+    assert [place.name for place in layout.checkpoints(tmp_path)] == ["checkpoint-2", "checkpoint-6"]
+    assert not list(tmp_path.glob(".checkpoint-checkpoint-*"))
 
 
 def part(found, **where):

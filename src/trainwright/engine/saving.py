@@ -107,6 +107,8 @@ def write_checkpoint(run: Run, early: bool = False) -> None:
             draft, refusal = kept(lambda: begin(run, ranks, early))
     refusal = next((one for one in strategy.gather(refusal) if one is not None), None)
     if refusal is not None:
+        if draft is not None:  # another rank refused
+            shutil.rmtree(draft.temporary, ignore_errors=True)
         failed(run, refusal, stops=first)
     elif draft is not None and draft.copies is not None:
         run.writer.start(draft)
