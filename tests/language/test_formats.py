@@ -507,6 +507,11 @@ def test_bad_rows(place, tmp_path, name):
     assert not any(word in str(caught.value) for word in ("Traceback", "ConfigError"))
 
 
+def test_no_template_is_told_where_the_assistants_turns_are_wanted(place, tmp_path):
+    with pytest.raises(ConfigError, match="the tokenizer has no chat template. Give model.chat_template"):
+        text_of(place, [{"messages": TALK}], tmp_path, {"assistant_only_loss": True}, model={})
+
+
 def test_a_kind_that_does_not_fit_the_data(place, tmp_path):
     with pytest.raises(ConfigError, match="trainer_type SFT learns from text.*, but the data holds preference"):
         text_of(place, tiny.rows_of("preference", 2), tmp_path, trainer_type="SFT")

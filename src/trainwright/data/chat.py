@@ -51,7 +51,12 @@ def auto(tokenizer: Any) -> str | None:
 
 
 def has_marks(tokenizer: Any) -> bool:
-    """Whether a tokenizer's chat template marks what the assistant writes by `{% generation %}`."""
+    """Whether a tokenizer's chat template marks what the assistant writes by `{% generation %}`.
+
+    Raises:
+        ConfigError: it has no chat template.
+    """
+    check_template(tokenizer)
     return bool(_MARKS.search(tokenizer.get_chat_template()))
 
 

@@ -61,6 +61,8 @@ class Parts:
                     columns = [pyarrow.array(made[field.name], field.type) for field in schema]
                     writer.write_batch(pyarrow.record_batch(columns, schema=schema))
                     tell(len(numbers))
+            with unfinished.open("rb") as whole:  # lest a power cut leaves its length without what is in it
+                os.fsync(whole.fileno())
             unfinished.replace(file)
         finally:
             with suppress(OSError):
