@@ -103,16 +103,24 @@ def test_a_curve_is_what_was_told_whatever_the_order_the_attempts_and_the_looks_
             folder = journal(home, [told], job) if number == 0 else more(folder, told)
             store.move(job, folder)
     points = by_hand(attempts, "a")
-    close = [(step, None if math.isnan(value) else value) for step, value in points]
+    window = sorted(data.draw(st.tuples(*[st.integers(points[0][0] - 2, points[-1][0] + 2)] * 2), label="window"))
+    is_of_all_points(store, job, attempts, window, data.draw(st.integers(4, 60), label="most"))
+
+
+def is_of_all_points(store, job, attempts, window, most):
+    """Assert that the curve and the figures of a job's metric "a" are those of a loop over all that was told."""
+    points = by_hand(attempts, "a")
+    close = plain(points)
     assert plain(store.read(curves.curve, job, "a", len(points))) == close
     assert plain((step, value) for step, value, _ in store.metric(job, "a")) == close
     figures = store.read(of_metrics, job)["a"]
     good = [value for _, value in points if not math.isnan(value)]
     ends = (min(good, default=None), max(good, default=None))
     assert (figures["count"], figures["least"], figures["greatest"]) == (len(points), *ends)
-    first, last = sorted(data.draw(st.tuples(*[st.integers(points[0][0] - 2, points[-1][0] + 2)] * 2), label="window"))
+    last = [told for told in attempts if told][-1][-1]
+    assert plain([(figures["step"], figures["value"])]) == plain([last[1:]])
+    first, last = window
     inside = [point for point in points if first <= point[0] <= last]
-    most = data.draw(st.integers(4, 60), label="most")
     seen = store.read(curves.curve, job, "a", most, first, last)
     assert len(seen) <= max(most, 4)
     assert set(plain(seen)) <= set(plain(inside))
@@ -120,6 +128,60 @@ def test_a_curve_is_what_was_told_whatever_the_order_the_attempts_and_the_looks_
     assert [one[:1] + one[-1:] for one in (plain(seen), plain(inside))][0] == plain(inside[:1] + inside[-1:])
     good = [value for _, value in inside if not math.isnan(value)]
     assert {min(good, default=0.0), max(good, default=0.0)} <= {value for _, value in seen} | {0.0}
+
+
+def lived(rng):
+    """Return batches of what a job told: of each the pieces, and whether a new process told them (rarely the first)."""
+    kind, batches, at = rng.choice(["onward", "mixed", "few", "fits"]), [], 0
+    for number in range(rng.randint(1, 14)):
+        pieces = [(number == 0, [])]
+        for _ in range(rng.choice([1, 3, 40, 200])):
+            if rng.random() < 0.02:
+                pieces.append((True, []))
+                at = rng.randint(0, at)
+            if kind == "fits" and rng.random() < 0.01:
+                at = 0
+            at += rng.choice([1, 1, 2, 5])
+            step = {"mixed": rng.randint(-200, 400), "few": rng.randint(0, 40)}.get(kind, at)
+            value = rng.choice([math.nan, math.inf, -math.inf]) if rng.random() < 0.01 else rng.gauss(0, 1)
+            pieces[-1][1].append(("a", step, value))
+        batches.append(pieces)
+    return batches
+
+
+def test_figures_and_curves_are_a_loops_however_batches_attempts_and_fits_come(store, home):
+    """Also once the database is made anew from the journals, which brings all attempts in one batch."""
+    rng = random.Random(0)
+    for number in range(25):
+        job, attempts = f"job-{number}", []
+        for pieces in lived(rng):
+            for is_new, told in pieces:
+                attempts += [[]] * is_new
+                attempts[-1] = [*attempts[-1], *told]
+                folder = journal(home, [told], job) if is_new else more(home / "jobs" / job, told)
+            store.move(job, folder)
+            window = sorted([rng.randint(-250, 450), rng.randint(-250, 450)])
+            is_of_all_points(store, job, attempts, window, 20)
+        store.remove(job)
+        store.move(job, folder)
+        is_of_all_points(store, job, attempts, window, 20)
+
+
+SPIKE = [("a", step, 99.0 if step == 15 else 1.0) for step in range(5, 801, 5)]
+
+
+@pytest.mark.parametrize(
+    "batches",
+    [
+        pytest.param([[("a", step, 1.0) for step in range(10, 401, 10)], SPIKE], id="a second fit with a spike"),
+        pytest.param([[("a", step, 1.0) for step in range(10, 331, 10)] + [("a", 15, 50.0)], [("a", 10, 2.0)],
+                      [("a", 15, 1.0)]], id="a spike that is told again"),
+    ],
+)  # fmt: skip
+def test_a_spike_among_steps_that_are_told_again_is_the_greatest_until_it_is_told_again(store, home, batches):
+    for number, told in enumerate(batches):
+        store.move("told", more(home / "jobs" / "told", told) if number else journal(home, [told]))
+    is_of_all_points(store, "told", [sum(batches, [])], (0, 100), 20)
 
 
 def parts(steps, count):
@@ -180,3 +242,19 @@ def test_a_curve_is_numpys_of_all_points_and_costs_the_same_however_many_there_a
         beside = np.array([wanted[max(place - 2, 0) : place + 3].max() for place in range(599)])
         assert (wanted <= shown).all()
         assert (shown <= beside).all()
+
+
+@pytest.mark.parametrize(("is_in_order", "most"), [(True, 100 + 2 * curves.SIZE), (False, 1024)])
+def test_of_steps_that_are_told_again_the_points_of_their_stretches_are_read_and_each_once(
+    store, home, monkeypatch, is_in_order, most
+):
+    steps = [*range(1024)]
+    if not is_in_order:
+        random.Random(0).shuffle(steps)
+    for number, part in enumerate(parts([("a", step, 1.0) for step in steps], 32)):  # a stretch in each
+        store.move("told", more(home / "jobs" / "told", part) if number else journal(home, [part]))
+    read, told = [], curves.told
+    monkeypatch.setattr(curves, "told", lambda *given: (read.append(point) or point for point in told(*given)))
+    store.move("told", more(home / "jobs" / "told", [("a", step, 2.0) for step in range(500, 600)]))
+    assert len({step for step, _ in read}) <= most
+    assert len(read) <= most + 100  # those that are told again are there twice

@@ -426,13 +426,16 @@ def test_a_database_of_the_version_before_is_brought_up_without_loss(store, home
             for step in steps:
                 job.metric("loss", float("nan") if step % 50 == 7 else 1 / (step + 1), step)
             job.metric("accuracy", len(steps), 0)
+            for step in (7, 3, 5, 3, 2, 3):  # the newest is what was told last, wherever it lies
+                job.metric("late", step / 2, step)
     store.move("twice", job.folder)
     before = seen(store, "twice")
     assert [row[1:] for row in before[1]] == [
         ("lr", "0.001", 0.001), ("model.hf_token", masking.MASK, None), ("model.name", "m" * 199 + "…", None)
     ]  # fmt: skip
-    assert before[3][1:] == ({"accuracy": 1, "loss": 400}, {"accuracy": (0, 250), "loss": (399, 1 / 400)},
-                             {"accuracy": [1], "loss": [1]})  # fmt: skip
+    assert before[3][1:] == ({"accuracy": 1, "late": 4, "loss": 400},
+                             {"accuracy": (0, 250), "late": (3, 1.5), "loss": (399, 1 / 400)},
+                             {"accuracy": [1], "late": [1], "loss": [1]})  # fmt: skip
     downgraded(store)
     newer = Store(store.url)
     assert seen(newer, "twice") == before

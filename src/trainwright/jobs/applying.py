@@ -43,7 +43,7 @@ def apply(connection: Connection, job: str, known: Job | None, folder: Path, par
     if part.damaged:
         rows["event"].append({"job": job, "time": time.time(), "kind": "journal", "text": part.complaint()})
     figures = series.note(connection, job, rows["metric"]) if rows["metric"] else []
-    for kind, table in (("metric", schema.points), ("event", schema.events), ("artifact", schema.artifacts)):
+    for kind, table in (("event", schema.events), ("artifact", schema.artifacts)):
         if rows[kind]:
             connection.execute(table.insert(), rows[kind])
     if now["starts"] > 1:

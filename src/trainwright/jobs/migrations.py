@@ -8,7 +8,7 @@ from collections.abc import Callable
 from sqlalchemy import Connection, func, inspect, select, text
 
 from trainwright.errors import JobError
-from trainwright.jobs import curves, schema, series, typed
+from trainwright.jobs import schema, series, typed
 
 
 def _first(connection: Connection) -> None:
@@ -46,10 +46,16 @@ def _counted(connection: Connection) -> None:
         connection.execute(schema.changes.insert().values(number=0))
     for job, params in connection.execute(select(schema.jobs.c.id, schema.jobs.c.params)).all():
         typed.keep(connection, job, _mapping(params))
-    keys = select(*(schema.points.c[name] for name in ("job", "name", "attempt"))).distinct()
+    points = schema.points
+    keys = select(*(points.c[name] for name in ("job", "name", "attempt"))).distinct()
     for job, name, attempt in connection.execute(keys).all():
-        told = dict(curves.told(connection, job, name, attempt, -curves.EVER, curves.EVER))
-        series.extend(connection, job, {(name, attempt): told}, {})
+        where = (points.c.job == job, points.c.name == name, points.c.attempt == attempt)
+        told: series.Told = {}
+        for step, value in connection.execute(
+            select(points.c.step, points.c.value).where(*where).order_by(points.c.id)
+        ):
+            series.tell(told, step, value)
+        series.extend(connection, job, {(name, attempt): told}, {}, {})
     for job, name in connection.execute(select(schema.series.c.job, schema.series.c.name).distinct()).all():
         series.keep_figures(connection, job, series.figures(connection, job, [name]), 0)
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Table, select
@@ -19,57 +20,67 @@ from trainwright.jobs import curves, schema
 from trainwright.jobs.curves import FACTOR, SIZE
 
 Told = dict[int, float | None]
+Key = tuple[str, int]  # a metric's name and the attempt
 Row = dict[str, Any]
 _MOST_ASKED = 500  # steps in one query
 
 
 def note(connection: Connection, job: str, rows: Sequence[Row]) -> list[Row]:
-    """Gather points that are about to be inserted; return the figures of their metrics, for `keep_figures`."""
-    told: dict[tuple[str, int], Told] = {}
-    last: dict[tuple[str, int], tuple[int, float | None]] = {}
+    """Insert points and gather them; return the figures of their metrics, for `keep_figures`.
+
+    What is made anew from points is made of these too: so they go in first.
+    """
+    told: dict[Key, Told] = {}
     for row in rows:
-        key = (row["name"], row["attempt"])
-        told.setdefault(key, {})[row["step"]] = row["value"]
-        last[key] = (row["step"], row["value"])
-    old = _known(connection, job, [*{name for name, _ in told}])
-    anew = extend(connection, job, told, last)
-    return _figures_after(connection, job, told, last, old, anew)
+        tell(told.setdefault((row["name"], row["attempt"]), {}), row["step"], row["value"])
+    names = {name for name, _ in told}
+    old, known = _known(connection, job, names), _series(connection, job, names)
+    again = {key: _there(connection, known[key], told[key]) for key in told if key in known}
+    connection.execute(schema.points.insert(), [*rows])
+    anew = extend(connection, job, told, known, again)
+    return _figures_after(connection, job, told, old, anew)
+
+
+def tell(told: Told, step: int, value: float | None) -> None:
+    """Put a value at a step at the end of what was told, in the place of an earlier one."""
+    told.pop(step, None)
+    told[step] = value
 
 
 def extend(
-    connection: Connection, job: str, told: Mapping[tuple[str, int], Told],
-    last: Mapping[tuple[str, int], tuple[int, float | None]],
+    connection: Connection, job: str, told: Mapping[Key, Told], known: Mapping[Key, Row],
+    again: Mapping[Key, Collection[int]],
 ) -> set[str]:  # fmt: skip
-    """Add what was told of metrics to their series.
+    """Add what was told of metrics, whose points are there, to their series.
 
     Args:
         connection: a transaction that nobody else changes this job in.
         job: its name.
-        told: by name and attempt, values by step.
-        last: what was told last; by default the last of `told`.
+        told: by name and attempt, values by step, in the order they were told.
+        known: the rows of `schema.series` of these metrics.
+        again: by name and attempt the steps that were told before too.
 
     Returns:
         The metrics whose curve is not what it was with points at its end: their figures are to be asked for anew.
     """
-    table = schema.series
-    query = select(table).where(table.c.job == job, table.c.name.in_({name for name, _ in told}))
-    known = {(row["name"], row["attempt"]): dict(row) for row in connection.execute(query).mappings()}
     anew, rows = set(), []
     for key, values in told.items():
         if not _is_only_longer(key, known, told):
             anew.add(key[0])
-        row = known.get(key) or {
+        row = dict(known.get(key, ())) or {
             "job": job, "name": key[0], "attempt": key[1], "count": 0, "low": min(values), "high": None, "tail": "[]",
         }  # fmt: skip
-        row["step"], row["value"] = last.get(key) or [*values.items()][-1]
-        rows.append(_extended(connection, row, values))
-    _replace(connection, table, rows)
+        row["step"], row["value"] = _last(values)
+        rows.append(_extended(connection, row, values, again.get(key, ())))
+    _replace(connection, schema.series, rows)
     return anew
 
 
-def _is_only_longer(
-    key: tuple[str, int], known: Mapping[tuple[str, int], Row], told: Mapping[tuple[str, int], Told]
-) -> bool:
+def _last(told: Told) -> tuple[int, float | None]:
+    return next(reversed(told.items()))
+
+
+def _is_only_longer(key: Key, known: Mapping[Key, Row], told: Mapping[Key, Told]) -> bool:
     """Whether a curve is what it was, with points at its end."""
     others = [other for other in {*known, *told} if other[0] == key[0] and other != key]
     if key not in known:
@@ -77,16 +88,11 @@ def _is_only_longer(
     return min(told[key]) > known[key]["high"] and all(other[1] < key[1] and other not in told for other in others)
 
 
-def _extended(connection: Connection, row: Row, told: Told) -> Row:
+def _extended(connection: Connection, row: Row, told: Told, again: Collection[int]) -> Row:
     """Return the row of a series with what was told of it; its full stretches are written."""
     tail: Told = dict(json.loads(row["tail"]))
-    full = (row["count"] - len(tail)) // SIZE
-    late = (
-        {} if row["high"] is None else {step: told[step] for step in told if step <= row["high"] and step not in tail}
-    )
-    again = {step: late[step] for step in _there(connection, row, [*late])} if late else {}
-    before = len(tail)
-    tail |= {step: value for step, value in told.items() if step not in again}
+    full, before = (row["count"] - len(tail)) // SIZE, len(tail)
+    tail |= {step: value for step, value in told.items() if step in tail or step not in again}
     row["count"] += len(tail) - before
     row["low"] = min(row["low"], *told)
     row["high"] = max(told) if row["high"] is None else max(row["high"], *told)
@@ -95,37 +101,48 @@ def _extended(connection: Connection, row: Row, told: Told) -> Row:
     made = [_stretch_of(waiting[place * SIZE : (place + 1) * SIZE]) for place in range(whole)]
     _write(connection, row, 1, {full + place: one for place, one in enumerate(made)})
     if again:
-        _mend(connection, row, again, full + whole)
+        _mend(connection, row, sorted(again), full)
     row["tail"] = json.dumps(waiting[whole * SIZE :])
     return row
 
 
-def _there(connection: Connection, row: Row, steps: list[int]) -> Iterable[int]:
-    """Return those of the steps that the series has a point at."""
-    table, found = schema.points, set()
-    for start in range(0, len(steps), _MOST_ASKED):
-        query = select(table.c.step).where(*_of(table, row), table.c.step.in_(steps[start : start + _MOST_ASKED]))
-        found |= set(connection.execute(query).scalars())
+def _there(connection: Connection, row: Row, told: Told) -> set[int]:
+    """Return the steps of what was told that the series has a point at; the database is asked of few, mostly none."""
+    late = {step for step in told if step <= row["high"]}
+    found = late & {step for step, _ in json.loads(row["tail"])}
+    table, asked = schema.points, sorted(late - found)
+    for start in range(0, len(asked), _MOST_ASKED):
+        query = select(table.c.step).where(*_of(table, row), table.c.step.in_(asked[start : start + _MOST_ASKED]))
+        found |= set(connection.execute(query.distinct()).scalars())
     return found
 
 
-def _mend(connection: Connection, row: Row, again: Told, full: int) -> None:
-    """Make the stretches anew that hold a step which is told again."""
+def _mend(connection: Connection, row: Row, again: Sequence[int], full: int) -> None:
+    """Make those of the first `full` stretches anew that hold a step, of those in order, which is told again.
+
+    Steps that were told in no order make stretches that lie over each other: their points are read once.
+    """
     table = schema.stretches
     query = select(table.c.number, table.c.low, table.c.high).where(
         *_of(table, row),
         table.c.level == 1,
         table.c.number < full,
-        table.c.low <= max(again),
-        table.c.high >= min(again),
+        table.c.low <= again[-1],
+        table.c.high >= again[0],
     )
-    steps, made = sorted(again), {}
-    for number, low, high in connection.execute(query).all():
-        if not any(low <= step <= high for step in steps):
-            continue
-        points = dict(curves.told(connection, row["job"], row["name"], row["attempt"], low, high))
-        points |= {step: again[step] for step in steps if low <= step <= high}
-        made[number] = _stretch_of(sorted(points.items()))
+    found = connection.execute(query.order_by(table.c.low)).all()
+    held = [(number, low, high) for number, low, high in found if bisect_left(again, low) < bisect_right(again, high)]
+    points: Told = {}
+    until = -curves.EVER
+    for _, low, high in held:
+        if high >= until:
+            points |= curves.told(connection, row["job"], row["name"], row["attempt"], max(low, until), high)
+            until = high + 1
+    steps = sorted(points)
+    made = {}
+    for number, low, high in held:
+        within = steps[bisect_left(steps, low) : bisect_right(steps, high)]
+        made[number] = _stretch_of([(step, points[step]) for step in within])
     _write(connection, row, 1, made)
 
 
@@ -184,24 +201,29 @@ def figures(connection: Connection, job: str, names: Iterable[str]) -> list[Row]
     return found
 
 
-def _known(connection: Connection, job: str, names: Sequence[str]) -> dict[str, Row]:
+def _series(connection: Connection, job: str, names: Collection[str]) -> dict[Key, Row]:
+    table = schema.series
+    query = select(table).where(table.c.job == job, table.c.name.in_(names))
+    return {(row["name"], row["attempt"]): dict(row) for row in connection.execute(query).mappings()}
+
+
+def _known(connection: Connection, job: str, names: Collection[str]) -> dict[str, Row]:
     table = schema.figures
     query = select(table).where(table.c.job == job, table.c.name.in_(names))
     return {row["name"]: dict(row) for row in connection.execute(query).mappings()}
 
 
 def _figures_after(
-    connection: Connection, job: str, told: Mapping[tuple[str, int], Told],
-    last: Mapping[tuple[str, int], tuple[int, float | None]], old: Mapping[str, Row], anew: set[str],
-) -> list[Row]:  # fmt: skip
+    connection: Connection, job: str, told: Mapping[Key, Told], old: Mapping[str, Row], anew: set[str]
+) -> list[Row]:
     """Return the figures of metrics that were told of; those that are to be asked for anew are read from series."""
     found = []
-    for (name, attempt), values in told.items():
+    for (name, _), values in told.items():
         if name in anew:
             continue
         before = old.get(name, {"count": 0, "least": None, "greatest": None})
         good = [value for value in values.values() if value is not None]
-        step, value = last[name, attempt]
+        step, value = _last(values)
         found.append({"name": name, "count": before["count"] + len(values), "step": step, "value": value,
                       "least": min([*good, *_given(before["least"])], default=None),
                       "greatest": max([*good, *_given(before["greatest"])], default=None)})  # fmt: skip
