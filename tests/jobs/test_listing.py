@@ -120,7 +120,7 @@ def test_filters_and_orders_are_those_of_python_over_all_rows(store, home):
             assert names == [job["id"] for job in wanted[start : start + size]], query
     by_name = {job["id"]: job for job in jobs}
     for job in store.read(listing.page, listing.Query(limit=200, show=KEYS))["jobs"]:
-        expected = {key: by_name[job["id"]][key] if ":" in key else None for key in KEYS}
+        expected = {key: by_name[job["id"]][key] for key in KEYS}
         assert job["values"] == pytest.approx(expected)
     assert sum(found["counts"].values()) == 150
 
@@ -159,6 +159,27 @@ def test_values_of_filters_are_read_as_python_writes_them(store, home):
 def test_a_filter_that_is_none_is_told(store, where, said):
     with pytest.raises(JobError, match=said):
         store.read(listing.page, listing.Query(where=[where]))
+
+
+@pytest.mark.parametrize("mark", ["\0", "\ud800"])
+def test_what_no_database_holds_is_looked_for_as_it_was_kept(store, home, mark):
+    """Zero bytes and lone surrogates are kept as Python writes them, and found by themselves."""
+    name = f"a{mark}b"
+    words = {"name": name, "experiment": name, "params": {"q": name}, "pid": 1, "host": "elsewhere"}
+    folder = home / "jobs" / "one"
+    append(folder / places.JOURNAL, "start", **words)
+    append(folder / places.JOURNAL, "metric", name=name, value=2.0, step=1)
+    store.move_all()
+    queries = [({"where": [where]}, there) for where, there in (
+        (f"param:q~{mark}", 1), (f"param:q={name}", 1), (f"name~{mark}", 1), (f"name={name}", 1), (f"id={mark}", 0),
+        (f"last:{name}=2", 1),
+    )]  # fmt: skip
+    for query, there in [*queries, ({"text": mark}, 1), ({"experiment": name}, 1), ({"statuses": [mark]}, 0)]:
+        assert store.read(listing.page, listing.Query(**query))["total"] == there, query
+    asked = Asked([("name", name)])
+    asked.path_params = {"job": "one"}
+    assert Api(store).metrics(asked) == {name: [(1, 2.0)]}
+    assert store.read(listing.of_ids, [mark]) == []
 
 
 class Asked:

@@ -39,7 +39,7 @@ class Query:
         sort: a key, with - before it for the greatest first; numbers come before text, what has none comes last.
         limit: at most so many.
         offset: after so many.
-        show: parameters and metrics that are given with every job.
+        show: keys whose values are given with every job.
     """
 
     text: str = ""
@@ -69,7 +69,8 @@ def page(connection: Connection, query: Query) -> dict[str, Any]:
     rows = connection.execute(chosen.order_by(*_order(query.sort)).limit(query.limit).offset(query.offset)).mappings()
     found = [dict(row) for row in rows]
     for key in query.show:
-        held = _held(connection, key, [row["id"] for row in found])
+        own = {row["id"]: row[key] for row in found} if key in COLUMNS else None
+        held = _held(connection, key, [row["id"] for row in found]) if own is None else own
         for row in found:
             row.setdefault("values", {})[key] = held.get(row["id"])
     return {"jobs": found, "total": count(connection, *conditions), "counts": counts(connection)}
@@ -79,7 +80,7 @@ def of_ids(connection: Connection, ids: Sequence[str]) -> list[dict[str, Any]]:
     """Return what a list has of jobs, and their folders, in the order of names, without those that are not there."""
     jobs = schema.jobs
     rows = connection.execute(
-        sql.select(*(jobs.c[name] for name in COLUMNS), jobs.c.folder).where(jobs.c.id.in_(ids))
+        sql.select(*(jobs.c[name] for name in COLUMNS), jobs.c.folder).where(jobs.c.id.in_(_texts(ids)))
     ).mappings()
     found = {row["id"]: dict(row) for row in rows}
     return [found[job] for job in ids if job in found]
@@ -116,17 +117,21 @@ def counts(connection: Connection) -> dict[str, int]:
 def _conditions(query: Query) -> Iterable[Any]:
     jobs, params = schema.jobs, schema.params
     if query.statuses:
-        yield jobs.c.status.in_(query.statuses)
+        yield jobs.c.status.in_(_texts(query.statuses))
     if query.experiment is not None:
-        yield jobs.c.experiment == query.experiment
+        yield jobs.c.experiment == values.text(query.experiment)
     if query.text:
-        named = sql.select(params.c.job).where(
-            sql.or_(_holds(params.c.name, query.text), _holds(params.c.text, query.text))
-        )
-        own = [_holds(jobs.c[name], query.text) for name in ("id", "name", "experiment")]
+        text = values.text(query.text)
+        named = sql.select(params.c.job).where(sql.or_(_holds(params.c.name, text), _holds(params.c.text, text)))
+        own = [_holds(jobs.c[name], text) for name in ("id", "name", "experiment")]
         yield sql.or_(*own, jobs.c.id.in_(named))
     for written in query.where:
         yield _condition(written)
+
+
+def _texts(given: Iterable[str]) -> list[str]:
+    """Return texts as the database holds them."""
+    return [values.text(one) for one in given]
 
 
 def _condition(written: str) -> Any:
@@ -134,7 +139,7 @@ def _condition(written: str) -> Any:
     found = _FILTER.fullmatch(written)
     if found is None:
         raise JobError(f"{written[:60]!r} is no filter: KEY, an operator (= != < <= > >= ~) and VALUE, param:lr<0.001.")
-    key, operator, value = found["key"].strip(), found["operator"], found["value"].strip()
+    key, operator, value = found["key"].strip(), found["operator"], values.text(found["value"].strip())
     table, kind, name = _split(key)
     if table is None:
         column = schema.jobs.c[kind]
@@ -223,8 +228,6 @@ def _column(kind: str) -> str:
 def _held(connection: Connection, key: str, ids: Sequence[str]) -> Mapping[str, Any]:
     """Return by job what it has of a parameter or metric; a number where it is one."""
     table, kind, name = _split(key)
-    if table is None:
-        return {}
     column = table.c.number if kind == "param" else table.c[_column(kind)]
     text = table.c.text if kind == "param" else sql.null()
     query = sql.select(table.c.job, column, text).where(table.c.name == name, table.c.job.in_(ids))

@@ -37,6 +37,7 @@ from trainwright.jobs import (
     points,
     queue,
     schema,
+    values,
 )
 from trainwright.jobs.connection import Connection
 from trainwright.jobs.database import is_away
@@ -116,7 +117,11 @@ class Api:
         most = min(_number(given.get("points"), 1000), _MOST_POINTS)
         first, last = _step(given.get("from"), -curves.EVER), _step(given.get("to"), curves.EVER)
         attempt = _number(given["attempt"], 1) if "attempt" in given else None
-        return {name: self.store.read(curves.curve, job, name, max(most, 4), first, last, attempt) for name in names}
+        held = {name: values.text(name, values.NAME_LENGTH) for name in names}
+        return {
+            name: self.store.read(curves.curve, job, mine, max(most, 4), first, last, attempt)
+            for name, mine in held.items()
+        }
 
     def log(self, request: Request) -> Any:
         """The end of what a job printed, or what came after a byte of it."""
@@ -133,7 +138,7 @@ class Api:
         }
         shown = [name for name in versions if any(name in one and one[name]["count"] > 1 for one in figures)]
         found = queue.differences(self.store, jobs)
-        found["params"] = {name: masking.each(name, values) for name, values in found["params"].items()}
+        found["params"] = {name: masking.each(name, held) for name, held in found["params"].items()}
         return {"jobs": [_listed(job) for job in jobs], "curves": shown, "metric_versions": versions, **found}
 
     def stop(self, request: Request, _: Any) -> Any:
