@@ -317,3 +317,10 @@ def test_the_command_lists_a_page(home, store, capsys):
     assert "There are 60 such jobs, and --offset 70 leaves out all of them." in capsys.readouterr().out
     assert main(["jobs", "list", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 60
+
+
+@pytest.mark.parametrize("option", [["list", "--limit"], ["list", "--offset"], ["metrics", "a", "--attempt"]])
+def test_numbers_that_no_database_holds_are_refused_by_commands(home, capsys, option):
+    with pytest.raises(SystemExit):
+        main(["jobs", *option, "99999999999999999999"])
+    assert "99999999999999999999 is too great; at most 2147483647 is expected" in capsys.readouterr().err

@@ -9,6 +9,8 @@ from pathlib import Path
 from trainwright.cli.numbers import at_least
 from trainwright.errors import JobError
 
+_MOST = 2**31 - 1  # that every database counts to
+
 
 def run(argv: Sequence[str]) -> int:
     """Do what is asked with the jobs."""
@@ -53,8 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     listing = actions.add_parser("list", parents=[json_too], help="all jobs, the newest first")
     listing.add_argument("--status", action="append", type=str.upper, help="only these")
     listing.add_argument("--experiment", help="only of this one")
-    listing.add_argument("--limit", type=at_least(1), metavar="N", help="at most N (50; with --json all)")
-    listing.add_argument("--offset", type=at_least(0), default=0, metavar="N", help="without the newest N (0)")
+    listing.add_argument("--limit", type=at_least(1, _MOST), metavar="N", help="at most N (50; with --json all)")
+    listing.add_argument("--offset", type=at_least(0, _MOST), default=0, metavar="N", help="without the newest N (0)")
     show = actions.add_parser("show", parents=[json_too], help="what is known of a job")
     show.add_argument("job")
     logs = actions.add_parser("logs", help="what a job printed")
@@ -64,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     metrics.add_argument("job")
     metrics.add_argument("name", nargs="?")
     metrics.add_argument(
-        "--attempt", type=at_least(1), metavar="N", help="of NAME what the job's nth process told (all)"
+        "--attempt", type=at_least(1, _MOST), metavar="N", help="of NAME what the job's nth process told (all)"
     )
     compare = actions.add_parser("compare", parents=[json_too], help="parameters that differ, and newest metrics")
     compare.add_argument("jobs", nargs="+")

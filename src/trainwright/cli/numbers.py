@@ -1,22 +1,25 @@
-"""Numbers of a command line, refused where they are too small to mean anything."""
+"""Numbers of a command line, refused where they are too small, or too great, to mean anything."""
 
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
 from typing import TypeVar
 
 Number = TypeVar("Number", int, float)
 
 
-def at_least(least: Number) -> Callable[[str], Number]:
-    """Return what reads a number of the kind of `least`, as argparse's `type`, and refuses one that is less."""
+def at_least(least: Number, most: float = math.inf) -> Callable[[str], Number]:
+    """Return what reads a number of the kind of `least`, as argparse's `type`, and refuses one beyond the bounds."""
     kind = type(least)
 
     def read(text: str) -> Number:
         value = kind(text)
         if not value >= least:  # NaN is not
             raise argparse.ArgumentTypeError(f"{text} is too small; at least {least:g} is expected")
+        if value > most:
+            raise argparse.ArgumentTypeError(f"{text} is too great; at most {most} is expected")
         return value
 
     read.__name__ = kind.__name__  # which argparse names where the text is no number
