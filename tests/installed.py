@@ -1,14 +1,16 @@
-"""Comparisons that say nothing with an older transformers, each with what that one does otherwise."""
+"""What a test needs to be installed: a library, or a transformers that does not do otherwise what is compared."""
 
 from __future__ import annotations
 
 import inspect
 from importlib.metadata import version
+from importlib.util import find_spec
 
 import pytest
 
 from trainwright.compat import release
 
+with_trl = pytest.mark.skipif(find_spec("trl") is None, reason="trl is not installed")
 TRANSFORMERS = release(version("transformers"))
 
 

@@ -6,12 +6,12 @@ import json
 
 import pytest
 
+from tests.installed import with_trl
 from tests.language import tiny_language as tiny
 from trainwright.cli.main import main
 from trainwright.config.composition import built
 from trainwright.config.reading import load_checked
 
-TRL = pytest.mark.skipif("not __import__('importlib.util').util.find_spec('trl')", reason="trl is not installed")
 CHAT = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
 ASKED = {"messages": [{"role": "user", "content": "a"}]}
 CHATML = {"model.chat_template": "chatml"}
@@ -97,7 +97,7 @@ def test_packages_that_are_missing_are_known(place, capsys, monkeypatch):
     assert "optimizer paged_adamw_8bit needs the package 'bitsandbytes'" in said
 
 
-@TRL
+@with_trl
 def test_a_stream_is_not_for_other_libraries(place, capsys):
     write(place, "rows.jsonl", {"text": "a"})
     assert main(["check", "run.yaml", "training.trainer_type=TRL_SFT", "data.train.stream=true"]) == 2
@@ -124,7 +124,7 @@ MIXED = {
 }
 
 
-@TRL
+@with_trl
 @pytest.mark.parametrize("name", MIXED)
 def test_lists_of_messages_train_with_trl_as_with_ours(place, name):
     tiny.write_rows(place / "rows.jsonl", [MIXED[name]] * 4)

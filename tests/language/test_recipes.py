@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 
+from tests.installed import with_trl
 from tests.language import tiny_language as tiny
 from trainwright import ConfigError
 from trainwright.cli.main import main
@@ -21,7 +22,6 @@ from trainwright.config.reading import load_checked
 
 FILES = {path.stem: path for path in sorted((Path(__file__).parent / "recipes" / "run").glob("*.yaml"))}
 NEEDS_TRL = [name for name, path in FILES.items() if "trainer_type: TRL" in path.read_text()]
-TRL = pytest.mark.skipif("not __import__('importlib.util').util.find_spec('trl')", reason="trl is not installed")
 
 
 def rows(rng):
@@ -95,7 +95,7 @@ def trained(path, folder, *more):
     return holder.trainer
 
 
-@pytest.mark.parametrize("name", [pytest.param(one, marks=TRL) if one in NEEDS_TRL else one for one in FILES])
+@pytest.mark.parametrize("name", [pytest.param(one, marks=with_trl) if one in NEEDS_TRL else one for one in FILES])
 def test_a_recipe_is_checked_and_trains_two_steps(place, tmp_path, monkeypatch, capsys, name):
     monkeypatch.chdir(place)
     assert main(["check", str(FILES[name]), "training.max_steps=2"]) == 0, capsys.readouterr().err
@@ -131,7 +131,7 @@ CANNOT = {  # what TRL's trainer cannot, and what is said
 QUICK = ("13_orpo_dpo", *CANNOT)
 
 
-@TRL
+@with_trl
 @pytest.mark.parametrize("name", [one if one in QUICK else pytest.param(one, marks=pytest.mark.slow) for one in FILES])
 def test_the_same_recipe_trains_with_trl_where_it_can(place, tmp_path, monkeypatch, name):
     monkeypatch.chdir(place)

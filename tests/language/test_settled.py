@@ -9,13 +9,12 @@ from types import ModuleType
 import pytest
 import torch
 
+from tests.installed import with_trl
 from tests.language import tiny_language as tiny
 from trainwright import ConfigError
 from trainwright.config.composition import build, built
 from trainwright.config.reading import load_checked
 from trainwright.config.translate import argument_values
-
-TRL = pytest.mark.skipif("not __import__('importlib.util').util.find_spec('trl')", reason="trl is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +78,7 @@ def test_names_of_beginnings_of_adapters_may_be_in_capitals(checked, start):
 
 
 @pytest.mark.parametrize("loaded", [True, False])
-@pytest.mark.parametrize("trainer_type", ["SFT", pytest.param("HF", marks=TRL)])
+@pytest.mark.parametrize("trainer_type", ["SFT", pytest.param("HF", marks=with_trl)])
 def test_disable_dropout_leaves_none_in_the_model_and_in_what_is_saved(checked, place, trainer_type, loaded):
     tiny.new_model(attention_dropout=0.1).save_pretrained(place / "dropping")
     model = {"model_name": str(place / "dropping"), "tokenizer_name": str(place / "model"),
@@ -116,7 +115,7 @@ def test_ligers_kernels_are_said_to_be_of_no_effect_where_they_are(checked):
     assert "enable_liger_kernel has no effect: our own loss is fused already" in warned
 
 
-@TRL
+@with_trl
 def test_other_libraries_get_ligers_kernels_where_they_are_installed(checked, monkeypatch, caplog):
     from transformers import TrainingArguments
 
@@ -139,7 +138,7 @@ def test_other_libraries_get_ligers_kernels_where_they_are_installed(checked, mo
     assert given == [True]
 
 
-@TRL
+@with_trl
 def test_losses_of_trls_own_train(checked):
     config, _ = checked(
         "completion", trainer_type="TRL_SFT", max_steps=1, bf16=False, trainer_kwargs={"loss_type": "dft"}
@@ -149,7 +148,7 @@ def test_losses_of_trls_own_train(checked):
         checked("completion", trainer_type="TRL_SFT", trainer_kwargs={"loss_type": "dtf"})
 
 
-@TRL
+@with_trl
 def test_trls_reference_follows_the_model_where_it_is_asked_to(checked):
     kwargs = {"sync_ref_model": True, "ref_model_sync_steps": 1, "ref_model_mixup_alpha": 1.0}
     config, warned = checked("preference", trainer_type="TRL_DPO", max_steps=2, bf16=False, trainer_kwargs=kwargs)
