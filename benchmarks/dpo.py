@@ -109,7 +109,7 @@ def measure(engine: str, vocabulary: int, threads: int) -> dict[str, float]:
     import yaml
 
     from trainwright.config.composition import build
-    from trainwright.config.reading import load_checked
+    from trainwright.config.reading.read import load_checked
 
     torch.set_num_threads(threads)
     data, clock, place = pairs(vocabulary), Clock(), Path(tempfile.mkdtemp())

@@ -73,7 +73,7 @@ def _read(rows: Any) -> float:
 
 def packed(tokens: int, folder: Path) -> float:
     """Return the milliseconds of a packed row of ours."""
-    from trainwright.data.packing import PackedRows
+    from trainwright.data.sampling.packing import PackedRows
     from trainwright.data.token_rows import TokenRows
 
     return _read(PackedRows(TokenRows(_documents(tokens)), "wrapped", _CAPACITY))
@@ -95,9 +95,9 @@ def _conversation(turns: int) -> list[dict[str, str]]:
 
 def turns(count: int, folder: Path) -> float:
     """Return the milliseconds of a conversation whose template has no marks, learned by turns."""
-    from trainwright.data import chat
-    from trainwright.data.formats import Format
-    from trainwright.data.tokenize import TextRules
+    from trainwright.data.sources.formats import Format
+    from trainwright.data.text import chat
+    from trainwright.data.text.tokenize import TextRules
 
     made, row = tokenizer(), {"messages": _conversation(count)}
     made.chat_template = chat.NAMED_TEMPLATES["chatml"]
@@ -205,9 +205,9 @@ def tokens(megabytes: int, folder: Path) -> float:
     """Return the seconds in which text becomes rows of tokens of ours."""
     import datasets
 
-    from trainwright.data.formats import Format
-    from trainwright.data.prepare import prepare
-    from trainwright.data.tokenize import TextRules
+    from trainwright.data.sources.formats import Format
+    from trainwright.data.text.prepare import prepare
+    from trainwright.data.text.tokenize import TextRules
 
     table = datasets.Dataset.from_dict({"text": _texts(megabytes)})
     datasets.config.HF_DATASETS_CACHE = folder

@@ -19,7 +19,7 @@ _IDLE_SECONDS = 5.0
 
 
 def _store(folder: Path) -> Any:
-    from trainwright.jobs.store import Store
+    from trainwright.jobs.store.store import Store
 
     os.environ["TRAINWRIGHT_HOME"] = str(folder)
     os.environ.pop("TRAINWRIGHT_DB", None)
@@ -70,7 +70,7 @@ class _Request:
 
 def curve(count: int, _: Path) -> float:
     """Measure the points of a curve that a page shows."""
-    from trainwright.jobs import curves
+    from trainwright.jobs.store import curves
 
     store = _with_points(count)[1]
     with timed() as clock:
@@ -97,7 +97,7 @@ def curve_by_numpy(count: int, _: Path) -> float:
 
 def first_page(count: int, _: Path) -> float:
     """Measure a first look at the list, as it is sent."""
-    from trainwright.jobs.server import Api
+    from trainwright.jobs.web.server import Api
 
     api = Api(_with_jobs(count)[1])
     api.sweep()
@@ -108,14 +108,14 @@ def first_page(count: int, _: Path) -> float:
 
 def page_bytes(count: int, _: Path) -> float:
     """Return the kilobytes of a first look at the list."""
-    from trainwright.jobs.server import Api
+    from trainwright.jobs.web.server import Api
 
     return len(json.dumps(Api(_with_jobs(count)[1]).jobs(_Request()))) / 1000
 
 
 def searched(count: int, _: Path) -> float:
     """Measure a look at the jobs with a metric below a bound, by a parameter, of which a text is searched."""
-    from trainwright.jobs.server import Api
+    from trainwright.jobs.web.server import Api
 
     api = Api(_with_jobs(count)[1])
     api.sweep()
@@ -126,8 +126,8 @@ def searched(count: int, _: Path) -> float:
 
 def idle(count: int, _: Path) -> float:
     """Return the percentage of a core that the server takes for one open page while nothing changes."""
-    from trainwright.jobs import feed
-    from trainwright.jobs.server import Api
+    from trainwright.jobs.web import feed
+    from trainwright.jobs.web.server import Api
 
     api = Api(_with_jobs(count)[1])
 

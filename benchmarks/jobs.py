@@ -17,7 +17,7 @@ ROWS = 10_000
 ROUNDS = 5
 WRITERS = 8
 WRITER = f"""
-from trainwright.jobs.tracking import tracked
+from trainwright.jobs.tracking.tracking import tracked
 with tracked("writer") as job:
     for step in range({ROWS}):
         job.metric("loss", 1 / (step + 1), step)
@@ -36,8 +36,8 @@ def main() -> None:
     """Print the figures."""
     os.environ["TRAINWRIGHT_HOME"] = tempfile.mkdtemp()
     os.environ["TRAINWRIGHT_JOBS"] = ""
-    from trainwright.jobs.decorator import tlab_trainer
-    from trainwright.jobs.tracking import tracked
+    from trainwright.jobs.tracking.decorator import tlab_trainer
+    from trainwright.jobs.tracking.tracking import tracked
 
     spent = []
     for _ in range(ROUNDS):

@@ -83,7 +83,7 @@ def by_file(data: Any, place: Path, vocabulary: int, packed: bool, clock: Clock)
 
     from trainwright import TrainerCallback
     from trainwright.config.composition import build_trainer
-    from trainwright.config.reading import load_checked
+    from trainwright.config.reading.read import load_checked
 
     file = language.write_rows(place / "rows.jsonl", [{n: row[n] for n in ("input_ids", "labels")} for row in data])
     batch = BATCH * 210 // 512 if packed else BATCH

@@ -11,7 +11,7 @@ import random
 import sys
 from pathlib import Path
 
-from trainwright.data.python_source import python_source
+from trainwright.data.sources.python_source import python_source
 from trainwright.tasks.code.tokens import train_tokenizer
 
 

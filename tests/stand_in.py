@@ -119,7 +119,7 @@ def device():
     """Run with this device as the one that is found."""
     Event.coming = []
     with (
-        mock.patch("trainwright.engine.wiring.choose_device", return_value=DEVICE),
+        mock.patch("trainwright.training.setup.choose_device", return_value=DEVICE),
         mock.patch("trainwright.devices.WITHOUT_FLOAT64", ("meta",)),
         mock.patch("trainwright.checkpoint.snapshot.bytes_of", moved_bytes),
         mock.patch("trainwright.checkpoint.folder.unpickled", lambda path, device="cpu": unpickled(path)),

@@ -17,7 +17,7 @@ from trainwright import ConfigError, Seq2SeqTrainingArguments, TrainingArguments
 from trainwright.args import names
 from trainwright.args.durations import seconds
 from trainwright.args.foreign import adopt, check
-from trainwright.args.refusals import REFUSED
+from trainwright.args.unsupported import REFUSED
 from trainwright.trackers.table import TRACKERS
 
 DOCS = Path(__file__).parent.parent / "docs" / "arguments.md"

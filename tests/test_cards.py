@@ -22,7 +22,7 @@ from trainwright.callbacks.table import LogTable
 from trainwright.checkpoint.output import summed
 from trainwright.cli.main import main
 from trainwright.data.contents import Contents, contents_of
-from trainwright.engine import cards
+from trainwright.training import run_cards
 from trainwright.world import World
 
 ROOT = Path(__file__).parent.parent
@@ -235,9 +235,9 @@ def test_cards_heed_levels_trials_and_ranks(tmp_path, monkeypatch):
     assert "Done" not in terminal.getvalue()
     args = arguments(tmp_path, log_level="warning", disable_tqdm=True)
     trainer = Trainer(tiny.new_line(), args, train_dataset=tiny.line_rows())
-    assert cards.speaks(trainer)
+    assert run_cards.speaks(trainer)
     trainer.strategy.world = World(rank=1, local_rank=1, size=2)
-    assert not cards.speaks(trainer)
+    assert not run_cards.speaks(trainer)
     args = arguments(tmp_path / "search", eval_strategy="steps", eval_steps=3, max_steps=3)
     rows = tiny.line_rows()
     trainer = Trainer(args=args, model_init=lambda: tiny.new_line(), train_dataset=rows, eval_dataset=rows)
@@ -266,7 +266,7 @@ def learned_in(rows, collator) -> tuple[int, int]:
 @pytest.mark.parametrize("strategy", ["bfd", "bfd_split", "wrapped"])
 @pytest.mark.parametrize("kind", ["chat", "text", "completion"])
 def test_packed_rows_are_counted_as_they_are_batched(tmp_path, strategy, kind):
-    from trainwright.config.reading import load_checked
+    from trainwright.config.reading.read import load_checked
     from trainwright.tasks.language.text import load_text
 
     place = tiny_language.make_place(tmp_path)
@@ -370,7 +370,7 @@ def test_steps_whose_labels_are_all_masked_are_told_once(tmp_path, caplog):
 
 
 def test_rows_that_are_all_cut_off_are_told(tmp_path):
-    from trainwright.data.prepare import Prepared
+    from trainwright.data.text.prepare import Prepared
     from trainwright.data.token_rows import TokenRows
 
     rows = TokenRows(datasets.Dataset.from_dict({"input_ids": [[1], [2]], "labels": [[1], [2]]}))

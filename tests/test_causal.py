@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainwright.models.causal import BLOCK, fits
-from trainwright.models.documents import document_attention
+from trainwright.models.packed_attention import document_attention
 from trainwright.objectives.linear_loss import CHUNK, linear_cross_entropy, linear_log_probs, new_watch
 
 LENGTHS = [3, BLOCK, BLOCK + 1, 3 * BLOCK - 5, 700]  # the first is too short for the kept softmax, the last too long

@@ -16,8 +16,8 @@ from tests import tiny
 from trainwright import CheckpointError, ConfigError, SaveError, Trainer, TrainerCallback, TrainingArguments
 from trainwright.checkpoint import layout
 from trainwright.checkpoint.parts import Exchange, Opened, Part, restore, trees
-from trainwright.engine import saving
 from trainwright.errors import UnsavableError
+from trainwright.saving import save
 
 STEPS = 8
 
@@ -352,8 +352,8 @@ def test_a_save_that_is_not_there_is_never_claimed(tmp_path, monkeypatch, caplog
             raise RuntimeError("of any kind")
         return rank_state(run)
 
-    rank_state = saving.rank_state
-    monkeypatch.setattr(saving, "rank_state", taken)
+    rank_state = save.rank_state
+    monkeypatch.setattr(save, "rank_state", taken)
     with pytest.raises(RuntimeError, match="of any kind"):
         made(tmp_path, eval_strategy="no", save_steps=2).train()
     assert [place.name for place in layout.checkpoints(tmp_path)] == ["checkpoint-2"]

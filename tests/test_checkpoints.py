@@ -13,9 +13,9 @@ import trainwright
 from tests import tiny
 from trainwright import CheckpointError, Trainer, TrainingArguments
 from trainwright.checkpoint import check, folder, layout
+from trainwright.checkpoint.model.weights import save_model
 from trainwright.checkpoint.past import Past
-from trainwright.checkpoint.weights import save_model
-from trainwright.data.plan import Batching, Order, Plan
+from trainwright.data.sampling.plan import Batching, Order, Plan
 
 
 class Stream(IterableDataset):
@@ -193,7 +193,7 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(tmp_path, kind, caplog):
 def test_rotation_keeps_the_newest_and_the_best(tmp_path):
     for step in (1, 2, 3, 4):
         (tmp_path / f"checkpoint-{step}").mkdir()
-    for old in Past(tmp_path, "this run").surplus(2, str(tmp_path / "checkpoint-1")):
+    for old in Past(tmp_path, "this run").expired(2, str(tmp_path / "checkpoint-1")):
         folder.delete(old)
     assert [path.name for path in layout.checkpoints(tmp_path)] == ["checkpoint-1", "checkpoint-4"]
 
@@ -216,7 +216,7 @@ def test_rotation_deletes_the_oldest_beyond_the_limit(tmp_path, keep, best, comi
     for step in (1, 2, 3, 4, 5):
         (tmp_path / f"checkpoint-{step}").mkdir()
     chosen = None if best is None else str(tmp_path / f"checkpoint-{best}")
-    assert [layout.step_of(path) for path in Past(tmp_path, "this run").surplus(keep, chosen, coming)] == gone
+    assert [layout.step_of(path) for path in Past(tmp_path, "this run").expired(keep, chosen, coming)] == gone
 
 
 @pytest.mark.slow

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from trainwright import CheckpointError, ConfigError, DataError, TrainerState
-from trainwright.cli import init, plug
 from trainwright.cli.main import main
+from trainwright.cli.tour import plug
+from trainwright.cli.training import init
 from trainwright.errors import DivergenceError, JobError, SaveError
 from trainwright.tasks.code import functions, samples, twice
 from trainwright.tasks.code import text as texts
@@ -288,7 +289,8 @@ def test_a_reader_that_leaves_is_no_mistake(lines):
 import sys, time
 from types import SimpleNamespace
 from trainwright.cli.main import main
-sys.modules["trainwright.cli.jobs"] = SimpleNamespace(run=lambda argv: [print("a line") for _ in range({lines})] and 0)
+jobs = SimpleNamespace(run=lambda argv: [print("a line") for _ in range({lines})] and 0)
+sys.modules["trainwright.cli.jobs.jobs"] = jobs
 sys.stdin.read()
 sys.exit(main(["jobs", "show"]))
 """
@@ -303,7 +305,7 @@ def test_another_pipe_that_breaks_is_raised(monkeypatch, capfd):
     def run(argv):
         raise BrokenPipeError("of a data worker")
 
-    monkeypatch.setattr("trainwright.cli.jobs.run", run)
+    monkeypatch.setattr("trainwright.cli.jobs.jobs.run", run)
     with pytest.raises(BrokenPipeError, match="of a data worker"):
         main(["jobs", "list"])
 

@@ -18,10 +18,11 @@ import transformers
 import trainwright
 from tests.language import tiny_language
 from trainwright.cli.main import main
-from trainwright.config.reading import load_checked
+from trainwright.config.reading.read import load_checked
 from trainwright.errors import ConfigError
-from trainwright.jobs import places, queue
-from trainwright.jobs.store import Store
+from trainwright.jobs import paths
+from trainwright.jobs.store.store import Store
+from trainwright.jobs.worker import queue
 from trainwright.upstream import script
 
 ROOT = Path(__file__).parent.parent
@@ -196,7 +197,7 @@ def test_a_job_begun_without_options_is_begun_again(monkeypatch, tmp_path, begun
     command = ["python", "-m", "trainwright", *begun.split()]
     store.submit("old", name="a", experiment="e", command=command, params={})
     new = queue.again(store, store.find("old"), {})
-    folder = places.job_folder(new) / "output"
+    folder = paths.job_folder(new) / "output"
     assert store.find(new)["command"] == [*command[:3], *expected.split(), f"training.output_dir={folder}"]
 
 

@@ -11,7 +11,7 @@ from tests import tiny
 from tests.language import tiny_language as lm
 from trainwright import ConfigError, Strategy, Trainer, TrainerCallback, TrainingArguments
 from trainwright.checkpoint import folder
-from trainwright.engine.ema import Ema
+from trainwright.session.ema import Ema
 
 CLOSE = 1e-6  # float32 against float64
 DECAY = 0.9

@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, IterableDataset
 import trainwright
 from tests import installed, tiny
 from trainwright import ConfigError, DataError, EarlyStoppingCallback, Trainer, TrainingArguments
-from trainwright.data.packing import PackedRows
-from trainwright.data.text_collators import FlatBatch
+from trainwright.data.sampling.packing import PackedRows
+from trainwright.data.text.text_collators import FlatBatch
 
 
 def arguments(folder, **changes):

@@ -10,7 +10,7 @@ import torch
 
 from tests import tiny
 from trainwright import Trainer, TrainingArguments
-from trainwright.engine.face import session_of
+from trainwright.trainer.face import session_of
 
 
 def arguments(folder, **more):

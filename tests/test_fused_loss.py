@@ -169,11 +169,11 @@ def trained(place, model, kind=Trainer, rows=None, steps=6, eval_dataset=None, c
     )
     trainer.kinds = []
 
-    class Watch(TrainerCallback):
+    class TokenStatistics(TrainerCallback):
         def on_step_end(self, *given, **named):
             trainer.kinds.append(trainer.objective.fused)
 
-    trainer.add_callback(Watch)
+    trainer.add_callback(TokenStatistics)
     trainer.train()
     return trainer
 

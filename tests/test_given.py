@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from tests import tiny
 from trainwright import ConfigError, DataError, Trainer, TrainingArguments
-from trainwright.engine import wiring
+from trainwright.training import setup
 
 X, Y = torch.arange(24.0).reshape(8, 3) / 10, torch.arange(8.0)
 ROWS = [{"x": x, "y": y} for x, y in zip(X, Y, strict=True)]
@@ -161,11 +161,11 @@ def test_what_a_loader_leaves_without_effect_is_told(tmp_path, caplog):
 def test_gpus_that_are_not_used_are_told(tmp_path, caplog, monkeypatch):
     made = trainer(tmp_path, train_dataset=ROWS)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    wiring.tell_of_idle_devices(made)
+    setup.tell_of_idle_devices(made)
     assert "GPUs" not in caplog.text  # for it uses the CPU
     monkeypatch.setattr(made.strategy, "device", torch.device("cuda"))
     with caplog.at_level(logging.WARNING):
-        wiring.tell_of_idle_devices(made)
+        setup.tell_of_idle_devices(made)
     assert (
         "4 GPUs are visible, and one process uses one of them. All of them: torchrun --nproc-per-node=4 " in caplog.text
     )

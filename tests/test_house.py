@@ -20,21 +20,13 @@ PACKAGE = ROOT / "src" / "trainwright"
 FILES = sorted(PACKAGE.rglob("*.py"))
 LONGEST_FILE = 400
 LONGEST_FUNCTION = 60
+MOST_FILES = 15
 
 # From the bottom up; a module may import from its own package and from the lines below it.
 LAYERS = [
     ["errors", "compat", "terminal"],
     ["bars"],
-    [
-        "data.files",
-        "data.splits",
-        "data.as_text",
-        "data.messages",
-        "data.formats",
-        "data.shapes",
-        "data.registered",
-        "checkpoint.layout",
-    ],
+    ["data.sources", "checkpoint.layout"],
     ["trackers"],
     ["world", "held", "devices", "evaluation_mode"],
     ["processes"],
@@ -42,7 +34,13 @@ LAYERS = [
     ["config"],
     ["data", "parallel", "optim", "models", "objectives"],
     ["checkpoint", "callbacks"],
-    ["engine"],
+    ["session"],
+    ["inputs"],
+    ["losses"],
+    ["saving"],
+    ["evaluation"],
+    ["training"],
+    ["trainer"],
     ["parts"],
     ["tasks"],
     ["upstream"],
@@ -57,7 +55,7 @@ with_pinned_versions = pytest.mark.skipif(
     any(version(tool).partition("+")[0] != PINNED[tool] for tool in TOOLS),
     reason="linter and types differ between versions",
 )
-ALONE = {"jobs": {"errors", "data.files", "data.splits", "checkpoint.layout", "trackers"}}
+ALONE = {"jobs": {"errors", "data.sources", "checkpoint.layout", "trackers"}}
 MAY_IMPORT_JOBS = {"callbacks.job", "cli", "trackers.job"}
 
 
@@ -107,6 +105,13 @@ def test_files_and_functions_are_short(path):
             assert length <= LONGEST_FUNCTION, f"{path.name}:{node.lineno} {node.name} has {length} lines"
 
 
+def test_packages_are_small():
+    """A directory is taken in at a glance."""
+    for folder in {path.parent for path in FILES}:
+        count = len(list(folder.glob("*.py")))
+        assert count <= MOST_FILES, f"{folder} holds {count} files: what of it has a duty of its own?"
+
+
 def test_imports_flow_one_way():
     level = {unit: number for number, line in enumerate(LAYERS) for unit in line}
     wrong = []
@@ -134,11 +139,11 @@ def test_imports_flow_one_way():
 
 TELL_RANK_AND_SIZE = ("world", "processes", "parallel.", "args.")  # `args` by transformers' names
 KNOW_THE_WORLD = {  # to choose a device, or before there is a strategy to speak on rank zero or refuse several
-    "engine.wiring", "checkpoint.lock", "cli.folders", "cli.demo", "tasks.language.build",
-    "config.rules",
+    "training.setup", "checkpoint.lock", "cli.folders", "cli.tour.demo", "tasks.language.build",
+    "config.reading.validation",
 }  # fmt: skip
-READS_THE_ENVIRONMENT = "jobs.tracking"  # which imports no `world`: only rank 0 is a job
-ACCELERATES = "engine.accelerator"  # hands the number and the rank on, under accelerate's names
+READS_THE_ENVIRONMENT = "jobs.tracking.tracking"  # which imports no `world`: only rank 0 is a job
+ACCELERATES = "trainer.accelerator"  # hands the number and the rank on, under accelerate's names
 
 
 def test_rank_and_size_are_read_by_the_strategies_alone():
@@ -159,8 +164,9 @@ def test_rank_and_size_are_read_by_the_strategies_alone():
                 assert node.value not in ("RANK", "LOCAL_RANK", "WORLD_SIZE") or module == READS_THE_ENVIRONMENT, where
 
 
-THE_FACE = {"engine.trainer", "engine.seq2seq"}
-SHOW_SESSIONS = ("engine.face", "engine.surface")
+THE_FACE = {"trainer.trainer", "trainer.seq2seq"}
+ENGINE = ("session.", "inputs.", "losses.", "saving.", "evaluation.", "training.", "trainer.")
+SHOW_SESSIONS = ("trainer.face", "trainer.compatibility")
 MAKE_TRAINERS = {  # or subclass the Trainer, or hand one on that was made: all above the engine
     "config.composition", "tasks.algebra.trainer", "tasks.code.build", "tasks.imitation.trainer",
     "tasks.language.build", "tasks.language.holder",
@@ -168,17 +174,13 @@ MAKE_TRAINERS = {  # or subclass the Trainer, or hand one on that was made: all 
 
 
 def test_the_engine_and_what_it_serves_know_no_trainer():
-    """They take a session, or parts of it; see `engine/session.py`."""
+    """They take a session, or parts of it; see `session/session.py`."""
     for path in FILES:
         module = name_of(path)
         known = imports_of(path, for_types=True) & THE_FACE
         assert not known or module in THE_FACE | MAKE_TRAINERS or not module, f"{path} imports {known}"
         for node in nodes_of(path):
-            if (
-                isinstance(node, ast.arg)
-                and module.startswith("engine.")
-                and module not in ("engine.face", "engine.surface")
-            ):
+            if isinstance(node, ast.arg) and module.startswith(ENGINE) and module not in SHOW_SESSIONS:
                 assert node.arg != "trainer", f"{path}:{node.lineno}"
 
 

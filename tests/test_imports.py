@@ -10,8 +10,8 @@ import pytest
 import transformers
 
 import trainwright
-from trainwright.cli import moved
 from trainwright.cli.main import main
+from trainwright.cli.tour import moved
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = '''\

@@ -16,7 +16,7 @@ from torch.nn import functional
 import trainwright
 from tests import installed, tiny
 from trainwright import ConfigError, DataError, Trainer, TrainingArguments
-from trainwright.data.collate import default_data_collator
+from trainwright.data.loaders.collate import default_data_collator
 from trainwright.models.inspect import shifts_labels
 
 ROWS = 12

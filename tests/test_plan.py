@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.utils.data import BatchSampler, DataLoader
 
-from trainwright.data.loader import PlannedBatches
-from trainwright.data.plan import Batching, Order, Plan
+from trainwright.data.loaders.loader import PlannedBatches
+from trainwright.data.sampling.plan import Batching, Order, Plan
 
 
 def rows(plan, epoch=0):

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from trainwright.data.loader import PlannedBatches
-from trainwright.data.plan import Batching, Order, Plan
-from trainwright.data.rows import IDLE_ROWS
+from trainwright.data.loaders.loader import PlannedBatches
+from trainwright.data.loaders.rows import IDLE_ROWS
+from trainwright.data.sampling.plan import Batching, Order, Plan
 
 FEW = st.integers(1, 5)
 EPOCH = st.integers(0, 5)
@@ -101,7 +101,7 @@ def test_a_rank_reads_its_own_part_of_the_plan(order, batching, epoch, data):
         batches.epoch, batches.position = epoch, position
         read = list(batches)
         assert [list(one) for one in read] == [micro[rank] or micro[0][:IDLE_ROWS] for micro in wanted]
-        assert [one.weightless for one in read] == [not micro[rank] for micro in wanted]
+        assert [one.is_padding for one in read] == [not micro[rank] for micro in wanted]
         assert {one.epoch for one in read} <= {epoch}
 
 

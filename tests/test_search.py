@@ -9,8 +9,8 @@ from torch.nn import functional
 
 from tests import tiny
 from trainwright import ConfigError, EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
-from trainwright.engine.trials import Trials
 from trainwright.parallel.strategy import Strategy
+from trainwright.trainer.trials import Trials
 from trainwright.world import World
 
 optuna = pytest.importorskip("optuna", reason="optuna is in the extra `hpo`")

@@ -10,7 +10,7 @@ import transformers
 
 from tests import installed, tiny
 from trainwright import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments, devices
-from trainwright.engine.meters import LossMeter, Records
+from trainwright.session.meters import LossMeter, Records
 
 MANY = 20_000
 

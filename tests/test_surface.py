@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 import trainwright
 from tests import installed, tiny
 from trainwright import Trainer, TrainerCallback, TrainingArguments
-from trainwright.engine.face import session_of
+from trainwright.trainer.face import session_of
 
 NAMED = [
     "train",

@@ -12,7 +12,7 @@ import torch
 
 from tests import tiny
 from trainwright import DataError, Trainer, TrainerCallback, TrainingArguments
-from trainwright.data.lengths import row_lengths
+from trainwright.data.sampling.lengths import row_lengths
 
 ROWS = [{"x": [0.1 * i, 1.0], "unused": [float(i)] * 50, "labels": float(i)} for i in range(12)]
 

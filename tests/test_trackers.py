@@ -14,7 +14,7 @@ from transformers.integrations import TensorBoardCallback
 import trainwright.trackers
 from tests import tiny
 from trainwright import ConfigError, Tracker, Trainer, TrainerCallback, TrainingArguments
-from trainwright.jobs.decorator import TrainerJob
+from trainwright.jobs.tracking.decorator import TrainerJob
 from trainwright.trackers import table
 from trainwright.trackers.callback import TrackerCallback
 from trainwright.trackers.tracker import Trackers

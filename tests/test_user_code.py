@@ -17,7 +17,7 @@ import trainwright
 from tests import tiny
 from trainwright import ConfigError, Trainer, TrainingArguments
 from trainwright.batch import map_tensors, row_count
-from trainwright.engine.memory import split
+from trainwright.losses.out_of_memory import split
 
 ENGINES = [trainwright, transformers]
 

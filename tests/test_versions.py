@@ -19,7 +19,7 @@ from trainwright import compat
 from trainwright.args.foreign import adopt, check
 from trainwright.config.params import TrainingParams
 from trainwright.config.schema import TrainingConfig
-from trainwright.tasks.algebra.models import POSITIONS
+from trainwright.tasks.algebra.models.models import POSITIONS
 from trainwright.upstream.build import foreign_arguments
 
 ROOT = Path(__file__).parent.parent
@@ -37,7 +37,7 @@ class Letters:
 
 
 def problem_model(kind, positions):
-    from trainwright.tasks.algebra.models import new_model
+    from trainwright.tasks.algebra.models.models import new_model
 
     torch.manual_seed(0)
     sizes = {"d_model": 32, "num_encoder_layers": 2, "num_decoder_layers": 2, "num_encoder_heads": 4,

@@ -32,9 +32,7 @@ if TYPE_CHECKING:  # our names as a type checker sees them; those of transformer
     from trainwright.callbacks.progress import PrinterCallback as PrinterCallback
     from trainwright.callbacks.progress import ProgressCallback as ProgressCallback
     from trainwright.checkpoint.parts import Stateful as Stateful
-    from trainwright.data.collate import default_data_collator as default_data_collator
-    from trainwright.engine.seq2seq import Seq2SeqTrainer as Seq2SeqTrainer
-    from trainwright.engine.trainer import Trainer as Trainer
+    from trainwright.data.loaders.collate import default_data_collator as default_data_collator
     from trainwright.errors import CheckpointError as CheckpointError
     from trainwright.errors import ConfigError as ConfigError
     from trainwright.errors import DataError as DataError
@@ -54,12 +52,14 @@ if TYPE_CHECKING:  # our names as a type checker sees them; those of transformer
     from trainwright.state import TrainerState as TrainerState
     from trainwright.state import TrainOutput as TrainOutput
     from trainwright.trackers.tracker import Tracker as Tracker
+    from trainwright.trainer.seq2seq import Seq2SeqTrainer as Seq2SeqTrainer
+    from trainwright.trainer.trainer import Trainer as Trainer
 
     BaseTrainer = Trainer
 
 _OURS = {
-    "Trainer": "engine.trainer",
-    "Seq2SeqTrainer": "engine.seq2seq",
+    "Trainer": "trainer.trainer",
+    "Seq2SeqTrainer": "trainer.seq2seq",
     "TrainingArguments": "args.training",
     "Seq2SeqTrainingArguments": "args.training",
     "IntervalStrategy": "args.names",
@@ -83,7 +83,7 @@ _OURS = {
     "Stateful": "checkpoint.parts",
     "Strategy": "parallel.strategy",
     "set_seed": "randomness",
-    "default_data_collator": "data.collate",
+    "default_data_collator": "data.loaders.collate",
     "ConfigError": "errors",
     "DataError": "errors",
     "CheckpointError": "errors",
@@ -92,7 +92,7 @@ _OURS = {
     "JobError": "errors",
     "SaveError": "errors",
 }
-_SAME = {"BaseTrainer": ("engine.trainer", "Trainer")}
+_SAME = {"BaseTrainer": ("trainer.trainer", "Trainer")}
 _TRANSFORMERS = (  # what most scripts use, for `dir` and `import *`; the others are found as well
     "AutoConfig",
     "AutoFeatureExtractor",

@@ -7,11 +7,9 @@ They are those that the engine is made of. `Objective`, `Loss`, `Strategy`, `Sta
 from __future__ import annotations
 
 from trainwright.checkpoint.checkpoints import Checkpoints as Checkpoints
-from trainwright.data.batches import Steps as Steps
-from trainwright.data.batches import batches as batches
-from trainwright.data.batches import weighed as weighed
-from trainwright.engine.signals import Signals as Signals
-from trainwright.engine.signals import exception_for as exception_for
+from trainwright.data.loaders.batches import Steps as Steps
+from trainwright.data.loaders.batches import batches as batches
+from trainwright.data.loaders.batches import weighed as weighed
 from trainwright.objectives.model_loss import ModelLoss as ModelLoss
 from trainwright.parallel.choice import start_strategy as start_strategy
 from trainwright.parallel.ddp import DataParallel as DataParallel
@@ -19,6 +17,8 @@ from trainwright.parallel.precision import Precision as Precision
 from trainwright.parallel.precision import choose_precision as choose_precision
 from trainwright.randomness import Streams as Streams
 from trainwright.randomness import draw_apart as draw_apart
+from trainwright.session.signals import Signals as Signals
+from trainwright.session.signals import exception_for as exception_for
 
 __all__ = [
     "Checkpoints",

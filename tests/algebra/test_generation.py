@@ -10,7 +10,7 @@ import torch
 
 from tests.algebra import task
 from trainwright import ConfigError
-from trainwright.engine.generation import Generation, Row, Special, _metrics, _result
+from trainwright.evaluation.generation import Generation, Row, Special, _metrics, _result
 from trainwright.pipelines import IOPipeline, ModelPipeline, TrainerPipeline
 from trainwright.tasks.algebra.inspect import by_length, describe
 from trainwright.tasks.algebra.lexer import read_lexer

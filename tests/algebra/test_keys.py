@@ -15,12 +15,12 @@ from trainwright import ConfigError
 from trainwright.checkpoint.layout import step_of
 from trainwright.checkpoint.lock import owned
 from trainwright.cli.main import main
-from trainwright.config.lines import Fate
-from trainwright.config.task_uses import ALGEBRA, ALGEBRA_LINES, MODELS, use
+from trainwright.config.keys.lines import Fate
+from trainwright.config.keys.task_uses import ALGEBRA, ALGEBRA_LINES, MODELS, use
 from trainwright.pipelines import DatasetPipeline, IOPipeline
 from trainwright.pipelines.trainer import RENAMED, arguments
 from trainwright.tasks.algebra.lexer import read_lexer
-from trainwright.tasks.algebra.models import check_model, new_model
+from trainwright.tasks.algebra.models.models import check_model, new_model
 
 SMALL = {
     "d_model": 32,

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from trainwright.tasks.algebra.models import POSITIONS
-from trainwright.tasks.algebra.transformer import ProblemTransformer, ProblemTransformerConfig, angles, turned
+from trainwright.tasks.algebra.models.models import POSITIONS
+from trainwright.tasks.algebra.models.transformer import ProblemTransformer, ProblemTransformerConfig, angles, turned
 
 KINDS = POSITIONS["generic"]
 SIZES = {"vocab_size": 20, "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,

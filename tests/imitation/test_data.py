@@ -12,7 +12,7 @@ import torch
 from tests.imitation import point
 from trainwright import ConfigError, DataError
 from trainwright.tasks.imitation.episodes import Episode, read_episodes, split, write_npz
-from trainwright.tasks.imitation.normalize import Normalizer, sizes_of
+from trainwright.tasks.imitation.policies.normalize import Normalizer, sizes_of
 from trainwright.tasks.imitation.windows import Together, Windows
 
 

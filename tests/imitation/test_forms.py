@@ -16,9 +16,9 @@ from trainwright import ConfigError, DataError
 from trainwright.tasks.imitation.actor import Actor
 from trainwright.tasks.imitation.episodes import Episode, as_classes, read_episodes, split, write_npz
 from trainwright.tasks.imitation.experts import record
-from trainwright.tasks.imitation.normalize import statistics
 from trainwright.tasks.imitation.observations import plain
-from trainwright.tasks.imitation.policies import MlpPolicy
+from trainwright.tasks.imitation.policies.normalize import statistics
+from trainwright.tasks.imitation.policies.policy import MlpPolicy
 from trainwright.tasks.imitation.rollout import Rollouts, fitting
 from trainwright.tasks.imitation.run import demonstrations, new_policy, parts
 from trainwright.tasks.imitation.show import draw_returns

@@ -11,9 +11,9 @@ import yaml
 from trainwright import ConfigError
 from trainwright.checkpoint.layout import step_of
 from trainwright.cli.main import main
-from trainwright.config.task_uses import IMITATION, SIZES
+from trainwright.config.keys.task_uses import IMITATION, SIZES
 from trainwright.tasks.imitation.loading import kinds
-from trainwright.tasks.imitation.policies import PolicyConfig
+from trainwright.tasks.imitation.policies.policy import PolicyConfig
 from trainwright.tasks.imitation.rollout import Rollouts
 from trainwright.tasks.imitation.run import build, parts
 

@@ -18,10 +18,10 @@ from trainwright.checkpoint import layout
 from trainwright.checkpoint.lock import owned
 from trainwright.cli.main import main
 from trainwright.tasks.imitation.actor import Actor
-from trainwright.tasks.imitation.diffusion import cosine_schedule
 from trainwright.tasks.imitation.episodes import Episode, write_npz
 from trainwright.tasks.imitation.loading import load_policy
-from trainwright.tasks.imitation.policies import MlpConfig, MlpPolicy
+from trainwright.tasks.imitation.policies.diffusion import cosine_schedule
+from trainwright.tasks.imitation.policies.policy import MlpConfig, MlpPolicy
 from trainwright.tasks.imitation.rollout import Rollouts, summary
 from trainwright.tasks.imitation.run import build, new_policy, parts
 from trainwright.tasks.imitation.success import success_of

@@ -7,7 +7,7 @@ import uuid
 import pytest
 
 from tests.jobs import postgres
-from trainwright.jobs.store import Store
+from trainwright.jobs.store.store import Store
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from trainwright.jobs import health
-from trainwright.jobs.store import Store
+from trainwright.jobs.store.store import Store
+from trainwright.jobs.worker import health
 
 
 def listed(home, monkeypatch):

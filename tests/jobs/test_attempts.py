@@ -12,15 +12,18 @@ from contextlib import suppress
 
 import pytest
 
-from trainwright.cli import job_actions
+from trainwright.cli.jobs import actions
 from trainwright.cli.main import main
 from trainwright.errors import JobError
-from trainwright.jobs import launch, places, schema, tracking
-from trainwright.jobs.decorator import TrainerJob
-from trainwright.jobs.health import sweep
-from trainwright.jobs.journal import append
-from trainwright.jobs.store import Store
-from trainwright.jobs.tracking import JobStopped, tracked
+from trainwright.jobs import paths
+from trainwright.jobs.journal.journal import append
+from trainwright.jobs.store import schema
+from trainwright.jobs.store.store import Store
+from trainwright.jobs.tracking import tracking
+from trainwright.jobs.tracking.decorator import TrainerJob
+from trainwright.jobs.tracking.tracking import JobStopped, tracked
+from trainwright.jobs.worker import launch
+from trainwright.jobs.worker.health import sweep
 from trainwright.trackers import table
 from trainwright.trackers.callback import TrackerCallback
 from trainwright.trackers.job import JobTracker
@@ -69,7 +72,7 @@ def test_a_new_database_and_another_home_tell_the_same(home, tmp_path, monkeypat
     first, second = Store(f"sqlite:///{tmp_path / 'new.db'}"), Store(f"sqlite:///{tmp_path / 'late.db'}")
     sweep(first)
     assert curve(first, "loss") == [(1, 1.0), (2, 20.0)]
-    journal = places.job_folder("j") / places.JOURNAL
+    journal = paths.job_folder("j") / paths.JOURNAL
     lines = journal.read_text().splitlines(keepends=True)
     late = [line for line in lines if '"metric"' in line][2]  # moved after the next attempt's first word
     journal.write_text("".join(line for line in lines if line != late) + late)
@@ -89,23 +92,23 @@ def test_steps_that_nobody_gave_count_for_every_metric_and_go_on(store, home):
 
 
 def test_the_time_of_all_attempts_adds_up(store, home):
-    folder = places.job_folder("j")
+    folder = paths.job_folder("j")
     folder.mkdir(parents=True)
     lines = []
     for began, ended, status, progress in ((1000, 1400, "INTERRUPTED", 40), (5000, 5100, None, 50)):
         start = {"name": "a", "experiment": "e", "params": {}, "pid": 1, "host": "elsewhere"}
         lines += [{"k": "start", "t": began, **start}, {"k": "progress", "t": began + 1, "progress": progress}]
         lines += [{"k": "status", "t": ended, "status": status}] if status else []
-    (folder / places.JOURNAL).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / paths.JOURNAL).write_text("".join(json.dumps(line) + "\n" for line in lines))
     store.move("j", folder)
     found = {**store.find("j"), "ended": 5100.0}
-    assert job_actions.age(found) == "8:20"
-    assert job_actions.left({**found, "status": "RUNNING"}) == "8:20"  # half of it took as long
+    assert actions.age(found) == "8:20"
+    assert actions.left({**found, "status": "RUNNING"}) == "8:20"  # half of it took as long
     store.update("j", ["RUNNING"], status="STOPPED", ended=5100.0)
     assert store.requeue("j", 1)
-    assert (store.find("j")["ran"], job_actions.age(store.find("j"))) == (500.0, "8:20")
+    assert (store.find("j")["ran"], actions.age(store.find("j"))) == (500.0, "8:20")
     assert store.claim("j", "w", "h", 1) == []
-    append(folder / places.JOURNAL, "start", **start)
+    append(folder / paths.JOURNAL, "start", **start)
     store.move("j", folder)
     assert store.find("j")["ran"] == 500.0
 
@@ -150,7 +153,7 @@ second()
 def test_a_failure_stays_one_by_hand_and_queued(home, tmp_path, monkeypatch, begun, how, last, status, message):
     (tmp_path / "s.py").write_text(FAILS.format(how=how, last=last))
     monkeypatch.setattr(sys, "argv", ["s.py"])
-    monkeypatch.setenv(places.JOB_ID, "j")
+    monkeypatch.setenv(paths.JOB_ID, "j")
     with suppress(SystemExit):
         if begun == "queued":
             monkeypatch.setattr(sys, "path", [*sys.path])
@@ -255,13 +258,13 @@ def test_a_child_that_goes_on_like_its_parent_ends_no_job(home):
         job.metric("child" if child == 0 else "parent", 1.0)
         if child:
             os.waitpid(child, 0)
-            assert places.OWNER in os.environ
+            assert paths.OWNER in os.environ
     if child == 0:
         os._exit(0)
     store = Store()
     sweep(store)
     assert (store.find("j")["status"], set(store.metric_names("j"))) == ("COMPLETE", {"parent", "child"})
-    statuses = [line for line in (job.folder / places.JOURNAL).read_text().splitlines() if '"k": "status"' in line]
+    statuses = [line for line in (job.folder / paths.JOURNAL).read_text().splitlines() if '"k": "status"' in line]
     assert len(statuses) == 1
 
 

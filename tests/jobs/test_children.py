@@ -16,11 +16,12 @@ import pytest
 from tests.jobs.test_decorator import wait_for
 from tests.jobs.test_worker import ended, submitted, worker  # noqa: F401
 from trainwright.cli.main import main
-from trainwright.jobs import leftovers, places, processes, queue
+from trainwright.jobs import paths, processes
 from trainwright.jobs.status import RUNNING
-from trainwright.jobs.store import Store
-from trainwright.jobs.tracking import tracked
-from trainwright.jobs.worker import Worker
+from trainwright.jobs.store.store import Store
+from trainwright.jobs.tracking.tracking import tracked
+from trainwright.jobs.worker import leftovers, queue
+from trainwright.jobs.worker.worker import Worker
 
 DEAF = """
 import os, signal, sys, time
@@ -157,7 +158,7 @@ def test_a_job_sees_what_it_would_see_if_a_person_had_begun_it(home, tmp_path, m
         once = Worker(store)
         assert wait_for(lambda once=once, name=name: once.look() or store.find(name)["status"] == "COMPLETE")
         assert json.loads((tmp_path / f"{name}.queued").read_text()) == by_hand[name], name
-        assert (places.job_folder(name) / places.LOG).read_text() == ""  # and the thread that tracks had no trouble
+        assert (paths.job_folder(name) / paths.LOG).read_text() == ""  # and the thread that tracks had no trouble
     mine = {name: seen["mine"] for name, seen in by_hand.items()}
     none, all_three = [False] * 3, [True] * 3
     assert mine == {"scripts": none, "own": [True, False, False], "safe": none, "module": all_three, "text": all_three}

@@ -13,9 +13,10 @@ import sqlalchemy as sql
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from trainwright.jobs import curves, places
-from trainwright.jobs.curves import thinned
-from trainwright.jobs.points import figures as of_metrics
+from trainwright.jobs import paths
+from trainwright.jobs.store import curves
+from trainwright.jobs.store.curves import downsampled
+from trainwright.jobs.store.points import figures as of_metrics
 
 
 def curve(count, **values):
@@ -30,7 +31,7 @@ def curve(count, **values):
 @pytest.mark.parametrize("most", [50, 101, 1200])
 def test_no_spike_is_lost_upward_or_downward(most):
     points = curve(10_000, at_3123=9.0, at_3124=-9.0, at_7345=-8.0)
-    kept = thinned(points, most)
+    kept = downsampled(points, most)
     assert most / 2 < len(kept) <= most
     assert {point[1] for point in kept} > {9.0, -9.0, -8.0}
     known = set(kept)
@@ -41,12 +42,12 @@ def test_no_spike_is_lost_upward_or_downward(most):
 @pytest.mark.parametrize(("count", "most", "left"), [(0, 10, 0), (10, 10, 10), (11, 10, 10), (3, 10, 3)])
 def test_few_points_stay(count, most, left):
     points = curve(count)
-    assert thinned(points, most) == points if left == count else len(thinned(points, most)) == left
+    assert downsampled(points, most) == points if left == count else len(downsampled(points, most)) == left
 
 
 def test_what_is_no_number_stands_where_there_is_no_other():
     points = curve(1000, **{f"at_{step}": math.nan for step in [*range(400, 600), 100, 900]})
-    kept = thinned(points, 42)
+    kept = downsampled(points, 42)
     assert {point[0] for point in kept if math.isnan(point[1])} <= set(range(400, 600))
     assert any(math.isnan(point[1]) for point in kept)
     assert sum(not math.isnan(point[1]) for point in kept) >= 34  # of the stretches with numbers, both ends
@@ -57,7 +58,7 @@ def journal(home, attempts, job="told"):
     folder = home / "jobs" / job
     folder.mkdir(parents=True, exist_ok=True)
     start = {"k": "start", "t": 1, "name": job, "params": {}, "pid": 1, "host": "elsewhere"}
-    with (folder / places.JOURNAL).open("a") as file:
+    with (folder / paths.JOURNAL).open("a") as file:
         for told in attempts:
             file.write(json.dumps(start) + "\n")
             for name, step, value in told:
@@ -191,7 +192,7 @@ def parts(steps, count):
 
 
 def more(folder, told):
-    with (folder / places.JOURNAL).open("a") as file:
+    with (folder / paths.JOURNAL).open("a") as file:
         for name, step, value in told:
             file.write(json.dumps({"k": "metric", "t": 2, "name": name, "step": step, "value": value}) + "\n")
     return folder
@@ -224,8 +225,10 @@ def test_a_curve_is_numpys_of_all_points_and_costs_the_same_however_many_there_a
     values[count // 3] = 1e4
     store.move("told", journal(home, [[("loss", step, value) for step, value in enumerate(values.tolist())]]))
     read = []
-    thinned = curves.thinned
-    monkeypatch.setattr(curves, "thinned", lambda points, most: read.append(len(points)) or thinned(points, most))
+    downsampled = curves.downsampled
+    monkeypatch.setattr(
+        curves, "downsampled", lambda points, most: read.append(len(points)) or downsampled(points, most)
+    )
     del asked[:]
     found = store.read(curves.curve, "told", "loss", 1200)
     assert len(asked) <= 12

@@ -11,10 +11,12 @@ import sqlalchemy as sql
 
 from tests.jobs.test_decorator import wait_for
 from trainwright.cli.main import main
-from trainwright.jobs import database as connections
-from trainwright.jobs import health, places, schema
-from trainwright.jobs.store import Store
-from trainwright.jobs.tracking import Tracking
+from trainwright.jobs import paths
+from trainwright.jobs.store import database as connections
+from trainwright.jobs.store import schema
+from trainwright.jobs.store.store import Store
+from trainwright.jobs.tracking.tracking import Tracking
+from trainwright.jobs.worker import health
 
 FILES = ("jobs.db", "jobs.db-wal", "jobs.db-shm")
 
@@ -110,6 +112,6 @@ def test_a_removed_job_does_not_come_back(home):
     job.end("COMPLETE")
     wait_for(lambda: store.find("gone")["status"] == "COMPLETE")
     assert main(["jobs", "rm", "gone"]) == 0
-    assert not places.job_folder("gone").exists()
+    assert not paths.job_folder("gone").exists()
     health.sweep(store)
     assert store.jobs() == []

@@ -16,9 +16,11 @@ import pytest
 from tests.jobs import scripts
 from trainwright.cli.main import main
 from trainwright.errors import DataError, JobError
-from trainwright.jobs import datasets, health, params, places
-from trainwright.jobs.decorator import TrainerJob
-from trainwright.jobs.store import Store
+from trainwright.jobs import paths
+from trainwright.jobs.store.store import Store
+from trainwright.jobs.tracking import datasets, params
+from trainwright.jobs.tracking.decorator import TrainerJob
+from trainwright.jobs.worker import health
 from trainwright.trackers.callback import metric_name
 
 
@@ -61,7 +63,7 @@ def test_the_adapted_script(home, tmp_path, parts, given):
         ("mine", "first") if given == "file" else ("default",)
     )
     assert store.last_metrics(job["id"])["train/train_loss"][0] == job["total_steps"] > 0
-    output = places.job_folder(job["id"]) / "output"
+    output = paths.job_folder(job["id"]) / "output"
     assert job["params"]["output_dir"] == job["kept"]["output_dir"] == str(output)
     assert (output / "model.safetensors").is_file()
     assert (output / "tokenizer_config.json").is_file()
@@ -83,7 +85,7 @@ def test_the_manual_loop(home, tmp_path, text):
     store, job = only_job()
     assert (job["status"], job["progress"]) == ("COMPLETE", 100)
     assert store.metric_names(job["id"]) == {"train/loss": 1000, "train/lr": 1000}
-    boards = list((places.job_folder(job["id"]) / "logs").glob("events*"))
+    boards = list((paths.job_folder(job["id"]) / "logs").glob("events*"))
     assert len(boards) == 1
 
 
@@ -109,7 +111,7 @@ def test_a_failing_script_exits_1_and_is_failed(home, tmp_path):
 def begin(folder, *words, text=scripts.SLOW):
     (folder / "script.py").write_text(text)
     process = subprocess.Popen([sys.executable, "script.py", *words], cwd=folder, stdout=subprocess.PIPE, text=True)
-    store = wait_for(lambda: (places.home() / "jobs.db").exists() and Store())
+    store = wait_for(lambda: (paths.home() / "jobs.db").exists() and Store())
     job = wait_for(lambda: next((one for one in store.jobs() if one["progress"] > 0), None))
     return process, store, job["id"]
 

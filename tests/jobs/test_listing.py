@@ -13,10 +13,13 @@ from starlette.datastructures import Headers, QueryParams
 
 from trainwright.cli.main import main
 from trainwright.errors import JobError
-from trainwright.jobs import files, health, listing, places, schema
-from trainwright.jobs.feed import Feed
-from trainwright.jobs.journal import append
-from trainwright.jobs.server import Api
+from trainwright.jobs import paths
+from trainwright.jobs.journal.journal import append
+from trainwright.jobs.store import listing, schema
+from trainwright.jobs.web import files
+from trainwright.jobs.web.feed import Feed
+from trainwright.jobs.web.server import Api
+from trainwright.jobs.worker import health
 
 KEYS = ["param:lr", "param:name", "param:flag", "param:model.layers", "last:loss", "least:loss", "greatest:loss",
         "progress", "created", "id", "status"]  # fmt: skip
@@ -44,7 +47,7 @@ def filled(home, store, count, seed=0):
         words += [("status", {"t": 3000, "status": ended})] if (ended := rng.choice(["COMPLETE", "FAILED", ""])) else []
         folder = home / "jobs" / job
         folder.mkdir(parents=True)
-        (folder / places.JOURNAL).write_text("".join(json.dumps({"k": kind, **told}) + "\n" for kind, told in words))
+        (folder / paths.JOURNAL).write_text("".join(json.dumps({"k": kind, **told}) + "\n" for kind, told in words))
         good = [one for one in losses if not math.isnan(one)]
         last = losses[-1] if losses and not math.isnan(losses[-1]) else None
         found.append(
@@ -131,7 +134,7 @@ def test_values_of_filters_are_read_as_python_writes_them(store, home):
     words = {"t": 1000, "name": "one", "experiment": "e", "params": params, "pid": 1, "host": "elsewhere"}
     folder = home / "jobs" / "one"
     folder.mkdir(parents=True)
-    (folder / places.JOURNAL).write_text(
+    (folder / paths.JOURNAL).write_text(
         "".join(
             json.dumps(line) + "\n"
             for line in ({"k": "start", **words}, {"k": "metric", "t": 1, "name": "loss", "step": 1, "value": 2.0})
@@ -167,8 +170,8 @@ def test_what_no_database_holds_is_looked_for_as_it_was_kept(store, home, mark):
     name = f"a{mark}b"
     words = {"name": name, "experiment": name, "params": {"q": name}, "pid": 1, "host": "elsewhere"}
     folder = home / "jobs" / "one"
-    append(folder / places.JOURNAL, "start", **words)
-    append(folder / places.JOURNAL, "metric", name=name, value=2.0, step=1)
+    append(folder / paths.JOURNAL, "start", **words)
+    append(folder / paths.JOURNAL, "metric", name=name, value=2.0, step=1)
     store.move_all()
     queries = [({"where": [where]}, there) for where, there in (
         (f"param:q~{mark}", 1), (f"param:q={name}", 1), (f"name~{mark}", 1), (f"name={name}", 1), (f"id={mark}", 0),
@@ -236,7 +239,7 @@ def filled_into(home, store, count, seed):
         folder = home / "jobs" / f"s{seed}-{number}"
         for kind, told in (("start", {"name": "a", "params": {"x": "y" * 1000}, "pid": 1, "host": "elsewhere"}),
                            ("status", {"status": "COMPLETE"})):  # fmt: skip
-            append(folder / places.JOURNAL, kind, **told)
+            append(folder / paths.JOURNAL, kind, **told)
     store.move_all()
 
 
@@ -249,7 +252,7 @@ def test_only_what_has_changed_is_told(store, home):
     assert len(told["jobs"]) == len(told["order"]) == 5
     assert feed.news(**api.look(Asked("status=RUNNING&limit=5"), seen).found) == {}
     one, other = told["order"][:2]
-    store.beat(one, None)
+    store.heartbeat(one, None)
     store.update(other, progress=77.0)
     seen = api.look(Asked("status=RUNNING&limit=5"), seen)
     assert [(job["id"], job["progress"]) for job in feed.news(**seen.found).pop("jobs")] == [(other, 77.0)]
@@ -277,7 +280,7 @@ def test_a_watched_job_tells_of_its_log_too(store, home):
     api = Api(store)
     seen = api.look(Asked("job=j00001&job=gone"), None)
     assert [(job["id"], job["log"]) for job in seen.found["jobs"]] == [("j00001", 0)]
-    (home / "jobs" / "j00001" / places.LOG).write_text("words")
+    (home / "jobs" / "j00001" / paths.LOG).write_text("words")
     assert api.look(Asked("job=j00001"), seen).found["jobs"][0]["log"] == 5
     assert files.log_bytes(str(home / "nowhere")) == 0
 
@@ -288,15 +291,15 @@ def test_a_journal_that_nobody_moves_is_found(store, home):
     health.sweep(store, again=True)
     store._looks._next = math.inf
     told = {"name": "new", "params": {}, "pid": 1, "host": "elsewhere"}
-    places.make(home / "jobs" / "late")
+    paths.make(home / "jobs" / "late")
     health.sweep(store, again=True)  # its folder is there before its journal
-    append(home / "jobs" / "late" / places.JOURNAL, "start", **told)
+    append(home / "jobs" / "late" / paths.JOURNAL, "start", **told)
     health.sweep(store, again=True)
     assert store.find("late")["name"] == "new"
-    append(home / "jobs" / "late" / places.JOURNAL, "status", status="COMPLETE")
+    append(home / "jobs" / "late" / paths.JOURNAL, "status", status="COMPLETE")
     health.sweep(store, again=True)
     assert store.find("late")["status"] == "COMPLETE"
-    append(home / "jobs" / "late" / places.JOURNAL, "event", kind="note", text="after the end")
+    append(home / "jobs" / "late" / paths.JOURNAL, "event", kind="note", text="after the end")
     health.sweep(store, again=True)
     assert store.of_job(schema.events, "late") == []
     store._looks.took(0.0)

@@ -21,9 +21,9 @@ from tests.jobs import scripts
 from tests.jobs.test_decorator import wait_for
 from tests.jobs.test_worker import submitted
 from trainwright.cli.main import main
-from trainwright.jobs import places, processes
-from trainwright.jobs.journal import append
-from trainwright.jobs.store import Store
+from trainwright.jobs import paths, processes
+from trainwright.jobs.journal.journal import append
+from trainwright.jobs.store.store import Store
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium")
@@ -213,7 +213,7 @@ def test_fifty_thousand_points_stay_fluent(page, tmp_path):
 def test_of_a_job_that_has_ended_nothing_is_asked_again_and_of_many_a_page_is_shown(page, home):
     for number in range(60):
         words = {"name": f"job {number}", "params": {"number": number}, "pid": 1, "host": "elsewhere"}
-        journal = places.job_folder(f"old-{number}") / places.JOURNAL
+        journal = paths.job_folder(f"old-{number}") / paths.JOURNAL
         append(journal, "start", **words)
         for step in range(5):
             append(journal, "metric", name="loss", value=step * number, step=step)
@@ -237,8 +237,8 @@ def test_of_a_job_that_has_ended_nothing_is_asked_again_and_of_many_a_page_is_sh
     page.wait_for_timeout(3500)  # two looks of a job that runs
     kinds = [re.sub(r"\?.*", "", url).rpartition("/api/")[2] for url in asked if "/api/" in url]
     assert sorted(kinds) == ["jobs/old-7", "jobs/old-7/log", "jobs/old-7/metrics", "watch"]
-    append(places.job_folder("old-7") / places.JOURNAL, "metric", name="loss", value=9, step=5)
-    Store().move("old-7", places.job_folder("old-7"))
+    append(paths.job_folder("old-7") / paths.JOURNAL, "metric", name="loss", value=9, step=5)
+    Store().move("old-7", paths.job_folder("old-7"))
     wait_for(lambda: page.evaluate("1") and sum("metrics" in url for url in asked) == 2)
 
 
@@ -367,15 +367,15 @@ def test_behind_a_proxy_with_a_path(browser, home, tmp_path):
 
 def test_an_earlier_attempt_is_seen_and_a_removed_job_is_told_of(page, home):
     """The log grows while one looks, and stands there once; steps below zero are drawn."""
-    folder = places.job_folder("twice")
-    journal = folder / places.JOURNAL
+    folder = paths.job_folder("twice")
+    journal = folder / paths.JOURNAL
     told = {"name": "twice", "params": {}, "pid": 1, "host": "elsewhere"}
     for first in (-2, 3):
         append(journal, "start", **told)
         for step in range(first, first + 8):
             append(journal, "metric", name="loss", value=step * 10 + first, step=step)
     append(journal, "status", status="COMPLETE")
-    (folder / places.LOG).write_text("")
+    (folder / paths.LOG).write_text("")
     playwright.expect(page.get_by_role("link", name="twice")).to_be_visible()
     page.goto(page.url.partition("#")[0] + "#/job/twi")  # the beginning of its name
     playwright.expect(page).to_have_url(re.compile("#/job/twice$"))
@@ -391,7 +391,7 @@ def test_an_earlier_attempt_is_seen_and_a_removed_job_is_told_of(page, home):
     log, lines = page.locator("pre[aria-label=Log]"), ""
     for number in range(20):  # several looks at once: the status changes while it is read
         lines += f"line {number}\n"
-        (folder / places.LOG).write_text(lines)
+        (folder / paths.LOG).write_text(lines)
         Store().update("twice", status="FAILED" if number % 2 else "STOPPED", message=f"m{number}")
         page.wait_for_timeout(50)
     playwright.expect(log).to_contain_text("line 19")

@@ -13,10 +13,12 @@ import pytest
 
 from trainwright.cli.main import main
 from trainwright.errors import JobError
-from trainwright.jobs import params, places, queue, written
-from trainwright.jobs.decorator import TrainerJob
-from trainwright.jobs.store import Store
-from trainwright.jobs.tracking import tracked
+from trainwright.jobs import paths, written
+from trainwright.jobs.store.store import Store
+from trainwright.jobs.tracking import params
+from trainwright.jobs.tracking.decorator import TrainerJob
+from trainwright.jobs.tracking.tracking import tracked
+from trainwright.jobs.worker import queue
 
 TEXTS = [
     "3e563",
@@ -244,9 +246,9 @@ def test_a_value_with_a_type_goes_through_the_queue_and_begins_again_with_it(hom
     job = store.find(queue.again(store, store.find("old"), changes))
     assert job["params"] == changes
     trainer, seen = TrainerJob(), {}
-    places.make(places.job_folder(job["id"]))
-    (places.job_folder(job["id"]) / places.PARAMS).write_text(json.dumps(job["params"]))  # as a worker does
-    monkeypatch.setenv(places.JOB_ID, job["id"])
+    paths.make(paths.job_folder(job["id"]))
+    (paths.job_folder(job["id"]) / paths.PARAMS).write_text(json.dumps(job["params"]))  # as a worker does
+    monkeypatch.setenv(paths.JOB_ID, job["id"])
     monkeypatch.setattr(sys, "argv", job["command"][1:])
     trainer.job_wrapper()(lambda: seen.update(trainer.params))()
     assert {name: seen[name] for name in changes} == changes
@@ -257,8 +259,8 @@ def test_a_job_stays_in_its_own_folder_whatever_its_parameters_say(home, monkeyp
     monkeypatch.setattr(sys, "argv", ["s.py", "--job_id=other", "--rate=2"])
     with tracked("s", job="mine"):  # as the queue runs it
         trainer.job_wrapper()(lambda: seen.update(trainer.params, id=trainer.job.id))()
-    assert seen == {"output_dir": str(places.job_folder("mine") / "output"), "rate": 2, "id": "mine"}
-    assert not places.job_folder("other").exists()
+    assert seen == {"output_dir": str(paths.job_folder("mine") / "output"), "rate": 2, "id": "mine"}
+    assert not paths.job_folder("other").exists()
 
 
 @pytest.mark.slow
@@ -272,31 +274,31 @@ def test_a_switch_of_a_script_of_its_own(home, tmp_path):
     first = store.jobs()[0]
     second = queue.again(store, first, {"fp16": False})
     subprocess.run([sys.executable, "-m", "trainwright.cli.main", "jobs", "worker", "--once", "--slots=2"], check=True)
-    logs = [(places.job_folder(job) / places.LOG).read_text() for job in (first["id"], second)]
+    logs = [(paths.job_folder(job) / paths.LOG).read_text() for job in (first["id"], second)]
     assert logs == ["{'fp16': True, 'amp': False}\n", "{'fp16': False, 'amp': False}\n"]
 
 
 def test_names_and_logs_are_utf8_whatever_the_locale(home, tmp_path, capsys):
-    from trainwright.jobs import files
-    from trainwright.jobs.tracking import tracked
+    from trainwright.jobs.tracking.tracking import tracked
+    from trainwright.jobs.web import files
 
     with tracked("naïve", {"title": "精度"}, job="exp") as job:
         job.metric("Verlust-ß", 1.0, 1)
     text = "损失 0.5 🚀\n" * 8000
-    folder = places.job_folder("exp")
-    (folder / places.LOG).write_text(text, encoding="utf-8")
+    folder = paths.job_folder("exp")
+    (folder / paths.LOG).write_text(text, encoding="utf-8")
     got, place = "", 0
     while (part := files.log({"folder": str(folder)}, place))["end"] > place:
         got, place = got + part["text"], part["end"]
     assert got == text
     assert files.log({"folder": str(folder)})["text"] in text  # the end of it, from a whole character on
     whole = text.encode()
-    (folder / places.LOG).write_bytes(whole[:4])
+    (folder / paths.LOG).write_bytes(whole[:4])
     first = files.log({"folder": str(folder)}, 0)
-    (folder / places.LOG).write_bytes(whole[:6])
+    (folder / paths.LOG).write_bytes(whole[:6])
     assert first["text"] + files.log({"folder": str(folder)}, first["end"])["text"] == text[:2]
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    (folder / places.LOG).write_text("损失\n", encoding="utf-8")
+    (folder / paths.LOG).write_text("损失\n", encoding="utf-8")
     shown = subprocess.run(
         [
             sys.executable,

@@ -17,12 +17,13 @@ from trainwright.checkpoint.lock import owned
 from trainwright.cli import folders
 from trainwright.cli.main import main
 from trainwright.config import TrainingConfig, load
-from trainwright.config.writing import write_whole
-from trainwright.jobs import places, queue
-from trainwright.jobs.health import sweep
-from trainwright.jobs.journal import append
-from trainwright.jobs.store import Store
-from trainwright.jobs.tracking import tracked
+from trainwright.config.reading.writing import write_whole
+from trainwright.jobs import paths
+from trainwright.jobs.journal.journal import append
+from trainwright.jobs.store.store import Store
+from trainwright.jobs.tracking.tracking import tracked
+from trainwright.jobs.worker import queue
+from trainwright.jobs.worker.health import sweep
 
 
 def chosen(file="r.yaml", resume=False, new=False, output_dir=None):
@@ -119,12 +120,12 @@ def test_a_job_goes_on_in_its_own_folder_whatever_others_have_begun(home, tmp_pa
     found = Store().find(job)
     assert (found["command"][-2:], found["params"]) == (["--training.seed", "3"], {"training.seed": "3"})
     assert chosen() == "runs/r-1"
-    monkeypatch.setenv(places.JOB_ID, job)
+    monkeypatch.setenv(paths.JOB_ID, job)
     with tracked("r", job=job):
         for resume in (False, True):
-            assert chosen(resume=resume) == str(places.job_folder(job) / "output")
+            assert chosen(resume=resume) == str(paths.job_folder(job) / "output")
         with monkeypatch.context() as begun:  # put back before the job ends and takes it away
-            begun.setenv(places.OWNER, f"{job}:1")
+            begun.setenv(paths.OWNER, f"{job}:1")
             assert chosen() == "runs/r-2"
 
 
@@ -143,14 +144,14 @@ def test_a_queued_file_is_as_it_was_when_it_was_submitted(home, tmp_path):
     for job, steps in ((second, 2), (again, 1)):
         command = store.find(job)["command"]
         (own,) = (word for word in command if word.endswith("r.yaml"))
-        assert Path(own).parent == places.job_folder(job)
+        assert Path(own).parent == paths.job_folder(job)
         assert load(Path(own)).config.training.max_steps == steps
     assert "training.seed=4" in store.find(again)["command"]
 
 
 def test_a_run_by_hand_that_was_killed_before_it_told_of_files_goes_on_in_its_folder(home):
     store = Store()
-    journal = places.job_folder("j") / places.JOURNAL
+    journal = paths.job_folder("j") / paths.JOURNAL
     append(journal, "start", name="r", params={"training.output_dir": "runs/r-1"}, pid=1, host="elsewhere",
            command=[sys.executable, "-m", "trainwright", "train", "r.yaml"])  # fmt: skip
     sweep(store)
@@ -189,7 +190,7 @@ def test_a_relative_home_stays_where_it_was(home, tmp_path, monkeypatch, databas
 
 
 def test_without_a_home_folder_a_script_trains_untracked(home, monkeypatch, capsys):
-    places._note.cache_clear()
+    paths._note.cache_clear()
     monkeypatch.delenv("TRAINWRIGHT_HOME")
     monkeypatch.delenv("HOME", raising=False)
     monkeypatch.setattr("pwd.getpwuid", lambda _: (_ for _ in ()).throw(KeyError("no such user")))

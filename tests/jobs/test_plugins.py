@@ -13,10 +13,13 @@ from pathlib import Path
 import pytest
 
 from tests.jobs import scripts
-from trainwright.jobs import datasets, health, places, schema
-from trainwright.jobs.decorator import TrainerJob
-from trainwright.jobs.store import Store
-from trainwright.jobs.transformerlab import Lab
+from trainwright.jobs import paths
+from trainwright.jobs.store import schema
+from trainwright.jobs.store.store import Store
+from trainwright.jobs.tracking import datasets
+from trainwright.jobs.tracking.decorator import TrainerJob
+from trainwright.jobs.tracking.transformerlab import Lab
+from trainwright.jobs.worker import health
 
 PLUGINS = Path(__file__).parent / "plugins"
 OF_RANKS = ("accelerated", "ranks")
@@ -43,8 +46,8 @@ def finished(expected, progress=100):
 
 def begin(name, monkeypatch, *words, progress=100):
     """Run a plugin in this process, as Python would run its file."""
-    monkeypatch.setattr(importlib.import_module("trainwright.jobs.decorator"), "tlab_trainer", TrainerJob())
-    monkeypatch.setattr(importlib.import_module("trainwright.jobs.transformerlab"), "lab", Lab())
+    monkeypatch.setattr(importlib.import_module("trainwright.jobs.tracking.decorator"), "tlab_trainer", TrainerJob())
+    monkeypatch.setattr(importlib.import_module("trainwright.jobs.tracking.transformerlab"), "lab", Lab())
     monkeypatch.setattr(datasets, "_divided", {})  # of a process
     monkeypatch.setattr(sys, "argv", [str(PLUGINS / name / "main.py"), *words])
     runpy.run_path(str(PLUGINS / name / "main.py"), run_name="__main__")
@@ -60,7 +63,7 @@ def test_an_adapter_is_tuned_and_fused(home, monkeypatch, parts):
     assert job["id"] == "17"
     assert Path(job["data"]["adaptor"]).name == "adaptor_17"
     assert "train/loss" in store.metric_names("17")
-    made = places.job_folder("17") / "models" / "model_tuned"
+    made = paths.job_folder("17") / "models" / "model_tuned"
     about = json.loads((made / "info.json").read_text())
     assert (about["architecture"], about["lora_r"], about["parent_model"], about["job"]) == (
         "LlamaForCausalLM", 3, parts["model_name"], "17"
@@ -117,7 +120,7 @@ def test_the_newer_sdk_with_a_trainer(home, tmp_path, monkeypatch, parts):
     store, job = begin("lab_tuner", monkeypatch, *words)
     assert (job["id"], job["params"]["learning_rate"], job["total_steps"]) == ("19", 1e-3, 2)
     assert job["data"]["score"].keys() == {"train_loss"}
-    made = places.job_folder("19") / "models" / "tuned"
+    made = paths.job_folder("19") / "models" / "tuned"
     assert (made / "model.safetensors").is_file()
     assert json.loads((made / "info.json").read_text())["architecture"] == "LlamaForCausalLM"
     assert "train/loss" in store.metric_names("19")
@@ -144,7 +147,7 @@ def test_two_ranks_are_one_job(home, tmp_path, name):
     assert job["id"] == "20" or name == "ranks"
     assert job["data"] == {"world_size": 2}
     assert [step for step, _, _ in store.metric(job["id"], "train/loss")] == [1, 2, 3]
-    output = places.job_folder(job["id"]) / "output"
+    output = paths.job_folder(job["id"]) / "output"
     assert done.stdout.count(f"in {output}\n") == 2  # both ranks know the same folder
     assert (output / "checkpoint-3").is_dir()
 

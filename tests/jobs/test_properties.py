@@ -12,8 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trainwright.jobs import journal, places, records, schema, values
-from trainwright.jobs.journal import Direct, Journal, append, read_journal
+from trainwright.jobs import paths, values
+from trainwright.jobs.journal import journal, records
+from trainwright.jobs.journal.journal import Direct, Journal, append, read_journal
+from trainwright.jobs.store import schema
 
 NUMBERS = st.none() | st.booleans() | st.integers() | st.floats() | st.integers(10**18, 10**20)
 TEXTS = st.text('a1{"\\\0\ud800é\u2028', max_size=4)
@@ -121,9 +123,9 @@ def test_the_database_holds_every_record_once(store, home, happenings):
 
     def look(start):
         store.move(job, folder)
-        return read_journal(folder / places.JOURNAL, start).end
+        return read_journal(folder / paths.JOURNAL, start).end
 
-    told = Told(folder / places.JOURNAL, look)
+    told = Told(folder / paths.JOURNAL, look)
     told.write("append", 1)
     for happening in happenings:
         told.happen(happening)

@@ -11,10 +11,13 @@ import time
 import pytest
 
 from trainwright.cli.main import main
-from trainwright.jobs import health, journal, places, schema
-from trainwright.jobs.journal import Journal, read_journal
-from trainwright.jobs.store import Store
-from trainwright.jobs.tracking import Tracking, tracked
+from trainwright.jobs import paths
+from trainwright.jobs.journal import journal
+from trainwright.jobs.journal.journal import Journal, read_journal
+from trainwright.jobs.store import schema
+from trainwright.jobs.store.store import Store
+from trainwright.jobs.tracking.tracking import Tracking, tracked
+from trainwright.jobs.worker import health
 
 
 class Odd:
@@ -89,11 +92,11 @@ def test_no_script_ends_for_a_value_and_every_database_holds_it(store, home, cap
 def test_a_record_that_is_none_is_told_of_in_its_job_and_takes_nothing_else_down(store, home, capsys):
     lines = [*BAD, *MENDED]
     for number, line in enumerate(lines):
-        folder = places.job_folder(f"j{number}")
-        places.make(folder)
-        (folder / places.JOURNAL).write_bytes(GOOD + line + GOOD)
-    (places.home() / "jobs" / "x").mkdir()
-    (places.home() / "jobs" / "x" / places.JOURNAL).mkdir()  # no file at all
+        folder = paths.job_folder(f"j{number}")
+        paths.make(folder)
+        (folder / paths.JOURNAL).write_bytes(GOOD + line + GOOD)
+    (paths.home() / "jobs" / "x").mkdir()
+    (paths.home() / "jobs" / "x" / paths.JOURNAL).mkdir()  # no file at all
     health.sweep(store)
     for number, line in enumerate(lines):
         names = [row["name"] for row in store.of_job(schema.points, f"j{number}")]
@@ -121,23 +124,23 @@ def test_a_row_that_cannot_be_read_shows_the_others(store):
 
 def test_a_long_journal_is_moved_in_parts(store, home, monkeypatch):
     monkeypatch.setattr(journal, "_PART", 1000)
-    folder = places.job_folder("long")
-    places.make(folder)
-    path = folder / places.JOURNAL
+    folder = paths.job_folder("long")
+    paths.make(folder)
+    path = folder / paths.JOURNAL
     lines = [GOOD.replace(b'"step": 1', b'"step": %d' % step) for step in range(200)]
     path.write_bytes(b"".join(lines[:100]) + b"x" * 2500 + b"\n" + b"".join(lines[100:]) + b"torn")
     assert max(len(read_journal(path, at).records) for at in range(0, 10_000, 1000)) < 20
     health.sweep(store)
     assert [step for step, _, _ in store.metric("long", "good")] == list(range(200))
-    assert store.find("long")["moved"] == {places.home_id(home): path.stat().st_size - len("torn")}
+    assert store.find("long")["moved"] == {paths.home_id(home): path.stat().st_size - len("torn")}
     assert all("cannot be read" in event["text"] for event in store.of_job(schema.events, "long"))
 
 
 FULL = """
 import resource, sys, time
 from pathlib import Path
-from trainwright.jobs.journal import Journal
-from trainwright.jobs import journal
+from trainwright.jobs.journal.journal import Journal
+from trainwright.jobs.journal import journal
 journal._MOST_WAITING = int(sys.argv[2])
 made = Journal(Path(sys.argv[1]))
 made.add("event", kind="first", text="")
@@ -190,7 +193,7 @@ def test_of_progress_the_newest_word_is_kept_and_comes_before_the_end(store, hom
     for step in range(10_000):
         job.progress(step / 100, step, 10_000)
     job.end("COMPLETE")
-    told = [record for record in read_journal(job.folder / places.JOURNAL).records if record["k"] == "progress"]
+    told = [record for record in read_journal(job.folder / paths.JOURNAL).records if record["k"] == "progress"]
     assert told[-1]["step"] == 9999
     assert len(told) < 50
     assert store.find("often")["progress"] == 99.99

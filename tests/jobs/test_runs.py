@@ -12,9 +12,11 @@ import pytest
 
 from trainwright import jobs
 from trainwright.errors import JobError
-from trainwright.jobs import commands, health, models, params, places, tracking
-from trainwright.jobs.decorator import TrainerJob
-from trainwright.jobs.store import Store
+from trainwright.jobs import commands, paths
+from trainwright.jobs.store.store import Store
+from trainwright.jobs.tracking import models, params, tracking
+from trainwright.jobs.tracking.decorator import TrainerJob
+from trainwright.jobs.worker import health
 
 PLAIN = """
 import sys, time
@@ -91,7 +93,7 @@ def test_a_run_that_is_asked_to_stop_stops(home, tmp_path, form):
     found = None
     while found is None and time.monotonic() < end:
         time.sleep(0.1)
-        running = Store().jobs() if (places.home() / "jobs.db").exists() else []
+        running = Store().jobs() if (paths.home() / "jobs.db").exists() else []
         found = next((one for one in running if one["name"] == name and one["status"] == "RUNNING"), None)
     Store().ask_to_stop(found["id"])
     assert process.wait(100) == 0

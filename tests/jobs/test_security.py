@@ -22,8 +22,11 @@ import uvicorn
 
 from trainwright.cli.main import main
 from trainwright.errors import JobError
-from trainwright.jobs import connection, guard, masking, places, queue, server
-from trainwright.jobs.store import Store
+from trainwright.jobs import paths
+from trainwright.jobs.store import masking
+from trainwright.jobs.store.store import Store
+from trainwright.jobs.web import access_control, connection, server
+from trainwright.jobs.worker import queue
 
 SECRET = "a-secret/of+the page"
 TRAINWRIGHT = [sys.executable, "-m", "trainwright.cli.main"]
@@ -190,9 +193,9 @@ def test_files_of_a_job_stay_in_its_folders(served, made, job, tmp_path, home):
     (output / "step_1.json").symlink_to(secret)
     (output / "step_2.json").write_text('[{"input": "mine", "correct": true, "other": "private"}]')
     (output / "step_3.json").write_text("no json")
-    folder = places.job_folder(job)
+    folder = paths.job_folder(job)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / places.LOG).symlink_to(secret)
+    (folder / paths.LOG).symlink_to(secret)
     made.update(job, data={"output_dir": str(tmp_path / "out")})
     _, text, _ = served.ask(f"/api/jobs/{job}")
     assert [one["step"] for one in json.loads(text)["samples"]] == [2]
@@ -355,7 +358,7 @@ def test_only_with_the_token_and_then_by_its_cookie(made, job):
 
 
 def test_few_tokens_can_be_tried_and_who_is_known_does_not_wait(served, monkeypatch):
-    monkeypatch.setattr(guard, "_MOST_WAITING", 8)
+    monkeypatch.setattr(access_control, "_MOST_WAITING", 8)
     cookie = served.ask(f"/?token={SECRET.replace(' ', '%20').replace('+', '%2B')}")[2]["set-cookie"].split(";")[0]
     with ThreadPoolExecutor(40) as pool:
         tried = [pool.submit(served.ask, "/api/jobs", token=f"wrong-{number}") for number in range(40)]
@@ -365,7 +368,7 @@ def test_few_tokens_can_be_tried_and_who_is_known_does_not_wait(served, monkeypa
         assert not all(one.done() for one in tried)  # those that are looked at keep their turn
         answers = [one.result()[0] for one in tried]
     assert set(answers) == {401, 429}
-    assert answers.count(401) <= 8 + guard._TURNS
+    assert answers.count(401) <= 8 + access_control._TURNS
     assert served.ask("/api/jobs")[0] == 200
 
 

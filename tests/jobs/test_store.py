@@ -16,14 +16,16 @@ import pytest
 import sqlalchemy as sql
 
 from trainwright.errors import JobError
-from trainwright.jobs import curves, health, masking, migrations, places, processes, rows, schema
-from trainwright.jobs.journal import Journal, append, read_journal
-from trainwright.jobs.store import Store
-from trainwright.jobs.tracking import Tracking, tracked
+from trainwright.jobs import paths, processes
+from trainwright.jobs.journal.journal import Journal, append, read_journal
+from trainwright.jobs.store import curves, masking, migrations, rows, schema
+from trainwright.jobs.store.store import Store
+from trainwright.jobs.tracking.tracking import Tracking, tracked
+from trainwright.jobs.worker import health
 
 WRITER = """
 import sys, time
-from trainwright.jobs.tracking import tracked
+from trainwright.jobs.tracking.tracking import tracked
 with tracked("writer", {"number": int(sys.argv[1])}) as job:
     spent = time.perf_counter()
     for step in range(int(sys.argv[2])):
@@ -35,7 +37,7 @@ with tracked("writer", {"number": int(sys.argv[1])}) as job:
 
 def begun(store, **more):
     """A job in the queue."""
-    job = places.new_id()
+    job = paths.new_id()
     store.submit(job, name="a job", experiment="default", command=["python", "x.py"], params={"a": 1}, **more)
     return job
 
@@ -63,7 +65,7 @@ def test_a_job_tells_its_story(store, home):
     assert store.last_metrics(job.id) == {"loss": (3, math.inf)}
     assert [event["text"] for event in store.of_job(schema.events, job.id)] == ["something"]
     assert [one["path"] for one in store.of_job(schema.artifacts, job.id)] == ["out/checkpoint-4"]
-    assert [record["k"] for record in read_journal(job.folder / places.JOURNAL).records] == [
+    assert [record["k"] for record in read_journal(job.folder / paths.JOURNAL).records] == [
         "start", "metric", "metric", "metric", "data", "event", "artifact", "progress", "status"
     ]  # fmt: skip
 
@@ -116,16 +118,16 @@ def test_the_name_of_a_kind_is_cut_to_what_a_column_holds(home):
     with tracked("a script") as job:
         job.event("e" * 50, "text")
         job.artifact("a" * 50, "path")
-    kinds = [r["kind"] for r in read_journal(job.folder / places.JOURNAL).records if r["k"] in ("event", "artifact")]
+    kinds = [r["kind"] for r in read_journal(job.folder / paths.JOURNAL).records if r["k"] in ("event", "artifact")]
     assert kinds == ["e" * 39 + "…", "a" * 39 + "…"]
 
 
 def test_a_job_gives_a_sign_of_life_in_its_interval_and_not_with_every_record(home, monkeypatch):
     beats, moves = [], []
-    beat, move = Store.beat, Store.move
-    monkeypatch.setattr(Store, "beat", lambda *given: beats.append(1) or beat(*given))
+    beat, move = Store.heartbeat, Store.move
+    monkeypatch.setattr(Store, "heartbeat", lambda *given: beats.append(1) or beat(*given))
     monkeypatch.setattr(Store, "move", lambda *given: moves.append(1) or move(*given))
-    monkeypatch.setattr("trainwright.jobs.tracking.HEARTBEAT_SECONDS", 1000.0)
+    monkeypatch.setattr("trainwright.jobs.tracking.tracking.HEARTBEAT_SECONDS", 1000.0)
     with tracked("a script") as job:
         for step in range(2):
             job.metric("loss", 1.0, step)
@@ -168,7 +170,7 @@ def test_records_are_moved_exactly_once_by_any_number_of_movers(store, home):
         job.metric("loss", step, step)
     job.journal.flush()
     other = Store(store.url)
-    code = "import sys; from trainwright.jobs.store import Store; from pathlib import Path\n" \
+    code = "import sys; from trainwright.jobs.store.store import Store; from pathlib import Path\n" \
            "for _ in range(20): Store().move('once', Path(sys.argv[1]))"  # fmt: skip
     running = [subprocess.Popen([sys.executable, "-c", code, str(job.folder)]) for _ in range(3)]
     for _ in range(20):
@@ -184,7 +186,7 @@ def test_a_home_has_one_name_from_the_start(home, tmp_path):
     for number in range(50):
         folder = tmp_path / str(number)
         with ThreadPoolExecutor(4) as pool:
-            names = set(pool.map(lambda _, folder=folder: places.home_id(folder), range(4)))
+            names = set(pool.map(lambda _, folder=folder: paths.home_id(folder), range(4)))
         assert len(names) == 1
         assert len(names.pop()) == 32
         assert [path.name for path in folder.iterdir()] == ["id"]
@@ -225,7 +227,7 @@ def test_a_job_that_goes_on_in_another_home_loses_no_row(store, home, tmp_path, 
     second.journal.flush()
     store.move(job, second.folder)
     assert [step for step, _, _ in store.metric(job, "loss")] == list(range(101))
-    assert store.beat(job, 1) is True
+    assert store.heartbeat(job, 1) is True
     monkeypatch.setenv("TRAINWRIGHT_HOME", str(home))
     first.end("STOPPED")
     store.move(job, first.folder)
@@ -293,10 +295,10 @@ def test_a_process_of_another_machine_is_lost_after_a_while(store, monkeypatch):
         assert store.find(job)["status"] == "RUNNING"
     health.sweep(store)
     assert store.find(job)["status"] == "LOST"
-    assert store.beat(job, 1) is False  # it was only slow
+    assert store.heartbeat(job, 1) is False  # it was only slow
     assert store.find(job)["status"] == "RUNNING"
-    assert store.beat(job, 0) is True  # and an earlier attempt is told to stop
-    assert store.beat(job, None) is False  # one that was begun by hand is none
+    assert store.heartbeat(job, 0) is True  # and an earlier attempt is told to stop
+    assert store.heartbeat(job, None) is False  # one that was begun by hand is none
     store.update(job, heartbeat=time.time() - 50)
     other = Store(store.url)
     health.sweep(other, wait=True)  # a command that looks once waits a little instead
@@ -320,12 +322,12 @@ def test_a_number_of_before_the_machine_began_anew_is_another_process(store, mon
         ("old", "another", "LOST"),
         ("0.1.0", None, "RUNNING"),
     ):
-        folder = places.job_folder(job)
+        folder = paths.job_folder(job)
         folder.mkdir(parents=True)
         pid, host = os.getpid(), processes.hostname()
         words = {"name": job, "params": {}, "pid": pid, "pid_created": processes.created(pid), "host": host}
         worker = f"{host}:{pid}:{processes.created(pid)}"
-        append(folder / places.JOURNAL, "start", **words, worker=worker, **({"boot": began_in} if began_in else {}))
+        append(folder / paths.JOURNAL, "start", **words, worker=worker, **({"boot": began_in} if began_in else {}))
         health.sweep(store)
         assert store.find(job)["status"] == status
 
@@ -375,7 +377,7 @@ def test_names_and_beginnings(store):
         store.find("nothing")
     for wrong in ("../escape", "", "a/b", "x" * 70):
         with pytest.raises(JobError, match="is no name of a job"):
-            places.job_folder(wrong)
+            paths.job_folder(wrong)
 
 
 def test_a_database_of_a_newer_version_is_refused(store):
@@ -441,7 +443,7 @@ def test_a_database_of_the_version_before_is_brought_up_without_loss(store, home
     assert seen(newer, "twice") == before
     with pytest.raises(sql.exc.DBAPIError), store.engine.begin() as connection:
         connection.execute(sql.text("INSERT INTO metrics (job) VALUES ('twice')"))
-    append(job.folder / places.JOURNAL, "metric", name="loss", value=0.0, step=400)
+    append(job.folder / paths.JOURNAL, "metric", name="loss", value=0.0, step=400)
     newer.move("twice", job.folder)
     assert newer.read(curves.curve, "twice", "loss", 2)[-1] == (400, 0.0)
     newer.remove("twice")
@@ -464,9 +466,9 @@ def test_addresses_that_are_none(home):
 def test_a_network_file_system_is_known(tmp_path, monkeypatch):
     mounts = tmp_path / "mounts"
     mounts.write_text(f"disk / ext4 rw 0 0\nserver:/x {tmp_path}/share nfs4 rw 0 0\n")
-    monkeypatch.setattr(places, "Path", lambda path: mounts if str(path) == "/proc/mounts" else path)
-    assert places.on_network(tmp_path / "share" / "jobs.db")
-    assert not places.on_network(tmp_path / "elsewhere")
+    monkeypatch.setattr(paths, "Path", lambda path: mounts if str(path) == "/proc/mounts" else path)
+    assert paths.on_network(tmp_path / "share" / "jobs.db")
+    assert not paths.on_network(tmp_path / "elsewhere")
 
 
 @pytest.mark.slow

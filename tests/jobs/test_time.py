@@ -13,11 +13,13 @@ import time
 import pytest
 
 from trainwright.cli.main import main
-from trainwright.jobs import attempts, processes, schema, tracking
-from trainwright.jobs.journal import read_journal, steps_before
-from trainwright.jobs.store import Store
-from trainwright.jobs.timesheet import PARTS
-from trainwright.jobs.tracking import tracked
+from trainwright.jobs import processes
+from trainwright.jobs.journal.journal import read_journal, steps_before
+from trainwright.jobs.journal.timesheet import PARTS
+from trainwright.jobs.store import attempts, schema
+from trainwright.jobs.store.store import Store
+from trainwright.jobs.tracking import tracking
+from trainwright.jobs.tracking.tracking import tracked
 
 KILLED = """
 import os, pathlib, time

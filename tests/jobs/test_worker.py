@@ -17,11 +17,13 @@ from tests.jobs import scripts
 from tests.jobs.test_decorator import wait_for
 from trainwright.cli.main import main
 from trainwright.errors import JobError
-from trainwright.jobs import commands, outputs, places, processes, queue, schema
-from trainwright.jobs.health import sweep
-from trainwright.jobs.store import Store
-from trainwright.jobs.tracking import tracked
-from trainwright.jobs.worker import Worker, failed_again
+from trainwright.jobs import commands, paths, processes
+from trainwright.jobs.store import outputs, schema
+from trainwright.jobs.store.store import Store
+from trainwright.jobs.tracking.tracking import tracked
+from trainwright.jobs.worker import queue
+from trainwright.jobs.worker.health import sweep
+from trainwright.jobs.worker.worker import Worker, failed_again
 from trainwright.trackers.callback import TrackerCallback
 from trainwright.trackers.job import JobTracker
 
@@ -99,7 +101,7 @@ def test_submit_run_and_look(home, tmp_path, worker, capsys):
     assert main(["jobs", "compare", job, plain]) == 0
     assert "steps" in capsys.readouterr().out
     assert main(["jobs", "rm", plain]) == 0
-    assert not places.job_folder(plain).exists()
+    assert not paths.job_folder(plain).exists()
     assert main(["jobs", "show", plain]) == 2
 
 
@@ -109,7 +111,7 @@ def test_a_job_has_the_grace_that_it_is_stopped_with(home):
     own = Worker(store, slots=2, grace=3600.0)
     try:
         for words in (("--grace", "0"), ()):
-            job = places.new_id()
+            job = paths.new_id()
             store.submit(job, name="a job", experiment="default", command=["python", "x.py"], params={})
             assert store.claim(job, own.name, processes.hostname(), 2) == []
             child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
@@ -146,11 +148,11 @@ def test_a_yaml_file_as_a_job_and_its_mistakes(home, tmp_path, worker):
     bad = queue.submit(store, tmp_path / "run.yaml", {}, ["training.lerning_rate=1"])
     worker("--once").wait(300)
     found = store.find(good)
-    log = (places.job_folder(good) / places.LOG).read_text()
+    log = (paths.job_folder(good) / paths.LOG).read_text()
     assert found["status"] == "COMPLETE", log
     assert found["step"] == 2
     assert "train/loss" in store.metric_names(good)
-    assert (places.job_folder(good) / "output" / "model.safetensors").is_file()
+    assert (paths.job_folder(good) / "output" / "model.safetensors").is_file()
     assert store.find(bad)["status"] == "FAILED"
     assert "lerning_rate" in store.find(bad)["message"]
 
@@ -163,20 +165,19 @@ def test_a_job_that_does_not_listen_is_made_to_end(home, tmp_path, worker):
     job, polite = submitted(tmp_path, deaf), None
     store = Store()
     impatient = (
-        "from trainwright.cli.main import main\nfrom trainwright.jobs import worker\nworker._KILL_SECONDS = 5.0\n"
+        "from trainwright.cli.main import main\nfrom trainwright.jobs.worker import worker\n"
+        "worker._KILL_SECONDS = 5.0\n"
         "raise SystemExit(main())"
     )
     worker("--grace", "0.5", "--slots", "2", program=("-c", impatient))
     wait_for(
-        lambda: (
-            (places.job_folder(job) / places.LOG).exists() and "up" in (places.job_folder(job) / places.LOG).read_text()
-        )
+        lambda: (paths.job_folder(job) / paths.LOG).exists() and "up" in (paths.job_folder(job) / paths.LOG).read_text()
     )
     polite = submitted(tmp_path, "import time\nprint('up', flush=True)\ntime.sleep(60)\n")
     wait_for(
         lambda: (
-            (places.job_folder(polite) / places.LOG).exists()
-            and "up" in (places.job_folder(polite) / places.LOG).read_text()
+            (paths.job_folder(polite) / paths.LOG).exists()
+            and "up" in (paths.job_folder(polite) / paths.LOG).read_text()
         )
     )
     began = time.monotonic()
@@ -269,7 +270,7 @@ def test_random_kills_of_jobs_and_workers(home, tmp_path, worker):
     states = {job["id"]: (job["status"], job["message"], job["attempt"]) for job in store.jobs()}
     assert {status for status, _, _ in states.values()} == {"COMPLETE"}, states
     for job in jobs:
-        log = (places.job_folder(job) / places.LOG).read_text()
+        log = (paths.job_folder(job) / paths.LOG).read_text()
         assert "BlockingIOError" not in log
 
 
@@ -331,7 +332,7 @@ def test_every_command_goes_on_and_begins_again_as_it_was_begun(home, tmp_path, 
     for job in jobs.values():
         queue.resume(store, job)
     worker("--slots", "2", "--once").wait(300)
-    logs = {name: (places.job_folder(f"j{name}") / places.LOG).read_text() for name in ways}
+    logs = {name: (paths.job_folder(f"j{name}") / paths.LOG).read_text() for name in ways}
     assert {name: store.find(f"j{name}")["status"] for name in ways} == dict.fromkeys(ways, "COMPLETE"), logs
     for name, log in logs.items():
         word = "away" if name == "away" else "x"
@@ -373,7 +374,7 @@ def test_a_job_that_is_begun_again_with_changes(home, begun, changes, expected):
         params={"k": 1, "on": True, "off": True, queue._output_key(begun.split()): "x"},
     )
     new = queue.again(store, store.find("old"), changes)
-    words = expected.replace("NEW", str(places.job_folder(new) / "output")).split()
+    words = expected.replace("NEW", str(paths.job_folder(new) / "output")).split()
     found = store.find(new)
     assert [word.replace(" ", "") for word in found["command"]] == words
     assert found["params"] == {"k": 1, "on": True, "off": True, **changes}

@@ -13,11 +13,11 @@ import transformers
 from tests import installed
 from tests.language import tiny_language as tiny
 from trainwright import ConfigError, Trainer, TrainingArguments
-from trainwright.checkpoint.adapters import save_merged
 from trainwright.checkpoint.check import damage
+from trainwright.checkpoint.model.adapters import save_merged
 from trainwright.config import build
 from trainwright.config.composition import build_trainer
-from trainwright.config.reading import load_checked
+from trainwright.config.reading.read import load_checked
 
 peft = pytest.importorskip("peft", reason="peft is in the extra `llm`")
 pytestmark = pytest.mark.slow

@@ -14,11 +14,11 @@ import torch
 
 from tests.language import tiny_language as tiny
 from trainwright.config.composition import build_trainer
-from trainwright.config.reading import load_checked
-from trainwright.data import files
-from trainwright.data.formats import Format
-from trainwright.data.prepare import fingerprint, prepare
-from trainwright.data.tokenize import TextRules
+from trainwright.config.reading.read import load_checked
+from trainwright.data.sources import files
+from trainwright.data.sources.formats import Format
+from trainwright.data.text.prepare import fingerprint, prepare
+from trainwright.data.text.tokenize import TextRules
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,7 @@ def test_token_rules_of_ones_own_that_are_edited_make_other_tokens(tmp_path, mon
     table, keys = datasets.Dataset.from_dict({"text": ["a b"]}), []
     for edit in ("upper", "title", "upper"):
         (tmp_path / "edited.py").write_text(
-            "from trainwright.data.tokenize import TextRules\n\n\nclass Own(TextRules):\n"
+            "from trainwright.data.text.tokenize import TextRules\n\n\nclass Own(TextRules):\n"
             f"    def encode(self, row):\n        return super().encode({{**row, 'text': row['text'].{edit}()}})\n"
         )
         sys.modules.pop("edited", None)

@@ -13,7 +13,7 @@ import torch
 from tests.language import tiny_language as tiny
 from trainwright import ConfigError, DataError
 from trainwright.config.composition import built
-from trainwright.config.reading import load_checked
+from trainwright.config.reading.read import load_checked
 from trainwright.tasks.language.scores import of_classes, word_f1
 
 CLOSE = 1e-6  # float32, sums in another order
@@ -129,7 +129,7 @@ def test_the_head_and_its_names_are_saved_with_the_model(place, tmp_path, data, 
 
 
 def test_rows_that_are_cut_end_with_the_tokenizers_mark_again():
-    from trainwright.data.class_rows import ClassBatch
+    from trainwright.data.text.class_rows import ClassBatch
 
     row = {"input_ids": torch.tensor([5, 6, 7, 8]), "classes": torch.tensor([0, 1, 2, 1])}
     made = ClassBatch(0, by_word=True, limit=4, end=(3,))([row])
@@ -179,8 +179,8 @@ def test_mistakes(place, tmp_path, name):
 
 
 def test_a_tokenizer_that_would_lose_the_spaces_of_words_is_told(place, tmp_path, monkeypatch):
-    from trainwright.data.class_rows import WordRules
-    from trainwright.data.formats import Format
+    from trainwright.data.sources.formats import Format
+    from trainwright.data.text.class_rows import WordRules
 
     def refusing(*words, **settings):
         raise AssertionError("You need to instantiate RobertaTokenizerFast with add_prefix_space=True")

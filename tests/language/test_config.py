@@ -19,11 +19,11 @@ from trainwright import ConfigError, TrainingArguments
 from trainwright.cli import as_job
 from trainwright.cli.main import main
 from trainwright.config import PeftParams, TrainerType, TrainingConfig, TrainingParams
-from trainwright.config.json_schema import schema
+from trainwright.config.keys.json_schema import schema
 from trainwright.config.options import DPOOptions, SFTOptions
-from trainwright.config.reading import check, load, load_checked
-from trainwright.config.translate import argument_values, arguments_of
-from trainwright.config.writing import as_yaml
+from trainwright.config.reading.read import check, load, load_checked
+from trainwright.config.reading.translate import argument_values, arguments_of
+from trainwright.config.reading.writing import as_yaml
 
 RECIPES = sorted((Path(__file__).parent / "recipes").glob("*.yaml"))
 GOOD = """\
@@ -416,7 +416,7 @@ def test_packages_of_optimizers_are_told_at_check(place, monkeypatch):
 
 def test_the_schema_for_editors_is_shipped_as_it_is():
     shipped = (files("trainwright") / "recipes" / "run.schema.json").read_text()
-    assert json.loads(shipped) == json.loads(json.dumps(schema())), "python -m trainwright.config.json_schema"
+    assert json.loads(shipped) == json.loads(json.dumps(schema())), "python -m trainwright.config.keys.json_schema"
 
 
 @pytest.mark.parametrize("kind", ["sft", "dpo", "pretrain"])

@@ -10,10 +10,10 @@ from tests import installed
 from tests.language import tiny_language as tiny
 from trainwright import ConfigError, DataError
 from trainwright.cli.main import main
-from trainwright.config.reading import load, load_checked, options_of
+from trainwright.config.reading.read import load, load_checked, options_of
 from trainwright.config.schema import DatasetParams, DatasetSplitParams
-from trainwright.data import sources
-from trainwright.data.registered import REGISTERED, find
+from trainwright.data import mixture
+from trainwright.data.sources.registered import REGISTERED, find
 from trainwright.tasks.language.text import load_text
 
 QUESTION, ANSWER = "What is two and two?", "Four."
@@ -123,7 +123,7 @@ def messages_of(folder, name, more, row):
     """The messages of a row as it is read under a name."""
     tiny.write_rows(folder / "rows.jsonl", [row, row])
     one = DatasetParams(dataset_name=name, dataset_path=str(folder / "rows.jsonl"), **more)
-    (rows,) = sources.read_parts(DatasetSplitParams([one]), 0)
+    (rows,) = mixture.read_parts(DatasetSplitParams([one]), 0)
     made = rows[1]
     found = made["messages"] if "messages" in made else made["conversations"]
     roles = {"human": "user", "gpt": "assistant"}
@@ -165,7 +165,7 @@ OWN = {
 def test_a_file_of_ones_own_is_known_by_its_columns(tmp_path, case, stream):
     more, row, expected = OWN[case]
     path = tiny.write_rows(tmp_path / "rows.jsonl", [row])
-    (rows,) = sources.read_parts(DatasetSplitParams([DatasetParams(str(path), **more)], stream=stream), 0)
+    (rows,) = mixture.read_parts(DatasetSplitParams([DatasetParams(str(path), **more)], stream=stream), 0)
     made = next(iter(rows))
     if "conversations" not in made:
         assert [dict(turn) for turn in made["messages"]] == expected
@@ -174,7 +174,7 @@ def test_a_file_of_ones_own_is_known_by_its_columns(tmp_path, case, stream):
 def test_a_prompt_and_a_completion_under_other_names(tmp_path):
     path = tiny.write_rows(tmp_path / "rows.jsonl", [{"instruction": "a", "output": "b"}])
     told = {"instruction": "prompt", "output": "completion"}
-    (rows,) = sources.read_parts(DatasetSplitParams([DatasetParams(str(path), column_map=told)]), 0)
+    (rows,) = mixture.read_parts(DatasetSplitParams([DatasetParams(str(path), column_map=told)]), 0)
     assert rows[0] == {"prompt": "a", "completion": "b"}
 
 
@@ -184,7 +184,7 @@ HH = "\n\nHuman: What is it?\n\nA word?\n\nAssistant: Yes.\n\nHuman: Which?\n\nA
 def test_preferences_by_their_names(tmp_path):
     path = tiny.write_rows(tmp_path / "hh.jsonl", [{"chosen": f"{HH} This.", "rejected": f"{HH} None."}] * 2)
     one = DatasetParams("Anthropic/hh-rlhf", str(path))
-    (rows,) = sources.read_parts(DatasetSplitParams([one]), 0)
+    (rows,) = mixture.read_parts(DatasetSplitParams([one]), 0)
     assert {name: [dict(turn) for turn in turns] for name, turns in rows[1].items()} == {
         "prompt": said(("user", "What is it?\n\nA word?"), ("assistant", "Yes."), ("user", "Which?")),
         "chosen": said(("assistant", "This.")),
@@ -330,7 +330,7 @@ def test_a_stream_without_a_first_row_is_named(tmp_path, text, words):
     path = tmp_path / "rows.jsonl"
     path.write_text(text)
     with pytest.raises(DataError, match=f"rows.jsonl.*{words}|{words}"):
-        sources.read_parts(DatasetSplitParams([DatasetParams(str(path))], stream=True), 0)
+        mixture.read_parts(DatasetSplitParams([DatasetParams(str(path))], stream=True), 0)
 
 
 def test_cells_that_are_no_texts_are_named(tmp_path):
@@ -348,9 +348,9 @@ def test_cells_that_are_no_texts_are_named(tmp_path):
     ):
         path = tiny.write_rows(tmp_path / "rows.jsonl", [{**good, column: value}])
         with pytest.raises(DataError, match=f"Row 0 of '{path}': .*{words}"):
-            sources.read_parts(DatasetSplitParams([DatasetParams(str(path))]), 0)
+            mixture.read_parts(DatasetSplitParams([DatasetParams(str(path))]), 0)
     path = tiny.write_rows(tmp_path / "rows.jsonl", [{**good, "output": 3}])
-    (rows,) = sources.read_parts(DatasetSplitParams([DatasetParams(str(path))]), 0)
+    (rows,) = mixture.read_parts(DatasetSplitParams([DatasetParams(str(path))]), 0)
     assert rows[0]["messages"][-1]["content"] == "3"
 
 
@@ -361,11 +361,11 @@ def test_rows_that_are_not_what_their_dataset_has_are_named(tmp_path):
     ):
         path = tiny.write_rows(tmp_path / "rows.jsonl", [row, {**row, "x": 1}])
         with pytest.raises(DataError, match=f"Row 0 of '{path}': {words}"):
-            sources.read_parts(DatasetSplitParams([DatasetParams("yahma/alpaca-cleaned", str(path))]), 0)
+            mixture.read_parts(DatasetSplitParams([DatasetParams("yahma/alpaca-cleaned", str(path))]), 0)
     with pytest.raises(DataError, match="has no column 'ask'; its columns are prompt, output, x. Look at column_map"):
-        sources.read_parts(DatasetSplitParams([DatasetParams(str(path), column_map={"ask": "prompt"})]), 0)
+        mixture.read_parts(DatasetSplitParams([DatasetParams(str(path), column_map={"ask": "prompt"})]), 0)
     with pytest.raises(DataError, match="has a column 'prompt' already"):
-        sources.read_parts(DatasetSplitParams([DatasetParams(str(path), column_map={"output": "prompt"})]), 0)
+        mixture.read_parts(DatasetSplitParams([DatasetParams(str(path), column_map={"output": "prompt"})]), 0)
 
 
 def test_a_file_of_ones_own_is_no_registered_dataset(tmp_path, monkeypatch):

@@ -15,17 +15,18 @@ import yaml
 from tests.language import json_schema
 from tests.language import tiny_language as tiny
 from trainwright import ConfigError
-from trainwright.config import TrainerType, TrainingConfig, TrainingParams, fates, methods
-from trainwright.config.convert import hints
-from trainwright.config.json_schema import schema
-from trainwright.config.lines import Fate
+from trainwright.config import TrainerType, TrainingConfig, TrainingParams, methods
+from trainwright.config.keys import fates
+from trainwright.config.keys.json_schema import schema
+from trainwright.config.keys.lines import Fate
 from trainwright.config.options import DPOOptions, SFTOptions
 from trainwright.config.params import ARGUMENTS
-from trainwright.config.reading import check, load, load_checked
+from trainwright.config.reading.aliases import ALIASES, ELSEWHERE
+from trainwright.config.reading.convert import hints
+from trainwright.config.reading.read import check, load, load_checked
+from trainwright.config.reading.translate import argument_values
+from trainwright.config.reading.writing import keep
 from trainwright.config.schema import DatasetParams
-from trainwright.config.translate import argument_values
-from trainwright.config.twins import ELSEWHERE, TWINS
-from trainwright.config.writing import keep
 
 HEAD = "model: {model_name: llama}\ndata: {train: {datasets: [{dataset_name: rows.jsonl}]}}\n"
 TEXTS = (
@@ -75,7 +76,7 @@ def value_of(hint, rng):
 
 
 def without_twins(training, rng):
-    for one, other in TWINS:
+    for one, other in ALIASES:
         if one in training and other in training:
             del training[rng.choice((one, other))]
 
@@ -100,7 +101,7 @@ def test_what_is_written_reads_back_as_the_same_run(place, seed):
     assert argument_values(other.training) == argument_values(one.training)
 
 
-@pytest.mark.parametrize("name", sorted({name for pair in TWINS for name in pair}))
+@pytest.mark.parametrize("name", sorted({name for pair in ALIASES for name in pair}))
 def test_a_thing_with_two_names_reads_back_by_each(place, name):
     value = {"mixed_precision_dtype": "FP16", "report_to": "wandb", "optimizer": "sgd", "optim": "sgd",
              "save_strategy": "epoch", "warmup_ratio": 0.1, "enable_tensorboard": False,
@@ -128,7 +129,7 @@ def test_arguments_under_trainer_kwargs_are_those_under_training(place):
 
 
 TWICE = [
-    *((f"training.{one}", f"training.{other}") for one, other in TWINS),
+    *((f"training.{one}", f"training.{other}") for one, other in ALIASES),
     ("training.learning_rate", "training.trainer_kwargs.learning_rate"),
     ("training.optimizer", "training.trainer_kwargs.optim"),
     ("training.seed", "training.trainer_kwargs.seed"),

@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from trainwright import ConfigError
-from trainwright.config.reading import load
-from trainwright.config.tree import apply, parse, plain
+from trainwright.config.reading.read import load
+from trainwright.config.reading.tree import apply, parse, plain
 
 HEAD = "model: {model_name: x}\ndata: {train: {datasets: [{dataset_name: r.jsonl}]}}\n"
 

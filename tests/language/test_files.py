@@ -12,8 +12,8 @@ import pytest
 
 from trainwright import DataError
 from trainwright.config.schema import DatasetParams
-from trainwright.data import sources
-from trainwright.jobs.datasets import load
+from trainwright.data import mixture
+from trainwright.jobs.tracking.datasets import load
 
 NAMES = ("val", "valid", "validation", "dev", "test", "testing", "eval", "evaluation")
 LAYOUTS = {
@@ -51,8 +51,8 @@ def test_splits_are_what_datasets_says(tmp_path, layout):
     for name, expected in theirs.items():
         if layout == "a name within a word" and name == "train":  # theirs leaves out train.jsonl beside train/
             expected = sorted(LAYOUTS[layout])
-        ours = sources.read_one(DatasetParams(dataset_name=str(tmp_path), split=name), False)["text"]
-        stream = sources.read_one(DatasetParams(dataset_name=str(tmp_path), split=name), True)
+        ours = mixture.read_one(DatasetParams(dataset_name=str(tmp_path), split=name), False)["text"]
+        stream = mixture.read_one(DatasetParams(dataset_name=str(tmp_path), split=name), True)
         assert sorted(ours) == expected
         assert sorted(row["text"] for row in stream) == expected
         assert sorted(load(str(tmp_path), [name])[name]["text"]) == expected
@@ -67,9 +67,9 @@ def test_a_readme_of_the_hub_says_which_files_are_which(tmp_path):
     (tmp_path / "README.md").write_text(f"---\n{head}\n---\n# Rows\n")
     for split in ("train", "test"):
         expected = datasets.load_dataset(str(tmp_path), split=split)["text"]
-        assert sources.read_one(DatasetParams(dataset_name=str(tmp_path), split=split), False)["text"] == expected
+        assert mixture.read_one(DatasetParams(dataset_name=str(tmp_path), split=split), False)["text"] == expected
     one = DatasetParams(dataset_name=str(tmp_path), subset="first", split="test")
-    assert sources.read_one(one, False)[:] == {"text": ["b"], "n": ["0010"]}  # text to the letter, as elsewhere
+    assert mixture.read_one(one, False)[:] == {"text": ["b"], "n": ["0010"]}  # text to the letter, as elsewhere
     assert load(str(tmp_path), ["test"])["test"]["text"] == ["b"]
     (tmp_path / "README.md").write_text("# Rows\n---\nnot: a head\n---\n")  # of people
     with pytest.raises(DataError, match="holds files of csv, text"):
@@ -79,10 +79,10 @@ def test_a_readme_of_the_hub_says_which_files_are_which(tmp_path):
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
     write(tmp_path / "a.jsonl", "a")
     write(tmp_path / "C.JSONL", "c")  # datasets leaves it out
-    assert sorted(sources.read_one(DatasetParams(dataset_name=str(tmp_path)), False)["text"]) == ["a", "c"]
+    assert sorted(mixture.read_one(DatasetParams(dataset_name=str(tmp_path)), False)["text"]) == ["a", "c"]
     (tmp_path / "b.jsonl").write_text('{"text": \n')
     with pytest.raises(DataError, match=r"'.*/b.jsonl' cannot be read: .*(JSON|Expected object)"):
-        sources.read_one(DatasetParams(dataset_name=str(tmp_path)), False)
+        mixture.read_one(DatasetParams(dataset_name=str(tmp_path)), False)
     (tmp_path / "b.jsonl").unlink()
     (tmp_path / "d.jsonl.gz").write_bytes(gzip.compress(b'{"text": "d"}\n' * 1000)[:-20])
     with pytest.raises(DataError, match=r"'.*/d.jsonl.gz' cannot be read: "):
@@ -94,5 +94,5 @@ def test_commas_and_tabs_are_two_kinds(tmp_path):
     (tmp_path / "b.TSV").write_text("text\tn\nb\t1\n")
     with pytest.raises(DataError, match="holds files of csv, tsv; it must hold files of one kind"):
         load(str(tmp_path), ["train"])
-    only = sources.read_one(DatasetParams(dataset_name="tsv", dataset_path=str(tmp_path)), False)
+    only = mixture.read_one(DatasetParams(dataset_name="tsv", dataset_path=str(tmp_path)), False)
     assert only[:] == {"text": ["b"], "n": ["1"]}

@@ -10,7 +10,7 @@ from tests.installed import with_trl
 from tests.language import tiny_language as tiny
 from trainwright.cli.main import main
 from trainwright.config.composition import built
-from trainwright.config.reading import load_checked
+from trainwright.config.reading.read import load_checked
 
 CHAT = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
 ASKED = {"messages": [{"role": "user", "content": "a"}]}

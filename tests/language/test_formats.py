@@ -16,10 +16,10 @@ from tests.language import tiny_language as tiny
 from trainwright import ConfigError, DataError, Trainer, TrainingArguments
 from trainwright.cli.main import main
 from trainwright.config.params import TrainerType
-from trainwright.config.reading import load_checked
-from trainwright.data import chat, turns
-from trainwright.data.formats import canonical, format_of, with_prompt
-from trainwright.data.packing import PackedRows
+from trainwright.config.reading.read import load_checked
+from trainwright.data.sampling.packing import PackedRows
+from trainwright.data.sources.formats import canonical, format_of, with_prompt
+from trainwright.data.text import chat, turns
 from trainwright.tasks.language.text import load_text
 
 TALK = [
@@ -404,7 +404,7 @@ def test_special_tokens_that_the_tokenizer_does_not_have_are_told(place, tmp_pat
 
 
 def test_what_was_tokenised_once_is_not_again(place, tmp_path, monkeypatch):
-    from trainwright.data import tokenize
+    from trainwright.data.text import tokenize
 
     calls = []
     rows_of = tokenize.TextRules.rows

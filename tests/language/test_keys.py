@@ -1,5 +1,5 @@
 """Every key of a run's file, for every trainer: a value other than its default arrives in the object that uses it, or
-is refused, or is said to have no effect, as the table of `config/uses.py` has it."""
+is refused, or is said to have no effect, as the table of `config/keys/uses.py` has it."""
 
 from __future__ import annotations
 
@@ -16,27 +16,18 @@ import torch
 from tests import installed
 from tests.language import tiny_language as tiny
 from trainwright import ConfigError
-from trainwright.config import (
-    DatasetParams,
-    ModelParams,
-    TrainerType,
-    TrainingConfig,
-    TrainingParams,
-    fates,
-    methods,
-    table,
-    uses,
-)
+from trainwright.config import DatasetParams, ModelParams, TrainerType, TrainingConfig, TrainingParams, methods
 from trainwright.config.composition import build, starting_point
-from trainwright.config.lines import Fate
+from trainwright.config.keys import fates, table, uses
+from trainwright.config.keys.lines import Fate
 from trainwright.config.options import DIVERGING, DPOOptions, SFTOptions
 from trainwright.config.params import MixedPrecisionDtype
-from trainwright.config.reading import check, options_of
+from trainwright.config.reading.read import check, options_of
 from trainwright.config.schema import DatasetSplitParams, MixtureStrategy, PeftParams, PeftSaveMode, TrainTarget
-from trainwright.data import sources
-from trainwright.data.blocks import BlockStream
-from trainwright.data.packing import PackedRows
-from trainwright.data.text_collators import FlatBatch
+from trainwright.data import mixture
+from trainwright.data.sampling.packing import PackedRows
+from trainwright.data.text.text_collators import FlatBatch
+from trainwright.data.text.text_stream import BlockStream
 from trainwright.models.adapters import lora_config, quantization
 from trainwright.tasks.language.build import arguments
 from trainwright.tasks.language.text import processes_of
@@ -179,7 +170,7 @@ CELLS = [
 
 
 def test_what_the_table_refuses_is_refused_and_what_has_no_effect_is_said(place, monkeypatch, capsys):
-    monkeypatch.setattr("trainwright.config.rules._needs", lambda *given: iter(()))  # bitsandbytes
+    monkeypatch.setattr("trainwright.config.reading.validation._needs", lambda *given: iter(()))  # bitsandbytes
     wrong, told = [], set()
     for key, trainer, line in CELLS:
         config = config_of(place, trainer)
@@ -214,7 +205,9 @@ def test_every_line_is_about_keys_that_there_are():
 
 
 def test_the_page_shows_the_table():
-    assert (ROOT / "docs" / "keys.md").read_text() == table.page(), "python -m trainwright.config.table > docs/keys.md"
+    assert (ROOT / "docs" / "keys.md").read_text() == table.page(), (
+        "python -m trainwright.config.keys.table > docs/keys.md"
+    )
 
 
 # Arguments: the value under `training`, and where it is another, that of the argument.
@@ -654,7 +647,7 @@ def test_keys_of_a_dataset_decide_which_rows_are_read(place, name):
     else:
         changed = {**usual, name: value}
     one, other_one = (
-        sources.read(DatasetSplitParams(datasets=[DatasetParams(**some)]), 1).to_list() for some in (usual, changed)
+        mixture.read(DatasetSplitParams(datasets=[DatasetParams(**some)]), 1).to_list() for some in (usual, changed)
     )
     assert one != other_one
 
@@ -669,7 +662,7 @@ def test_keys_of_a_mixture_decide_which_rows_are_read(place, name, value):
             DatasetParams(dataset_name=str(place / f"{kind}.jsonl"), split=split, mixture_proportion=share)
             for kind, split, share in (("text", "train[:50]", shares), ("text", "train[50:]", 1 - shares))
         ]
-        return sources.read(DatasetSplitParams(datasets=parts, **settings), 1).to_list()
+        return mixture.read(DatasetSplitParams(datasets=parts, **settings), 1).to_list()
 
     assert rows(0.5) != (rows(value) if name == "mixture_proportion" else rows(0.5, **{name: value}))
 

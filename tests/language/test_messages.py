@@ -10,8 +10,8 @@ from tests.language import tiny_language as tiny
 from tests.language.test_formats import learned, text_of
 from trainwright import DataError
 from trainwright.config.schema import DatasetParams
-from trainwright.data.formats import canonical
-from trainwright.data.sources import read_one
+from trainwright.data.mixture import read_one
+from trainwright.data.sources.formats import canonical
 
 QWEN = (
     "{%- for m in messages %}{{- '<|im_start|>' + m.role + '\\n' }}{%- if m.tool_calls %}{%- for c in m.tool_calls %}"

@@ -14,7 +14,7 @@ from tests.language.unlikelihood import Unlikelihood
 from trainwright import ConfigError, DataError
 from trainwright.cli.main import main
 from trainwright.config.methods import METHODS, everyone, find
-from trainwright.config.reading import load_checked
+from trainwright.config.reading.read import load_checked
 from trainwright.tasks.language.build import build
 from trainwright.tasks.language.text import load_text
 

@@ -10,9 +10,9 @@ import pytest
 
 from tests.language import tiny_language as tiny
 from trainwright import DataError
-from trainwright.config.reading import load_checked
+from trainwright.config.reading.read import load_checked
 from trainwright.config.schema import DatasetParams, DatasetSplitParams
-from trainwright.data import sources
+from trainwright.data import mixture
 from trainwright.tasks.language.text import load_text
 
 TALK = [{"role": "user", "content": "the cat"}, {"role": "assistant", "content": "sat on"}]
@@ -88,9 +88,9 @@ def test_mixtures_that_cannot_be(place, tmp_path):
         load(place, tmp_path, ["text", "bad"])
     split = DatasetSplitParams([DatasetParams(str(place / "rows" / f"{name}.jsonl")) for name in ("tokens", "labels")])
     with pytest.raises(DataError, match=r"for a trainer of another library, for their columns differ: '.*tokens.jsonl"):
-        sources.read(split, 0)
+        mixture.read(split, 0)
     split = DatasetSplitParams([DatasetParams(str(place / "rows" / f"{name}.jsonl")) for name in ("text", "text")])
-    assert len(sources.read(split, 0)) == 6
+    assert len(mixture.read(split, 0)) == 6
 
 
 @pytest.mark.slow
@@ -114,7 +114,7 @@ def test_the_seed_of_a_streamed_dataset_shuffles_it(place, tmp_path):
 def test_more_rows_than_there_are_come_again(place, stream):
     def rows(count, **more):
         one = DatasetParams(str(place / "rows" / "completion.jsonl"), sample_count=count, **more)
-        return [row["completion"] for row in sources.read(DatasetSplitParams([one], stream=stream), 3)]
+        return [row["completion"] for row in mixture.read(DatasetSplitParams([one], stream=stream), 3)]
 
     assert rows(3) == ["ran 0", "ran 1", "ran 2"]
     assert rows(10) == [f"ran {n % 4}" for n in range(10)]  # Oumi's

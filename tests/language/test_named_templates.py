@@ -7,8 +7,8 @@ import pytest
 from tests.language import tiny_language as tiny
 from trainwright import ConfigError
 from trainwright.config import ModelParams, TrainingConfig
-from trainwright.data import chat
-from trainwright.data.named_templates import NAMED_TEMPLATES, OTHER_NAMES
+from trainwright.data.text import chat
+from trainwright.data.text.named_templates import NAMED_TEMPLATES, OTHER_NAMES
 from trainwright.tasks.language.text import tokenizer_of
 
 MARKS = {"bos_token": "<s>", "eos_token": "</s>"}

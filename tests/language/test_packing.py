@@ -12,13 +12,13 @@ import torch
 
 from tests.language import tiny_language as tiny
 from trainwright import Trainer, TrainingArguments
-from trainwright.data.blocks import BlockStream
-from trainwright.data.formats import Format
-from trainwright.data.packing import PackedRows, best_fit, wrapped
-from trainwright.data.prepare import prepare
-from trainwright.data.text_collators import FlatBatch, PaddedBatch
+from trainwright.data.sampling.packing import PackedRows, best_fit, wrapped
+from trainwright.data.sources.formats import Format
+from trainwright.data.text.prepare import prepare
+from trainwright.data.text.text_collators import FlatBatch, PaddedBatch
+from trainwright.data.text.text_stream import BlockStream
+from trainwright.data.text.tokenize import TextRules
 from trainwright.data.token_rows import TokenRows
-from trainwright.data.tokenize import TextRules
 
 CLOSE = 1e-5  # float32, sums in another order
 

@@ -16,11 +16,11 @@ import pytest
 
 from tests.language import tiny_language as tiny
 from trainwright import DataError
-from trainwright.data import parts
-from trainwright.data.formats import Format
-from trainwright.data.packing import PackedRows
-from trainwright.data.prepare import prepare
-from trainwright.data.tokenize import PairRules, TextRules
+from trainwright.data.sampling.packing import PackedRows
+from trainwright.data.sources.formats import Format
+from trainwright.data.text import parts
+from trainwright.data.text.prepare import prepare
+from trainwright.data.text.tokenize import PairRules, TextRules
 
 ROWS = 1200
 TABLE = datasets.Dataset.from_list(tiny.rows_of("text", ROWS))

@@ -23,12 +23,12 @@ from hypothesis import strategies as st
 from trainwright import ConfigError
 from trainwright.batch import IGNORED
 from trainwright.config import TrainingConfig
-from trainwright.config.convert import convert, hints
-from trainwright.config.tree import Problems, apply, get, parse, place_of, plain, read_file, tree_of
-from trainwright.config.writing import RUN_CONFIG, _Dumper, keep
+from trainwright.config.reading.convert import convert, hints
+from trainwright.config.reading.tree import Diagnostics, apply, get, parse, place_of, plain, read_file, tree_of
+from trainwright.config.reading.writing import RUN_CONFIG, _Dumper, keep
 from trainwright.data.contents import Contents
-from trainwright.data.packing import PackedRows
-from trainwright.data.text_collators import FlatBatch
+from trainwright.data.sampling.packing import PackedRows
+from trainwright.data.text.text_collators import FlatBatch
 
 STRATEGIES = pytest.mark.parametrize("strategy", ["bfd", "bfd_split", "wrapped"])
 DOCUMENTS = st.lists(st.integers(0, 12), min_size=1, max_size=40)
@@ -86,7 +86,7 @@ def packed_in_python(documents, strategy, capacity):
 @given(DOCUMENTS, st.integers(1, 15), st.integers(1, 20))
 def test_packed_rows_are_those_of_a_plain_packer(strategy, lengths, capacity, group):
     documents = Documents(lengths)
-    with patch("trainwright.data.packing.GROUP", group):
+    with patch("trainwright.data.sampling.packing.GROUP", group):
         rows = PackedRows(documents, strategy, capacity)
     whole = [row.tolist() for row in documents.rows]
     wanted = [row for start in range(0, len(whole), group)
@@ -146,7 +146,7 @@ def test_what_is_written_into_a_file_is_read_back(values):
     def whole(_):
         return {"training": {}, "values": values}  # all the sections of a run would take long to write
 
-    with tempfile.TemporaryDirectory() as folder, patch("trainwright.config.writing.with_whole_paths", whole):
+    with tempfile.TemporaryDirectory() as folder, patch("trainwright.config.reading.writing.with_whole_paths", whole):
         keep(TrainingConfig(), Path(folder))
         assert plain(read_file(Path(folder) / RUN_CONFIG)) == whole(None)
 
@@ -260,7 +260,7 @@ def fits(value, hint):
 def test_a_value_is_of_its_keys_type_or_an_error_with_its_line(key, value):
     path, hint = key
     whole = reduce(lambda inner, name: {name: inner}, reversed(path), value)
-    text, problems = yaml.dump(whole, Dumper=_Dumper, allow_unicode=True), Problems()
+    text, problems = yaml.dump(whole, Dumper=_Dumper, allow_unicode=True), Diagnostics()
     config = convert(parse(text, "run.yaml"), TrainingConfig, "", problems)
     assert problems.errors or fits(reduce(getattr, path, config), hint)
     for problem in problems.errors:

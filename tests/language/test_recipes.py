@@ -18,7 +18,7 @@ from trainwright import ConfigError
 from trainwright.cli.main import main
 from trainwright.config import methods
 from trainwright.config.composition import built
-from trainwright.config.reading import load_checked
+from trainwright.config.reading.read import load_checked
 
 FILES = {path.stem: path for path in sorted((Path(__file__).parent / "recipes" / "run").glob("*.yaml"))}
 NEEDS_TRL = [name for name, path in FILES.items() if "trainer_type: TRL" in path.read_text()]

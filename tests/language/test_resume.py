@@ -21,9 +21,9 @@ from tests.language import tiny_language as tiny
 from trainwright import TrainerState
 from trainwright.checkpoint.lock import owned
 from trainwright.cli.main import main
-from trainwright.jobs.health import sweep
-from trainwright.jobs.store import Store
-from trainwright.jobs.tracking import tracked
+from trainwright.jobs.store.store import Store
+from trainwright.jobs.tracking.tracking import tracked
+from trainwright.jobs.worker.health import sweep
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]

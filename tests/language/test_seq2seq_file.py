@@ -8,7 +8,7 @@ import torch
 from tests.language import tiny_language as tiny
 from trainwright import ConfigError
 from trainwright.config.composition import built
-from trainwright.config.reading import load_checked
+from trainwright.config.reading.read import load_checked
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from tests.installed import with_trl
 from tests.language import tiny_language as tiny
 from trainwright import ConfigError
 from trainwright.config.composition import build, built
-from trainwright.config.reading import load_checked
-from trainwright.config.translate import argument_values
+from trainwright.config.reading.read import load_checked
+from trainwright.config.reading.translate import argument_values
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from trainwright.config import (
     train,
 )
 from trainwright.config.composition import ConfiguredTrainer, build_trainer
-from trainwright.config.reading import load_checked
+from trainwright.config.reading.read import load_checked
 
 pytestmark = pytest.mark.slow
 

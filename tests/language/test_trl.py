@@ -10,8 +10,8 @@ import torch
 from tests import installed
 from tests.language import tiny_language as tiny
 from trainwright.config.composition import build_trainer
-from trainwright.config.reading import load_checked
-from trainwright.data.chat import NAMED_TEMPLATES
+from trainwright.config.reading.read import load_checked
+from trainwright.data.text.chat import NAMED_TEMPLATES
 
 trl = pytest.importorskip("trl", reason="trl is not installed")
 datasets = pytest.importorskip("datasets", reason="datasets is not installed")

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.language import tiny_language as tiny
-from trainwright.data import chat, turns
-from trainwright.data.formats import Format
-from trainwright.data.tokenize import TextRules
+from trainwright.data.sources.formats import Format
+from trainwright.data.text import chat, turns
+from trainwright.data.text.tokenize import TextRules
 from trainwright.errors import DataError
 
 STRIPS = (

@@ -12,7 +12,7 @@ from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
 
 from tests.language import tiny_language as tiny
 from trainwright.config.composition import build_trainer
-from trainwright.config.reading import load_checked
+from trainwright.config.reading.read import load_checked
 from trainwright.world import current_world
 
 # Gemma 3 caps its logits where that is asked for

@@ -11,14 +11,14 @@ import torch
 from torch import nn
 
 from trainwright import DataError, Loss, Objective
+from trainwright.config.keys.uses import KWARGS
 from trainwright.config.methods import Fault
 from trainwright.config.options import TextOptions
 from trainwright.config.schema import TrainingConfig
-from trainwright.config.uses import KWARGS
-from trainwright.data.encode import Steps
-from trainwright.data.formats import Format
-from trainwright.data.text_collators import PaddedBatch
-from trainwright.data.tokenize import TextRules
+from trainwright.data.sources.formats import Format
+from trainwright.data.text.encode import Steps
+from trainwright.data.text.text_collators import PaddedBatch
+from trainwright.data.text.tokenize import TextRules
 from trainwright.tasks.language.method import LanguageMethod, Part, Text
 
 EXAMPLE = """# Unlikelihood training: rows with prompt, completion and label, which is true for good ones.

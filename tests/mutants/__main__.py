@@ -31,13 +31,15 @@ PLACE = ROOT / ".mutants"
 EQUAL = Path(__file__).parent / "equal.toml"
 COUNT, SEED = 200, 0
 MODULES = (
-    "batch.py", "randomness.py", "objectives/*.py", "optim/*.py", "parallel/*.py", "data/*.py", "checkpoint/*.py",
-    "engine/*.py", "callbacks/flow.py", "callbacks/states.py", "callbacks/early_stopping.py",
-    "jobs/applying.py", "jobs/attempts.py", "jobs/commands.py", "jobs/health.py", "jobs/journal.py", "jobs/outcomes.py",
-    "jobs/processes.py", "jobs/queue.py", "jobs/records.py", "jobs/store.py", "jobs/timesheet.py", "jobs/tracking.py",
-    "jobs/values.py", "jobs/worker.py", "tasks/algebra/*.py",
+    "batch.py", "randomness.py", "objectives/*.py", "optim/*.py", "parallel/*.py", "data/**/*.py", "checkpoint/**/*.py",
+    "session/*.py", "inputs/*.py", "losses/*.py", "saving/*.py", "evaluation/*.py", "training/*.py", "trainer/*.py",
+    "callbacks/flow.py", "callbacks/states.py", "callbacks/early_stopping.py", "tasks/algebra/**/*.py",
+    "jobs/commands.py", "jobs/outcomes.py", "jobs/processes.py", "jobs/values.py", "jobs/journal/journal.py",
+    "jobs/journal/records.py", "jobs/journal/timesheet.py", "jobs/store/attempts.py", "jobs/store/ingest.py",
+    "jobs/store/store.py", "jobs/tracking/tracking.py", "jobs/worker/health.py", "jobs/worker/queue.py",
+    "jobs/worker/worker.py",
 )  # fmt: skip
-WORDS_ALONE = ("engine/card.py", "engine/cards.py", "engine/hub.py", "engine/symptoms.py")
+WORDS_ALONE = ("saving/model_card.py", "training/run_cards.py", "saving/hub.py", "session/symptoms.py")
 # Loaded once for all forks; not datasets, whose caches are each test run's own.
 LOADED = ("torch", "transformers.training_args", "hypothesis", "sympy", "sqlalchemy", "accelerate", "peft")
 MARKS = {"quick": "not slow and not ranks", "slow": "slow or ranks"}

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests import tiny
 from tests.ranks import launch, tiny_rows
 from trainwright import CheckpointError, EarlyStoppingCallback, Tracker, Trainer, TrainerCallback
-from trainwright.engine import saving
+from trainwright.saving import save
 from trainwright.world import current_world
 
 torch.set_num_threads(1)
@@ -190,7 +190,7 @@ def dropout(place: Path) -> dict[str, Any]:
 
 def old_checkpoint(place: Path) -> dict[str, Any]:
     """Go on from a checkpoint of when all ranks drew alike."""
-    write = saving.write_progress
+    write = save.write_progress
 
     def write_as_then(run, folder, *found):
         write(run, folder, *found)
@@ -201,10 +201,10 @@ def old_checkpoint(place: Path) -> dict[str, Any]:
     model.masks = []
     args = tiny_rows.arguments(place, save_strategy="steps", save_steps=2, max_steps=2, learning_rate=0.01)
     try:
-        saving.write_progress = write_as_then
+        save.write_progress = write_as_then
         Trainer(model, args, train_dataset=tiny_rows.rows(16)).train()
     finally:
-        saving.write_progress = write
+        save.write_progress = write
     model, told = Dropping(), []
     model.masks = []
     args = tiny_rows.arguments(place, max_steps=4, learning_rate=0.01)
@@ -484,7 +484,7 @@ class Saving(TrainerCallback):
 
 def saved_by_one_rank(place: Path) -> dict[str, Any]:
     """Train until a callback saves on one rank alone."""
-    saving._PATIENCE, told = 1.0, ""
+    save._PATIENCE, told = 1.0, ""
     args = tiny_rows.arguments(place)
     trainer = Trainer(tiny_rows.Net(), args, train_dataset=tiny_rows.rows(12), callbacks=[one := Saving()])
     one.trainer = trainer

@@ -26,8 +26,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from trainwright import Trainer, TrainerCallback, TrainingArguments
 from trainwright.checkpoint import layout
-from trainwright.engine import ema
 from trainwright.parallel.precision import Float16
+from trainwright.session import ema
 from trainwright.world import current_world
 
 STREAMS = ("stream", "stateful stream", "sized stream")

@@ -15,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.reliability import cases
 from trainwright import Trainer, TrainerCallback, TrainingArguments
-from trainwright.jobs.store import Store
-from trainwright.jobs.tracking import current
+from trainwright.jobs.store.store import Store
+from trainwright.jobs.tracking.tracking import current
 from trainwright.world import current_world
 
 torch.set_num_threads(1)

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from tests import tiny
 from trainwright import CheckpointError, Trainer, TrainerCallback, TrainingArguments
-from trainwright.checkpoint import adapters
+from trainwright.checkpoint.model import adapters
 
 peft = pytest.importorskip("peft", reason="peft is in the extra `llm`")
 

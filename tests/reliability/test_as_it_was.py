@@ -19,10 +19,11 @@ from tests import tiny
 from tests.reliability import cases
 from tests.reliability.test_failures import Poisoned
 from trainwright import CheckpointError, Strategy, Trainer, TrainerCallback, randomness
-from trainwright.checkpoint import check, folder, weights, writer
-from trainwright.engine.buffers import Buffers
-from trainwright.engine.ema import Ema
+from trainwright.checkpoint import check, folder, writer
+from trainwright.checkpoint.model import weights
 from trainwright.errors import SaveError
+from trainwright.session.buffers import Buffers
+from trainwright.session.ema import Ema
 
 
 def made(place, model=None, kind=Trainer, callbacks=(), library=trainwright, data=None, **changes):
@@ -185,11 +186,11 @@ def test_a_skipped_step_is_in_no_average(tmp_path):
     kind = type("Case", (Poisoned,), {"at": (3,)})
     averages = []
 
-    class Watch(TrainerCallback):
+    class TokenStatistics(TrainerCallback):
         def on_step_end(self, *given, **named):
             averages.append((trainer.ema.updates, [w.clone() for w in trainer.ema.weights.values()]))
 
-    trainer = made(tmp_path, kind=kind, callbacks=[Watch()], ema_decay=0.9, optim="sgd")
+    trainer = made(tmp_path, kind=kind, callbacks=[TokenStatistics()], ema_decay=0.9, optim="sgd")
     trainer.train()
     assert [updates for updates, _ in averages] == [1, 2, 2, 3, 4, 5]
     assert all(torch.equal(one, other) for one, other in zip(averages[1][1], averages[2][1], strict=True))
@@ -479,7 +480,7 @@ def test_a_replay_leaves_all_as_it_was(tmp_path, monkeypatch, fails):
                     trainer.run.writer.close()
                     with monkeypatch.context() as patch:
                         if fails:
-                            patch.setattr("trainwright.engine.replay.row_loss", lambda *given: 1 / 0)
+                            patch.setattr("trainwright.evaluation.replay.row_loss", lambda *given: 1 / 0)
                             with pytest.raises(ZeroDivisionError):
                                 trainer.replay(4, loss=True)
                         else:

@@ -13,7 +13,7 @@ from tests.reliability import cases
 from trainwright import CheckpointError, Trainer, TrainerCallback, TrainingArguments
 from trainwright.checkpoint import folder, layout
 from trainwright.checkpoint.output import summed
-from trainwright.engine.resume import _left_out
+from trainwright.saving.resume import _left_out
 
 
 def made(place, own=None, evaluated=None, metrics=None, **changes):

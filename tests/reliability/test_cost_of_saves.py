@@ -65,12 +65,12 @@ def test_a_limit_counts_what_is_there(tmp_path):
     for step in (1, 2, 3, 4):
         layout.of_step(tmp_path, step).mkdir()
     past = Past(tmp_path, "a run")
-    assert [path.name for path in past.surplus(3, None)] == ["checkpoint-1"]
+    assert [path.name for path in past.expired(3, None)] == ["checkpoint-1"]
     shutil.rmtree(tmp_path / "checkpoint-2")  # by hand
     layout.of_step(tmp_path, 5).mkdir()
     past.add(tmp_path / "checkpoint-5")
     past.add(tmp_path / "checkpoint-5")  # written early, and completed
-    assert [path.name for path in past.surplus(3, None)] == ["checkpoint-1"]
+    assert [path.name for path in past.expired(3, None)] == ["checkpoint-1"]
 
 
 def test_what_is_large_is_summed_while_it_is_written(tmp_path, monkeypatch):

@@ -118,7 +118,7 @@ def test_a_pipe_in_the_place_of_a_file_is_passed_over(run, tmp_path, caplog):
 def test_a_pickle_that_the_reader_refuses_is_passed_over_although_its_checksum_is_right(run, tmp_path, caplog):
     shutil.copytree(run, tmp_path / "run")
     place = tmp_path / "run" / "checkpoint-8"
-    torch.save({"state": check.Damage(place, ""), "param_groups": []}, place / "optimizer.pt")
+    torch.save({"state": check.CorruptCheckpoint(place, ""), "param_groups": []}, place / "optimizer.pt")
     run_id = folder.run_of(place)
     (place / "manifest.json").unlink()
     folder.seal(place, run_id)

@@ -16,7 +16,7 @@ from tests.reliability.test_hooks import made
 from tests.reliability.test_signals import history, same
 from trainwright import TrainerCallback
 from trainwright.checkpoint import check, layout
-from trainwright.engine import cards
+from trainwright.training import run_cards
 
 WAYS = {
     "plain": {},
@@ -135,7 +135,7 @@ def test_a_run_that_saved_nothing_says_so_although_it_began_to(tmp_path):
             control.should_save = False
 
         def on_train_end(self, args, state, control, **kwargs):
-            said.extend(cards._next(trainer.run))
+            said.extend(run_cards._next(trainer.run))
 
     trainer = made(tmp_path)
     trainer.add_callback(Refuse())

@@ -87,11 +87,11 @@ def test_a_bad_step_changes_nothing(tmp_path, caplog, optim, how, max_grad_norm)
     trainer = made(tmp_path, kind=kind, optim=optim, max_grad_norm=max_grad_norm)
     history = []
 
-    class Watch(TrainerCallback):
+    class TokenStatistics(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
             history.append((weights(trainer), kwargs["optimizer"].param_groups[0]["lr"]))
 
-    trainer.add_callback(Watch)
+    trainer.add_callback(TokenStatistics)
     trainer.train()
     for before, after in zip(history[3][0], history[4][0], strict=True):
         assert torch.equal(before, after)  # step 5 changed nothing
@@ -114,12 +114,12 @@ def test_a_bad_step_changes_nothing(tmp_path, caplog, optim, how, max_grad_norm)
 def test_a_bad_step_leaves_moments_and_step_count_of_the_optimizer(tmp_path):
     counts = []
 
-    class Watch(TrainerCallback):
+    class TokenStatistics(TrainerCallback):
         def on_step_end(self, args, state, control, optimizer=None, **kwargs):
             counts.append(int(next(iter(optimizer.state.values()))["step"]))
 
     trainer = made(tmp_path, kind=Poisoned)
-    trainer.add_callback(Watch)
+    trainer.add_callback(TokenStatistics)
     trainer.train()
     assert counts == [1, 2, 3, 4, 4, 5, 6, 7, 8, 9, 10, 11]
 

@@ -10,7 +10,7 @@ from tests.reliability import cases
 from tests.reliability.test_signals import history, same
 from trainwright import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 from trainwright.checkpoint import check, layout
-from trainwright.jobs.tracking import JobStopped
+from trainwright.jobs.tracking.tracking import JobStopped
 
 STEPS = 12
 CALLBACKS = ("epoch_begin", "step_begin", "substep_end", "pre_optimizer_step", "optimizer_step", "step_end", "log",

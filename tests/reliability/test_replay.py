@@ -9,7 +9,7 @@ from tests import tiny
 from tests.reliability import cases
 from trainwright import CheckpointError, Trainer, TrainingArguments
 from trainwright.cli.main import main
-from trainwright.engine.replay import find_step
+from trainwright.evaluation.replay import find_step
 
 
 class Seen(Trainer):

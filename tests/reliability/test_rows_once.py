@@ -16,8 +16,8 @@ from tests.reliability import cases
 from tests.reliability.pairs import Sized, Stream
 from trainwright import CheckpointError, Trainer, TrainerCallback, TrainingArguments
 from trainwright.checkpoint import folder, layout
-from trainwright.data.rows import as_it_is
-from trainwright.data.streams import RankStream, StreamSource
+from trainwright.data.loaders.rows import as_it_is
+from trainwright.data.loaders.streams import RankStream, StreamSource
 from trainwright.world import DataShard
 
 ROWS = 24

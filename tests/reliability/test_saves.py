@@ -400,7 +400,11 @@ def test_a_checkpoint_whose_replacement_fails_stays(tmp_path, monkeypatch):
     temporary = folder.open_temporary(place)
     _renames(monkeypatch, temporary.name, errno.ENOSPC)
     with pytest.raises(CheckpointError, match="No space left on device"):
-        writer.write(writer.Draft(place, Past(tmp_path, folder.run_of(place)), temporary, objects={"optimizer.pt": {}}))
+        writer.write(
+            writer.PendingCheckpoint(
+                place, Past(tmp_path, folder.run_of(place)), temporary, objects={"optimizer.pt": {}}
+            )
+        )
     assert check.damage(place) is None
     assert not list(tmp_path.glob(".checkpoint*"))
 
@@ -534,13 +538,13 @@ def test_transformers_finds_the_best_of_a_run_in_place(best_at_four):
 
 
 def test_a_best_that_is_damaged_is_a_sentence(tmp_path):
-    class Damage(TrainerCallback):
+    class CorruptCheckpoint(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
             if state.global_step == 8:
                 (tmp_path / "checkpoint-4" / "model.safetensors").write_bytes(b"")
 
     trainer = evaluated(tmp_path, [5.0, 1.0, 2.0, 3.0], max_steps=8)
-    trainer.add_callback(Damage())
+    trainer.add_callback(CorruptCheckpoint())
     with pytest.raises(
         CheckpointError, match=r"checkpoint-4' cannot be loaded: model.safetensors has 0 bytes.*complete"
     ):

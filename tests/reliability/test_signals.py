@@ -19,9 +19,9 @@ import torch
 from tests.reliability import cases, kills, victim
 from trainwright import Interrupted, Trainer, TrainerCallback, TrainingArguments
 from trainwright.checkpoint import check, folder, layout
-from trainwright.engine.signals import Signals
 from trainwright.errors import STOP_SIGNALS
-from trainwright.jobs.tracking import tracked
+from trainwright.jobs.tracking.tracking import tracked
+from trainwright.session.signals import Signals
 
 CHANGES = {"max_steps": 14, "eval_strategy": "steps", "eval_steps": 5, "save_strategy": "no", "logging_steps": 1}
 
@@ -161,7 +161,7 @@ def test_ctrl_c_at_a_prompt_is_a_keyboard_interrupt(tmp_path, monkeypatch):
 
 
 def test_ctrl_c_pressed_again_leaves_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr("trainwright.engine.signals._ONE_PRESS", 0.0)
+    monkeypatch.setattr("trainwright.session.signals._ONE_PRESS", 0.0)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -479,7 +479,7 @@ def test_a_handler_that_is_put_back_after_the_run_is_the_one_before_it(tmp_path)
 @pytest.mark.parametrize("retries", [2, 10**6])
 def test_data_read_in_a_loop_that_catches_everything(tmp_path, monkeypatch, caplog, retries):
     """It is broken off again; where it never ends, what is done is saved meanwhile."""
-    monkeypatch.setattr("trainwright.engine.signals._AGAIN", 0.05)
+    monkeypatch.setattr("trainwright.session.signals._AGAIN", 0.05)
     run = tmp_path / "run"
 
     class Retrying(cases.Augmented):

@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass, fields, is_dataclass
 from enum import Enum
 from typing import Any
 
-from trainwright.args import execution, launched, monitoring, normalize, optimization, saving
+from trainwright.args import launched, normalize
 from trainwright.args.aliases import translate
-from trainwright.args.option import option
+from trainwright.args.groups import execution, monitoring, optimization, saving
+from trainwright.args.groups.option import option
 from trainwright.args.process import OfProcess
 from trainwright.args.setters import Setters
 from trainwright.args.validate import faults, validate

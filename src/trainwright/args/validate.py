@@ -8,7 +8,7 @@ from typing import Any
 
 from trainwright.args import launched, names
 from trainwright.args.durations import seconds
-from trainwright.args.refusals import refusals
+from trainwright.args.unsupported import refusals
 from trainwright.errors import ConfigError, did_you_mean
 from trainwright.trackers.table import TRACKERS
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from trainwright.checkpoint import layout
-from trainwright.jobs import commands, places
-from trainwright.jobs.timesheet import Timesheet as Timesheet  # for the engine, which imports no jobs
+from trainwright.jobs import commands, paths
+from trainwright.jobs.journal.timesheet import Timesheet as Timesheet  # for the engine, which imports no jobs
 from trainwright.trackers.table import JOB
 
 
@@ -23,13 +23,13 @@ def of_training(args: Any, handler: Any) -> Iterator[Timesheet]:
     `TRAINWRIGHT_JOBS=on` and `report_to="trainwright"` ask for one that lasts as long as the training. A rank of a job
     that another process is tells that one.
     """
-    tracking = sys.modules.get("trainwright.jobs.tracking")
-    wanted = places.is_on() or JOB in (args.report_to or [])
-    is_rank_of_job = places.OWNER in os.environ
+    tracking = sys.modules.get("trainwright.jobs.tracking.tracking")
+    wanted = paths.is_on() or JOB in (args.report_to or [])
+    is_rank_of_job = paths.OWNER in os.environ
     if not (wanted or is_rank_of_job or (tracking is not None and tracking.current() is not None)):
         yield Timesheet()
         return
-    from trainwright.jobs.tracking import tracked
+    from trainwright.jobs.tracking.tracking import tracked
     from trainwright.trackers.callback import TrackerCallback
     from trainwright.trackers.job import JobTracker
 
@@ -51,7 +51,7 @@ def of_training(args: Any, handler: Any) -> Iterator[Timesheet]:
 
 def asked_to_stop(handler: Any) -> bool:
     """Whether this process is a job that was asked to stop, and nothing has acted on that yet, or a tracker asks."""
-    tracking = sys.modules.get("trainwright.jobs.tracking")
+    tracking = sys.modules.get("trainwright.jobs.tracking.tracking")
     job = tracking.current() if tracking is not None else None
     if job is not None and job.stop_requested and not job.acted:
         return True
@@ -60,14 +60,14 @@ def asked_to_stop(handler: Any) -> bool:
 
 def name() -> str | None:
     """Return the job that this process is, if it is one."""
-    tracking = sys.modules.get("trainwright.jobs.tracking")
+    tracking = sys.modules.get("trainwright.jobs.tracking.tracking")
     job = tracking.current() if tracking is not None else None
     return None if job is None else job.id
 
 
 def acts() -> None:
     """Note that the training stops because its job was asked to."""
-    from trainwright.jobs.tracking import current
+    from trainwright.jobs.tracking.tracking import current
 
     job = current()
     if job is not None:
@@ -76,7 +76,7 @@ def acts() -> None:
 
 def resume_by_itself(run_folder: Path) -> bool | None:
     """Return True where a job was begun to go on and there is a checkpoint to go on from."""
-    if not places.resumes():
+    if not paths.resumes():
         return None
     return True if layout.holds_any(run_folder) else None
 

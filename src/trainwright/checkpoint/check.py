@@ -19,7 +19,7 @@ from trainwright.state import TrainerState
 
 
 @dataclass(frozen=True)
-class Damage:
+class CorruptCheckpoint:
     """Why a folder cannot be used as a checkpoint."""
 
     folder: Path
@@ -30,7 +30,7 @@ class Damage:
         return f"{name if name.isprintable() else repr(name)}: {self.reason}"
 
 
-def damage(folder: Path) -> Damage | None:
+def damage(folder: Path) -> CorruptCheckpoint | None:
     """Return what is wrong with a checkpoint, or None when it can be resumed from.
 
     Every file must be as the manifest says. A folder without a manifest (transformers' own) is looked at file by file:
@@ -42,7 +42,7 @@ def damage(folder: Path) -> Damage | None:
         reason = (_against_manifest(folder) if ours else _by_structure(folder)) or unreadable(folder)
     except OSError as error:
         reason = f"it cannot be read ({error.strerror or error})"
-    return None if reason is None else Damage(folder, reason)
+    return None if reason is None else CorruptCheckpoint(folder, reason)
 
 
 def unreadable(folder: Path, names: Iterable[str] = (), but: Iterable[str] = ()) -> str | None:
@@ -172,9 +172,9 @@ def _archive_fault(path: Path) -> str | None:
     return None if broken is None else f"has a damaged record {broken}"
 
 
-def newest_valid(output_dir: Path) -> tuple[Path | None, list[Damage]]:
+def newest_valid(output_dir: Path) -> tuple[Path | None, list[CorruptCheckpoint]]:
     """Return the newest whole checkpoint, of the run that wrote last, and what is wrong with those passed over."""
-    passed_over = [Damage(path, "its name is not checkpoint-<step>") for path in layout.misnamed(output_dir)]
+    passed_over = [CorruptCheckpoint(path, "its name is not checkpoint-<step>") for path in layout.misnamed(output_dir)]
     present = layout.checkpoints(output_dir)
     run_id = next((run for path in reversed(present) if (run := folders.run_of(path)) is not None), None)
     for folder in reversed(present):
@@ -187,7 +187,7 @@ def newest_valid(output_dir: Path) -> tuple[Path | None, list[Damage]]:
     return None, passed_over
 
 
-def choose(output: Path, wanted: str | Path | bool) -> tuple[Path, list[Damage]]:
+def choose(output: Path, wanted: str | Path | bool) -> tuple[Path, list[CorruptCheckpoint]]:
     """Return the checkpoint to go on from (the newest whole one for True, the one named for a path), and what is wrong
     with those that were passed over.
 

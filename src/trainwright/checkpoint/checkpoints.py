@@ -13,12 +13,13 @@ import torch
 from torch import nn
 
 from trainwright.batch import map_tensors
-from trainwright.checkpoint import check, folder, layout, weights
+from trainwright.checkpoint import check, folder, layout
 from trainwright.checkpoint.lock import RunLock
+from trainwright.checkpoint.model import weights
 from trainwright.checkpoint.parts import Opened, Part, Stateful, check_users, of_users, restore, trees
 from trainwright.checkpoint.past import Past
 from trainwright.checkpoint.snapshot import HostCopies
-from trainwright.checkpoint.writer import Draft, Writer, not_written
+from trainwright.checkpoint.writer import PendingCheckpoint, Writer, not_written
 from trainwright.errors import TrainwrightError, UnsavableError
 from trainwright.parallel.strategy import Strategy
 from trainwright.state import TrainerState
@@ -140,7 +141,7 @@ class Checkpoints:
             temporary = folder.open_temporary(place)
             tensors = weights.save_all_but_tensors(self.model, temporary, None)
             TrainerState(global_step=step).save_to_json(temporary / layout.STATE)
-            draft = Draft(place, self._past, temporary, weights=tensors, objects=objects, keep=self.keep)
+            draft = PendingCheckpoint(place, self._past, temporary, weights=tensors, objects=objects, keep=self.keep)
             copied = self._copies.take({"weights": tensors, "objects": objects, "finite": finite})
             draft.weights, draft.objects, draft.finite = copied["weights"], copied["objects"], copied["finite"]
             draft.copies = self._copies

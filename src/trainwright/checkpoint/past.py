@@ -37,7 +37,7 @@ class Past:
         if self._known is not None:
             self._known = sorted({*self._known, checkpoint}, key=step_of)
 
-    def surplus(self, keep: int | None, best: str | None, coming: int = 0) -> list[Path]:
+    def expired(self, keep: int | None, best: str | None, coming: int = 0) -> list[Path]:
         """Return the oldest checkpoints beyond `keep`, never the best nor the newest; without a limit, look at nothing.
 
         Args:

@@ -28,7 +28,7 @@ _SPARE = 1 << 20  # bytes for the manifest and what else is small
 
 
 @dataclass
-class Draft:
+class PendingCheckpoint:
     """A checkpoint about to be written; small files are in its temporary folder already.
 
     Attributes:
@@ -102,7 +102,7 @@ class Writer:
         self._thread: threading.Thread | None = None
         self._pending: Future[Written] | None = None
 
-    def start(self, draft: Draft) -> None:
+    def start(self, draft: PendingCheckpoint) -> None:
         """Begin to write; the one before must have been collected."""
         self._pending = Future()
         self._thread = threading.Thread(target=_write_into, args=(self._pending, draft), name="checkpoint")
@@ -127,14 +127,14 @@ class Writer:
         return self._pending.exception() if self._pending is not None else None
 
 
-def _write_into(result: Future[Written], draft: Draft) -> None:
+def _write_into(result: Future[Written], draft: PendingCheckpoint) -> None:
     try:
         result.set_result(write(draft))
     except BaseException as error:
         result.set_exception(error)
 
 
-def write(draft: Draft) -> Written:
+def write(draft: PendingCheckpoint) -> Written:
     """Write a draft, make it a checkpoint that was read again, and delete those beyond the limit.
 
     Raises:
@@ -171,7 +171,7 @@ def write(draft: Draft) -> Written:
     return Written(draft.place, deleted, problems, marks)
 
 
-def _write_files(draft: Draft) -> dict[str, Any]:
+def _write_files(draft: PendingCheckpoint) -> dict[str, Any]:
     """Write what is not in the temporary folder yet; return what the manifest says of it."""
     written = {}
     if draft.weights is not None:
@@ -180,11 +180,11 @@ def _write_files(draft: Draft) -> dict[str, Any]:
     return written | {name: write_bytes(text, draft.temporary / name) for name, text in draft.texts.items()}
 
 
-def _make_room(draft: Draft, problems: list[str], full: bool = False) -> list[Path]:
+def _make_room(draft: PendingCheckpoint, problems: list[str], full: bool = False) -> list[Path]:
     """Delete now, where space is short or the disk is known to be full, what the limit would delete afterwards."""
     output = draft.place.parent
     deleted: list[Path] = []
-    for old in draft.past.surplus(draft.keep, draft.best, coming=1):
+    for old in draft.past.expired(draft.keep, draft.best, coming=1):
         if not full and shutil.disk_usage(output).free >= draft.size:
             break
         deleted += _delete(old, problems)
@@ -193,7 +193,7 @@ def _make_room(draft: Draft, problems: list[str], full: bool = False) -> list[Pa
     return deleted
 
 
-def _refuse_overflow(draft: Draft) -> None:
+def _refuse_overflow(draft: PendingCheckpoint) -> None:
     """Leave the earlier checkpoints alone where the parameters are no numbers any more."""
     wrong = [name for name, fine in draft.finite.items() if not fine]
     if wrong:
@@ -204,10 +204,10 @@ def _refuse_overflow(draft: Draft) -> None:
         )
 
 
-def _rotate(draft: Draft, problems: list[str]) -> list[Path]:
+def _rotate(draft: PendingCheckpoint, problems: list[str]) -> list[Path]:
     """Delete what is beyond the limit, and note what cannot be: the new checkpoint is there, whatever becomes of it."""
     try:
-        old = draft.past.surplus(draft.keep, draft.best)
+        old = draft.past.expired(draft.keep, draft.best)
     except OSError as error:
         problems.append(f"Old checkpoints in {draft.place.parent} could not be deleted: {reason_of(error)}.")
         return []

@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from trainwright.config import fates
+from trainwright.config.keys import fates
+from trainwright.config.reading.writing import by_name
 from trainwright.config.schema import TrainingConfig
-from trainwright.config.writing import by_name
 
 
 @contextmanager
 def running(name: str, params: dict[str, Any]) -> Iterator[None]:
     """Be a job while the body runs, unless `TRAINWRIGHT_JOBS=off`; inside one, be that one."""
-    from trainwright.jobs.tracking import tracked
+    from trainwright.jobs.tracking.tracking import tracked
 
     with tracked(name, params):
         yield

@@ -18,12 +18,13 @@ import yaml
 
 from trainwright.checkpoint import layout, lock
 from trainwright.checkpoint.lock import RunLock
-from trainwright.config import fates
+from trainwright.config.keys import fates
 from trainwright.config.params import ARGUMENTS, TrainingParams
+from trainwright.config.reading.writing import RUN_CONFIG, as_yaml, by_name, keep, plain, with_whole_paths, write_whole
 from trainwright.config.schema import TrainingConfig
-from trainwright.config.writing import RUN_CONFIG, as_yaml, by_name, keep, plain, with_whole_paths, write_whole
 from trainwright.errors import ConfigError
-from trainwright.jobs import masking, places
+from trainwright.jobs import paths
+from trainwright.jobs.store import masking
 from trainwright.world import current_world
 
 ABOUT = "run.json"
@@ -45,9 +46,9 @@ def choose(config: TrainingConfig, file: Path, resume: bool, new: bool) -> None:
         ConfigError: several processes would have to choose one.
     """
     params, world = config.training, current_world()
-    job = places.job_of_this_process()
+    job = paths.job_of_this_process()
     if params.output_dir is None and job is not None:
-        params.output_dir = str(places.job_folder(job) / "output")
+        params.output_dir = str(paths.job_folder(job) / "output")
     if params.output_dir is None:
         if not world.is_alone and not resume:
             raise ConfigError("Several processes need one folder: give training.output_dir.")

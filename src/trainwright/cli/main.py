@@ -20,20 +20,21 @@ from trainwright import __version__
 from trainwright.errors import DivergenceError, Interrupted, SaveError, TrainwrightError, did_you_mean
 
 COMMANDS = {
-    "demo": "train a small model of Python code in three minutes",
-    "train": "train what a YAML file describes",
-    "check": "look for mistakes in a YAML file, before anything is loaded",
-    "init": "write a commented YAML file to start from",
-    "doors": "show how a script's imports of other packages are written here",
-    "examples": "list the examples, copy them here",
-    "data": "show the rows of a YAML file as the model sees them",
-    "compare": "train the same file with several engines, side by side",
-    "algebra": "make problems of computer algebra, train, and look at a model's answers",
-    "imitation": "record demonstrations, train policies from them, try them",
-    "jobs": "queue, watch, stop, resume and compare jobs",
-    "ui": "a page of this machine that shows the jobs",
-    "replay": "show the rows that a past step of a run read",
+    "demo": ("tour", "train a small model of Python code in three minutes"),
+    "train": ("training", "train what a YAML file describes"),
+    "check": ("training", "look for mistakes in a YAML file, before anything is loaded"),
+    "init": ("training", "write a commented YAML file to start from"),
+    "doors": ("tour", "show how a script's imports of other packages are written here"),
+    "examples": ("tour", "list the examples, copy them here"),
+    "data": ("training", "show the rows of a YAML file as the model sees them"),
+    "compare": ("training", "train the same file with several engines, side by side"),
+    "algebra": ("tasks", "make problems of computer algebra, train, and look at a model's answers"),
+    "imitation": ("tasks", "record demonstrations, train policies from them, try them"),
+    "jobs": ("jobs", "queue, watch, stop, resume and compare jobs"),
+    "ui": ("jobs", "a page of this machine that shows the jobs"),
+    "replay": ("training", "show the rows that a past step of a run read"),
 }
+"""Each command's package, and what it does."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,7 +71,7 @@ def _main(argv: Sequence[str] | None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"trainwright {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, text in COMMANDS.items():
+    for name, (_, text) in COMMANDS.items():
         commands.add_parser(name, help=text, description=text, add_help=False)
     given = list(sys.argv[1:] if argv is None else argv)
     if given and not given[0].startswith("-") and given[0] not in COMMANDS:
@@ -79,7 +80,7 @@ def _main(argv: Sequence[str] | None) -> int:
         )
     chosen = parser.parse_args(given[:1]).command
     os.environ.setdefault("TQDM_DELAY", "2")  # bars of the libraries: seconds before one is shown
-    command = importlib.import_module(f"trainwright.cli.{chosen}")
+    command = importlib.import_module(f"trainwright.cli.{COMMANDS[chosen][0]}.{chosen}")
     try:
         code: int = command.run(given[1:])
         return code
@@ -96,7 +97,7 @@ def _main(argv: Sequence[str] | None) -> int:
 
 def _tell_job(text: str) -> None:
     """Let the job that this process is, if it is one, know why it will leave."""
-    tracking = sys.modules.get("trainwright.jobs.tracking")
+    tracking = sys.modules.get("trainwright.jobs.tracking.tracking")
     if tracking is not None and tracking.current() is not None:
         tracking.current().reason = text
 

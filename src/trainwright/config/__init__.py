@@ -9,19 +9,19 @@ if TYPE_CHECKING:
     from trainwright.config.base import BaseTrainer as BaseTrainer
     from trainwright.config.composition import build as build
     from trainwright.config.composition import train as train
-    from trainwright.config.elsewhere import DeepSpeedParams as DeepSpeedParams
-    from trainwright.config.elsewhere import FSDPParams as FSDPParams
     from trainwright.config.params import MixedPrecisionDtype as MixedPrecisionDtype
     from trainwright.config.params import TrainerType as TrainerType
     from trainwright.config.params import TrainingParams as TrainingParams
-    from trainwright.config.reading import check as check
-    from trainwright.config.reading import load as load
+    from trainwright.config.reading.read import check as check
+    from trainwright.config.reading.read import load as load
     from trainwright.config.schema import DataParams as DataParams
     from trainwright.config.schema import DatasetParams as DatasetParams
     from trainwright.config.schema import DatasetSplitParams as DatasetSplitParams
     from trainwright.config.schema import ModelParams as ModelParams
     from trainwright.config.schema import PeftParams as PeftParams
     from trainwright.config.schema import TrainingConfig as TrainingConfig
+    from trainwright.config.unsupported import DeepSpeedParams as DeepSpeedParams
+    from trainwright.config.unsupported import FSDPParams as FSDPParams
 
 _PLACES = {
     "TrainingConfig": "schema",
@@ -30,14 +30,14 @@ _PLACES = {
     "DatasetParams": "schema",
     "DatasetSplitParams": "schema",
     "PeftParams": "schema",
-    "FSDPParams": "elsewhere",
-    "DeepSpeedParams": "elsewhere",
+    "FSDPParams": "unsupported",
+    "DeepSpeedParams": "unsupported",
     "TrainingParams": "params",
     "TrainerType": "params",
     "MixedPrecisionDtype": "params",
     "BaseTrainer": "base",
-    "load": "reading",
-    "check": "reading",
+    "load": "reading.read",
+    "check": "reading.read",
     "build": "composition",
     "train": "composition",
 }

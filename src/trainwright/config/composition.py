@@ -10,19 +10,19 @@ from trainwright.checkpoint import layout
 from trainwright.checkpoint.check import newest_valid
 from trainwright.config import methods
 from trainwright.config.params import TrainingParams
-from trainwright.config.reading import check
+from trainwright.config.reading.read import check
+from trainwright.config.reading.translate import argument_values
 from trainwright.config.schema import TrainingConfig
-from trainwright.config.translate import argument_values
-from trainwright.tasks.language.holder import Holder
+from trainwright.tasks.language.holder import TrainerAdapter
 
 if TYPE_CHECKING:
-    from trainwright.engine.trainer import Trainer
+    from trainwright.trainer.trainer import Trainer
 
 # Models that bring their own way of building a Trainer: the module whose `build(model, data, arguments)` does it.
 MODELS = {"ngram_llama": "trainwright.tasks.code.build"}
 
 
-class ConfiguredTrainer(Holder):
+class ConfiguredTrainer(TrainerAdapter):
     """Our Trainer, built from a configuration."""
 
     def __init__(self, config: TrainingConfig) -> None:
@@ -47,7 +47,7 @@ def build_trainer(config: TrainingConfig) -> Trainer:
     return build_language(config)
 
 
-def build(config: TrainingConfig) -> Holder:
+def build(config: TrainingConfig) -> TrainerAdapter:
     """Return the trainer that a configuration chooses: ours, or another library's.
 
     Raises:
@@ -57,7 +57,7 @@ def build(config: TrainingConfig) -> Holder:
     return built(config)
 
 
-def built(config: TrainingConfig) -> Holder:
+def built(config: TrainingConfig) -> TrainerAdapter:
     """Return the trainer of a configuration that is checked already, as `load_checked` does with a file."""
     if methods.is_elsewhere(config.training.trainer_type):
         from trainwright.upstream.build import build as build_upstream

@@ -13,12 +13,12 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from trainwright.config.lines import EVERYONE, OUR_ROWS, OURS, THEIRS
+from trainwright.config.keys.lines import EVERYONE, OUR_ROWS, OURS, THEIRS
 from trainwright.config.options import TextOptions
 from trainwright.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
-    from trainwright.config.lines import Line
+    from trainwright.config.keys.lines import Line
     from trainwright.config.schema import TrainingConfig
 
 METHODS: dict[str, str | type[Method]] = {
@@ -56,10 +56,10 @@ class Method:
         package: what must be installed for it, and the extra of ours that has it.
         reads_our_rows: whether it is trained on our rows of tokens.
         options: what `training.trainer_kwargs` may hold. Methods with the same minimise the same, so they are compared.
-        lines: what becomes of keys with it, in place of being used, besides `config/uses.py`.
+        lines: what becomes of keys with it, in place of being used, besides `config/keys/uses.py`.
         columns: of its rows, besides those that all methods know.
         adapter_tasks: peft's names of what its models do.
-        takes: keys that it uses although `config/uses.py` refuses them.
+        takes: keys that it uses although `config/keys/uses.py` refuses them.
     """
 
     title: str = ""

@@ -10,7 +10,7 @@ from enum import Enum, StrEnum
 from typing import Any
 
 from trainwright.args.training import ArgumentFields
-from trainwright.config.elsewhere import GkdParams, GoldParams, GrpoParams, ProfilerParams, TelemetryParams
+from trainwright.config.unsupported import GkdParams, GoldParams, GrpoParams, ProfilerParams, TelemetryParams
 from trainwright.errors import ConfigError
 
 ARGUMENTS = tuple(f.name for f in fields(ArgumentFields))

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from trainwright.config.elsewhere import DeepSpeedParams, FSDPParams
 from trainwright.config.params import TrainingParams
+from trainwright.config.unsupported import DeepSpeedParams, FSDPParams
 
 SECTIONS = ["data", "model", "training", "peft", "fsdp", "deepspeed"]
 
@@ -23,7 +23,7 @@ class ModelParams:
     Attributes:
         model_name: a folder, a name on the hub, or with load_pretrained_weights false a model type of transformers.
         load_pretrained_weights: false starts from random weights, from the configuration and model_kwargs.
-        chat_template: a file, the folder of a tokenizer, or a name of `data/named_templates.py`; auto.
+        chat_template: a file, the folder of a tokenizer, or a name of `data/text/named_templates.py`; auto.
         model_kwargs: for from_pretrained, or with random weights for the model's configuration.
         new_special_tokens: tokens that the tokenizer gets besides its own; the model's embeddings grow with them.
     """
@@ -72,7 +72,7 @@ class DatasetParams:
 
     Attributes:
         dataset_name: a file, a folder, a name on the hub, a format (json, csv, parquet, ...) with dataset_path, a name
-            of `data/registered.py`, or python_source.
+            of `data/sources/registered.py`, or python_source.
         column_map: what columns of the rows are called here, such as `{question: prompt, answer: completion}`.
         mixture_proportion: share of the rows drawn from this dataset; for all datasets of a split or none.
         shuffle_buffer_size: rows of a stream that are shuffled among each other.

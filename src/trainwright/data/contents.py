@@ -12,7 +12,7 @@ import numpy as np
 
 from trainwright.batch import IGNORED
 from trainwright.data.fingerprint import is_mapping, is_table, rows_are_made
-from trainwright.data.kinds import is_stream, length_of
+from trainwright.data.introspection import is_stream, length_of
 
 FIRST = 1000
 _IDS, _LABELS, _MASK = "input_ids", "labels", "attention_mask"

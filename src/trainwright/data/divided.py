@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from trainwright import randomness
 from trainwright.data.fingerprint import row_digests
-from trainwright.data.kinds import is_of_library, is_prepared, is_stream, length_of
+from trainwright.data.introspection import is_of_library, is_prepared, is_stream, length_of
 
 _SHARE = (("num_replicas", "rank"), ("num_processes", "process_index"), ("world_size", "rank"))
 """How samplers and datasets name the number of parts, and which one is theirs: torch, accelerate, datasets."""

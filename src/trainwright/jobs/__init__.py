@@ -6,22 +6,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trainwright.jobs.decorator import tlab_trainer as tlab_trainer
     from trainwright.jobs.outcomes import JobStopped as JobStopped
-    from trainwright.jobs.runs import Run as Run
-    from trainwright.jobs.runs import init as init
-    from trainwright.jobs.store import Store as Store
-    from trainwright.jobs.tracking import tracked as tracked
-    from trainwright.jobs.transformerlab import lab as lab
+    from trainwright.jobs.store.store import Store as Store
+    from trainwright.jobs.tracking.decorator import tlab_trainer as tlab_trainer
+    from trainwright.jobs.tracking.runs import Run as Run
+    from trainwright.jobs.tracking.runs import init as init
+    from trainwright.jobs.tracking.tracking import tracked as tracked
+    from trainwright.jobs.tracking.transformerlab import lab as lab
 
 _PLACES = {
-    "tlab_trainer": "decorator",
-    "lab": "transformerlab",
-    "init": "runs",
-    "Run": "runs",
+    "tlab_trainer": "tracking.decorator",
+    "lab": "tracking.transformerlab",
+    "init": "tracking.runs",
+    "Run": "tracking.runs",
     "JobStopped": "outcomes",
-    "Store": "store",
-    "tracked": "tracking",
+    "Store": "store.store",
+    "tracked": "tracking.tracking",
 }
 
 if not TYPE_CHECKING:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from trainwright.errors import Interrupted
-from trainwright.jobs import places, processes
+from trainwright.jobs import paths, processes
 from trainwright.jobs.status import COMPLETE, FAILED, INTERRUPTED, STOPPED
 
 Outcome = tuple[str, str | None, str | None]
@@ -38,15 +38,15 @@ def leave(folder: Path, ended: Outcome) -> None:
     """Note how a rank ended, for the process that is its job and may not look; a good end takes back a bad one."""
     with suppress(OSError):  # where nothing can be written the job's journal says so
         if ended[0] in (COMPLETE, STOPPED):
-            (folder / places.RANK_END).unlink(missing_ok=True)
+            (folder / paths.RANK_END).unlink(missing_ok=True)
         else:
-            (folder / places.RANK_END).write_text(json.dumps(ended), encoding="utf-8")
+            (folder / paths.RANK_END).write_text(json.dumps(ended), encoding="utf-8")
 
 
 def left(folder: Path) -> Outcome | None:
     """Return how a rank of a job ended badly, if it did."""
     try:
-        status, message, text = json.loads((folder / places.RANK_END).read_text(encoding="utf-8"))
+        status, message, text = json.loads((folder / paths.RANK_END).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return status, message, text

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from trainwright.errors import JobError
-from trainwright.jobs import places
+from trainwright.jobs import paths
 
 _LONGEST_UPTIME = 1e9  # seconds; larger times are of the wall clock
 
@@ -123,7 +123,7 @@ def holding(path: Path, what: str, wait: float = 0.0) -> Iterator[None]:
     """
     import fcntl
 
-    places.make(path.parent)
+    paths.make(path.parent)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     end = time.monotonic() + wait
     while True:

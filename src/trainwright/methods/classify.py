@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from trainwright.config import uses
-from trainwright.config.lines import Line
+from trainwright.config.keys import uses
+from trainwright.config.keys.lines import Line
+from trainwright.config.keys.uses import KWARGS, refused
 from trainwright.config.methods import Fault, recipe
 from trainwright.config.options import CLASS_METRICS, ClassifyOptions
-from trainwright.config.rules import text_faults
+from trainwright.config.reading.validation import text_faults
 from trainwright.config.schema import TrainingConfig
-from trainwright.config.uses import KWARGS, refused
-from trainwright.data.formats import Format
+from trainwright.data.sources.formats import Format
 from trainwright.errors import ConfigError, DataError, did_you_mean
 from trainwright.tasks.language.method import LanguageMethod, Part, Text
 
 if TYPE_CHECKING:
-    from trainwright.data.class_rows import ClassRules
+    from trainwright.data.text.class_rows import ClassRules
     from trainwright.objectives.objective import Objective
 
 
@@ -72,7 +72,7 @@ class Classify(LanguageMethod):
         Raises:
             DataError: neither.
         """
-        from trainwright.data.class_rows import CLASS, TAGS, WORDS, column_of
+        from trainwright.data.text.class_rows import CLASS, TAGS, WORDS, column_of
 
         if column_of(columns, WORDS) and column_of(columns, TAGS):
             return Format.TOKENS
@@ -89,13 +89,13 @@ class Classify(LanguageMethod):
         Raises:
             ConfigError: there is one class alone, or not as many weights as classes.
         """
-        from trainwright.data import sources
-        from trainwright.data.class_rows import CLASS, TAGS, ClassRules, WordRules, names_in
+        from trainwright.data import mixture
+        from trainwright.data.text.class_rows import CLASS, TAGS, ClassRules, WordRules, names_in
 
         by_word = found is Format.TOKENS
         names = options.class_names
         if names is None:
-            names = names_in(sources.read_parts(config.data.train, config.training.seed), TAGS if by_word else CLASS)
+            names = names_in(mixture.read_parts(config.data.train, config.training.seed), TAGS if by_word else CLASS)
         if len(names) < 2:
             raise ConfigError(f"The data has the class {', '.join(names)} alone, so there is nothing to learn.")
         if options.class_weights is not None and len(options.class_weights) != len(names):
@@ -126,7 +126,7 @@ class Classify(LanguageMethod):
 
     def collator(self, text: Text) -> Any:
         """Return what makes batches of rows with their classes."""
-        from trainwright.data.class_rows import ClassBatch
+        from trainwright.data.text.class_rows import ClassBatch
 
         by_word, end = text.rules.format is Format.TOKENS, tuple(text.rules.marks[1])
         return ClassBatch(text.tokenizer.pad_token_id, text.multiple, by_word, text.options.max_length, end)

@@ -6,22 +6,22 @@ import copy
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from trainwright.config import uses
-from trainwright.config.lines import Line
+from trainwright.config.keys import uses
+from trainwright.config.keys.lines import Line
+from trainwright.config.keys.uses import KWARGS, no_effect, refused
 from trainwright.config.methods import Fault, recipe
 from trainwright.config.options import DIVERGENCES, DIVERGING, LOSSES, DPOOptions
-from trainwright.config.rules import text_faults
+from trainwright.config.reading.validation import text_faults
 from trainwright.config.schema import TrainingConfig
-from trainwright.config.uses import KWARGS, no_effect, refused
-from trainwright.data.formats import Format
+from trainwright.data.sources.formats import Format
 from trainwright.errors import did_you_mean
 from trainwright.tasks.language.method import LanguageMethod, Part, Text
 
 if TYPE_CHECKING:
     from trainwright.args.training import TrainingArguments
-    from trainwright.data.tokenize import TextRules
-    from trainwright.engine.session import Session
+    from trainwright.data.text.tokenize import TextRules
     from trainwright.objectives.objective import Objective
+    from trainwright.session.session import Session
 
 _SMOOTHED = ("exo_pair", "robust", "aot", "aot_unpaired")  # losses with label_smoothing
 
@@ -111,14 +111,14 @@ class DPO(LanguageMethod):
 
     def rules(self, config: TrainingConfig, options: DPOOptions, tokenizer: Any, found: Format) -> TextRules:
         """Return how pairs are tokenised."""
-        from trainwright.data.tokenize import PairRules
+        from trainwright.data.text.tokenize import PairRules
 
         settings = config.model.chat_template_kwargs
         return PairRules(tokenizer, found, max_length=options.max_length, template_settings=settings)
 
     def collator(self, text: Text) -> Any:
         """Return what makes batches of pairs."""
-        from trainwright.data.text_collators import PairBatch
+        from trainwright.data.text.text_collators import PairBatch
 
         return PairBatch(text.tokenizer.pad_token_id, text.multiple)
 
@@ -164,8 +164,8 @@ class DPO(LanguageMethod):
 
     def connect(self, session: Session, config: TrainingConfig, text: Text, kept: Any) -> None:
         """Give the objective its reference."""
-        from trainwright.engine.modes import change_configuration
         from trainwright.models.load import dropout_settings
+        from trainwright.session.model_setup import change_configuration
         from trainwright.tasks.language.reference import add_reference
 
         if text.options.disable_dropout:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from trainwright.config.keys.uses import KWARGS, refused
 from trainwright.config.methods import recipe
 from trainwright.config.options import SFTOptions
 from trainwright.config.schema import TrainingConfig
-from trainwright.config.uses import KWARGS, refused
-from trainwright.data.formats import Format
+from trainwright.data.sources.formats import Format
 from trainwright.methods.sft import SFT
 
 if TYPE_CHECKING:
-    from trainwright.data.tokenize import TextRules
+    from trainwright.data.text.tokenize import TextRules
 
 _WHY, _INSTEAD = "PRETRAIN learns every token", "use trainer_type SFT"
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from trainwright.config.lines import Line
+from trainwright.config.keys.lines import Line
+from trainwright.config.keys.uses import KWARGS
 from trainwright.config.methods import Fault, recipe
 from trainwright.config.options import TEXT_METRICS, Seq2SeqOptions
-from trainwright.config.rules import text_faults
+from trainwright.config.reading.validation import text_faults
 from trainwright.config.schema import TrainingConfig
-from trainwright.config.uses import KWARGS
-from trainwright.data.formats import Format
+from trainwright.data.sources.formats import Format
 from trainwright.methods.classify import not_of_chats, unknown_metrics
 from trainwright.tasks.language.method import LanguageMethod, Part, Text
 
 if TYPE_CHECKING:
-    from trainwright.data.tokenize import TextRules
+    from trainwright.data.text.tokenize import TextRules
 
 
 class Seq2Seq(LanguageMethod):
@@ -45,7 +45,7 @@ class Seq2Seq(LanguageMethod):
 
     def rules(self, config: TrainingConfig, options: Seq2SeqOptions, tokenizer: Any, found: Format) -> TextRules:
         """Return how rows are tokenised."""
-        from trainwright.data.pairs_of_texts import SourceTarget
+        from trainwright.data.text.pairs_of_texts import SourceTarget
 
         return SourceTarget(tokenizer, found, max_length=options.max_length)
 
@@ -59,7 +59,7 @@ class Seq2Seq(LanguageMethod):
 
     def collator(self, text: Text) -> Any:
         """Return what makes batches of both texts."""
-        from trainwright.data.pairs_of_texts import SourceTargetBatch
+        from trainwright.data.text.pairs_of_texts import SourceTargetBatch
 
         longest = text.options.max_target_length
         over = 0 if longest is None else int((text.train.sizes("target_ids") > longest).sum())

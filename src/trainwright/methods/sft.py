@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from trainwright.config.lines import Line
+from trainwright.config.keys.lines import Line
+from trainwright.config.keys.uses import KWARGS, no_effect, refused
 from trainwright.config.methods import Fault, recipe
 from trainwright.config.options import PACKINGS, SFTOptions
-from trainwright.config.rules import text_faults
+from trainwright.config.reading.validation import text_faults
 from trainwright.config.schema import TrainingConfig, TrainTarget
-from trainwright.config.uses import KWARGS, no_effect, refused
-from trainwright.data.formats import Format
+from trainwright.data.sources.formats import Format
 from trainwright.errors import ConfigError, did_you_mean
 from trainwright.tasks.language.method import LanguageMethod, Text
 
 if TYPE_CHECKING:
-    from trainwright.data.tokenize import TextRules
+    from trainwright.data.text.tokenize import TextRules
 
 _TABLE = "a table (no stream: true), which is tokenised before"
 
@@ -89,7 +89,7 @@ class SFT(LanguageMethod):
 
     def rules(self, config: TrainingConfig, options: SFTOptions, tokenizer: Any, found: Format) -> TextRules:
         """Return how rows are tokenised: what of them is learned is said by the options and the section `data`."""
-        from trainwright.data.tokenize import TextRules
+        from trainwright.data.text.tokenize import TextRules
 
         return TextRules(
             tokenizer,
@@ -110,7 +110,7 @@ class SFT(LanguageMethod):
 
     def collator(self, text: Text) -> Any:
         """Return what makes batches: documents that were packed lie one after another."""
-        from trainwright.data.text_collators import FlatBatch
+        from trainwright.data.text.text_collators import FlatBatch
 
         packed = text.options.packing and text.options.packing_strategy != "wrapped"
         return FlatBatch() if packed else super().collator(text)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from trainwright.config.keys.uses import KWARGS, no_effect, refused
 from trainwright.config.schema import TrainingConfig
-from trainwright.config.uses import KWARGS, no_effect, refused
 from trainwright.methods.dpo import DPO, PAIRS
 
 

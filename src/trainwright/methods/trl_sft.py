@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from trainwright.config.keys.uses import KWARGS, refused
 from trainwright.config.methods import Fault
 from trainwright.config.options import SFTOptions
 from trainwright.config.schema import TrainingConfig, TrainTarget
-from trainwright.config.uses import KWARGS, refused
 from trainwright.errors import did_you_mean
 from trainwright.methods.sft import PACKED, SFT
 

@@ -147,7 +147,7 @@ def _check_layers(model: Any, start: Any) -> None:
 
 def keep_initial(model: Any) -> None:
     """Keep, in the host's memory, what adapters begin with that was taken out of the base's weights: with it they are
-    saved as what training has changed (`checkpoint/adapters.py`). Nothing is known of adapters that were trained
+    saved as what training has changed (`checkpoint/model/adapters.py`). Nothing is known of adapters that were trained
     before, and of those that began with data; they are saved as they are."""
     if not is_adapter(model) or "initial_adapters" in vars(model):
         return

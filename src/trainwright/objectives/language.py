@@ -13,8 +13,8 @@ from torch import nn
 
 from trainwright.batch import IGNORED
 from trainwright.errors import DataError
-from trainwright.objectives.flat import Flat, flattened
-from trainwright.objectives.linear_loss import Watch, linear_cross_entropy, linear_log_probs
+from trainwright.objectives.linear_loss import TokenStatistics, linear_cross_entropy, linear_log_probs
+from trainwright.objectives.padding_free import Flat, flattened
 
 
 class OutputLayer(Protocol):
@@ -101,13 +101,15 @@ class FusedLoss:
         """
         return self.share_of(self.labelled(model, inputs), num_items)
 
-    def share_of(self, labelled: Labelled, num_items: float | None, watch: Watch | None = None) -> torch.Tensor:
+    def share_of(
+        self, labelled: Labelled, num_items: float | None, watch: TokenStatistics | None = None
+    ) -> torch.Tensor:
         """Return the sum of the losses of some targets, divided by `num_items`, or by their number."""
         weight = self.head.layer.weight
         total = linear_cross_entropy(labelled.hidden, weight, labelled.targets, **self._rest_of_head(), watch=watch)
         return total / (len(labelled.targets) if num_items is None else num_items)
 
-    def log_probs(self, labelled: Labelled, watch: Watch | None = None) -> torch.Tensor:
+    def log_probs(self, labelled: Labelled, watch: TokenStatistics | None = None) -> torch.Tensor:
         """Return the log-probability of every target, shape (targets,)."""
         weight = self.head.layer.weight
         return linear_log_probs(labelled.hidden, weight, labelled.targets, **self._rest_of_head(), watch=watch)

@@ -18,7 +18,7 @@ _ELEMENTS = 2**21  # logits of a chunk with few classes
 _KEPT = 2**24  # logits whose gradient is kept for the backward pass (64 MB), and not computed again
 
 
-Watch = dict[str, torch.Tensor]
+TokenStatistics = dict[str, torch.Tensor]
 """What else is noted of every row, shape (rows,): `top1`, whether the target has the largest logit; `entropy` of the
 prediction in nats; `mean_logit`; `log_sum_square`, the logarithm of the sum of squared probabilities."""
 
@@ -35,7 +35,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         targets: torch.Tensor,
         scale: float,
         cap: float | None,
-        watch: Watch | None,
+        watch: TokenStatistics | None,
     ) -> torch.Tensor:
         """Return the sum of the losses, and keep the gradients of those inputs that need one.
 
@@ -99,7 +99,7 @@ class LinearLogProbs(torch.autograd.Function):
         targets: torch.Tensor,
         scale: float,
         cap: float | None,
-        watch: Watch | None,
+        watch: TokenStatistics | None,
     ) -> torch.Tensor:
         """Return the log-probabilities, shape (rows,); the arguments are those of `LinearCrossEntropy`."""
         rows, matrix, exact = products(hidden, weight)
@@ -187,7 +187,7 @@ def empty_gradients(rows: torch.Tensor, weight: torch.Tensor, bias: Any, needed:
     ]
 
 
-def watch_part(watch: Watch | None, part: slice) -> Watch | None:
+def watch_part(watch: TokenStatistics | None, part: slice) -> TokenStatistics | None:
     """Return the rows of a chunk of what is noted; views."""
     return None if watch is None else {name: values[part] for name, values in watch.items()}
 
@@ -199,7 +199,7 @@ def row_losses(
     scale: float,
     cap: float | None,
     with_gradient: bool,
-    watch: Watch | None = None,
+    watch: TokenStatistics | None = None,
     into: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return the cross-entropy of every row of a layer's outputs, and its gradient to them; the outputs are used up.
@@ -235,7 +235,7 @@ def row_losses(
 
 
 def _note(
-    watch: Watch,
+    watch: TokenStatistics,
     logits: torch.Tensor,
     shares: torch.Tensor,
     *,
@@ -274,7 +274,7 @@ def compute_type(hidden: torch.Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
 
 
-def new_watch(names: tuple[str, ...], like: torch.Tensor) -> Watch:
+def new_watch(names: tuple[str, ...], like: torch.Tensor) -> TokenStatistics:
     """Return room for what is noted of every row of `like`."""
     return {name: torch.empty(len(like), device=like.device, dtype=torch.float32) for name in names}
 
@@ -287,7 +287,7 @@ def linear_cross_entropy(
     bias: torch.Tensor | None = None,
     scale: float = 1.0,
     cap: float | None = None,
-    watch: Watch | None = None,
+    watch: TokenStatistics | None = None,
 ) -> torch.Tensor:
     """Return the sum of the cross-entropies of a linear layer's outputs; see `LinearCrossEntropy`."""
     given = (hidden, weight, bias, targets, scale, cap, watch)
@@ -303,7 +303,7 @@ def linear_log_probs(
     bias: torch.Tensor | None = None,
     scale: float = 1.0,
     cap: float | None = None,
-    watch: Watch | None = None,
+    watch: TokenStatistics | None = None,
 ) -> torch.Tensor:
     """Return the log-probability of every row's target, shape (rows,); see `LinearLogProbs`."""
     given = (hidden, weight, bias, targets, scale, cap, watch)

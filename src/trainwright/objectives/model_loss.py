@@ -33,7 +33,7 @@ class ModelLoss(Objective):
         fused: computes a causal language model's loss without its logits.
         over: what the model's loss is a mean over.
         ignored: the label that is no target.
-        asked: how often it was looked up in a batch what the loss is a mean over, see `engine/units.py`.
+        asked: how often it was looked up in a batch what the loss is a mean over, see `losses/units.py`.
         token_metrics: whether the fused loss brings token accuracy and entropy, by TRL's names.
     """
 

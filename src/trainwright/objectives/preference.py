@@ -16,7 +16,7 @@ from trainwright.devices import widest_float
 from trainwright.evaluation_mode import evaluation_mode
 from trainwright.objectives.dpo_losses import Pairs, losses_of
 from trainwright.objectives.language import FusedLoss
-from trainwright.objectives.linear_loss import Watch, new_watch
+from trainwright.objectives.linear_loss import TokenStatistics, new_watch
 from trainwright.objectives.objective import Loss, Objective
 
 _MODEL_INPUTS = ("input_ids", "attention_mask", "labels")
@@ -40,7 +40,7 @@ class Answers:
     nll: torch.Tensor
     per_token: torch.Tensor
     rows: torch.Tensor
-    watch: Watch
+    watch: TokenStatistics
 
 
 @dataclass
@@ -152,7 +152,7 @@ class PreferenceLoss(Objective):
 
 def plain_log_probs(
     model: nn.Module, rows: Mapping[str, torch.Tensor], noted: tuple[str, ...]
-) -> tuple[torch.Tensor, torch.Tensor, Watch]:
+) -> tuple[torch.Tensor, torch.Tensor, TokenStatistics]:
     """Return (log-probability, row, what is noted) of every target by way of the logits."""
     outputs = model(**{name: value for name, value in rows.items() if name != "labels"})
     logits, labels = outputs.logits[:, :-1], rows["labels"][:, 1:]

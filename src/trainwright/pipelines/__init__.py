@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from trainwright.pipelines.model import ModelPipeline as ModelPipeline
     from trainwright.pipelines.trainer import TrainerPipeline as TrainerPipeline
     from trainwright.pipelines.trainer import load_from_checkpoint as load_from_checkpoint
-    from trainwright.tasks.algebra.embeddings import register_input_embedding as register_input_embedding
     from trainwright.tasks.algebra.load_preprocessors import ChainLoadPreprocessor as ChainLoadPreprocessor
     from trainwright.tasks.algebra.load_preprocessors import (
         ExpandedFormLoadPreprocessor as ExpandedFormLoadPreprocessor,
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from trainwright.tasks.algebra.load_preprocessors import (
         UserCallableLoadPreprocessor as UserCallableLoadPreprocessor,
     )
+    from trainwright.tasks.algebra.models.embeddings import register_input_embedding as register_input_embedding
     from trainwright.tasks.algebra.trainer import Trainer as Trainer
 
 _HERE, _TASK = "trainwright.pipelines.", "trainwright.tasks.algebra."
@@ -53,7 +53,7 @@ _PLACES = {
         ),
         f"{_TASK}load_preprocessors",
     ),
-    "register_input_embedding": f"{_TASK}embeddings",
+    "register_input_embedding": f"{_TASK}models.embeddings",
 }  # fmt: skip
 
 if not TYPE_CHECKING:

@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from trainwright.config.ranges import check_values
+from trainwright.config.keys.task_uses import ALGEBRA, MODELS, use
+from trainwright.config.reading.ranges import check_values
 from trainwright.config.sections import check_keys, plain, required
-from trainwright.config.task_uses import ALGEBRA, MODELS, use
 from trainwright.errors import ConfigError
 from trainwright.tasks.algebra.generate import about, are_written, description, from_task, write_problems
 from trainwright.tasks.algebra.problems import task_named

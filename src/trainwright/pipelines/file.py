@@ -11,15 +11,15 @@ import yaml
 
 from trainwright.checkpoint.check import newest_valid
 from trainwright.checkpoint.lock import RunLock, owned
+from trainwright.config.keys.task_uses import ALGEBRA
 from trainwright.config.sections import read_sections, required
-from trainwright.config.task_uses import ALGEBRA
-from trainwright.engine.generation import results_file
 from trainwright.errors import ConfigError
+from trainwright.evaluation.generation import results_file
 from trainwright.pipelines.dataset import DatasetPipeline
 from trainwright.pipelines.io import IOPipeline, is_earlier, load_lexer
 from trainwright.pipelines.model import ModelPipeline
 from trainwright.pipelines.trainer import LEXER, TRAIN, TrainerPipeline, load_from_checkpoint
-from trainwright.tasks.algebra.models import check_model
+from trainwright.tasks.algebra.models.models import check_model
 from trainwright.tasks.algebra.preprocess import described
 
 SECTIONS = ("dataset", "data", "model", "train")

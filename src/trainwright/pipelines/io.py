@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from trainwright.config.ranges import check_values
+from trainwright.config.keys.task_uses import ALGEBRA, MODELS, use
+from trainwright.config.reading.ranges import check_values
 from trainwright.config.sections import check_keys, plain, required
-from trainwright.config.task_uses import ALGEBRA, MODELS, use
 from trainwright.errors import ConfigError, DataError
 from trainwright.tasks.algebra.batches import EncoderDecoderBatch
 from trainwright.tasks.algebra.data import PICKLES, Problems, cached, shared_problems, unknown_answers

@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from trainwright.engine.face import session_of
-from trainwright.engine.generation import results_file, success
 from trainwright.errors import DataError
+from trainwright.evaluation.generation import results_file, success
 from trainwright.pipelines.io import load_lexer
 from trainwright.pipelines.trainer import LEXER, load_from_checkpoint
 from trainwright.tasks.algebra.data import tokens_of
 from trainwright.tasks.algebra.problems import task_named
+from trainwright.trainer.face import session_of
 
 NAME = "longer"
 

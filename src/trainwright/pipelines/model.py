@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from trainwright.config.sections import plain
-from trainwright.tasks.algebra.models import check_model, new_model
+from trainwright.tasks.algebra.models.models import check_model, new_model
 
 
 class ModelPipeline:

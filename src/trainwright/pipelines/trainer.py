@@ -15,15 +15,15 @@ from trainwright.args.training import TrainingArguments
 from trainwright.callbacks.beginning import BeginningCallback
 from trainwright.checkpoint.check import newest_valid
 from trainwright.checkpoint.layout import holds_any
+from trainwright.config.keys.task_uses import ALGEBRA, MODELS, use
 from trainwright.config.params import ARGUMENTS
-from trainwright.config.ranges import check_values
+from trainwright.config.reading.ranges import check_values
+from trainwright.config.reading.writing import write_whole
 from trainwright.config.sections import check_keys, plain, required
-from trainwright.config.task_uses import ALGEBRA, MODELS, use
-from trainwright.config.writing import write_whole
-from trainwright.engine.generating import Generation
 from trainwright.errors import CheckpointError, ConfigError
 from trainwright.pipelines.io import ABOUT, IOPipeline, complete
 from trainwright.pipelines.model import ModelPipeline
+from trainwright.session.generation_settings import Generation
 from trainwright.tasks.algebra.batches import DecoderBatch, EncoderDecoderBatch
 from trainwright.tasks.algebra.trainer import Trainer
 

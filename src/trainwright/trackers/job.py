@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from trainwright.jobs.tracking import Tracking
+from trainwright.jobs.tracking.tracking import Tracking
 from trainwright.trackers.tracker import TrackedRun, Tracker
 
 _NOT_METRICS = ("train/epoch",)

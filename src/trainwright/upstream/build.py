@@ -14,17 +14,17 @@ import torch
 from trainwright import compat
 from trainwright.callbacks import job
 from trainwright.callbacks.beginning import BeginningCallback
-from trainwright.checkpoint.adapters import export
 from trainwright.checkpoint.check import choose
 from trainwright.checkpoint.folder import set_aside
 from trainwright.checkpoint.lock import RunLock
+from trainwright.checkpoint.model.adapters import export
+from trainwright.config.keys.uses import has_package
 from trainwright.config.params import TrainingParams
-from trainwright.config.reading import options_of
+from trainwright.config.reading.read import options_of
+from trainwright.config.reading.translate import argument_values
 from trainwright.config.schema import PeftSaveMode, TrainingConfig
-from trainwright.config.translate import argument_values
-from trainwright.config.uses import has_package
-from trainwright.data import sources
-from trainwright.data.formats import canonical, is_chat, of_one_kind
+from trainwright.data import mixture
+from trainwright.data.sources.formats import canonical, is_chat, of_one_kind
 from trainwright.errors import ConfigError, TrainwrightError
 from trainwright.models import adapters
 from trainwright.models.adapters import add_adapters, quantization
@@ -32,14 +32,14 @@ from trainwright.models.load import freeze, grow, load_model
 from trainwright.optim.optimizers import optimizer_class
 from trainwright.randomness import set_seed
 from trainwright.tasks.language.build import set_levels
-from trainwright.tasks.language.holder import Holder
+from trainwright.tasks.language.holder import TrainerAdapter
 from trainwright.tasks.language.method import LanguageMethod, able_of
 from trainwright.tasks.language.text import load_text, processes_of, text_column_of, tokenizer_of
 
 logger = logging.getLogger("trainwright")
 
 
-class HuggingFaceTrainer(Holder):
+class HuggingFaceTrainer(TrainerAdapter):
     """A trainer of transformers or TRL, built from a configuration.
 
     Its folder, the checkpoint it goes on from and those that it leaves aside are as with our Trainer.
@@ -148,7 +148,7 @@ def foreign_arguments(config: TrainingConfig, kind: Any, more: dict[str, Any]) -
 
 def _liger(config: TrainingConfig) -> dict[str, bool]:
     """Return the argument that switches Liger's kernels on, where they are wanted, and can run."""
-    if not config.model.enable_liger_kernel or not has_package("liger_kernel"):  # which `config/uses.py` says
+    if not config.model.enable_liger_kernel or not has_package("liger_kernel"):  # which `config/keys/uses.py` says
         return {}
     if config.training.use_cpu or not torch.cuda.is_available():
         logger.warning("model.enable_liger_kernel has no effect on a CPU: Liger's kernels run on GPUs alone.")
@@ -190,10 +190,10 @@ def build_trl(
     options = method.options(**options_of(config, method.options))
     tokenizer = tokenizer_of(config, options)
     column = text_column_of(config)
-    table = sources.read(config.data.train, config.training.seed, column)
+    table = mixture.read(config.data.train, config.training.seed, column)
     template_settings, evaluation = config.model.chat_template_kwargs, None
     if config.data.validation.datasets:
-        evaluation = _rows(sources.read(config.data.validation, config.training.seed, column), template_settings)
+        evaluation = _rows(mixture.read(config.data.validation, config.training.seed, column), template_settings)
     set_seed(config.training.seed)
     model = _model(config, tokenizer)
     if hasattr(model.get_output_embeddings(), "token_adapter"):

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from trainwright.data.python_source import python_source
+from trainwright.data.sources.python_source import python_source
 from trainwright.errors import ConfigError
 from trainwright.tasks.code.functions import functions_of
 from trainwright.tasks.code.tokens import train_tokenizer

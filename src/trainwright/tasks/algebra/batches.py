@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from trainwright.batch import IGNORED
-from trainwright.data.text_collators import padded
+from trainwright.data.text.text_collators import padded
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from trainwright.data.formats import whole_numbers
+from trainwright.data.sources.formats import whole_numbers
 from trainwright.errors import DataError
 from trainwright.tasks.algebra.lexer import BOS, EOS, Lexer
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainwright.engine.generating import Generation
-from trainwright.engine.trainer import Trainer as EngineTrainer
+from trainwright.session.generation_settings import Generation
 from trainwright.tasks.algebra.metrics import argmax_of_logits, shifted_argmax, token_metrics
+from trainwright.trainer.trainer import Trainer as EngineTrainer
 
 
 class Trainer(EngineTrainer):

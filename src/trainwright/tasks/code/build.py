@@ -7,11 +7,11 @@ from typing import Any
 
 from trainwright.args.training import TrainingArguments
 from trainwright.callbacks.progress import PrinterCallback, ProgressCallback
-from trainwright.engine.trainer import Trainer
 from trainwright.errors import ConfigError
 from trainwright.tasks.code.report import CodeReport
 from trainwright.tasks.code.text import text_of
 from trainwright.tasks.code.tokens import Blocks
+from trainwright.trainer.trainer import Trainer
 
 DEFAULTS = {"root": None, "vocab_size": 1024, "block_size": 256}
 _OVERLAP = 4  # of a block that is evaluated, one part in so many is read again as what comes before

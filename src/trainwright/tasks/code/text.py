@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from trainwright.data.python_source import python_source
+from trainwright.data.sources.python_source import python_source
 from trainwright.errors import DataError
 from trainwright.tasks.code.functions import functions_of
 from trainwright.tasks.code.tokens import encode, new_tokenizer, train_tokenizer

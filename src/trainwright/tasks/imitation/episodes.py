@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from trainwright.data.files import reason
-from trainwright.data.splits import TRAIN, VALIDATION, named_split
+from trainwright.data.sources.files import reason
+from trainwright.data.sources.splits import TRAIN, VALIDATION, named_split
 from trainwright.errors import DataError, missing_package
 from trainwright.tasks.imitation.observations import plain
 

@@ -10,11 +10,11 @@ from transformers import PreTrainedConfig
 
 from trainwright import __version__
 from trainwright.checkpoint import layout
-from trainwright.data.files import reason
+from trainwright.data.sources.files import reason
 from trainwright.errors import CheckpointError
-from trainwright.tasks.imitation.act import ActPolicy
-from trainwright.tasks.imitation.diffusion import DiffusionPolicy
-from trainwright.tasks.imitation.policies import MlpPolicy, Policy
+from trainwright.tasks.imitation.policies.act import ActPolicy
+from trainwright.tasks.imitation.policies.diffusion import DiffusionPolicy
+from trainwright.tasks.imitation.policies.policy import MlpPolicy, Policy
 
 logger = logging.getLogger(__name__)
 

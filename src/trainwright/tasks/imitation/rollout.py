@@ -15,7 +15,7 @@ from trainwright.errors import ConfigError
 from trainwright.tasks.imitation.actor import Actor
 from trainwright.tasks.imitation.experts import make, number_of_actions
 from trainwright.tasks.imitation.observations import named
-from trainwright.tasks.imitation.policies import Policy
+from trainwright.tasks.imitation.policies.policy import Policy
 from trainwright.tasks.imitation.success import Success, check, flags, success_of
 from trainwright.world import DataShard
 

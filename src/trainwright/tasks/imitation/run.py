@@ -12,15 +12,15 @@ import torch
 from trainwright import __version__
 from trainwright.args.training import TrainingArguments
 from trainwright.callbacks.early_stopping import EarlyStoppingCallback
-from trainwright.config.ranges import check_values
+from trainwright.config.keys.task_uses import IMITATION, SIZES
+from trainwright.config.reading.ranges import check_values
 from trainwright.config.sections import check_keys, read_sections
-from trainwright.config.task_uses import IMITATION, SIZES
 from trainwright.errors import ConfigError, did_you_mean
 from trainwright.tasks.imitation.episodes import Episode, as_classes, read_episodes, split
 from trainwright.tasks.imitation.experts import record
 from trainwright.tasks.imitation.loading import kinds
-from trainwright.tasks.imitation.normalize import ACTION, KINDS, sizes_of
-from trainwright.tasks.imitation.policies import Policy
+from trainwright.tasks.imitation.policies.normalize import ACTION, KINDS, sizes_of
+from trainwright.tasks.imitation.policies.policy import Policy
 from trainwright.tasks.imitation.rollout import Rollouts
 from trainwright.tasks.imitation.trainer import PolicyTrainer
 from trainwright.tasks.imitation.windows import Together, Windows

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainwright.engine.face import session_of
-from trainwright.engine.meters import Records
-from trainwright.engine.passes import evaluating, together
-from trainwright.engine.trainer import Trainer
+from trainwright.losses.eval_context import evaluating, together
 from trainwright.objectives.model_loss import ModelLoss, loss_of
+from trainwright.session.meters import Records
 from trainwright.tasks.imitation.rollout import Rollouts, summary
+from trainwright.trainer.face import session_of
+from trainwright.trainer.trainer import Trainer
 
 _BACKBONE = "backbone"
 

@@ -11,21 +11,21 @@ from typing import Any
 from trainwright import bars
 from trainwright.args.training import Seq2SeqTrainingArguments, TrainingArguments
 from trainwright.config.params import TrainingParams
+from trainwright.config.reading.translate import argument_values
 from trainwright.config.schema import TrainingConfig
-from trainwright.config.translate import argument_values
-from trainwright.data.packing import PackedRows
-from trainwright.engine.face import session_of
-from trainwright.engine.modes import change_configuration
-from trainwright.engine.seq2seq import Seq2SeqTrainer
-from trainwright.engine.trainer import Trainer
+from trainwright.data.sampling.packing import PackedRows
 from trainwright.errors import ConfigError
 from trainwright.models.adapters import add_adapters, quantization
 from trainwright.models.load import Kind, freeze, grow, load_model
 from trainwright.objectives.objective import Objective
 from trainwright.randomness import set_seed
+from trainwright.session.model_setup import change_configuration
 from trainwright.tasks.language.method import Text
 from trainwright.tasks.language.show import show_rows
 from trainwright.tasks.language.text import load_text
+from trainwright.trainer.face import session_of
+from trainwright.trainer.seq2seq import Seq2SeqTrainer
+from trainwright.trainer.trainer import Trainer
 from trainwright.world import current_world
 
 

@@ -10,13 +10,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from trainwright.config.keys.uses import OWN_MODELS
 from trainwright.config.methods import Fault
-from trainwright.config.reading import Loaded, options_of, text_column_of
+from trainwright.config.reading.read import Loaded, options_of, text_column_of
+from trainwright.config.reading.tree import Diagnostics, place_of
 from trainwright.config.schema import DatasetParams, TrainingConfig, TrainTarget
-from trainwright.config.tree import Problems, place_of
-from trainwright.config.uses import OWN_MODELS
-from trainwright.data import files, registered, sources
-from trainwright.data.formats import Format, canonical, is_chat
+from trainwright.data import mixture
+from trainwright.data.sources import files, registered
+from trainwright.data.sources.formats import Format, canonical, is_chat
 from trainwright.errors import ConfigError, DataError
 from trainwright.tasks.language.method import LanguageMethod, able_of, chosen
 
@@ -33,7 +34,7 @@ def look(loaded: Loaded) -> None:
     Raises:
         ConfigError: what is wrong with them, all of it, with the lines that name them.
     """
-    problems = Problems()
+    problems = Diagnostics()
     if loaded.config.model.model_name not in OWN_MODELS:
         for path, message, hint in faults(loaded.config):
             problems.add(place_of(loaded.tree, path), message, hint, len(path.split(".")[-1]))
@@ -75,11 +76,11 @@ def first_rows(one: DatasetParams, text_column: str) -> list[Row]:
     if not rows:
         return []
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    names, shape, settings = sources.reshaping(one, columns, text_column)
+    names, shape, settings = mixture.reshaping(one, columns, text_column)
     rows = [{names.get(name, name): value for name, value in row.items()} for row in rows]
     if shape is None:
         return rows
-    return [sources.shaped_row(row, number, shape, settings, one.subset, str(where)) for number, row in enumerate(rows)]
+    return [mixture.shaped_row(row, number, shape, settings, one.subset, str(where)) for number, row in enumerate(rows)]
 
 
 def _json(file: Path) -> list[Row]:

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from trainwright.callbacks.beginning import BeginningCallback
-from trainwright.checkpoint.adapters import save_merged, save_with_base
 from trainwright.checkpoint.lock import RunLock
+from trainwright.checkpoint.model.adapters import save_merged, save_with_base
 from trainwright.config.base import BaseTrainer
 from trainwright.config.schema import PeftSaveMode, TrainingConfig
-from trainwright.engine.face import session_of
-from trainwright.engine.modes import users_configuration
-from trainwright.engine.trainer import Trainer
+from trainwright.session.model_setup import users_configuration
+from trainwright.trainer.face import session_of
+from trainwright.trainer.trainer import Trainer
 
 
-class Holder(BaseTrainer):
+class TrainerAdapter(BaseTrainer):
     """Holds a trainer that was built from a configuration.
 
     Attributes:

@@ -10,8 +10,8 @@ import torch
 from trainwright import compat
 from trainwright.config import methods
 from trainwright.config.methods import Method
+from trainwright.config.reading.translate import argument_values
 from trainwright.config.schema import ModelParams, PeftParams, TrainingConfig
-from trainwright.config.translate import argument_values
 from trainwright.errors import ConfigError
 from trainwright.models.adapters import lora_config
 from trainwright.models.load import NO_DROPOUT, freeze, load_tokenizer, model_config, number_format

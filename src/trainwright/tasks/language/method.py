@@ -10,21 +10,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trainwright.config import methods, uses
-from trainwright.config.lines import Line
+from trainwright.config import methods
+from trainwright.config.keys import uses
+from trainwright.config.keys.lines import Line
 from trainwright.config.methods import Fault as Fault
 from trainwright.config.methods import Method
 from trainwright.config.schema import TrainingConfig
-from trainwright.data.formats import Format, format_of
+from trainwright.data.sources.formats import Format, format_of
 from trainwright.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
 
     from trainwright.args.training import TrainingArguments
-    from trainwright.data.tokenize import TextRules
-    from trainwright.engine.session import Session
+    from trainwright.data.text.tokenize import TextRules
     from trainwright.objectives.objective import Objective
+    from trainwright.session.session import Session
 
 
 @dataclass
@@ -93,7 +94,7 @@ class LanguageMethod(Method):
 
     def faults(self, options: Any) -> Any:
         """Yield what is wrong with the settings of text."""
-        from trainwright.config.rules import text_faults
+        from trainwright.config.reading.validation import text_faults
 
         yield from text_faults(options)
 
@@ -110,7 +111,7 @@ class LanguageMethod(Method):
 
     def rules(self, config: TrainingConfig, options: Any, tokenizer: Any, found: Format) -> TextRules:
         """Return how rows are tokenised."""
-        from trainwright.data.tokenize import TextRules
+        from trainwright.data.text.tokenize import TextRules
 
         settings = config.model.chat_template_kwargs
         return TextRules(tokenizer, found, max_length=options.max_length, template_settings=settings)
@@ -141,7 +142,7 @@ class LanguageMethod(Method):
 
     def collator(self, text: Text) -> Any:
         """Return what makes batches of rows of tokens."""
-        from trainwright.data.text_collators import FlatBatch, PaddedBatch
+        from trainwright.data.text.text_collators import FlatBatch, PaddedBatch
 
         return FlatBatch() if text.options.padding_free else PaddedBatch(text.tokenizer.pad_token_id, text.multiple)
 
@@ -163,7 +164,7 @@ class LanguageMethod(Method):
 
     def objective(self, model: Any, args: TrainingArguments, text: Text) -> Objective:
         """Return what is minimised: the model's own loss; its terms are the metrics."""
-        from trainwright.engine.wiring import model_loss
+        from trainwright.training.setup import model_loss
 
         return model_loss(model, args, token_metrics=True)
 

@@ -15,10 +15,10 @@ from torch.utils.data import Dataset
 from trainwright import __version__
 from trainwright.bars import counting
 from trainwright.config.schema import TrainingConfig
-from trainwright.engine import fusing
-from trainwright.engine.session import Session
+from trainwright.losses import fused_loss
 from trainwright.models.load import grow, load_model, without_dropout
 from trainwright.objectives.preference import PreferenceLoss
+from trainwright.session.session import Session
 from trainwright.tasks.language.method import Text
 
 
@@ -44,7 +44,7 @@ def add_reference(session: Session, config: TrainingConfig, text: Text, base: An
         reference: Any = without_dropout(objective.reference).requires_grad_(False).eval()
         reference.config.use_cache = False
         objective.reference = reference.to(session.strategy.device)
-        objective.fused_reference = fusing.of_frozen(session, reference)
+        objective.fused_reference = fused_loss.of_frozen(session, reference)
     if options.precompute_ref_log_probs:
         batch_size = options.precompute_ref_batch_size or session.args.per_device_eval_batch_size
         session.train_dataset = with_reference(session, objective, text.train, batch_size, "training data")
@@ -131,7 +131,7 @@ def compute(session: Session, objective: PreferenceLoss, rows: Any, batch_size: 
     """Return the reference's log-probabilities of all pairs, shape (pairs, 2); the ranks share the work."""
     strategy = session.strategy
     model = strategy.place(session.model)
-    fusing.prepare(session)
+    fused_loss.prepare(session)
     mine: list[tuple[int, torch.Tensor]] = []
     shard = strategy.data_shard
     starts = range(0, len(rows), batch_size)[shard.index :: shard.num_shards]
@@ -140,13 +140,13 @@ def compute(session: Session, objective: PreferenceLoss, rows: Any, batch_size: 
             for start in starts:
                 some = [rows[number] for number in range(start, min(start + batch_size, len(rows)))]
                 batch = session.data_collator(some)
-                fusing.before_loss(session, batch)
+                fused_loss.before_loss(session, batch)
                 with session.hooks.compute_loss_context_manager():
                     inputs = objective.model_inputs(strategy.to_device(batch))
                     mine.append((start, objective.reference_log_probs(model, inputs).cpu()))
                 tell(1)
     finally:
-        fusing.finish(session)
+        fused_loss.finish(session)
     parts = sorted((part for shard in strategy.gather_shards(mine) for part in shard), key=lambda part: part[0])
     return torch.cat([values for _, values in parts])
 

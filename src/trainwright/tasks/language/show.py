@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from trainwright.data.blocks import BlockStream
-from trainwright.data.packing import PackedRows
+from trainwright.data.sampling.packing import PackedRows
+from trainwright.data.text.text_stream import BlockStream
 from trainwright.tasks.language.method import Part, Text
 
 _TOKENS = 400

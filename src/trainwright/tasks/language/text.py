@@ -11,15 +11,16 @@ from typing import Any
 
 import torch
 
-from trainwright.config.reading import checked_options
-from trainwright.config.reading import text_column_of as text_column_of
+from trainwright.config.reading.read import checked_options
+from trainwright.config.reading.read import text_column_of as text_column_of
 from trainwright.config.schema import DatasetSplitParams, TrainingConfig
-from trainwright.data import chat, sources
-from trainwright.data.blocks import BlockStream
-from trainwright.data.formats import Format, is_chat
-from trainwright.data.packing import PackedRows
-from trainwright.data.prepare import features, prepare
-from trainwright.data.tokenize import TextRules
+from trainwright.data import mixture
+from trainwright.data.sampling.packing import PackedRows
+from trainwright.data.sources.formats import Format, is_chat
+from trainwright.data.text import chat
+from trainwright.data.text.prepare import features, prepare
+from trainwright.data.text.text_stream import BlockStream
+from trainwright.data.text.tokenize import TextRules
 from trainwright.errors import ConfigError, DataError
 from trainwright.models.load import known_token, load_tokenizer
 from trainwright.tasks.language.method import LanguageMethod, Part, Text, able_of, chosen
@@ -89,7 +90,7 @@ def method_of(config: TrainingConfig, parts: Sequence[Any]) -> tuple[LanguageMet
     able = able_of(config.training.trainer_type)
     formats = formats_of(parts, able[0], text_column_of(config))
     if len(set(formats)) > 1 and not any(set(formats) <= set(one.accepts) for one in able):
-        names = sources.names_of(config.data.train)
+        names = mixture.names_of(config.data.train)
         held = "; ".join(f"'{name}' holds {one.value}" for name, one in zip(names, formats, strict=True))
         raise DataError(f"{' and '.join(one.name for one in able)} cannot learn from all of the data at once: {held}.")
     return chosen(config.training.trainer_type, of_all(formats)), formats
@@ -103,7 +104,7 @@ def of_all(formats: Sequence[Format]) -> Format:
 def method_by_data(config: TrainingConfig) -> LanguageMethod:
     """Return the method that a file is for, found out by the first rows alone."""
     split = replace(config.data.train, stream=True)
-    parts = sources.read_parts(split, config.training.seed, text_column_of(config))
+    parts = mixture.read_parts(split, config.training.seed, text_column_of(config))
     return method_of(config, parts)[0]
 
 
@@ -114,7 +115,7 @@ def load_text(config: TrainingConfig) -> Text:
         ConfigError, DataError: something cannot be read, or does not fit.
     """
     seed, column = config.training.seed, text_column_of(config)
-    parts = sources.read_parts(config.data.train, seed, column)
+    parts = mixture.read_parts(config.data.train, seed, column)
     method, formats = method_of(config, parts)
     found = of_all(formats)
     options = checked_options(config, method)
@@ -131,7 +132,7 @@ def load_text(config: TrainingConfig) -> Text:
     text = Text(method, options, tokenizer, rules, None, None, notes)
     text.train = rows_of(config, config.data.train, parts, by_own, text=text)
     if config.data.validation.datasets:
-        held_out = sources.read_parts(config.data.validation, seed, column)
+        held_out = mixture.read_parts(config.data.validation, seed, column)
         by_own = [replace(rules, format=one) for one in formats_of(held_out, method, column)]
         if any(own.format not in method.accepts for own in by_own):
             raise DataError(f"The validation data holds {by_own[0].format.value}, but the training data {found.value}.")
@@ -164,14 +165,14 @@ def rows_of(
         buffer = max(one.shuffle_buffer_size for one in split.datasets) if shuffles else 0
         if len(parts) > 1 and rules[0].COLUMNS != TextRules.COLUMNS:
             raise ConfigError(f"{text.method.name} reads no several datasets as one stream; write stream: false.")
-        table, own = sources.mix(as_tokens(parts, rules), split, seed), rules[0]
+        table, own = mixture.mix(as_tokens(parts, rules), split, seed), rules[0]
         own = own if len(parts) == 1 else replace(own, format=Format.TOKENS)
         given = [one.seed for one in split.datasets if one.shuffle and one.seed is not None]
         seed = given[0] if shuffles and given else seed
-        return BlockStream(table, own, packing, buffer=buffer, seed=seed, files=sources.local_files(split))
-    names = [f"{number}: {name}" for number, name in enumerate(sources.names_of(split), 1)]
+        return BlockStream(table, own, packing, buffer=buffer, seed=seed, files=mixture.local_files(split))
+    names = [f"{number}: {name}" for number, name in enumerate(mixture.names_of(split), 1)]
     tables = dict(zip(names, zip(parts, rules, strict=True), strict=True))
-    mix = partial(sources.mix, split=split, seed=seed)
+    mix = partial(mixture.mix, split=split, seed=seed)
     prepared = prepare(tables, mix, processes_of(config, split, options), what)
     notes += prepared.report(longest, what)
     if packing is None:

@@ -1,0 +1,1 @@
+"""The arguments in groups, one plain dataclass each."""

@@ -1,0 +1,1 @@
+"""Commands about one run, from its file on."""

@@ -1,0 +1,70 @@
+"""`trainwright train run.yaml training.max_steps=100`"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from trainwright.errors import ConfigError
+
+_USAGE = """trainwright train FILE [--resume | --new | --overwrite] [KEY=VALUE ...]
+       trainwright train --resume FOLDER"""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Train what a file describes, in a folder of its own; or go on with a run."""
+    parser = argparse.ArgumentParser(
+        prog="trainwright train", usage=_USAGE, description="Train what a YAML file describes."
+    )
+    parser.add_argument("-c", "--config", type=Path, help="the run's YAML file; -c may be left out")
+    way = parser.add_mutually_exclusive_group()
+    way.add_argument("--resume", nargs="?", const=True, metavar="FOLDER", help="go on from the newest checkpoint")
+    way.add_argument("--new", action="store_true", help="a new folder beside one that holds a run")
+    way.add_argument("--overwrite", action="store_true", help="start anew in a folder that holds a run")
+    args, overrides = parser.parse_known_args(argv)
+    if isinstance(args.resume, str) and ("=" in args.resume or Path(args.resume).suffix in (".yaml", ".yml")):
+        args.resume, overrides = True, [args.resume, *overrides]
+
+    from trainwright.cli import as_job, files, folders
+    from trainwright.config.reading.read import load_checked
+    from trainwright.config.reading.writing import RUN_CONFIG
+    from trainwright.jobs import paths
+
+    args.config, overrides = files.file_among(args.config, overrides)
+    if isinstance(args.resume, str):
+        overrides = [f"training.output_dir={args.resume}", *overrides]
+    elif args.config is None:
+        raise ConfigError("Give FILE to train what a file describes, or --resume FOLDER to go on with a run.")
+    if args.config is None:
+        args.config = Path(args.resume) / RUN_CONFIG
+        if not args.config.is_file():
+            above = Path(args.resume).parent
+            hint = f" Give '{above}': its newest checkpoint is gone on from." if (above / RUN_CONFIG).is_file() else ""
+            raise ConfigError(f"'{args.resume}' is no run's folder: it holds no {RUN_CONFIG}.{hint}")
+    if args.resume:  # where the run began is not read any more
+        overrides = ["training.resume_from_checkpoint=null", *overrides]
+    config = load_checked(args.config, overrides).config
+    file: Path = args.config
+    params, begun_again = config.training, paths.resumes()
+    if args.new or args.overwrite:
+        params.try_resume_from_last_checkpoint = False
+    folders.choose(config, args.config, bool(args.resume or begun_again), args.new)
+    name = Path(args.resume).resolve().name if isinstance(args.resume, str) else args.config.stem
+    with folders.owned(params, bool(args.resume or begun_again or args.overwrite)) as lock:
+        folders.announce(config, args.config)
+
+        from trainwright.config.composition import ConfiguredTrainer, built, newest, starting_point
+
+        with as_job.running(params.run_name or name, as_job.changed(config)):
+            trainer = built(config)
+            goes_on = args.resume or (begun_again and newest(params))
+            start = True if goes_on else starting_point(params)
+            trainer.begin_in(lock, lambda: folders.describe(config, file, argv, bool(start)))
+            if isinstance(trainer, ConfiguredTrainer):
+                again = f"trainwright train --resume {shlex.quote(str(params.output_dir))}"
+                trainer.trainer.goes_on = again
+                trainer.trainer.commands = [f"{again} training.max_steps=MORE"]
+            trainer.train(resume_from_checkpoint=start)
+    return 0

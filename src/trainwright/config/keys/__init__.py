@@ -1,0 +1,1 @@
+"""What becomes of every key of a file: the table, and what is made from it."""

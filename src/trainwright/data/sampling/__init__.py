@@ -1,0 +1,1 @@
+"""The order of the data: which rows make up any step of a run."""

@@ -1,0 +1,151 @@
+"""Rows of text become rows of tokens once: they are kept whole in memory-mapped files, keyed by content, tokenizer,
+template and settings, and cut where they are read, so that runs of another length, packed or not, share them."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trainwright import __version__
+from trainwright.data.text.parts import tokens_of
+from trainwright.data.text.tokenize import TextRules
+from trainwright.data.token_rows import TokenRows
+from trainwright.errors import DataError
+
+_VERSION = f"{__version__}/4"  # of what tokenising makes of a row
+_NAMED = 5
+_NOT_KEYED = ("tokenizer", "max_length")
+_KEPT = ("trainwright.", "transformers.")  # packages whose versions tell what their code does
+
+
+@dataclass
+class Prepared:
+    """Rows of tokens, and what was cut off or left out on the way.
+
+    Attributes:
+        rows: those with something to learn.
+        cut: rows that were longer than max_length.
+        lost: tokens that were cut off.
+        left_out: numbers of rows without any target.
+    """
+
+    rows: TokenRows
+    cut: int
+    lost: int
+    left_out: np.ndarray
+
+    def report(self, max_length: int | None, what: str) -> list[str]:
+        """Return what the user should know, in sentences; empty where nothing was lost."""
+        said = []
+        total = len(self.rows) + len(self.left_out)
+        if self.cut:
+            rows = f"All {total}" if self.cut == total else f"{self.cut} of {total}"
+            said.append(
+                f"{rows} rows of the {what} are longer than max_length={max_length}; "
+                f"{self.lost} tokens at their ends are cut off."
+            )
+        if len(self.left_out):
+            first = ", ".join(map(str, self.left_out[:_NAMED])) + (", ..." if len(self.left_out) > _NAMED else "")
+            said.append(
+                f"{len(self.left_out)} of {total} rows of the {what} have nothing to learn (no token is a target) and "
+                f"are left out: {'row' if len(self.left_out) == 1 else 'rows'} {first}."
+            )
+        return said
+
+
+def prepare(
+    tables: Mapping[str, tuple[Any, TextRules]], mix: Callable[[list[Any]], Any], processes: int | None, what: str
+) -> Prepared:
+    """Return the rows of some datasets as tokens, each by its own rules, and then as one.
+
+    Args:
+        tables: by name, rows of text and how they are tokenised.
+        mix: of tables with the same columns one.
+        processes: that do the work, or None for one.
+        what: which data, for messages and the progress bar.
+
+    Raises:
+        DataError: there is no row, or none with a target.
+    """
+    if not any(len(table) for table, _ in tables.values()):
+        raise DataError(f"The {what} is empty: it has no row.")
+    made = mix(
+        [_named(name, *one, several=len(tables) > 1, processes=processes, what=what) for name, one in tables.items()]
+    )
+    rules = next(iter(tables.values()))[1]
+    cuts: Any = {"limit": rules.max_length, "before": rules.BEFORE}
+    everything = TokenRows(made, rules.COLUMNS, **cuts)
+    cut, targets = everything.cut_off, _targets(everything, rules)
+    learned = targets.min(axis=0) > 0
+    if not learned.any():
+        raise DataError(
+            f"No row of the {what} has anything to learn: all labels are masked. Check max_length={rules.max_length} "
+            "(prompts that fill it), completion_only_loss, assistant_only_loss and the chat template."
+        )
+    rows = TokenRows(made, rules.COLUMNS, np.flatnonzero(learned), **cuts)
+    counts = targets[:, learned]
+    rows.know(counts[0] if len(counts) == 1 else counts, int((cut > 0).sum()), rules.part)
+    return Prepared(rows, int((cut > 0).sum()), int(cut.sum()), np.flatnonzero(~learned))
+
+
+def _named(name: str, table: Any, rules: TextRules, *, several: bool, processes: int | None, what: str) -> Any:
+    """Return a tokenised table; a mistake in it is told with its name, where there are several."""
+    try:
+        return _tokenised(table, rules, processes, what)
+    except DataError as error:
+        raise (DataError(f"'{name}': {error}") if several else error) from error.__cause__
+
+
+def _tokenised(table: Any, rules: TextRules, processes: int | None, what: str) -> Any:
+    """Return the tokenised table, whole rows."""
+    import datasets
+
+    folder = Path(datasets.config.HF_DATASETS_CACHE) / "trainwright" / fingerprint(table, rules)
+    whole = replace(rules, max_length=None)
+    return tokens_of(table, whole, features(rules), folder, processes=processes, what=what)
+
+
+def _targets(rows: TokenRows, rules: TextRules) -> np.ndarray:
+    """Return what there is to learn of every row, shape (columns of `rules.LEARNED`, rows)."""
+    return np.stack([rows.targets(name) if name == "labels" else rows.sizes(name) for name in rules.LEARNED])
+
+
+def features(rules: TextRules) -> Any:
+    """Return the columns of tokenised rows: lists of 32-bit integers."""
+    from datasets import Features, List, Value
+
+    return Features({name: List(Value("int32")) for name in rules.COLUMNS})
+
+
+def code_of(kind: type) -> str:
+    """Return a key of the file that defines a class of the user's, or of what was typed where there is none."""
+    from datasets.fingerprint import Hasher
+
+    try:
+        return hashlib.blake2b(Path(inspect.getfile(kind)).read_bytes(), digest_size=8).hexdigest()
+    except (TypeError, OSError):
+        return str(Hasher.hash(kind))
+
+
+def fingerprint(table: Any, rules: TextRules) -> str:
+    """Return a key of the content and of everything that decides what tokenising makes of it, before rows are cut."""
+    tokenizer = rules.tokenizer
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    parts = [
+        _VERSION,
+        table._fingerprint,
+        backend.to_str() if backend is not None else repr(sorted(tokenizer.get_vocab().items())),
+        repr(getattr(tokenizer, "chat_template", None)),
+        repr(sorted(tokenizer.special_tokens_map.items())),  # templates write them
+        repr((type(tokenizer).__name__, getattr(tokenizer, "split_special_tokens", None))),
+        f"{type(rules).__module__}.{type(rules).__qualname__}",
+        *(code_of(kind) for kind in (type(rules), type(tokenizer)) if not kind.__module__.startswith(_KEPT)),
+        repr([(f.name, getattr(rules, f.name)) for f in fields(rules) if f.name not in _NOT_KEYED]),
+    ]
+    return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()

@@ -1,1 +1,0 @@
-"""The loop, the Trainer around it, and what the Trainer delegates to."""

@@ -1,0 +1,1 @@
+"""Evaluation and prediction: by loss, by metrics, by generation; and steps of the past shown again."""

@@ -1,0 +1,91 @@
+"""What a batch holds: the items that its loss is a mean over, tokens, rows, and the operations that it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainwright.errors import DataError
+from trainwright.inputs import document_isolation
+from trainwright.models.inspect import base_model, is_pretrained
+from trainwright.objectives.objective import Objective
+from trainwright.session.loss_rules import Rule
+from trainwright.session.session import Session
+
+
+def count_items(objective: Objective, rule: Rule, batch: Any) -> int:
+    """Return what a training micro-batch is weighed by."""
+    return 1 if rule is Rule.MEAN else counted(objective, batch)
+
+
+def counted(objective: Objective, batch: Any) -> int:
+    """Return what an objective counts in a batch.
+
+    Raises:
+        DataError: it is no number of items.
+    """
+    items = objective.count(batch)
+    try:
+        is_number = bool(items >= 0)  # nan is none
+    except (TypeError, ValueError, RuntimeError):
+        is_number = False
+    if not is_number:
+        raise DataError(
+            f"{type(objective).__name__}.count returned {items!r}; it must return the number of items that the batch's "
+            "loss is a mean over, 0 or more."
+        )
+    return items
+
+
+def count_eval_items(session: Session, batch: Any) -> int:
+    """Return what an evaluation batch's mean loss is weighed by: targets where it is told their number, else rows; 1
+    for a sum."""
+    if session.objective.sums and not session.hooks.has_own_loss:
+        return 1
+    return counted(session.objective, batch) if session.takes_num_items else document_isolation.rows_in(batch)
+
+
+def work_in(session: Session, batch: Any) -> tuple[float, int, int]:
+    """Return a batch's (floating point operations, tokens where they are asked for, rows)."""
+    kind = session.args.include_num_input_tokens_seen
+    counts = kind != "no" and isinstance(batch, Mapping)
+    tokens = tokens_of(session, batch, kind == "non_padding") if counts else 0
+    return session.hooks.floating_point_ops(batch), tokens, document_isolation.rows_in(batch)
+
+
+def tokens_of(session: Session, batch: Mapping[str, Any], without_padding: bool) -> int:
+    """Return the tokens of a batch; those that are no padding, by the mask or else by the tokenizer's padding token.
+
+    Rows with positions of their own and no mask are packed, and have no padding.
+    """
+    main = batch.get(getattr(session.model, "main_input_name", "input_ids"))
+    if without_padding and batch.get("attention_mask") is not None:
+        return int(batch["attention_mask"].sum())
+    if not isinstance(main, torch.Tensor):
+        return 0
+    padding = getattr(session.processing_class, "pad_token_id", None)
+    if without_padding and padding is not None and "position_ids" not in batch:
+        return int((main != padding).sum())
+    return main.numel()
+
+
+def floating_point_ops(session: Session, inputs: Any) -> int:
+    """Return the operations of forward and backward: 6 × tokens × parameters without embeddings; 0 if unknown.
+
+    Kaplan et al. 2020, arXiv:2001.08361, section 2.1.
+    """
+    if session.non_embedding_parameters == 0 or not isinstance(inputs, Mapping):
+        return 0
+    main = inputs.get(getattr(session.model, "main_input_name", "input_ids"))
+    if not isinstance(main, torch.Tensor):
+        return 0
+    return 6 * main.numel() * session.non_embedding_parameters
+
+
+def non_embedding_parameters(model: nn.Module) -> int:
+    """Return the number of parameters that take part in computation: all but embeddings; 0 where that is unknown."""
+    inner = base_model(model)
+    return inner.num_parameters(exclude_embeddings=True) if is_pretrained(inner) else 0  # type: ignore[operator]  # a PreTrainedModel

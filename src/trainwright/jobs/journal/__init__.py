@@ -1,0 +1,1 @@
+"""What a job writes down of itself, in files alone."""

@@ -1,0 +1,1 @@
+"""The job database: what is known of every job."""

@@ -1,0 +1,1 @@
+"""A script as a job, and what it may tell."""

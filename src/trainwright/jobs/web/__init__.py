@@ -1,0 +1,1 @@
+"""The page of the jobs, and who may ask it for something."""

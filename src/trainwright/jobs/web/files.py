@@ -1,0 +1,86 @@
+"""What the page shows of a job's files: the end of its log, and what its model wrote; nothing outside its folders."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from pathlib import Path
+from typing import Any
+
+from trainwright.jobs import paths
+from trainwright.jobs.status import ENDED
+from trainwright.jobs.store import outputs
+from trainwright.jobs.store.rows import Job
+
+_LOG_BYTES = 65_536
+_SAMPLE_FILES = 20
+_SAMPLE_ROWS = 5
+_LARGEST = 8_000_000
+
+
+def log(job: Job, after: int = -1) -> dict[str, Any]:
+    """Return the text of a job's log after a byte, or its end, and the byte that it ends with: none of a character."""
+    path = inside(Path(job["folder"]), paths.LOG)
+    if path is None:
+        return {"text": "", "end": 0, "there": False, "why": no_log(job)}
+    size = path.stat().st_size
+    start = after if 0 <= after <= size else max(size - _LOG_BYTES, 0)
+    with path.open("rb") as file:
+        file.seek(start)
+        content = file.read(_LOG_BYTES)
+    if start != after:  # somewhere in the middle
+        first = next((place for place, byte in enumerate(content[:4]) if byte & 0xC0 != 0x80), 0)
+        start, content = start + first, content[first:]
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    text = decoder.decode(content)
+    return {"text": text, "end": start + len(content) - len(decoder.getstate()[0]), "there": True}
+
+
+def log_bytes(folder: str) -> int:
+    """Return how long the log in a job's folder is; 0 where there is none."""
+    try:
+        return (Path(folder) / paths.LOG).stat().st_size
+    except OSError:
+        return 0
+
+
+def no_log(job: Job) -> str:
+    """Return why a job has no log, as a sentence."""
+    if job["started"] is None and job["status"] not in ENDED:
+        return "It waits for a worker; what it prints will stand here."
+    if job["started"] is None and job["attempt"] == 1:
+        return "It was never begun, so it has printed nothing."
+    return "It was run by hand; what it printed is where it ran."
+
+
+def samples(job: Job) -> list[dict[str, Any]]:
+    """Return what the model wrote at the last evaluations by generation: step, and some rows."""
+    folder = outputs.run_folder(job)
+    if folder is None:
+        return []
+    found = []
+    for path in sorted((folder / "eval_results").glob("step_*.json"), key=_step)[-_SAMPLE_FILES:]:
+        try:
+            safe = inside(folder, str(path.relative_to(folder)))
+            rows = json.loads(safe.read_text(encoding="utf-8")) if safe and safe.stat().st_size <= _LARGEST else None
+        except (OSError, ValueError, RecursionError):  # removed meanwhile, of someone else, or no rows of ours
+            continue
+        if isinstance(rows, list):
+            found.append({"step": _step(path), "rows": [_row(row) for row in rows[:_SAMPLE_ROWS]]})
+    return found
+
+
+def inside(folder: Path, name: str) -> Path | None:
+    """Return a file of a folder, or None where it is none or lies, by a link too, outside."""
+    path = (folder / name).resolve()
+    return path if path.is_file() and path.is_relative_to(folder.resolve()) else None
+
+
+def _step(path: Path) -> int:
+    number = path.stem.removeprefix("step_")
+    return int(number) if number.isdecimal() else -1
+
+
+def _row(row: Any) -> dict[str, Any]:
+    wanted = ("input", "generated", "reference", "correct")
+    return {name: row.get(name) for name in wanted} if isinstance(row, dict) else {}

@@ -1,0 +1,1 @@
+"""The queue, and who runs what is in it."""

@@ -1,0 +1,132 @@
+"""When a model fails on a batch, look at the batch on the host and say which row is at fault.
+
+This costs nothing as long as nothing fails.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from trainwright.errors import DataError, TrainwrightError
+from trainwright.models.inspect import base_model, has_table_of, limits
+from trainwright.objectives.targets import wanted
+from trainwright.session.session import Session
+
+_TOKENS = ("input_ids", "decoder_input_ids")
+
+
+@contextmanager
+def explained(session: Session, batch: Any) -> Iterator[None]:
+    """Replace an error of the model by a DataError, where the batch explains it."""
+    try:
+        yield
+    except TrainwrightError:
+        raise
+    except (IndexError, RuntimeError, TypeError, ValueError) as error:
+        reason = fault(session, batch, error)
+        if reason is None:
+            raise
+        where = f"At step {session.state.global_step + 1}, " if session.is_in_train else ""
+        raise DataError(f"{where}{reason}") from error
+
+
+def fault(session: Session, batch: Any, error: Exception) -> str | None:
+    """Return what is wrong with a batch for this model, or None when nothing is seen."""
+    if not isinstance(batch, Mapping):
+        return None
+    sizes = limits(session.model)
+    return (
+        _wrong_keywords(session, batch, error)
+        or _no_whole_numbers(session, batch, error)
+        or _tokens_out_of_range(batch, sizes)
+        or _too_long(session.model, batch, sizes)
+        or _labels_out_of_range(session, batch, sizes)
+    )
+
+
+def _wrong_keywords(session: Session, batch: Mapping[str, Any], error: Exception) -> str | None:
+    if not isinstance(error, TypeError) or session.signature_columns is None:
+        return None
+    forward = base_model(session.model).forward
+    if f"{forward.__qualname__}()" not in str(error) or takes(forward, batch):
+        return None  # it comes from the user's code, or from inside the model
+    accepted = sorted(set(session.signature_columns) - {"label", "label_ids"})
+    return f"the batch has {sorted(batch)}, but the model's forward takes {accepted}: {error}."
+
+
+def takes(forward: Any, batch: Any) -> bool:
+    """Whether a function can be called with what a batch holds, by name."""
+    if not isinstance(batch, Mapping):
+        return False
+    try:
+        inspect.signature(forward).bind(**batch)
+    except TypeError:
+        return False
+    return True
+
+
+def _no_whole_numbers(session: Session, batch: Mapping[str, Any], error: Exception) -> str | None:
+    """Tokens, classes and a language model's labels that are not of a type of whole numbers."""
+    told = str(error)
+    if "Expected" not in told and "Target size" not in told:
+        return None
+    for name in [*_TOKENS, *(session.label_names if "int64" in told or "Target size" in told else ())]:
+        values = batch.get(name)
+        if isinstance(values, torch.Tensor) and (values.is_floating_point() or values.dtype == torch.bool):
+            kind = str(values.dtype).removeprefix("torch.")
+            return (
+                f"'{name}' of the batch is of type {kind}, but whole numbers are expected. Make it so where the rows "
+                f"are made: torch.tensor(row['{name}'], dtype=torch.long)."
+            )
+    return None
+
+
+def _tokens_out_of_range(batch: Mapping[str, Any], sizes: dict[str, int]) -> str | None:
+    for name in _TOKENS:
+        tokens = batch.get(name)
+        if "vocabulary" in sizes and isinstance(tokens, torch.Tensor) and tokens.ndim and tokens.numel():
+            wrong = (tokens < 0) | (tokens >= sizes["vocabulary"])
+            if wrong.any():
+                row = int(wrong.reshape(len(tokens), -1).any(dim=1).nonzero()[0])
+                value = int(tokens[row][wrong[row]].flatten()[0])
+                return (
+                    f"row {row} of the batch has token {value} in '{name}', but the model's vocabulary has "
+                    f"{sizes['vocabulary']} tokens (0 to {sizes['vocabulary'] - 1}). Use the model's own tokenizer, or "
+                    "model.resize_token_embeddings(len(tokenizer))."
+                )
+    return None
+
+
+def _too_long(model: torch.nn.Module, batch: Mapping[str, Any], sizes: dict[str, int]) -> str | None:
+    tokens = batch.get("input_ids")
+    if "positions" in sizes and isinstance(tokens, torch.Tensor) and tokens.ndim > 1:
+        length = tokens.shape[1]
+        if length > sizes["positions"] and has_table_of(model, sizes["positions"]):
+            return (
+                f"the sequences have {length} tokens, but the model has {sizes['positions']} positions. Truncate them: "
+                f"tokenizer(..., truncation=True, max_length={sizes['positions']})."
+            )
+    return None
+
+
+def _labels_out_of_range(session: Session, batch: Mapping[str, Any], sizes: dict[str, int]) -> str | None:
+    labels = next((batch[name] for name in session.label_names if name in batch), None)
+    if not isinstance(labels, torch.Tensor) or labels.is_floating_point() or labels.ndim == 0:
+        return None
+    tokens = batch.get("input_ids")
+    like_tokens = isinstance(tokens, torch.Tensor) and labels.ndim > 1 and session.objective.shifted
+    what, size = ("vocabulary", sizes.get("vocabulary")) if like_tokens else ("labels", sizes.get("labels"))
+    if size is None:
+        return None
+    wrong = wanted(labels) & ((labels < 0) | (labels >= size))
+    if not wrong.any():
+        return None
+    row = int(wrong.reshape(len(labels), -1).any(dim=1).nonzero()[0])
+    value = int(labels[row][wrong[row]].flatten()[0])
+    fix = "Use the model's own tokenizer." if like_tokens else f"Build the model with num_labels={value + 1} or more."
+    return f"row {row} of the batch has label {value}, but the model's {what} go from 0 to {size - 1}. {fix}"

@@ -1,0 +1,91 @@
+"""What came of a save: what is told of it, and what the run is without it."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+
+from trainwright.checkpoint import layout
+from trainwright.checkpoint.writer import Written
+from trainwright.errors import CheckpointError, SaveError
+from trainwright.saving import agreement
+from trainwright.session.run import Run
+from trainwright.session.session import Session
+
+
+def checkpoint_folder(session: Session, step: int | None = None) -> Path:
+    """Return where the checkpoint of a step lies, or that of the present one."""
+    return layout.of_step(session.run_folder, session.state.global_step if step is None else step)
+
+
+def collect(run: Run, wait: bool) -> None:
+    """See whether the save in flight is done, or wait for it, and say what came of it."""
+    try:
+        with run.timesheet.spending("saving") if wait else nullcontext():
+            written = run.writer.collect(wait)
+    except CheckpointError as error:
+        failed(run, error)
+        return
+    if written is not None:
+        succeeded(run, written)
+
+
+def succeeded(run: Run, written: Written) -> None:
+    """Tell the callbacks that a checkpoint exists; of one written early they hear when it is complete."""
+    run.save_error = None
+    for old in written.deleted:
+        run.session.note(f"Deleted {old.name} (save_total_limit={run.session.args.save_total_limit}).")
+    for problem in written.problems:
+        run.note_once(problem)
+    if written.marks is not None:
+        run.early = written
+    elif not agreement.hears_together(run):
+        run.fire("save", checkpoint=written.place)
+
+
+def failed(run: Run, error: CheckpointError, stops: bool = False) -> None:
+    """Note that a save failed; the run goes on, unless the error stops it, and the best is the one before.
+
+    Raises:
+        CheckpointError: the error, if it stops the run.
+    """
+    run.save_error = error
+    place = checkpoint_folder(run.session, run.saved_step)
+    if run.session.state.best_global_step == run.saved_step and not place.is_dir():
+        forget_best(run)
+    if stops:
+        raise error
+    run.session.note(f"{error} Training goes on, and the next save tries again.")
+
+
+def forget_best(run: Run) -> None:
+    """Take the best model before this step's for the best, whose checkpoint there is: this step has none."""
+    state = run.session.state
+    if run.best_before is not None:
+        state.best_metric, state.best_global_step, state.best_model_checkpoint = run.best_before
+        run.best_before = None
+
+
+def finish(run: Run) -> None:
+    """Wait for the last save.
+
+    Raises:
+        SaveError: it failed, so the end of the run is not on the disk.
+    """
+    collect(run, wait=True)
+    problem = run.session.strategy.from_main(str(run.save_error) if run.save_error is not None else None)
+    if problem is not None:
+        raise SaveError(
+            f"{problem} The run is at step {run.session.state.global_step}, and its last save failed. Mend that, and "
+            "resume from the checkpoint before."
+        )
+
+
+def best_is_saved(run: Run) -> None:
+    """Note the checkpoint of this step as the best, where it was saved before the evaluation that found it so."""
+    state = run.session.state
+    if run.saved_step == state.global_step:
+        if run.save_error is None:
+            state.best_model_checkpoint = str(checkpoint_folder(run.session))
+    elif run.origin is not None and run.first_step == state.global_step:
+        state.best_model_checkpoint = str(run.origin)

@@ -1,0 +1,1 @@
+"""Policies: what all have in common, and one file for each kind."""

@@ -1,0 +1,1 @@
+"""`Trainer`: the face that Hugging Face's users know, and what makes it."""

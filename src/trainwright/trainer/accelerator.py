@@ -1,0 +1,96 @@
+"""`trainer.accelerator`, for code written for accelerate. The engine never uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from trainwright.errors import ConfigError
+from trainwright.evaluation.prediction_buffer import finished, grown, to_arrays
+from trainwright.session.session import Session
+
+
+class Accelerator:
+    """The calls that touch the run go to its own strategy and scaler; all others to a real `accelerate.Accelerator`."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._real: Any = None
+
+    @property
+    def device(self) -> torch.device:
+        """The device of this process."""
+        return self._session.strategy.device
+
+    @property
+    def num_processes(self) -> int:
+        """Number of processes of the run."""
+        return self._session.args.world_size
+
+    @property
+    def process_index(self) -> int:
+        """Rank of this process."""
+        return self._session.args.process_index
+
+    @property
+    def is_main_process(self) -> bool:
+        """Whether this is the main process."""
+        return self._session.strategy.is_main
+
+    def backward(self, loss: torch.Tensor, **kwargs: Any) -> None:
+        """Add the gradients of a loss, scaled where float16 needs it."""
+        self._session.precision.backward(loss)
+
+    def clip_grad_norm_(self, parameters: Iterable[nn.Parameter], max_norm: float, norm_type: int = 2) -> torch.Tensor:
+        """Clip gradients and return their norm before."""
+        self._session.precision.unscale(self._session.optimizer)
+        return self._session.strategy.clip_gradients(list(parameters), max_norm)[0]
+
+    def gather_for_metrics(self, value: Any) -> Any:
+        """Return a value of all processes, joined along the first dimension."""
+        joined: Any = None
+        for one in self._session.strategy.gather(to_arrays(value)):
+            joined = grown(joined, one)
+        joined = finished(joined)
+        return torch.from_numpy(joined) if isinstance(value, torch.Tensor) else joined
+
+    def unwrap_model(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return the model inside of what strategy, compiler and torch's data parallelism wrapped around it."""
+        if model is self._session.model_wrapped:
+            return self._session.model
+        while (inner := _inside(model)) is not None:
+            model = inner
+        return model
+
+    def wait_for_everyone(self) -> None:
+        """Wait until every process is here."""
+        self._session.strategy.barrier()
+
+    def __getattr__(self, name: str) -> Any:
+        if self._real is None:
+            try:
+                import accelerate
+            except ImportError:
+                raise ConfigError(
+                    f"trainer.accelerator.{name} needs the package accelerate: pip install accelerate."
+                ) from None
+            self._real = accelerate.Accelerator(cpu=self.device.type == "cpu")
+        return getattr(self._real, name)
+
+
+def _inside(model: Any) -> Any:
+    """Return what a wrapper of torch's is around; None for a model."""
+    if isinstance(model, nn.DataParallel | DistributedDataParallel):
+        return model.module
+    return getattr(model, "_orig_mod", None)  # of torch.compile
+
+
+def of(session: Session) -> Accelerator:
+    """Return the trainer's accelerator, made on first use."""
+    made: Accelerator = session.accelerator or Accelerator(session)
+    session.accelerator = made
+    return made

@@ -1,0 +1,1 @@
+"""The loop, and one call of `train` around it."""

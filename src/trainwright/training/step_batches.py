@@ -1,0 +1,252 @@
+"""From the loader to the step: the micro-batches, what each weighs, and that all ranks agree on it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from operator import add
+from typing import Any, NamedTuple, NoReturn
+
+from trainwright.batch import row_count
+from trainwright.callbacks import job
+from trainwright.data.loaders.loader import PlannedLoader
+from trainwright.data.loaders.rows import PaddingBatch
+from trainwright.devices import empty_cache
+from trainwright.errors import DataError
+from trainwright.inputs import dataloaders, dividing
+from trainwright.inputs.batch_counts import work_in
+from trainwright.losses.out_of_memory import split
+from trainwright.losses.step_batch import StepBatch
+from trainwright.saving import step_boundary
+from trainwright.session.loss_rules import Rule
+from trainwright.session.run import Run
+from trainwright.session.signals import StopWaiting
+from trainwright.training import shutdown
+
+_STEPS_WITHOUT_TARGETS = 10
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a micro-batch, with its share of what that holds."""
+
+    batch: Any
+    share: float
+
+
+class Counts(NamedTuple):
+    """What is in some micro-batches: floating point operations, tokens where they are asked for, rows."""
+
+    operations: float = 0.0
+    tokens: float = 0
+    rows: float = 0
+
+
+def feed(run: Run) -> Generator[StepBatch]:
+    """Yield the work of every step left in this epoch.
+
+    Raises:
+        DataError: there is no data, or nothing in it is a target, or a process that reads it has died.
+    """
+    yielded = False
+    follow_rows(run)
+    with closing(run.loader.steps(run.epoch, run.position)) as steps:
+        for work in _works(run, steps):
+            _check_targets(run, work.total)
+            yielded = True
+            yield work
+    if not yielded and run.position == 0 and not run.done:
+        raise DataError(
+            f"The training data gave no batch in pass {run.epoch + 1}: the dataset or loader is empty, or is used up "
+            "after one pass. Give a dataset with rows, or one that can be read again."
+        )
+
+
+def follow_rows(run: Run) -> None:
+    """Let a pass that begins have the rows which the dataset has now; the number of steps stays what it was.
+
+    Raises:
+        DataError: they are none, the ranks have different numbers, or workers keep copies of the dataset as it was.
+    """
+    loader, session = run.loader, run.session
+    if not isinstance(loader, PlannedLoader) or run.position:
+        return
+    plan, dataset, strategy = loader.plan, dataloaders.dataset_of(loader.loader), session.strategy
+    before, everyone = plan.order.num_rows, strategy.gather((plan.order.num_rows, len(dataset)))
+    if all(then == now for then, now in everyone):
+        return
+    whole = plan.batching.ranks == strategy.data_shard.num_shards  # else every rank has rows of its own
+    told = f"The training data has {len(dataset)} rows in pass {run.epoch + 1}, after {before} in the pass before"
+    if whole and len({now for _, now in everyone}) > 1:
+        raise DataError(f"{told}, and another number on other ranks. Add or remove the same rows on each of them.")
+    if loader.loader.num_workers and loader.loader.persistent_workers:
+        raise DataError(f"{told}, but workers keep copies of it: set dataloader_persistent_workers=False.")
+    plan.follow(replace(dataloaders.train_order(session, dataset), group_rows=plan.order.group_rows))
+    plan.most_rows = max(strategy.gather(plan.most_rows))
+    if not plan.most_rows:
+        raise DataError(f"{told}, which is less than one batch.")
+    run.content = strategy.on_main(lambda: dataloaders.content_of_training(loader))
+    session.note(f"{told}; it is read as it is now, and the run ends at step {run.max_steps} at most.")
+
+
+def _works(run: Run, steps: Iterator[tuple[int, list[Any]]]) -> Iterator[StepBatch]:
+    position, spare = run.position, None
+    save = None if run.session.strategy.is_distributed else partial(shutdown.save_meanwhile, run)
+    while True:
+        failure: Exception | None = None
+        batches: list[Any] = []
+        run.boundary = step_boundary.take(run)
+        try:
+            with run.signals.waiting(save):
+                position, batches = next(steps, (position, []))
+        except StopWaiting:
+            batches = []
+        except Exception as error:
+            failure = error
+        spare = batches[-1] if batches else spare
+        parts, counts = _in_pieces(run, batches, run.pieces), work_of(run, batches)
+        work = _agreed(run, position, parts, spare=spare, failure=failure, counts=counts)
+        if work is None:
+            run.boundary = None
+            return
+        yield work
+
+
+def work_of(run: Run, batches: list[Any]) -> Counts:
+    """Return what is in the micro-batches of a step, without those that are only repeated."""
+    counts = Counts()
+    for batch in batches:
+        if not isinstance(batch, PaddingBatch):
+            counts = Counts(*map(add, counts, work_in(run.session, batch)))
+    return counts
+
+
+def halve(run: Run, work: StepBatch) -> StepBatch:
+    """Return the work with every micro-batch cut into two, since memory ran out; later steps are cut too.
+
+    Raises:
+        DataError: a micro-batch is down to one row.
+    """
+    run.clear_gradients()
+    run.health.buffers.put_back(True)
+    empty_cache(run.session.strategy.device)
+    rows = max(row_count(batch) for batch in work.batches)
+    if rows == 1:
+        raise DataError(
+            "Memory ran out with one row per micro-batch, which auto_find_batch_size cannot divide. Shorten the rows, "
+            "set activation_checkpointing=True, or use a smaller model."
+        )
+    run.pieces *= 2
+    run.session.note(
+        f"Memory ran out with {rows} rows in a micro-batch; from here on each is computed in {run.pieces} pieces, and "
+        "a step keeps its rows."
+    )
+    parts = zip(work.batches, work.items, work.shares, strict=True)
+    batches = [PaddingBatch(batch) if items == 0 else Piece(batch, share) for batch, items, share in parts]
+    smaller = _agreed(run, work.position, _in_pieces(run, batches, 2), spare=batches[-1], failure=None, counts=Counts())
+    assert smaller is not None
+    return smaller
+
+
+def _in_pieces(run: Run, batches: list[Any], pieces: int) -> list[Any]:
+    """Return micro-batches cut into pieces; each weighs as much of the whole as it holds, by targets or else rows."""
+    if pieces == 1:
+        return batches
+    found: list[Any] = []
+    for batch in batches:
+        parts = split(_plain(batch), pieces)
+        if isinstance(batch, PaddingBatch):
+            found += map(PaddingBatch, parts)
+            continue
+        counts = [run.session.objective.count(part) for part in parts]
+        share = batch.share if isinstance(batch, Piece) else 1.0
+        shares = [count / sum(counts) if sum(counts) else 1 / len(parts) for count in counts]
+        found += [Piece(part, share * held) for part, held in zip(parts, shares, strict=True)]
+    return found
+
+
+def _plain(batch: Any) -> Any:
+    return batch.batch if isinstance(batch, PaddingBatch | Piece) else batch
+
+
+def _agreed(
+    run: Run, position: int, batches: list[Any], *, spare: Any, failure: Exception | None, counts: Counts
+) -> StepBatch | None:
+    """Return the work that all ranks do together in one step, or None at the end of the data.
+
+    One exchange tells how many micro-batches and items every rank has, whether it has any data, whether it was asked
+    to stop, by a signal or by its job, whether its data failed, where it stands in it, and what is in it. All run the
+    same number of micro-batches; a rank without rows repeats its last, with weight zero.
+    """
+    plain = [_plain(batch) for batch in batches]
+    shares = [0.0 if isinstance(b, PaddingBatch) else b.share if isinstance(b, Piece) else 1.0 for b in batches]
+    held = shares if run.session.rule is Rule.MEAN else [1.0 if share else 0.0 for share in shares]
+    items = [run.count(batch) * part if part else 0 for batch, part in zip(plain, held, strict=True)]
+    strategy = run.session.strategy
+    if not strategy.is_distributed:
+        if run.stop is not None:
+            shutdown.leave(run)
+        if failure is not None:
+            _fail(run, failure, 0)
+        _count(run, counts)
+        return StepBatch(position, plain, items, float(sum(items)), shares) if batches else None
+    stop = run.signals.received or 0
+    asked = run.boundary is not None and not run.boundary.computing and job.asked_to_stop(run.session.callback_handler)
+    here = (len(batches), sum(items), spare is not None, stop, asked, failure is not None, position, run.loader.mark)
+    agreed = strategy.agree(*here, *counts)
+    lengths, totals, present, stops, wishes, failures, positions, marks, *sums = zip(*agreed, strict=True)
+    run.agreed_stop = int(max(stops)) or None
+    if run.agreed_stop is not None:
+        shutdown.leave(run)
+    if any(failures):
+        _fail(run, failure, failures.index(True))
+    if any(wishes):
+        shutdown.stop(run)
+        return None
+    dividing.check_marks(marks, run.loader.loader)
+    most = int(max(lengths))
+    if most == 0:
+        return None
+    if not all(present):
+        raise DataError(
+            f"Rank {present.index(False)} got no data while others did; divide the data evenly among the ranks."
+        )
+    added, total = most - len(batches), float(sum(strategy.one_per_shard(totals)))
+    _count(run, Counts(*(sum(strategy.one_per_shard(column)) for column in sums)))
+    position = int(max(positions))  # a rank whose data has ended stands still
+    return StepBatch(position, plain + [_plain(spare)] * added, items + [0] * added, total, shares + [0.0] * added)
+
+
+def _count(run: Run, counts: Counts) -> None:
+    """Add what is in a step, of all ranks, to what the run has done."""
+    run.session.state.total_flos += counts.operations
+    run.session.state.num_input_tokens_seen += int(counts.tokens)
+    run.rows += int(counts.rows)
+
+
+def _fail(run: Run, failure: Exception | None, rank: int) -> NoReturn:
+    """Save what is done, and raise what happened to the data of a rank."""
+    shutdown.save_together(run, failure or DataError("on another rank"))
+    if failure is None:
+        raise DataError(f"The data of rank {rank} failed, so all ranks stop; its own message says why.")
+    raise failure
+
+
+def _check_targets(run: Run, total: float) -> None:
+    if total > 0:
+        run.targets_seen = True
+        return
+    run.symptoms.without_targets()
+    step = run.session.state.global_step + 1
+    if not run.targets_seen and step >= min(_STEPS_WITHOUT_TARGETS, run.max_steps, run.loader.steps_per_epoch or step):
+        if run.session.own_objective is not None:
+            name = type(run.session.own_objective).__name__
+            raise DataError(
+                f"{name}.count returned 0 for every batch up to step {step}, so there is nothing to learn from."
+            )
+        raise DataError(
+            f"All labels up to step {step} are -100, which means 'no target', so there is nothing to learn from. "
+            "Check how the labels are made (masking of prompts, truncation that cuts off the answers)."
+        )
