@@ -33,6 +33,7 @@ LAYERS = [
     ["args", "state", "batch", "randomness"],
     ["config"],
     ["data", "parallel", "optim", "models", "objectives"],
+    ["generation"],
     ["checkpoint", "callbacks"],
     ["session"],
     ["inputs"],
