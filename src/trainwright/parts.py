@@ -10,6 +10,7 @@ from trainwright.checkpoint.checkpoints import Checkpoints as Checkpoints
 from trainwright.data.loaders.batches import Steps as Steps
 from trainwright.data.loaders.batches import batches as batches
 from trainwright.data.loaders.batches import weighed as weighed
+from trainwright.losses.forward_backward import forward_backward as forward_backward
 from trainwright.objectives.model_loss import ModelLoss as ModelLoss
 from trainwright.parallel.choice import start_strategy as start_strategy
 from trainwright.parallel.ddp import DataParallel as DataParallel
@@ -32,6 +33,7 @@ __all__ = [
     "choose_precision",
     "exception_for",
     "draw_apart",
+    "forward_backward",
     "start_strategy",
     "weighed",
 ]
