@@ -47,6 +47,7 @@ LAYERS = [
     ["upstream"],
     ["methods"],
     ["pipelines", "config.composition"],
+    ["trained"],
     ["cli"],
     ["__main__"],
 ]

@@ -22,6 +22,7 @@ from trainwright.errors import CheckpointError
 from trainwright.models.adapters import initial_of, move_base, without_adapters
 
 FILE = "adapter_model"
+SETTINGS = "adapter_config.json"
 INITIAL = "initial_adapter"
 BESIDE = "beside_adapters"
 
@@ -37,23 +38,31 @@ def save(model: Any, folder: Path) -> None:
 
 
 def export(model: Any, folder: Path) -> None:
-    """Write all adapters of a model as they are used: on the base as it was before there were adapters.
+    """Write all adapters of a model as they are used: on the base as it was before there were adapters."""
+    _write(model, folder)
+    for name, begun in initial_of(model).items():
+        as_used(_place(folder, name), begun)
 
-    Those that began as a part of its weights, W - s B0 A0, are written as what training has changed, as PEFT describes
+
+def as_used(folder: Path, begun: dict[str, torch.Tensor]) -> None:
+    """Write an adapter that lies in a folder as it was trained anew, as it is used.
+
+    One that began as a part of the base's weights, W - s B0 A0, becomes what training has changed, as PEFT describes
     it (`PeftModel.save_pretrained`, path_initial_model_for_weight_conversion): s [B, -B0] [A; A0], of twice the rank.
+
+    Args:
+        folder: of the adapter.
+        begun: what it began with, by the names of its file.
     """
     from peft import PeftConfig
 
-    _write(model, folder)
-    for name, begun in initial_of(model).items():
-        place = _place(folder, name)
-        tensors = read(place, FILE) or {}
-        for key, start in begun.items():
-            first = "lora_A" in key or "lora_embedding_A" in key
-            start = start.to(tensors[key].dtype)
-            tensors[key] = torch.cat((tensors[key], start if first else -start), dim=0 if first else 1)
-        save_file(tensors, place / f"{FILE}.safetensors", metadata={"format": "pt"})
-        _of_twice_the_rank(PeftConfig.from_pretrained(str(place))).save_pretrained(str(place))
+    tensors = read(folder, FILE) or {}
+    for key, start in begun.items():
+        first = "lora_A" in key or "lora_embedding_A" in key
+        start = start.to(tensors[key].dtype)
+        tensors[key] = torch.cat((tensors[key], start if first else -start), dim=0 if first else 1)
+    save_file(tensors, folder / f"{FILE}.safetensors", metadata={"format": "pt"})
+    _of_twice_the_rank(PeftConfig.from_pretrained(str(folder))).save_pretrained(str(folder))
 
 
 def _of_twice_the_rank(config: Any) -> Any:
@@ -70,13 +79,21 @@ def _place(folder: Path, name: str) -> Path:
 
 
 def save_merged(model: Any, folder: Path, tokenizer: Any) -> None:
-    """Write the model with its adapters merged into the weights; the model itself stays as it is."""
-    merged = copy.deepcopy(model)
-    untie(merged)
-    merged = merged.merge_and_unload()
-    say_untied(merged)
-    merged.save_pretrained(folder)
+    """Write the model with its adapters merged into the weights, in place of the adapters that lie in the folder, such
+    as those of a run that was over before; the model itself stays as it is."""
+    merge(copy.deepcopy(model)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    for name in [f"{one}.{kind}" for one in (FILE, BESIDE, INITIAL) for kind in ("safetensors", "bin")]:
+        (folder / name).unlink(missing_ok=True)
+    (folder / SETTINGS).unlink(missing_ok=True)
+
+
+def merge(model: Any) -> Any:
+    """Return the model below an adapter with the adapter merged into its weights, in place."""
+    untie(model)
+    merged = model.merge_and_unload()
+    say_untied(merged)
+    return merged
 
 
 def untie(model: nn.Module) -> None:
@@ -211,7 +228,7 @@ def load(model: Any, folder: Path) -> None:
 def _check_scale(config: Any, folder: Path) -> None:
     """Raise a CheckpointError where a model multiplies adapters by another number than they were trained with: the same
     weights would be another model."""
-    file = folder / "adapter_config.json"
+    file = folder / SETTINGS
     saved = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     for name in ("lora_alpha", "alpha_pattern", "use_rslora"):
         now = getattr(config, name, None)

@@ -1,0 +1,1 @@
+"""Commands about a model that is trained."""

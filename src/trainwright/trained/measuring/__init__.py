@@ -1,0 +1,1 @@
+"""How well a trained model does on data, alone and beside others."""
