@@ -1,11 +1,13 @@
 """A stand-in for Apple's GPU: a device that is neither the CPU nor CUDA's, has no float64, and works when it likes.
 
 Tensors say that they are on `meta`, since autograd wants to know a device, and hold their values in host memory. Copies
-to the host that are not waited for hold nonsense until an event that was recorded after them is over.
+to the host that are not waited for hold nonsense until an event that was recorded after them is over. Whatever makes
+the host wait for the device is noted while `noting_waits` is on.
 """
 
 from __future__ import annotations
 
+import traceback
 from contextlib import contextmanager
 from unittest import mock
 
@@ -17,6 +19,13 @@ from trainwright.checkpoint.folder import unpickled
 
 DEVICE = torch.device("meta")
 NONSENSE = 77
+aten = torch.ops.aten
+WAITS = {  # what has a size, or a value for the host, that only the device knows
+    aten._local_scalar_dense.default, aten.nonzero.default, aten.masked_select.default, aten.equal.default,
+    aten.is_nonzero.default, aten._unique2.default, aten.unique_dim.default, aten.unique_consecutive.default,
+    aten.bincount.default, aten.argwhere.default,
+}  # fmt: skip
+MOVES = (aten.copy_.default, aten._to_copy.default)
 
 
 class OnDevice(torch.Tensor):
@@ -35,6 +44,7 @@ class OnDevice(torch.Tensor):
         self.host = host
 
     def tolist(self):
+        Waits.note("tolist")
         return self.host.tolist()
 
     def untyped_storage(self):
@@ -61,6 +71,7 @@ def run(func, args, kwargs):
     tensors = []
     tree_map_only(torch.Tensor, tensors.append, (args, kwargs))
     here = any(isinstance(one, OnDevice) for one in tensors)
+    Waits.look(func, args, kwargs, here)
     inside, kwargs_inside = tree_map_only(OnDevice, lambda one: one.host, (args, kwargs))
     if func is torch.ops.aten.copy_.default:
         leaves = isinstance(args[1], OnDevice) and not isinstance(args[0], OnDevice)
@@ -93,6 +104,50 @@ def copy(leaves, target, source, non_blocking=False):
         target.copy_(source)
 
 
+class Waits:
+    """Where the host waited for the device, while that is noted: the operation, and the line of ours that asked."""
+
+    on = False
+    noted: list[str] = []
+    queued = 0  # operations that the device was given
+
+    @classmethod
+    def note(cls, what):
+        if not cls.on:
+            return
+        frames = [one for one in traceback.extract_stack() if "/tests/stand_in" not in one.filename]
+        ours = next((one for one in reversed(frames) if "/trainwright/" in one.filename), frames[-1])
+        cls.noted.append(f"{what} at {ours.filename.rpartition('/src/')[2]}:{ours.lineno}: {ours.line}")
+
+    @classmethod
+    def look(cls, func, args, kwargs, here):
+        cls.queued += here
+        if not cls.on:
+            return
+        if func in MOVES:
+            moves = [one for one in args[:2] if isinstance(one, torch.Tensor)]
+            source = isinstance(moves[-1], OnDevice)
+            asked = kwargs.get("device")
+            target = isinstance(moves[0], OnDevice) if asked is None else torch.device(asked) == DEVICE
+            given = args[2] if func is MOVES[0] and len(args) > 2 else kwargs.get("non_blocking", False)
+            if source != target and not given:
+                cls.note(f"{func} {'from' if source else 'to'} the device")
+        elif here and (func in WAITS or by_mask(func, args) or counts_repeats(func, kwargs)):
+            cls.note(str(func))
+
+
+def by_mask(func, args):
+    """Whether tensors are picked by a mask, whose number of hits the device alone knows."""
+    if func not in (aten.index.Tensor, aten.index_put_.default, aten.index_put.default, aten._unsafe_index.Tensor):
+        return False
+    return any(one is not None and one.dtype in (torch.bool, torch.uint8) for one in args[1])
+
+
+def counts_repeats(func, kwargs):
+    """Whether something is repeated as often as the device alone knows."""
+    return func is aten.repeat_interleave.Tensor and kwargs.get("output_size") is None
+
+
 class Event:
     """Comes when all is done that was queued before it was recorded."""
 
@@ -103,11 +158,24 @@ class Event:
 
     def record(self, stream=None):
         self.before, Event.coming = Event.coming, []
+        self.queued = Waits.queued
 
     def synchronize(self):
+        if Waits.queued == self.queued:  # nothing else was given to the device meanwhile
+            Waits.note("an event")
         for target, value in self.before:
             target.copy_(value)
         self.before = []
+
+
+@contextmanager
+def noting_waits():
+    """Note every wait for the device from here on; gives the list of them."""
+    Waits.on, Waits.noted = True, []
+    try:
+        yield Waits.noted
+    finally:
+        Waits.on = False
 
 
 def forbidden(*args, **kwargs):
@@ -115,12 +183,13 @@ def forbidden(*args, **kwargs):
 
 
 @contextmanager
-def device():
-    """Run with this device as the one that is found."""
+def device(skips=False):
+    """Run with this device as the one that is found; `skips`: its fused optimizers heed `found_inf`, as CUDA's do."""
     Event.coming = []
     with (
         mock.patch("trainwright.training.setup.choose_device", return_value=DEVICE),
         mock.patch("trainwright.devices.WITHOUT_FLOAT64", ("meta",)),
+        mock.patch("trainwright.parallel.precision.skips_by_itself", return_value=skips),
         mock.patch("trainwright.checkpoint.snapshot.bytes_of", moved_bytes),
         mock.patch("trainwright.checkpoint.folder.unpickled", lambda path, device="cpu": unpickled(path)),
         mock.patch("torch.optim.optimizer._get_fused_kernels_supported_devices", return_value=["meta"]),

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from trainwright.models.attention_kernels import Documents
 from trainwright.models.causal import BLOCK, fits
 from trainwright.models.packed_attention import document_attention
 from trainwright.objectives.linear_loss import CHUNK, linear_cross_entropy, linear_log_probs, new_watch
@@ -37,7 +38,7 @@ def test_attention_within_documents_and_its_gradients_are_the_formulas(key_heads
     found = []
     for function in (
         lambda *parts: plain(*parts, scale or 16**-0.5),
-        lambda *parts: document_attention(None, *parts, None, 0.0, scale, LENGTHS)[0],
+        lambda *parts: document_attention(None, *parts, None, 0.0, scale, Documents(LENGTHS))[0],
     ):
         parts = [part.clone().requires_grad_() for part in given]
         attended = function(*parts)

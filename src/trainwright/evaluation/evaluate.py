@@ -319,7 +319,9 @@ def prediction_step(
         fused_loss.before_loss(session, inputs)
     inputs = document_isolation.kept_apart(session, inputs, None if with_logits else session.objective.fused)
     labels, items = labels_of(inputs, session.label_names), session.objective.count(inputs)
-    inputs = session.hooks._prepare_inputs(inputs)
+    given, inputs = inputs, session.hooks._prepare_inputs(inputs)
+    if not with_logits:
+        fused_loss.foresee(session, given, inputs)
     found = labels_of(inputs, session.label_names)
     labels = session.strategy.to_device(labels) if found is None else found
     inputs = own_copy(session.strategy.device, inputs) if session.hooks.has_own_loss else inputs

@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from trainwright.batch import row_count
 from trainwright.errors import DataError
 from trainwright.inputs import document_isolation
 from trainwright.models.inspect import base_model, is_pretrained
 from trainwright.objectives.objective import Objective
+from trainwright.objectives.padding_free import document_lengths
 from trainwright.session.loss_rules import Rule
 from trainwright.session.session import Session
 
@@ -48,12 +50,42 @@ def count_eval_items(session: Session, batch: Any) -> int:
     return counted(session.objective, batch) if session.takes_num_items else document_isolation.rows_in(batch)
 
 
-def work_in(session: Session, batch: Any) -> tuple[float, int, int]:
-    """Return a batch's (floating point operations, tokens where they are asked for, rows)."""
+def work_in(session: Session, batch: Any) -> tuple[float, int, int, float, int]:
+    """Return a batch's (floating point operations by transformers' estimate, tokens where they are asked for, rows, and
+    by the model's own shapes operations and tokens)."""
     kind = session.args.include_num_input_tokens_seen
     counts = kind != "no" and isinstance(batch, Mapping)
     tokens = tokens_of(session, batch, kind == "non_padding") if counts else 0
-    return session.hooks.floating_point_ops(batch), tokens, document_isolation.rows_in(batch)
+    return (
+        session.hooks.floating_point_ops(batch),
+        tokens,
+        document_isolation.rows_in(batch),
+        *useful_work(session, batch),
+    )
+
+
+def useful_work(session: Session, batch: Any) -> tuple[float, int]:
+    """Return the operations that training on a batch takes by the model's own shapes, those of a reference included,
+    and its tokens without padding; 0 on a device whose best is not known, and of a batch without tokens."""
+    operations, objective = session.operations, session.objective
+    if operations is None or not isinstance(batch, Mapping) or not isinstance(batch.get("input_ids"), torch.Tensor):
+        return 0.0, 0
+    lengths = lengths_in(objective.model_inputs(batch))
+    work = operations.training(lengths)
+    if objective.has_reference and "reference" not in batch:
+        work += operations.forward(lengths)
+    return work, sum(lengths)
+
+
+def lengths_in(inputs: Mapping[str, Any]) -> list[int]:
+    """Return the tokens of every document of a batch on the host, without padding; `input_ids` is (rows, tokens)."""
+    if document_isolation.is_flat(inputs):
+        return document_lengths(inputs["position_ids"])
+    mask = inputs.get("attention_mask")
+    if isinstance(mask, torch.Tensor) and mask.ndim == 2:
+        lengths: list[int] = mask.sum(dim=1).tolist()
+        return lengths
+    return [inputs["input_ids"].shape[-1]] * row_count(inputs)
 
 
 def tokens_of(session: Session, batch: Mapping[str, Any], without_padding: bool) -> int:

@@ -137,11 +137,7 @@ def _computed(
         if fused is None:
             outputs = model(**{name: value for name, value in rows.items() if name != "labels"})
             return logits_of(outputs)[0, -last:-1]
-        count, fused.count = fused.count, None  # that of the coming batch
-        try:
-            return fused.labelled(model, rows).hidden[1 - last :]
-        finally:
-            fused.count = count
+        return fused.labelled(model, rows).hidden[1 - last :]
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from trainwright.models.unchanged import unchanged
 from trainwright.objectives.language import FusedLoss
 from trainwright.objectives.model_loss import call_model, logits_of, loss_of
 from trainwright.objectives.padding_free import FLAT_INPUTS, document_lengths
+from trainwright.session.loss_rules import is_of
 from trainwright.session.model_setup import called
 from trainwright.session.session import Session
 
@@ -55,18 +56,18 @@ def of_frozen(session: Session, model: torch.nn.Module) -> FusedLoss | None:
 
 
 def flat_rows(session: Session, whole: torch.nn.Module) -> Any:
-    """Return the context for batches without padding, and give the model the attention for it; None where it would
-    change numbers (dropout and noise draw by shape) or what hooks see, or where it was never run (GPUs)."""
+    """Return how a model takes batches without padding, and give it the attention for it; None where it would change
+    numbers (dropout and noise draw by shape) or what hooks see."""
     model: Any = base_model(whole)
     drops = any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in whole.modules())
     drops = drops or any(_drops_attention(*item) for item in model.config.to_dict().items())
-    if drops or session.args.neftune_noise_alpha or session.strategy.device.type != "cpu":
+    if drops or session.args.neftune_noise_alpha:
         return None
     if model.config._attn_implementation != "sdpa" or watched(whole.modules()) is not None:
         return None
     packed_attention.register()
     model.set_attn_implementation(packed_attention.NAME)
-    return packed_attention.flat_rows
+    return packed_attention.FlatRows(session.strategy.device)
 
 
 def _drops_attention(name: str, value: Any) -> bool:
@@ -88,8 +89,7 @@ def keep_padding(model: torch.nn.Module, fused: FusedLoss) -> None:
 
 
 def before_loss(session: Session, inputs: Any) -> None:
-    """Count a batch's targets on the host; at the first batch in training and in evaluation, prove the fused loss of
-    model and reference."""
+    """At the first batch in training and in evaluation, prove the fused loss of model and reference."""
     objective = session.objective
     fused, judge, reference = objective.fused, objective.reference, objective.fused_reference
     if fused is None and reference is None:
@@ -103,9 +103,25 @@ def before_loss(session: Session, inputs: Any) -> None:
         return
     if session.model.training not in fused.checked:
         with unwatched(session.model):
-            objective.fused = fused = proven(session, session.model, fused, inputs)
-    if fused is not None and session.strategy.device.type == "cuda":
-        fused.count = int((inputs["labels"][:, 1:] != IGNORED).sum())
+            objective.fused = proven(session, session.model, fused, inputs)
+
+
+def foresee(session: Session, inputs: Any, moved: Any) -> None:
+    """Find out on the host where a batch's targets lie, for a device that would be waited for.
+
+    Args:
+        session: whose objective is given the batch.
+        inputs: the batch on the host.
+        moved: the same on the device; where code of the user's has moved it, it may be another.
+    """
+    objective, labels = session.objective, moved.get("labels") if isinstance(moved, Mapping) else None
+    if session.strategy.device.type == "cpu" or not isinstance(labels, torch.Tensor):
+        return
+    if inputs["labels"].device.type != "cpu" or not is_of(session.hooks._prepare_inputs, "trainwright"):
+        return
+    for fused in (objective.fused, objective.fused_reference):
+        if fused is not None and fused.checked:
+            fused.foresee(objective.model_inputs(inputs), labels)
 
 
 def heed_hooks(session: Session, fused: FusedLoss) -> FusedLoss | None:
@@ -201,15 +217,26 @@ def cannot(error: Exception) -> str:
 @torch.no_grad()
 def difference(session: Session, model: Any, fused: FusedLoss, inputs: Any) -> str | None:
     """Return how log-probabilities without logits differ from the model's own on a small piece of a batch, or None."""
-    rows = session.strategy.to_device(piece(inputs))
-    padded = document_isolation.apart(model, rows)
+    device = session.strategy.device
+    small = piece(inputs)
+    alone = document_isolation.apart(model, small)
+    ways = [alone] if fused.flat_rows is None else [small]
+    if device.type != "cpu" and small is not alone:  # where rows are not made flat, they come in both ways
+        ways = [small, alone]
+    off = torch.zeros((), device=device)
     try:
         with evaluation_mode(model), session.hooks.compute_loss_context_manager():
+            padded = session.strategy.to_device(alone)
             own = -functional.cross_entropy(
                 *targets_of(logits_of(call_model(model, padded)), padded["labels"]), reduction="none"
             )
-            ours = fused.log_probs(fused.labelled(model, padded if fused.flat_rows is None else rows)).float()
-        off = (own - ours).norm() / (own - own.mean()).norm().clamp(min=1e-3 * own.norm())
+            for way in ways:
+                rows = session.strategy.to_device(way)
+                if device.type != "cpu":
+                    fused.foresee(way, rows["labels"])
+                ours = fused.log_probs(fused.labelled(model, rows)).float()
+                spread = (own - own.mean()).norm().clamp(min=1e-3 * own.norm())
+                off = torch.maximum(off, (own - ours).norm() / spread)
     except _FAULTS as error:
         return cannot(error)
     low = session.precision.dtype is not None or next(model.parameters()).dtype.itemsize < 4

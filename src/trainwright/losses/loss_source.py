@@ -85,6 +85,7 @@ def training_step(session: Session, model: nn.Module, inputs: Any, num_items: fl
         fused_loss.before_loss(session, inputs)
         inputs = document_isolation.kept_apart(session, inputs, session.objective.fused)
     moved = hooks._prepare_inputs(inputs)
+    fused_loss.foresee(session, inputs, moved)
     if args.auto_find_batch_size:  # it is to be cut, should memory run out
         moved = own_copy(session.strategy.device, moved)
     share: dict[str, Any] = {"num_items_in_batch": num_items} if session.takes_num_items else {}

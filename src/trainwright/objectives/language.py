@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -11,10 +11,10 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from trainwright.batch import IGNORED
+from trainwright.devices import moved
 from trainwright.errors import DataError
+from trainwright.objectives.layout import Foreseen, Layout, foreseen, layout_of
 from trainwright.objectives.linear_loss import TokenStatistics, linear_cross_entropy, linear_log_probs
-from trainwright.objectives.padding_free import Flat, flattened
 
 
 class OutputLayer(Protocol):
@@ -40,6 +40,17 @@ class OutputLayer(Protocol):
         """Give the layer nothing to do, and collect the hidden states it was called with."""
 
 
+class FlatInputs(Protocol):
+    """How a model takes documents one after another, as `models.documents.FlatRows` says it."""
+
+    @property
+    def unpads(self) -> bool:
+        """Whether rows with padding are better put one after another."""
+
+    def inputs(self, lengths: list[int] | None) -> dict[str, Any]:
+        """Return what the model is told of the documents of its row; None for rows padded at their ends."""
+
+
 @dataclass(frozen=True)
 class Labelled:
     """The targets of a batch.
@@ -63,7 +74,7 @@ class Labelled:
         """The row or document of every target, shape (targets,)."""
         if self.lengths is None:
             return self.index // (self.width - 1)
-        ends = torch.tensor(self.lengths, device=self.index.device).cumsum(0)
+        ends = moved(torch.tensor(self.lengths).cumsum(0), self.index.device)
         return torch.searchsorted(ends, self.index + 1, right=True)
 
 
@@ -73,15 +84,15 @@ class FusedLoss:
 
     Attributes:
         head: the model's output layer.
-        flat_rows: the context in which the model takes documents one after another, without padding; None where not.
+        flat_rows: how the model takes documents one after another, without padding; None where it does not.
         checked: whether the model was in training mode when its loss was compared with the model's own; empty before.
-        count: targets of the coming batch as the host counted them, so that a device need not be asked.
+        coming: what the host has found out of the coming batch, so that a device need not be asked.
     """
 
     head: OutputLayer
-    flat_rows: Callable[[], AbstractContextManager[None]] | None = None
+    flat_rows: FlatInputs | None = None
     checked: set[bool] = field(default_factory=set)
-    count: int | None = None
+    coming: Foreseen | None = None
     _owners: WeakKeyDictionary[nn.Module, bool] = field(default_factory=WeakKeyDictionary)
 
     def fits(self, model: nn.Module, inputs: Any) -> bool:
@@ -123,31 +134,34 @@ class FusedLoss:
         Raises:
             DataError: the model does not give every position to its output layer.
         """
-        flat = flattened(inputs) if self.flat_rows is not None else None
-        labels = inputs["labels"] if flat is None else flat.labels
+        layout = self._layout(inputs)
         with self.head.intercepted() as seen:
-            self._run(model, inputs, flat)
-        if len(seen) != 1 or seen[0].shape[:2] != labels.shape:
+            self._run(model, inputs, layout)
+        if len(seen) != 1 or seen[0].shape[:2] != layout.shape:
             raise DataError("The model does not give all positions to its output layer; set use_fused_loss=False.")
-        targets = labels[:, 1:].reshape(-1).to(seen[0].device)
-        index = self._labelled(targets)
-        hidden = seen[0][:, :-1].reshape(len(targets), -1).index_select(0, index)
-        return Labelled(hidden, targets[index], index, labels.shape[1], flat.lengths if flat is not None else None)
+        index, targets = (tensor.to(seen[0].device) for tensor in (layout.index, layout.targets))
+        hidden = seen[0][:, :-1].reshape(-1, seen[0].shape[-1]).index_select(0, index)
+        lengths = None if layout.flat is None else layout.flat.lengths
+        return Labelled(hidden, targets, index, layout.shape[1], lengths)
 
-    def _run(self, model: nn.Module, inputs: Mapping[str, Any], flat: Flat | None) -> None:
-        if flat is None or self.flat_rows is None:
+    def foresee(self, inputs: Mapping[str, Any], labels: torch.Tensor) -> None:
+        """Find out, from a batch's inputs on the host, what is needed of its labels on a device."""
+        self.coming = foreseen(inputs, labels, self.flat_rows is not None, self._unpads)
+
+    @property
+    def _unpads(self) -> bool:
+        return self.flat_rows is not None and self.flat_rows.unpads
+
+    def _layout(self, inputs: Mapping[str, Any]) -> Layout:
+        if self.coming is not None and self.coming.is_of(inputs["labels"]):
+            return self.coming.layout
+        return layout_of(inputs, self.flat_rows is not None, self._unpads)
+
+    def _run(self, model: nn.Module, inputs: Mapping[str, Any], layout: Layout) -> None:
+        flat, told = layout.flat, self.flat_rows
+        if told is not None and flat is not None:
+            model(input_ids=flat.input_ids, position_ids=flat.position_ids, **told.inputs(flat.lengths))
+        elif told is not None and layout.is_causal:
+            model(input_ids=inputs["input_ids"], **told.inputs(None))
+        else:
             model(**{name: value for name, value in inputs.items() if name != "labels"})
-            return
-        with self.flat_rows():
-            model(
-                input_ids=flat.input_ids,
-                position_ids=flat.position_ids,
-                document_lengths=flat.lengths,
-                use_cache=False,
-            )
-
-    def _labelled(self, targets: torch.Tensor) -> torch.Tensor:
-        labelled = targets != IGNORED
-        if self.count is None or not targets.is_cuda:
-            return labelled.nonzero().squeeze(1)
-        return torch.nonzero_static(labelled, size=self.count).squeeze(1)

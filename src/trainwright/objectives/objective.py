@@ -66,6 +66,11 @@ class Objective:
         return False
 
     @property
+    def has_reference(self) -> bool:
+        """Whether a step runs another model, or the model in another way, on its inputs, without learning from that."""
+        return self.reference is not None
+
+    @property
     def sums(self) -> bool:
         """Whether the loss of a batch is a sum, so that those of an evaluation are added up."""
         return False

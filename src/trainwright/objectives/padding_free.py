@@ -41,14 +41,11 @@ def flattened(inputs: Mapping[str, Any]) -> Flat | None:
     flat already keeps its documents.
     """
     if set(inputs) == FLAT_INPUTS and len(inputs["input_ids"]) == 1:
-        return _known(inputs)
-    mask = inputs.get("attention_mask")
-    if set(inputs) != _INPUTS or not isinstance(mask, torch.Tensor) or mask.shape != inputs["labels"].shape:
+        return known(inputs)
+    if not ends_in_padding(inputs):
         return None
-    real = mask.bool()
-    if bool(real.all()) or not bool(real[:, 0].all()) or bool((real[:, 1:] & ~real[:, :-1]).any()):
-        return None
-    if bool((inputs["labels"][~real] != IGNORED).any()):
+    real = inputs["attention_mask"].bool()
+    if bool(real.all()):
         return None
     lengths = real.sum(dim=1)
     columns = torch.arange(real.shape[1], device=real.device).expand_as(real)
@@ -57,8 +54,19 @@ def flattened(inputs: Mapping[str, Any]) -> Flat | None:
     return Flat(inputs["input_ids"][real][None], columns[real][None], labels[None], lengths.tolist())
 
 
-def _known(inputs: Mapping[str, Any]) -> Flat:
-    """Return a batch whose documents begin where its positions begin anew."""
+def ends_in_padding(inputs: Mapping[str, Any]) -> bool:
+    """Whether a batch's rows have their padding, if any, at their ends, with labels of -100, and no other inputs."""
+    mask = inputs.get("attention_mask")
+    if set(inputs) != _INPUTS or not isinstance(mask, torch.Tensor) or mask.shape != inputs["labels"].shape:
+        return False
+    real = mask.bool()
+    if not bool(real[:, 0].all()) or bool((real[:, 1:] & ~real[:, :-1]).any()):
+        return False
+    return not bool((inputs["labels"][~real] != IGNORED).any())
+
+
+def known(inputs: Mapping[str, Any]) -> Flat:
+    """Return a batch of one row whose documents begin where its positions begin anew."""
     positions = inputs["position_ids"]
     return Flat(inputs["input_ids"], positions, inputs["labels"], document_lengths(positions))
 

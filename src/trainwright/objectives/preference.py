@@ -64,6 +64,11 @@ class PreferenceLoss(Objective):
     shifted = True
     fusable = True
 
+    @property
+    def has_reference(self) -> bool:
+        """Whether the reference is computed in the step."""
+        return self.reference is not None or self.without_adapters is not None
+
     def count(self, batch: Any) -> int:
         """Return the number of pairs."""
         return len(batch["input_ids"])
@@ -123,7 +128,7 @@ class PreferenceLoss(Objective):
         exact = per_token.to(widest_float(per_token.device))  # log-ratios are small differences of large sums
         weighted = exact if weight is None else exact * weight
         sums = torch.zeros(count, dtype=exact.dtype, device=exact.device).index_add(0, owners, weighted)
-        nll = -exact[owners % 2 == 0].sum()
+        nll = -torch.where(owners % 2 == 0, exact, 0.0).sum()
         return Answers(
             log_probs=sums.unflatten(0, (-1, 2)),
             tokens=tokens.unflatten(0, (-1, 2)),

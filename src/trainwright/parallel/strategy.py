@@ -89,6 +89,11 @@ class Strategy:
         """Whether this process is the first of its machine."""
         return self.world.is_local_main
 
+    @property
+    def num_devices(self) -> int:
+        """How many devices compute together, one for each process."""
+        return self.world.size
+
     def describe(self) -> str:
         """Return how the run is spread, in words such as "2 processes"; nothing for one process."""
         return ""
@@ -183,7 +188,7 @@ class Strategy:
             if factor.device.type != "cpu" or float(factor) != 1:  # by 1 nothing changes, and a CPU need not be awaited
                 torch._foreach_mul_(with_gradient, factor)
         if len(with_gradient) < len(parameters):
-            places = torch.tensor([i for i, p in enumerate(parameters) if p.grad is not None], device=self.device)
+            places = moved(torch.tensor([i for i, p in enumerate(parameters) if p.grad is not None]), self.device)
             norms = norms.new_zeros(len(parameters)).index_copy_(0, places, norms)
         return total, norms
 

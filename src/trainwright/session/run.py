@@ -24,6 +24,7 @@ from trainwright.data.loaders.loader import TrainLoader
 from trainwright.errors import CheckpointError
 from trainwright.evaluation_mode import Modes
 from trainwright.held import held_by, is_generator, of_object
+from trainwright.parallel.throughput import Throughput
 from trainwright.session.meters import LossMeter
 from trainwright.session.nonfinite import Health, some
 from trainwright.session.session import Session
@@ -117,6 +118,7 @@ class Run:
         origin: the checkpoint that the run goes on from, or None.
         left: whether the run was saved for the last time.
         timesheet: where its time goes.
+        throughput: how fast it is, and of what the devices could do.
         beginning: what had been counted when it began.
         ended: whether the callbacks were told that training is over.
         modes: of the model and its parts, when training began.
@@ -177,6 +179,7 @@ class Run:
     writer: Writer = field(default_factory=Writer)
     copies: HostCopies = field(default_factory=HostCopies)
     timesheet: Timesheet = field(default_factory=Timesheet)
+    throughput: Throughput = field(default_factory=Throughput)
     beginning: Beginning = field(default_factory=Beginning)
     history: History = field(default_factory=History)
     past: Past = field(init=False)

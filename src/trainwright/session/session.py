@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from trainwright.models.operations import Operations
 from trainwright.session.loss_rules import Rule
 from trainwright.session.meters import Records
 from trainwright.state import TrainerControl, TrainerState
@@ -211,6 +212,7 @@ class Session:
         in_own_step: whether a `training_step` of the user's is running, which has not called ours.
         evaluation: the evaluation that is under way.
         non_embedding_parameters: how many of the model's take part in computation; 0 where that is unknown.
+        operations: what the model costs, on a device whose best is known; else None.
         records: what is recorded beside the loss.
         ema: the moving average of the weights, while a run keeps one.
         noise: the hook that adds NEFTune's noise.
@@ -265,6 +267,7 @@ class Session:
     evaluation: Evaluation = Evaluation()
     generation: Generation | None = None
     non_embedding_parameters: int = 0
+    operations: Operations | None = None
     current_gradient_accumulation_steps: int = 1
     ema: Ema | None = None
     noise: Any = None

@@ -23,7 +23,7 @@ from trainwright.session.session import Session
 from trainwright.state import UNKNOWN
 
 logger = logging.getLogger("trainwright")
-_PARTS = {"again": "steps done before", "other": "else"}
+_PARTS = {"again": "steps done before", "other": "else", "data": "waiting for data", "exchanging": "waiting for ranks"}
 Facts = list[tuple[str, str]]
 
 
@@ -217,7 +217,8 @@ def _time(spent: dict[str, float]) -> str:
 
 def _speed(run: Run, spent: dict[str, float]) -> str:
     session, begun = run.session, run.beginning
-    steps, seconds = session.state.global_step - run.first_step, spent["training"] + spent["again"]
+    steps = session.state.global_step - run.first_step
+    seconds = sum(spent[part] for part in ("training", "again", "data", "exchanging"))
     if not steps or seconds <= 0:
         return ""
     tokens, what = session.state.num_input_tokens_seen - begun.tokens, "tokens"
@@ -225,7 +226,9 @@ def _speed(run: Run, spent: dict[str, float]) -> str:
         tokens = round((session.state.total_flos - begun.flos) / (6 * session.non_embedding_parameters))
         what = "tokens (padding counted)"
     if tokens:
-        return f"{tokens / seconds:,.0f} {what} per second of training, {number(seconds / steps)} s a step"
+        share = run.throughput.of_run(seconds)
+        reached = "" if share is None else f", {share:.1%} of what the device could compute (MFU)"
+        return f"{tokens / seconds:,.0f} {what} per second of training, {number(seconds / steps)} s a step{reached}"
     return f"{number(steps / seconds)} steps per second of training"
 
 

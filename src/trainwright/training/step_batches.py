@@ -37,11 +37,14 @@ class Piece:
 
 
 class Counts(NamedTuple):
-    """What is in some micro-batches: floating point operations, tokens where they are asked for, rows."""
+    """What is in some micro-batches: floating point operations, tokens where they are asked for, rows; and where the
+    device's best is known, operations and tokens by the model's own shapes."""
 
     operations: float = 0.0
     tokens: float = 0
     rows: float = 0
+    useful: float = 0.0
+    real_tokens: float = 0
 
 
 def feed(run: Run) -> Generator[StepBatch]:
@@ -99,7 +102,7 @@ def _works(run: Run, steps: Iterator[tuple[int, list[Any]]]) -> Iterator[StepBat
         batches: list[Any] = []
         run.boundary = step_boundary.take(run)
         try:
-            with run.signals.waiting(save):
+            with run.timesheet.spending("data"), run.signals.waiting(save):
                 position, batches = next(steps, (position, []))
         except StopWaiting:
             batches = []
@@ -195,7 +198,8 @@ def _agreed(
     stop = run.signals.received or 0
     asked = run.boundary is not None and not run.boundary.computing and job.asked_to_stop(run.session.callback_handler)
     here = (len(batches), sum(items), spare is not None, stop, asked, failure is not None, position, run.loader.mark)
-    agreed = strategy.agree(*here, *counts)
+    with run.timesheet.spending("exchanging"):
+        agreed = strategy.agree(*here, *counts)
     lengths, totals, present, stops, wishes, failures, positions, marks, *sums = zip(*agreed, strict=True)
     run.agreed_stop = int(max(stops)) or None
     if run.agreed_stop is not None:
@@ -224,6 +228,7 @@ def _count(run: Run, counts: Counts) -> None:
     run.session.state.total_flos += counts.operations
     run.session.state.num_input_tokens_seen += int(counts.tokens)
     run.rows += int(counts.rows)
+    run.throughput.add(counts.useful, counts.real_tokens)
 
 
 def _fail(run: Run, failure: Exception | None, rank: int) -> NoReturn:

@@ -7,16 +7,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
-Part = Literal["starting", "training", "again", "evaluating", "saving", "other"]
+Part = Literal["starting", "training", "again", "evaluating", "saving", "other", "data", "exchanging"]
+_OF_STEPS: tuple[Part, ...] = ("training", "again", "data", "exchanging")
 PARTS: tuple[Part, ...] = get_args(Part)
 
 
 class Timesheet:
     """The seconds of one process, by what they were spent on; nothing waits for a device to know them.
 
-    `starting` is until the first step, `again` are steps that an earlier process had done, `saving` is what training
-    waits for a save, and `other` what a script does besides once it has trained. What a device has still to compute
-    where training waits for a save or an evaluation counts as these.
+    `starting` is until the first step, `again` are steps that an earlier process had done, `data` is what training
+    waits for a batch, `exchanging` for what the ranks tell each other between the steps, `saving` for a save, and
+    `other` what a script does besides once it has trained. What a device has still to compute where training waits for
+    a save or an evaluation counts as these.
 
     Args:
         passed: seconds from the beginning of the process until now.
@@ -66,6 +68,11 @@ class Timesheet:
             yield
         finally:
             self.turn(before)
+
+    def trained(self) -> float:
+        """Return the seconds that went into steps, with what they waited for data and other ranks."""
+        spent = self._read()[1]
+        return sum(spent[part] for part in _OF_STEPS)
 
     def told(self) -> dict[str, Any]:
         """Return what a journal keeps of it."""

@@ -60,6 +60,11 @@ def _counted(connection: Connection) -> None:
         series.keep_figures(connection, job, series.figures(connection, job, [name]), 0)
 
 
+def _waits(connection: Connection) -> None:
+    for part in ("data", "exchanging"):
+        _add(connection, "attempts", f"{part} FLOAT NOT NULL DEFAULT 0")
+
+
 def _mapping(written: str) -> dict[str, object]:
     try:
         found = json.loads(written)
@@ -75,7 +80,7 @@ def _add(connection: Connection, table: str, column: str) -> None:
         connection.execute(text(f"ALTER TABLE {table} ADD COLUMN {column}"))
 
 
-MIGRATIONS: list[Callable[[Connection], None]] = [_first, _attempts, _boot, _superseded, _counted]
+MIGRATIONS: list[Callable[[Connection], None]] = [_first, _attempts, _boot, _superseded, _counted, _waits]
 """Step n takes a database of version n to version n + 1."""
 
 

@@ -84,6 +84,8 @@ class Attempt(TypedDict):
     evaluating: float
     saving: float
     other: float
+    data: float
+    exchanging: float
 
 
 def packed(given: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import { h, span } from "./dom.js";
 
 const PARTS = {
-  training: "training", again: "steps done again", evaluating: "evaluating", saving: "waiting for saves", starting: "starting", other: "besides", between: "between attempts",
+  training: "training", data: "waiting for data", exchanging: "waiting for other ranks", again: "steps done again", evaluating: "evaluating", saving: "waiting for saves", starting: "starting", other: "besides", between: "between attempts",
 };
 const LEAST = 0.05; // seconds that are worth a line
 const MOST = 8; // attempts
