@@ -86,6 +86,7 @@ def test_kernels_give_the_attention_of_documents_alone_and_its_gradient(kernel, 
     torch.testing.assert_close(*gradients, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [None, 7])
 def test_flex_attention_gives_the_same_forward(window):
     a = Attended(*(part.detach().float() for part in attended(2)[:3]), scale=0.3, window=window)

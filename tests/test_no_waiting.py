@@ -76,7 +76,9 @@ def made(place, kind, *callbacks, **changes):
     return Trainer(args=args, callbacks=list(callbacks), **KINDS[kind]())
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.slow) if kind != "a module" else kind for kind in KINDS]
+)
 def test_steps_between_two_logs_do_not_wait(tmp_path, kind):
     seen = BetweenLogs()
     with stand_in.device(skips=True):
@@ -84,7 +86,9 @@ def test_steps_between_two_logs_do_not_wait(tmp_path, kind):
     assert not seen.waits, "\n".join(dict.fromkeys(seen.waits))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.slow) if kind != "a module" else kind for kind in KINDS]
+)
 def test_an_evaluation_waits_at_its_end_alone(tmp_path, kind):
     with stand_in.device(skips=True):
         trainer = made(tmp_path, kind)

@@ -41,7 +41,7 @@ class OutputLayer(Protocol):
 
 
 class FlatInputs(Protocol):
-    """How a model takes documents one after another, as `models.documents.FlatRows` says it."""
+    """How a model takes documents one after another, as `models.packed_attention.FlatRows` says it."""
 
     @property
     def unpads(self) -> bool:
