@@ -107,7 +107,7 @@ def packed(rows):
 
 @pytest.mark.parametrize("kind", ["padded", "packed", "pairs"])
 def test_a_known_device_logs_what_its_documents_needed(tmp_path, monkeypatch, capfd, kind):
-    monkeypatch.setattr("trainwright.training.train.peak_operations", lambda device, kind: 1e12)
+    monkeypatch.setattr("trainwright.inputs.batch_counts.peak_operations", lambda device, kind: 1e12)
     model, rows = tiny.llama(), ragged(8) if kind == "padded" else tiny.tokens(8)
     lengths = [int(row["attention_mask"].sum()) for row in rows]
     own, more = operations_of(model), {}

@@ -12,8 +12,10 @@ from trainwright.batch import row_count
 from trainwright.errors import DataError
 from trainwright.inputs import document_isolation
 from trainwright.models.inspect import base_model, is_pretrained
+from trainwright.models.operations import operations_of
 from trainwright.objectives.objective import Objective
 from trainwright.objectives.padding_free import document_lengths
+from trainwright.parallel.throughput import Throughput, peak_operations
 from trainwright.session.loss_rules import Rule
 from trainwright.session.session import Session
 
@@ -121,3 +123,12 @@ def non_embedding_parameters(model: nn.Module) -> int:
     """Return the number of parameters that take part in computation: all but embeddings; 0 where that is unknown."""
     inner = base_model(model)
     return inner.num_parameters(exclude_embeddings=True) if is_pretrained(inner) else 0  # type: ignore[operator]  # a PreTrainedModel
+
+
+def throughput_of(session: Session) -> Throughput:
+    """Return what counts the operations of a run, and let the session count them, where the device's best is known."""
+    device = session.strategy.device
+    kind = session.precision.dtype or next((p.dtype for p in session.model.parameters() if p.is_floating_point()), None)
+    peak = None if kind is None else peak_operations(device, kind)
+    session.operations = None if peak is None else operations_of(session.model)
+    return Throughput(peak, session.strategy.num_devices)

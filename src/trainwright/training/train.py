@@ -29,8 +29,6 @@ from trainwright.inputs.batch_counts import non_embedding_parameters
 from trainwright.losses import fused_loss, loss_source
 from trainwright.models import adapters
 from trainwright.models.inspect import uncompiled
-from trainwright.models.operations import operations_of
-from trainwright.parallel.throughput import Throughput, peak_operations
 from trainwright.randomness import seed_trainer
 from trainwright.saving import extra_parameters, hub, optimizer_state, outcome, parts, reporting, resume
 from trainwright.saving.resume_source import Saved
@@ -220,15 +218,6 @@ def build(session: Session, loader: TrainLoader, saved: Saved | None, signals: S
     }
     train_mode(session, True)
     return run
-
-
-def throughput_of(session: Session) -> Throughput:
-    """Return what counts the operations of a run, and let the session count them, where the device's best is known."""
-    device = session.strategy.device
-    kind = session.precision.dtype or next((p.dtype for p in session.model.parameters() if p.is_floating_point()), None)
-    peak = None if kind is None else peak_operations(device, kind)
-    session.operations = None if peak is None else operations_of(session.model)
-    return Throughput(peak, session.strategy.num_devices)
 
 
 def what_is_left(run: Run, end: int) -> str:
