@@ -25,7 +25,7 @@ from trainwright.data.loaders.loader import TrainLoader
 from trainwright.errors import CheckpointError, ConfigError
 from trainwright.held import drawn_from_the_system
 from trainwright.inputs import dataloaders, dividing, rank_consistency
-from trainwright.inputs.batch_counts import non_embedding_parameters
+from trainwright.inputs.batch_counts import non_embedding_parameters, throughput_of
 from trainwright.losses import fused_loss, loss_source
 from trainwright.models import adapters
 from trainwright.models.inspect import uncompiled
@@ -108,7 +108,7 @@ def train(
                     resume.check_data(session, saved, content)
                 run = build(session, loader, saved, signals)
                 run.ignore_keys_for_eval, run.content, run.timesheet = ignore_keys, content, timesheet
-                run.accumulation = accumulation
+                run.accumulation, run.throughput = accumulation, throughput_of(session)
                 lock.name(run.run_id)
                 set_earlier_aside(run, saved)
                 run_cards.begin(run)
@@ -198,7 +198,6 @@ def build(session: Session, loader: TrainLoader, saved: Saved | None, signals: S
         epoch=epoch,
         position=place,
     )
-    run.throughput = throughput_of(session)
     run.generators = generators_of(session)
     say_what_cannot_come_again(session)
     run.made_with = {**optimizer_state.made_with(session), "adapters": adapters.active(session.model)}
