@@ -107,7 +107,7 @@ def test_the_stream_of_an_apple_gpu_is_kept(monkeypatch):
 
     state = torch.arange(44, dtype=torch.uint8)
     put_back = []
-    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    monkeypatch.setattr("trainwright.devices.has_mps", lambda: True)
     monkeypatch.setattr("torch.mps.get_rng_state", lambda: state)
     monkeypatch.setattr("torch.mps.set_rng_state", put_back.append)
     randomness.restore(randomness.Streams().state_dict())

@@ -76,6 +76,21 @@ def test_what_is_dropped_leaves_all_ranks_as_many_rows(count, ranks):
         assert plan.micro_batches_per_epoch == plan.steps_left(0) == len(expected)
 
 
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize(("size", "ranks"), [(1, 3), (3, 1), (4, 2), (5, 3)])
+def test_the_batches_of_a_rank_are_its_rows_in_the_steps(size, ranks, drop_last):
+    """A rank that has none in the last step repeats the first two of those that have some."""
+    plan = Plan(Order(23), Batching(size, accumulation=2, ranks=ranks, drop_last=drop_last))
+    steps = [plan.step(1, position) for position in range(0, plan.epoch_rows, plan.batching.step_rows)]
+    for rank in range(ranks):
+        batches = PlannedBatches(plan, rank)
+        batches.epoch = 1
+        expected = [(micro[rank] if len(micro[rank]) else micro[0][:2]).tolist() for step in steps for micro in step]
+        found = list(batches)
+        assert [list(batch) for batch in found] == expected
+        assert [batch.is_padding for batch in found] == [not len(micro[rank]) for step in steps for micro in step]
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_from_a_position_are_the_rest_of_the_epoch(workers):
     plan = Plan(Order(23), Batching(3))

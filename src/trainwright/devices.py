@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -52,9 +53,15 @@ def random_states() -> dict[str, Any]:
     states = {}
     if torch.cuda.is_initialized():
         states["cuda"] = torch.cuda.random.get_rng_state()
-    if torch.backends.mps.is_available():
+    if has_mps():
         states["mps"] = torch.mps.get_rng_state()
     return states
+
+
+@cache
+def has_mps() -> bool:
+    """Whether this machine has a GPU of Apple's; asked of torch once, since the answer is wanted at every step."""
+    return torch.backends.mps.is_available()
 
 
 def restore_random(states: dict[str, Any]) -> None:
@@ -62,5 +69,5 @@ def restore_random(states: dict[str, Any]) -> None:
     if "cuda" in states and torch.cuda.is_available():
         cuda = states["cuda"]  # a list is of all devices, as transformers saves them
         torch.cuda.random.set_rng_state(cuda[torch.cuda.current_device()] if isinstance(cuda, list) else cuda)
-    if "mps" in states and torch.backends.mps.is_available():
+    if "mps" in states and has_mps():
         torch.mps.set_rng_state(states["mps"])

@@ -42,20 +42,22 @@ _within = threading.local()  # code of the user's in which another Trainer may b
 
 
 def seed_trainer(seed: int, deterministic: bool) -> None:
-    """Seed for a Trainer that begins, within `seeds_undone` for the while that it lasts."""
+    """Seed for a Trainer that begins, within `SeedsUndone` for the while that it lasts."""
     if getattr(_within, "before", None) == []:
         _within.before.append(host_states() | devices.random_states())
     set_seed(seed, deterministic)
 
 
-@contextmanager
-def seeds_undone() -> Iterator[None]:
-    """Put the streams back after the body to what they were when a Trainer that is made in it seeded them."""
-    outer, _within.before = getattr(_within, "before", None), []
-    try:
-        yield
-    finally:
-        before, _within.before = _within.before, outer
+class SeedsUndone:
+    """Puts the streams back after the body to what they were when a Trainer that is made in it seeded them."""
+
+    __slots__ = ("outer",)
+
+    def __enter__(self) -> None:
+        self.outer, _within.before = getattr(_within, "before", None), []
+
+    def __exit__(self, *error: object) -> None:
+        before, _within.before = _within.before, self.outer
         if before:
             restore(before[0])
 
@@ -183,7 +185,7 @@ _PYTHON_ADDRESS = id(_PYTHON) + object.__basicsize__  # CPython's _randommodule.
 def _glance_at_python() -> tuple[bytes, float | None] | None:
     """Return the place and the first words of python's stream, and the kept half of a pair of normal numbers; None
     where they do not lie in memory as they do with CPython."""
-    return (ctypes.string_at(_PYTHON_ADDRESS, 4 + 4 * _WORDS), _PYTHON.gauss_next) if _IS_CPYTHON else None
+    return (_PYTHON_WORDS.raw, _PYTHON.gauss_next) if _IS_CPYTHON else None
 
 
 def _glance_at_numpy() -> tuple[int, bytes] | None:
@@ -191,13 +193,19 @@ def _glance_at_numpy() -> tuple[int, bytes] | None:
     generator = numpy_random.get_bit_generator()
     if type(generator) is not np.random.MT19937:
         return None
-    address = _address_of(generator)
-    return address, ctypes.string_at(address, 4 * _WORDS) + ctypes.string_at(address + 624 * 4, 4)
+    address, words, place = _memory_of(generator)
+    return address, words.raw + place.raw
 
 
 @functools.lru_cache(maxsize=4)
-def _address_of(generator: Any) -> int:
-    return int(generator.ctypes.state_address)
+def _memory_of(generator: Any) -> tuple[int, Any, Any]:
+    """Return where a Mersenne Twister of numpy's lies, its first words and its place, both as they are now."""
+    address = int(generator.ctypes.state_address)
+    return (
+        address,
+        (ctypes.c_char * (4 * _WORDS)).from_address(address),
+        (ctypes.c_char * 4).from_address(address + 2496),
+    )
 
 
 def _lies_as_expected() -> bool:
@@ -208,6 +216,7 @@ def _lies_as_expected() -> bool:
 
 
 _IS_CPYTHON = _lies_as_expected()
+_PYTHON_WORDS: Any = (ctypes.c_char * (4 + 4 * _WORDS)).from_address(_PYTHON_ADDRESS)  # its memory, as it is now
 
 
 def restore(streams: dict[str, Any]) -> None:

@@ -6,8 +6,7 @@ This costs nothing as long as nothing fails.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -18,21 +17,29 @@ from trainwright.objectives.targets import wanted
 from trainwright.session.session import Session
 
 _TOKENS = ("input_ids", "decoder_input_ids")
+_OF_A_MODEL = (IndexError, RuntimeError, TypeError, ValueError)
 
 
-@contextmanager
-def explained(session: Session, batch: Any) -> Iterator[None]:
-    """Replace an error of the model by a DataError, where the batch explains it."""
-    try:
-        yield
-    except TrainwrightError:
-        raise
-    except (IndexError, RuntimeError, TypeError, ValueError) as error:
-        reason = fault(session, batch, error)
-        if reason is None:
-            raise
-        where = f"At step {session.state.global_step + 1}, " if session.is_in_train else ""
-        raise DataError(f"{where}{reason}") from error
+class Explained:
+    """Replaces an error of the model by a DataError, where the batch explains it; of every micro-batch, so no
+    generator."""
+
+    __slots__ = ("batch", "session")
+
+    def __init__(self, session: Session, batch: Any) -> None:
+        self.session, self.batch = session, batch
+
+    def __enter__(self) -> None:
+        """Watch the model."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is None or isinstance(error, TrainwrightError) or not isinstance(error, _OF_A_MODEL):
+            return
+        session = self.session
+        reason = fault(session, self.batch, error)
+        if reason is not None:
+            where = f"At step {session.state.global_step + 1}, " if session.is_in_train else ""
+            raise DataError(f"{where}{reason}") from error
 
 
 def fault(session: Session, batch: Any, error: Exception) -> str | None:

@@ -13,7 +13,7 @@ from trainwright.devices import empty_cache
 from trainwright.errors import DataError
 from trainwright.inputs import document_isolation
 from trainwright.losses import fused_loss
-from trainwright.losses.diagnose import explained
+from trainwright.losses.diagnose import Explained
 from trainwright.losses.probing import unnoticed
 from trainwright.models.inspect import uncompiled
 from trainwright.objectives.objective import Loss
@@ -81,7 +81,7 @@ def training_step(session: Session, model: nn.Module, inputs: Any, num_items: fl
     """Run forward and backward of a micro-batch; return its share of the step's loss, detached."""
     session.in_own_step = False
     args, hooks = session.args, session.hooks
-    with explained(session, inputs):
+    with Explained(session, inputs):
         fused_loss.before_loss(session, inputs)
         inputs = document_isolation.kept_apart(session, inputs, session.objective.fused)
     moved = hooks._prepare_inputs(inputs)
@@ -89,7 +89,7 @@ def training_step(session: Session, model: nn.Module, inputs: Any, num_items: fl
     if args.auto_find_batch_size:  # it is to be cut, should memory run out
         moved = own_copy(session.strategy.device, moved)
     share: dict[str, Any] = {"num_items_in_batch": num_items} if session.takes_num_items else {}
-    with hooks.compute_loss_context_manager(), explained(session, inputs):
+    with hooks.compute_loss_context_manager(), Explained(session, inputs):
         loss = one_loss(session, hooks.compute_loss(model, moved, **share))
     if session.is_asked:
         raise Asked(loss)

@@ -79,15 +79,15 @@ class ModelLoss(Objective):
             if self.token_metrics:
                 return _with_metrics(self.fused, model, batch, num_items)
             return Loss(self.fused.share(model, batch, num_items))
-        labels = labels_of(batch, self.label_names)
         if self.loss_function is not None and isinstance(batch, list | tuple) and len(batch) > 1:
             outputs = call_model(model, batch[:-1])
             return Loss(self.loss_function(outputs, batch[-1], num_items_in_batch=num_items), outputs)
         if self.loss_function is not None:
+            labels = labels_of(batch, self.label_names)
             outputs = call_model(model, batch if self.needs_labels else without(batch, self.label_names))
             return Loss(self.loss_function(outputs, labels, num_items_in_batch=num_items), outputs)
         outputs = call_model(model, batch)
-        if self.label_smoothing > 0 and labels is not None:
+        if self.label_smoothing > 0 and (labels := labels_of(batch, self.label_names)) is not None:
             mean = smoothed_cross_entropy(logits_of(outputs), labels, self.label_smoothing, self.shifted)
         else:
             mean = loss_of(outputs, batch)
@@ -150,7 +150,7 @@ def loss_of(outputs: Any, inputs: Any = None) -> torch.Tensor:
     else:
         loss = outputs if isinstance(outputs, torch.Tensor) else getattr(outputs, "loss", None)
     if isinstance(loss, torch.Tensor) and loss.numel() == 1:
-        return loss.reshape(())
+        return loss.reshape(()) if loss.ndim else loss
     if isinstance(loss, torch.Tensor) and loss.ndim == 1 and not loss.requires_grad:
         return loss
     got = f"keys {sorted(named)}" if named is not None else type(outputs).__name__

@@ -23,9 +23,10 @@ def targets_of(batch: Any, label_names: Sequence[str], shifted: bool, ignored: i
         A bool tensor shaped like the labels, less one position in the last dimension when shifted.
     """
     named = by_name(batch) or {}
-    if isinstance(named.get("shift_labels"), torch.Tensor):
+    if "shift_labels" in named and isinstance(named["shift_labels"], torch.Tensor):
         return wanted(named["shift_labels"], ignored)
-    labels = next((named[name] for name in label_names if named.get(name) is not None), None)
+    there = [named[name] for name in label_names if named.get(name) is not None]
+    labels = there[0] if there else None
     if not isinstance(labels, torch.Tensor) or labels.is_floating_point() or labels.ndim == 0:
         return None
     return wanted(labels[..., 1:] if shifted and labels.ndim > 1 else labels, ignored)

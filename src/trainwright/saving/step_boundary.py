@@ -17,9 +17,9 @@ from trainwright.session.run import Boundary, Run
 def take(run: Run, due: list[str] | None = None) -> Boundary:
     """Return the present state, at the end of a step."""
     state, args = run.session.state, run.session.args
-    saves = args.save_strategy != "no" and not args.save_only_model
-    kept = {name: part.state.state_dict() for name, part in run.moving_parts.items()}
+    kept = {name: state_of() for name, state_of in run.moving_states}
     if due:
+        saves = args.save_strategy != "no" and not args.save_only_model
         with suppress(UnsavableError):  # as below
             renew(run)
         heard = {name: part for name, part in run.parts.items() if part.undone == "evaluation"}

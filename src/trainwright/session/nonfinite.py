@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,8 @@ _SPIKE_STEPS_BEFORE = 10
 
 @dataclass
 class Reading:
-    """The numbers of one step on their way to the host: [is bad, loss, norm of every gradient, by `names`]."""
+    """The numbers of one step on their way to the host: [is bad, loss, norm of every gradient, by `names`]; of every
+    step, so these are the keys of what is trained, and not a list of them."""
 
     step: int
     epoch: int
@@ -35,7 +37,7 @@ class Reading:
     bad: torch.Tensor | bool
     loss: torch.Tensor
     norms: torch.Tensor
-    names: list[str]
+    names: Collection[str]
     arrived: torch.Event | None = None
 
     def send(self) -> None:
@@ -104,7 +106,7 @@ class Health:
     ) -> None:
         """Take note of a step, which began at a position of an epoch, and read the one before."""
         self.settle()
-        step, names = self.session.state.global_step + 1, list(self.trained.parameters)
+        step, names = self.session.state.global_step + 1, self.trained.parameters.keys()
         self._reading = Reading(step, epoch, position, bad, loss, norms, names)
         self._reading.send()
 

@@ -208,9 +208,10 @@ class Run:
         return self.boundary is not None and "evaluate" in self.boundary.due
 
     @cached_property
-    def moving_parts(self) -> dict[str, Part]:
-        """What every step changes before its update, and so is kept at the end of each."""
-        return {name: part for name, part in self.parts.items() if part.undone == "step"}
+    def moving_states(self) -> list[tuple[str, Callable[[], Any]]]:
+        """What gives the state of the parts that every step changes before its update, which is kept at the end of
+        each; with their names."""
+        return [(name, part.state.state_dict) for name, part in self.parts.items() if part.undone == "step"]
 
     @property
     def folder(self) -> Path:
@@ -241,7 +242,9 @@ class Run:
 
     def clear_gradients(self) -> None:
         """Forget the gradients, also of parameters that the optimizer does not hold."""
-        self.session.optimizer.zero_grad(set_to_none=True)
+        for group in self.session.optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
         for parameter in self.trained.parameters.values():
             parameter.grad = None
 

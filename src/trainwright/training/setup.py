@@ -35,7 +35,7 @@ from trainwright.objectives.objective import Objective
 from trainwright.parallel.choice import start_strategy
 from trainwright.parallel.precision import choose_precision
 from trainwright.parallel.strategy import ProcessOptions, Strategy
-from trainwright.randomness import seed_trainer, seeds_undone
+from trainwright.randomness import SeedsUndone, seed_trainer
 from trainwright.session.loss_rules import is_of
 from trainwright.session.model_setup import take_model
 from trainwright.session.session import Session
@@ -104,7 +104,7 @@ def assemble(session: Session, callbacks: list[Any] | None, strategy: Strategy |
     session.callback_handler = CallbackHandler(
         [DefaultFlowCallback, *trackers.callbacks(args.report_to or []), *listed(callbacks), last],
         shared_objects(session),
-        around=seeds_undone,
+        around=SeedsUndone,
     )
     if "underflow_overflow" in args.debug:
         from transformers.debug_utils import DebugUnderflowOverflow

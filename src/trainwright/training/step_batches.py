@@ -6,7 +6,6 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from operator import add
 from typing import Any, NamedTuple, NoReturn
 
 from trainwright.batch import row_count
@@ -119,11 +118,8 @@ def _works(run: Run, steps: Iterator[tuple[int, list[Any]]]) -> Iterator[StepBat
 
 def work_of(run: Run, batches: list[Any]) -> Counts:
     """Return what is in the micro-batches of a step, without those that are only repeated."""
-    counts = Counts()
-    for batch in batches:
-        if not isinstance(batch, PaddingBatch):
-            counts = Counts(*map(add, counts, work_in(run.session, batch)))
-    return counts
+    found = [work_in(run.session, batch) for batch in batches if not isinstance(batch, PaddingBatch)]
+    return Counts(*found[0]) if len(found) == 1 else Counts(*map(sum, zip(*found, strict=True)))
 
 
 def halve(run: Run, work: StepBatch) -> StepBatch:

@@ -77,13 +77,19 @@ class PlannedBatches(Sampler[list[int]]):
         return self.plan.micro_batches_per_epoch
 
     def __iter__(self) -> Iterator[Indices]:
-        epoch, position = self.epoch, self.position
-        while position < self.plan.epoch_rows:
-            for ranks in self.plan.step(epoch, position):
-                mine = ranks[self.rank]
-                rows = (mine if len(mine) else ranks[0][:IDLE_ROWS]).tolist()
-                yield new_indices(rows, epoch, rows[0], is_padding=not len(mine))
-            position += self.plan.batching.step_rows
+        """Yield the rows of `Plan.step` that are this rank's; cut out here, since it is done for every micro-batch."""
+        epoch, order, end = self.epoch, self.plan.rows(self.epoch), self.plan.epoch_rows
+        size, ranks = self.plan.batching.batch_size, self.plan.batching.ranks
+        for start in range(self.position, end, size * ranks):
+            first = start + self.rank * size
+            is_padding = first >= end
+            mine = (
+                order[start : min(start + min(size, IDLE_ROWS), end)]
+                if is_padding
+                else order[first : min(first + size, end)]
+            )
+            rows = mine.tolist()
+            yield new_indices(rows, epoch, rows[0], is_padding)
 
 
 @dataclass
@@ -113,12 +119,13 @@ class PlannedLoader:
         if position == 0:
             draw_once()
         self.batches.epoch, self.batches.position = epoch, position
-        end, step_rows = self.plan.epoch_rows, self.plan.batching.step_rows
+        plan = self.plan
+        end, step_rows = plan.epoch_rows, plan.batching.step_rows
         with reading(self.loader) as micro_batches:
             while position < end:
                 rows = min(step_rows, end - position)
                 position += rows
-                yield position, [next(micro_batches) for _ in range(self.plan.micro_batches(rows))]
+                yield position, [next(micro_batches) for _ in range(plan.micro_batches(rows))]
 
     def steps_left(self, position: int) -> int:
         """Return the steps of an epoch after `position`."""

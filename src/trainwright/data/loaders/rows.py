@@ -173,7 +173,10 @@ class Collate:
             check_columns(list(rows[0]), self.columns, self.what)
             self.checked = True
         wanted = self.wanted
-        return [{name: value for name, value in row.items() if name in wanted} for row in rows]
+        return [
+            dict(row) if row.keys() <= wanted else {name: value for name, value in row.items() if name in wanted}
+            for row in rows
+        ]
 
 
 def explain_collation(

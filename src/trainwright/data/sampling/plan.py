@@ -121,7 +121,7 @@ class Plan:
         The rows in order are the same for any number of ranks. A rank for which none are left in the last step of an
         epoch gets an empty array.
         """
-        rows = self._epoch(epoch)[position : min(position + self.batching.step_rows, self.epoch_rows)]
+        rows = self.rows(epoch)[position : min(position + self.batching.step_rows, self.epoch_rows)]
         size, ranks = self.batching.batch_size, self.batching.ranks
         chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
         chunks += [rows[:0]] * (-len(chunks) % ranks)
@@ -133,7 +133,8 @@ class Plan:
         self.order, self._kept = order, None
         self.most_rows = self.epoch_rows
 
-    def _epoch(self, epoch: int) -> np.ndarray:
+    def rows(self, epoch: int) -> np.ndarray:
+        """Return all row indices in the order of an epoch; int64, shape (rows of the dataset,)."""
         if self._kept is None or self._kept[0] != epoch:
             self._kept = (epoch, self.order.rows(epoch))
         return self._kept[1]
