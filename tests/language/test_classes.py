@@ -41,6 +41,7 @@ def place(tmp_path_factory):
 
 
 def trainer_of(place, tmp_path, data, model="bert", kwargs=None, beside=None, **training):
+    tmp_path.mkdir(exist_ok=True)
     content = tiny.settings(place, data, trainer_type="CLASSIFY", **{"max_steps": 3, **training})
     content["model"] = {"model_name": str(place / model), "model_kwargs": {"disable_dropout": True}}
     content["training"] |= {"output_dir": str(tmp_path / "out"), "trainer_kwargs": kwargs or {}}
@@ -198,3 +199,116 @@ def test_names_of_classes_that_datasets_knows_are_taken(place, tmp_path):
     Dataset.from_dict({"text": ["a", "b"], "label": [0, 1]}, features=features).save_to_disk(tmp_path / "saved")
     beside = {"data": {"train": {"datasets": [{"dataset_name": str(tmp_path / "saved")}]}}}
     assert trainer_of(place, tmp_path, "texts", beside=beside).trainer.model.config.id2label == {0: "no", 1: "yes"}
+
+
+def test_a_classifier_goes_on_with_its_classes_in_their_order(place, tmp_path):
+    """Its head is of `so-so, good, bad`, which is not the order of the alphabet."""
+    names = ["so-so", "good", "bad"]
+    once = {"class_names": names}
+    holder = trainer_of(place, tmp_path, "texts", kwargs=once, save_final_model=True, learning_rate=0.01)
+    holder.train()
+    tiny.new_tokenizer().save_pretrained(tmp_path / "out")
+    again = trainer_of(place, tmp_path / "again", "texts", tmp_path / "out").trainer
+    assert list(again.model.config.id2label.values()) == names
+    before, after = holder.trainer, again
+    batch = {name: value for name, value in batches_of(before)[0].items() if name != "labels"}
+    before.model.eval()
+    after.model.eval()
+    with torch.no_grad():
+        assert torch.equal(before.model(**batch).logits, after.model(**batch).logits)
+    assert torch.equal(batches_of(before)[0]["labels"], batches_of(after)[0]["labels"])
+
+
+def test_a_classifier_of_other_classes_gets_a_new_head(place, tmp_path):
+    trainer_of(place, tmp_path, "texts", save_final_model=True).train()
+    tiny.new_tokenizer().save_pretrained(tmp_path / "out")
+    rows = [{"text": "a cat", "label": name} for name in "abcd"]
+    tiny.write_rows(tmp_path / "four.jsonl", rows)
+    beside = {"data": {"train": {"datasets": [{"dataset_name": str(tmp_path / "four.jsonl")}]}}}
+    made = trainer_of(place, tmp_path / "again", "texts", tmp_path / "out", beside=beside).trainer.model
+    assert made.classifier.weight.shape == (4, 32)
+    assert made.config.num_labels == 4
+
+
+def saved(path, names, labels):
+    from datasets import ClassLabel, Dataset, Features, Value
+
+    features = Features({"text": Value("string"), "label": ClassLabel(names=names)})
+    Dataset.from_list([{"text": name, "label": name} for name in labels], features=features).save_to_disk(path)
+    return {"dataset_name": str(path)}
+
+
+@pytest.mark.parametrize("given", [None, ["yes", "no"]])
+def test_numbers_are_the_names_that_their_own_dataset_has(place, tmp_path, given):
+    """`no, yes` in one dataset and `yes, no` in the other: 0 is another class in each."""
+    one = saved(tmp_path / "one", ["no", "yes"], ["no", "yes", "yes"])
+    other = saved(tmp_path / "other", ["yes", "no"], ["no", "no", "yes"])
+    beside = {"data": {"train": {"datasets": [one, other]}, "validation": {"datasets": [other]}}}
+    kwargs = {} if given is None else {"class_names": given}
+    trainer = trainer_of(place, tmp_path, "texts", kwargs=kwargs, beside=beside).trainer
+    tokenizer, names = tiny.new_tokenizer(), trainer.model.config.id2label
+    for rows in (trainer.train_dataset, trainer.eval_dataset):
+        for number in range(len(rows)):
+            row = rows[number]
+            assert tokenizer.decode(row["input_ids"]) == names[int(row["classes"][0])]
+
+
+def test_names_are_given_to_numbers_that_have_others(place, tmp_path):
+    """By `class_names` that share none with the dataset's."""
+    beside = {"data": {"train": {"datasets": [saved(tmp_path / "one", ["0", "1"], ["1", "0"])]}}}
+    trainer = trainer_of(place, tmp_path, "texts", kwargs={"class_names": ["no", "yes"]}, beside=beside).trainer
+    assert [int(trainer.train_dataset[number]["classes"][0]) for number in range(2)] == [1, 0]
+
+
+LABELS = {  # of some rows, what is given, and the classes of the rows or what is said
+    "truth values": ([True, False, True], {}, ["1", "0", "1"]),
+    "whole numbers with a point": ([1.0, 0.0], {}, ["1", "0"]),
+    "texts of numbers": (["10", "2", "0"], {}, ["10", "2", "0"]),
+    "texts of numbers that have names": (["1", "0"], {"class_names": ["no", "yes"]}, ["yes", "no"]),
+    "a share": ([0.5, 1.0], {}, "0.5 is no class"),
+    "none at all": ([None, None], {}, "no row has a class in 'label'"),
+    "one that is none": (["a", "b", None], {}, "Row 2: there is no class in 'label'. Drop the row or fill it in"),
+    "one that is empty": (["a", "b", ""], {}, "Row 2: there is no class in 'label'. Drop the row or fill it in"),
+    "one below 0": ([0, 1, -1], {}, "-1 is no class, as rows that nobody has classed have it. Leave them out"),
+    "a number by mistake": ([0, 1, 9_000_000], {}, "the classes go up to 9000000, but there are 3 of them"),
+    "several of a row": ([[0, 1], [1]], {}, "a class is a text or a whole number from 0 on, and not [0, 1]"),
+    "texts and numbers": (["a", 1], {}, "the classes are texts and numbers: 'a', 1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_classes_of_every_kind(place, tmp_path, name):
+    labels, kwargs, wanted = LABELS[name]
+    tiny.write_rows(tmp_path / "rows.jsonl", [{"text": "a cat", "label": label} for label in labels])
+    if name == "texts and numbers":
+        for label in labels:
+            tiny.write_rows(tmp_path / f"{label}.jsonl", [{"text": "a cat", "label": label}])
+    files = [f"{label}.jsonl" for label in labels] if name == "texts and numbers" else ["rows.jsonl"]
+    beside = {"data": {"train": {"datasets": [{"dataset_name": str(tmp_path / file)} for file in files]}}}
+    if isinstance(wanted, str):
+        with pytest.raises(DataError) as error:
+            trainer_of(place, tmp_path, "texts", kwargs=kwargs, beside=beside)
+        assert wanted in str(error.value)
+        return
+    trainer = trainer_of(place, tmp_path, "texts", kwargs=kwargs, beside=beside).trainer
+    names = trainer.model.config.id2label
+    assert [names[int(trainer.train_dataset[number]["classes"][0])] for number in range(len(labels))] == wanted
+    if name == "texts of numbers":
+        assert list(names.values()) == ["0", "2", "10"]
+
+
+def test_a_row_without_a_token_is_left_out(place, tmp_path, caplog):
+    rows = [{"text": text, "label": label} for text, label in (("", "a"), ("a cat", "b"), ("the mat", "a"))]
+    tiny.write_rows(tmp_path / "rows.jsonl", rows)
+    beside = {"data": {"train": {"datasets": [{"dataset_name": str(tmp_path / "rows.jsonl")}]}}}
+    with caplog.at_level("INFO", logger="trainwright"):
+        trainer = trainer_of(place, tmp_path, "texts", beside=beside).trainer
+    assert len(trainer.train_dataset) == 2
+    assert "1 of 3 rows of the training data have nothing to learn" in caplog.text
+
+
+def test_a_second_text_is_not_lost(place, tmp_path):
+    tiny.write_rows(tmp_path / "rows.jsonl", [{"text": "a", "text_pair": "b", "label": n} for n in (0, 1)])
+    beside = {"data": {"train": {"datasets": [{"dataset_name": str(tmp_path / "rows.jsonl")}]}}}
+    with pytest.raises(DataError, match="one text is classified, and 'text_pair' is a second one"):
+        trainer_of(place, tmp_path, "texts", beside=beside)

@@ -77,6 +77,11 @@ class Classify(LanguageMethod):
         if column_of(columns, WORDS) and column_of(columns, TAGS):
             return Format.TOKENS
         if text_column in columns and column_of(columns, CLASS):
+            if "text_pair" in columns:
+                raise DataError(
+                    "one text is classified, and 'text_pair' is a second one. Make one text of both, or leave the "
+                    "column out."
+                )
             return Format.TEXT
         raise DataError(
             f"CLASSIFY learns from {self.learns_from} (also ner_tags, pos_tags), but the data has the columns "
@@ -89,13 +94,16 @@ class Classify(LanguageMethod):
         Raises:
             ConfigError: there is one class alone, or not as many weights as classes.
         """
+        from trainwright.config.reading.read import text_column_of
         from trainwright.data import mixture
         from trainwright.data.text.class_rows import CLASS, TAGS, ClassRules, WordRules, names_in
+        from trainwright.models.classes import as_in_the_model
 
-        by_word = found is Format.TOKENS
+        by_word, column = found is Format.TOKENS, text_column_of(config)
         names = options.class_names
         if names is None:
-            names = names_in(mixture.read_parts(config.data.train, config.training.seed), TAGS if by_word else CLASS)
+            tables = mixture.read_parts(config.data.train, config.training.seed, column)
+            names = as_in_the_model(config.model, names_in(tables, TAGS if by_word else CLASS))
         if len(names) < 2:
             raise ConfigError(f"The data has the class {', '.join(names)} alone, so there is nothing to learn.")
         if options.class_weights is not None and len(options.class_weights) != len(names):
@@ -104,7 +112,7 @@ class Classify(LanguageMethod):
                 f"{', '.join(names)}. Give one for each, in that order."
             )
         kind = WordRules if by_word else ClassRules
-        return kind(tokenizer, found, max_length=options.max_length, names=tuple(names))
+        return kind(tokenizer, found, max_length=options.max_length, text_column=column, names=tuple(names))
 
     def model_class(self, text: Text) -> str:
         """Return the class of transformers with a head for classes."""

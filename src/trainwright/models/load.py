@@ -14,6 +14,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from trainwright.config.schema import ModelParams
 from trainwright.errors import ConfigError, DataError, did_you_mean
+from trainwright.models.classes import has_another_head
 from trainwright.models.inspect import base_model
 
 _DTYPES = {
@@ -152,6 +153,8 @@ def load_model(params: ModelParams, tokenizer: Any, quantization: Any = None, ki
             return _fitting(loader.from_config(config, dtype=dtype, **options), params, kind)
         if quantization is not None:
             options["quantization_config"] = quantization
+        if "id2label" in kind.settings and has_another_head(params, len(kind.settings["id2label"])):
+            options["ignore_mismatched_sizes"] = True
         model = loader.from_pretrained(
             params.model_name,
             dtype="auto" if dtype is None else dtype,

@@ -32,7 +32,7 @@ class SourceTarget(TextRules):
         """Return the tokens of both texts."""
         source = yield from self._encode(row["prompt"])
         target = yield from self._encode(self._ended(row["completion"]))
-        return {"input_ids": source, "target_ids": target}
+        return {"input_ids": source, "target_ids": target if source else []}  # nothing is written of nothing
 
 
 @dataclass(frozen=True)

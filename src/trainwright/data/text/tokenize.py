@@ -6,7 +6,7 @@ Plain text and completions end with the end-of-sequence token; conversations are
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -70,6 +70,10 @@ class TextRules:
             return "the whole text"
         where = "the completion" if self.completion_only else "prompt and completion"
         return f"{answers} in {where}" if self.assistant_only or self.final_turn_only else where
+
+    def of_table(self, table: Any, found: Format) -> TextRules:
+        """Return the rules of one of a run's tables, whose rows are what was found."""
+        return replace(self, format=found)
 
     def row(self, given: Mapping[str, Any], number: int) -> dict[str, list[int]]:
         """Return a row as tokens, cut to `max_length`.

@@ -126,14 +126,15 @@ def load_text(config: TrainingConfig) -> Text:
     notes = [] if decided else [f"The data holds {found.value}, so this is {method.name}."]
     if hasattr(options, "dataset_text_field") and column != "text" and Format.TEXT not in formats:
         notes.append(f"'{column}' is not read as a column of texts: the data holds {found.value}.")
-    by_own = [replace(rules, format=one) for one in formats]
+    by_own = [rules.of_table(table, one) for table, one in zip(parts, formats, strict=True)]
     for table, own in zip(parts, by_own, strict=True):
         notes += [note for note in notes_of_marks(own, table) if note not in notes]
     text = Text(method, options, tokenizer, rules, None, None, notes)
     text.train = rows_of(config, config.data.train, parts, by_own, text=text)
     if config.data.validation.datasets:
         held_out = mixture.read_parts(config.data.validation, seed, column)
-        by_own = [replace(rules, format=one) for one in formats_of(held_out, method, column)]
+        found_out = formats_of(held_out, method, column)
+        by_own = [rules.of_table(table, one) for table, one in zip(held_out, found_out, strict=True)]
         if any(own.format not in method.accepts for own in by_own):
             raise DataError(f"The validation data holds {by_own[0].format.value}, but the training data {found.value}.")
         text.evaluation = rows_of(config, config.data.validation, held_out, by_own, text=text)
