@@ -32,6 +32,8 @@ COMMANDS = {
     "imitation": ("tasks", "record demonstrations, train policies from them, try them"),
     "jobs": ("jobs", "queue, watch, stop, resume and compare jobs"),
     "ui": ("jobs", "a page of this machine that shows the jobs"),
+    "chat": ("after", "talk with a model in the terminal"),
+    "generate": ("after", "answer every prompt of a file"),
     "eval": ("after", "measure models on data, several beside each other"),
     "merge": ("after", "merge an adapter into its base"),
     "export": ("after", "write a model for others, with a card, and push it to a hub"),

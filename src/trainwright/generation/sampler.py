@@ -94,7 +94,7 @@ class Sampler:
             DataError: a prompt is empty, or leaves the model no position to write at.
         """
         for number, prompt in enumerate(prompts):
-            self._check(prompt, number)
+            self.check(prompt, number)
         found: list[list[Completion]] = [[] for _ in prompts]
         with counting(0 if self.quiet else len(prompts), "prompts written after") as tell:
             for some in self._batches([len(prompt) for prompt in prompts], count):
@@ -113,7 +113,7 @@ class Sampler:
         Raises:
             DataError: the prompt is empty, or leaves the model no position to write at.
         """
-        self._check(prompt, 0)
+        self.check(prompt, 0)
         shown = 0
         for written in self._write([prompt], [key], 1):
             length = int(written.lengths[0])
@@ -128,7 +128,8 @@ class Sampler:
         for group in groups:
             yield from (group[start : start + size] for start in range(0, len(group), size))
 
-    def _check(self, prompt: Sequence[int], number: int) -> None:
+    def check(self, prompt: Sequence[int], number: int) -> None:
+        """Raise a DataError where nothing can be written after a prompt, with its number."""
         if not len(prompt):
             raise DataError(f"Prompt {number} is empty; give at least one token, such as the tokenizer's begin token.")
         positions = limits(self._config).get("positions")

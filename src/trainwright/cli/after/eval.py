@@ -30,6 +30,7 @@ def run(argv: Sequence[str]) -> int:
     from trainwright.cli.after import in_job
     from trainwright.cli.after.quiet import quiet
     from trainwright.trained.folders import find
+    from trainwright.trained.loading import fastest_device
     from trainwright.trained.measuring import evaluating, rows
     from trainwright.trained.measuring.comparing import table
 
@@ -39,7 +40,7 @@ def run(argv: Sequence[str]) -> int:
     found = []
     for trained in models:
         with quiet():
-            one = evaluating.by_loss(trained, data, args.dtype)
+            one = evaluating.by_loss(trained, data, args.dtype, fastest_device())
         file = evaluating.keep(one, data, {"split": args.split, "limit": args.limit}, args.out)
         job = in_job.tell(one, data.name)
         kept = [f"kept in {file}"] if file else []

@@ -1,0 +1,1 @@
+"""What a trained model writes when it is asked: answers to many prompts, or a conversation."""
