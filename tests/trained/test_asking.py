@@ -163,7 +163,7 @@ def test_the_commands_of_a_chat(pissa, lora, tmp_path, monkeypatch, capsys):
         assert told in out
     monkeypatch.setattr(sys, "stdin", io.StringIO("the cat\n"))
     assert main(["chat", str(lora), "--max-new-tokens", "4"]) == 0
-    assert "There is no chat template" in capsys.readouterr().out
+    assert "no chat template, so that each text is gone on with" in capsys.readouterr().out
 
 
 def test_the_command_answers_a_file_and_standard_input(whole, pissa, place, tmp_path, monkeypatch, capsys):

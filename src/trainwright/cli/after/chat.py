@@ -52,8 +52,9 @@ def run(argv: Sequence[str]) -> int:
                 writer(trained, settings, dtype=args.dtype, device=fastest_device()), args.system, seed=args.seed
             )
         print(trained)
-    if not all(one.is_chat for one in talks.values()):
-        print("There is no chat template, so every text is gone on with as it is, by itself.")
+    bare = [name for name, one in talks.items() if not one.is_chat]
+    if bare:
+        print(f"{' and '.join(bare)}: no chat template, so that each text is gone on with as it is, by itself.")
     print(f"{', '.join(_COMMANDS)}.\n", flush=True)
     Talk(talks).go_on()
     return 0
