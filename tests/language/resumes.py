@@ -32,6 +32,19 @@ CASES: dict[str, dict[str, Any]] = {
     "DPO, reference computed before": {"data": "preference", "kwargs": {"precompute_ref_log_probs": True}},
     "DPO, adapters switched off": {"data": "preference", "use_peft": True, "peft": {"lora_dropout": 0.1}},
     "DPO, bco_pair": {"data": "preference", "kwargs": {"loss_type": ["bco_pair"]}},
+    "DPO, a synced reference": {"data": "preference", "kwargs": {"sync_ref_model": True, "ref_model_sync_steps": 3}},
+    "KTO": {"data": "judged", "trainer_type": "KTO", "gradient_accumulation_steps": 2},
+    "KTO, a synced reference": {
+        "data": "judged", "trainer_type": "KTO", "kwargs": {"sync_ref_model": True, "ref_model_sync_steps": 3},
+    },
+    "KTO, pairs, in TRL's way": {
+        "data": "preference", "trainer_type": "KTO", "kwargs": {"trl_compatible": True},
+        "train_sampling_strategy": "sequential",
+    },
+    "KTO, apo_zero_unpaired, reference computed before": {
+        "data": "judged", "trainer_type": "KTO",
+        "kwargs": {"loss_type": "apo_zero_unpaired", "precompute_ref_log_probs": True},
+    },
 }  # fmt: skip
 
 

@@ -150,6 +150,7 @@ DPO = {
     "reference computed before": {"precompute_ref_log_probs": True},
     "cut at 24": {"max_length": 24},
     "beta": {"beta": 0.5},
+    "a synced reference": {"sync_ref_model": True, "ref_model_sync_steps": 2, "ref_model_mixup_alpha": 0.5},
 }
 DPO_NAMES = [
     "loss", "grad_norm", "rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen",

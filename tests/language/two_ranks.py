@@ -27,6 +27,9 @@ CASES: dict[str, dict[str, Any]] = {
     "DPO, tied head": {"data": "preference", "model": {"tie_word_embeddings": True}},
     "DPO, soft-cap": {"data": "preference", "name": "gemma3_text", "model": CAPPED},
     "DPO, LoRA": {"data": "preference", "use_peft": True},
+    "DPO, a synced reference": {"data": "preference", "kwargs": {"sync_ref_model": True, "ref_model_sync_steps": 2}},
+    "KTO": {"data": "judged", "trainer_type": "KTO"},
+    "KTO, LoRA": {"data": "judged", "trainer_type": "KTO", "use_peft": True},
     "DPO, reference computed before": {"data": "preference", "kwargs": {"precompute_ref_log_probs": True}},
 }  # fmt: skip
 SIZES = {

@@ -25,6 +25,8 @@ METHODS: dict[str, str | type[Method]] = {
     "SFT": "trainwright.methods.sft:SFT",
     "PRETRAIN": "trainwright.methods.pretrain:Pretrain",
     "DPO": "trainwright.methods.dpo:DPO",
+    "KTO": "trainwright.methods.kto:KTO",
+    "REWARD": "trainwright.methods.reward:Reward",
     "CLASSIFY": "trainwright.methods.classify:Classify",
     "SEQ2SEQ": "trainwright.methods.seq2seq:Seq2Seq",
     "HF": "trainwright.methods.hf:Transformers",

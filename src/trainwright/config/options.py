@@ -96,6 +96,53 @@ class DPOOptions(TextOptions):
         return [self.loss_type] if isinstance(self.loss_type, str) else list(self.loss_type)
 
 
+KTO_LOSSES = ("kto", "apo_zero_unpaired")
+
+
+@dataclass
+class KTOOptions(TextOptions):
+    """Kahneman-Tversky optimisation.
+
+    Attributes:
+        beta: how closely the reference is kept to.
+        desirable_weight: of the losses of good completions.
+        undesirable_weight: of those of bad ones.
+        ref_model: a folder or hub name of the reference; the start weights when not given.
+        trl_compatible: completions go to other prompts by the order of the data, and every micro-batch is measured by
+            itself, as TRL has it.
+    """
+
+    beta: float = 0.1
+    loss_type: str = "kto"
+    desirable_weight: float = 1.0
+    undesirable_weight: float = 1.0
+    disable_dropout: bool = True
+    precompute_ref_log_probs: bool = False
+    precompute_ref_batch_size: int | None = None
+    ref_model: str | None = None
+    sync_ref_model: bool = False
+    ref_model_mixup_alpha: float = 0.6
+    ref_model_sync_steps: int = 512
+    trl_compatible: bool = False
+
+
+@dataclass
+class RewardOptions(TextOptions):
+    """A model that scores answers.
+
+    Attributes:
+        center_rewards_coefficient: of the square of the sum of both scores, which keeps them near 0; None for none.
+        trl_compatible: the score is that of the last token that is no padding token, as TRL has it; where both tokens
+            are one, that is the token before the end.
+    """
+
+    center_rewards_coefficient: float | None = None
+    disable_dropout: bool = True
+    chat_template_path: str | None = None
+    eos_token: str | None = None
+    trl_compatible: bool = False
+
+
 CLASS_METRICS = ("accuracy", "f1", "exact_match")
 TEXT_METRICS = ("exact_match", "f1")
 

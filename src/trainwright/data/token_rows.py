@@ -72,24 +72,35 @@ class TokenRows(Dataset[Any]):
         return len(self.kept)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        """Return a row: every column as an int64 tensor of shape (tokens,)."""
+        """Return a row: every column as an int64 tensor of shape (tokens,), of other numbers a float64 one."""
         return self.cut(index)
 
     def cut(self, index: int, start: int = 0, end: int | None = None) -> dict[str, torch.Tensor]:
         """Return a row from its token `start` up to `end`; no more of it is read."""
-        return {name: torch.from_numpy(self.column(name, index)[start:end].astype(np.int64)) for name in self.columns}
+        columns = {name: self.column(name, index)[start:end] for name in self.columns}
+        wide = {name: np.float64 if column.dtype.kind == "f" else np.int64 for name, column in columns.items()}
+        return {name: torch.from_numpy(column.astype(wide[name])) for name, column in columns.items()}
 
     def column(self, name: str, index: int) -> np.ndarray:
         """Return one column of a row; a view of shape (tokens,)."""
+        found = self.whole(name, index)
+        if name in self.before:
+            first = self.before[name]
+            return found[: max(0, (self.limit or 0) - (len(self.column(first, index)) if first else 0))]
+        return found
+
+    def whole(self, name: str, index: int) -> np.ndarray:
+        """Return one column of a row as it was before `limit` cut it; a view of shape (tokens,)."""
         parts, row = self._views()[name], self.kept[index]
         part = int(np.searchsorted(self._starts, row, side="right")) - 1
         values, offsets = parts[part]
         place = row - self._starts[part]
-        start, end = int(offsets[place]), int(offsets[place + 1])
-        if name in self.before:
-            first = self.before[name]
-            end = min(end, start + (self.limit or 0) - (len(self.column(first, index)) if first else 0))
-        return values[start:end]
+        return values[int(offsets[place]) : int(offsets[place + 1])]
+
+    def values(self, name: str) -> np.ndarray:
+        """Return a column that holds one value in every row, shape (rows,)."""
+        found: np.ndarray = np.concatenate([values[offsets[:-1]] for values, offsets in self._views()[name]])[self.kept]
+        return found
 
     @property
     def lengths(self) -> np.ndarray:

@@ -116,7 +116,10 @@ def compute_loss(session: Session, model: nn.Module, inputs: Any, return_outputs
             "outputs, terms)."
         )
     for name, value in loss.terms.items():
-        session.hooks.record(name, value)
+        if name in loss.parts:
+            session.records.add(name, value, loss.parts[name])
+        else:
+            session.hooks.record(name, value)
     factor = session.strategy.gradient_divide_factor if session.in_own_step and not takes_mean else 1
     value = loss.value * factor if factor != 1 else loss.value
     return (value, loss.outputs) if return_outputs else value

@@ -49,6 +49,7 @@ class Classify(LanguageMethod):
     learns_from = "'text' and 'label', or 'tokens' and 'tags'"
     columns = ("label", "tokens", "tags")
     adapter_tasks = ("SEQ_CLS", "TOKEN_CLS")
+    estimated = ""
 
     def example(self) -> str:
         """Return recipes/classify.yaml."""

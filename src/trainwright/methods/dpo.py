@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from trainwright.config.keys import uses
@@ -15,13 +14,13 @@ from trainwright.config.reading.validation import text_faults
 from trainwright.config.schema import TrainingConfig
 from trainwright.data.sources.formats import Format
 from trainwright.errors import did_you_mean
-from trainwright.tasks.language.method import LanguageMethod, Part, Text
+from trainwright.methods.referenced import REFERENCE, Referenced, synced_faults
+from trainwright.tasks.language.method import Part, Text
 
 if TYPE_CHECKING:
     from trainwright.args.training import TrainingArguments
     from trainwright.data.text.tokenize import TextRules
     from trainwright.objectives.objective import Objective
-    from trainwright.session.session import Session
 
 _SMOOTHED = ("exo_pair", "robust", "aot", "aot_unpaired")  # losses with label_smoothing
 
@@ -48,27 +47,17 @@ PAIRS: tuple[Line, ...] = (
     refused(KWARGS, "label_smoothing", f"loss_type: {' or '.join(_SMOOTHED)}",
             used_if=lambda c: any(one in _SMOOTHED for one in _losses(c))),
     no_effect(KWARGS, "discopop_tau", "loss_type: discopop", used_if=lambda c: "discopop" in _losses(c)),
-    no_effect(KWARGS, "precompute_ref_batch_size", "precompute_ref_log_probs: true",
-              used_if=lambda c: bool(c.training.trainer_kwargs.get("precompute_ref_log_probs")),
-              switch=f"{KWARGS}.precompute_ref_log_probs"),
-    no_effect("peft", "lora_dropout", "training.trainer_kwargs.disable_dropout: false",
-              used_if=lambda c: c.training.trainer_kwargs.get("disable_dropout") is False),
+    *REFERENCE,
 )  # fmt: skip
 
 
-class DPO(LanguageMethod):
+class DPO(Referenced):
     """Our Trainer on pairs of answers, measured against a reference."""
 
     title = "preference optimisation"
     options = DPOOptions
     lines: tuple[Line, ...] = (
         *PAIRS,
-        refused(
-            KWARGS,
-            "sync_ref_model ref_model_mixup_alpha ref_model_sync_steps",
-            "sync_ref_model is not supported",
-            "leave it out, or use TRL_DPO",
-        ),
         uses.no_streams("data.train"),
         uses.no_streams("data.validation"),
         no_effect(KWARGS, "padding_free", "pairs are flattened where that is quicker"),
@@ -107,6 +96,7 @@ class DPO(LanguageMethod):
         if size is not None and size < 1:
             what = f"precompute_ref_batch_size {size} is less than one pair"
             yield f"{KWARGS}.precompute_ref_batch_size", what, ""
+        yield from synced_faults(options)
         yield from text_faults(options)
 
     def rules(self, config: TrainingConfig, options: DPOOptions, tokenizer: Any, found: Format) -> TextRules:
@@ -136,51 +126,8 @@ class DPO(LanguageMethod):
             for name in ("chosen", "rejected")
         ]
 
-    def before_adapters(self, model: Any, config: TrainingConfig, text: Text) -> Any:
-        """Return a copy of the model, where it is the reference and will not be had by switching adapters off."""
-        from trainwright.models.adapters import keeps_base
-
-        if not config.training.use_peft or text.options.ref_model is not None:
-            return None
-        if config.model.adapter_model is not None or keeps_base(config.peft):
-            return None
-        text.notes.append(
-            "The reference is a copy of the model, since these adapters change it itself (peft.lora_init_weights: "
-            f"{config.peft.lora_init_weights}, lora_bias: {config.peft.lora_bias})."
-        )
-        return copy.deepcopy(model)
-
-    def ready(self, model: Any, text: Text) -> Any:
-        """Return the model, without dropout unless `disable_dropout` is false."""
-        from trainwright.models.load import without_dropout
-
-        return without_dropout(model) if text.options.disable_dropout else model
-
     def objective(self, model: Any, args: TrainingArguments, text: Text) -> Objective:
         """Return the loss of pairs; the reference is given to it by `connect`."""
         from trainwright.objectives.preference import PreferenceLoss
 
         return PreferenceLoss(text.options)
-
-    def connect(self, session: Session, config: TrainingConfig, text: Text, kept: Any) -> None:
-        """Give the objective its reference."""
-        from trainwright.models.load import dropout_settings
-        from trainwright.session.model_setup import change_configuration
-        from trainwright.tasks.language.reference import add_reference
-
-        if text.options.disable_dropout:
-            change_configuration(session, **dropout_settings(session.model))
-        add_reference(session, config, text, kept)
-
-    def further_weights(self, config: TrainingConfig, base: int, weights: int, named: Callable[[str], int]) -> int:
-        """Return the bytes of the reference, as `add_reference` has it."""
-        from trainwright.models.adapters import keeps_base
-
-        params = config.training
-        if params.trainer_kwargs.get("precompute_ref_log_probs"):
-            return 0
-        if params.trainer_kwargs.get("ref_model") is not None:
-            return named(params.trainer_kwargs["ref_model"])
-        if params.use_peft and config.model.adapter_model is None:
-            return 0 if keeps_base(config.peft) else base
-        return weights

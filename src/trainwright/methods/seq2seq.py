@@ -28,6 +28,7 @@ class Seq2Seq(LanguageMethod):
     accepts = (Format.COMPLETION,)
     learns_from = "'prompt' and 'completion'"
     adapter_tasks = ("SEQ_2_SEQ_LM",)
+    estimated = ""
 
     def example(self) -> str:
         """Return recipes/seq2seq.yaml."""

@@ -64,6 +64,37 @@ def language_head(model: nn.Module) -> Head | str:
     return Head(layer, scale / divisor, getattr(config, "final_logit_softcapping", None), parts)
 
 
+def score_layer(model: nn.Module) -> nn.Module | None:
+    """Return the layer of a sequence classifier that gives every token a score, of which one is taken; None where it
+    has none, as with encoders, whose first token stands for all."""
+    layer = getattr(base_model(model), "score", None)
+    return layer if isinstance(layer, nn.Module) else None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The layer of scores as an output layer that is only watched: it works on all positions.
+
+    Attributes:
+        layer: the layer.
+    """
+
+    layer: nn.Module
+    scale: float = 1.0
+    cap: float | None = None
+    parts: tuple[nn.Module, ...] = ()
+
+    @contextmanager
+    def intercepted(self) -> Iterator[list[torch.Tensor]]:
+        """Collect the hidden states that the layer is called with."""
+        seen: list[torch.Tensor] = []
+        handle = self.layer.register_forward_pre_hook(lambda layer, given: seen.append(given[0]))
+        try:
+            yield seen
+        finally:
+            handle.remove()
+
+
 def own_loss(model: nn.Module) -> str | None:
     """Return what may make a model's loss another than transformers' cross-entropy, in words; None for nothing. A small
     batch does not tell: the rule may concern a rare token."""

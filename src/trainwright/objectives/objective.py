@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -20,11 +20,39 @@ class Loss:
         value: this batch's share of the step's loss, a scalar.
         outputs: what the model returned, for metrics; None where there is nothing that they could be computed from.
         terms: scalars that are logged besides, by name.
+        parts: what a term weighs, where that is not what the batch does, as a part of that: a mean over some of the
+            batch's rows has their share. A term whose parts are all 0 is not logged.
     """
 
     value: torch.Tensor
     outputs: Any = None
     terms: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    parts: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+
+class Shard(Protocol):
+    """Which part of the rows a process reads."""
+
+    @property
+    def index(self) -> int:
+        """Its number."""
+
+
+class Peers(Protocol):
+    """The processes of a run, as an objective may ask for them; a `Strategy` is one."""
+
+    @property
+    def data_shard(self) -> Shard:
+        """Which part of the rows this process reads."""
+
+    def gather_shards(self, value: Any) -> list[Any]:
+        """Return an object of one process for each shard of the data."""
+
+    def sum_tensor(self, value: torch.Tensor) -> torch.Tensor:
+        """Return the sum of a tensor over the shards of the data."""
+
+    def to_device(self, batch: Any) -> Any:
+        """Return the batch with every tensor on the device."""
 
 
 class Objective:
@@ -49,6 +77,20 @@ class Objective:
     def count(self, batch: Any) -> int:
         """Return the number of items that this batch's loss is a mean over."""
         raise NotImplementedError
+
+    def look_ahead(self, model: nn.Module, batches: list[Any], items: Sequence[float], peers: Peers) -> list[Any]:
+        """Return the micro-batches of a step as their losses are computed, called before the first of them is.
+
+        What takes all of them to know, on all ranks, goes into the batches here, in tensors with one value for a row;
+        without gradients. By default they stay as they are.
+
+        Args:
+            model: the model, or what the strategy wrapped around it.
+            batches: the micro-batches of this rank, on the host.
+            items: what each is weighed by; 0 for one that is only repeated to keep in step.
+            peers: this process and the others, which all come here.
+        """
+        return batches
 
     def loss(self, model: nn.Module, batch: Any, num_items: float | None) -> Loss:
         """Return this batch's share of the loss.

@@ -86,8 +86,8 @@ class Records:
         self._window = Sums()
         self._step: Sums | None = None
 
-    def add(self, name: str, value: torch.Tensor | float) -> None:
-        """Add one value; tensors stay on their device.
+    def add(self, name: str, value: torch.Tensor | float, part: torch.Tensor | float = 1) -> None:
+        """Add one value, which weighs a part of what is added now; tensors stay on their device.
 
         Raises:
             DataError: it is no number, or has the name of one that is logged anyway.
@@ -105,7 +105,8 @@ class Records:
                     "expected."
                 ) from None
         if self.weight:
-            (self._window if self._step is None else self._step).add(name, number * self.weight, number, self.weight)
+            weight = self.weight * (widened(part) if isinstance(part, torch.Tensor) else part)
+            (self._window if self._step is None else self._step).add(name, number * weight, number, weight)
 
     def begin_step(self) -> None:
         """Keep what is added from here on apart, and forget what a step that was not ended added."""

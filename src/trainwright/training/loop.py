@@ -13,6 +13,7 @@ import torch
 
 from trainwright import randomness
 from trainwright.callbacks.early_stopping import stay_stopped
+from trainwright.engine.ahead import look_ahead
 from trainwright.evaluation_mode import modes_of, put_back
 from trainwright.losses import units, weighing
 from trainwright.losses.loss_source import micro_batch
@@ -107,6 +108,7 @@ def step(run: Run, work: StepBatch) -> None:
         run.boundary.computing = True
     units.settle(run, work)
     weighing.settle(run, work)
+    work = look_ahead(run, work)
     loss = backward(run, work)
     while loss is None:
         work = halve(run, work)

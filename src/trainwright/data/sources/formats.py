@@ -28,6 +28,8 @@ _ELSEWHERE = {  # what other data call the columns of a prompt and its answer
 _KNOWN = ("text", "prompt", "completion", "messages", "conversations", "chosen", "rejected", "input_ids")
 LEARNED_FROM = (*_KNOWN, "labels", "completion_mask", "assistant_masks", "tools", "chat_template_kwargs")
 """Columns that decide what is learned of a row."""
+READY_PAIRS = ("chosen_ids", "rejected_ids")
+"""Columns of pairs that are tokens already."""
 _CHAT_COLUMNS = ("prompt", "completion", "chosen", "rejected", "messages")
 _NOT_TEXT = ("image", "images", "video", "videos", "audio", "audios")
 

@@ -33,17 +33,24 @@ class Prepared:
         cut: rows that were longer than max_length.
         lost: tokens that were cut off.
         left_out: numbers of rows without any target.
+        too_long: rows that are left out since they would be cut.
     """
 
     rows: TokenRows
     cut: int
     lost: int
     left_out: np.ndarray
+    too_long: int = 0
 
     def report(self, max_length: int | None, what: str) -> list[str]:
         """Return what the user should know, in sentences; empty where nothing was lost."""
         said = []
-        total = len(self.rows) + len(self.left_out)
+        total = len(self.rows) + len(self.left_out) + self.too_long
+        if self.too_long:
+            said.append(
+                f"{self.too_long} of {total} rows of the {what} are longer than max_length={max_length}, and are left "
+                "out: what is judged is not cut."
+            )
         if self.cut:
             rows = f"All {total}" if self.cut == total else f"{self.cut} of {total}"
             said.append(
@@ -79,10 +86,15 @@ def prepare(
         [_named(name, *one, several=len(tables) > 1, processes=processes, what=what) for name, one in tables.items()]
     )
     rules = next(iter(tables.values()))[1]
-    cuts: Any = {"limit": rules.max_length, "before": rules.BEFORE}
+    cuts: Any = {"limit": None if rules.WHOLE else rules.max_length, "before": rules.BEFORE}
     everything = TokenRows(made, rules.COLUMNS, **cuts)
     cut, targets = everything.cut_off, _targets(everything, rules)
-    learned = targets.min(axis=0) > 0
+    fits = np.full(len(everything), True)
+    if rules.WHOLE and rules.max_length is not None:
+        fits = np.max([everything.sizes(name) for name in rules.LEARNED], axis=0) <= rules.max_length
+    if not fits.any():
+        raise DataError(f"Every row of the {what} is longer than max_length={rules.max_length}, and none is cut.")
+    learned = fits & (targets.min(axis=0) > 0)
     if not learned.any():
         raise DataError(
             f"No row of the {what} has anything to learn: all labels are masked. Check max_length={rules.max_length} "
@@ -91,7 +103,8 @@ def prepare(
     rows = TokenRows(made, rules.COLUMNS, np.flatnonzero(learned), **cuts)
     counts = targets[:, learned]
     rows.know(counts[0] if len(counts) == 1 else counts, int((cut > 0).sum()), rules.part)
-    return Prepared(rows, int((cut > 0).sum()), int(cut.sum()), np.flatnonzero(~learned))
+    left_out = np.flatnonzero(fits & ~learned)
+    return Prepared(rows, int((cut > 0).sum()), int(cut.sum()), left_out, int((~fits).sum()))
 
 
 def _named(name: str, table: Any, rules: TextRules, *, several: bool, processes: int | None, what: str) -> Any:
@@ -117,10 +130,10 @@ def _targets(rows: TokenRows, rules: TextRules) -> np.ndarray:
 
 
 def features(rules: TextRules) -> Any:
-    """Return the columns of tokenised rows: lists of 32-bit integers."""
+    """Return the columns of tokenised rows: lists of 32-bit integers, or of floats."""
     from datasets import Features, List, Value
 
-    return Features({name: List(Value("int32")) for name in rules.COLUMNS})
+    return Features({name: List(Value("float64" if name in rules.FLOATS else "int32")) for name in rules.COLUMNS})
 
 
 def code_of(kind: type) -> str:

@@ -29,6 +29,8 @@ class TextRules:
         COLUMNS: the columns of whole numbers that a row becomes; tokens stand in those whose names end with `_ids`.
         LEARNED: those of them that must hold something to learn: `labels`, or columns of tokens.
         BEFORE: those of them that `max_length` cuts, and for each the column that stands before it, if any.
+        FLOATS: those of them that hold other numbers than whole ones.
+        WHOLE: whether a row that `max_length` would cut is left out.
         tokenizer: of transformers.
         format: what the rows are.
         max_length: tokens of the longest row, or None.
@@ -42,6 +44,8 @@ class TextRules:
     COLUMNS: ClassVar[tuple[str, ...]] = ROW_COLUMNS
     LEARNED: ClassVar[tuple[str, ...]] = ("labels",)
     BEFORE: ClassVar[Mapping[str, str | None]] = BEFORE
+    FLOATS: ClassVar[tuple[str, ...]] = ()
+    WHOLE: ClassVar[bool] = False
 
     tokenizer: Any
     format: Format

@@ -9,7 +9,6 @@ import torch
 
 from trainwright import compat
 from trainwright.config import methods
-from trainwright.config.methods import Method
 from trainwright.config.reading.translate import argument_values
 from trainwright.config.schema import ModelParams, PeftParams, TrainingConfig
 from trainwright.errors import ConfigError
@@ -17,7 +16,7 @@ from trainwright.models.adapters import lora_config
 from trainwright.models.load import NO_DROPOUT, freeze, load_tokenizer, model_config, number_format
 from trainwright.objectives.linear_loss import CHUNK
 from trainwright.optim.optimizers import parse_settings, state_copies
-from trainwright.tasks.language.method import LanguageMethod
+from trainwright.tasks.language.method import LanguageMethod, able_of
 from trainwright.tasks.language.text import method_by_data
 
 _NAME = "trainwright_estimate"
@@ -51,8 +50,9 @@ class Estimate:
 
 def estimate(config: TrainingConfig, rows: int, length: int, method: LanguageMethod) -> Estimate:
     """Return what a run with micro-batches of `rows` rows, of sequences of `length` tokens each, needs."""
-    values, model = argument_values(config.training), _empty(config.model)
-    vocabulary = model.config.get_text_config().vocab_size
+    values, model = argument_values(config.training), _empty(config.model, method.estimated)
+    speaks = method.estimated == LanguageMethod.estimated
+    vocabulary = model.config.get_text_config().vocab_size if speaks else 0
     with torch.device("meta"):
         freeze(model, config.model.freeze_layers)
         quantised = saved_by_quantisation(model, config.peft) if config.peft.q_lora else 0
@@ -86,14 +86,14 @@ def estimate(config: TrainingConfig, rows: int, length: int, method: LanguageMet
         trained,
         trained * copies,
         saved_bytes(model, micro, length),
-        3 * max(CHUNK * vocabulary, 2**21) * 4,
+        3 * max(CHUNK * vocabulary, 2**21) * 4 if speaks else 0,
         micro * length * values["gradient_accumulation_steps"],
     )
 
 
-def _empty(params: ModelParams) -> Any:
-    """Return a model as `load_model` makes it, without values."""
-    from transformers import AutoModelForCausalLM
+def _empty(params: ModelParams, kind: str = LanguageMethod.estimated) -> Any:
+    """Return a model as `load_model` makes it, without values, of a class of transformers."""
+    import transformers
 
     dtype = number_format(params)
     if params.load_pretrained_weights:
@@ -102,7 +102,7 @@ def _empty(params: ModelParams) -> Any:
     else:
         described = model_config(params, load_tokenizer(params))
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(described, dtype=dtype)
+        return getattr(transformers, kind).from_config(described, dtype=dtype)
 
 
 def _bytes(model: Any) -> int:
@@ -175,10 +175,10 @@ def for_config(config: TrainingConfig) -> Estimate:
     """Return what a run needs, by its file alone: rows of `max_length` tokens.
 
     Raises:
-        ConfigError: the model is no causal language model.
+        ConfigError: that is not estimated of the method's models.
     """
-    for one in methods.candidates(config.training.trainer_type):
-        if one.adapter_tasks != Method.adapter_tasks:
+    for one in able_of(config.training.trainer_type):
+        if not one.estimated:
             raise ConfigError(f"The memory of {one.title} is not estimated; leave out --memory.")
     kwargs = config.training.trainer_kwargs
     length = config.model.model_max_length or kwargs.get("max_length") or 1024

@@ -79,6 +79,7 @@ class LanguageMethod(Method):
         chosen_for: for which of these it is chosen where the data decide; None for all.
         learns_from: the columns of these in words, for messages.
         sequences: that the model sees of a row.
+        estimated: the class of transformers that loads the model, for an estimate of its memory.
     """
 
     lines: tuple[Line, ...] = (
@@ -91,6 +92,7 @@ class LanguageMethod(Method):
     chosen_for: tuple[Format, ...] | None = None
     learns_from: str = ""
     sequences: int = 1
+    estimated: str = "AutoModelForCausalLM"
 
     def faults(self, options: Any) -> Any:
         """Yield what is wrong with the settings of text."""
@@ -108,6 +110,14 @@ class LanguageMethod(Method):
 
     def check_data(self, config: TrainingConfig, options: Any, formats: Sequence[Format]) -> None:
         """Raise a ConfigError where settings ask for what the data, by their formats, do not have."""
+
+    def arranged(self, table: Any, options: Any) -> Any:
+        """Return a dataset with the rows that `rules` tokenises: as they are, unless one becomes several.
+
+        Raises:
+            DataError: a row is not what the method learns from.
+        """
+        return table
 
     def rules(self, config: TrainingConfig, options: Any, tokenizer: Any, found: Format) -> TextRules:
         """Return how rows are tokenised."""

@@ -120,6 +120,9 @@ def load_text(config: TrainingConfig) -> Text:
     found = of_all(formats)
     options = checked_options(config, method)
     method.check_data(config, options, formats)
+    parts = [method.arranged(table, options) for table in parts]
+    formats = formats_of(parts, method, column)
+    found = of_all(formats)
     tokenizer = tokenizer_of(config, options)
     rules = method.rules(config, options, tokenizer, found)
     decided = config.training.trainer_type == method.name
@@ -133,6 +136,7 @@ def load_text(config: TrainingConfig) -> Text:
     text.train = rows_of(config, config.data.train, parts, by_own, text=text)
     if config.data.validation.datasets:
         held_out = mixture.read_parts(config.data.validation, seed, column)
+        held_out = [method.arranged(table, options) for table in held_out]
         found_out = formats_of(held_out, method, column)
         by_own = [rules.of_table(table, one) for table, one in zip(held_out, found_out, strict=True)]
         if any(own.format not in method.accepts for own in by_own):
