@@ -20,7 +20,7 @@ from trainwright.config import DatasetParams, ModelParams, TrainerType, Training
 from trainwright.config.composition import build, starting_point
 from trainwright.config.keys import fates, table, uses
 from trainwright.config.keys.lines import Fate
-from trainwright.config.options import DIVERGING, DPOOptions, SFTOptions
+from trainwright.config.options import DIVERGING, DPOOptions, KTOOptions, SFTOptions
 from trainwright.config.params import MixedPrecisionDtype
 from trainwright.config.reading.read import check, options_of
 from trainwright.config.schema import DatasetSplitParams, MixtureStrategy, PeftParams, PeftSaveMode, TrainTarget
@@ -35,9 +35,11 @@ from trainwright.tasks.language.text import processes_of
 ROOT = Path(__file__).parent.parent.parent
 KWARGS = "training.trainer_kwargs"
 EVERYONE = tuple(methods.METHODS)
-WRITERS = [one for one in EVERYONE if one not in ("CLASSIFY", "SEQ2SEQ")]  # which have tests of their own
+OWN_TESTS = ("CLASSIFY", "SEQ2SEQ", "REWARD")
+WRITERS = [one for one in EVERYONE if one not in OWN_TESTS]
 OURS = [one.name for one in methods.everyone() if not one.library]
 PAIRS = [one.name for one in methods.everyone() if one.options is DPOOptions]
+JUDGED = [one.name for one in methods.everyone() if one.options is KTOOptions]
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +66,14 @@ def environment():
         one.setLevel(level)
 
 
+def chats_for(trainer):
+    """Conversations that a trainer learns from."""
+    return "chat_preference" if trainer in PAIRS else "chat_judged" if trainer in JUDGED else "chat"
+
+
 def config_of(place, trainer, data=None):
     """A configuration that is right, for a trainer."""
-    kind = "chat_preference" if trainer in PAIRS else "chat"
+    kind = chats_for(trainer)
     config = TrainingConfig(
         model=ModelParams(model_name=str(place / "model")),
         training=TrainingParams(
@@ -127,6 +134,7 @@ VALUES = {
     "training.length_column_name": "len", "training.reward_functions": ["x"], "training.remove_unused_columns": True,
     "training.gradient_checkpointing_kwargs": {"use_reentrant": False}, "training.hub_private_repo": True,
     "training.activation_checkpointing_kwargs": {"use_reentrant": False},
+    "training.per_device_train_batch_size": 1,
     f"{KWARGS}.router_aux_loss_coef": 0.1, f"{KWARGS}.completion_only_loss": True, f"{KWARGS}.eval_packing": True,
     f"{KWARGS}.packing_strategy": "wrapped", f"{KWARGS}.f_alpha_divergence_coef": 0.7,
     f"{KWARGS}.f_divergence_type": "forward_kl", "peft.lora_dropout": 0.25,
@@ -348,7 +356,7 @@ class Seen:
         self.trainer, self.args = self.holder.trainer, self.holder.trainer.args
         self.model, self.tokenizer = self.trainer.model, self.trainer.processing_class
         self.ours = config.training.trainer_type in OURS
-        self.pairs = config.training.trainer_type in PAIRS
+        self.method = methods.find(config.training.trainer_type)
         self.trl = config.training.trainer_type.startswith("TRL")
 
     def _noting(self, function):
@@ -365,16 +373,15 @@ class Seen:
     @property
     def text(self):
         row = self.row()
-        return self.tokenizer.decode(row["prompt_ids" if self.pairs else "input_ids"])
+        ids = row["input_ids"] if "input_ids" in row else row["prompt_ids"]
+        return self.tokenizer.decode(ids)
 
     @property
     def longest(self):
         if self.trl:
             return self.args.max_length
         rows = [self.row(number) for number in range(len(self.trainer.train_dataset))]
-        if self.pairs:
-            return max(len(row["prompt_ids"]) + len(row["chosen_ids"]) for row in rows)
-        return max(len(row["input_ids"]) for row in rows)
+        return max(len(self.method.parts(row)[0].ids) for row in rows)
 
     def option(self, name):
         """A setting of the kind of training, where the trainer has it."""
@@ -452,12 +459,13 @@ def test_keys_of_model_data_and_adapters_arrive(place, tmp_path, trainer, togeth
     config = config_of(place, trainer)
     if together == "adapters":
         config.model.chat_template = TEMPLATE
-        config.training.trainer_kwargs = {"disable_dropout": False} if trainer in PAIRS else {}
+        drops = any(f.name == "disable_dropout" for f in fields(methods.find(trainer).options))
+        config.training.trainer_kwargs = {"disable_dropout": False} if drops else {}
     keys = {key: one for key, one in TOGETHER[together].items() if not refused(key, trainer)}
     for key, (value, _, _) in keys.items():
         value = value.replace("{place}", str(place)) if isinstance(value, str) else value
         if key == "data.validation.datasets":
-            name = "chat_preference" if trainer in PAIRS else value
+            name = chats_for(trainer)
             value = [DatasetParams(dataset_name=str(place / f"{name}.jsonl"))]
         if value is not None:
             put(config, key, value)
@@ -684,6 +692,8 @@ def test_settings_of_quantised_weights_arrive(monkeypatch):
     assert lora_config(PeftParams(lora_target_parameters=["a.b"])).target_parameters == ["a.b"]
 
 
+# Settings whose numbers test_kto.py and test_reward.py compare.
+OF_KTO_AND_REWARDS = ("desirable_weight", "undesirable_weight", "trl_compatible", "center_rewards_coefficient")
 # Keys that other tests see arrive, by the trainer's own parts.
 ELSEWHERE = {
     "data.train.datasets": "language/test_mixing.py", "data.train.datasets.*.subset": "language/test_files.py",
@@ -710,6 +720,7 @@ def test_no_key_is_left_out():
     seen |= {
         f"{KWARGS}.{name}" for name in ("class_names", "class_weights", "metrics", "num_beams", "max_target_length")
     }
+    seen |= {f"{KWARGS}.{name}" for name in OF_KTO_AND_REWARDS}
     seen |= {f"data.train.datasets.*.{name}" for name in (*READ, "mixture_proportion")}
     seen |= {"data.train.seed", "data.train.mixture_strategy", "peft.lora_target_parameters"}
     seen |= {f"peft.{name}" for name in ("q_lora", "q_lora_bits", "llm_int8_skip_modules", *uses.QUANTISED.split())}

@@ -22,6 +22,8 @@ class TrainerType(StrEnum):
     SFT = "SFT"
     DPO = "DPO"
     PRETRAIN = "PRETRAIN"
+    KTO = "KTO"
+    REWARD = "REWARD"
     CLASSIFY = "CLASSIFY"
     SEQ2SEQ = "SEQ2SEQ"
     OUMI = "OUMI"

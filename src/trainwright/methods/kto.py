@@ -100,20 +100,20 @@ class KTO(Referenced):
 
     def arranged(self, table: Any, options: KTOOptions) -> Any:
         """Return judged completions: of a pair both, one after the other."""
-        from trainwright.data.unpaired import TRLS_BLOCK, unpaired
+        from trainwright.data.text.unpaired import TRLS_BLOCK, unpaired
 
         return unpaired(table, TRLS_BLOCK if options.trl_compatible else None)
 
     def rules(self, config: TrainingConfig, options: KTOOptions, tokenizer: Any, found: Format) -> TextRules:
         """Return how completions are tokenised."""
-        from trainwright.data.unpaired import UnpairedRules
+        from trainwright.data.text.unpaired import UnpairedRules
 
         settings = config.model.chat_template_kwargs
         return UnpairedRules(tokenizer, found, max_length=options.max_length, template_settings=settings)
 
     def collator(self, text: Text) -> Any:
         """Return what makes batches of completions; say where good and bad ones weigh too differently."""
-        from trainwright.data.unpaired import UnpairedBatch
+        from trainwright.data.text.unpaired import UnpairedBatch
 
         text.notes.extend(_unbalanced(text))
         return UnpairedBatch(text.tokenizer.pad_token_id, text.multiple, text.options.max_length)
@@ -134,7 +134,7 @@ class KTO(Referenced):
 
     def connect(self, session: Session, config: TrainingConfig, text: Text, kept: Any) -> None:
         """Give the objective its reference, and rows their neighbours where these are TRL's."""
-        from trainwright.data.unpaired import Neighbours
+        from trainwright.data.text.unpaired import Neighbours
 
         super().connect(session, config, text, kept)
         if text.options.trl_compatible and text.options.loss_type == "kto":

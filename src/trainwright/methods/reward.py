@@ -79,7 +79,7 @@ class Reward(LanguageMethod):
 
     def rules(self, config: TrainingConfig, options: RewardOptions, tokenizer: Any, found: Format) -> TextRules:
         """Return how pairs are tokenised."""
-        from trainwright.data.scored import ScoredRules
+        from trainwright.data.text.scored import ScoredRules
 
         settings = config.model.chat_template_kwargs
         return ScoredRules(tokenizer, found, max_length=options.max_length, template_settings=settings)
@@ -98,7 +98,7 @@ class Reward(LanguageMethod):
 
     def collator(self, text: Text) -> Any:
         """Return what makes batches of pairs."""
-        from trainwright.data.scored import ScoredBatch
+        from trainwright.data.text.scored import ScoredBatch
 
         return ScoredBatch(text.tokenizer.pad_token_id, text.multiple)
 

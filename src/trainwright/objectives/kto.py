@@ -16,7 +16,7 @@ from trainwright.batch import IGNORED
 from trainwright.config.options import KTOOptions
 from trainwright.objectives.language import FusedLoss
 from trainwright.objectives.objective import Loss, Objective, Peers
-from trainwright.objectives.row_log_probs import Judge, RowLogProbs, Rows, row_log_probs, uncounted
+from trainwright.objectives.row_log_probs import Judge, RowLogProbs, Rows, row_log_probs
 
 _NAMES = ("input_ids", "attention_mask", "labels")
 _MIXED = "kl_"  # before the names of rows whose completions belong to other prompts
@@ -125,7 +125,7 @@ class KTOLoss(Objective):
         """Return the log-ratios of completions under other prompts, shape (rows,)."""
         rows = {name: batch[f"{_MIXED}{name}"] for name in _NAMES}
         inner = getattr(model, "module", model)
-        return row_log_probs(inner, rows, uncounted(self.fused)).sums - self._judge.sums(model, rows)
+        return row_log_probs(inner, rows, self.fused).sums - self._judge.sums(model, rows)
 
 
 def _mixed(batches: list[Any], items: Sequence[float], peers: Peers, longest: int | None) -> list[dict[str, Any]]:

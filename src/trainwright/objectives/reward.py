@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch.nn.functional import logsigmoid
 
 from trainwright.config.options import RewardOptions
 from trainwright.errors import DataError
+from trainwright.objectives.language import FlatInputs
 from trainwright.objectives.objective import Loss, Objective
 from trainwright.objectives.padding_free import flattened
 
@@ -27,12 +28,12 @@ class RewardLoss(Objective):
         options: the settings.
         layer: the layer that gives every token a score, that of the last being the row's; None where the
             model returns one logit for every row, as it is where TRL's rule is asked for.
-        flat_rows: the context in which the model takes rows one after another, without padding; None where not.
+        flat_rows: how the model takes rows one after another, without padding; None where it does not.
     """
 
     options: RewardOptions
     layer: nn.Module | None = None
-    flat_rows: Callable[[], AbstractContextManager[None]] | None = None
+    flat_rows: FlatInputs | None = None
 
     def count(self, batch: Any) -> int:
         """Return the number of pairs."""
@@ -67,18 +68,13 @@ class RewardLoss(Objective):
         if self.layer is None or self.options.trl_compatible:
             return _one_each(model(**rows), len(rows["input_ids"]))
         labels = rows["input_ids"].masked_fill(rows["attention_mask"] == 0, -100)
-        flat = flattened({**rows, "labels": labels}) if self.flat_rows is not None else None
+        told = self.flat_rows
+        flat = flattened({**rows, "labels": labels}) if told is not None and told.unpads else None
         with _outputs_of(self.layer) as seen:
-            if flat is None or self.flat_rows is None:
+            if flat is None or told is None:
                 model(**rows)
             else:
-                with self.flat_rows():
-                    model(
-                        input_ids=flat.input_ids,
-                        position_ids=flat.position_ids,
-                        document_lengths=flat.lengths,
-                        use_cache=False,
-                    )
+                model(input_ids=flat.input_ids, position_ids=flat.position_ids, **told.inputs(flat.lengths))
         values = seen[-1].squeeze(-1)  # of every token
         if flat is not None:
             return values[0, torch.tensor(flat.lengths, device=values.device).cumsum(0) - 1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -78,13 +78,8 @@ class Judge:
     def sums(self, policy: nn.Module, rows: Rows) -> torch.Tensor:
         """Return the log-probability of every row's targets, shape (rows,)."""
         if self.model is not None:
-            return row_log_probs(self.model, rows, uncounted(self.fused)).sums
+            return row_log_probs(self.model, rows, self.fused).sums
         inner = getattr(policy, "module", policy)
         context = self.without_adapters() if self.without_adapters is not None else nullcontext()
         with evaluation_mode(inner), context:
-            return row_log_probs(inner, rows, uncounted(self.fused)).sums
-
-
-def uncounted(fused: FusedLoss | None) -> FusedLoss | None:
-    """Return a fused loss for other rows than those whose targets the host has counted."""
-    return None if fused is None else replace(fused, count=None)
+            return row_log_probs(inner, rows, self.fused).sums

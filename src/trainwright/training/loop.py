@@ -13,9 +13,9 @@ import torch
 
 from trainwright import randomness
 from trainwright.callbacks.early_stopping import stay_stopped
-from trainwright.engine.ahead import look_ahead
 from trainwright.evaluation_mode import modes_of, put_back
 from trainwright.losses import units, weighing
+from trainwright.losses.look_ahead import look_ahead
 from trainwright.losses.loss_source import micro_batch
 from trainwright.losses.out_of_memory import is_out_of_memory
 from trainwright.losses.step_batch import StepBatch
