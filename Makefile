@@ -8,7 +8,7 @@ TEST_STAMP := .venv/.installed.test
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-setup test-versions release-check check bench torture mutants docs format clean
+.PHONY: gpu demo test test-setup test-versions release-check check bench torture mutants docs format clean
 
 demo: $(STAMP)
 	$(BIN)/trainwright demo
@@ -48,6 +48,10 @@ check: $(TEST_STAMP)
 
 bench: $(TEST_STAMP)
 	$(BIN)/python -m benchmarks
+
+# On a card, with the machine's own torch: ten minutes, and docs/gpu.md. DEVICE=cpu TINY=1 sees that every stage runs.
+gpu:
+	$(PYTHON) -m benchmarks.gpu $(if $(DEVICE),--device $(DEVICE)) $(if $(TINY),--tiny) $(if $(PAGE),--page $(PAGE)) $(STAGES)
 
 torture: $(TEST_STAMP)
 	$(BIN)/python -m tests.reliability.torture
