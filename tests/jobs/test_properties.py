@@ -66,6 +66,8 @@ class Told:
         self.lines += list(zip(steps, ends, strict=True))
 
     def damage(self, line, whole):
+        if self.path.exists() and line.strip(b" \t\r\n"):  # a line that lost its end has another now
+            self.lines = [(step, end) for step, end in self.lines if end < self.path.stat().st_size]
         with self.path.open("ab") as file:
             file.write(line + b"\n" * whole)
 
