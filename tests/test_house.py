@@ -188,7 +188,8 @@ def test_the_engine_and_what_it_serves_know_no_trainer():
 
 CHECKPOINT_NAMES = {
     "optimizer.pt", "scheduler.pt", "scaler.pt", "ema.pt", "others.pt", "model.safetensors", "trainer_state.json",
-    "trainwright.json", "manifest.json", "training_args.bin", "rng_state", "checkpoint-",
+    "model.safetensors.index.json", "trainwright.json", "manifest.json", "training_args.bin", "rng_state",
+    "checkpoint-",
 }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from trainwright.checkpoint import folder as folders
 from trainwright.checkpoint import layout
 from trainwright.checkpoint.layout import MANIFEST, OLDER_WEIGHTS, STATE
 from trainwright.checkpoint.output import ALGORITHMS, summed
+from trainwright.checkpoint.sharded.plan import owners
 from trainwright.errors import CheckpointError
 from trainwright.state import TrainerState
 
@@ -30,8 +31,10 @@ class CorruptCheckpoint:
         return f"{name if name.isprintable() else repr(name)}: {self.reason}"
 
 
-def damage(folder: Path) -> CorruptCheckpoint | None:
+def damage(folder: Path, share: layout.Share = layout.Share()) -> CorruptCheckpoint | None:
     """Return what is wrong with a checkpoint, or None when it can be resumed from.
+
+    Several processes may look at it together, so that each file is read by one of them: `share` tells which this is.
 
     Every file must be as the manifest says. A folder without a manifest (transformers' own) is looked at file by file:
     JSON must parse, weights and archives must be of the length that their headers give. In either, what a resumed run
@@ -39,24 +42,33 @@ def damage(folder: Path) -> CorruptCheckpoint | None:
     """
     try:
         ours = (folder / MANIFEST).exists() or (folder / layout.RUN).exists()
-        reason = (_against_manifest(folder) if ours else _by_structure(folder)) or unreadable(folder)
+        if share.index:
+            reason = _against_manifest(folder, share) if ours else None
+        else:
+            reason = (_against_manifest(folder, share) if ours else _by_structure(folder)) or unreadable(folder)
     except OSError as error:
         reason = f"it cannot be read ({error.strerror or error})"
     return None if reason is None else CorruptCheckpoint(folder, reason)
 
 
-def unreadable(folder: Path, names: Iterable[str] = (), but: Iterable[str] = ()) -> str | None:
+Look = Callable[[Path], CorruptCheckpoint | None]  # what is wrong with a checkpoint
+
+
+def unreadable(
+    folder: Path, names: Iterable[str] = (), but: Iterable[str] = (), among: Iterable[Path] | None = None
+) -> str | None:
     """Read what a resumed run reads, and files of objects besides, but for the contents of tensors.
 
     Args:
         folder: a checkpoint.
         names: of the files of objects.
         but: files that are not read.
+        among: the files that are looked at; by default all in the folder.
 
     Returns:
         What cannot be read, or None.
     """
-    for path in sorted(path for path in folder.iterdir() if path.name not in but):
+    for path in sorted(path for path in among or folder.iterdir() if path.name not in but):
         if path.name in (STATE, layout.RUN):
             fault = _object_fault(path)
         elif path.suffix == ".safetensors":
@@ -68,16 +80,18 @@ def unreadable(folder: Path, names: Iterable[str] = (), but: Iterable[str] = ())
     return None
 
 
-def _against_manifest(folder: Path) -> str | None:
+def _against_manifest(folder: Path, share: layout.Share) -> str | None:
     try:
         files = folders.manifest(folder)["files"]
     except FileNotFoundError:
         return f"{MANIFEST} is missing"
     except ValueError as error:
         return f"{MANIFEST} {error}"
-    megabytes = round(sum(one["size"] for one in files.values()) / 1e6)
+    reader = owners({name: one["size"] for name, one in files.items()}, share.count)
+    mine = {name: one for name, one in {STATE: {}, **files}.items() if reader.get(name, 0) == share.index}
+    megabytes = round(sum(one.get("size", 0) for one in mine.values()) / 1e6)
     with counting(megabytes, f"MB of {folder.name} checked") as tell:
-        for name, expected in {STATE: {}, **files}.items():
+        for name, expected in mine.items():
             fault = _file_fault(folder / name, expected, tell)
             if fault is not None:
                 return f"{name} {fault}"
@@ -172,31 +186,32 @@ def _archive_fault(path: Path) -> str | None:
     return None if broken is None else f"has a damaged record {broken}"
 
 
-def newest_valid(output_dir: Path) -> tuple[Path | None, list[CorruptCheckpoint]]:
-    """Return the newest whole checkpoint, of the run that wrote last, and what is wrong with those passed over."""
+def newest_valid(output_dir: Path, look: Look = damage) -> tuple[Path | None, list[CorruptCheckpoint]]:
+    """Return the newest whole checkpoint, of the run that wrote last, and what `look` finds wrong with those passed
+    over."""
     passed_over = [CorruptCheckpoint(path, "its name is not checkpoint-<step>") for path in layout.misnamed(output_dir)]
     present = layout.checkpoints(output_dir)
     run_id = next((run for path in reversed(present) if (run := folders.run_of(path)) is not None), None)
     for folder in reversed(present):
         if not folders.is_of_run(folder, run_id):
             continue
-        fault = damage(folder)
+        fault = look(folder)
         if fault is None:
             return folder, passed_over
         passed_over.append(fault)
     return None, passed_over
 
 
-def choose(output: Path, wanted: str | Path | bool) -> tuple[Path, list[CorruptCheckpoint]]:
-    """Return the checkpoint to go on from (the newest whole one for True, the one named for a path), and what is wrong
-    with those that were passed over.
+def choose(output: Path, wanted: str | Path | bool, look: Look = damage) -> tuple[Path, list[CorruptCheckpoint]]:
+    """Return the checkpoint to go on from (the newest whole one for True, the one named for a path), and what `look`
+    finds wrong with those that were passed over.
 
     Raises:
         CheckpointError: there is none, or it is damaged.
     """
     if not isinstance(wanted, bool):
-        return _named(Path(wanted)), []
-    chosen, passed_over = newest_valid(output)
+        return _named(Path(wanted), look), []
+    chosen, passed_over = newest_valid(output, look)
     if chosen is None:
         what = f"all are damaged ({'; '.join(map(str, passed_over))})" if passed_over else "there is none"
         raise CheckpointError(
@@ -206,10 +221,10 @@ def choose(output: Path, wanted: str | Path | bool) -> tuple[Path, list[CorruptC
     return chosen, passed_over
 
 
-def _named(chosen: Path) -> Path:
+def _named(chosen: Path, look: Look) -> Path:
     if not chosen.is_dir():
         raise CheckpointError(f"resume_from_checkpoint='{chosen}' is not a folder; give a checkpoint-<step> folder.")
-    fault = damage(chosen)
+    fault = look(chosen)
     if fault is not None:
         inside = layout.checkpoints(chosen)
         hint = f" Did you mean '{inside[-1]}'?" if inside else " Give another one, or True for the newest whole one."

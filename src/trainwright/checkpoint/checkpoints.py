@@ -13,11 +13,12 @@ import torch
 from torch import nn
 
 from trainwright.batch import map_tensors
-from trainwright.checkpoint import check, folder, layout
+from trainwright.checkpoint import folder, layout
 from trainwright.checkpoint.lock import RunLock
 from trainwright.checkpoint.model import weights
 from trainwright.checkpoint.parts import Opened, Part, Stateful, check_users, of_users, restore, trees
 from trainwright.checkpoint.past import Past
+from trainwright.checkpoint.sharded import verify
 from trainwright.checkpoint.snapshot import HostCopies
 from trainwright.checkpoint.writer import PendingCheckpoint, Writer, not_written
 from trainwright.errors import TrainwrightError, UnsavableError
@@ -95,14 +96,13 @@ class Checkpoints:
         Raises:
             CheckpointError: all are damaged, or a part cannot go on with it.
         """
-        found = self.strategy.on_main(lambda: check.choose(self.place, True) if layout.holds_any(self.place) else None)
-        if found is None:
+        if not self.strategy.on_main(lambda: layout.holds_any(self.place)):
             return 0
-        chosen, passed_over = found
+        chosen, passed_over = verify.choose(self.strategy, self.place, True)
         for fault in passed_over:
             self._note(f"Passed over {fault}.")
         weights.load_model(self.model, chosen)
-        restore(self._shared(chosen) | self._own(chosen), Opened(chosen, self.strategy.own_file()))
+        restore(self._shared(chosen) | self._own(chosen), Opened(chosen, self.strategy))
         self._past = Past(self.place, folder.run_of(chosen) or self._past.run_id)
         self._origin = chosen
         return layout.step_of(chosen)

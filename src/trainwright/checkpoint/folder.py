@@ -15,6 +15,7 @@ import stat
 import time
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -34,6 +35,13 @@ def open_temporary(place: Path) -> Path:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     return temporary
+
+
+def probe(run_folder: Path) -> Path:
+    """Make and return an empty folder, by which other processes may see that the run's folder is the same."""
+    made = run_folder / f"{_TEMPORARY}probe-{uuid4().hex}"
+    made.mkdir()
+    return made
 
 
 def link(place: Path, temporary: Path, names: list[str]) -> dict[str, Any]:
@@ -65,14 +73,14 @@ def seal(
     for name in sorted(files_in(folder)):
         path = folder / name
         if name.as_posix() not in (linked or {}):
-            _flush(path)
+            flush(path)
         if name.as_posix() not in files:
             files[name.as_posix()] = summed(path)
     manifest = folder / MANIFEST
     content = {"version": 2, "run": run_id, "files": files}
     manifest.write_text(json.dumps({**content, "sha256": digest(content)}, indent=1) + "\n", encoding="utf-8")
-    _flush(manifest)
-    _flush(folder)
+    flush(manifest)
+    flush(folder)
 
 
 def files_in(folder: Path) -> set[Path]:
@@ -93,7 +101,7 @@ def publish(temporary: Path, place: Path) -> None:
         if old is not None:
             old.rename(place)
         raise
-    _flush(place.parent)
+    flush(place.parent)
     if old is not None:
         shutil.rmtree(old, ignore_errors=True)
 
@@ -103,7 +111,8 @@ def digest(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Have a file or folder on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -114,14 +123,18 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def load(path: Path) -> Any:
+def load(path: Path, mapped: bool = False) -> Any:
     """Read what torch.save wrote, to the host; nothing but tensors, arrays and plain values is unpickled.
+
+    Args:
+        path: of the file.
+        mapped: whether the contents of tensors are read only where they are used.
 
     Raises:
         CheckpointError: it cannot be read.
     """
     try:
-        return plain.restore(unpickled(path))
+        return plain.restore(unpickled(path, mapped=mapped))
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(
@@ -129,11 +142,12 @@ def load(path: Path) -> Any:
         ) from error
 
 
-def unpickled(path: Path, device: str = "cpu") -> Any:
-    """Return the tree that torch.save wrote; on the device `meta`, its tensors without their contents."""
+def unpickled(path: Path, device: str = "cpu", mapped: bool = False) -> Any:
+    """Return the tree that torch.save wrote; on the device `meta`, its tensors without their contents; mapped, with
+    contents that are read when they are used."""
     known = torch.serialization.get_safe_globals()
     with torch.serialization.safe_globals([kind for kind in _numpy_kinds() if kind not in known]):
-        return torch.load(path, map_location=device, weights_only=True)
+        return torch.load(path, map_location=device, weights_only=True, mmap=mapped)
 
 
 def _numpy_kinds() -> list[Any]:

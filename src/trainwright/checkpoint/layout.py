@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 PREFIX = "checkpoint"
@@ -11,6 +12,7 @@ RUN = "trainwright.json"  # which run it is of, how far it is, and what it was s
 STATE = "trainer_state.json"
 ARGUMENTS = "training_args.bin"  # for other tools; never read here
 WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"  # which tensor lies in which file, where there are several
 OPTIMIZER = "optimizer.pt"
 SCHEDULER = "scheduler.pt"
 SCALER = "scaler.pt"
@@ -22,8 +24,18 @@ JSON = (RUN, STATE)
 
 OLDER_WEIGHTS = re.compile(r"(pytorch|adapter)_model.*\.bin")
 _OF_A_RANK = re.compile(rf"{RANK}(_[0-9]+)?\.pth")
+_OF_A_SHARE = re.compile(r"(.+)-([0-9]+)-of-([0-9]+)\.safetensors")
 _NAME = re.compile(rf"{PREFIX}-([0-9]+)")
 _ALIKE = re.compile(rf"{PREFIX}-\d")
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which of the files that all processes write side by side is one's own: its number, from 0, and how many there
+    are."""
+
+    index: int = 0
+    count: int = 1
 
 
 def of_step(run_folder: Path, step: int) -> Path:
@@ -34,6 +46,17 @@ def of_step(run_folder: Path, step: int) -> Path:
 def of_rank(rank: int, size: int) -> str:
     """Return the name of the file that a rank keeps for itself."""
     return f"{RANK}.pth" if size == 1 else f"{RANK}_{rank}.pth"
+
+
+def of_share(file: str, share: Share) -> str:
+    """Return the name of what one process writes of a file, such as `optimizer-00001-of-00002.safetensors`."""
+    return f"{Path(file).stem}-{share.index + 1:05d}-of-{share.count:05d}.safetensors"
+
+
+def shares_of(folder: Path, file: str) -> list[Path]:
+    """Return what the processes have written of a file, in their order."""
+    found = [(_OF_A_SHARE.fullmatch(path.name), path) for path in folder.glob(f"{Path(file).stem}-*.safetensors")]
+    return [path for match, path in sorted(found, key=lambda one: one[1].name) if match and match[1] == Path(file).stem]
 
 
 def holds_objects(name: str) -> bool:

@@ -94,16 +94,19 @@ def write_objects(tree: Any, path: Path) -> dict[str, Any]:
     return output.entry()
 
 
-def write_tensors(tensors: dict[str, torch.Tensor], path: Path) -> dict[str, Any]:
+def write_tensors(
+    tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None
+) -> dict[str, Any]:
     """Write a file of safetensors, straight from the tensors' memory; return what a manifest says of it.
 
     The format: 8 bytes of header length, the header as JSON, the tensors' bytes, those of wide numbers first so that
     each lies at a multiple of its size. What has no memory of this kind is left to the library.
     """
+    about = {**_METADATA, **(metadata or {})}
     if not all(_is_plain(tensor) for tensor in tensors.values()):
-        save_file(tensors, path, metadata=_METADATA)
+        save_file(tensors, path, metadata=about)
         return summed(path)
-    header: dict[str, Any] = {"__metadata__": _METADATA}
+    header: dict[str, Any] = {"__metadata__": about}
     names, end = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name)), 0
     for name in names:
         tensor, begin = tensors[name], end

@@ -15,7 +15,10 @@ from typing import Any, Literal, Protocol
 
 from trainwright.batch import map_tensors
 from trainwright.checkpoint import folder, layout, plain
+from trainwright.checkpoint.sharded.slices import of_file
+from trainwright.checkpoint.sharded.trees import Like, filled
 from trainwright.errors import CheckpointError, ConfigError, TrainwrightError, UnsavableError
+from trainwright.parallel.strategy import Strategy
 
 ABSENT = object()  # what a checkpoint keeps of a part that it does not know
 OF_USERS = "parts"  # a user's part `x` is the part `parts.x`
@@ -55,6 +58,7 @@ class Part:
             checkpoint of a step holds it as it was at the step's end.
         anew: what is said to begin anew with a checkpoint of the model alone.
         lacking: what is done where a checkpoint keeps nothing of it; told whether it holds the model alone.
+        like: which tensor the one at a place in its state is spread like over processes, where it is spread.
     """
 
     state: Stateful
@@ -67,6 +71,7 @@ class Part:
     undone: Literal["step", "evaluation"] | None = None
     anew: str = ""
     lacking: Callable[[bool], None] | None = None
+    like: Like | None = None
 
     @property
     def of_ranks(self) -> bool:
@@ -115,14 +120,15 @@ class Opened:
 
     Args:
         place: its folder.
-        own: what the file is called that the rank which reads it kept for itself.
+        strategy: how the run is spread whose processes read it.
 
     Attributes:
         alone: whether it holds the model alone.
         has_own: whether the rank's own file is there; otherwise that of the first rank stands for it.
     """
 
-    def __init__(self, place: Path, own: str) -> None:
+    def __init__(self, place: Path, strategy: Strategy) -> None:
+        own, self._strategy = strategy.own_file(), strategy
         self.place = place
         self.alone = not any((place / name).exists() for name in (layout.OPTIMIZER, layout.PARTS))
         self.own = own
@@ -138,7 +144,15 @@ class Opened:
         tree = self.tree(part.file)
         for step in part.key:
             tree = tree.get(step, ABSENT) if isinstance(tree, dict) else ABSENT
-        return tree
+        return tree if tree is ABSENT else self._whole_or_spread(part, tree)
+
+    def _whole_or_spread(self, part: Part, tree: Any) -> Any:
+        """Return a state with what lies in slices, each tensor spread as this process has it, or whole."""
+        if part.file in layout.JSON or part.of_ranks:
+            return tree
+        slices = of_file(self.place, part.file, self._strategy.share)
+        spreads = self._strategy.shards_state and part.like is not None
+        return filled(tree, slices, part.key, part.like) if spreads or slices else tree
 
     def tree(self, file: str) -> Any:
         """Return all that a file holds, or ABSENT.
@@ -160,7 +174,7 @@ class Opened:
             return ABSENT
         if file in layout.JSON:
             return plain.restore(json.loads(path.read_text(encoding="utf-8")))
-        return folder.load(path)
+        return folder.load(path, mapped=self._strategy.shards_state)
 
 
 def restore(parts: Parts, checkpoint: Opened) -> list[str]:

@@ -7,7 +7,9 @@ import os
 import re
 import shutil
 import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,9 @@ class PendingCheckpoint:
         temporary: where it is written.
         weights: tensors for `model.safetensors`; None where the temporary folder has the weights already.
         objects: what torch.save writes, by file name.
+        tensors: what further files of safetensors hold, by file name, and the metadata in their headers.
+        shared: whether other processes write into the temporary folder too, so that only files of one's own are
+            looked at, and flushed to the disk here.
         texts: what other files are to hold.
         keep: `save_total_limit`.
         best: the best checkpoint, which is never deleted.
@@ -45,6 +50,9 @@ class PendingCheckpoint:
         finite: whether each trained parameter is, by name; part of the snapshot.
         early: whether an evaluation follows, after which the checkpoint is written again, with what has changed.
         linked: what the manifest says of files that are those of the checkpoint written early.
+        written: what it says of those written.
+        deleted: checkpoints that were deleted for this one.
+        problems: what could not be deleted.
     """
 
     place: Path
@@ -53,6 +61,8 @@ class PendingCheckpoint:
     _: KW_ONLY
     weights: dict[str, torch.Tensor] | None = None
     objects: dict[str, Any] = field(default_factory=dict)
+    tensors: dict[str, tuple[dict[str, torch.Tensor], dict[str, str]]] = field(default_factory=dict)
+    shared: bool = False
     texts: dict[str, Text] = field(default_factory=dict)
     keep: int | None = None
     best: str | None = None
@@ -62,11 +72,15 @@ class PendingCheckpoint:
     linked: dict[str, Any] = field(default_factory=dict)
 
     size: int = field(init=False)  # bytes that the checkpoint needs, roughly
+    written: dict[str, Any] = field(default_factory=dict, init=False)
+    deleted: list[Path] = field(default_factory=list, init=False)
+    problems: list[str] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         small = sum(path.stat().st_size for path in self.temporary.rglob("*") if path.is_file())
         texts = sum(text.size for text in self.texts.values())
-        self.size = size_of(self.weights) + size_of(self.objects) + texts + small + _SPARE
+        tensors = size_of([tensors for tensors, _ in self.tensors.values()])
+        self.size = size_of(self.weights) + size_of(self.objects) + tensors + texts + small + _SPARE
 
     def marks(self) -> dict[str, Any]:
         """Return a mark of every file that may be large: of the weights, the optimizer and a moving average."""
@@ -102,14 +116,15 @@ class Writer:
         self._thread: threading.Thread | None = None
         self._pending: Future[Written] | None = None
 
-    def start(self, draft: PendingCheckpoint) -> None:
-        """Begin to write; the one before must have been collected."""
+    def start(self, draft: PendingCheckpoint, work: Callable[[PendingCheckpoint], Written] | None = None) -> None:
+        """Begin to write, or to do other work with a draft; the one before must have been collected."""
         self._pending = Future()
-        self._thread = threading.Thread(target=_write_into, args=(self._pending, draft), name="checkpoint")
+        call = (self._pending, draft, write if work is None else work)
+        self._thread = threading.Thread(target=_write_into, args=call, name="checkpoint")
         try:
             self._thread.start()
         except RuntimeError:  # the machine has no thread left
-            _write_into(self._pending, draft)
+            _write_into(*call)
 
     def collect(self, wait: bool) -> Written | None:
         """Return what was written since; None when nothing is, or is not finished and `wait` is off.
@@ -122,14 +137,21 @@ class Writer:
         pending, self._pending = self._pending, None
         return pending.result()
 
+    @property
+    def done(self) -> bool:
+        """Whether no write is going on."""
+        return self._pending is None or self._pending.done()
+
     def close(self) -> BaseException | None:
         """Wait for the write in flight; return what it failed of."""
         return self._pending.exception() if self._pending is not None else None
 
 
-def _write_into(result: Future[Written], draft: PendingCheckpoint) -> None:
+def _write_into(
+    result: Future[Written], draft: PendingCheckpoint, work: Callable[[PendingCheckpoint], Written]
+) -> None:
     try:
-        result.set_result(write(draft))
+        result.set_result(work(draft))
     except BaseException as error:
         result.set_exception(error)
 
@@ -140,35 +162,64 @@ def write(draft: PendingCheckpoint) -> Written:
     Raises:
         SaveError: it cannot be written; what was there before is untouched.
     """
-    problems: list[str] = []
     try:
+        write_files(draft)
+        return publish(draft)
+    finally:
+        shutil.rmtree(draft.temporary, ignore_errors=True)
+
+
+def write_files(draft: PendingCheckpoint) -> None:
+    """Write the files of a draft, and read them again.
+
+    Raises:
+        SaveError: they cannot be written.
+    """
+    with _told(draft):
         if draft.copies is not None:
             draft.copies.ready()
         _refuse_overflow(draft)
-        deleted = _make_room(draft, problems)
+        draft.deleted += _make_room(draft)
         try:
-            files = _write_files(draft)
+            draft.written |= _write_files(draft)
         except Exception as error:  # a quota that the file system does not tell
-            more = _make_room(draft, problems, full=True) if errno_of(error) in _FULL else []
+            more = _make_room(draft, full=True) if errno_of(error) in _FULL else []
             if not more:
                 raise
-            files = _write_files(draft)
-            deleted += more
-        fault = check.unreadable(draft.temporary, draft.objects, but=draft.texts)
+            draft.written |= _write_files(draft)
+            draft.deleted += more
+        mine = [draft.temporary / name for name in draft.written] if draft.shared else None
+        fault = check.unreadable(draft.temporary, draft.objects, draft.texts, mine)
         if fault is not None:
             raise CheckpointError(f"it could not be read again: {fault}")
+        for path in mine or ():
+            folder.flush(path)
+
+
+def publish(draft: PendingCheckpoint) -> Written:
+    """Make the files of a draft a checkpoint, and delete those beyond the limit.
+
+    Raises:
+        SaveError: that cannot be done; what was there before is untouched.
+    """
+    with _told(draft):
         marks = draft.marks() if draft.early else None
-        folder.seal(draft.temporary, draft.past.run_id, files, draft.linked)
+        folder.seal(draft.temporary, draft.past.run_id, draft.written, draft.linked)
         folder.publish(draft.temporary, draft.place)
         draft.past.add(draft.place)
+    draft.deleted += [] if draft.early else _rotate(draft)
+    return Written(draft.place, draft.deleted, draft.problems, marks)
+
+
+@contextmanager
+def _told(draft: PendingCheckpoint) -> Iterator[None]:
+    """Raise whatever fails as the sentence of a save that failed."""
+    try:
+        yield
     except SaveError:
         raise
     except Exception as error:
         raise not_written(draft.place, error, draft.size) from error
-    finally:
-        shutil.rmtree(draft.temporary, ignore_errors=True)
-    deleted += [] if draft.early else _rotate(draft, problems)
-    return Written(draft.place, deleted, problems, marks)
 
 
 def _write_files(draft: PendingCheckpoint) -> dict[str, Any]:
@@ -176,18 +227,20 @@ def _write_files(draft: PendingCheckpoint) -> dict[str, Any]:
     written = {}
     if draft.weights is not None:
         written[WEIGHTS] = write_tensors(draft.weights, draft.temporary / WEIGHTS)
+    for name, (tensors, metadata) in draft.tensors.items():
+        written[name] = write_tensors(tensors, draft.temporary / name, metadata)
     written |= {name: write_objects(tree, draft.temporary / name) for name, tree in draft.objects.items()}
     return written | {name: write_bytes(text, draft.temporary / name) for name, text in draft.texts.items()}
 
 
-def _make_room(draft: PendingCheckpoint, problems: list[str], full: bool = False) -> list[Path]:
+def _make_room(draft: PendingCheckpoint, full: bool = False) -> list[Path]:
     """Delete now, where space is short or the disk is known to be full, what the limit would delete afterwards."""
     output = draft.place.parent
     deleted: list[Path] = []
     for old in draft.past.expired(draft.keep, draft.best, coming=1):
         if not full and shutil.disk_usage(output).free >= draft.size:
             break
-        deleted += _delete(old, problems)
+        deleted += _delete(old, draft.problems)
     if not full and shutil.disk_usage(output).free < draft.size:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     return deleted
@@ -204,14 +257,14 @@ def _refuse_overflow(draft: PendingCheckpoint) -> None:
         )
 
 
-def _rotate(draft: PendingCheckpoint, problems: list[str]) -> list[Path]:
+def _rotate(draft: PendingCheckpoint) -> list[Path]:
     """Delete what is beyond the limit, and note what cannot be: the new checkpoint is there, whatever becomes of it."""
     try:
         old = draft.past.expired(draft.keep, draft.best)
     except OSError as error:
-        problems.append(f"Old checkpoints in {draft.place.parent} could not be deleted: {reason_of(error)}.")
+        draft.problems.append(f"Old checkpoints in {draft.place.parent} could not be deleted: {reason_of(error)}.")
         return []
-    return [path for one in old for path in _delete(one, problems)]
+    return [path for one in old for path in _delete(one, draft.problems)]
 
 
 def _delete(old: Path, problems: list[str]) -> list[Path]:

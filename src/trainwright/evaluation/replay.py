@@ -18,6 +18,7 @@ from trainwright.data.sampling.packing import PackedRows
 from trainwright.data.sampling.plan import Batching, Order, Plan
 from trainwright.errors import CheckpointError, ConfigError, as_raised
 from trainwright.losses.loss_source import of_itself
+from trainwright.saving.parts import average_in
 from trainwright.session import ema
 from trainwright.session.meters import Records
 from trainwright.session.model_setup import as_it_was
@@ -79,7 +80,7 @@ def _replayed(session: Session, step: int, loss: bool) -> Step:
         model = session.model.to(session.strategy.device)
         with session.recording(Records()), as_it_was(model):  # what the loss records is of no step
             weights.load_model(model, found.checkpoint)
-            ema.put(model, ema.load(found.checkpoint).get("last", {}))
+            ema.put(model, average_in(session, found.checkpoint).get("last", {}))
             for row in found.rows:
                 row.loss = row_loss(session, row.index)
     return found

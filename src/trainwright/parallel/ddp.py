@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from typing import Any
@@ -132,6 +132,13 @@ class DataParallel(Strategy):
         distributed.broadcast_object_list(carried, src=0, group=self.hosts)
         return carried[0]
 
+    def exchange(self, sent: Sequence[tuple[int, torch.Tensor]], received: Sequence[tuple[int, torch.Tensor]]) -> None:
+        """Send tensors to other processes and fill tensors with what they send; as bytes, which every backend takes."""
+        calls = [distributed.P2POp(distributed.isend, _bytes(tensor), to) for to, tensor in sent]
+        calls += [distributed.P2POp(distributed.irecv, _bytes(tensor), of) for of, tensor in received]
+        for work in distributed.batch_isend_irecv(calls) if calls else ():
+            work.wait()
+
     def barrier(self) -> None:
         """Wait until every process is here."""
         distributed.barrier(group=self.hosts)
@@ -170,3 +177,7 @@ class DataParallel(Strategy):
             return
         if wrapped.broadcast_buffers and any(True for _ in wrapped.module.buffers()):
             wrapped._sync_buffers()
+
+
+def _bytes(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.view(-1).view(torch.uint8)

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
@@ -56,6 +56,8 @@ class Strategy:
         data_shard: which part of the rows this process reads.
         gradient_divide_factor: by what the exchange divides the sum of all processes' gradients (FSDP's term); a loss
             times this factor has the gradient that adds up over the shards.
+        shards_state: whether parameters, moments and averages are spread over the processes, so that each of them
+            writes and reads a part of a checkpoint.
     """
 
     world = World()
@@ -63,6 +65,7 @@ class Strategy:
     is_distributed = False
     data_shard = DataShard()
     gradient_divide_factor = 1
+    shards_state = False
 
     def setup(self, world: World, device: torch.device, options: ProcessOptions) -> None:
         """Join the other processes and set the attributes; called once, before anything else is.
@@ -218,7 +221,23 @@ class Strategy:
         """Return the name of the file in a checkpoint with what this process alone keeps."""
         return layout.of_rank(self.world.rank, self.world.size)
 
+    @property
+    def share(self) -> layout.Share:
+        """Which of the files that all processes write side by side is this one's."""
+        return layout.Share(self.world.rank, self.world.size)
+
     # ---- talk between the processes
+
+    def exchange(self, sent: Sequence[tuple[int, torch.Tensor]], received: Sequence[tuple[int, torch.Tensor]]) -> None:
+        """Send tensors to other processes and fill tensors with what they send, from device to device.
+
+        Every process calls it at the same place; between two of them, the order of what is sent is that of what is
+        received. All tensors are contiguous.
+
+        Args:
+            sent: to which process, and what.
+            received: from which process, and into what.
+        """
 
     def agree(self, *values: float) -> list[list[float]]:
         """Return the values of every process, rank by rank; one small exchange between hosts, never the devices."""
@@ -248,6 +267,18 @@ class Strategy:
         if error is not None:
             raise error
         return result
+
+    def on_all(self, call: Callable[[], T]) -> T:
+        """Call a function on every process and return its own result; an error of one is raised on all of them."""
+        result, error = None, None
+        try:
+            result = call()
+        except TrainwrightError as raised:
+            error = raised
+        error = next((one for one in self.gather(error) if one is not None), None)
+        if error is not None:
+            raise error
+        return cast(T, result)
 
     def barrier(self) -> None:
         """Wait until every process is here."""

@@ -41,6 +41,7 @@ def parts(run: Run, saved: Saved | None) -> dict[str, Part]:
     steps as were done."""
     session, today = run.session, run.made_with
     began = {} if saved is None else saved.about.get("made_with", {})
+    parameters = [p for group in session.optimizer.param_groups for p in group["params"]]  # as its state numbers them
 
     def go_on(state: dict[str, Any]) -> None:
         assert saved is not None
@@ -58,6 +59,7 @@ def parts(run: Run, saved: Saved | None) -> dict[str, Part]:
             title="The state of the optimizer",
             file=layout.OPTIMIZER,
             anew="optimizer",
+            like=lambda place: parameters[place[1]] if place[0] == "state" and place[1] < len(parameters) else None,
         ),
         "schedule": Part(
             state=Exchange(

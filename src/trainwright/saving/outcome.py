@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from trainwright.checkpoint import layout
+from trainwright.checkpoint.sharded.together import publish_all
 from trainwright.checkpoint.writer import Written
 from trainwright.errors import CheckpointError, SaveError
 from trainwright.saving import agreement
@@ -22,12 +23,27 @@ def collect(run: Run, wait: bool) -> None:
     """See whether the save in flight is done, or wait for it, and say what came of it."""
     try:
         with run.timesheet.spending("saving") if wait else nullcontext():
+            if run.session.strategy.shards_state:
+                collect_parts(run, wait)
             written = run.writer.collect(wait)
     except CheckpointError as error:
         failed(run, error)
         return
     if written is not None:
         succeeded(run, written)
+
+
+def collect_parts(run: Run, wait: bool) -> None:
+    """See whether all processes have written their parts, or wait for that; then the first one makes them a checkpoint.
+
+    Raises:
+        SaveError: one of them could not.
+    """
+    if wait:
+        run.together.wait()
+    draft = run.together.settle(run.session.strategy)
+    if draft is not None:
+        run.writer.start(draft, publish_all)
 
 
 def succeeded(run: Run, written: Written) -> None:

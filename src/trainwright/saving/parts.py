@@ -6,6 +6,7 @@ small; what every rank keeps for itself goes to the first one through the hosts.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from trainwright import randomness
@@ -125,13 +126,21 @@ def of_average(session: Session) -> Part:
         if session.ema is not None:
             session.ema.load_state_dict(state, session.model)
 
+    parameters = dict(session.model.named_parameters())
     return Part(
         state=Exchange(kept, go_on),
         title="The moving average",
         file=layout.AVERAGE,
         with_model=True,
         anew="" if session.ema is None else "moving average",
+        like=lambda place: parameters.get(place[-1]),
     )
+
+
+def average_in(session: Session, place: Path) -> dict[str, Any]:
+    """Return what a checkpoint keeps of its average; nothing where it has none."""
+    state = parts.Opened(place, session.strategy).state_of(of_average(session))
+    return {} if state is parts.ABSENT else state
 
 
 def of_randomness(run: Run) -> dict[str, Part]:

@@ -10,8 +10,9 @@ from typing import Any
 
 from trainwright.args.foreign import restores_callbacks
 from trainwright.args.training import saved_arguments
-from trainwright.checkpoint import check, folder, layout, parts, plain
-from trainwright.checkpoint.model import weights
+from trainwright.checkpoint import folder, layout, parts, plain
+from trainwright.checkpoint.sharded import verify
+from trainwright.checkpoint.sharded.weights import load_model
 from trainwright.data.fingerprint import difference
 from trainwright.data.loaders.loader import PlannedLoader, TrainLoader
 from trainwright.errors import CheckpointError
@@ -46,7 +47,7 @@ def find(session: Session, wanted: bool | str | Path | None) -> Saved | None:
     """
     if wanted is None or wanted is False:
         return None
-    chosen, passed_over = session.strategy.on_main(lambda: check.choose(session.run_folder, wanted))
+    chosen, passed_over = verify.choose(session.strategy, session.run_folder, wanted)
     for fault in passed_over:
         session.note(f"Passed over {fault}.")
     file = chosen / layout.RUN
@@ -254,7 +255,7 @@ def _batches_done(place: Any, before: dict[str, Any], now: dict[str, Any]) -> An
 
 def restore_model(session: Session, saved: Saved) -> None:
     """Put the weights back, and say which arguments differ from the checkpoint's."""
-    weights.load_model(session.model, saved.folder)
+    load_model(session.model, saved.folder)
     before, now = saved.about.get("arguments", {}), saved_arguments(session.args)
     changed = [
         f"{k}: {before[k]} -> {v}" for k, v in now.items() if k in before and before[k] != v and k not in _NO_NUMBERS
@@ -270,7 +271,7 @@ def restore(run: Run, saved: Saved) -> None:
         CheckpointError: a part cannot go on with it.
     """
     session = run.session
-    checkpoint = parts.Opened(saved.folder, session.strategy.own_file())
+    checkpoint = parts.Opened(saved.folder, session.strategy)
     left_out = () if restores_callbacks(session.args) else OF_CALLBACKS
     anew = parts.restore({n: part for n, part in run.parts.items() if n not in left_out}, checkpoint)
     run.origin, run.due = saved.folder, still_due(run, saved)

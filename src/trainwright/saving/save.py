@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -11,24 +9,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
-
-from trainwright.args.training import saved_arguments
-from trainwright.batch import map_tensors
-from trainwright.checkpoint import folder, layout, parts
+from trainwright.checkpoint import folder, layout
 from trainwright.checkpoint.model import weights
 from trainwright.checkpoint.snapshot import HostCopies
 from trainwright.checkpoint.writer import PendingCheckpoint, not_written, reason_of, write
-from trainwright.errors import CheckpointError, UnsavableError
+from trainwright.errors import CheckpointError, SaveError, UnsavableError
 from trainwright.losses.eval_context import averaged
 from trainwright.losses.out_of_memory import is_out_of_memory
 from trainwright.saving import agreement, hub, step_boundary
+from trainwright.saving.contents import rank_state, saves_its_own_way, synchronous, trees, write_progress
 from trainwright.saving.model_files import processor_of, save_arguments
 from trainwright.saving.outcome import checkpoint_folder, collect, failed, forget_best, succeeded
-from trainwright.saving.parts import renew
+from trainwright.saving.sharded.take import take
 from trainwright.session.model_setup import users_configuration
 from trainwright.session.run import Run, generators_of
-from trainwright.session.session import Session
 
 T = TypeVar("T")
 _PATIENCE = 60.0  # seconds in which all ranks have come to a save that a user's code calls for
@@ -100,6 +94,9 @@ def write_checkpoint(run: Run, early: bool = False) -> None:
     run.health.settle()  # so that the averages know whether this step was skipped
     first, run.saved_step = run.saved_step < 0, session.state.global_step
     run.saved_due = step_boundary.due(run)
+    if strategy.shards_state:
+        write_parts(run, early, first)
+        return
     with nullcontext() if early else step_boundary.as_before(run):
         state, refusal = kept(lambda: rank_state(run))
         ranks, draft = strategy.gather(state), None
@@ -116,6 +113,40 @@ def write_checkpoint(run: Run, early: bool = False) -> None:
         write_now(run, draft)
     if refusal is None and not early:
         agreement.tell_of_save(run, checkpoint_folder(session))
+
+
+def write_parts(run: Run, early: bool, first: bool) -> None:
+    """Take and write the run's state, of which every process has a part; or begin to.
+
+    Raises:
+        UnsavableError: at the first save: the state of one holds a value that no checkpoint can keep.
+    """
+    strategy = run.session.strategy
+    try:
+        with nullcontext() if early else step_boundary.as_before(run):
+            draft = take(run, early)
+    except SaveError as error:
+        failed(run, error, stops=first and isinstance(error, UnsavableError))
+        return
+    run.early = None
+    run.together.start(draft)
+    if draft.copies is None:
+        run.together.wait_for_own()
+    if early:
+        return
+    if strategy.any(synchronous(run)):
+        collect(run, wait=True)
+        if strategy.from_main(run.save_error is None):
+            save_its_own_way(run, draft.place)
+    agreement.tell_of_save(run, draft.place)
+
+
+def save_its_own_way(run: Run, place: Path) -> None:
+    """Let a subclass that saves the model in a way of its own do so in a finished checkpoint."""
+    if type(run.session.hooks).save_model.__module__ != "trainwright.trainer.trainer":
+        before = folder.files_in(place)
+        run.session.hooks.save_model(str(place), _internal_call=True)
+        run.model_files |= folder.files_in(place) - before
 
 
 def check_that_all_save(run: Run) -> None:
@@ -159,10 +190,7 @@ def write_now(run: Run, draft: PendingCheckpoint) -> None:
     except CheckpointError as error:
         failed(run, error)
         return
-    if type(run.session.hooks).save_model.__module__ != "trainwright.trainer.trainer":
-        before = folder.files_in(written.place)
-        run.session.hooks.save_model(str(written.place), _internal_call=True)
-        run.model_files |= folder.files_in(written.place) - before
+    save_its_own_way(run, written.place)
     succeeded(run, written)
 
 
@@ -233,60 +261,3 @@ def copy_state(run: Run, draft: PendingCheckpoint) -> None:
         return
     draft.weights, draft.objects, draft.finite = copied["weights"], copied["objects"], copied["finite"]
     draft.copies = copies
-
-
-def synchronous(run: Run) -> bool:
-    """Whether the loop waits for a save: where code that is not ours is called with the folder, on any rank."""
-    session = run.session
-    if session.args.push_to_hub or saves_its_own_way(session):
-        return True
-    return run.heard_saving or agreement.foreign(session.callback_handler, "save")
-
-
-def saves_its_own_way(session: Session) -> bool:
-    """Whether a subclass saves in a way of its own."""
-    methods = (getattr(type(session.hooks), name) for name in ("save_model", "_save_checkpoint"))
-    return any(method.__module__ != "trainwright.trainer.trainer" for method in methods)
-
-
-def rank_state(run: Run) -> dict[str, Any]:
-    """Return what a checkpoint keeps for every rank, such as randomness and the place in the data."""
-    renew(run)
-    state: dict[str, Any] = trees(run, of_ranks=True).get(layout.RANK, {})
-    if run.session.strategy.is_distributed:  # it goes to the first rank through the hosts
-        return {name: map_tensors(one, lambda tensor: tensor.cpu()) for name, one in state.items()}
-    return state
-
-
-def trees(run: Run, of_ranks: bool) -> dict[str, Any]:
-    """Return what is written by file: of the parts of every rank, or of the run; see `checkpoint/parts.py`."""
-    whole = not run.session.args.save_only_model
-    asked = {n: part for n, part in run.parts.items() if part.of_ranks == of_ranks and (whole or part.with_model)}
-    return parts.trees(asked, {} if run.boundary is None else run.boundary.states)
-
-
-def write_progress(run: Run, place: Path, found: dict[str, Any]) -> None:
-    """Write how far the run is, what is due, and what it was started with, as JSON, with the parts that live there.
-
-    The best checkpoint's path is relative to the run's folder, which may be moved or copied; that in
-    `trainer_state.json`, which transformers reads, is as it is here and now.
-    """
-    session = run.session
-    best = session.state.best_model_checkpoint
-    about = {
-        "run": run.run_id,
-        "best": os.path.relpath(best, run.folder) if best is not None else None,
-        "epoch": run.epoch,
-        "position": run.position,
-        "open": run.open,
-        "due": step_boundary.due(run),
-        "data": {**run.loader.describe(), "asked": run.accumulation, "steps": run.loader.steps_per_epoch},
-        "content": run.content,
-        "ranks": session.strategy.data_shard.num_shards,
-        "drawn_apart": True,
-        "made_with": run.made_with,
-        "arguments": saved_arguments(session.args),
-        "versions": {"torch": torch.__version__},
-        **found.get(layout.RUN, {}),
-    }
-    (place / layout.RUN).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")

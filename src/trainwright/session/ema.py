@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from trainwright.checkpoint import folder, layout
 from trainwright.parallel.strategy import Strategy
 
 
@@ -103,11 +101,6 @@ class Ema:
         self.follow({name: p for name, p in model.named_parameters() if name in state["weights"]})
         for name in self.weights.keys() & state["weights"].keys():
             self.weights[name].copy_(state["weights"][name])
-
-
-def load(place: Path) -> dict[str, Any]:
-    """Return what a checkpoint keeps of its average; nothing where it has none."""
-    return folder.load(place / layout.AVERAGE) if (place / layout.AVERAGE).exists() else {}
 
 
 @torch.no_grad()

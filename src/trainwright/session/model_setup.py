@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +12,7 @@ from torch import nn
 from trainwright.errors import ConfigError, did_you_mean
 from trainwright.evaluation_mode import modes_of, put_back
 from trainwright.models.inspect import base_model, is_pretrained, uncompiled
+from trainwright.parallel.boxes import is_spread
 from trainwright.session.session import Session
 
 
@@ -85,11 +85,10 @@ def prepared(session: Session, recomputes: bool) -> nn.Module:
             f"{type(strategy).__name__}.prepare returned {type(wrapped).__name__}; it must return the module that a "
             "step calls, such as the model itself."
         )
-    sharded = getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", ())  # not loaded where nobody shards
-    if session.args.save_strategy != "no" and any(isinstance(p, sharded) for p in wrapped.parameters()):
+    if session.args.save_strategy != "no" and not strategy.shards_state and any(map(is_spread, wrapped.parameters())):
         raise ConfigError(
-            f"{type(strategy).__name__} shards the model's parameters, which cannot be saved yet: set "
-            "save_strategy='no'."
+            f"{type(strategy).__name__} shards the model's parameters and does not say so: set its attribute "
+            "shards_state = True, so that every process saves its part, or save_strategy='no'."
         )
     return wrapped
 

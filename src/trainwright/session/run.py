@@ -18,6 +18,7 @@ from trainwright.callbacks.job import Timesheet
 from trainwright.checkpoint.history import History
 from trainwright.checkpoint.parts import Part
 from trainwright.checkpoint.past import Past
+from trainwright.checkpoint.sharded.together import Together
 from trainwright.checkpoint.snapshot import HostCopies
 from trainwright.checkpoint.writer import Writer, Written
 from trainwright.data.loaders.loader import TrainLoader
@@ -178,6 +179,7 @@ class Run:
     meter: LossMeter = field(default_factory=LossMeter)
     writer: Writer = field(default_factory=Writer)
     copies: HostCopies = field(default_factory=HostCopies)
+    together: Together = field(default_factory=Together)
     timesheet: Timesheet = field(default_factory=Timesheet)
     throughput: Throughput = field(default_factory=Throughput)
     beginning: Beginning = field(default_factory=Beginning)

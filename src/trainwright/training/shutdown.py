@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from trainwright.callbacks import job
 from trainwright.errors import CheckpointError, DivergenceError, add_note
-from trainwright.saving import agreement, outcome, reporting, save, step_boundary
+from trainwright.saving import agreement, contents, outcome, reporting, save, step_boundary
 from trainwright.session.run import Run
 from trainwright.session.signals import TIME_IS_UP, StopWaiting, exception_for
 
@@ -171,7 +171,7 @@ def save_if_all_failed(run: Run, error: BaseException) -> None:
     step_boundary.put_back(run)
     run.due = run.boundary.due if run.boundary is not None else run.due
     place = f"failed {run.run_id} {step}"
-    ranks = strategy.all_here(place, save.rank_state(run))
+    ranks = strategy.all_here(place, contents.rank_state(run))
     if ranks is None:
         told = "Not all ranks failed at the same step, so they cannot save together: the last checkpoint holds."
         run.session.note(told)

@@ -195,8 +195,9 @@ def _agreed(
     asked = run.boundary is not None and not run.boundary.computing and job.asked_to_stop(run.session.callback_handler)
     here = (len(batches), sum(items), spare is not None, stop, asked, failure is not None, position, run.loader.mark)
     with run.timesheet.spending("exchanging"):
-        agreed = strategy.agree(*here, *counts)
-    lengths, totals, present, stops, wishes, failures, positions, marks, *sums = zip(*agreed, strict=True)
+        agreed = strategy.agree(*here, run.together.stage, *counts)
+    lengths, totals, present, stops, wishes, failures, positions, marks, stages, *sums = zip(*agreed, strict=True)
+    run.together.hear(stages)
     run.agreed_stop = int(max(stops)) or None
     if run.agreed_stop is not None:
         shutdown.leave(run)

@@ -15,11 +15,12 @@ from trainwright.args.durations import seconds
 from trainwright.args.foreign import check as check_arguments
 from trainwright.args.names import SCHEDULERS_WITHOUT_TOTAL
 from trainwright.callbacks.job import Timesheet
-from trainwright.checkpoint import check, folder
+from trainwright.checkpoint import folder
 from trainwright.checkpoint.checkpoints import claim
 from trainwright.checkpoint.lock import RunLock
-from trainwright.checkpoint.model import weights
 from trainwright.checkpoint.parts import ABSENT, Opened, check_users, of_users, restore
+from trainwright.checkpoint.sharded import verify
+from trainwright.checkpoint.sharded.weights import load_model
 from trainwright.data import fingerprint
 from trainwright.data.loaders.loader import TrainLoader
 from trainwright.errors import CheckpointError, ConfigError
@@ -90,6 +91,8 @@ def train(
     hub.finish_pushes(session)
     lock = session.folder_lock or RunLock(session.run_folder)
     session.strategy.on_main(lambda: claim(session.run_folder, lock))
+    if session.strategy.shards_state:
+        verify.check_shared(session.strategy, session.run_folder)
     session.is_in_train, accumulation = True, session.args.gradient_accumulation_steps
     try:
         limit = session.args.max_train_time
@@ -141,6 +144,7 @@ def execute(run: Run) -> TrainOutput:
         raise
     finally:
         with run.timesheet.spending("saving"):
+            run.together.wait_for_own()
             problem = run.writer.close()
         if problem is not None:  # of a save that an error has overtaken
             run.session.note(str(problem))
@@ -322,17 +326,17 @@ def load_best(session: Session, best: Path) -> None:
     Raises:
         CheckpointError: it is damaged.
     """
-    fault = session.strategy.on_main(lambda: check.damage(best))
+    fault = verify.damage(session.strategy, best)
     if fault is not None:
         raise CheckpointError(
             f"The best checkpoint '{best}' cannot be loaded: {fault.reason}. The run is complete, and its last step is "
             f"in '{session.run_folder}'."
         )
-    weights.load_model(session.model, best)
-    checkpoint = Opened(best, session.strategy.own_file())
+    load_model(session.model, best)
+    checkpoint = Opened(best, session.strategy)
     restore({"others": extra_parameters.part(session, best)}, checkpoint)
     with_parts = load_best_parts(session, checkpoint)
-    ema.put(session.model, ema.load(best).get("weights", {}))  # which older checkpoints have there alone
+    ema.put(session.model, parts.average_in(session, best).get("weights", {}))  # which older ones have there alone
     measured = f"{session.args.metric_for_best_model} {session.state.best_metric}"
     session.note(f"Loaded the best model, '{best}', with {measured}{with_parts}.")
 

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from trainwright.checkpoint import folder as folders
 from trainwright.errors import CheckpointError
+from trainwright.parallel.boxes import is_spread
 
 
 def unique_tensors(state: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -26,8 +27,9 @@ def unique_tensors(state: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 
 def identity(tensor: torch.Tensor) -> tuple[Any, ...]:
-    """Return what two tensors have in common when they are the same memory, read in the same way."""
-    if tensor.numel() == 0:
+    """Return what two tensors have in common when they are the same memory, read in the same way; those that are spread
+    over processes, when they are the same object."""
+    if tensor.numel() == 0 or is_spread(tensor):
         return (id(tensor),)
     return (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride())
 

@@ -62,12 +62,18 @@ def save_all_but_tensors(model: nn.Module, folder: Path, processing_class: Any) 
             adapters.save(model, folder)
     elif tensors is None:
         save_model(model, folder)
-    elif is_pretrained(model):
-        with _without_bars():
-            model.save_pretrained(folder, state_dict={})  # type: ignore[operator]  # a PreTrainedModel
+    else:
+        save_configuration(model, folder)
     if processing_class is not None:
         processing_class.save_pretrained(folder)
     return tensors
+
+
+def save_configuration(model: nn.Module, folder: Path) -> None:
+    """Write what a model of transformers has besides its weights."""
+    if is_pretrained(model):
+        with _without_bars():
+            model.save_pretrained(folder, state_dict={})  # type: ignore[operator]  # a PreTrainedModel
 
 
 def _as_transformers_saves(model: Any) -> dict[str, torch.Tensor] | None:
@@ -75,13 +81,20 @@ def _as_transformers_saves(model: Any) -> dict[str, torch.Tensor] | None:
     own_way = ("hf_quantizer", "_tp_size", "_hf_peft_config_loaded", "hf_device_map")
     if any(getattr(model, name, None) for name in own_way):
         return None
+    return {
+        name: tensor.detach().contiguous() for name, tensor in as_transformers_saves(model, model.state_dict()).items()
+    }
+
+
+def as_transformers_saves(model: Any, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return what `save_pretrained` would write of a model's state."""
     from transformers.core_model_loading import revert_weight_conversion
     from transformers.modeling_utils import remove_tied_weights_from_state_dict
 
     left_out = _left_out(model)
-    state = {name: tensor for name, tensor in model.state_dict().items() if name not in left_out}
-    state = revert_weight_conversion(model, remove_tied_weights_from_state_dict(state, model))
-    return {name: tensor.detach().contiguous() for name, tensor in state.items()}
+    state = {name: tensor for name, tensor in state.items() if name not in left_out}
+    saved: dict[str, torch.Tensor] = revert_weight_conversion(model, remove_tied_weights_from_state_dict(state, model))
+    return saved
 
 
 def _left_out(model: nn.Module) -> set[str]:

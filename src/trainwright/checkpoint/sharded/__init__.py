@@ -1,0 +1,1 @@
+"""Checkpoints of which every process writes and reads its own part (docs/formats.md)."""

@@ -1,0 +1,55 @@
+"""What a process holds of a tensor that is spread over several."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any, NamedTuple
+
+import torch
+
+
+class Box(NamedTuple):
+    """A part of a tensor: where it begins in the whole one, and its shape."""
+
+    offsets: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    @property
+    def numel(self) -> int:
+        """The number of its elements."""
+        return math.prod(self.shape)
+
+
+def is_spread(tensor: Any) -> bool:
+    """Whether a tensor is spread over processes; nothing is loaded for the answer."""
+    return isinstance(tensor, getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", ()))
+
+
+def box_of(tensor: torch.Tensor) -> Box:
+    """Return what this process holds of a tensor; of a plain one all."""
+    if not is_spread(tensor):
+        return Box((0,) * tensor.dim(), tuple(tensor.shape))
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+    spread: Any = tensor
+    shape, offsets = compute_local_shape_and_global_offset(spread.shape, spread.device_mesh, spread.placements)
+    return Box(tuple(offsets), tuple(shape))
+
+
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """Return this process's own memory of a tensor."""
+    spread: Any = tensor.detach()
+    held: torch.Tensor = spread._local_tensor if is_spread(tensor) else spread
+    return held
+
+
+def from_local(held: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Return the tensor of which this process holds a part, spread as another one is."""
+    from torch.distributed.tensor import DTensor
+
+    spread: Any = like
+    made: torch.Tensor = DTensor.from_local(
+        held, spread.device_mesh, spread.placements, run_check=False, shape=spread.shape, stride=spread.stride()
+    )
+    return made

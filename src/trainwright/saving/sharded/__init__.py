@@ -1,0 +1,1 @@
+"""Saving a run whose state is spread over processes."""
