@@ -1,4 +1,4 @@
-"""Several cases in one launch of two ranks: each writes what it found, or how it failed, as JSON."""
+"""Several cases in one launch of some ranks: each writes what it found, or how it failed, as JSON."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,17 @@ Case = Callable[[Path], Any]
 HANGS = 600  # seconds: no case takes more than one
 
 
-def launched(script: str, folder: Path) -> list[dict[str, Any]]:
-    """Run all cases of a script under torchrun; return what each rank found, by name."""
+def launched(script: str | Path, folder: Path, ranks: int = 2, cases: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Run all cases of a script under torchrun, or some; return what each rank found, by name."""
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     path = Path(__file__).parent / script
     done = subprocess.run(
-        [*command, str(path), str(folder)], capture_output=True, text=True, timeout=HANGS, env=environment
+        [*command, str(path), str(folder), *cases], capture_output=True, text=True, timeout=HANGS, env=environment
     )
     assert done.returncode == 0, done.stderr[-5000:]
-    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
+    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(ranks)]
 
 
 def run_all(cases: dict[str, Case], only: list[str]) -> None:

@@ -110,6 +110,8 @@ class HostCopies:
         return value
 
     def _tensor(self, tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.is_meta:  # it stands for one that lies elsewhere
+            return tensor
         if tensor.layout is not torch.strided:  # rare, so the loop may wait
             return tensor.detach().to("cpu", copy=True)
         tensor = without_lazy_bits(tensor.detach())
