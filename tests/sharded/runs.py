@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import json
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import distributed
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -15,6 +20,8 @@ from tests import tiny
 from tests.ranks import launch
 from tests.sharded.spread import Spread
 from trainwright import Trainer, TrainingArguments
+from trainwright.checkpoint import check, writer
+from trainwright.errors import ConfigError
 from trainwright.world import current_world
 
 STEP_ROWS = 4
@@ -24,26 +31,33 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
     return getattr(tensor, "full_tensor", lambda: tensor)()
 
 
-def digest(trainer: Trainer) -> str:
-    """Return the SHA-256 of weights, moments and averages, whole."""
+def digest(tensors: dict[str, torch.Tensor]) -> str:
+    """Return the SHA-256 of whole tensors."""
     found = hashlib.sha256()
-    tensors = {name: p.detach() for name, p in trainer.model.named_parameters()}
-    for number, state in trainer.optimizer.state_dict()["state"].items():
-        tensors |= {f"{number} {key}": value for key, value in state.items()}
     for name, tensor in sorted(tensors.items()):
-        found.update(name.encode() + whole(tensor).contiguous().numpy().tobytes())
+        found.update(name.encode() + whole(tensor.detach()).contiguous().numpy().tobytes())
     return found.hexdigest()
 
 
-class Seeing(Trainer):
-    """Notes the state that it begins with, and the rows of every step."""
+def digests(trainer: Trainer) -> list[str]:
+    """Return those of the weights, of the optimizer's state and of the moving average."""
+    states = trainer.optimizer.state_dict()["state"]
+    moments = {f"{number} {key}": value for number, state in states.items() for key, value in state.items()}
+    averages = trainer._session.ema.weights if trainer._session.ema is not None else {}
+    return [digest(tensors) for tensors in (dict(trainer.model.named_parameters()), moments, averages)]
 
-    began: str | None = None
+
+class Seeing(Trainer):
+    """Keeps the state before every step, its rows, and what it was told."""
+
+    def note(self, message):
+        self.told.append(message)
 
     def training_step(self, model, inputs, num_items_in_batch=None):
-        if self.began is None:
-            self.began = digest(self)
-        self.seen.append((self.state.global_step, inputs["input_ids"].tolist()))
+        step = self.state.global_step
+        if step not in self.states:
+            self.states[step] = digests(self)
+        self.rows.setdefault(step, []).extend(inputs["input_ids"].tolist())
         return super().training_step(model, inputs, num_items_in_batch)
 
 
@@ -60,18 +74,18 @@ def trained(place: Path, strategy: Any = None, resume: Any = None, of: Any = Non
         "report_to": "none", "use_cpu": True, "disable_tqdm": True, "ddp_timeout": 60, **changes,
     }  # fmt: skip
     args = TrainingArguments(str(place), **settings)
+    Seeing.states, Seeing.rows, Seeing.told = {}, {}, []
     trainer = Seeing(of or model(), args, train_dataset=tiny.tokens(), strategy=strategy)
-    trainer.seen = []
     trainer.train(resume_from_checkpoint=resume)
-    losses = [one["loss"] for one in trainer.state.log_history if "loss" in one]
-    return {"began": trainer.began, "ended": digest(trainer), "seen": trainer.seen, "losses": losses}
+    losses = {one["step"]: one["loss"] for one in trainer.state.log_history if "loss" in one}
+    found = {"states": trainer.states, "ended": digests(trainer), "rows": trainer.rows}
+    return json.loads(json.dumps({**found, "losses": losses, "told": trainer.told}))  # as from another process
 
 
-def stopped(place: Path, strategy: Any) -> dict[str, Any]:
+def stopped(place: Path, strategy: Spread) -> dict[str, Any]:
     """Train four of six steps, and go on."""
-    first = trained(place, strategy, max_steps=4)
-    second = trained(place, type(strategy)(strategy.replicate), resume=True)
-    return {"first": first, "second": second}
+    trained(place, strategy, max_steps=4)
+    return trained(place, Spread(strategy.replicate), resume=True)
 
 
 def resumed(place: Path, strategy: Any, origin: str) -> dict[str, Any]:
@@ -79,13 +93,83 @@ def resumed(place: Path, strategy: Any, origin: str) -> dict[str, Any]:
     return trained(place, strategy, resume=str(place.parent / origin / "checkpoint-2"), max_steps=4)
 
 
+def damaged(place: Path, file: str, spoil: Callable[[Path], None]) -> dict[str, Any]:
+    """Spoil a file of the newest checkpoint, and go on; note which files each rank has read for it."""
+    trained(place, Spread(), max_steps=4)
+    if current_world().is_main:
+        spoil(place / "checkpoint-4" / file)
+    distributed.barrier()
+    real, read = check.summed, []
+    check.summed = lambda path, *more: (read.append(f"{path.parent.name}/{path.name}"), real(path, *more))[1]
+    try:
+        found = trained(place, Spread(), resume=True, max_steps=4)
+    finally:
+        check.summed = real
+    return {**found, "read": read}
+
+
+def flip(path: Path) -> None:
+    """Flip one bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def full_on_one(place: Path) -> dict[str, Any]:
+    """Have the disk of the second rank full at the first save."""
+    real, refused = writer.write_tensors, []
+
+    def full(tensors: Any, path: Path, metadata: Any = None) -> Any:
+        if current_world().rank == 1 and "checkpoint-2" in str(path) and not refused:
+            refused.append(path)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(tensors, path, metadata)
+
+    writer.write_tensors = full
+    try:
+        found = trained(place, Spread())
+    finally:
+        writer.write_tensors = real
+    return {**found, "saved": sorted(path.name for path in place.iterdir())}
+
+
+def not_shared(place: Path) -> dict[str, Any]:
+    """Have a folder of its own on every rank, as on disks of several machines."""
+    before, own = Path.cwd(), place / str(current_world().rank)
+    own.mkdir(parents=True)
+    os.chdir(own)
+    try:
+        return trained(Path("out"), Spread())
+    except ConfigError as error:
+        return {"told": str(error), "left": [path.name for path in own.glob("out/.checkpoint*")]}
+    finally:
+        os.chdir(before)
+
+
+def exported(place: Path) -> dict[str, Any]:
+    """Save the model alone."""
+    args = TrainingArguments(str(place / "out"), use_cpu=True, report_to="none", max_steps=1, save_strategy="no")
+    trainer = Trainer(model(), args, train_dataset=tiny.tokens(), strategy=Spread())
+    trainer.train()
+    if current_world().is_main:
+        (place / "model").mkdir()
+        (place / "model" / "model.safetensors").write_bytes(b"of another model")
+    trainer.save_model(str(place / "model"))
+    return {"weights": digests(trainer)[0]}
+
+
 CASES: dict[str, launch.Case] = {
     "two": lambda place: trained(place, Spread()),
     "two, stopped": lambda place: stopped(place, Spread()),
     "two from one": lambda place: resumed(place, Spread(), "one"),
-    "two from four": lambda place: resumed(place, Spread(), "four"),
-    "four": lambda place: resumed(place, Spread(), "two"),
-    "four replicated": lambda place: stopped(place, Spread(2)),
+    "a flipped bit": lambda place: damaged(place, "optimizer-00002-of-00002.safetensors", flip),
+    "a lost file": lambda place: damaged(place, "model-00002-of-00002.safetensors", Path.unlink),
+    "a full disk": full_on_one,
+    "no shared folder": not_shared,
+    "exported": exported,
+    "four from two": lambda place: resumed(place, Spread(), "two"),
+    "four replicated": lambda place: trained(place, Spread(2)),
+    "four replicated, stopped": lambda place: stopped(place, Spread(2)),
     "four replicated from two": lambda place: resumed(place, Spread(2), "two"),
 }
 

@@ -3,35 +3,140 @@ bits."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.ranks import launch
 from tests.sharded import runs
 from trainwright.checkpoint import check, layout
 
 pytestmark = [pytest.mark.ranks, pytest.mark.slow]
-SCRIPT = Path(runs.__file__)
+LAUNCHES = {
+    2: ["two", "two, stopped", "two from one", "a flipped bit", "a lost file", "a full disk", "no shared folder"]
+    + ["exported"],
+    4: ["four from two", "four replicated", "four replicated, stopped", "four replicated from two"],
+}
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("layouts")
+
+
+@pytest.fixture(scope="module")
+def found(folder):
     """What each rank found, case by case: one process, then two, then four, then one again."""
-    folder = tmp_path_factory.mktemp("layouts")
     ranks = {"one": [runs.trained(folder / "one")]}
-    for count, names in {2: ["two", "two, stopped", "two from one"], 4: ["four", "four replicated"]}.items():
-        launched = launch.launched(SCRIPT, folder, count, names)
+    for count, names in LAUNCHES.items():
+        launched = launch.launched(Path(runs.__file__), folder, count, names)
         ranks |= {name: [one[name] for one in launched] for name in names}
-    ranks["one from two"] = [runs.resumed(folder / "one from two", None, "two")]
-    ranks["one from four"] = [runs.resumed(folder / "one from four", None, "four_replicated")]
-    ranks["folder"] = folder
+    for origin in ("two", "four replicated"):
+        place = folder / f"one from {origin}"
+        ranks[place.name] = [runs.resumed(place, None, origin.replace(" ", "_"))]
+    for name, everyone in ranks.items():
+        for one in everyone:
+            assert "error" not in one, (name, one)
     return ranks
 
 
-def of(found, case):
-    """Return what the ranks found, which all must have."""
+def rows(ranks, step):
+    """Return the rows of a step, over all ranks, sorted."""
+    return sorted(row for one in ranks for row in one["rows"][step])
+
+
+@pytest.mark.parametrize("case", [name for name in LAUNCHES[4] if "from" in name] + ["one from two"])
+def test_another_layout_has_the_same_state_and_rows(found, case):
     for rank in found[case]:
-        assert "error" not in rank, rank
-    return found[case]
+        assert rank["states"]["2"] == found["two"][0]["states"]["2"]
+    for step in ("2", "3"):
+        assert rows(found[case], step) == rows(found["two"], step) == rows(found["one"], step)
+
+
+def test_a_run_of_one_process_is_taken_over_by_two(found):
+    assert found["two from one"][0]["states"]["2"] == found["one"][0]["states"]["2"]
+    assert rows(found["two from one"], "3") == rows(found["one"], "3")
+
+
+def test_replicas_are_written_once_and_read_by_one_process(found, folder):
+    assert found["one from four replicated"][0]["states"]["2"] == found["four replicated"][0]["states"]["2"]
+    place = folder / "four_replicated" / "checkpoint-2"
+    sizes = [path.stat().st_size for path in layout.shares_of(place, layout.OPTIMIZER)]
+    assert len(sizes) == 4
+    assert max(sizes) < 1.2 * min(sizes)  # 19,000 numbers in 40 tensors do not divide better
+
+
+@pytest.mark.parametrize("case", ["two", "four replicated"])
+def test_the_same_layout_goes_on_bitwise(found, case):
+    """Weights, moments and the dropout of every rank."""
+    for straight, stopped in zip(found[case], found[f"{case}, stopped"], strict=True):
+        assert straight["ended"] == stopped["ended"]
+        assert straight["losses"] == stopped["losses"]
+        assert straight["states"]["5"] == stopped["states"]["5"]
+
+
+def test_transformers_loads_what_the_ranks_have_written(found, folder):
+    from transformers import LlamaForCausalLM
+
+    place = folder / "two" / "checkpoint-6"
+    assert not (place / layout.WEIGHTS).exists()
+    model = LlamaForCausalLM.from_pretrained(place, dtype="auto")
+    assert runs.digest(dict(model.named_parameters())) == found["two"][0]["ended"][0]
+
+
+def test_a_model_saved_alone_replaces_what_is_there(found, folder):
+    from transformers import LlamaForCausalLM
+
+    model = LlamaForCausalLM.from_pretrained(folder / "exported" / "model", dtype="auto")
+    assert runs.digest(dict(model.named_parameters())) == found["exported"][0]["weights"]
+
+
+def test_every_tensor_lies_in_one_file_and_every_slice_in_one(found, folder):
+    place = folder / "two" / "checkpoint-6"
+    index = json.loads((place / layout.INDEX).read_text())
+    assert sorted(set(index["weight_map"].values())) == [path.name for path in layout.shares_of(place, layout.WEIGHTS)]
+    assert "lm_head.weight" not in index["weight_map"]  # tied
+    files = json.loads((place / layout.MANIFEST).read_text())["files"]
+    assert {path.name for path in place.iterdir()} == {*files, layout.MANIFEST}
+    assert all("crc32" in entry for entry in files.values())
+
+
+@pytest.mark.parametrize(
+    ("case", "sentence"),
+    [
+        ("a flipped bit", "checkpoint-4: optimizer-00002-of-00002.safetensors has other contents than were written"),
+        ("a lost file", "checkpoint-4: model-00002-of-00002.safetensors is missing"),
+    ],
+)
+def test_damage_of_one_ranks_file_is_named_and_passed_over(found, case, sentence):
+    first, second = found[case]
+    assert f"Passed over {sentence}." in first["told"]
+    assert list(first["states"]) == list(second["states"]) == ["2", "3"]
+    assert first["states"]["2"] == found["two"][0]["states"]["2"]
+
+
+def test_every_file_is_read_once_by_one_rank(found, folder):
+    first, second = (set(rank["read"]) for rank in found["a flipped bit"])
+    files = json.loads((folder / "two" / "checkpoint-2" / layout.MANIFEST).read_text())["files"]
+    assert not first & second
+    assert {f"checkpoint-2/{name}" for name in files} <= first | second
+    assert first
+    assert second
+
+
+def test_a_disk_that_is_full_for_one_rank_costs_that_save_alone(found, folder):
+    first, second = found["a full disk"]
+    for rank in (first, second):
+        told = next(one for one in rank["told"] if "could not be written" in one)
+        assert "checkpoint-2 could not be written: No space left on device" in told
+        assert "(process 1)" in told
+    assert first["saved"] == ["checkpoint-4", "checkpoint-6"]
+    assert check.damage(folder / "a_full_disk" / "checkpoint-6") is None
+    assert first["ended"] == found["two"][0]["ended"]
+
+
+def test_a_folder_that_is_not_shared_is_one_sentence_at_the_start(found):
+    for rank in found["no shared folder"]:
+        assert "output_dir 'out' is not one folder for all processes: process 1 on" in rank["told"]
+        assert not rank["left"]
