@@ -17,7 +17,9 @@ from trainwright import CheckpointError, ConfigError, SaveError, Trainer, Traine
 from trainwright.checkpoint import layout
 from trainwright.checkpoint.parts import Exchange, Opened, Part, restore, trees
 from trainwright.errors import UnsavableError
+from trainwright.parallel.strategy import Strategy
 from trainwright.saving import save
+from trainwright.world import World
 
 STEPS = 8
 
@@ -394,7 +396,9 @@ def test_a_rank_without_a_file_of_its_own_is_given_what_all_share(tmp_path):
             "shared": part(found[0], key=("a", "b"), on_all=True),
             "own": part(found[1], key=("c",), lacking=lacking.append),
         }
-        restore(here, Opened(tmp_path, layout.of_rank(rank, 3)))
+        strategy = Strategy()
+        strategy.world = World(rank, rank, 3)
+        restore(here, Opened(tmp_path, strategy))
         assert found == [{"rank": shared}, {} if own is None else {"rank": own}]
         assert lacking == ([False] if own is None else [])
 
