@@ -51,6 +51,7 @@ def rows(rng):
         "preferences": {"prompt": chat[:1], "chosen": chat[1:], "rejected": worse[1:]},
         "texts": {"text": f"{ask} {answer} {other}", "url": "https://example.org", "timestamp": "2019"},
         "web": {"content": f"{ask} {answer}", "url": "https://example.org"},
+        "judged": {"prompt": chat[:1], "completion": chat[1:], "label": rng.random() < 0.5},
         "completions": {"prompt": f"{ask} ", "completion": answer},
         "reviews": {"review": answer, "stars": rng.randrange(2)},
         "words": {"id": "1", "tokens": some, "ner_tags": [len(one) % 3 for one in some]},
@@ -115,7 +116,7 @@ def test_the_memory_of_other_models_is_not_estimated(place, monkeypatch, capsys,
 def test_there_is_a_recipe_for_every_trainer():
     named = {yaml.safe_load(path.read_text())["training"].get("trainer_type") for path in FILES.values()}
     assert named == {*methods.METHODS, "OUMI", None}
-    assert len(FILES) == 30
+    assert len(FILES) == 32
 
 
 PAIRS = ("13_orpo_dpo", "14_ultrafeedback_trl", "15_hh", "16_dpo_lora", "17_debug_dpo")
@@ -127,6 +128,8 @@ CANNOT = {  # what TRL's trainer cannot, and what is said
     "28_classify": "it is a setting of classification",
     "29_classify_words": "lora_task_type TOKEN_CLS is not supported",
     "30_seq2seq": "it is a setting of sequence-to-sequence training",
+    "31_kto": "it is a setting of Kahneman-Tversky optimisation",
+    "32_reward": "it is a setting of reward modelling",
 }  # fmt: skip
 QUICK = ("13_orpo_dpo", *CANNOT)
 

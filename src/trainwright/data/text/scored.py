@@ -49,11 +49,11 @@ class ScoredRules(TextRules):
         return {"chosen_ids": chosen, "rejected_ids": rejected, "margin": [float(margin)]}
 
     def _whole(self, row: dict[str, Any], name: str) -> Steps[list[int]]:
-        answer = row[name]
-        if is_chat(answer):
-            ids, _ = yield from self._conversation([*row.get("prompt", ()), *answer], row)
+        prompt, answer = row.get("prompt") or "", row[name]
+        if is_chat(answer):  # which may begin with what the prompt says
+            ids, _ = yield from self._conversation([*(prompt if is_chat(prompt) else []), *answer], row)
             return ids
-        return (yield from self._encode(row.get("prompt", "") + self._ended(answer)))
+        return (yield from self._encode(prompt + self._ended(answer)))
 
 
 @dataclass(frozen=True)
