@@ -49,6 +49,7 @@ OPTIMIZERS = (
     "galore_adamw_8bit", "galore_adafactor", "grokadamw", "schedule_free_radam", "schedule_free_adamw",
     "schedule_free_sgd", "apollo_adamw", "stable_adamw",
 )  # fmt: skip
+OWN_OPTIMIZERS = ("adamw_bf16", "muon")
 _OWN_BACKWARD = "takes over the backward pass, which belongs to the engine here; use one of the others, such as"
 REFUSED_OPTIMIZERS = {
     "lomo": f"{_OWN_BACKWARD} 'adafactor'",

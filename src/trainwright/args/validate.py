@@ -179,7 +179,7 @@ def _choices(args: Any) -> Iterator[str]:
     if args.optim in names.REFUSED_OPTIMIZERS:
         yield f"optim='{args.optim}' {names.REFUSED_OPTIMIZERS[args.optim]}."
     else:
-        yield from _choice("optim", args.optim, names.OPTIMIZERS)
+        yield from _choice("optim", args.optim, (*names.OPTIMIZERS, *names.OWN_OPTIMIZERS))
     yield from _report_to(args.report_to)
     for feature in args.debug:
         yield from _choice("debug", feature, ("underflow_overflow",))

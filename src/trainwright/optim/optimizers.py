@@ -1,4 +1,4 @@
-"""Optimizers by transformers' names: torch's own directly, all others through transformers' factories."""
+"""Optimizers by transformers' names: torch's own directly, all others through transformers' factories; and our own."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from trainwright.args.names import OWN_OPTIMIZERS
 from trainwright.errors import ConfigError, did_you_mean
+from trainwright.optim.bf16 import AdamWBF16
+from trainwright.optim.muon import MuonAndAdamW, split_groups
 
-_STATES = {"adamw": 2, "sgd": 0, "adafactor": 0, "adagrad": 1, "rmsprop": 1, "lion": 1}
+_STATES = {"adamw": 2, "sgd": 0, "adafactor": 0, "adagrad": 1, "rmsprop": 1, "lion": 1, "muon": 1}
 _STATES_BY_SETTING = {"sgd": ("momentum",), "rmsprop": ("momentum", "centered"), "adafactor": ("beta1",)}
 OptimizerChoice = tuple[Any, dict[str, Any]]
 
@@ -31,6 +34,8 @@ def state_copies(name: str, settings: Mapping[str, Any]) -> int:
 def optimizer_class(args: Any, model: nn.Module | None = None) -> OptimizerChoice:
     """Return the optimizer class that `args.optim` names and its keyword arguments."""
     settings = parse_settings(args.optim_args)
+    if args.optim in OWN_OPTIMIZERS:
+        return _own(args, settings)
     adam = {"lr": args.learning_rate, "betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon}
     if args.optim in ("adamw_torch", "adamw_torch_fused") and not settings:
         return torch.optim.AdamW, {**adam, "fused": True} if args.optim == "adamw_torch_fused" else adam
@@ -38,6 +43,22 @@ def optimizer_class(args: Any, model: nn.Module | None = None) -> OptimizerChoic
         kinds = {"sgd": torch.optim.SGD, "adagrad": torch.optim.Adagrad, "rmsprop": torch.optim.RMSprop}
         return kinds[args.optim], {"lr": args.learning_rate}
     return _from_transformers(args, model, settings)
+
+
+def _own(args: Any, settings: dict[str, str]) -> OptimizerChoice:
+    adam = {"lr": args.learning_rate, "betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon}
+    takes: dict[str, Any] = {} if args.optim == "adamw_bf16" else {"momentum": float, "ns_steps": int}
+    unread = [name for name in settings if name not in takes]
+    if unread:
+        known = f" It takes: {', '.join(takes)}." if takes else ""
+        raise ConfigError(
+            f"optim_args={args.optim_args!r}: nothing reads '{unread[0]}' with optim='{args.optim}'.{known}"
+        )
+    try:
+        given = {name: takes[name](value) for name, value in settings.items()}
+    except ValueError as error:
+        raise ConfigError(f"optim_args={args.optim_args!r}: {error}.") from error
+    return AdamWBF16 if args.optim == "adamw_bf16" else MuonAndAdamW, {**adam, **given}
 
 
 def parse_settings(text: str | None) -> dict[str, str]:
@@ -126,9 +147,12 @@ def build_optimizer(choice: OptimizerChoice, model: nn.Module, groups: list[dict
         return made
     for name in ("params", "model", "optimizer_dict"):
         groups = kwargs.pop(name, groups)
+    if chosen is MuonAndAdamW:
+        groups = split_groups(model, groups)
     if kwargs.get("optim_bits") == 8 and chosen.__module__.startswith("bitsandbytes."):
         _keep_embeddings_in_32_bit(model)
-    return chosen(groups, **kwargs)
+    optimizer: torch.optim.Optimizer = chosen(groups, **kwargs)
+    return optimizer
 
 
 def _keep_embeddings_in_32_bit(model: nn.Module) -> None:

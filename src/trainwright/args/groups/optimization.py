@@ -39,7 +39,7 @@ class LearningRate:
 class OptimizerChoice:
     """The optimizer."""
 
-    optim: str = option("adamw_torch_fused", "Optimizer, by transformers' names.")
+    optim: str = option("adamw_torch_fused", "Optimizer, by transformers' names; `adamw_bf16` and `muon` besides.")
     optim_args: str | None = option(None, "Further settings of the optimizer: 'key=value,key=value'.")
     optim_target_modules: None | str | list[str] = option(None, "Modules that GaLore and APOLLO optimize.")
     weight_decay: float = option(0.0, "Decoupled weight decay; never on biases and norms.")
