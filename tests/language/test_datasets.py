@@ -152,6 +152,17 @@ OWN = {
         [*CHAT, *said(("user", QUESTION), ("assistant", ANSWER))],
     ),
     "ShareGPT": ({}, {"id": "1", "conversations": SHARE}, CHAT),
+    "ShareGPT with a system": (
+        {}, {"conversations": SHARE, "system": "Be short."},
+        [{"from": "system", "value": "Be short."}, *SHARE],
+    ),
+    "messages with a system": (
+        {}, {"messages": CHAT, "system": "Be short."},
+        said(("system", "Be short."), ("user", QUESTION), ("assistant", ANSWER)),
+    ),
+    "messages with a system that is said already": ({}, {"messages": [*said(("system", "x")), *CHAT], "system": "y"},
+                                                    [*said(("system", "x")), *CHAT]),
+    "messages with an empty system": ({}, {"messages": CHAT, "system": ""}, CHAT),
     "Oumi's": ({}, {"conversation": {"messages": CHAT}}, CHAT),
     "told to be Alpaca's": (
         {"column_map": {"task": "instruction", "result": "output"}}, {"task": QUESTION, "result": ANSWER}, CHAT
@@ -167,8 +178,9 @@ def test_a_file_of_ones_own_is_known_by_its_columns(tmp_path, case, stream):
     path = tiny.write_rows(tmp_path / "rows.jsonl", [row])
     (rows,) = mixture.read_parts(DatasetSplitParams([DatasetParams(str(path), **more)], stream=stream), 0)
     made = next(iter(rows))
-    if "conversations" not in made:
-        assert [dict(turn) for turn in made["messages"]] == expected
+    found = [dict(turn) for turn in made.get("messages") or made["conversations"]]
+    assert found in (expected, SHARE)
+    assert "system" not in made
 
 
 def test_a_prompt_and_a_completion_under_other_names(tmp_path):
@@ -176,6 +188,56 @@ def test_a_prompt_and_a_completion_under_other_names(tmp_path):
     told = {"instruction": "prompt", "output": "completion"}
     (rows,) = mixture.read_parts(DatasetSplitParams([DatasetParams(str(path), column_map=told)]), 0)
     assert rows[0] == {"prompt": "a", "completion": "b"}
+
+
+ASKED, SAID, WORSE = CHAT[0], CHAT[1], {"role": "assistant", "content": "Five."}
+TOLD = {"role": "system", "content": "Be short."}
+COMPARED = {  # columns of preferences of one's own, and the prompt
+    "a question": ({"question": QUESTION, "chosen": ANSWER, "rejected": "Five."}, [ASKED]),
+    "a question and a system": (
+        {"system": "Be short.", "question": QUESTION, "chosen": ANSWER, "rejected": "Five."}, [TOLD, ASKED],
+    ),
+    "Alpaca's": (
+        {"instruction": "Add.", "input": "two and two", "chosen": ANSWER, "rejected": "Five."},
+        said(("user", "Add.\n\ntwo and two")),
+    ),
+    "ShareGPT's, with a turn for an answer": (
+        {"conversations": SHARE[:1], "chosen": SHARE[1], "rejected": {"from": "gpt", "value": "Five."}}, [ASKED],
+    ),
+    "a prompt and a system": (
+        {"system": "Be short.", "prompt": QUESTION, "chosen": ANSWER, "rejected": "Five."}, [TOLD, ASKED],
+    ),
+    "a prompt of turns and a system": (
+        {"system": "Be short.", "prompt": [ASKED], "chosen": [SAID], "rejected": [WORSE]}, [TOLD, ASKED],
+    ),
+    "a question that is in the answers": ({"question": QUESTION, "chosen": CHAT, "rejected": [ASKED, WORSE]}, [ASKED]),
+    "a prompt and one turn": ({"prompt": [ASKED], "chosen": SAID, "rejected": WORSE}, [ASKED]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", COMPARED)
+def test_what_two_answers_are_to_is_never_left_out(tmp_path, case):
+    """A column that holds it is the prompt, by any of the names that people give it."""
+    row, prompt = COMPARED[case]
+    place = tiny.make_place(tmp_path)
+    tiny.write_rows(tmp_path / "rows.jsonl", [row] * 2)
+    content = tiny.settings(place, "preference", trainer_type="DPO")
+    content["data"]["train"]["datasets"] = [{"dataset_name": str(tmp_path / "rows.jsonl")}]
+    content["model"]["chat_template"] = "chatml"
+    text = load_text(load_checked(tiny.write_yaml(tmp_path / "run.yaml", content)).config)
+    made = {name: text.tokenizer.decode(text.train[0][f"{name}_ids"]) for name in ("prompt", "chosen", "rejected")}
+    wanted = {
+        "prompt": text.tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True),
+        "chosen": f"{ANSWER}<|im_end|>\n", "rejected": "Five.<|im_end|>\n",
+    }  # fmt: skip
+    assert made == wanted
+
+
+def test_a_prompt_and_a_completion_with_a_system(tmp_path):
+    row = {"system": "Be short.", "prompt": QUESTION, "completion": ANSWER}
+    path = tiny.write_rows(tmp_path / "rows.jsonl", [row])
+    (rows,) = mixture.read_parts(DatasetSplitParams([DatasetParams(str(path))]), 0)
+    assert rows[0] == {"prompt": [TOLD, ASKED], "completion": ANSWER}
 
 
 HH = "\n\nHuman: What is it?\n\nA word?\n\nAssistant: Yes.\n\nHuman: Which?\n\nAssistant:"

@@ -130,3 +130,57 @@ def test_tool_calls_of_tables_have_their_own_keys_alone(tmp_path, form, stream):
     found = [canonical(row, 0) for row in read_one(DatasetParams(dataset_name=str(path)), stream)]
     assert [row["messages"][1]["tool_calls"][0]["function"]["arguments"] for row in found] == said
     assert [row["tools"] for row in found] == [row["tools"] for row in rows]
+
+
+def test_what_sharegpt_calls_calls_and_results_is_the_assistants_and_the_tools(place, tmp_path):
+    """LLaMA-Factory's and glaive's turns; they are learned as the assistant's are."""
+    called = {"from": "function_call", "value": json.dumps({"name": "weather", "arguments": ARGUMENTS})}
+    told = {"from": "observation", "value": "warm"}
+    row = {"conversations": [{"from": "human", "value": ASKED["content"]}, called, told, {"from": "gpt", "value": "a"}]}
+    found = canonical(row, 0)["messages"]
+    assert [one["role"] for one in found] == ["user", "assistant", "tool", "assistant"]
+    assert found[1]["tool_calls"] == [{"type": "function", "function": {"name": "weather", "arguments": ARGUMENTS}}]
+    text = text_of(place, [row], tmp_path, {"assistant_only_loss": True}, model={"chat_template": QWEN})
+    assert '"arguments": {"city": "Rome"' in learned(text)
+    assert "warm" not in learned(text)
+    several = json.dumps([{"name": "a", "arguments": {}}, {"name": "b", "arguments": "{}"}])
+    both = canonical({"messages": [{"role": "function_call", "content": several}]}, 0)["messages"][0]
+    assert [one["function"]["name"] for one in both["tool_calls"]] == ["a", "b"]
+    plain = canonical({"messages": [{"role": "function_call", "content": "f(1)"}]}, 0)["messages"][0]
+    assert plain == {"role": "assistant", "content": "f(1)"}
+
+
+def test_roles_in_capitals_are_the_roles(place):
+    found = canonical({"messages": [{"role": "User", "content": "a"}, {"role": "ASSISTANT", "content": "b"}]}, 0)
+    assert [one["role"] for one in found["messages"]] == ["user", "assistant"]
+    critic = {"messages": [{"role": "Critic", "content": "a"}]}
+    assert canonical(critic, 0)["messages"][0]["role"] == "Critic", "of a template of its own"
+
+
+NO_MESSAGES = {
+    "a text": "hello",
+    "pairs": [["a", "b"]],
+    "texts": ["a", "b"],
+    "a mapping": {"role": "user", "content": "a"},
+    "JSON of another thing": "[1, 2]",
+}
+
+
+@pytest.mark.parametrize("name", NO_MESSAGES)
+def test_what_is_no_list_of_messages_is_told(name):
+    with pytest.raises(DataError, match="Row 3: 'messages' holds .*; a list of messages with 'role' and 'content'"):
+        canonical({"messages": NO_MESSAGES[name]}, 3)
+
+
+def test_messages_may_be_json_texts_as_in_tables_of_texts(place, tmp_path):
+    turns = [ASKED, {"role": "assistant", "content": "warm"}]
+    assert canonical({"messages": json.dumps(turns)}, 0)["messages"] == turns
+    text = text_of(place, [{"conversations": json.dumps(turns)}], tmp_path, model={"chat_template": QWEN})
+    assert learned(text) == text.tokenizer.apply_chat_template(turns, tokenize=False)
+
+
+def test_an_answer_that_is_not_wanted_is_not_learned(place, tmp_path):
+    """KTO's rows."""
+    rows = [{"prompt": "a", "completion": " b", "label": wanted} for wanted in (True, False)]
+    with pytest.raises(DataError, match="Row 1: label is false: the completion is one that is not wanted"):
+        text_of(place, rows, tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from enum import Enum
 from typing import Any
 
@@ -31,6 +32,7 @@ LEARNED_FROM = (*_KNOWN, "labels", "completion_mask", "assistant_masks", "tools"
 READY_PAIRS = ("chosen_ids", "rejected_ids")
 """Columns of pairs that are tokens already."""
 _CHAT_COLUMNS = ("prompt", "completion", "chosen", "rejected", "messages")
+_ANSWERS = ("completion", "chosen", "rejected")
 _NOT_TEXT = ("image", "images", "video", "videos", "audio", "audios")
 
 
@@ -102,7 +104,11 @@ def canonical(row: Mapping[str, Any], number: int) -> dict[str, Any]:
         )
     if "conversations" in new and "messages" not in new:
         new["messages"] = new.pop("conversations")
+    if "messages" in new:
+        new["messages"] = _listed(new["messages"], number)
     for name in _CHAT_COLUMNS:
+        if name in _ANSWERS and isinstance(new.get(name), Mapping):
+            new[name] = [new[name]]
         if is_chat(new.get(name)):
             new[name] = [message_of(one, name, number) for one in new[name]]
     if new.get("tools") == "":
@@ -113,6 +119,24 @@ def canonical(row: Mapping[str, Any], number: int) -> dict[str, Any]:
         except json.JSONDecodeError as error:
             raise DataError(f"Row {number}: 'tools' is a text, but not JSON: {error}.") from None
     return new
+
+
+def _listed(given: Any, number: int) -> Any:
+    """Return messages as a list, also where they are a JSON text, as in tables of texts.
+
+    Raises:
+        DataError: they are no list of messages.
+    """
+    found = given
+    if isinstance(given, str) and given.lstrip().startswith("["):
+        with suppress(json.JSONDecodeError):
+            found = json.loads(given)
+    if not isinstance(found, list) or not all(isinstance(one, Mapping) for one in found):
+        raise DataError(
+            f"Row {number}: 'messages' holds {given!r:.60}; a list of messages with 'role' and 'content' (or 'from' "
+            "and 'value') is expected."
+        )
+    return found
 
 
 def of_one_kind(row: Mapping[str, Any]) -> dict[str, Any]:

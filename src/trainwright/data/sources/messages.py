@@ -8,7 +8,12 @@ from typing import Any
 
 from trainwright.errors import DataError
 
-_ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "chatgpt": "assistant", "model": "assistant"}
+_ROLES = {
+    "human": "user", "gpt": "assistant", "bot": "assistant", "chatgpt": "assistant", "model": "assistant",
+    "observation": "tool", "function_response": "tool",
+}  # fmt: skip
+_PLAIN = ("system", "developer", "user", "assistant", "tool", "function")
+_CALLS = "function_call"  # ShareGPT's role of an assistant that calls
 _TEXTS = ("text", "input_text", "output_text")
 
 
@@ -27,10 +32,11 @@ def message_of(given: Mapping[str, Any], column: str, number: int) -> dict[str, 
     """
     message = {name: value for name, value in given.items() if value is not None}
     if "from" in message:
-        role = message.pop("from")
-        message["role"] = _ROLES.get(role, role)
+        message["role"] = message.pop("from")
+        message["role"] = _ROLES.get(message["role"], message["role"])
     if "value" in message:
         message["content"] = message.pop("value")
+    message = _with_role(message)
     if "function_call" in message and "tool_calls" not in message:
         message["tool_calls"] = [{"type": "function", "function": message.pop("function_call")}]
     if "role" not in message or not ("content" in message or "tool_calls" in message):
@@ -47,6 +53,26 @@ def message_of(given: Mapping[str, Any], column: str, number: int) -> dict[str, 
     if message.get("tool_calls"):
         message["tool_calls"] = [_call(one, f"Row {number}") for one in message["tool_calls"]]
     return message
+
+
+def _with_role(message: dict[str, Any]) -> dict[str, Any]:
+    """Return a message with the role that templates know: in small letters, of ShareGPT's calls the assistant's."""
+    role = message.get("role")
+    if isinstance(role, str) and role.lower() in _PLAIN:
+        return {**message, "role": role.lower()}
+    if role == "observation":
+        return {**message, "role": "tool"}
+    if role != _CALLS:
+        return message
+    try:
+        found = json.loads(message.get("content", ""))
+    except (TypeError, json.JSONDecodeError):  # it is said in another language
+        return {**message, "role": "assistant"}
+    calls = found if isinstance(found, list) else [found]
+    if not all(isinstance(one, dict) and "name" in one for one in calls):
+        return {**message, "role": "assistant"}
+    made = [{"type": "function", "function": one} for one in calls]
+    return {**message, "role": "assistant", "content": "", "tool_calls": made}
 
 
 def is_muted(message: Mapping[str, Any]) -> bool:

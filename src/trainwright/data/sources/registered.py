@@ -223,7 +223,10 @@ REGISTERED = {
 }
 """By name, in capitals or not; `*` stands for anything."""
 
-COLUMNS = ("instruction", "input", "output", "response", "context", "system", "inputs", "targets", "conversation")
+COLUMNS = (
+    "instruction", "input", "output", "response", "context", "system", "inputs", "targets", "conversation", "history",
+    "question", "query",
+)  # fmt: skip
 """Columns that shapes read, besides those that are learned from as they are."""
 
 
@@ -246,14 +249,21 @@ def find(name: str | None, path: str | None) -> Registered | None:
 
 
 def shape_of(columns: list[str], known: set[str]) -> Shape | None:
-    """Return the shape of a dataset of one's own by its columns: Alpaca's and Dolly's, and Oumi's and WildChat's
-    `conversation`; None where they say themselves what they are.
+    """Return the shape of a dataset of one's own by its columns: Alpaca's and Dolly's, Oumi's and WildChat's
+    `conversation`, preferences whose question has a column of its own, and whatever has a `system` beside it; None
+    where they say themselves what they are.
 
     Args:
         columns: of the rows.
         known: columns that rows are learned from as they are.
     """
     has = set(columns)
+    if "input_ids" in has:
+        return None
+    if {"chosen", "rejected"} <= has and "prompt" not in has and has & {*shapes.QUESTIONS, "messages", "conversations"}:
+        return shapes.compared
+    if "system" in has and has & {"messages", "conversations", "prompt"}:
+        return shapes.led
     if has & known:
         return None
     if "instruction" in has and has & {"output", "response"}:

@@ -30,6 +30,8 @@ _CHATQA = {
     **dict.fromkeys(("drop", "narrativeqa", "quoref", "ropes", "squad1.1", "squad2.0", "newsqa"), _SHORT_SPAN),
 }
 _CHATQA_DOCUMENT = "Only use the information from the user provided context to answer the question."
+QUESTIONS = ("instruction", "question", "query")
+"""What columns are called that hold what is asked."""
 _SPEAKERS = {"Human": "user", "Assistant": "assistant"}
 
 
@@ -70,12 +72,66 @@ def alpaca(row: Row, settings: Any, subset: str | None) -> Made:
 
 def instructed(row: Row, settings: Any, subset: str | None) -> Made:
     """A file of one's own in Alpaca's columns: the input follows the instruction; `system` and `history` go before."""
-    answer = "output" if "output" in row else "response"
-    instruction, output = needed(row, "instruction", answer)
+    (output,) = needed(
+        row, "output" if row.get("output") is not None else "response" if "response" in row else "output"
+    )
+    return {"messages": [*_asked(row, "instruction"), *messages(("assistant", output))["messages"]]}
+
+
+def _asked(row: Row, column: str) -> list[Any]:
+    """Return what is said before an answer: `system`, the turns of `history`, and a question with its input."""
+    (question,) = needed(row, column)
     given = _text(row.get("input"), "input") or _text(row.get("context"), "context")
     start = messages(("system", _text(row.get("system"), "system") or None))["messages"]
-    end = messages(("user", f"{instruction}\n\n{given}".strip()), ("assistant", output))["messages"]
-    return {"messages": [*start, *_before(row.get("history")), *end]}
+    end = messages(("user", f"{question}\n\n{given}".strip()))["messages"]
+    return [*start, *_before(row.get("history")), *end]
+
+
+def compared(row: Row, settings: Any, subset: str | None) -> Made:
+    """Two answers, and what they answer in columns of its own: turns, or a question with its input."""
+    answers = {name: _answer(row, name) for name in ("chosen", "rejected")}
+    if all(_role(one[0]) not in ("assistant", "gpt") for one in answers.values()):
+        return dict(answers)  # they begin with it
+    turns = next((row[name] for name in ("messages", "conversations") if row.get(name)), None)
+    if turns is not None:
+        return {"prompt": _led(turns, row.get("system")), **answers}
+    column = next((name for name in QUESTIONS if row.get(name) is not None), QUESTIONS[0])
+    return {"prompt": _asked(row, column), **answers}
+
+
+def _answer(row: Row, name: str) -> list[Any]:
+    """Return an answer as turns: turns, one turn, or the text of one."""
+    held = row.get(name)
+    if isinstance(held, list) and held and all(isinstance(one, Mapping) for one in held):
+        return held
+    return [held] if isinstance(held, Mapping) else messages(("assistant", needed(row, name)[0]))["messages"]
+
+
+def _role(turn: Row) -> Any:
+    return turn.get("role") or turn.get("from")
+
+
+def led(row: Row, settings: Any, subset: str | None) -> Made:
+    """A conversation, or a prompt, and what `system` says before it; a prompt that is a text is then what the user
+    says."""
+    rest = {name: value for name, value in row.items() if name != "system"}
+    turns = next((name for name in ("messages", "conversations") if rest.get(name)), None)
+    if turns is not None and "prompt" not in rest:
+        return {**rest, turns: _led(rest[turns], row.get("system"))}
+    prompt = rest.get("prompt")
+    asked = messages(("user", prompt))["messages"] if isinstance(prompt, str) else prompt
+    return {**rest, "prompt": _led(asked, row.get("system"))}
+
+
+def _led(turns: Any, system: Any) -> Any:
+    """Return turns with a system's before them, unless they have one or it says nothing; what are no turns stays."""
+    said = _text(system, "system")
+    if not said or not isinstance(turns, list) or not all(isinstance(one, Mapping) for one in turns):
+        return turns
+    if turns and _role(turns[0]) == "system":
+        return turns
+    keys = ("from", "value") if turns and "from" in turns[0] else ("role", "content")
+    return [dict(zip(keys, ("system", said), strict=True)), *turns]
 
 
 def _before(history: Any) -> list[Any]:

@@ -154,6 +154,11 @@ class TextRules:
         return ids, [token if mine else IGNORED for token, mine in zip(ids, wrote, strict=True)]
 
     def _completion(self, row: dict[str, Any]) -> Steps[tuple[list[int], list[int]]]:
+        if row.get("label") is False:
+            raise DataError(
+                "label is false: the completion is one that is not wanted (KTO's rows), and it would be learned. Leave "
+                "such rows out."
+            )
         prompt, completion = row["prompt"], row["completion"]
         wrote: Sequence[Any]
         if is_chat(prompt):
