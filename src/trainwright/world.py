@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class World:
-    """Rank and number of the processes of one run, as torchrun's environment tells them."""
+    """Rank and number of the processes of one run, as torchrun's environment tells them, and of this machine's."""
 
     rank: int = 0
     local_rank: int = 0
     size: int = 1
+    local_size: int = 1
 
     @property
     def is_main(self) -> bool:
@@ -54,7 +55,9 @@ class DataShard:
 def current_world() -> World:
     """Return the world that torchrun's environment describes; one process without it."""
     env = os.environ
-    return World(int(env.get("RANK", 0)), int(env.get("LOCAL_RANK", 0)), int(env.get("WORLD_SIZE", 1)))
+    size = int(env.get("WORLD_SIZE", 1))
+    local_size = int(env.get("LOCAL_WORLD_SIZE", size))
+    return World(int(env.get("RANK", 0)), int(env.get("LOCAL_RANK", 0)), size, local_size)
 
 
 def choose_device(world: World, use_cpu: bool) -> torch.device:

@@ -38,19 +38,29 @@ SIZES = {
 }  # fmt: skip
 
 
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the values of a parameter, which ranks may share."""
+    return getattr(tensor.detach(), "full_tensor", tensor.detach)()
+
+
 def exact_norm(norm: Gemma3RMSNorm, x: torch.Tensor) -> torch.Tensor:
     """Gemma 3's norm without its detour through float32."""
     return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + norm.eps) * (1 + norm.weight)
 
 
-def run(place: Path, out: Path, name: str, ranks: int) -> dict[str, Any]:
-    """Train a case in float64 for 6 steps of 12 rows, the last ones ragged, and return losses and weights."""
+def run(place: Path, out: Path, name: str, ranks: int, more: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Train a case in float64 for 6 steps of 12 rows, the last ones ragged, and return losses and weights.
+
+    Args:
+        more: further sections of its file.
+    """
     case = dict(CASES[name])
     model, kind = case.pop("model", {}), case.pop("name", "llama")
     kwargs, data = case.pop("kwargs", {}), case.pop("data", "text")
     folder = out / name.replace(" ", "-").replace(",", "")
     changes = {"gradient_accumulation_steps": 4 // ranks, "per_device_train_batch_size": 3, "trainer_kwargs": kwargs}
     content = tiny.settings(place, data, output_dir=str(folder), **changes, **case)
+    content |= more or {}
     content["data"]["train"]["datasets"][0]["sample_count"] = 41
     content["model"] = {
         "model_name": kind,
@@ -66,7 +76,7 @@ def run(place: Path, out: Path, name: str, ranks: int) -> dict[str, Any]:
     return {
         "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
         "rewards": [entry.get("rewards/margins", 0.0) for entry in trainer.state.log_history if "loss" in entry],
-        "weights": torch.cat([p.detach().flatten() for p in trainer.model.parameters()]).tolist(),
+        "weights": torch.cat([whole(p).flatten() for p in trainer.model.parameters()]).tolist(),
     }
 
 

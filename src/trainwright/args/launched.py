@@ -14,7 +14,6 @@ _YES = ("1", "true", "yes", "y", "t", "on")
 _TORCHRUN = "start the script under torchrun, which trains with DistributedDataParallel"
 _REFUSED = {
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
-    "ACCELERATE_USE_FSDP": "FSDP",
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
     "ACCELERATE_USE_PARALLELISM_CONFIG": "a parallelism configuration",
 }
@@ -75,10 +74,7 @@ def options(args: Any) -> dict[str, Any]:
     if given is None:
         return {}
     if isinstance(given, str):
-        try:
-            given = json.loads(Path(given).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"accelerator_config='{given}' is no file of JSON that can be read: {error}.") from None
+        given = json_file("accelerator_config", given)
     elif not isinstance(given, dict) and hasattr(given, "to_dict"):
         given = given.to_dict()
     if not isinstance(given, dict):
@@ -86,6 +82,18 @@ def options(args: Any) -> dict[str, Any]:
             f"accelerator_config={given!r} is {type(given).__name__}; give a dict such as {{'even_batches': True}}."
         )
     return given
+
+
+def json_file(name: str, path: str) -> Any:
+    """Return what a file of JSON holds that an argument names.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{name}='{path}' is no file of JSON that can be read: {error}.") from None
 
 
 def accumulation(args: Any) -> dict[str, Any]:

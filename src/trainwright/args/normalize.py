@@ -10,7 +10,7 @@ from dataclasses import fields
 from enum import Enum, StrEnum
 from typing import Any
 
-from trainwright.args import launched, names
+from trainwright.args import launched, names, sharding
 from trainwright.args.validate import OPTIONAL_WHOLE, WHOLE
 from trainwright.errors import ConfigError
 
@@ -36,6 +36,7 @@ def normalize(args: Any) -> None:
     _plain_numbers(args)
     _parse_json_text(args)
     _names_to_enums(args)
+    sharding.follow(args)
     _checkpointing_names(args)
     launched.follow(args)
     _evaluation_defaults(args)

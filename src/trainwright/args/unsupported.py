@@ -11,16 +11,11 @@ from typing import Any
 _LATER = "is not supported yet"
 
 REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "fsdp": (bool, f"{_LATER}; start the script under torchrun, which trains with DistributedDataParallel"),
-    "fsdp_config": (
-        bool,
-        f"{_LATER}; start the script under torchrun, which trains with DistributedDataParallel",
-    ),
     "deepspeed": (
         bool,
-        f"{_LATER}; start the script under torchrun, which trains with DistributedDataParallel",
+        f"{_LATER}; start the script under torchrun, which trains with DistributedDataParallel, or with fsdp=True with "
+        "a model that the processes share",
     ),
-    "parallelism_config": (bool, f"{_LATER}; data parallel under torchrun needs no configuration"),
     "use_liger_kernel": (bool, f"{_LATER}; load the model with the kernels you want before passing it"),
     "liger_kernel_config": (bool, f"{_LATER}; load the model with the kernels you want before passing it"),
     "average_tokens_across_devices": (

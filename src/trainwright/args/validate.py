@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from enum import Enum
 from typing import Any
 
-from trainwright.args import launched, names
+from trainwright.args import launched, names, sharding
 from trainwright.args.durations import seconds
 from trainwright.args.unsupported import refusals
 from trainwright.errors import ConfigError, did_you_mean
@@ -52,6 +52,7 @@ def faults(args: Any) -> list[str]:
         *_precision(args),
         *_loading(args),
         *launched.faults(args),
+        *sharding.faults(args),
         *refusals(args),
     ]
 

@@ -39,7 +39,10 @@ def build_trainer(config: TrainingConfig) -> Trainer:
     if special is not None:
         module: Any = importlib.import_module(special)
         dataset = config.data.train.datasets[0].dataset_kwargs
-        values = {**argument_values(config.training), "log_level": "passive"}  # the libraries keep their own levels
+        values = {
+            **argument_values(config.training, config.fsdp),
+            "log_level": "passive",
+        }  # the libraries keep their own levels
         trainer: Trainer = module.build(config.model, dataset, values)
         return trainer
     from trainwright.tasks.language.build import build as build_language

@@ -153,7 +153,15 @@ class AutoWrapPolicy(Enum):
 
 @dataclass
 class FSDPParams:
-    """`fsdp`: sharded weights, not supported yet."""
+    """`fsdp`: a model that several processes share (FSDP2).
+
+    Attributes:
+        mixed_precision: the format in which parameters are gathered and used, and gradients added up: bf16, fp32.
+        shard: processes that share one copy of the model; all of them where neither this nor `replicate` is given.
+        replicate: copies of the model.
+        reduce_gradients: when gradients are added up over the processes: once a step, or in every micro_batch.
+        reduce_dtype: the format in which they are added up, where it is not `mixed_precision`.
+    """
 
     enable_fsdp: bool = False
     sharding_strategy: ShardingStrategy = ShardingStrategy.FULL_SHARD
@@ -163,10 +171,14 @@ class FSDPParams:
     forward_prefetch: bool = False
     use_orig_params: bool | None = None
     state_dict_type: StateDictType = StateDictType.FULL_STATE_DICT
-    auto_wrap_policy: AutoWrapPolicy = AutoWrapPolicy.NO_WRAP
+    auto_wrap_policy: AutoWrapPolicy = AutoWrapPolicy.TRANSFORMER_BASED_WRAP
     min_num_params: int = 100_000
     transformer_layer_cls: str | None = None
     sync_module_states: bool = True
+    shard: int | None = None
+    replicate: int | None = None
+    reduce_gradients: str = "step"
+    reduce_dtype: str | None = None
 
 
 class ZeRORuntimeStage(Enum):

@@ -153,21 +153,30 @@ def _pass(session: Session, model: Any, dataset: Any) -> TeacherForcedRows:
 def _generate(session: Session, model: Any, rows: list[Row], settings: Generation) -> None:
     """Generate for some rows, those of similar length together, and note what was written."""
     rows, most = sorted(rows, key=lambda row: len(row.given)), _limit(session, settings)
-    size, end, num_beams = session.args.eval_batch_size, session.processing_class.eos_token_id, settings.num_beams
+    size, end = session.args.eval_batch_size, session.processing_class.eos_token_id
+    left = [rows[start : start + size] for start in range(0, len(rows), size)]
     with counting(len(rows), "generating") as tell:
-        for start in range(0, len(rows), size):
+        while _any_left(session, left):
             with waiting(session):
-                some = rows[start : start + size]
-            together_most = min(map(most, some))
-            for row, written in zip(some, _written(session, model, some, num_beams, together_most), strict=True):
-                row.written = written
-                if end not in written and most(row) > together_most:  # cut off by the longest prompt of the batch alone
-                    row.written = _written(session, model, [row], num_beams, most(row))[0]
-            tell(len(some))
+                some = left.pop(0) if left else []
+            together_most = min(map(most, some), default=1)
+            given = some or [Row(0, [end], [], [])]  # for processes that run the model together, of which one is done
+            written = _written(session, model, given, settings.num_beams, together_most)
+            for row, tokens in zip(some, written, strict=False):
+                row.written = tokens
+                if end not in tokens and most(row) > together_most:  # cut off by the longest prompt of the batch alone
+                    left.insert(0, [row])
+                else:
+                    tell(1)
+
+
+def _any_left(session: Session, left: list[list[Row]]) -> bool:
+    """Whether there is a batch to generate for, of any process where they run the model together."""
+    return session.strategy.any(left) if session.strategy.shards_state else bool(left)
 
 
 def _written(session: Session, model: Any, rows: list[Row], num_beams: int, most: int) -> list[list[int]]:
-    """Return what is generated for the rows of a batch."""
+    """Return what is generated for a batch; processes that run the model together go on until all of them are done."""
     encoder, device = model.config.is_encoder_decoder, session.strategy.device
     width = max(len(row.given) for row in rows)
     ids = torch.full((len(rows), width), session.processing_class.pad_token_id)
@@ -177,9 +186,13 @@ def _written(session: Session, model: Any, rows: list[Row], num_beams: int, most
         place = slice(0, len(row.given)) if encoder else slice(width - len(row.given), width)
         ids[number, place] = torch.tensor(row.given)
         mask[number, place] = 1
-    made = model.generate(
-        ids.to(device), attention_mask=mask.to(device), num_beams=num_beams, do_sample=False, max_new_tokens=most
-    )
+    settings = {
+        "num_beams": num_beams,
+        "do_sample": False,
+        "max_new_tokens": most,
+        **session.strategy.generating(model),
+    }
+    made = model.generate(ids.to(device), attention_mask=mask.to(device), **settings)
     written: list[list[int]] = made[:, 1 if encoder else width :].tolist()
     return written
 

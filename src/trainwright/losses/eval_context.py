@@ -146,6 +146,7 @@ def evaluating(session: Session, records: Records) -> Iterator[nn.Module]:
         with in_format(model, kind), torch.no_grad(), averaged(session), same_buffers, session.recording(records):
             yield called(session)
     finally:
+        session.strategy.rest(model)
         if session.is_in_train:
             put_back(modes)
             optimizer_mode(session, True)

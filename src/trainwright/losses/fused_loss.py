@@ -13,6 +13,7 @@ from trainwright.errors import TrainwrightError
 from trainwright.evaluation_mode import evaluation_mode
 from trainwright.inputs import document_isolation
 from trainwright.losses.out_of_memory import split
+from trainwright.losses.step_batch import StepBatch
 from trainwright.models import packed_attention
 from trainwright.models.head import asks_for_logits, language_head
 from trainwright.models.hooks import unwatched, watched
@@ -23,6 +24,7 @@ from trainwright.objectives.model_loss import call_model, logits_of, loss_of
 from trainwright.objectives.padding_free import FLAT_INPUTS, document_lengths
 from trainwright.session.loss_rules import is_of
 from trainwright.session.model_setup import called
+from trainwright.session.run import Run
 from trainwright.session.session import Session
 
 _ROWS, _TOKENS = 2, 64  # of the batch that is compared
@@ -91,17 +93,39 @@ def keep_padding(model: torch.nn.Module, fused: FusedLoss) -> None:
 def before_loss(session: Session, inputs: Any) -> None:
     """At the first batch in training and in evaluation, prove the fused loss of model and reference."""
     objective = session.objective
-    fused, judge, reference = objective.fused, objective.reference, objective.fused_reference
-    if fused is None and reference is None:
+    if objective.fused is None and objective.fused_reference is None:
         return
-    if fused is not None:
-        fused = heed_hooks(session, fused)
+    if objective.fused is not None:
+        heed_hooks(session, objective.fused)
     inputs = objective.model_inputs(inputs)
+    if not (session.strategy.shards_state and session.model.training):  # of those `settle` has seen a first batch
+        prove(session, inputs)
+
+
+def settle(run: Run, work: StepBatch) -> None:
+    """Prove the fused loss before a step with the first batch of every process, where they run the model together."""
+    session, objective = run.session, run.session.objective
+    if session.strategy.shards_state and (objective.fused is not None or objective.fused_reference is not None):
+        prove(session, objective.model_inputs(work.batches[0]))
+
+
+def prove(session: Session, inputs: Any) -> None:
+    """Compare the fused loss of model and reference with their own, unless that was done in the mode that they are in.
+
+    Processes that run the model together do so with a batch of each, and go on alike.
+    """
+    objective, strategy = session.objective, session.strategy
+    judge, reference, fused = objective.reference, objective.fused_reference, objective.fused
     if reference is not None and judge is not None and judge.training not in reference.checked:
         objective.fused_reference = proven(session, judge, reference, inputs)
-    if fused is None or not fused.fits(session.model, inputs):
+    if fused is None or session.model.training in fused.checked:
         return
-    if session.model.training not in fused.checked:
+    fits = fused.fits(session.model, inputs)
+    if strategy.shards_state and not all(strategy.gather(fits)):
+        if not fused.checked:
+            finish(session)
+            switch_off(session, "a process's first batch has no labels at every position")
+    elif fits:
         with unwatched(session.model):
             objective.fused = proven(session, session.model, fused, inputs)
 
@@ -124,6 +148,12 @@ def foresee(session: Session, inputs: Any, moved: Any) -> None:
             fused.foresee(objective.model_inputs(inputs), labels)
 
 
+def agreed(session: Session, reason: str | None) -> str | None:
+    """Return a reason, or where processes run the model together the first that any of them has."""
+    everyone = session.strategy.gather(reason) if session.strategy.shards_state else [reason]
+    return next((one for one in everyone if one is not None), None)
+
+
 def heed_hooks(session: Session, fused: FusedLoss) -> FusedLoss | None:
     """Build the logits where hooks that came since may ask for them, and keep the batch's rows where others look."""
     reason = asks_for_logits(fused.head.parts)
@@ -140,7 +170,7 @@ def proven(session: Session, model: Any, fused: FusedLoss, inputs: Any) -> Fused
     """Return the fused loss as far as it is the model's own: with flat rows, without them, or None."""
     is_new = not fused.checked
     fused.checked.add(model.training)
-    padding, reason = None, other_terms(session, model, fused, inputs)
+    padding, reason = None, agreed(session, other_terms(session, model, fused, inputs))
     if reason is not None:
         keep_padding(model, fused)
         switch_off(session, reason)
@@ -149,11 +179,11 @@ def proven(session: Session, model: Any, fused: FusedLoss, inputs: Any) -> Fused
         return fused
     if fused.flat_rows is not None:
         padding = document_isolation.leak(session, model, fused, inputs["input_ids"], {"use_cache": False})
-        padding = padding or difference(session, model, fused, inputs)
+        padding = agreed(session, padding) or agreed(session, difference(session, model, fused, inputs))
         if padding is None:
             return fused
         keep_padding(model, fused)
-    reason = difference(session, model, fused, inputs)
+    reason = agreed(session, difference(session, model, fused, inputs))
     if reason is not None:
         switch_off(session, reason)
         return None

@@ -167,9 +167,8 @@ def zero_weight_step(session: Session, model: nn.Module, inputs: Any) -> None:
     """
     assert session.run is not None
     seen: list[torch.Tensor] = []
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    with unnoticed(session.run, session.model):
-        handles: list[Any] = [parameter.register_hook(torch.zeros_like) for parameter in parameters]
+    handles: list[Any] = []
+    with unnoticed(session.run, session.model), session.strategy.silenced(model):
         if uncompiled(model) is model:  # a hook would compile it anew
             handles.append(model.register_forward_hook(lambda part, given, output: seen.extend(_with_gradient(output))))
         try:

@@ -53,6 +53,10 @@ def settle(run: Run, work: StepBatch) -> None:
     session, strategy = run.session, run.session.strategy
     if len(work.batches) * strategy.data_shard.num_shards == 1 or not work.total or not is_open(session):
         return
+    if strategy.shards_state and not all(
+        strategy.gather(bool(work.items[0]) and can_be_asked(session, work.batches[0]))
+    ):
+        return  # all processes ask, for they run the model together, or none
     if take(session, strategy.gather(ask(session, work.batches[0]) if work.items[0] else None)):
         pairs = zip(work.batches, work.shares, strict=True)
         work.items = [run.count(batch) if share else 0 for batch, share in pairs]
@@ -82,22 +86,19 @@ def ask(session: Session, batch: Any) -> Answer | None:
     Where several units fit, halves without their padding are asked too, of which fewer may. A `compute_loss` that
     divides by the number of items tells how many they are.
     """
-    objective = session.objective
+    objective, strategy = session.objective, session.strategy
     assert isinstance(objective, ModelLoss)
-    if row_count(batch) < 2 or targets_of(batch, objective.label_names, False) is None:
+    if not can_be_asked(session, batch):
         return None
-    halves = split(batch, 2)
-    narrow = [trimmed(half, objective) for half in halves]
-    if not all(map(all, held_by(objective, halves + narrow).values())):
-        return None
-    if objective.asked and not (differ(objective, halves) or differ(objective, narrow)):  # a sum was told before
-        return None
+    halves, narrow = pieces_of(objective, batch)
     try:
         whole, again = losses_of(session, [batch, batch])
-        if not (whole.isfinite() and whole and torch.equal(whole, again)):
+        told = bool(whole.isfinite() and whole and torch.equal(whole, again))
+        if not (all(strategy.gather(told)) if strategy.shards_state else told):
             return None
         off, close = difference(session, whole, halves), _CLOSE[2 if whole.dtype.itemsize < 4 else 4]
-        if len(fitting(off, close)) > 1 and differ(objective, narrow):
+        more = len(fitting(off, close)) > 1 and differ(objective, narrow)
+        if strategy.any(more) if strategy.shards_state else more:
             other = difference(session, whole, narrow)
             both = {name: max(one, other[name]) for name, one in off.items()}
             off = both if fitting(both, close) else off
@@ -107,6 +108,25 @@ def ask(session: Session, batch: Any) -> Answer | None:
     except Exception:  # of a loss that cannot be asked so: it is weighed as it is
         return None
     return Answer(off, close)
+
+
+def can_be_asked(session: Session, batch: Any) -> bool:
+    """Whether the halves of a batch, with and without their padding, hold something of every unit, and may tell more
+    than was told before."""
+    objective = session.objective
+    assert isinstance(objective, ModelLoss)
+    if row_count(batch) < 2 or targets_of(batch, objective.label_names, False) is None:
+        return False
+    halves, narrow = pieces_of(objective, batch)
+    if not all(map(all, held_by(objective, halves + narrow).values())):
+        return False
+    return not objective.asked or differ(objective, halves) or differ(objective, narrow)  # a sum was told before
+
+
+def pieces_of(objective: ModelLoss, batch: Any) -> tuple[list[Any], list[Any]]:
+    """Return the halves of a batch, with their padding and without it."""
+    halves = split(batch, 2)
+    return halves, [trimmed(half, objective) for half in halves]
 
 
 def items_of(session: Session, batch: Any, whole: torch.Tensor, close: float) -> float | None:

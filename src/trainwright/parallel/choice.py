@@ -1,4 +1,4 @@
-"""Which strategy a run has."""
+"""Which strategy a run has: one process, data parallel, or a model that several processes share."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 
 from trainwright.errors import ConfigError
 from trainwright.parallel.ddp import DataParallel
+from trainwright.parallel.sharding import Sharding
 from trainwright.parallel.strategy import ProcessOptions, Strategy
 from trainwright.world import World, choose_device, current_world
 
@@ -16,7 +17,7 @@ def start_strategy(
     device: torch.device | None = None,
     options: ProcessOptions | None = None,
 ) -> Strategy:
-    """Return how this process trains, after it has joined its peers: one process, or data parallel under torchrun.
+    """Return how this process trains, after it has joined its peers: what the options ask for, where none is given.
 
     Args:
         given: a strategy of the user's own.
@@ -28,9 +29,27 @@ def start_strategy(
         ConfigError: what is given is none, or the processes or the device do not suit it.
     """
     world = current_world() if world is None else world
-    strategy = given if given is not None else DataParallel() if world.size > 1 else Strategy()
+    options = options or ProcessOptions()
+    strategy = chosen(world, options.sharding) if given is None else given
     if not isinstance(strategy, Strategy):
         what = f"the class {strategy.__name__}" if isinstance(strategy, type) else f"a {type(strategy).__name__}"
         raise ConfigError(f"strategy= is {what}; it must be an instance of a subclass of trainwright.Strategy.")
-    strategy.setup(world, device or choose_device(world, use_cpu=False), options or ProcessOptions())
+    strategy.setup(world, device or choose_device(world, use_cpu=False), options)
     return strategy
+
+
+def chosen(world: World, sharding: Sharding | None) -> Strategy:
+    """Return the strategy for some processes; one alone shards nothing, unless it was to be one of several.
+
+    Raises:
+        ConfigError: a layout was asked for, and it is that of another number of processes.
+    """
+    if sharding is not None and sharding.layout is not None:
+        sharding.layout.check(world.size)
+    if world.size == 1:
+        return Strategy()
+    if sharding is None or sharding.layout_for(world.size, world.local_size).shard == 1:
+        return DataParallel()
+    from trainwright.parallel.sharded import Sharded  # FSDP2 and DTensor are loaded where they are used
+
+    return Sharded(sharding)

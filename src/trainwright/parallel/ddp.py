@@ -18,7 +18,8 @@ from trainwright.parallel.strategy import ALL_HERE, ProcessOptions, Strategy
 from trainwright.processes import start_processes
 from trainwright.world import DataShard, World
 
-_BUCKET = 250 << 20  # bytes of buffers that are exchanged at once
+BUCKET = 250 << 20  # bytes of buffers that are exchanged at once
+_PIECE = 1 << 22  # elements whose norm is computed at once
 _LISTEN = 0.5  # seconds between looks for a word
 
 
@@ -66,8 +67,8 @@ class DataParallel(Strategy):
         return last and self.is_distributed
 
     def finish_gradients(self, parameters: list[nn.Parameter]) -> None:
-        """Average the gradients now where a process may fail in its backward pass, so that none waits for it there, and
-        those of parameters that were not trained when the model was wrapped."""
+        """Exchange the gradients now where a process may fail in its backward pass, so that none waits for it there;
+        and those of parameters that were not trained when the model was wrapped."""
         parameters = [p for p in parameters if self.options.late or id(p) not in self.wrapped]
         if not parameters:
             return
@@ -81,8 +82,12 @@ class DataParallel(Strategy):
             return
         together = torch._utils._flatten_dense_tensors(gradients)
         distributed.all_reduce(together)
-        together /= self.world.size
+        together /= self.gradient_divide_factor
         torch._foreach_copy_(gradients, list(torch._utils._unflatten_dense_tensors(together, gradients)))
+
+    def norms(self, tensors: list[torch.Tensor], order: float = 2.0) -> torch.Tensor:
+        """Return the norm of every gradient or parameter: the same bits, whichever parts of it processes hold."""
+        return exact_norms(tensors, order).to(torch.promote_types(tensors[0].dtype, torch.float32))
 
     @contextmanager
     def with_main_buffers(self, model: nn.Module) -> Iterator[None]:
@@ -95,7 +100,7 @@ class DataParallel(Strategy):
         if buffers:
             group = distributed.distributed_c10d._get_default_group()
             with torch.no_grad():
-                distributed._broadcast_coalesced(group, buffers, _BUCKET, 0)  # type: ignore[attr-defined]  # as DDP does
+                distributed._broadcast_coalesced(group, buffers, BUCKET, 0)  # type: ignore[attr-defined]  # as DDP does
         try:
             yield
         finally:
@@ -181,3 +186,18 @@ class DataParallel(Strategy):
 
 def _bytes(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.view(-1).view(torch.uint8)
+
+
+def exact_norms(tensors: list[torch.Tensor], order: float) -> torch.Tensor:
+    """Return the norms of some tensors, shape (tensors,), float64: squares of float32 are added without a loss that is
+    seen in float32, so it does not matter in which order, or in how many parts."""
+    if tensors[0].device.type != "cpu":
+        return torch.stack(torch._foreach_norm(tensors, order, torch.float64))
+    return torch.stack([_exact_norm(tensor.reshape(-1), order) for tensor in tensors])
+
+
+def _exact_norm(values: torch.Tensor, order: float) -> torch.Tensor:
+    """Return a norm; torch's own of another format than the tensor's takes thirty times as long on a CPU."""
+    parts = [torch.linalg.vector_norm(part.double(), order) for part in values.split(_PIECE)]
+    norm: torch.Tensor = parts[0] if len(parts) == 1 else torch.linalg.vector_norm(torch.stack(parts), order)
+    return norm

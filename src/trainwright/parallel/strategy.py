@@ -1,15 +1,16 @@
 """How a run is spread over processes: all that the engine asks of it, with one process as the plain case.
 
-What a subclass for sharded models overrides: `place`, `prepare` and `accumulate` (the model), `finish_gradients` and
-`needs_zero_weight_step` (its exchanges), `norms` (of parts); and where several processes compute one model together,
-`setup`, which says that they read the same rows, `one_per_shard` and `sum_tensor`.
+What a subclass for sharded models overrides: `place`, `prepare`, `rest` and `accumulate` (the model),
+`finish_gradients`, `needs_zero_weight_step` and `silenced` (its exchanges), `norms` and `held` (of parts); and where
+several processes compute one model together, `setup`, which says that they read the same rows, `one_per_shard` and
+`sum_tensor`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
@@ -21,6 +22,7 @@ from trainwright.checkpoint import layout
 from trainwright.devices import moved
 from trainwright.errors import ConfigError, TrainwrightError
 from trainwright.parallel.precision import Flag, Precision
+from trainwright.parallel.sharding import Sharding
 from trainwright.world import DataShard, World
 
 T = TypeVar("T")
@@ -36,12 +38,14 @@ class ProcessOptions:
         timeout: seconds that an exchange may take.
         late: whether gradients are exchanged after all backward passes of a step, because memory may run out in one.
         ddp: keywords of DistributedDataParallel.
+        sharding: how they share one model; None where each holds the whole.
     """
 
     backend: str | None = None
     timeout: float = 1800
     late: bool = False
     ddp: dict[str, Any] = field(default_factory=dict)
+    sharding: Sharding | None = None
 
 
 class Strategy:
@@ -54,6 +58,8 @@ class Strategy:
         device: where this process computes.
         is_distributed: whether there are other processes to exchange with.
         data_shard: which part of the rows this process reads.
+        shards_state: whether this process holds its part alone of parameters and what follows them (DTensors), so that
+            every forward pass is an exchange: all processes run the model equally often, and each writes its part.
         gradient_divide_factor: by what the exchange divides the sum of all processes' gradients (FSDP's term); a loss
             times this factor has the gradient that adds up over the shards.
         shards_state: whether parameters, moments and averages are spread over the processes, so that each of them
@@ -64,6 +70,7 @@ class Strategy:
     device = torch.device("cpu")
     is_distributed = False
     data_shard = DataShard()
+    shards_state = False
     gradient_divide_factor = 1
     shards_state = False
 
@@ -138,6 +145,13 @@ class Strategy:
         """
         return model
 
+    def rest(self, model: nn.Module) -> None:
+        """Bring a model into the form that it has between steps, after forward passes without a backward pass."""
+
+    def generating(self, model: nn.Module) -> dict[str, Any]:
+        """Make a model ready for its `generate`, and return what that is to be told of other processes."""
+        return {}
+
     def with_main_buffers(self, model: nn.Module) -> AbstractContextManager[None]:
         """Return the context in which the model has the same buffers on all processes: rank 0's."""
         return nullcontext()
@@ -160,6 +174,16 @@ class Strategy:
         """Whether a micro-batch without targets is run forward and backward all the same, as other processes wait for
         this one there; `last`: whether it is the last one of its step."""
         return False
+
+    @contextmanager
+    def silenced(self, model: nn.Module) -> Iterator[None]:
+        """Let the backward passes of the body give gradients of 0 at every parameter."""
+        handles = [p.register_hook(torch.zeros_like) for p in model.parameters() if p.requires_grad]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def finish_gradients(self, parameters: list[nn.Parameter]) -> None:
         """Exchange the gradients between processes, where the backward passes have not done it."""
@@ -216,6 +240,10 @@ class Strategy:
         return precision.is_bad(loss, norm, whole=not self.is_distributed)
 
     # ---- state
+
+    def held(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return what this process holds of a tensor of the state, detached."""
+        return tensor.detach()
 
     def own_file(self) -> str:
         """Return the name of the file in a checkpoint with what this process alone keeps."""

@@ -73,15 +73,16 @@ class Ema:
         if self.last is not None:
             yield
             return
+        self.strategy.rest(model)
         now = dict(model.named_parameters())
-        self.last = last = {name: now[name].data for name in self.weights}
-        for name, average in self.weights.items():
-            now[name].data = average.to(now[name].dtype)
+        in_place = self.strategy.shards_state  # a sharded parameter is gathered from the memory that it began with
+        self.last = last = {name: now[name].detach().clone() if in_place else now[name].data for name in self.weights}
+        give(now, self.weights, in_place)
         try:
             yield
         finally:
-            for name, tensor in last.items():
-                now[name].data = tensor
+            self.strategy.rest(model)
+            give(now, last, in_place)
             self.last = None
 
     def leave(self, model: nn.Module) -> None:
@@ -101,6 +102,16 @@ class Ema:
         self.follow({name: p for name, p in model.named_parameters() if name in state["weights"]})
         for name in self.weights.keys() & state["weights"].keys():
             self.weights[name].copy_(state["weights"][name])
+
+
+@torch.no_grad()
+def give(parameters: Mapping[str, nn.Parameter], weights: Mapping[str, torch.Tensor], in_place: bool) -> None:
+    """Give parameters other values, in their own formats: copied into their memory, or as their memory."""
+    for name, tensor in weights.items():
+        if in_place:
+            parameters[name].copy_(tensor)
+        else:
+            parameters[name].data = tensor.to(parameters[name].dtype)
 
 
 @torch.no_grad()

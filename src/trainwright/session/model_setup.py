@@ -65,11 +65,16 @@ def placed(session: Session) -> None:
         ConfigError: the strategy gives another one, which nobody would train.
     """
     strategy, model = session.strategy, session.model
+    before = dict(model.named_parameters()) if session.optimizer is not None else {}
     if strategy.place(model) is not model:
         raise ConfigError(
             f"{type(strategy).__name__}.place returned another module; it must bring the model that it is given to its "
             "device, in place, and return that. What is called in its stead is made by prepare."
         )
+    now = dict(model.named_parameters()) if before else {}
+    other = {before[name]: now[name] for name in before if now[name] is not before[name]}
+    for group in session.optimizer.param_groups if other else ():  # which the user made for the whole parameters
+        group["params"] = [other.get(parameter, parameter) for parameter in group["params"]]
 
 
 def prepared(session: Session, recomputes: bool) -> nn.Module:

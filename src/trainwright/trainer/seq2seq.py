@@ -109,6 +109,7 @@ class Seq2SeqTrainer(Trainer):
         kept = left_padded(moved, self._pad_token) if decoder_only else prompts_of(moved)
         with torch.no_grad(), self.compute_loss_context_manager():
             settings = compat.sound_beams(model, {**self._gen_kwargs, **gen_kwargs})
+            settings |= self.strategy.generating(model)
             tokens = model.generate(**kept, **settings)  # type: ignore[operator]  # a PreTrainedModel
         labels = moved.get("labels")
         config: Any = model.generation_config

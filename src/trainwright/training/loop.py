@@ -14,7 +14,7 @@ import torch
 from trainwright import randomness
 from trainwright.callbacks.early_stopping import stay_stopped
 from trainwright.evaluation_mode import modes_of, put_back
-from trainwright.losses import units, weighing
+from trainwright.losses import fused_loss, units, weighing
 from trainwright.losses.look_ahead import look_ahead
 from trainwright.losses.loss_source import micro_batch
 from trainwright.losses.out_of_memory import is_out_of_memory
@@ -106,6 +106,7 @@ def step(run: Run, work: StepBatch) -> None:
     run.health.buffers.keep()
     if run.boundary is not None:
         run.boundary.computing = True
+    fused_loss.settle(run, work)
     units.settle(run, work)
     weighing.settle(run, work)
     work = look_ahead(run, work)

@@ -202,7 +202,7 @@ def _next(run: Run) -> list[str]:
         return [*session.commands, *about_job]
     if run.saved_step <= 0:
         return ["save_model() of the Trainer, for nothing is saved yet", *about_job]
-    kind, model = type(session.model).__name__, session.model
+    kind, model = type(session.model).__name__.removeprefix("FSDP"), session.model
     if not models.is_pretrained(model) or models.holds_adapters(model) or run.save_error is not None:
         return about_job
     return [f"{kind}.from_pretrained({str(layout.of_step(run.folder, run.saved_step))!r})", *about_job]

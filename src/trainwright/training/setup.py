@@ -15,6 +15,7 @@ from torch import nn
 
 from trainwright import bars, compat
 from trainwright.args import foreign
+from trainwright.args.sharding import sharding_of
 from trainwright.args.training import TrainingArguments
 from trainwright.batch import IGNORED, MeanOver
 from trainwright.callbacks.base import CallbackHandler
@@ -150,7 +151,7 @@ def process_options(args: TrainingArguments) -> ProcessOptions:
         "static_graph": args.ddp_static_graph,
     }
     ddp = {name: value for name, value in given.items() if value is not None}
-    return ProcessOptions(args.ddp_backend, args.ddp_timeout, args.auto_find_batch_size, ddp)
+    return ProcessOptions(args.ddp_backend, args.ddp_timeout, args.auto_find_batch_size, ddp, sharding_of(args))
 
 
 def check(session: Session) -> None:

@@ -23,7 +23,7 @@ class Hardware:
 
     use_cpu: bool = option(False, "Use the CPU even where there is a GPU.")
     accelerator_config: dict[str, Any] | str | None = option(None, "Options of accelerate; see below the tables.")
-    parallelism_config: Any = option(None, "Not supported.")
+    parallelism_config: Any = option(None, "Over how many processes a model is sharded and copied; see `scale.md`.")
 
 
 @dataclass
@@ -53,8 +53,8 @@ class Distribution:
     ddp_static_graph: bool | None = option(None, "Passed to DistributedDataParallel.")
     ddp_backend: str | None = option(None, "Backend of torch.distributed: nccl, gloo.")
     ddp_timeout: int = option(1800, "Seconds until a collective operation gives up.")
-    fsdp: str | None = flag(None, "Not supported.")
-    fsdp_config: dict[str, Any] | str | None = option(None, "Not supported.")
+    fsdp: str | None = flag(None, "Shard the model over the processes (FSDP2); see `scale.md`.")
+    fsdp_config: dict[str, Any] | str | None = option(None, "How it is sharded; see `scale.md`.")
     deepspeed: dict[str, Any] | str | None = option(None, "Not supported.")
     local_rank: int = option(-1, "Ignored: the environment of torchrun tells the rank.")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from trainwright.errors import ConfigError
 
-_USAGE = """trainwright train FILE [--resume | --new | --overwrite] [KEY=VALUE ...]
+_USAGE = """trainwright train FILE [--resume | --new | --overwrite] [--shard N] [KEY=VALUE ...]
        trainwright train --resume FOLDER"""
 
 
@@ -23,7 +23,10 @@ def run(argv: Sequence[str]) -> int:
     way.add_argument("--resume", nargs="?", const=True, metavar="FOLDER", help="go on from the newest checkpoint")
     way.add_argument("--new", action="store_true", help="a new folder beside one that holds a run")
     way.add_argument("--overwrite", action="store_true", help="start anew in a folder that holds a run")
+    parser.add_argument("--shard", type=int, metavar="N", help="processes that share one copy of the model (FSDP)")
     args, overrides = parser.parse_known_args(argv)
+    if args.shard is not None:
+        overrides += ["fsdp.enable_fsdp=true", f"fsdp.shard={args.shard}"]
     if isinstance(args.resume, str) and ("=" in args.resume or Path(args.resume).suffix in (".yaml", ".yml")):
         args.resume, overrides = True, [args.resume, *overrides]
 

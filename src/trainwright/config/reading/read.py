@@ -112,7 +112,7 @@ def _check(loaded: Loaded, problems: Diagnostics) -> None:
     for path, sentence in settled(config):
         problems.warn(place_of(tree, path), sentence)
     given_elsewhere(tree, problems)
-    for sentence in faults_of(argument_values(config.training)):
+    for sentence in faults_of(argument_values(config.training, config.fsdp)):
         name = (re.match(r"\w+", sentence) or [""])[0]
         given = _given_name(tree, name)
         sentence = sentence.replace(f"{name}=", f"{given.split('.')[-1]}=", 1).rstrip(".")

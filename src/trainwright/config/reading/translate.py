@@ -8,12 +8,13 @@ from typing import Any
 
 from trainwright.args.training import TrainingArguments
 from trainwright.config.params import ARGUMENTS, MixedPrecisionDtype, TrainingParams
+from trainwright.config.unsupported import FSDPParams
 
 _MOST_WORKERS = 8
 
 
-def argument_values(params: TrainingParams) -> dict[str, Any]:
-    """Return the keywords of TrainingArguments that a section `training` stands for."""
+def argument_values(params: TrainingParams, fsdp: FSDPParams | None = None) -> dict[str, Any]:
+    """Return the keywords of TrainingArguments that a section `training` stands for, and one `fsdp`."""
     values = {name: getattr(params, name) for name in ARGUMENTS}
     dtype = params.mixed_precision_dtype
     checkpointing = params.activation_checkpointing or params.gradient_checkpointing
@@ -44,7 +45,7 @@ def argument_values(params: TrainingParams) -> dict[str, Any]:
         values["include_num_input_tokens_seen"] = "non_padding" if params.include_performance_metrics else "no"
     if values["remove_unused_columns"] is None:
         values["remove_unused_columns"] = True
-    return values
+    return values | (sharding(fsdp) if fsdp is not None and fsdp.enable_fsdp else {})
 
 
 def arguments_of(params: TrainingParams) -> TrainingArguments:
@@ -54,6 +55,23 @@ def arguments_of(params: TrainingParams) -> TrainingArguments:
         ConfigError: values that cannot work.
     """
     return TrainingArguments(**argument_values(params))
+
+
+def sharding(fsdp: FSDPParams) -> dict[str, Any]:
+    """Return the keywords that a section `fsdp` stands for; what is left out there is left out here."""
+    values = {
+        "sharding_strategy": fsdp.sharding_strategy.value,
+        "auto_wrap_policy": fsdp.auto_wrap_policy.value,
+        "min_num_params": fsdp.min_num_params,
+        "transformer_layer_cls_to_wrap": fsdp.transformer_layer_cls,
+        "cpu_offload": fsdp.cpu_offload,
+        "param_dtype": fsdp.mixed_precision,
+        "reduce_dtype": fsdp.reduce_dtype or fsdp.mixed_precision,
+        "reduce_gradients": fsdp.reduce_gradients,
+        "shard": fsdp.shard,
+        "replicate": fsdp.replicate,
+    }
+    return {"fsdp": True, "fsdp_config": {name: value for name, value in values.items() if value is not None}}
 
 
 def optimizer_arguments(params: TrainingParams) -> str | None:

@@ -278,13 +278,9 @@ def _dataset_numbers(path: str, one: DatasetParams, stream: bool) -> Iterator[Fa
 
 def _sharded(config: TrainingConfig) -> Iterator[Fault]:
     """Yield sections that shard a model, where there are processes to do so."""
-    several, hint = not current_world().is_alone, "torchrun trains with DistributedDataParallel"
-    if several and config.fsdp.enable_fsdp:
-        what = "fsdp.enable_fsdp: models are not sharded over several processes yet"
-        yield "fsdp.enable_fsdp", what, f"leave fsdp out: {hint}"
-    if several and config.deepspeed.enable_deepspeed:
+    if not current_world().is_alone and config.deepspeed.enable_deepspeed:
         what = "deepspeed.enable_deepspeed: DeepSpeed is not supported, and there are several processes"
-        yield "deepspeed.enable_deepspeed", what, f"leave deepspeed out: {hint}"
+        yield "deepspeed.enable_deepspeed", what, "leave deepspeed out, and write fsdp.enable_fsdp: true to shard"
 
 
 def _only(path: str, given: dict[str, Any], known: tuple[str, ...]) -> Iterator[Fault]:

@@ -13,6 +13,7 @@ from trainwright.args.training import Seq2SeqTrainingArguments, TrainingArgument
 from trainwright.config.params import TrainingParams
 from trainwright.config.reading.translate import argument_values
 from trainwright.config.schema import TrainingConfig
+from trainwright.config.unsupported import FSDPParams
 from trainwright.data.sampling.packing import PackedRows
 from trainwright.errors import ConfigError
 from trainwright.models.adapters import add_adapters, quantization
@@ -35,14 +36,14 @@ def build(config: TrainingConfig) -> Trainer:
     Raises:
         ConfigError, DataError: something cannot be read, loaded, or does not fit.
     """
-    args = arguments(config.training)
+    args = arguments(config.training, fsdp=config.fsdp)
     set_levels(config.training)
     text = load_text(config)
     set_seed(args.seed, args.full_determinism)
     model, kept = build_model(config, args, text)
     kind, generating = Trainer, text.method.generation(text)
     if generating is not None:
-        kind, args = Seq2SeqTrainer, arguments(config.training, Seq2SeqTrainingArguments, generating)
+        kind, args = Seq2SeqTrainer, arguments(config.training, Seq2SeqTrainingArguments, generating, config.fsdp)
     trainer = kind(
         model,
         args,
@@ -79,15 +80,19 @@ def objective_of(text: Text, model: Any, args: TrainingArguments) -> Objective:
 
 
 def arguments(
-    params: TrainingParams, kind: type[TrainingArguments] = TrainingArguments, more: Mapping[str, Any] | None = None
+    params: TrainingParams,
+    kind: type[TrainingArguments] = TrainingArguments,
+    more: Mapping[str, Any] | None = None,
+    fsdp: FSDPParams | None = None,
 ) -> TrainingArguments:
     """Return the arguments of a run; tokens are counted without padding unless the file says otherwise.
 
     Args:
         kind: which arguments.
         more: those that a kind has besides.
+        fsdp: the file's section of that name.
     """
-    values = argument_values(params) | {"remove_unused_columns": False, **(more or {})}
+    values = argument_values(params, fsdp) | {"remove_unused_columns": False, **(more or {})}
     if params.include_num_input_tokens_seen is None:
         values["include_num_input_tokens_seen"] = "non_padding"
     return kind(**values)

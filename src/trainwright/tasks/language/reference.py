@@ -43,7 +43,7 @@ def add_reference(session: Session, config: TrainingConfig, text: Text, base: An
     if objective.reference is not None:
         reference: Any = without_dropout(objective.reference).requires_grad_(False).eval()
         reference.config.use_cache = False
-        objective.reference = reference.to(session.strategy.device)
+        objective.reference = session.strategy.place(reference)
         objective.fused_reference = fused_loss.of_frozen(session, reference)
     if options.precompute_ref_log_probs:
         batch_size = options.precompute_ref_batch_size or session.args.per_device_eval_batch_size
@@ -134,18 +134,23 @@ def compute(session: Session, objective: PreferenceLoss, rows: Any, batch_size: 
     fused_loss.prepare(session)
     mine: list[tuple[int, torch.Tensor]] = []
     shard = strategy.data_shard
-    starts = range(0, len(rows), batch_size)[shard.index :: shard.num_shards]
+    rounds = range(0, len(rows), batch_size * shard.num_shards)
     try:
-        with counting(len(starts), "batches judged by the reference") as tell:
-            for start in starts:
+        with counting(len(rounds), "batches judged by the reference") as tell:
+            for first in rounds:
+                own = first + shard.index * batch_size
+                start = own if own < len(rows) else first  # the processes call the model equally often
                 some = [rows[number] for number in range(start, min(start + batch_size, len(rows)))]
                 batch = session.data_collator(some)
                 fused_loss.before_loss(session, batch)
+                if strategy.shards_state:
+                    fused_loss.prove(session, objective.model_inputs(batch))
                 with session.hooks.compute_loss_context_manager():
                     inputs = objective.model_inputs(strategy.to_device(batch))
-                    mine.append((start, objective.reference_log_probs(model, inputs).cpu()))
+                    mine += [(own, objective.reference_log_probs(model, inputs).cpu())] if start == own else []
                 tell(1)
     finally:
+        strategy.rest(model)
         fused_loss.finish(session)
     parts = sorted((part for shard in strategy.gather_shards(mine) for part in shard), key=lambda part: part[0])
     return torch.cat([values for _, values in parts])
@@ -154,7 +159,7 @@ def compute(session: Session, objective: PreferenceLoss, rows: Any, batch_size: 
 def key_of(session: Session, objective: PreferenceLoss, rows: Any) -> str:
     """Return a key of everything that the numbers depend on: the pairs as they are tokenised and cut, how they are
     summed, the weights that judge them, and what these are computed with."""
-    args = session.args
+    args, strategy = session.args, session.strategy
     judge: Any = objective.reference if objective.reference is not None else session.model
     adapters = {name: repr(config) for name, config in getattr(judge, "peft_config", {}).items()}
     config = judge.config.to_json_string() if hasattr(judge.config, "to_json_string") else repr(judge.config)
@@ -166,5 +171,6 @@ def key_of(session: Session, objective: PreferenceLoss, rows: Any) -> str:
     digest.update(rows.kept.tobytes())
     for name, value in judge.state_dict().items():
         digest.update(repr((name, value.dtype, tuple(value.shape))).encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+        digest.update(strategy.held(value).cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    everyone = strategy.gather(digest.hexdigest()) if strategy.shards_state else []
+    return hashlib.blake2b("".join(everyone).encode(), digest_size=8).hexdigest() if everyone else digest.hexdigest()

@@ -1,0 +1,204 @@
+"""Sharded training by FSDP2: a process holds its part of every parameter, gradient and moment.
+
+A layer's parameters are gathered when it computes and let go afterwards, so every forward and backward pass is talk
+between the processes: all of them run the model equally often.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import distributed, nn
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+
+from trainwright.errors import ConfigError
+from trainwright.models.inspect import base_model, uncompiled
+from trainwright.parallel.blocks import blocks_of
+from trainwright.parallel.boxes import local
+from trainwright.parallel.ddp import BUCKET, DataParallel, exact_norms
+from trainwright.parallel.layout import SHARD
+from trainwright.parallel.sharding import Sharding
+from trainwright.parallel.strategy import ProcessOptions
+from trainwright.world import DataShard, World
+
+_FORMATS = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+class Sharded(DataParallel):
+    """Several processes under torchrun that share one model (FSDP), or several copies of it (HSDP).
+
+    Args:
+        sharding: how; without one the model is sharded over all processes.
+
+    Attributes:
+        layout: of the processes.
+        mesh: of the processes, by the names of `parallel/layout.py`.
+    """
+
+    shards_state = True
+
+    def __init__(self, sharding: Sharding | None = None) -> None:
+        self.sharding = sharding or Sharding()
+
+    def setup(self, world: World, device: torch.device, options: ProcessOptions) -> None:
+        """Join the other processes and lay them out.
+
+        Raises:
+            ConfigError: the layout is not that of the processes, or what is asked for cannot be done with it.
+        """
+        self.layout = self.sharding.layout_for(world.size, world.local_size)
+        self.layout.check(world.size)
+        if self.layout.tensor > 1:
+            raise ConfigError("tensor= is not supported yet: layers cannot be divided over processes; use shard=.")
+        if options.late:
+            raise ConfigError(
+                "auto_find_batch_size cannot be used with a sharded model: a process that runs out of memory leaves "
+                "the others waiting for its parameters. Set per_device_train_batch_size."
+            )
+        super().setup(world, device, options)
+        self.data_shard = DataShard(self.layout.data_index(world.rank), self.layout.data_ranks)
+        self.gradient_divide_factor = 1  # gradients are added up
+        self.mesh = self.layout.mesh(device.type)
+
+    def describe(self) -> str:
+        """Return the number of processes and their layout."""
+        return f"{self.world.size} processes, {self.layout.describe()}"
+
+    # ---- the model
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """Shard a model in place, block by block, so that the device holds one whole block at a time.
+
+        Raises:
+            ConfigError: it cannot be sharded.
+        """
+        root = base_model(model)  # which `generate` calls, inside of adapters
+        if isinstance(root, FSDPModule):
+            return model
+        check(model)
+        used, added = (_FORMATS.get(name or "") for name in (self.sharding.param_dtype, self.sharding.reduce_dtype))
+        policy = MixedPrecisionPolicy(param_dtype=used, reduce_dtype=added)
+        for block in [*blocks_of(root, self.sharding), root]:
+            keeps = None if block is root else self.sharding.reshard_after_forward
+            self._same_everywhere(block)
+            part = fully_shard(block, mesh=self.mesh, reshard_after_forward=keeps, mp_policy=policy)
+            part.set_gradient_divide_factor(1.0)
+            part.set_force_sum_reduction_for_comms(True)  # gloo has no other with a factor
+        self._same_everywhere(model)
+        fully_shard.state(root)._lazy_init()  # type: ignore[attr-defined]  # else the first part that is called is the root
+        return model
+
+    def _same_everywhere(self, block: nn.Module) -> None:
+        """Bring what is not sharded yet of a block to the device, with rank 0's numbers: a model may be drawn from
+        another seed on every process."""
+        own = [tensor for tensor in (*block.parameters(), *block.buffers()) if not isinstance(tensor, DTensor)]
+        for tensor in own:
+            tensor.data = tensor.data.to(self.device)
+        kept = [tensor.data for tensor in own if tensor.layout is torch.strided and tensor.numel()]
+        if kept:
+            group = distributed.distributed_c10d._get_default_group()
+            distributed._broadcast_coalesced(group, kept, BUCKET, 0)  # type: ignore[attr-defined]  # as DDP does
+
+    def prepare(self, model: nn.Module, recomputes: bool = False) -> nn.Module:
+        """Return the model itself, which `place` has sharded."""
+        return model
+
+    def rest(self, model: nn.Module) -> None:
+        """Let go of what a forward pass without a backward pass has left gathered."""
+        for part in model.modules():
+            if isinstance(part, FSDPModule):
+                part.reshard()
+
+    def generating(self, model: nn.Module) -> dict[str, Any]:
+        """Gather what lies outside of the blocks, as `generate` may call an encoder alone, and let all processes go on
+        until the last has written its answer."""
+        _root(model).unshard()
+        return {"synced_gpus": True}
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give all processes rank 0's buffers after a step, as DistributedDataParallel does, but for those that no
+        state dict holds: they are computed, and alike."""
+        kept = uncompiled(model).state_dict(keep_vars=True) if self.options.ddp.get("broadcast_buffers", True) else {}
+        for buffer in kept.values():
+            if not isinstance(buffer, nn.Parameter) and buffer.numel():
+                distributed.broadcast(buffer, 0)
+
+    # ---- gradients
+
+    def accumulate(self, model: nn.Module, last: bool) -> AbstractContextManager[Any]:
+        """Reduce gradients in the last micro-batch of a step, or a process's part of them in each."""
+        root = _root(model)
+        root.set_requires_gradient_sync(last or self.sharding.reduce_often)
+        if self.sharding.reduce_often and self.layout.replicate > 1:
+            root.set_requires_all_reduce(last)
+        return nullcontext()
+
+    def needs_zero_weight_step(self, last: bool) -> bool:
+        """Whether there are other processes: they wait for this one's part of every layer."""
+        return self.is_distributed
+
+    @contextmanager
+    def silenced(self, model: nn.Module) -> Iterator[None]:
+        """Let the backward passes of the body give gradients of 0: those of the gathered parameters, as they come."""
+        handles: list[Any] = []
+
+        def silence(part: nn.Module, given: Any) -> None:
+            here = [p for p in part.parameters() if p.requires_grad and not isinstance(p, DTensor)]
+            handles.extend(p.register_hook(torch.zeros_like) for p in here)
+
+        hooks = [part.register_forward_pre_hook(silence) for part in model.modules() if isinstance(part, FSDPModule)]
+        try:
+            yield
+        finally:
+            for handle in [*hooks, *handles]:
+                handle.remove()
+
+    def finish_gradients(self, parameters: list[nn.Parameter]) -> None:
+        """Add up the gradients of what is trained besides the model, and is not sharded."""
+        super().finish_gradients([p for p in parameters if not isinstance(p, DTensor)])
+
+    def norms(self, tensors: list[torch.Tensor], order: float = 2.0) -> torch.Tensor:
+        """Return the norm of every whole tensor: of the parts of each, added up over the processes that hold them."""
+        held = [part if part.numel() else part.new_zeros(1) for part in map(local, tensors)]
+        parts, group = exact_norms(held, order), self.mesh.get_group(SHARD)
+        if order == math.inf:
+            distributed.all_reduce(parts, distributed.ReduceOp.MAX, group=group)
+        else:
+            whole = [not isinstance(one, DTensor) for one in tensors]  # which every process holds
+            others = torch.tensor(whole, device=parts.device) & (self.mesh.get_local_rank(SHARD) > 0)
+            squares = parts.square().masked_fill_(others, 0)
+            distributed.all_reduce(squares, group=group)
+            parts = squares.sqrt()
+        return parts.to(torch.promote_types(held[0].dtype, torch.float32))
+
+    def held(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return this process's part of a tensor, detached."""
+        return local(tensor)
+
+
+def _root(model: nn.Module) -> FSDPModule:
+    root = base_model(uncompiled(model))
+    assert isinstance(root, FSDPModule)
+    return root
+
+
+def check(model: nn.Module) -> None:
+    """Refuse a model that FSDP2 cannot shard.
+
+    Raises:
+        ConfigError: saying why, and what to do.
+    """
+    if getattr(model, "hf_quantizer", None) is not None:
+        raise ConfigError("A quantized model cannot be sharded. Load it without quantization, or train without fsdp.")
+    scalar = next((name for name, p in model.named_parameters() if p.ndim == 0), None)
+    if scalar is not None:
+        raise ConfigError(f"The parameter '{scalar}' is a scalar, which cannot be sharded. Give it the shape (1,).")
+    kinds = {p.dtype: name for name, p in model.named_parameters() if p.requires_grad}
+    if len(kinds) > 1:
+        several = ", ".join(f"{str(kind).removeprefix('torch.')} ('{name}')" for kind, name in kinds.items())
+        raise ConfigError(f"A sharded model's trained parameters have one number format, and here are {several}.")

@@ -1,0 +1,206 @@
+"""Models that ranks share: `torchrun --nproc-per-node 2 tests/ranks/sharding.py FOLDER`, or 4."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from tests import tiny
+from tests.language import tiny_language
+from tests.language import two_ranks as language
+from tests.ranks import launch
+from trainwright import Trainer, TrainingArguments
+from trainwright.evaluation.generation import Generation
+from trainwright.trainer.seq2seq import Seq2SeqTrainer
+from trainwright.world import current_world
+
+STEPS, ROWS, GLOBAL = 20, 53, 8  # rows of a step; the last of a pass has 5, and a rank none in one of its micro-batches
+HYBRID = {"replicate": 2, "shard": 2}
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    return getattr(tensor.detach(), "full_tensor", tensor.detach)()
+
+
+def held(model: torch.nn.Module) -> float:
+    """Return the share of a model's parameters that this process holds."""
+    mine = sum(getattr(p, "to_local", lambda p=p: p)().numel() for p in model.parameters())
+    return mine / sum(p.numel() for p in model.parameters())
+
+
+def rows(count: int, seed: int = 3) -> list[dict[str, Any]]:
+    """Ragged rows, of which the first two of every eight have no target at all."""
+    made = [{name: row[name] for name in ("input_ids", "labels")} for row in tiny.tokens(count, ragged=True, seed=seed)]
+    for number, row in enumerate(made):
+        if number % 8 < 2:
+            row["labels"] = torch.full_like(torch.as_tensor(row["labels"]), -100)
+    return made
+
+
+def train(
+    place: Path,
+    model: Any,
+    sharding: dict[str, Any] | None = None,
+    *,
+    kind: Any = Trainer,
+    rows: Any = rows,
+    **args: Any,
+) -> tuple[Any, dict[str, Any]]:
+    """Train 20 steps of 8 rows with two evaluations; as many processes as there are share the rows of a step."""
+    ranks = current_world().size
+    settings = {
+        "per_device_train_batch_size": 2, "gradient_accumulation_steps": GLOBAL // 2 // ranks, "max_steps": STEPS,
+        "per_device_eval_batch_size": 4, "logging_steps": 1, "eval_strategy": "steps", "eval_steps": 10,
+        "save_strategy": "no", "learning_rate": 1e-2, "use_cpu": True, "disable_tqdm": True, "report_to": "none",
+        "ddp_timeout": 60, "train_sampling_strategy": "sequential", "max_grad_norm": 0.5, **args,
+    }  # fmt: skip
+    if sharding is not None:
+        settings |= {"fsdp": True, "fsdp_config": sharding}
+    trainer = kind(
+        model, TrainingArguments(str(place), **settings), train_dataset=rows(ROWS), eval_dataset=rows(13, seed=8)
+    )
+    trainer.train()
+    logged = trainer.state.log_history
+    weights = {name: whole(p) for name, p in trainer.model.named_parameters() if p.requires_grad}
+    digest = hashlib.sha256()
+    for tensor in weights.values():
+        digest.update(tensor.contiguous().numpy().tobytes())
+    found = {
+        "bits": digest.hexdigest(),
+        "weights": torch.cat([tensor.flatten() for tensor in weights.values()]).tolist(),
+        **{name: [one[name] for one in logged if name in one] for name in ("loss", "grad_norm", "eval_loss")},
+        "held": held(trainer.model),
+        "fused": not any("use_fused_loss is off" in note for note in getattr(trainer, "notes", [])),
+        "layout": trainer.strategy.describe(),
+    }
+    return trainer, found
+
+
+def exact(place: Path, make: Any, sharding: dict[str, Any] | None, **more: Any) -> dict[str, Any]:
+    """Train a model in float64."""
+    return train(place, make().double(), sharding, **more)[1]
+
+
+def single(place: Path, sharding: dict[str, Any] | None, **more: Any) -> dict[str, Any]:
+    """Train a model with dropout in float32; only bits are kept."""
+    found = train(place, tiny.llama(dropout=0.1), sharding, **more)[1]
+    return {name: value for name, value in found.items() if name != "weights"}
+
+
+def lora(kind: Any = None) -> Any:
+    import peft
+
+    model = tiny.llama().double()
+    torch.manual_seed(5)
+    settings = peft.LoraConfig(
+        r=4, target_modules=["q_proj", "up_proj"], task_type="CAUSAL_LM", init_lora_weights=False
+    )
+    return peft.get_peft_model(model, settings)
+
+
+def classes(count: int, seed: int = 3) -> list[dict[str, Any]]:
+    return [{**row, "labels": number % 3} for number, row in enumerate(tiny.tokens(count, seed=seed))]
+
+
+MODELS: dict[str, dict[str, Any]] = {
+    "plain": {"make": tiny.llama},
+    "built logits": {"make": tiny.llama, "use_fused_loss": False},
+    "tied": {"make": tiny.gpt2},
+    "LoRA": {"make": lora},
+    "classification": {
+        "make": tiny.bert_classifier,
+        "rows": lambda count, seed=3: [
+            {"input_ids": row["input_ids"], "labels": number % 3}
+            for number, row in enumerate(tiny.tokens(count, seed=seed))
+        ],
+    },
+    "own layers": {"make": tiny.words},
+    "recomputed": {"make": tiny.llama, "gradient_checkpointing": True},
+    "averaged": {"make": tiny.llama, "ema_decay": 0.9},
+}  # fmt: skip
+
+
+def generated(place: Path, sharding: dict[str, Any] | None, make: Any = None) -> Any:
+    """Evaluate by generation: prompts of any length, for which ranks need unequal numbers of tokens and batches."""
+    torch.manual_seed(1)
+    tokenizer = tiny_language.new_tokenizer()
+    made = []
+    for number in range(7):
+        ids = torch.randint(5, 300, (3 + number % 4,)).tolist()
+        made.append({"input_ids": ids, "labels": [-100] * 2 + ids[2:], "attention_mask": [1] * len(ids)})
+
+    def padded(batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        width = max(len(one["input_ids"]) for one in batch)
+        fill = {"input_ids": 1, "labels": -100, "attention_mask": 0}
+        return {
+            name: torch.tensor([one[name] + [value] * (width - len(one[name])) for one in batch])
+            for name, value in fill.items()
+        }
+
+    args = TrainingArguments(
+        str(place), per_device_eval_batch_size=2, use_cpu=True, disable_tqdm=True, report_to="none", ddp_timeout=60,
+        remove_unused_columns=False, **({"fsdp": True, "fsdp_config": sharding} if sharding is not None else {}),
+    )  # fmt: skip
+    trainer = Trainer(
+        tiny_language.new_model(), args, eval_dataset=made, data_collator=padded, processing_class=tokenizer
+    )
+    trainer.generation = Generation(verify="all", max_length=9)
+    trainer.evaluate()
+    return json.loads((place / "eval_results" / "step_0.json").read_text())
+
+
+def translated(place: Path, sharding: dict[str, Any] | None) -> Any:
+    """Predict by generation with an encoder, which is called before the whole model is."""
+    from trainwright import Seq2SeqTrainingArguments
+
+    args = Seq2SeqTrainingArguments(
+        str(place), per_device_eval_batch_size=2, use_cpu=True, disable_tqdm=True, report_to="none", ddp_timeout=60,
+        predict_with_generate=True, generation_max_length=8,
+        **({"fsdp": True, "fsdp_config": sharding} if sharding is not None else {}),
+    )  # fmt: skip
+    found = Seq2SeqTrainer(tiny.t5(), args).predict(tiny.tokens(7))
+    return found.predictions.tolist()
+
+
+def from_file(place: Path, name: str, sharding: dict[str, Any] | None) -> Any:
+    """Train a case of tests/language/two_ranks.py by a file with a section `fsdp`."""
+    place.mkdir(parents=True, exist_ok=True)
+    data = place.parent / "language"
+    if current_world().is_main and not (data / "model").is_dir():
+        tiny_language.make_place(data)
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+    more = {} if sharding is None else {"fsdp": {"enable_fsdp": True, **sharding}}
+    return language.run(data, place, name, current_world().size, more)
+
+
+FILES = ("SFT, LoRA", "SFT, bfd", "DPO", "DPO, tied head", "DPO, LoRA", "DPO, reference computed before")
+
+CASES: dict[str, launch.Case] = {}
+if current_world().size == 2:
+    for name, more in (("fused", {}), ("built", {"use_fused_loss": False}), ("noise", {"neftune_noise_alpha": 5.0})):
+        CASES[f"ddp, {name}"] = lambda place, more=more: single(place, None, **more)
+        CASES[f"fsdp, {name}"] = lambda place, more=more: single(place, {}, **more)
+    CASES["zero 2"] = lambda place: single(place, {"reshard_after_forward": False})
+    CASES["generated"] = lambda place: generated(place, {})
+    CASES["translated"] = lambda place: translated(place, {})
+WAYS = {2: {"fsdp": {}, "often": {"reduce_gradients": "micro_batch"}}, 4: {"fsdp": {}, "hybrid": HYBRID}}
+for way, sharding in WAYS.get(current_world().size, {}).items():
+    for name, model in MODELS.items():
+        CASES[f"{way}, {name}"] = lambda place, model=model, sharding=sharding: exact(place, sharding=sharding, **model)
+if current_world().size == 4:
+    CASES["hybrid, often"] = lambda place: exact(place, tiny.llama, {**HYBRID, "reduce_gradients": "micro_batch"})
+for name in FILES if current_world().size in WAYS else ():
+    sharding = {"shard": 2} | ({"replicate": 2} if current_world().size == 4 else {})
+    CASES[f"file, {name}"] = lambda place, name=name, sharding=sharding: from_file(place, name, sharding)
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    launch.run_all(CASES, sys.argv[2:])
