@@ -62,7 +62,7 @@ def test_tables_of_names_are_those_of_the_installed_transformers():
     assert set(TRACKERS) == {*INTEGRATION_TO_CALLBACK, "trainwright"}  # and the job store
 
 
-SET_TO = {"skip_memory_metrics": False, "average_tokens_across_devices": False, "fsdp_config": {"version": 2}}
+SET_TO = {"skip_memory_metrics": False, "average_tokens_across_devices": False}
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -252,7 +252,7 @@ def test_options_of_accelerate_that_need_several_processes_are_refused_there(mon
             TrainingArguments("x", accelerator_config={name: True})
 
 
-@pytest.mark.parametrize("name", ["DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG"])
+@pytest.mark.parametrize("name", ["DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG"])
 def test_what_accelerates_launcher_asks_for_is_never_ignored(name, monkeypatch):
     monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
     with pytest.raises(ConfigError, match=f"^ACCELERATE_USE_{name}=true asks for .* torchrun"):

@@ -34,7 +34,7 @@ LAYERS = [
     ["config"],
     ["data", "parallel", "optim", "models", "objectives"],
     ["generation"],
-    ["checkpoint", "callbacks"],
+    ["checkpoint", "callbacks", "parallel.sharded", "parallel.choice"],
     ["session"],
     ["inputs"],
     ["losses"],
@@ -141,7 +141,7 @@ def test_imports_flow_one_way():
 
 TELL_RANK_AND_SIZE = ("world", "processes", "parallel.", "args.")  # `args` by transformers' names
 KNOW_THE_WORLD = {  # to choose a device, or before there is a strategy to speak on rank zero or refuse several
-    "training.setup", "checkpoint.lock", "cli.folders", "cli.tour.demo", "tasks.language.build",
+    "training.setup", "config.keys.uses", "checkpoint.lock", "cli.folders", "cli.tour.demo", "tasks.language.build",
     "config.reading.validation",
 }  # fmt: skip
 READS_THE_ENVIRONMENT = "jobs.tracking.tracking"  # which imports no `world`: only rank 0 is a job

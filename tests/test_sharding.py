@@ -137,7 +137,8 @@ def test_the_layers_of_a_transformer_are_gathered_one_by_one():
 
 def test_modules_of_a_size_are_gathered_without_those_within_and_never_the_embeddings():
     found = names(tiny.llama(), wrap="size", min_num_params=3000)
-    assert found == ["model.layers.1.mlp", "model.layers.1", "model.layers.0.mlp", "model.layers.0"]
+    assert found == [f"model.layers.{layer}.{part}" for layer in (1, 0) for part in ("mlp", "self_attn")]
+    assert names(tiny.llama(), wrap="size", min_num_params=8000) == ["model.layers.1", "model.layers.0"]
 
 
 def test_a_layer_that_shares_a_parameter_with_another_stays_with_the_rest():

@@ -722,6 +722,7 @@ def test_no_key_is_left_out():
     }
     seen |= {f"{KWARGS}.{name}" for name in OF_KTO_AND_REWARDS}
     seen |= {f"data.train.datasets.*.{name}" for name in (*READ, "mixture_proportion")}
+    seen |= {"training.fsdp", "training.fsdp_config", "training.parallelism_config"}  # tests/test_sharding.py
     seen |= {"data.train.seed", "data.train.mixture_strategy", "peft.lora_target_parameters"}
     seen |= {f"peft.{name}" for name in ("q_lora", "q_lora_bits", "llm_int8_skip_modules", *uses.QUANTISED.split())}
     left = [

@@ -94,7 +94,7 @@ def single(place: Path, sharding: dict[str, Any] | None, **more: Any) -> dict[st
     return {name: value for name, value in found.items() if name != "weights"}
 
 
-def lora(kind: Any = None) -> Any:
+def lora() -> Any:
     import peft
 
     model = tiny.llama().double()
@@ -103,10 +103,6 @@ def lora(kind: Any = None) -> Any:
         r=4, target_modules=["q_proj", "up_proj"], task_type="CAUSAL_LM", init_lora_weights=False
     )
     return peft.get_peft_model(model, settings)
-
-
-def classes(count: int, seed: int = 3) -> list[dict[str, Any]]:
-    return [{**row, "labels": number % 3} for number, row in enumerate(tiny.tokens(count, seed=seed))]
 
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -182,25 +178,30 @@ def from_file(place: Path, name: str, sharding: dict[str, Any] | None) -> Any:
 
 
 FILES = ("SFT, LoRA", "SFT, bfd", "DPO", "DPO, tied head", "DPO, LoRA", "DPO, reference computed before")
-
-CASES: dict[str, launch.Case] = {}
-if current_world().size == 2:
-    for name, more in (("fused", {}), ("built", {"use_fused_loss": False}), ("noise", {"neftune_noise_alpha": 5.0})):
-        CASES[f"ddp, {name}"] = lambda place, more=more: single(place, None, **more)
-        CASES[f"fsdp, {name}"] = lambda place, more=more: single(place, {}, **more)
-    CASES["zero 2"] = lambda place: single(place, {"reshard_after_forward": False})
-    CASES["generated"] = lambda place: generated(place, {})
-    CASES["translated"] = lambda place: translated(place, {})
-WAYS = {2: {"fsdp": {}, "often": {"reduce_gradients": "micro_batch"}}, 4: {"fsdp": {}, "hybrid": HYBRID}}
-for way, sharding in WAYS.get(current_world().size, {}).items():
-    for name, model in MODELS.items():
-        CASES[f"{way}, {name}"] = lambda place, model=model, sharding=sharding: exact(place, sharding=sharding, **model)
-if current_world().size == 4:
-    CASES["hybrid, often"] = lambda place: exact(place, tiny.llama, {**HYBRID, "reduce_gradients": "micro_batch"})
-for name in FILES if current_world().size in WAYS else ():
-    sharding = {"shard": 2} | ({"replicate": 2} if current_world().size == 4 else {})
-    CASES[f"file, {name}"] = lambda place, name=name, sharding=sharding: from_file(place, name, sharding)
+WAYS = {
+    "fsdp": (2, {}, tuple(MODELS)),
+    "often": (2, {"reduce_gradients": "micro_batch"}, ("plain", "LoRA")),
+    "fsdp of four": (4, {}, ("plain", "tied")),
+    "hybrid": (4, HYBRID, ("plain", "tied", "LoRA", "classification")),
+    "hybrid, often": (4, {**HYBRID, "reduce_gradients": "micro_batch"}, ("plain",)),
+}
+"""By name: ranks, `fsdp_config`, and the models that are trained so."""
+LAUNCHED: dict[int, dict[str, launch.Case]] = {2: {}, 4: {}}
+for name, more in (("fused", {}), ("built", {"use_fused_loss": False}), ("noise", {"neftune_noise_alpha": 5.0})):
+    LAUNCHED[2][f"ddp, {name}"] = lambda place, more=more: single(place, None, **more)
+    LAUNCHED[2][f"fsdp, {name}"] = lambda place, more=more: single(place, {}, **more)
+LAUNCHED[2]["zero 2"] = lambda place: single(place, {"reshard_after_forward": False})
+LAUNCHED[2]["generated"] = lambda place: generated(place, {})
+LAUNCHED[2]["translated"] = lambda place: translated(place, {})
+for way, (ranks, config, names) in WAYS.items():
+    for name in names:
+        LAUNCHED[ranks][f"{way}, {name}"] = lambda place, config=config, model=MODELS[name]: exact(
+            place, sharding=config, **model
+        )
+for ranks, config, names in ((2, {"shard": 2}, FILES), (4, HYBRID, FILES[2::2])):
+    for name in names:
+        LAUNCHED[ranks][f"file, {name}"] = lambda place, name=name, config=config: from_file(place, name, config)
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    launch.run_all(CASES, sys.argv[2:])
+    launch.run_all(LAUNCHED[current_world().size], sys.argv[2:])

@@ -59,11 +59,9 @@ class Strategy:
         is_distributed: whether there are other processes to exchange with.
         data_shard: which part of the rows this process reads.
         shards_state: whether this process holds its part alone of parameters and what follows them (DTensors), so that
-            every forward pass is an exchange: all processes run the model equally often, and each writes its part.
+            every forward pass is an exchange: all processes run the model equally often, and each writes and reads its part of a checkpoint.
         gradient_divide_factor: by what the exchange divides the sum of all processes' gradients (FSDP's term); a loss
             times this factor has the gradient that adds up over the shards.
-        shards_state: whether parameters, moments and averages are spread over the processes, so that each of them
-            writes and reads a part of a checkpoint.
     """
 
     world = World()
@@ -72,7 +70,6 @@ class Strategy:
     data_shard = DataShard()
     shards_state = False
     gradient_divide_factor = 1
-    shards_state = False
 
     def setup(self, world: World, device: torch.device, options: ProcessOptions) -> None:
         """Join the other processes and set the attributes; called once, before anything else is.

@@ -19,6 +19,7 @@ from trainwright.args.unsupported import REFUSED as REFUSED_ARGUMENTS
 from trainwright.config.keys.lines import EVERYONE, OUR_ROWS, OURS, THEIRS, Fate, Line
 from trainwright.config.schema import TrainingConfig
 from trainwright.config.unsupported import DeepSpeedParams, FSDPParams
+from trainwright.world import current_world
 
 OWN_MODELS = ("ngram_llama",)  # a model with a Trainer and data of its own
 _WITHOUT_SETTINGS = (
@@ -28,6 +29,7 @@ _NO_WARMUP = ("constant", *METRIC_SCHEDULERS)
 # Sections that are one key here: what they are for is not done.
 WHOLE = ("data.test", *(f"training.{name}" for name in ("grpo", "gkd", "gold", "profiler", "telemetry")))
 KWARGS = "training.trainer_kwargs"
+_OF_THE_FIRST_FSDP = "backward_prefetch forward_prefetch use_orig_params state_dict_type sync_module_states"
 
 
 def _of(section: str, names: str) -> tuple[str, ...]:
@@ -230,11 +232,16 @@ _REST = (
     no_effect("peft", f"q_lora_bits llm_int8_skip_modules {QUANTISED}", "q_lora: true",
               used_if=lambda c: c.peft.q_lora, switch="peft.q_lora"),
     no_effect("peft", QUANTISED, "q_lora_bits: 4", used_if=lambda c: c.peft.q_lora_bits == 4),
-    no_effect("fsdp", _names(FSDPParams, "enable_fsdp"), "enable_fsdp: true",
+    refused("fsdp", "cpu_offload", "parameters stay on the device", "leave it out", is_told=True),
+    no_effect("fsdp", _OF_THE_FIRST_FSDP, "FSDP2 gathers ahead by itself, all begin with the first process's weights, "
+              "and each writes its own part"),
+    refused("fsdp", "enable_fsdp", "several processes shard by training.fsdp", who=THEIRS, is_told=True),
+    no_effect("fsdp", _names(FSDPParams, f"enable_fsdp cpu_offload {_OF_THE_FIRST_FSDP}"), "enable_fsdp: true",
               used_if=lambda c: c.fsdp.enable_fsdp, switch="fsdp.enable_fsdp"),
     no_effect("deepspeed", _names(DeepSpeedParams, "enable_deepspeed"), "enable_deepspeed: true",
               used_if=lambda c: c.deepspeed.enable_deepspeed, switch="deepspeed.enable_deepspeed"),
-    no_effect("fsdp", "enable_fsdp", "one process trains the whole model, and several are refused"),
+    no_effect("fsdp", "enable_fsdp", "several processes, which torchrun starts",
+              used_if=lambda c: not current_world().is_alone),
     no_effect("deepspeed", "enable_deepspeed", "one process trains the whole model, and several are refused"),
 )  # fmt: skip
 

@@ -278,7 +278,11 @@ def _dataset_numbers(path: str, one: DatasetParams, stream: bool) -> Iterator[Fa
 
 def _sharded(config: TrainingConfig) -> Iterator[Fault]:
     """Yield sections that shard a model, where there are processes to do so."""
-    if not current_world().is_alone and config.deepspeed.enable_deepspeed:
+    several, trainer = not current_world().is_alone, str(config.training.trainer_type)
+    if several and config.fsdp.enable_fsdp and trainer.startswith(("TRL_", "HF")):
+        what = f"fsdp.enable_fsdp: {trainer} does not read the section fsdp"
+        yield "fsdp.enable_fsdp", what, "write training.fsdp: true and training.fsdp_config, or train with SFT or DPO"
+    if several and config.deepspeed.enable_deepspeed:
         what = "deepspeed.enable_deepspeed: DeepSpeed is not supported, and there are several processes"
         yield "deepspeed.enable_deepspeed", what, "leave deepspeed out, and write fsdp.enable_fsdp: true to shard"
 
