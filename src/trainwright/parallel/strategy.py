@@ -59,7 +59,8 @@ class Strategy:
         is_distributed: whether there are other processes to exchange with.
         data_shard: which part of the rows this process reads.
         shards_state: whether this process holds its part alone of parameters and what follows them (DTensors), so that
-            every forward pass is an exchange: all processes run the model equally often, and each writes and reads its part of a checkpoint.
+            every forward pass is an exchange: all processes run the model equally often, and each writes and reads its
+            part of a checkpoint.
         gradient_divide_factor: by what the exchange divides the sum of all processes' gradients (FSDP's term); a loss
             times this factor has the gradient that adds up over the shards.
     """
