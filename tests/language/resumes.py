@@ -33,6 +33,12 @@ CASES: dict[str, dict[str, Any]] = {
     "DPO, adapters switched off": {"data": "preference", "use_peft": True, "peft": {"lora_dropout": 0.1}},
     "DPO, bco_pair": {"data": "preference", "kwargs": {"loss_type": ["bco_pair"]}},
     "DPO, a synced reference": {"data": "preference", "kwargs": {"sync_ref_model": True, "ref_model_sync_steps": 3}},
+    "dft": {"kwargs": {"loss_type": "dft"}, "data": "completion"},
+    "REWARD": {"data": "preference", "trainer_type": "REWARD", "gradient_accumulation_steps": 2},
+    "REWARD, LoRA": {"data": "preference", "trainer_type": "REWARD", "use_peft": True},
+    "DISTILL": {
+        "data": "completion", "trainer_type": "DISTILL", "kwargs": {"teacher_model_name_or_path": "teacher"},
+    },
     "KTO": {"data": "judged", "trainer_type": "KTO", "gradient_accumulation_steps": 2},
     "KTO, a synced reference": {
         "data": "judged", "trainer_type": "KTO", "kwargs": {"sync_ref_model": True, "ref_model_sync_steps": 3},
@@ -53,7 +59,9 @@ def write(place: Path, name: str) -> Path:
     case = dict(CASES[name])
     data, stream = case.pop("data", "text"), case.pop("stream", False)
     shuffle, mixture, files = case.pop("shuffle", False), case.pop("mixture", False), case.pop("files", 1)
-    peft, kwargs = case.pop("peft", {}), case.pop("kwargs", {})
+    peft, kwargs = case.pop("peft", {}), dict(case.pop("kwargs", {}))
+    if "teacher_model_name_or_path" in kwargs:
+        kwargs["teacher_model_name_or_path"] = str(place / "teacher")
     folder = place / name.replace(" ", "-").replace(",", "")
     folder.mkdir()
     changes = {"max_steps": STEPS, "save_strategy": "steps", "save_steps": SAVED, "trainer_kwargs": kwargs, **case}

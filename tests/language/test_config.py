@@ -197,7 +197,7 @@ ELSEWHERE = {
     "a format": (("rows.jsonl", "json"), "'json' is a format, so dataset_path must say where the data is"),
     "a dataset": (("rows.jsonl", "tex_sft_jsonl"), "there is no dataset 'tex_sft_jsonl'"),
     "a trainer": (("SFT", "TRL_SFFT"), "training.trainer_type: 'TRL_SFFT' is not known"),
-    "another's trainer": (("SFT", "TRL_KTO"), "valid, but KTO is not ours; run it with"),
+    "another's trainer": (("SFT", "VERL_GRPO"), "valid, but VERL_GRPO is not run here; run it with verl"),
     "a dtype": (("model_name: llama", "model_name: llama\n  torch_dtype_str: bf61"), "'bf61' is no number format"),
     "proportions": (("rows.jsonl", "rows.jsonl\n        mixture_proportion: 0.4"), "add up to 0.4, not to 1"),
     "nobody's model": (("model_name: llama", "model_name: ~nobody-of-that-name/x"), "there is no folder '~nobody-of-"),
@@ -222,7 +222,7 @@ UNREAD = {
     "model_init_kwargs: {dtype: float32}": "model_init_kwargs are not read",
     "router_aux_loss_coef: 0.1": "router_aux_loss_coef is not supported",
     "dataset_kwargs: {add_special_tokens: false}": "dataset_kwargs are not read",
-    "loss_type: dft": "training.trainer_kwargs.loss_type: nll is the only loss",
+    "loss_type: dtf": "loss_type 'dtf' is not known",
     "truncation_mode: keep_end": "training.trainer_kwargs.truncation_mode: rows are cut at their end",
     "activation_offloading: true": "activation_offloading is not supported",
 }

@@ -231,7 +231,7 @@ def test_editors_mark_errors_and_nothing_else(place, text):
 def test_editors_mark_nothing_that_loads(place, seed):
     rng = random.Random(seed)
     whole = {name: value_of(kind, rng) for name, kind in hints(TrainingConfig).items()}
-    whole["training"]["trainer_type"], whole["training"]["trainer_kwargs"] = "TRL_KTO", {"theirs": 1}
+    whole["training"]["trainer_type"], whole["training"]["trainer_kwargs"] = "VERL_GRPO", {"theirs": 1}
     without_twins(whole["training"], rng)
     file = tiny.write_yaml(place / "a.yaml", whole)
     load(file)

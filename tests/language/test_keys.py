@@ -35,7 +35,7 @@ from trainwright.tasks.language.text import processes_of
 ROOT = Path(__file__).parent.parent.parent
 KWARGS = "training.trainer_kwargs"
 EVERYONE = tuple(methods.METHODS)
-OWN_TESTS = ("CLASSIFY", "SEQ2SEQ", "REWARD")
+OWN_TESTS = ("CLASSIFY", "SEQ2SEQ", "REWARD", "DISTILL", "TRL_KTO", "TRL_REWARD")
 WRITERS = [one for one in EVERYONE if one not in OWN_TESTS]
 OURS = [one.name for one in methods.everyone() if not one.library]
 PAIRS = [one.name for one in methods.everyone() if one.options is DPOOptions]
@@ -134,7 +134,7 @@ VALUES = {
     "training.length_column_name": "len", "training.reward_functions": ["x"], "training.remove_unused_columns": True,
     "training.gradient_checkpointing_kwargs": {"use_reentrant": False}, "training.hub_private_repo": True,
     "training.activation_checkpointing_kwargs": {"use_reentrant": False},
-    "training.per_device_train_batch_size": 1,
+    "training.per_device_train_batch_size": 1, f"{KWARGS}.teacher_model_init_kwargs": {"x": 1},
     f"{KWARGS}.router_aux_loss_coef": 0.1, f"{KWARGS}.completion_only_loss": True, f"{KWARGS}.eval_packing": True,
     f"{KWARGS}.packing_strategy": "wrapped", f"{KWARGS}.f_alpha_divergence_coef": 0.7,
     f"{KWARGS}.f_divergence_type": "forward_kl", "peft.lora_dropout": 0.25,
@@ -166,6 +166,7 @@ UNMET = {
     "logging_strategy: steps": {"training.logging_strategy": "no"},
     "adapters that are new (no model.adapter_model)": {"training.use_peft": True, "model.adapter_model": "adapters"},
     "save_strategy: steps": {"training.save_strategy": "epoch"},
+    "loss_type: nll": {f"{KWARGS}.loss_type": "dft"},
     "q_lora_bits: 4": {"training.use_peft": True, "peft.q_lora": True, "peft.q_lora_bits": 8},
 }
 CELLS = [
@@ -692,8 +693,11 @@ def test_settings_of_quantised_weights_arrive(monkeypatch):
     assert lora_config(PeftParams(lora_target_parameters=["a.b"])).target_parameters == ["a.b"]
 
 
-# Settings whose numbers test_kto.py and test_reward.py compare.
-OF_KTO_AND_REWARDS = ("desirable_weight", "undesirable_weight", "trl_compatible", "center_rewards_coefficient")
+# Settings whose numbers test_kto.py, test_reward.py and test_distill.py compare, or that test_upstream.py sees at TRL.
+COMPARED = (
+    "desirable_weight", "undesirable_weight", "trl_compatible", "center_rewards_coefficient", "temperature", "lmbda",
+    "teacher_model_name_or_path", "seq_kd", "max_new_tokens", "teacher_model_init_kwargs",
+)  # fmt: skip
 # Keys that other tests see arrive, by the trainer's own parts.
 ELSEWHERE = {
     "data.train.datasets": "language/test_mixing.py", "data.train.datasets.*.subset": "language/test_files.py",
@@ -720,7 +724,7 @@ def test_no_key_is_left_out():
     seen |= {
         f"{KWARGS}.{name}" for name in ("class_names", "class_weights", "metrics", "num_beams", "max_target_length")
     }
-    seen |= {f"{KWARGS}.{name}" for name in OF_KTO_AND_REWARDS}
+    seen |= {f"{KWARGS}.{name}" for name in COMPARED}
     seen |= {f"data.train.datasets.*.{name}" for name in (*READ, "mixture_proportion")}
     seen |= {"training.fsdp", "training.fsdp_config", "training.parallelism_config"}  # tests/test_sharding.py
     seen |= {"data.train.seed", "data.train.mixture_strategy", "peft.lora_target_parameters"}

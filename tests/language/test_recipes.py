@@ -79,6 +79,7 @@ def place(tmp_path_factory):
     for name in made[0]:
         tiny.write_rows(place / f"{name}.jsonl", [one[name] for one in made])
     tiny.new_model().save_pretrained(place / "llama")
+    tiny.new_model(hidden_size=48).save_pretrained(place / "teacher")
     sizes = {"vocab_size": 320, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     BertModel(BertConfig(**sizes, intermediate_size=32)).save_pretrained(place / "bert")
     small = {"vocab_size": 320, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
@@ -116,7 +117,7 @@ def test_the_memory_of_other_models_is_not_estimated(place, monkeypatch, capsys,
 def test_there_is_a_recipe_for_every_trainer():
     named = {yaml.safe_load(path.read_text())["training"].get("trainer_type") for path in FILES.values()}
     assert named == {*methods.METHODS, "OUMI", None}
-    assert len(FILES) == 32
+    assert len(FILES) == 35
 
 
 PAIRS = ("13_orpo_dpo", "14_ultrafeedback_trl", "15_hh", "16_dpo_lora", "17_debug_dpo")
@@ -130,6 +131,9 @@ CANNOT = {  # what TRL's trainer cannot, and what is said
     "30_seq2seq": "it is a setting of sequence-to-sequence training",
     "31_kto": "it is a setting of Kahneman-Tversky optimisation",
     "32_reward": "it is a setting of reward modelling",
+    "33_distill": "it is a setting of distillation",
+    "34_kto_trl": "it is a setting of Kahneman-Tversky optimisation",
+    "35_reward_trl": "it is a setting of reward modelling",
 }  # fmt: skip
 QUICK = ("13_orpo_dpo", *CANNOT)
 

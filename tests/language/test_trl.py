@@ -92,6 +92,13 @@ SFT = {
     "bfd_split": ("text", {"packing": True, "max_length": 40, "packing_strategy": "bfd_split"}, None, {}),
     "wrapped": ("text", {"packing": True, "max_length": 64, "packing_strategy": "wrapped"}, None, {}),
     "padding free": ("text", {"padding_free": True, "max_length": None}, None, {}),
+    "dft": ("completion", {"loss_type": "dft"}, None, {}),
+    "dft, bfd, accumulation": (
+        "text",
+        {"loss_type": "dft", "packing": True, "max_length": 128},
+        None,
+        {"gradient_accumulation_steps": 4},
+    ),
     "warm-up, decay, cosine": (
         "text",
         {},

@@ -28,6 +28,9 @@ CASES: dict[str, dict[str, Any]] = {
     "DPO, soft-cap": {"data": "preference", "name": "gemma3_text", "model": CAPPED},
     "DPO, LoRA": {"data": "preference", "use_peft": True},
     "DPO, a synced reference": {"data": "preference", "kwargs": {"sync_ref_model": True, "ref_model_sync_steps": 2}},
+    "dft": {"kwargs": {"loss_type": "dft"}},
+    "REWARD": {"data": "preference", "trainer_type": "REWARD"},
+    "DISTILL": {"data": "completion", "trainer_type": "DISTILL", "kwargs": {"teacher_model_name_or_path": "teacher"}},
     "KTO": {"data": "judged", "trainer_type": "KTO"},
     "KTO, LoRA": {"data": "judged", "trainer_type": "KTO", "use_peft": True},
     "DPO, reference computed before": {"data": "preference", "kwargs": {"precompute_ref_log_probs": True}},
@@ -56,7 +59,9 @@ def run(place: Path, out: Path, name: str, ranks: int, more: dict[str, Any] | No
     """
     case = dict(CASES[name])
     model, kind = case.pop("model", {}), case.pop("name", "llama")
-    kwargs, data = case.pop("kwargs", {}), case.pop("data", "text")
+    kwargs, data = dict(case.pop("kwargs", {})), case.pop("data", "text")
+    if "teacher_model_name_or_path" in kwargs:
+        kwargs["teacher_model_name_or_path"] = str(place / "teacher")
     folder = out / name.replace(" ", "-").replace(",", "")
     changes = {"gradient_accumulation_steps": 4 // ranks, "per_device_train_batch_size": 3, "trainer_kwargs": kwargs}
     content = tiny.settings(place, data, output_dir=str(folder), **changes, **case)

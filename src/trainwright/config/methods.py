@@ -27,11 +27,14 @@ METHODS: dict[str, str | type[Method]] = {
     "DPO": "trainwright.methods.dpo:DPO",
     "KTO": "trainwright.methods.kto:KTO",
     "REWARD": "trainwright.methods.reward:Reward",
+    "DISTILL": "trainwright.methods.distill:Distill",
     "CLASSIFY": "trainwright.methods.classify:Classify",
     "SEQ2SEQ": "trainwright.methods.seq2seq:Seq2Seq",
     "HF": "trainwright.methods.hf:Transformers",
     "TRL_SFT": "trainwright.methods.trl_sft:TrlSFT",
     "TRL_DPO": "trainwright.methods.trl_dpo:TrlDPO",
+    "TRL_KTO": "trainwright.methods.trl.kto:TrlKTO",
+    "TRL_REWARD": "trainwright.methods.trl.reward:TrlReward",
 }
 """trainer_type: the class of the method, as `module:class`, or itself."""
 
@@ -40,7 +43,7 @@ BY_DATA: dict[str | None, tuple[str, ...]] = {None: ("SFT", "DPO"), "OUMI": ("PR
 
 _TRL = "Oumi or TRL's own command line"
 ELSEWHERE = {
-    "TRL_KTO": _TRL, "TRL_GRPO": _TRL, "TRL_GKD": _TRL, "TRL_GOLD": _TRL, "VERL_GRPO": "verl",
+    "TRL_GRPO": _TRL, "TRL_GKD": _TRL, "TRL_GOLD": _TRL, "VERL_GRPO": "verl",
 }  # fmt: skip
 """Values that are read and refused, and what runs them."""
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+SFT_LOSSES = ("nll", "dft")
 PACKINGS = ("bfd", "bfd_split", "wrapped")
 LOSSES = (
     "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired",
@@ -61,6 +62,29 @@ class SFTOptions(TextOptions):
     eos_token: str | None = None
     shuffle_dataset: bool = False
     loss_type: str = "nll"
+
+
+@dataclass
+class DistillOptions(SFTOptions):
+    """Distillation.
+
+    Attributes:
+        teacher_model_name_or_path: a folder or hub name.
+        beta: 0 for KL(teacher, student), 1 for KL(student, teacher), else the generalised Jensen-Shannon divergence.
+        temperature: that the logits of both are divided by; None for the trainer's own.
+        lmbda: how often the student writes what is learned; None for the trainer's own, which is never with ours.
+        seq_kd: whether the teacher does otherwise.
+        max_new_tokens: of what is written.
+    """
+
+    teacher_model_name_or_path: str | None = None
+    teacher_model_init_kwargs: dict[str, Any] | None = None
+    beta: float = 0.5
+    temperature: float | None = None
+    lmbda: float | None = None
+    seq_kd: bool = False
+    max_new_tokens: int = 128
+    disable_dropout: bool = True
 
 
 @dataclass

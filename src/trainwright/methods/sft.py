@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from trainwright.config.keys.lines import Line
 from trainwright.config.keys.uses import KWARGS, no_effect, refused
 from trainwright.config.methods import Fault, recipe
-from trainwright.config.options import PACKINGS, SFTOptions
+from trainwright.config.options import PACKINGS, SFT_LOSSES, SFTOptions
 from trainwright.config.reading.validation import text_faults
 from trainwright.config.schema import TrainingConfig, TrainTarget
 from trainwright.data.sources.formats import Format
@@ -16,7 +16,9 @@ from trainwright.errors import ConfigError, did_you_mean
 from trainwright.tasks.language.method import LanguageMethod, Text
 
 if TYPE_CHECKING:
+    from trainwright.args.training import TrainingArguments
     from trainwright.data.text.tokenize import TextRules
+    from trainwright.objectives.objective import Objective
 
 _TABLE = "a table (no stream: true), which is tokenised before"
 
@@ -30,7 +32,15 @@ def _tokenises_before(config: TrainingConfig) -> bool:
     return any(split.datasets and not split.stream for split in splits)
 
 
-NLL_ONLY = (refused(KWARGS, "loss_type", "nll is the only loss", "leave it out, or use TRL_SFT"),)
+NLL_ONLY = (refused(KWARGS, "loss_type", "nll is the only loss", "leave it out, or use SFT or TRL_SFT"),)
+UNSMOOTHED = (
+    refused(
+        "training",
+        "label_smoothing_factor",
+        "loss_type: nll",
+        used_if=lambda c: c.training.trainer_kwargs.get("loss_type", "nll") == "nll",
+    ),
+)
 PACKED = (no_effect(KWARGS, "packing_strategy", "packing: true", used_if=_packs),)
 OUR_ROWS = (
     refused(KWARGS, "shuffle_dataset", "every pass is shuffled anew already", "data.train.datasets[].shuffle"),
@@ -53,7 +63,8 @@ class SFT(LanguageMethod):
 
     title = "supervised fine-tuning"
     options = SFTOptions
-    lines: tuple[Line, ...] = (*NLL_ONLY, *STREAMS, *OUR_ROWS, *PACKED)
+    lines: tuple[Line, ...] = (*UNSMOOTHED, *STREAMS, *OUR_ROWS, *PACKED)
+    losses: tuple[str, ...] = SFT_LOSSES
     accepts = (Format.TEXT, Format.COMPLETION, Format.MESSAGES, Format.TOKENS)
     learns_from = "text, prompts, messages or tokens"
 
@@ -62,7 +73,10 @@ class SFT(LanguageMethod):
         return recipe("sft")
 
     def faults(self, options: SFTOptions) -> Iterator[Fault]:
-        """Yield packing that there is not, and settings of text that cannot be."""
+        """Yield a loss or packing that there is not, and settings of text that cannot be."""
+        if options.loss_type not in self.losses:
+            near = did_you_mean(options.loss_type, self.losses).strip() or " or ".join(self.losses)
+            yield f"{KWARGS}.loss_type", f"loss_type '{options.loss_type}' is not known", near
         if options.packing_strategy not in PACKINGS:
             near = did_you_mean(options.packing_strategy, PACKINGS).strip() or f"known: {', '.join(PACKINGS)}"
             yield f"{KWARGS}.packing_strategy", f"packing_strategy '{options.packing_strategy}' is not known", near
@@ -107,6 +121,14 @@ class SFT(LanguageMethod):
         if not options.packing or options.max_length is None or not (training or options.eval_packing is not False):
             return None
         return options.packing_strategy, options.max_length
+
+    def objective(self, model: Any, args: TrainingArguments, text: Text) -> Objective:
+        """Return the model's own loss, or that of dynamic fine-tuning."""
+        if text.options.loss_type != "dft":
+            return super().objective(model, args, text)
+        from trainwright.objectives.dynamic import DynamicLoss
+
+        return DynamicLoss()
 
     def collator(self, text: Text) -> Any:
         """Return what makes batches: documents that were packed lie one after another."""

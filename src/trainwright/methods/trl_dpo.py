@@ -24,10 +24,10 @@ class TrlDPO(DPO):
 
     def upstream(self, config: TrainingConfig) -> Any:
         """Return `trl.DPOTrainer`, its reference the start of the run."""
-        from trainwright.upstream.build import build_trl
+        from trainwright.upstream.build import Wanted, build_trl
 
         def reference(model: Any, again: Callable[[], Any]) -> dict[str, Any]:
             model.config._name_or_path = model.config._name_or_path or "model"
             return {} if config.training.use_peft else {"ref_model": again()}
 
-        return build_trl(config, self, "DPO", reference)
+        return build_trl(config, self, Wanted("DPO", others=reference))

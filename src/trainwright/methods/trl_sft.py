@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-from trainwright.config.keys.uses import KWARGS, refused
-from trainwright.config.methods import Fault
-from trainwright.config.options import SFTOptions
+from trainwright.config.keys.uses import refused
+from trainwright.config.options import SFT_LOSSES
 from trainwright.config.schema import TrainingConfig, TrainTarget
-from trainwright.errors import did_you_mean
 from trainwright.methods.sft import PACKED, SFT
-
-LOSSES = ("nll", "dft", "chunked_nll")
 
 
 class TrlSFT(SFT):
     """`trl.SFTTrainer`; TRL tokenises the rows itself."""
 
     library, package, reads_our_rows = "TRL", ("trl", "trl"), False
+    losses = (*SFT_LOSSES, "chunked_nll")
     lines = (
         *PACKED,
         *(refused(split, "train_target", "TRL learns all of the assistant's turns",
@@ -26,15 +22,8 @@ class TrlSFT(SFT):
           for split in ("data.train", "data.validation")),
     )  # fmt: skip
 
-    def faults(self, options: SFTOptions) -> Iterator[Fault]:
-        """Yield a loss that TRL has not, besides what is wrong for supervised fine-tuning."""
-        if options.loss_type not in LOSSES:
-            what = f"loss_type '{options.loss_type}' is not known"
-            yield f"{KWARGS}.loss_type", what, did_you_mean(options.loss_type, LOSSES).strip() or "nll or dft"
-        yield from super().faults(options)
-
     def upstream(self, config: TrainingConfig) -> Any:
         """Return `trl.SFTTrainer`."""
-        from trainwright.upstream.build import build_trl
+        from trainwright.upstream.build import Wanted, build_trl
 
-        return build_trl(config, self, "SFT")
+        return build_trl(config, self, Wanted("SFT"))

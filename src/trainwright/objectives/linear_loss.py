@@ -67,7 +67,7 @@ class LinearCrossEntropy(torch.autograd.Function):
             )
             total += loss.sum()
             if gradient is not None:
-                _add(ctx.gradients, gradient, rows, matrix, part)
+                add_products(ctx.gradients, gradient, rows, matrix, part)
         ctx.types = [value.dtype if value is not None else None for value in (hidden, weight, bias)]
         return total
 
@@ -140,7 +140,7 @@ class LinearLogProbs(torch.autograd.Function):
                 logits = logits_of(rows[part], matrix, bias, room)
                 gradient = row_losses(logits, targets[part], scale=scale, cap=cap, with_gradient=True)[1]
             gradient.mul_(-factors[part, None])
-            _add(gradients, gradient, rows, matrix, part)
+            add_products(gradients, gradient, rows, matrix, part)
         types = [value.dtype if value is not None else None for value in (hidden, weight, bias)]
         return (*(g if g is None else g.to(t) for g, t in zip(gradients, types, strict=True)), None, None, None, None)
 
@@ -254,7 +254,9 @@ def _note(
         watch["log_sum_square"].copy_(torch.mul(shares, shares, out=logits).sum(dim=1).log())
 
 
-def _add(gradients: list[Any], gradient: torch.Tensor, rows: torch.Tensor, matrix: torch.Tensor, part: slice) -> None:
+def add_products(
+    gradients: list[Any], gradient: torch.Tensor, rows: torch.Tensor, matrix: torch.Tensor, part: slice
+) -> None:
     """Add what a chunk's gradient means for the hidden states, the weight and the bias, where they are wanted."""
     of_hidden, of_weight, of_bias = gradients
     if of_bias is not None:

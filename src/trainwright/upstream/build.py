@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ from trainwright.data.sources.formats import canonical, is_chat, of_one_kind
 from trainwright.errors import ConfigError, TrainwrightError
 from trainwright.models import adapters
 from trainwright.models.adapters import add_adapters, quantization
-from trainwright.models.load import freeze, grow, load_model
+from trainwright.models.load import Kind, freeze, grow, load_model
 from trainwright.optim.optimizers import optimizer_class
 from trainwright.randomness import set_seed
 from trainwright.tasks.language.build import set_levels
@@ -173,20 +175,28 @@ def build_transformers(config: TrainingConfig) -> Any:
     )
 
 
-def build_trl(
-    config: TrainingConfig,
-    method: LanguageMethod,
-    name: str,
-    others: Callable[[Any, Callable[[], Any]], dict[str, Any]] = lambda model, again: {},
-) -> Any:
-    """Return one of TRL's trainers on the raw rows, which it prepares itself.
+@dataclass(frozen=True)
+class Wanted:
+    """One of TRL's trainers.
 
-    Args:
-        name: what `trl.<name>Trainer` and `trl.<name>Config` begin with.
-        others: further models for its constructor, of the model and a function that makes it once more.
+    Attributes:
+        name: what `<name>Trainer` and `<name>Config` begin with.
+        others: what its constructor takes besides, of the model and a function that makes it once more.
+        arguments: of its own that a file has no say in.
+        kind: of the model.
+        module: where it lies.
     """
-    import trl
 
+    name: str
+    others: Callable[[Any, Callable[[], Any]], dict[str, Any]] = lambda model, again: {}
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    kind: Kind = Kind()  # noqa: RUF009  # it is frozen
+    module: str = "trl"
+
+
+def build_trl(config: TrainingConfig, method: LanguageMethod, wanted: Wanted) -> Any:
+    """Return one of TRL's trainers on the raw rows, which it prepares itself."""
+    library = importlib.import_module(wanted.module)
     options = method.options(**options_of(config, method.options))
     tokenizer = tokenizer_of(config, options)
     column = text_column_of(config)
@@ -195,21 +205,22 @@ def build_trl(
     if config.data.validation.datasets:
         evaluation = _rows(mixture.read(config.data.validation, config.training.seed, column), template_settings)
     set_seed(config.training.seed)
-    model = _model(config, tokenizer)
+    make = partial(_model, config, tokenizer, wanted.kind, method.adapter_tasks[0])
+    model = make()
     if hasattr(model.get_output_embeddings(), "token_adapter"):
         raise ConfigError(
             f"{method.name} cannot train the rows of new tokens beside adapters: TRL computes "
             "its loss from the output layer's own weights. Name the layers whole (peft.lora_modules_to_save: "
             "[embed_tokens, lm_head]), or use trainer_type: SFT, DPO or HF."
         )
-    kind, trainer = getattr(trl, f"{name}Config"), getattr(trl, f"{name}Trainer")
+    kind, trainer = (getattr(library, f"{wanted.name}{end}") for end in ("Config", "Trainer"))
     return trainer(
         model=model,
-        args=foreign_arguments(config, kind, trl_options(config, options)),
+        args=foreign_arguments(config, kind, {**trl_options(config, options), **wanted.arguments}),
         train_dataset=_rows(table, template_settings),
         eval_dataset=evaluation,
         processing_class=tokenizer,
-        **others(model, lambda: _model(config, tokenizer)),
+        **wanted.others(model, make),
     )
 
 
@@ -217,19 +228,20 @@ def trl_options(config: TrainingConfig, options: Any) -> dict[str, Any]:
     """Return our settings by TRL's names: those that are given, or that TRL would decide otherwise."""
     usual = asdict(type(options)())
     given = {name: value for name, value in asdict(options).items() if value != usual[name]}
-    for name in ("chat_template_path", "pad_token"):  # the tokenizer has them already
+    for name in ("chat_template_path", "pad_token", "trl_compatible"):  # the tokenizer has them, or TRL is it
         given.pop(name, None)
     processes = processes_of(config, config.data.train, options)
     return {"max_length": options.max_length, **given, "dataset_num_proc": processes}
 
 
-def _model(config: TrainingConfig, tokenizer: Any) -> Any:
+def _model(config: TrainingConfig, tokenizer: Any, kind: Kind = Kind(), task: str | None = None) -> Any:  # noqa: B008
     set_seed(config.training.seed)
-    model = load_model(config.model, tokenizer, quantization(config.peft))
+    model = load_model(config.model, tokenizer, quantization(config.peft), kind)
     new_tokens = grow(model, tokenizer, config.model)
     freeze(model, config.model.freeze_layers)
     if config.training.use_peft:
-        return add_adapters(model, config.peft, config.model.adapter_model, False, new_tokens)
+        peft = replace(config.peft, lora_task_type=task or config.peft.lora_task_type)
+        return add_adapters(model, peft, config.model.adapter_model, False, new_tokens)
     return model
 
 

@@ -70,10 +70,9 @@ def _trainer(config: TrainingConfig) -> Iterator[Fault]:
         if method.package is not None:
             yield from _needs(*method.package, "training.trainer_type", f"trainer_type {kind}")
     if kind in methods.ELSEWHERE:
-        name = kind.removeprefix("TRL_").removeprefix("VERL_")
         ours = [one.name for one in methods.everyone() if not one.library]
         theirs = [one.name for one in methods.everyone() if one.library]
-        yield ("training.trainer_type", f"valid, but {name} is not ours; run it with {methods.ELSEWHERE[kind]}",
+        yield ("training.trainer_type", f"valid, but {kind} is not run here; run it with {methods.ELSEWHERE[kind]}",
                f"ours: {', '.join(ours)}; by the same file: {', '.join(theirs)}")  # fmt: skip
     name = "optim" if config.training.optim is not None else "optimizer"
     chosen = getattr(config.training, name)

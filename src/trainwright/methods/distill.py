@@ -1,0 +1,102 @@
+"""Distillation: a student learns the predictions of a teacher, on the completions of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from trainwright.config.keys.lines import Line
+from trainwright.config.keys.uses import KWARGS, no_effect, refused
+from trainwright.config.methods import Fault, recipe
+from trainwright.config.options import DistillOptions
+from trainwright.config.schema import TrainingConfig
+from trainwright.methods.sft import OUR_ROWS, PACKED, SFT, STREAMS
+from trainwright.tasks.language.method import Text
+
+if TYPE_CHECKING:
+    from trainwright.args.training import TrainingArguments
+    from trainwright.data.sources.formats import Format
+    from trainwright.data.text.tokenize import TextRules
+    from trainwright.objectives.objective import Objective
+    from trainwright.session.session import Session
+
+TAUGHT: tuple[Line, ...] = (
+    refused("training", "label_smoothing_factor", "the teacher says how likely every token is", "leave it out"),
+    refused(KWARGS, "loss_type", "the divergence is the only loss", "beta says which"),
+    no_effect("peft", "lora_dropout", "training.trainer_kwargs.disable_dropout: false",
+              used_if=lambda c: c.training.trainer_kwargs.get("disable_dropout") is False),
+)  # fmt: skip
+_ALONE = ("seq_kd", "max_new_tokens", "teacher_model_init_kwargs")
+
+
+def teacher_faults(options: DistillOptions) -> Iterator[Fault]:
+    """Yield a teacher that is missing, and numbers out of their range."""
+    if options.teacher_model_name_or_path is None:
+        what = "training.trainer_kwargs.teacher_model_name_or_path is missing, so there is nobody to learn from"
+        yield f"{KWARGS}.teacher_model_name_or_path", what, "a folder or a name on the hub"
+    for name in ("beta", "lmbda"):
+        value = getattr(options, name)
+        if value is not None and not 0 <= value <= 1:
+            yield f"{KWARGS}.{name}", f"{name} {value:g} is not from 0 to 1", "0.5"
+    if options.temperature is not None and options.temperature <= 0:
+        yield f"{KWARGS}.temperature", f"temperature {options.temperature:g} is not above 0", "1.0"
+
+
+class Distill(SFT):
+    """Our Trainer on the rows of supervised fine-tuning; of conversations the last answer is learned."""
+
+    title = "distillation"
+    options = DistillOptions
+    lines: tuple[Line, ...] = (
+        *TAUGHT, *STREAMS, *OUR_ROWS, *PACKED,
+        refused(KWARGS, " ".join(_ALONE), "nothing is generated yet, and the teacher is loaded as model.* says",
+                "leave it out, or use TRL_GKD"),
+    )  # fmt: skip
+    chosen_for = ()
+
+    def example(self) -> str:
+        """Return recipes/distill.yaml."""
+        return recipe("distill")
+
+    def faults(self, options: Any) -> Iterator[Fault]:
+        """Yield what is wrong with the teacher, and completions that the student would have to write."""
+        if options.lmbda:
+            what = f"lmbda {options.lmbda:g} asks for completions of the student's own, which are not written yet"
+            yield f"{KWARGS}.lmbda", what, "0.0, or trainer_type TRL_GKD"
+        yield from teacher_faults(options)
+        yield from super().faults(options)
+
+    def rules(self, config: TrainingConfig, options: Any, tokenizer: Any, found: Format) -> TextRules:
+        """Return how rows are tokenised: of a conversation the last answer is learned, unless all of them are asked
+        for."""
+        made = super().rules(config, options, tokenizer, found)
+        return made if options.assistant_only_loss else replace(made, final_turn_only=True)
+
+    def ready(self, model: Any, text: Text) -> Any:
+        """Return the model, without dropout unless `disable_dropout` is false."""
+        from trainwright.models.load import without_dropout
+
+        return without_dropout(model) if text.options.disable_dropout else model
+
+    def objective(self, model: Any, args: TrainingArguments, text: Text) -> Objective:
+        """Return the divergence from the teacher, who is given to it by `connect`."""
+        from trainwright.objectives.distillation.loss import DistillationLoss
+
+        temperature = text.options.temperature
+        return DistillationLoss(text.options.beta, 1.0 if temperature is None else temperature)
+
+    def connect(self, session: Session, config: TrainingConfig, text: Text, kept: Any) -> None:
+        """Give the objective its teacher."""
+        from trainwright.models.load import dropout_settings
+        from trainwright.session.model_setup import change_configuration
+        from trainwright.tasks.language.teacher import add_teacher
+
+        if text.options.disable_dropout:
+            change_configuration(session, **dropout_settings(session.model))
+        add_teacher(session, config, text)
+
+    def further_weights(self, config: TrainingConfig, base: int, weights: int, named: Callable[[str], int]) -> int:
+        """Return the bytes of the teacher."""
+        teacher = config.training.trainer_kwargs.get("teacher_model_name_or_path")
+        return 0 if teacher is None else named(teacher)

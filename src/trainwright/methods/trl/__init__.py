@@ -1,0 +1,1 @@
+"""Further trainers of TRL on the same file as ours."""

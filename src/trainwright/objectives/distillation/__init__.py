@@ -1,0 +1,1 @@
+"""How far a student's predictions are from a teacher's."""

@@ -1,0 +1,65 @@
+"""TRL's further trainers by the same file: settings arrive, they train, and `compare` sets them beside ours."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+
+from tests import installed
+from tests.language import tiny_language as tiny
+from trainwright.cli.main import main
+from trainwright.config.composition import build
+from trainwright.config.reading.read import load_checked
+
+pytestmark = installed.with_trl
+USUAL = {"max_steps": 2, "learning_rate": 1e-4, "logging_steps": 1}
+# By trainer: (data, settings, what of the arguments of TRL must be)
+RUNS = {
+    "TRL_KTO": (
+        "judged", {"beta": 0.2, "desirable_weight": 1.5, "loss_type": "apo_zero_unpaired"},
+        {"train_sampling_strategy": "sequential"},
+    ),
+    "TRL_REWARD": ("preference", {"center_rewards_coefficient": 0.1}, {"max_length": 1024}),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    logging.getLogger("trl").setLevel(logging.ERROR)
+    return tiny.make_place(tmp_path_factory.mktemp("upstream"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RUNS)
+def test_settings_arrive_and_it_trains(place, tmp_path, name):
+    data, kwargs, further = RUNS[name]
+    content = tiny.settings(
+        place, data, output_dir=str(tmp_path / "out"), trainer_type=name, trainer_kwargs=kwargs, **USUAL
+    )
+    holder = build(load_checked(tiny.write_yaml(tmp_path / "run.yaml", content)).config)
+    assert {key: getattr(holder.trainer.args, key) for key in {**kwargs, **further}} == {**kwargs, **further}
+    holder.train()
+    assert holder.trainer.state.global_step == 2
+
+
+PAIRS = {
+    "KTO": ("judged", {"trl_compatible": True}, {"train_sampling_strategy": "sequential"}),
+    "REWARD": ("preference", {}, {}),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PAIRS)
+def test_compare_sets_both_side_by_side(place, tmp_path, name, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data, kwargs, more = PAIRS[name]
+    content = tiny.settings(place, data, trainer_type=name, trainer_kwargs=kwargs, **{**USUAL, **more})
+    file = str(tiny.write_yaml(tmp_path / "run.yaml", content))
+    for engine in (name, f"TRL_{name}"):
+        assert main(["compare", file, "--one", engine, "--steps", "2"]) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith('{"')]
+    one, other = (entry for entry in found if "losses" in entry)
+    assert one["losses"] == pytest.approx(other["losses"], abs=1e-5)
+    assert one["norms"] == pytest.approx(other["norms"], rel=1e-4)
