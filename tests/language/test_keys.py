@@ -20,7 +20,7 @@ from trainwright.config import DatasetParams, ModelParams, TrainerType, Training
 from trainwright.config.composition import build, starting_point
 from trainwright.config.keys import fates, table, uses
 from trainwright.config.keys.lines import Fate
-from trainwright.config.options import DIVERGING, DPOOptions, KTOOptions, SFTOptions
+from trainwright.config.options import DIVERGING, DPOOptions, GOLDOptions, KTOOptions, SFTOptions
 from trainwright.config.params import MixedPrecisionDtype
 from trainwright.config.reading.read import check, options_of
 from trainwright.config.schema import DatasetSplitParams, MixtureStrategy, PeftParams, PeftSaveMode, TrainTarget
@@ -35,7 +35,7 @@ from trainwright.tasks.language.text import processes_of
 ROOT = Path(__file__).parent.parent.parent
 KWARGS = "training.trainer_kwargs"
 EVERYONE = tuple(methods.METHODS)
-OWN_TESTS = ("CLASSIFY", "SEQ2SEQ", "REWARD", "DISTILL", "TRL_KTO", "TRL_REWARD")
+OWN_TESTS = ("CLASSIFY", "SEQ2SEQ", "REWARD", "DISTILL", "TRL_KTO", "TRL_REWARD", "TRL_GKD", "TRL_GOLD")
 WRITERS = [one for one in EVERYONE if one not in OWN_TESTS]
 OURS = [one.name for one in methods.everyone() if not one.library]
 PAIRS = [one.name for one in methods.everyone() if one.options is DPOOptions]
@@ -134,7 +134,8 @@ VALUES = {
     "training.length_column_name": "len", "training.reward_functions": ["x"], "training.remove_unused_columns": True,
     "training.gradient_checkpointing_kwargs": {"use_reentrant": False}, "training.hub_private_repo": True,
     "training.activation_checkpointing_kwargs": {"use_reentrant": False},
-    "training.per_device_train_batch_size": 1, f"{KWARGS}.teacher_model_init_kwargs": {"x": 1},
+    "training.per_device_train_batch_size": 1,
+    f"{KWARGS}.packing": True, f"{KWARGS}.teacher_model_init_kwargs": {"x": 1},
     f"{KWARGS}.router_aux_loss_coef": 0.1, f"{KWARGS}.completion_only_loss": True, f"{KWARGS}.eval_packing": True,
     f"{KWARGS}.packing_strategy": "wrapped", f"{KWARGS}.f_alpha_divergence_coef": 0.7,
     f"{KWARGS}.f_divergence_type": "forward_kl", "peft.lora_dropout": 0.25,
@@ -697,6 +698,7 @@ def test_settings_of_quantised_weights_arrive(monkeypatch):
 COMPARED = (
     "desirable_weight", "undesirable_weight", "trl_compatible", "center_rewards_coefficient", "temperature", "lmbda",
     "teacher_model_name_or_path", "seq_kd", "max_new_tokens", "teacher_model_init_kwargs",
+    *(f.name for f in fields(GOLDOptions)),
 )  # fmt: skip
 # Keys that other tests see arrive, by the trainer's own parts.
 ELSEWHERE = {
@@ -724,7 +726,7 @@ def test_no_key_is_left_out():
     seen |= {
         f"{KWARGS}.{name}" for name in ("class_names", "class_weights", "metrics", "num_beams", "max_target_length")
     }
-    seen |= {f"{KWARGS}.{name}" for name in COMPARED}
+    seen |= {"training.gkd", "training.gold", *(f"{KWARGS}.{name}" for name in COMPARED)}
     seen |= {f"data.train.datasets.*.{name}" for name in (*READ, "mixture_proportion")}
     seen |= {"training.fsdp", "training.fsdp_config", "training.parallelism_config"}  # tests/test_sharding.py
     seen |= {"data.train.seed", "data.train.mixture_strategy", "peft.lora_target_parameters"}

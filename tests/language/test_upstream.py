@@ -9,6 +9,7 @@ import pytest
 
 from tests import installed
 from tests.language import tiny_language as tiny
+from trainwright import ConfigError
 from trainwright.cli.main import main
 from trainwright.config.composition import build
 from trainwright.config.reading.read import load_checked
@@ -20,6 +21,16 @@ RUNS = {
     "TRL_KTO": (
         "judged", {"beta": 0.2, "desirable_weight": 1.5, "loss_type": "apo_zero_unpaired"},
         {"train_sampling_strategy": "sequential"},
+    ),
+    "TRL_GKD": (
+        "chat", {"teacher_model_name_or_path": "teacher", "lmbda": 0.0, "beta": 0.3, "seq_kd": True},
+        {"max_length": 1024},
+    ),
+    "TRL_GOLD": (
+        "chat",
+        {"teacher_model_name_or_path": "teacher", "lmbda": 0.0, "top_p": 0.9, "top_k": 5,
+         "temperature": 0.7},
+        {"max_length": 1024},
     ),
     "TRL_REWARD": ("preference", {"center_rewards_coefficient": 0.1}, {"max_length": 1024}),
 }  # fmt: skip
@@ -35,9 +46,11 @@ def place(tmp_path_factory):
 @pytest.mark.parametrize("name", RUNS)
 def test_settings_arrive_and_it_trains(place, tmp_path, name):
     data, kwargs, further = RUNS[name]
+    kwargs = {key: str(place / "teacher") if value == "teacher" else value for key, value in kwargs.items()}
     content = tiny.settings(
         place, data, output_dir=str(tmp_path / "out"), trainer_type=name, trainer_kwargs=kwargs, **USUAL
     )
+    content["model"]["chat_template"] = "chatml"
     holder = build(load_checked(tiny.write_yaml(tmp_path / "run.yaml", content)).config)
     assert {key: getattr(holder.trainer.args, key) for key in {**kwargs, **further}} == {**kwargs, **further}
     holder.train()
@@ -48,6 +61,24 @@ PAIRS = {
     "KTO": ("judged", {"trl_compatible": True}, {"train_sampling_strategy": "sequential"}),
     "REWARD": ("preference", {}, {}),
 }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_oumis_sections_are_the_settings_of_their_trainers(place, tmp_path):
+    teacher = str(place / "teacher")
+    section = {"teacher_model_name_or_path": teacher, "lmbda": 0.0, "beta": 0.3}
+    section["teacher_model_init_kwargs"] = {"dtype": "float32"}
+    content = tiny.settings(
+        place, "chat", output_dir=str(tmp_path / "out"), trainer_type="TRL_GKD", gkd=section, **USUAL
+    )
+    content["model"]["chat_template"] = "chatml"
+    trainer = build(load_checked(tiny.write_yaml(tmp_path / "run.yaml", content)).config).trainer
+    assert (trainer.args.beta, trainer.args.lmbda, trainer.args.temperature) == (0.3, 0.0, 0.9)
+    assert trainer.teacher_model.config.hidden_size == 48
+    with pytest.raises(ConfigError, match="beta stands in training.gkd too"):
+        load_checked(tmp_path / "run.yaml", ["training.trainer_kwargs.beta=0.4"])
+    with pytest.raises(ConfigError, match="training.gkd: it is of trainer_type TRL_GKD"):
+        load_checked(tmp_path / "run.yaml", ["training.trainer_type=DISTILL"])
 
 
 @pytest.mark.slow

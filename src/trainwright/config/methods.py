@@ -35,6 +35,8 @@ METHODS: dict[str, str | type[Method]] = {
     "TRL_DPO": "trainwright.methods.trl_dpo:TrlDPO",
     "TRL_KTO": "trainwright.methods.trl.kto:TrlKTO",
     "TRL_REWARD": "trainwright.methods.trl.reward:TrlReward",
+    "TRL_GKD": "trainwright.methods.trl.gkd:TrlGKD",
+    "TRL_GOLD": "trainwright.methods.trl.gold:TrlGOLD",
 }
 """trainer_type: the class of the method, as `module:class`, or itself."""
 
@@ -43,7 +45,7 @@ BY_DATA: dict[str | None, tuple[str, ...]] = {None: ("SFT", "DPO"), "OUMI": ("PR
 
 _TRL = "Oumi or TRL's own command line"
 ELSEWHERE = {
-    "TRL_GRPO": _TRL, "TRL_GKD": _TRL, "TRL_GOLD": _TRL, "VERL_GRPO": "verl",
+    "TRL_GRPO": _TRL, "VERL_GRPO": "verl",
 }  # fmt: skip
 """Values that are read and refused, and what runs them."""
 
@@ -60,7 +62,7 @@ class Method:
         library: whose trainer runs; empty for ours.
         package: what must be installed for it, and the extra of ours that has it.
         reads_our_rows: whether it is trained on our rows of tokens.
-        options: what `training.trainer_kwargs` may hold. Methods with the same minimise the same, so they are compared.
+        options: what `training.trainer_kwargs` may hold.
         lines: what becomes of keys with it, in place of being used, besides `config/keys/uses.py`.
         columns: of its rows, besides those that all methods know.
         adapter_tasks: peft's names of what its models do.
@@ -79,6 +81,11 @@ class Method:
 
     def __init__(self, name: str) -> None:
         self.name = name
+
+    @property
+    def minimises(self) -> type[TextOptions]:
+        """The settings that say what it minimises: methods with the same are compared."""
+        return self.options
 
     @property
     def groups(self) -> frozenset[str]:

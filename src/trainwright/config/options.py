@@ -4,7 +4,7 @@ TrainingArguments."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 SFT_LOSSES = ("nll", "dft")
 PACKINGS = ("bfd", "bfd_split", "wrapped")
@@ -22,11 +22,14 @@ class TextOptions:
     """How rows of text become rows of tokens.
 
     Attributes:
+        SECTION: of `training`, which holds some of them too, as Oumi has it.
         max_length: tokens of the longest row; longer ones are cut at their end, and counted. None for no limit.
         padding_free: documents one after another in one row instead of padding; None leaves it to the engine.
         pad_to_multiple_of: width of padded batches; 'auto' and None for no rounding.
         dataset_num_proc: processes that tokenise.
     """
+
+    SECTION: ClassVar[str] = ""
 
     max_length: int | None = 1024
     truncation_mode: str = "keep_start"
@@ -77,6 +80,8 @@ class DistillOptions(SFTOptions):
         max_new_tokens: of what is written.
     """
 
+    SECTION: ClassVar[str] = "gkd"
+
     teacher_model_name_or_path: str | None = None
     teacher_model_init_kwargs: dict[str, Any] | None = None
     beta: float = 0.5
@@ -85,6 +90,38 @@ class DistillOptions(SFTOptions):
     seq_kd: bool = False
     max_new_tokens: int = 128
     disable_dropout: bool = True
+
+
+@dataclass
+class GOLDOptions(DistillOptions):
+    """TRL's GOLD, whose teacher may have another tokenizer."""
+
+    SECTION: ClassVar[str] = "gold"
+
+    teacher_tokenizer_name_or_path: str | None = None
+    top_p: float = 0.95
+    top_k: int = 0
+    max_completion_length: int = 128
+    use_uld_loss: bool = False
+    use_extended_uld: bool = True
+    uld_use_hybrid_loss: bool = False
+    uld_hybrid_matched_weight: float | None = None
+    uld_hybrid_unmatched_weight: float | None = None
+    uld_crossentropy_weight: float = 0.0
+    uld_distillation_weight: float = 1.0
+    uld_student_temperature: float = 1.0
+    uld_teacher_temperature: float = 1.0
+    uld_skip_student_eos: bool = True
+    uld_skip_teacher_eos: bool = True
+    use_vllm: bool = False
+    vllm_mode: str = "server"
+    vllm_server_host: str = "0.0.0.0"
+    vllm_server_port: int = 8001
+    vllm_server_timeout: float = 240.0
+    vllm_gpu_memory_utilization: float = 0.9
+    vllm_tensor_parallel_size: int = 1
+    vllm_sync_frequency: int = 1
+    vllm_enable_sleep_mode: bool = False
 
 
 @dataclass

@@ -65,7 +65,7 @@ class SFT(LanguageMethod):
     options = SFTOptions
     lines: tuple[Line, ...] = (*UNSMOOTHED, *STREAMS, *OUR_ROWS, *PACKED)
     losses: tuple[str, ...] = SFT_LOSSES
-    accepts = (Format.TEXT, Format.COMPLETION, Format.MESSAGES, Format.TOKENS)
+    accepts: tuple[Format, ...] = (Format.TEXT, Format.COMPLETION, Format.MESSAGES, Format.TOKENS)
     learns_from = "text, prompts, messages or tokens"
 
     def example(self) -> str:

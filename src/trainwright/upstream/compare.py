@@ -144,7 +144,7 @@ def engines_of(trainer_type: str | None) -> list[str]:
         ConfigError: there is nobody else.
     """
     own = next(iter(methods.candidates(trainer_type)), methods.find("SFT"))
-    others = [one.name for one in methods.everyone() if one.library and one.options is own.options]
+    others = [one.name for one in methods.everyone() if one.library and one.minimises is own.minimises]
     engines = list(dict.fromkeys([own.name, *others]))
     if len(engines) < 2:
         raise ConfigError(f"{own.name} stands alone: no other engine here minimises the same ({own.title}).")
@@ -155,7 +155,7 @@ def check_comparable(engines: list[str]) -> None:
     """Raise a ConfigError where two engines do not minimise the same."""
     named = _named(engines)
     for one in named:
-        if one.options is not named[0].options:
+        if one.minimises is not named[0].minimises:
             raise ConfigError(
                 f"{named[0].name} and {one.name} cannot be compared: {named[0].title} and {one.title} minimise "
                 "different things, so their numbers mean nothing side by side."

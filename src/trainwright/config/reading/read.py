@@ -120,7 +120,13 @@ def _check(loaded: Loaded, problems: Diagnostics) -> None:
 
 
 def _option_faults(config: TrainingConfig, method: Method) -> list[Fault]:
-    return list(method.faults(method.options(**options_of(config, method.options))))
+    kind = method.options
+    twice = [
+        (f"training.trainer_kwargs.{name}", f"{name} stands in training.{kind.SECTION} too", "give only one")
+        for name in of_section(config, kind)
+        if name in config.training.trainer_kwargs
+    ]
+    return twice + list(method.faults(kind(**options_of(config, kind))))
 
 
 def checked_options(config: TrainingConfig, method: Method) -> Any:
@@ -150,6 +156,7 @@ def options_of(config: TrainingConfig, kind: Any) -> dict[str, Any]:
     """Return the settings of a kind that a method has: trainer_kwargs, and the other sections' names for them."""
     known = {f.name for f in fields(kind)}
     values = {name: value for name, value in config.training.trainer_kwargs.items() if name in known}
+    values = {name: value for name, value in of_section(config, kind).items() if name in known} | values
     data, datasets = config.data.train, config.data.train.datasets
     lengths = [one.dataset_kwargs["seq_length"] for one in datasets if one.dataset_kwargs.get("seq_length")]
     if lengths and "packing" in known:  # one stream of tokens, cut into rows
@@ -166,6 +173,15 @@ def options_of(config: TrainingConfig, kind: Any) -> dict[str, Any]:
     if "assistant_only_loss" in known and turns:
         values.setdefault("assistant_only_loss", True)
     return values
+
+
+def of_section(config: TrainingConfig, kind: Any) -> dict[str, Any]:
+    """Return what the section of `training` that a kind of settings has holds, but for what it holds by default."""
+    given = getattr(config.training, kind.SECTION) if kind.SECTION else None
+    if given is None:
+        return {}
+    usual = type(given)()
+    return {f.name: getattr(given, f.name) for f in fields(given) if getattr(given, f.name) != getattr(usual, f.name)}
 
 
 def text_column_of(config: TrainingConfig) -> str:
