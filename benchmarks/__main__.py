@@ -12,6 +12,7 @@ from benchmarks import (
     jobs,
     limit,
     loop_overhead,
+    methods,
     resume,
     saves,
     sft,
@@ -19,8 +20,8 @@ from benchmarks import (
 )
 
 for benchmark in (
-    loop_overhead, start_up, evaluation, checkpoint_stall, saves, resume, jobs, sft, limit, dpo, algebra, generation,
-    growth,
+    loop_overhead, start_up, evaluation, checkpoint_stall, saves, resume, jobs, sft, limit, dpo, methods, algebra,
+    generation, growth,
 ):  # fmt: skip
     print(f"\n## {(benchmark.__doc__ or '').splitlines()[0]}\n", flush=True)
     benchmark.main()
