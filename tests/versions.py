@@ -51,7 +51,7 @@ def run(name: str, python: str) -> tuple[list[str], bool]:
     uv = [str(Path(sys.executable).parent / "uv"), "--quiet"]
     subprocess.run([*uv, "venv", "--clear", "--python", python, str(folder)], cwd=ROOT, check=True)
     subprocess.run(
-        [*uv, "pip", "install", "--compile-bytecode", "--python", str(own), *SETS[name], "--editable", ".[dev]"],
+        [*uv, "pip", "install", "--compile-bytecode", "--python", str(own), *SETS[name], "--editable", ".[dev,quant]"],
         cwd=ROOT,
         check=True,
     )

@@ -12,6 +12,7 @@ from torch import nn
 from trainwright.errors import ConfigError, did_you_mean
 from trainwright.evaluation_mode import modes_of, put_back
 from trainwright.models.inspect import base_model, is_pretrained, uncompiled
+from trainwright.models.quantized import keep_backward
 from trainwright.parallel.boxes import is_spread
 from trainwright.session.session import Session
 
@@ -19,6 +20,8 @@ from trainwright.session.session import Session
 def take_model(session: Session, given: Any) -> None:
     """Train a model; one that `torch.compile` was given is known, saved and loaded as itself, and called compiled."""
     before, session.model = session.model, uncompiled(given)
+    if isinstance(session.model, nn.Module):
+        keep_backward(session.model)
     session.compiled = None if session.model is given else given
     session.model_wrapped = session.model
     if session.model is not before:
