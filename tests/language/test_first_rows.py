@@ -160,3 +160,97 @@ def test_a_comparison_goes_on_without_who_refuses(place, capsys, monkeypatch):
     assert said.count(": HF\n") == 1, "it is not tried again"
     monkeypatch.setattr(compare, "_in_a_process", lambda *given: run(*given[:2], "HF", 4))
     assert main(words) == 2
+
+
+TRIED = {  # what rows hold, what is set beside, and what is said; tokenised as training does it
+    "numbers": ([{"text": 3}], {}, "Row 0 is not text"),
+    "None in a later row": ([{"text": "a"}, {"text": None}], {}, "Row 1 has None in 'text'"),
+    "texts of nothing": ([{"text": ""}], {}, "the row would have nothing to learn"),
+    "blank lines": ("\n\n", {}, "rows.jsonl"),
+    "pairs for messages": ([{"conversations": [["a", "b"]]}], CHATML, "'messages' holds [['a', 'b']]"),
+    "turns that are all muted": (
+        [{"messages": [ASKED["messages"][0], {"role": "assistant", "content": "b", "train": False}]}],
+        {**CHATML, "training.trainer_kwargs.assistant_only_loss": "true"}, "would have nothing to learn",
+    ),
+    "a template that refuses": (
+        [{"messages": [{"role": "user", "content": "a"}] * 2}],
+        {"model.chat_template": "refusing.jinja"}, "roles must alternate",
+    ),
+    "another library's setting": ([{"text": "a"}], {"data.train.datasets.0.dataset_kwargs": "{delimiter: ;}"}, "delim"),
+    "a split that is not there": ([{"text": "a"}], {"data.train.datasets.0.split": "test"}, "has no split 'test'"),
+    "a slice": ([{"text": "a"}] * 4, {"data.train.datasets.0.split": "train[:2]"}, None),
+    "a class that is none": (
+        [{"text": "a", "label": 1}, {"text": "a", "label": 0.5}], {"training.trainer_type": "CLASSIFY"},
+        "0.5 is no class",
+    ),
+    "a model of another kind": (
+        [{"prompt": "a", "completion": "b"}], {"training.trainer_type": "SEQ2SEQ"},
+        "SEQ2SEQ trains models of AutoModelForSeq2SeqLM, and 'model' is a llama, which is none",
+    ),
+    "rows of pairs": ([{"chosen": "a b", "rejected": "a c"}], {}, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TRIED)
+def test_check_tokenises_the_first_rows_as_training_does(place, name, capsys):
+    held, beside, said = TRIED[name]
+    write(place, "rows.jsonl", held if isinstance(held, str) else "\n".join(json.dumps(row) for row in held))
+    (place / "refusing.jinja").write_text("{{ raise_exception('roles must alternate') }}")
+    words = ["run.yaml", "model.model_name=model", *(f"{key}={value}" for key, value in beside.items())]
+    code = main(["check", *words])
+    shown = capsys.readouterr().err
+    assert main(["train", *words, "training.max_steps=1"]) == code, "what is accepted trains, and what is not does not"
+    if said is None:
+        assert (code, shown) == (0, "")
+        return
+    assert code == 2
+    assert said in shown
+    assert "run.yaml:6: " in shown, "the line that names the dataset"
+
+
+FILES = {  # how files are written, and what is said
+    "a mark of byte order": ("rows.jsonl", b'\xef\xbb\xbf{"text": "a"}\n', None),
+    "a table with a mark of byte order": ("rows.csv", b"\xef\xbb\xbftext,x\na,1\n", None),
+    "a long cell": ("rows.csv", b"text,x\n" + b"a " * 70_000 + b",1\n", None),
+    "another alphabet": ("rows.jsonl", '{"text": "caf\u00e9"}\n'.encode("latin-1"), "it is no UTF-8"),
+    "another alphabet of a table": ("rows.csv", "text,x\na,1\n".encode("utf-16"), "it is no UTF-8"),
+    "a list that is cut off": ("rows.json", b'[{"text": "a"}, {"te', "rows.json' cannot be read"),
+    "a comma in a text": ("rows.csv", b"text,x\na,1\nb, c, d,2\n", "row 2 has more cells than there are columns"),
+    "a head alone": ("rows.csv", b"text,x\n", "rows.csv"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_are_read_by_check_as_by_training(place, name, capsys):
+    file, held, said = FILES[name]
+    write(place, file, "")
+    (place / file).write_bytes(held)
+    words = ["run.yaml", "model.model_name=model"]
+    code = main(["check", *words])
+    shown = capsys.readouterr().err
+    assert code == (0 if said is None else 2)
+    assert said is None or said in shown
+    assert main(["train", *words, "training.max_steps=1"]) == code
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "bert", "roberta"])
+def test_rows_are_no_longer_than_a_models_table_of_positions(place, kind, caplog, capsys):
+    """RoBERTa's begins after the padding token's number."""
+    import transformers
+    from transformers import AutoConfig, AutoModel
+
+    sizes = {"vocab_size": 320, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    more = {"intermediate_size": 32, "max_position_embeddings": 66 if kind == "roberta" else 64, "pad_token_id": 1}
+    AutoModel.from_config(AutoConfig.for_model(kind, **sizes, **more)).save_pretrained(place / kind)
+    tiny.new_tokenizer().save_pretrained(place / kind)
+    transformers.logging.set_verbosity_error()
+    rows = [{"text": "the cat " * 60, "label": number % 2} for number in range(4)]
+    tiny.write_rows(place / "rows.jsonl", rows)
+    content = tiny.settings(place, "rows", trainer_type="CLASSIFY", max_steps=1)
+    content["model"]["model_name"] = str(place / kind)
+    tiny.write_yaml(place / "run.yaml", content)
+    assert main(["check", "run.yaml"]) == 0
+    with caplog.at_level("INFO", logger="trainwright"):
+        assert main(["train", "run.yaml", "training.trainer_kwargs.max_length=100"]) == 0
+    assert "max_length is 64 and not 100: the model has no more positions" in caplog.text
+    assert "All 4 rows of the training data are longer than max_length=64" in caplog.text

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
 
 from trainwright.config.schema import ModelParams
+from trainwright.models.saved_config import saved_config
 
 logger = logging.getLogger(__name__)
 _UNNAMED = "LABEL_"  # which transformers calls classes that have no names
@@ -14,7 +14,7 @@ _UNNAMED = "LABEL_"  # which transformers calls classes that have no names
 
 def classes_of(params: ModelParams) -> list[str] | None:
     """Return the names of the classes of a saved classifier; None of a model that is none, or does not name them."""
-    config = _saved(params)
+    config = saved_config(params) if params.load_pretrained_weights else None
     if config is None or not any("Classification" in name for name in config.architectures or ()):
         return None
     names = [str(config.id2label[number]) for number in sorted(config.id2label)]
@@ -23,9 +23,10 @@ def classes_of(params: ModelParams) -> list[str] | None:
 
 def has_another_head(params: ModelParams, count: int) -> bool:
     """Whether a saved model is a classifier of another number of classes."""
-    config = _saved(params)
-    is_one = config is not None and any("Classification" in name for name in config.architectures or ())
-    return is_one and bool(config.num_labels != count)
+    config = saved_config(params) if params.load_pretrained_weights else None
+    if config is None or not any("Classification" in name for name in config.architectures or ()):
+        return False
+    return bool(config.num_labels != count)
 
 
 def as_in_the_model(params: ModelParams, names: Sequence[str]) -> list[str]:
@@ -44,18 +45,3 @@ def as_in_the_model(params: ModelParams, names: Sequence[str]) -> list[str]:
             params.model_name, ", ".join(trained), ", ".join(names),
         )  # fmt: skip
     return list(names)
-
-
-def _saved(params: ModelParams) -> Any:
-    """Return the configuration of a saved model; None of random weights, and where there is none, as is said where the
-    model is loaded."""
-    from transformers import AutoConfig
-
-    if not params.load_pretrained_weights:
-        return None
-    try:
-        return AutoConfig.from_pretrained(
-            params.model_name, trust_remote_code=params.trust_remote_code, revision=params.model_revision
-        )
-    except (OSError, ValueError):
-        return None

@@ -1,5 +1,6 @@
 """The first rows of data that lie here, looked at without torch before a model is loaded: are there any, can they be
-read, and is there something in them for the method to learn?"""
+read, and is there something in them for the method to learn? Where nothing is found they are tokenised
+(`tried_rows.py`)."""
 
 from __future__ import annotations
 
@@ -19,6 +20,7 @@ from trainwright.data import mixture
 from trainwright.data.sources import files, registered
 from trainwright.data.sources.formats import Format, canonical, is_chat
 from trainwright.errors import ConfigError, DataError
+from trainwright.tasks.language import tried_rows
 from trainwright.tasks.language.method import LanguageMethod, able_of, chosen
 
 ROWS = 16
@@ -39,6 +41,10 @@ def look(loaded: Loaded) -> None:
         for path, message, hint in faults(loaded.config):
             problems.add(place_of(loaded.tree, path), message, hint, len(path.split(".")[-1]))
     problems.settle()
+    if loaded.config.model.model_name not in OWN_MODELS and tried_rows.lie_here(loaded.config):
+        for path, message, hint in tried_rows.faults(loaded.config):
+            problems.add(place_of(loaded.tree, path), message, hint, len(path.split(".")[-1]))
+        problems.settle()
 
 
 def faults(config: TrainingConfig) -> Iterator[Fault]:
@@ -72,7 +78,12 @@ def first_rows(one: DatasetParams, text_column: str) -> list[Row]:
         return []
     if not file.stat().st_size:
         raise DataError(f"'{file}' is empty: it has no row.")
-    rows = _READERS[file.suffix.lower()](file)
+    try:
+        rows = _READERS[file.suffix.lower()](file)
+    except UnicodeDecodeError as error:
+        raise DataError(f"'{file}' cannot be read: it is no UTF-8 ({error.reason}). Save it as UTF-8.") from None
+    except (json.JSONDecodeError, csv.Error) as error:
+        raise DataError(f"'{file}' cannot be read: {error}.") from None
     if not rows:
         return []
     columns = list(dict.fromkeys(name for row in rows for name in row))
@@ -84,17 +95,17 @@ def first_rows(one: DatasetParams, text_column: str) -> list[Row]:
 
 
 def _json(file: Path) -> list[Row]:
-    with file.open(encoding="utf-8") as lines:
+    with file.open(encoding="utf-8-sig") as lines:
         first = next((line for line in lines if line.strip()), "")
     if first.lstrip().startswith("["):
-        found = json.loads(file.read_text(encoding="utf-8")) if file.stat().st_size < _WHOLE else []
+        found = json.loads(file.read_text(encoding="utf-8-sig")) if file.stat().st_size < _WHOLE else []
         return [row for row in found[:ROWS] if isinstance(row, dict)]
     return _lines(file) if file.suffix.lower() == ".jsonl" or first.rstrip().endswith("}") else []
 
 
 def _lines(file: Path) -> list[Row]:
     rows: list[Row] = []
-    with file.open(encoding="utf-8") as lines:
+    with file.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip() and len(rows) < ROWS:
                 try:
@@ -109,12 +120,17 @@ def _lines(file: Path) -> list[Row]:
 
 
 def _csv(file: Path) -> list[Row]:
-    with file.open(encoding="utf-8", newline="") as lines:
-        return list(islice(csv.DictReader(lines, delimiter="\t" if file.suffix.lower() == ".tsv" else ","), ROWS))
+    csv.field_size_limit(_WHOLE)
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        rows = list(islice(csv.DictReader(lines, delimiter="\t" if file.suffix.lower() == ".tsv" else ","), ROWS))
+    for number, row in enumerate(rows, 1):
+        if None in row:
+            raise DataError(f"'{file}' cannot be read: row {number} has more cells than there are columns.")
+    return rows
 
 
 def _text(file: Path) -> list[Row]:
-    with file.open(encoding="utf-8") as lines:
+    with file.open(encoding="utf-8-sig") as lines:
         return [{"text": line.rstrip("\n")} for line in islice(lines, ROWS)]
 
 

@@ -24,6 +24,7 @@ from trainwright.data.text.tokenize import TextRules
 from trainwright.errors import ConfigError, DataError
 from trainwright.models.load import known_token, load_tokenizer
 from trainwright.tasks.language.method import LanguageMethod, Part, Text, able_of, chosen
+from trainwright.tasks.language.room import within_positions
 
 _SPECIAL = re.compile(r"<\|[^|<>\s]+\|>|<(?:start|end)_of_turn>|\[/?INST\]")
 _LOOKED_AT = 8
@@ -114,11 +115,18 @@ def load_text(config: TrainingConfig) -> Text:
     Raises:
         ConfigError, DataError: something cannot be read, or does not fit.
     """
+    try:
+        return _loaded(config)
+    except UnicodeDecodeError as error:  # of Arrow, which reads files of any alphabet and only then their texts
+        raise DataError(f"A text of the data is no UTF-8 ({error.reason}). Save its file as UTF-8.") from error
+
+
+def _loaded(config: TrainingConfig) -> Text:
     seed, column = config.training.seed, text_column_of(config)
     parts = mixture.read_parts(config.data.train, seed, column)
     method, formats = method_of(config, parts)
     found = of_all(formats)
-    options = checked_options(config, method)
+    options, cut = within_positions(config, checked_options(config, method))
     method.check_data(config, options, formats)
     parts = [method.arranged(table, options) for table in parts]
     formats = formats_of(parts, method, column)
@@ -126,7 +134,7 @@ def load_text(config: TrainingConfig) -> Text:
     tokenizer = tokenizer_of(config, options)
     rules = method.rules(config, options, tokenizer, found)
     decided = config.training.trainer_type == method.name
-    notes = [] if decided else [f"The data holds {found.value}, so this is {method.name}."]
+    notes = [*cut] if decided else [f"The data holds {found.value}, so this is {method.name}.", *cut]
     if hasattr(options, "dataset_text_field") and column != "text" and Format.TEXT not in formats:
         notes.append(f"'{column}' is not read as a column of texts: the data holds {found.value}.")
     by_own = [rules.of_table(table, one) for table, one in zip(parts, formats, strict=True)]
