@@ -180,6 +180,27 @@ def test_of_a_damaged_cache_the_damaged_part_alone_is_made_anew(place, tokenised
     assert tokenised == list(range(128, 192))
 
 
+@pytest.mark.parametrize("where", [-200, -1, 700])
+def test_a_part_in_which_one_bit_has_changed_is_named_and_made_anew(place, tokenised, expected, where):
+    """In the last tokens, in the sum of them all, and somewhere in the middle."""
+    made()
+    path = next(place.rglob("64-128.arrow"))
+    damaged = bytearray(path.read_bytes())
+    whole = bytes(damaged)
+    damaged[where] ^= 1
+    path.unlink()  # a mapping of this process's may be open
+    path.write_bytes(damaged)
+    tokenised.clear()
+    prepared = prepare({"a": (TABLE, RULES)}, itemgetter(0), None, "training data")
+    assert tokenised == list(range(64, 128))
+    (said,) = prepared.report(None, "training data")
+    assert said == (
+        f"Of the tokens of the training data kept in '{path.parent}' 64-128.arrow is not as written, and made anew."
+    )
+    assert path.read_bytes() == whole
+    assert made() == expected
+
+
 def test_what_died_under_another_key_is_swept_and_what_is_alive_is_not(place, tokenised):
     tokenised.at[700] = lambda: kill(os.getpid())
     assert ended(child(made)) == -signal.SIGKILL

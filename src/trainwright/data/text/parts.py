@@ -1,18 +1,22 @@
 """Rows of tokens on disk, in parts: what is finished stays when a process is killed, and the next one goes on there.
 
 The parts of a table lie in a folder of their own, each a file of Arrow named by its rows. A part appears whole or not
-at all; whatever else lies in the folder while nobody has its lock is what a process that died has left.
+at all, and ends with the sum of its bytes, which readers of Arrow do not read; whatever else lies in the folder while
+nobody has its lock is what a process that died has left.
 """
 
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import xxhash
 
 from trainwright.bars import counting
 from trainwright.data.in_processes import in_processes
@@ -26,6 +30,8 @@ _BATCH = 1 << 10  # rows that are read at once, and the least of a part
 _MOST = 512  # parts
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+_SUM = xxhash.xxh3_128
+_SUMMED = _SUM().digest_size  # bytes
 _LOW = 1000  # rows below which more processes cost more than they save
 
 
@@ -61,8 +67,13 @@ class Parts:
                     columns = [pyarrow.array(made[field.name], field.type) for field in schema]
                     writer.write_batch(pyarrow.record_batch(columns, schema=schema))
                     tell(len(numbers))
-            with unfinished.open("rb") as whole:  # lest a power cut leaves its length without what is in it
-                os.fsync(whole.fileno())
+            with unfinished.open("r+b") as whole:
+                with mmap.mmap(whole.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                    found = _SUM(content).digest()
+                whole.seek(0, os.SEEK_END)
+                whole.write(found)
+                whole.flush()
+                os.fsync(whole.fileno())  # lest a power cut leaves its length without what is in it
             unfinished.replace(file)
         finally:
             with suppress(OSError):
@@ -70,7 +81,14 @@ class Parts:
 
 
 def tokens_of(
-    table: Any, rules: Rules, features: Any, folder: Path, *, processes: int | None = None, what: str = "data"
+    table: Any,
+    rules: Rules,
+    features: Any,
+    folder: Path,
+    *,
+    processes: int | None = None,
+    what: str = "data",
+    note: Callable[[str], None],
 ) -> Any:
     """Return what the rows of a table become, as a `datasets.Dataset` mapped into memory, from parts that are there or
     are made; of several processes on a machine one makes them, and the others wait and read.
@@ -82,6 +100,7 @@ def tokens_of(
         folder: of the parts, named by all that decides what is made.
         processes: that make them, or None for this one, in which a tokenizer has threads of its own.
         what: which data, for messages and the progress bar.
+        note: is told of parts that are not as they were written.
 
     Raises:
         DataError: a part cannot be written, a process that makes them died, or what `rules` raise.
@@ -97,7 +116,10 @@ def tokens_of(
         with FileLock(_lock_of(folder)):
             sweep(folder, parts)
             sweep_others(folder)
-            missing = [part for part in parts if opened(folder, part) is None]
+            missing = [part for part in parts if not is_whole(path_of(folder, part))]
+            if damaged := [path_of(folder, part).name for part in missing if path_of(folder, part).exists()]:
+                there = f"Of the tokens of the {what} kept in '{folder}' {_some(damaged)}"
+                note(f"{there} {'is' if len(damaged) == 1 else 'are'} not as written, and made anew.")
             make = Parts(table, rules, features, folder, min(rows, _BATCH))
             _write(make, missing, processes, what)
             return joined([opened(folder, part) for part in parts], features, folder.name)
@@ -123,16 +145,25 @@ def path_of(folder: Path, part: Part) -> Path:
     return folder / f"{part[0]}-{part[1]}.arrow"
 
 
-def opened(folder: Path, part: Part) -> Any:
-    """Return a finished part as a `datasets.Dataset`; None where it is not there, or damaged."""
-    import datasets
-    import pyarrow
-
+def is_whole(file: Path) -> bool:
+    """Whether a part is there and as it was written."""
     try:
-        found = datasets.Dataset.from_file(str(path_of(folder, part)))
-    except (pyarrow.ArrowInvalid, OSError):
-        return None
-    return found if len(found) == part[1] - part[0] else None
+        with (
+            file.open("rb") as part,
+            mmap.mmap(part.fileno(), 0, access=mmap.ACCESS_READ) as content,
+            memoryview(content) as seen,
+            seen[:-_SUMMED] as kept,
+        ):
+            return _SUM(kept).digest() == content[-_SUMMED:]
+    except (OSError, ValueError):  # an empty file cannot be mapped
+        return False
+
+
+def opened(folder: Path, part: Part) -> Any:
+    """Return a finished part as a `datasets.Dataset`."""
+    import datasets
+
+    return datasets.Dataset.from_file(str(path_of(folder, part)))
 
 
 def joined(parts: Sequence[Any], features: Any, key: str) -> Any:
@@ -177,3 +208,7 @@ def _write(make: Parts, missing: Sequence[Part], processes: int | None, what: st
             return
         for part in missing:
             make.write(part, tell)
+
+
+def _some(names: Sequence[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

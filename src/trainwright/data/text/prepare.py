@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from trainwright.data.text.tokenize import TextRules
 from trainwright.data.token_rows import TokenRows
 from trainwright.errors import DataError
 
-_VERSION = f"{__version__}/4"  # of what tokenising makes of a row
+_VERSION = f"{__version__}/5"  # of what tokenising makes of a row
 _NAMED = 5
 _NOT_KEYED = ("tokenizer", "max_length")
 _KEPT = ("trainwright.", "transformers.")  # packages whose versions tell what their code does
@@ -34,6 +34,7 @@ class Prepared:
         lost: tokens that were cut off.
         left_out: numbers of rows without any target.
         too_long: rows that are left out since they would be cut.
+        notes: what was wrong with the tokens that were kept, in sentences.
     """
 
     rows: TokenRows
@@ -41,10 +42,11 @@ class Prepared:
     lost: int
     left_out: np.ndarray
     too_long: int = 0
+    notes: list[str] = field(default_factory=list)
 
     def report(self, max_length: int | None, what: str) -> list[str]:
         """Return what the user should know, in sentences; empty where nothing was lost."""
-        said = []
+        said = list(self.notes)
         total = len(self.rows) + len(self.left_out) + self.too_long
         if self.too_long:
             said.append(
@@ -82,9 +84,9 @@ def prepare(
     """
     if not any(len(table) for table, _ in tables.values()):
         raise DataError(f"The {what} is empty: it has no row.")
-    made = mix(
-        [_named(name, *one, several=len(tables) > 1, processes=processes, what=what) for name, one in tables.items()]
-    )
+    notes: list[str] = []
+    given: Any = {"several": len(tables) > 1, "processes": processes, "what": what, "note": notes.append}
+    made = mix([_named(name, *one, **given) for name, one in tables.items()])
     rules = next(iter(tables.values()))[1]
     cuts: Any = {"limit": None if rules.WHOLE else rules.max_length, "before": rules.BEFORE}
     everything = TokenRows(made, rules.COLUMNS, **cuts)
@@ -104,24 +106,24 @@ def prepare(
     counts = targets[:, learned]
     rows.know(counts[0] if len(counts) == 1 else counts, int((cut > 0).sum()), rules.part)
     left_out = np.flatnonzero(fits & ~learned)
-    return Prepared(rows, int((cut > 0).sum()), int(cut.sum()), left_out, int((~fits).sum()))
+    return Prepared(rows, int((cut > 0).sum()), int(cut.sum()), left_out, int((~fits).sum()), notes)
 
 
-def _named(name: str, table: Any, rules: TextRules, *, several: bool, processes: int | None, what: str) -> Any:
+def _named(name: str, table: Any, rules: TextRules, *, several: bool, **given: Any) -> Any:
     """Return a tokenised table; a mistake in it is told with its name, where there are several."""
     try:
-        return _tokenised(table, rules, processes, what)
+        return _tokenised(table, rules, **given)
     except DataError as error:
         raise (DataError(f"'{name}': {error}") if several else error) from error.__cause__
 
 
-def _tokenised(table: Any, rules: TextRules, processes: int | None, what: str) -> Any:
-    """Return the tokenised table, whole rows."""
+def _tokenised(table: Any, rules: TextRules, **given: Any) -> Any:
+    """Return the tokenised table, whole rows; see `tokens_of` for what else is given."""
     import datasets
 
     folder = Path(datasets.config.HF_DATASETS_CACHE) / "trainwright" / fingerprint(table, rules)
     whole = replace(rules, max_length=None)
-    return tokens_of(table, whole, features(rules), folder, processes=processes, what=what)
+    return tokens_of(table, whole, features(rules), folder, **given)
 
 
 def _targets(rows: TokenRows, rules: TextRules) -> np.ndarray:
