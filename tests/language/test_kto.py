@@ -9,9 +9,12 @@ import torch
 
 from tests import installed
 from tests.language import tiny_language as tiny
+from trainwright import ConfigError, DataError
+from trainwright.cli.main import main
 from trainwright.config.composition import build_trainer
 from trainwright.config.reading.read import load_checked
 from trainwright.data.text.tokenize import shared_length
+from trainwright.tasks.language.text import load_text
 
 CLOSE = 1e-5  # float32, sums in another order
 RATE = 2e-4
@@ -176,3 +179,72 @@ def test_its_loss_is_that_of_the_formula(place, tmp_path):
 def test_by_default_it_is_trls_too_where_a_step_is_one_micro_batch_of_rows_in_their_order(place, tmp_path):
     reference = theirs(place, tmp_path, tiny.rows_of("judged"))
     compare(ours(place, tmp_path, train_sampling_strategy="sequential"), reference)
+
+
+MISTAKES = {
+    "training.trainer_kwargs.loss_type=kta": "loss_type 'kta' is not known",
+    "training.trainer_kwargs.beta=0": "beta 0.0 is not above 0",
+    "training.trainer_kwargs.desirable_weight=-1": "desirable_weight -1.0 is negative",
+    "training.per_device_train_batch_size=1": "per_device_train_batch_size needs steps of two rows or more",
+    "training.trainer_kwargs.precompute_ref_log_probs=true": "precompute_ref_log_probs needs loss_type: apo_zero",
+    "training.trainer_kwargs.trl_compatible=true": "trl_compatible needs training.train_sampling_strategy: sequential",
+    "training.trainer_kwargs={sync_ref_model: true, ref_model_sync_steps: 0}": "is less than one step",
+    "data.train.stream=true": "streams of texts are read by our own trainers only",
+}
+
+
+@pytest.mark.parametrize("override", MISTAKES)
+def test_what_cannot_work_is_said_before_anything_is_loaded(place, tmp_path, override):
+    file = tiny.write_yaml(tmp_path / "run.yaml", tiny.settings(place, "judged", trainer_type="KTO"))
+    with pytest.raises(ConfigError) as error:
+        load_checked(file, [override])
+    assert MISTAKES[override] in str(error.value)
+
+
+def test_the_commands_know_it(place, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = str(tiny.write_yaml(tmp_path / "run.yaml", tiny.settings(place, "judged", trainer_type="KTO")))
+    assert main(["check", file]) == 0
+    assert main(["check", file, "--memory"]) == 0
+    assert "in all" in capsys.readouterr().out
+    assert main(["data", "show", file, "-n", "2"]) == 0
+    shown = capsys.readouterr().out
+    labels = ["desirable" if row["label"] else "undesirable" for row in tiny.rows_of("judged")[:2]]
+    assert all(f"--- row {number}, {label}, " in shown for number, label in enumerate(labels))
+    assert main(["init", "kto", "new.yaml"]) == 0
+    assert "trainer_type: KTO" in (tmp_path / "new.yaml").read_text()
+    assert (
+        main(
+            [
+                "check",
+                str(tiny.write_yaml(tmp_path / "no.yaml", tiny.settings(place, "completion", trainer_type="KTO"))),
+            ]
+        )
+        == 2
+    )
+    assert "Say which one is the judgement: column_map" in capsys.readouterr().err
+
+
+def test_a_judgement_that_is_none_is_named_with_its_row(place, tmp_path):
+    rows = [{**tiny.rows_of("judged", 1)[0], "label": "good"}]
+    tiny.write_rows(tmp_path / "rows.jsonl", rows)
+    content = tiny.settings(place, "judged", trainer_type="KTO")
+    content["data"]["train"]["datasets"] = [{"dataset_name": str(tmp_path / "rows.jsonl")}]
+    with pytest.raises(DataError, match="Row 0: 'label' is 'good'; true .desirable. or false is expected"):
+        load_text(load_checked(tiny.write_yaml(tmp_path / "run.yaml", content)).config)
+
+
+def test_pairs_are_judged_completions_that_stand_together_and_prompts_may_be_texts_beside_messages(place, tmp_path):
+    pairs, mixed = tiny.rows_of("preference", 3), tiny.rows_of("judged", 3)
+    for row in mixed:
+        row["completion"] = [{"role": "assistant", "content": row["completion"]}]
+    tiny.write_rows(tmp_path / "mixed.jsonl", mixed)
+    content = tiny.settings(place, "preference", trainer_type="KTO")
+    text = load_text(load_checked(tiny.write_yaml(tmp_path / "run.yaml", content)).config)
+    assert len(text.train) == 160
+    assert text.train.values("label").tolist() == [1, 0] * 80
+    assert text.tokenizer.decode(text.train[1]["completion_ids"]) == pairs[0]["rejected"] + "<|end|>"
+    content["data"]["train"]["datasets"] = [{"dataset_name": str(tmp_path / "mixed.jsonl")}]
+    content["model"]["chat_template"] = "chatml"
+    text = load_text(load_checked(tiny.write_yaml(tmp_path / "mixed.yaml", content)).config)
+    assert mixed[0]["prompt"] in text.tokenizer.decode(text.train[0]["prompt_ids"])

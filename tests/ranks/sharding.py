@@ -177,7 +177,10 @@ def from_file(place: Path, name: str, sharding: dict[str, Any] | None) -> Any:
     return language.run(data, place, name, current_world().size, more)
 
 
-FILES = ("SFT, LoRA", "SFT, bfd", "DPO", "DPO, tied head", "DPO, LoRA", "DPO, reference computed before")
+FILES = (
+    "SFT, LoRA", "SFT, bfd", "DPO", "DPO, tied head", "DPO, LoRA", "DPO, reference computed before",
+    "DPO, a synced reference", "KTO", "REWARD", "DISTILL", "dft",
+)  # fmt: skip
 WAYS = {
     "fsdp": (2, {}, tuple(MODELS)),
     "often": (2, {"reduce_gradients": "micro_batch"}, ("plain", "LoRA")),

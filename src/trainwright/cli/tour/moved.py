@@ -87,6 +87,8 @@ TRL = System(
     (
         Row("trl", ("SFTTrainer", "SFTConfig"), note=_FILE.format("sft")),
         Row("trl", ("DPOTrainer", "DPOConfig"), note=_FILE.format("dpo")),
+        Row("trl", ("KTOTrainer", "KTOConfig"), note=_FILE.format("kto")),
+        Row("trl", ("RewardTrainer", "RewardConfig"), note=_FILE.format("reward")),
         Row(
             "trl",
             ("ModelConfig", "ScriptArguments", "TrlParser", "get_peft_config", "get_quantization_config",
@@ -95,7 +97,7 @@ TRL = System(
         ),
     ),
     about="""\
-TRL's trainers are described by a file; `trainer_type: TRL_SFT` and `TRL_DPO` train the same file with TRL itself, and
+TRL's trainers are described by a file; `trainer_type: TRL_SFT`, `TRL_DPO` and so on train the same file with TRL, and
 `trainwright compare` both side by side.""",
 )  # fmt: skip
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from trainwright.callbacks.base import TrainerCallback
+from trainwright.parallel.boxes import is_spread
 from trainwright.session.session import Session
 
 
@@ -44,7 +45,8 @@ class SyncedReference:
     def sync(self) -> None:
         """Let every parameter q be alpha · p + (1 - alpha) · q, p the model's."""
         for own, other in zip(self.model.parameters(), self.session.model.parameters(), strict=True):
-            own.mul_(1.0 - self.alpha).add_(other, alpha=self.alpha)
+            spread: Any = other  # over processes, where these share the model
+            own.mul_(1.0 - self.alpha).add_(spread.full_tensor() if is_spread(other) else other, alpha=self.alpha)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return the weights; they are the same on all ranks, of which the first one keeps them."""
