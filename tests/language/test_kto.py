@@ -107,6 +107,22 @@ def test_it_is_trls_where_that_is_asked_for(place, tmp_path, name):
     compare(mine, reference, names)
 
 
+@installed.with_trl
+@pytest.mark.slow
+def test_evaluation_is_trls_where_that_is_asked_for(place, tmp_path):
+    import datasets
+
+    held_out = tiny.rows_of("judged", 12, seed=7)
+    reference = theirs(place, tmp_path, tiny.rows_of("judged"), per_device_eval_batch_size=12)
+    expected = reference.evaluate(datasets.Dataset.from_list(held_out))
+    mine = ours(
+        place, tmp_path, kwargs={"trl_compatible": True}, train_sampling_strategy="sequential",
+        held_out=tiny.write_rows(tmp_path / "held_out.jsonl", held_out), per_device_eval_batch_size=12,
+    ).evaluate()  # fmt: skip
+    for name in ("loss", *NAMES[2:]):
+        assert mine[f"eval_{name}"] == pytest.approx(expected[f"eval_{name}"], rel=1e-4, abs=1e-4), name
+
+
 def exact(place, tmp_path, data="judged", kwargs=None, **training):
     """A run in float64 with random weights."""
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}

@@ -101,6 +101,23 @@ def test_where_the_end_pads_trls_score_is_that_of_the_token_before_it(place, tmp
     assert logs(right)[0]["loss"] == pytest.approx(logs(usual)[0]["loss"], abs=1e-6)
 
 
+@installed.with_trl
+@pytest.mark.slow
+def test_evaluation_is_trls(place, tmp_path):
+    import datasets
+
+    reference = theirs(place, tmp_path, "margins", {}, data_seed=42, per_device_eval_batch_size=20)
+    tiny.write_rows(tmp_path / "held_out.jsonl", tiny.rows_of("preference", 20, seed=7))
+    expected = reference.evaluate(datasets.Dataset.from_json(str(tmp_path / "held_out.jsonl")))
+    content = content_of(place, tmp_path, "margins", per_device_eval_batch_size=20)
+    content["data"]["validation"] = {"datasets": [{"dataset_name": str(tmp_path / "held_out.jsonl")}]}
+    trainer = build_trainer(load_checked(tiny.write_yaml(tmp_path / "run.yaml", content)).config)
+    trainer.train()
+    metrics = trainer.evaluate()
+    for name in ("loss", *NAMES[2:]):  # of one batch: TRL's means over several weigh a short one like a full one
+        assert metrics[f"eval_{name}"] == pytest.approx(expected[f"eval_{name}"], rel=1e-4, abs=1e-4), name
+
+
 def exact(place, tmp_path, kind="llama", **training):
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     sizes |= {"intermediate_size": 48} if kind != "gpt2" else {}

@@ -17,7 +17,7 @@ from trainwright.objectives.language import FlatInputs
 from trainwright.objectives.objective import Loss, Objective
 from trainwright.objectives.padding_free import flattened
 
-_NAMES = ("input_ids", "attention_mask")
+_NAMES = ("input_ids", "attention_mask", "labels")
 
 
 @dataclass
@@ -40,7 +40,7 @@ class RewardLoss(Objective):
         return len(batch["input_ids"])
 
     def model_inputs(self, batch: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-        """Return what the model is called with: all answers as rows, shape (2 · pairs, tokens)."""
+        """Return all answers as rows, shape (2 · pairs, tokens)."""
         return {name: batch[name].flatten(0, 1) for name in _NAMES}
 
     def loss(self, model: nn.Module, batch: Any, num_items: float | None) -> Loss:
@@ -66,13 +66,12 @@ class RewardLoss(Objective):
             DataError: the model gives no single score.
         """
         if self.layer is None or self.options.trl_compatible:
-            return _one_each(model(**rows), len(rows["input_ids"]))
-        labels = rows["input_ids"].masked_fill(rows["attention_mask"] == 0, -100)
+            return _one_each(model(**_unlabelled(rows)), len(rows["input_ids"]))
         told = self.flat_rows
-        flat = flattened({**rows, "labels": labels}) if told is not None and told.unpads else None
+        flat = flattened(rows) if told is not None and told.unpads else None
         with _outputs_of(self.layer) as seen:
             if flat is None or told is None:
-                model(**rows)
+                model(**_unlabelled(rows))
             else:
                 model(input_ids=flat.input_ids, position_ids=flat.position_ids, **told.inputs(flat.lengths))
         values = seen[-1].squeeze(-1)  # of every token
@@ -80,6 +79,11 @@ class RewardLoss(Objective):
             return values[0, torch.tensor(flat.lengths, device=values.device).cumsum(0) - 1]
         last = rows["attention_mask"].sum(dim=1) - 1
         return values[torch.arange(len(last), device=values.device), last]
+
+
+def _unlabelled(rows: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return rows without their labels, which a classifier would take for classes."""
+    return {name: values for name, values in rows.items() if name != "labels"}
 
 
 def _one_each(outputs: Any, rows: int) -> torch.Tensor:

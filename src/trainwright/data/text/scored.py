@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from trainwright.batch import IGNORED
 from trainwright.data.sources.formats import READY_PAIRS, Format, is_chat, of_one_kind, whole_numbers
 from trainwright.data.text.encode import Steps
 from trainwright.data.text.text_collators import padded
@@ -58,8 +59,8 @@ class ScoredRules(TextRules):
 
 @dataclass(frozen=True)
 class ScoredBatch:
-    """Pairs of whole texts: input_ids and attention_mask of shape (pairs, 2, tokens), the better one first; `margin` of
-    shape (pairs,)."""
+    """Pairs of whole texts: input_ids, attention_mask and labels of shape (pairs, 2, tokens), the better one first;
+    labels are the tokens. `margin` has shape (pairs,)."""
 
     pad_token_id: int
     multiple: int | None = None
@@ -70,6 +71,7 @@ class ScoredBatch:
         batch = {
             "input_ids": padded(ids, self.pad_token_id, self.multiple),
             "attention_mask": padded([torch.ones_like(one) for one in ids], 0, self.multiple),
+            "labels": padded(ids, IGNORED, self.multiple),
         }
         batch = {name: value.unflatten(0, (len(rows), 2)) for name, value in batch.items()}
         return {**batch, "margin": torch.cat([row["margin"] for row in rows])}
