@@ -179,7 +179,7 @@ def from_file(place: Path, name: str, sharding: dict[str, Any] | None) -> Any:
 
 FILES = (
     "SFT, LoRA", "SFT, bfd", "DPO", "DPO, tied head", "DPO, LoRA", "DPO, reference computed before",
-    "DPO, a synced reference", "KTO", "REWARD", "DISTILL", "dft",
+    "KTO", "DISTILL", "dft",
 )  # fmt: skip
 WAYS = {
     "fsdp": (2, {}, tuple(MODELS)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from trainwright.errors import ConfigError
 from trainwright.inputs import document_isolation
 from trainwright.losses import fused_loss
 from trainwright.models.head import Scores
@@ -18,7 +19,12 @@ def flatten(session: Session, text: Text) -> None:
     Args:
         session: of the run, before any step.
         text: whose rows the model is tried with.
+
+    Raises:
+        ConfigError: the processes share the model.
     """
+    if session.strategy.shards_state:
+        raise ConfigError(f"{text.method.name} needs the whole model in every process: train without fsdp.")
     objective: Any = session.objective
     if objective.layer is None or text.options.trl_compatible or session.args.torch_compile:
         return

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from trainwright.callbacks.base import TrainerCallback
-from trainwright.parallel.boxes import is_spread
+from trainwright.errors import ConfigError
 from trainwright.session.session import Session
 
 
@@ -19,7 +19,15 @@ def keep_synced(session: Session, options: Any) -> None:
     Args:
         session: whose objective has a reference.
         options: with `ref_model_mixup_alpha` and `ref_model_sync_steps`.
+
+    Raises:
+        ConfigError: the processes share the model, so that none has the weights that are to be followed.
     """
+    if session.strategy.shards_state:
+        raise ConfigError(
+            "training.trainer_kwargs.sync_ref_model needs the whole model in every process; leave it out, or train "
+            "without fsdp."
+        )
     reference = session.objective.reference
     assert reference is not None
     synced = SyncedReference(session, reference, options.ref_model_mixup_alpha)
@@ -45,8 +53,7 @@ class SyncedReference:
     def sync(self) -> None:
         """Let every parameter q be alpha · p + (1 - alpha) · q, p the model's."""
         for own, other in zip(self.model.parameters(), self.session.model.parameters(), strict=True):
-            spread: Any = other  # over processes, where these share the model
-            own.mul_(1.0 - self.alpha).add_(spread.full_tensor() if is_spread(other) else other, alpha=self.alpha)
+            own.mul_(1.0 - self.alpha).add_(other, alpha=self.alpha)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return the weights; they are the same on all ranks, of which the first one keeps them."""
