@@ -132,7 +132,8 @@ def test_the_cards_of_a_file_are_true_and_the_commands_on_them_work(tmp_path, mo
         begun["device"]
         == f"cpu ({torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}), float32 weights"
     )
-    assert begun["memory"].startswith(f"{parameters * 4 * 4 / 1e6:.2f} MB")  # weights, gradients, two of AdamW
+    assert begun["memory"].startswith(f"{parameters * 4 * 4 / 1e6:.2f} MB: weights {parameters * 4 / 1e6:.2f} MB, ")
+    assert begun["disk"].startswith(f"2 checkpoints of {parameters * 4 * 3 / 1e6:.2f} MB, ")  # with two of AdamW
     assert begun["folder"] == over["folder"] == "runs/chat"
     assert begun["to stop"].endswith("trainwright train --resume runs/chat")
 
@@ -146,8 +147,9 @@ def test_the_cards_of_a_file_are_true_and_the_commands_on_them_work(tmp_path, mo
     assert "training" in over["time"]
     assert 95 <= sum(shares) <= 105
 
-    assert over["next"] == "trainwright train --resume runs/chat training.max_steps=MORE"
-    assert main([*over["next"].replace("MORE", "8").split()[1:]]) == 0
+    again, talk = over["next"].split(" trainwright ")
+    assert (again, talk) == ("trainwright train --resume runs/chat training.max_steps=MORE", "chat runs/chat")
+    assert main([*again.replace("MORE", "8").split()[1:]]) == 0
     lines = printed(terminal)
     assert card(lines, "Training goes on after step 6")["steps"].endswith("6 of them are done")
     assert card(lines, "Done: 8 steps")

@@ -463,7 +463,7 @@ def test_the_sizes_of_a_run_are_those_of_a_real_step(tmp_path, monkeypatch):
     from transformers import TrainerCallback
 
     from trainwright.config.composition import build_trainer
-    from trainwright.tasks.language.memory import for_config
+    from trainwright.tasks.language.planning.memory import for_config
 
     class Sizes(TrainerCallback):
         def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
@@ -507,7 +507,7 @@ def test_the_sizes_of_a_run_are_those_of_a_real_step(tmp_path, monkeypatch):
 def test_what_is_kept_for_the_backward_pass_is_what_a_real_one_keeps():
     import torch
 
-    from trainwright.tasks.language.memory import saved_bytes
+    from trainwright.tasks.language.planning.memory import saved_bytes
 
     model = tiny.new_model()
     with torch.device("meta"):

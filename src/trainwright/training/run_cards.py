@@ -21,6 +21,7 @@ from trainwright.optim.optimizers import state_copies
 from trainwright.session.run import Beginning, Run
 from trainwright.session.session import Session
 from trainwright.state import UNKNOWN
+from trainwright.training.disk import bytes_in_words, checkpoint_bytes, needed
 
 logger = logging.getLogger("trainwright")
 _PARTS = {"again": "steps done before", "other": "else", "data": "waiting for data", "exchanging": "waiting for ranks"}
@@ -78,6 +79,7 @@ def facts(run: Run) -> Facts:
         ("steps", _steps(run)),
         ("device", _device(session)),
         ("memory", _memory(session)),
+        ("disk", _disk(run)),
         ("folder", str(run.folder)),
         ("job", _job()),
         ("to stop", f"Ctrl-C, which saves first; to go on: {session.goes_on}"),
@@ -161,15 +163,32 @@ def _device(session: Session) -> str:
 
 def _memory(session: Session) -> str:
     """Return what is certainly needed: what a step computes comes on top, and differs from batch to batch."""
-    sizes = [(p.numel() * p.element_size(), p.requires_grad) for p in session.model.parameters()]
-    weights, trained = sum(size for size, _ in sizes), sum(size for size, is_trained in sizes if is_trained)
+    weights, trained, copies = _sizes(session)
     reference = getattr(session.objective, "reference", None)  # of preferences
     weights += sum(p.numel() * p.element_size() for p in reference.parameters()) if reference is not None else 0
-    copies = state_copies(type(session.optimizer).__name__, getattr(session.optimizer, "defaults", {}))
-    total = weights + trained * (1 + copies)
+    parts = {"weights": weights, "gradients": trained, "optimizer": trained * copies}
+    each = ", ".join(f"{name} {bytes_in_words(size)}" for name, size in parts.items())
     device = session.strategy.device
     room = f" of {torch.cuda.get_device_properties(device).total_memory / 1e9:.0f} GB" if device.type == "cuda" else ""
-    return f"{_bytes(total)}{room} for weights, gradients and optimizer; what a step computes comes on top"
+    return f"{bytes_in_words(sum(parts.values()))}{room}: {each}; what a step computes comes on top"
+
+
+def _disk(run: Run) -> str:
+    """Return what the run's checkpoints need."""
+    session, state = run.session, run.session.state
+    weights, trained, copies = _sizes(session)
+    average = 0 if session.args.ema_decay is None else trained
+    adapters, only_model = models.holds_adapters(session.model), session.args.save_only_model
+    size = checkpoint_bytes(weights, trained, copies, adapters=adapters, only_model=only_model, average=average)
+    steps = None if state.max_steps == UNKNOWN else state.max_steps
+    return str(needed(session.args, run.folder, size, steps, run.num_epochs))
+
+
+def _sizes(session: Session) -> tuple[int, int, float]:
+    """Return (bytes of the weights, of what is trained, copies of that which the optimizer keeps)."""
+    sizes = [(p.numel() * p.element_size(), p.requires_grad) for p in session.model.parameters()]
+    copies = state_copies(type(session.optimizer).__name__, getattr(session.optimizer, "defaults", {}))
+    return sum(size for size, _ in sizes), sum(size for size, is_trained in sizes if is_trained), copies
 
 
 def _job() -> str:
@@ -241,10 +260,3 @@ def _count(many: int) -> str:
         if many >= size:
             return f"{many / size:.3g} {name}"
     return f"{many:,}"
-
-
-def _bytes(many: float) -> str:
-    for size, name in ((1e9, "GB"), (1e6, "MB")):
-        if many >= size / 10:
-            return f"{many / size:.2f} {name}"
-    return f"{many / 1e3:.2f} kB"

@@ -5,15 +5,20 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trainwright.config.schema import TrainingConfig
 
 
 def run(argv: Sequence[str]) -> int:
     """Look at a file and at the first rows of its data; say that it is right, or everything that is wrong with it."""
     parser = argparse.ArgumentParser(
-        prog="trainwright check", usage="trainwright check FILE [--memory] [KEY=VALUE ...]",
+        prog="trainwright check", usage="trainwright check FILE [--measure] [--memory] [KEY=VALUE ...]",
         description="Look for mistakes in a run's YAML file.",
     )  # fmt: skip
     parser.add_argument("-c", "--config", type=Path, help="the run's YAML file; -c may be left out")
+    parser.add_argument("--measure", action="store_true", help="train some micro-steps, and tell the time of the run")
     parser.add_argument("--memory", action="store_true", help="estimate the memory and the tokens of a step")
     args, words = parser.parse_known_args(argv)
 
@@ -31,9 +36,40 @@ def run(argv: Sequence[str]) -> int:
     many, one = (length, "step") if length > 0 else (config.training.num_train_epochs, "epoch")
     what = f"{many:g} {one}" + ("" if many == 1 else "s")
     who = kind or f"{' or '.join(one.name for one in methods.candidates(kind))}, by the data"
-    print(f"{file} is valid: {who}, {config.model.model_name}, {what}.")
+    print(f"{file} is valid: {who}, {config.model.model_name}, {what}.", flush=True)
     if args.memory:
-        from trainwright.tasks.language.memory import describe, for_config
+        from trainwright.tasks.language.planning.memory import describe, for_config
 
         print(describe(for_config(config)))
+    elif args.measure or is_here(config):
+        tell_plan(config, args.measure)
     return 0
+
+
+def is_here(config: TrainingConfig) -> bool:
+    """Whether the model of a run can be described without asking a hub, and its rows are such as are counted."""
+    from trainwright.config.keys.uses import OWN_MODELS
+
+    model = config.model
+    places = [model.tokenizer_name or model.model_name, *([model.model_name] if model.load_pretrained_weights else [])]
+    return model.model_name not in OWN_MODELS and all(one and Path(one).expanduser().is_dir() for one in places)
+
+
+def tell_plan(config: TrainingConfig, measured: bool) -> None:
+    """Say what the run will do and need."""
+    import sys
+
+    from trainwright.cli.after.quiet import quiet
+    from trainwright.tasks.language.planning import plan
+
+    with quiet():
+        if measured:
+            print("Measuring some micro-steps ...", file=sys.stderr, flush=True)
+        facts = list(plan.facts(config, plan.measure(config) if measured else None))
+    if sys.stdout.isatty():
+        from trainwright.terminal import draw_card
+
+        draw_card(sys.stdout, "Plan", facts)
+        return
+    for name, text in facts:
+        print(f"{name:<8} {text}")

@@ -6,8 +6,12 @@ import argparse
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trainwright.errors import ConfigError
+
+if TYPE_CHECKING:
+    from trainwright.config.params import TrainingParams
 
 _USAGE = """trainwright train FILE [--resume | --new | --overwrite] [--shard N] [KEY=VALUE ...]
        trainwright train --resume FOLDER"""
@@ -66,8 +70,17 @@ def run(argv: Sequence[str]) -> int:
             start = True if goes_on else starting_point(params)
             trainer.begin_in(lock, lambda: folders.describe(config, file, argv, bool(start)))
             if isinstance(trainer, ConfiguredTrainer):
-                again = f"trainwright train --resume {shlex.quote(str(params.output_dir))}"
+                folder = shlex.quote(str(params.output_dir))
+                again = f"trainwright train --resume {folder}"
                 trainer.trainer.goes_on = again
-                trainer.trainer.commands = [f"{again} training.max_steps=MORE"]
+                trainer.trainer.commands = [f"{again} training.max_steps=MORE", *after(params, folder)]
             trainer.train(resume_from_checkpoint=start)
     return 0
+
+
+def after(params: TrainingParams, folder: str) -> list[str]:
+    """Return the command that tries what a run has made: where it is saved, and goes on with texts."""
+    from trainwright.config import methods
+
+    talks = all("CAUSAL_LM" in one.adapter_tasks for one in methods.candidates(params.trainer_type))
+    return [f"trainwright chat {folder}"] if talks and params.save_final_model else []

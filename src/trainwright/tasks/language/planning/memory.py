@@ -33,6 +33,8 @@ class Estimate:
         activations: kept by one micro-batch for its backward pass.
         logits: of the chunk that exists at a time.
         tokens: of one optimizer step, at most.
+        model: of the model alone.
+        average: of the moving average alone.
     """
 
     weights: int
@@ -41,6 +43,8 @@ class Estimate:
     activations: int
     logits: int
     tokens: int
+    model: int
+    average: int
 
     @property
     def total(self) -> int:
@@ -88,6 +92,8 @@ def estimate(config: TrainingConfig, rows: int, length: int, method: LanguageMet
         saved_bytes(model, micro, length),
         3 * max(CHUNK * vocabulary, 2**21) * 4 if speaks else 0,
         micro * length * values["gradient_accumulation_steps"],
+        weights,
+        average,
     )
 
 
@@ -161,13 +167,18 @@ def _config_of(params: ModelParams) -> Any:
     )  # fmt: skip
 
 
+def parts(found: Estimate) -> dict[str, int]:
+    """Return the parts of an estimate by their names, in bytes."""
+    return {
+        "weights": found.weights, "gradients": found.gradients, "optimizer": found.optimizer,
+        "activations": found.activations, "logits of a chunk": found.logits,
+    }  # fmt: skip
+
+
 def describe(found: Estimate) -> str:
     """Return an estimate as a table."""
-    parts = {
-        "weights": found.weights, "gradients": found.gradients, "optimizer": found.optimizer,
-        "activations": found.activations, "logits of a chunk": found.logits, "in all": found.total,
-    }  # fmt: skip
-    lines = [f"{name:<18} {value / 1e9:>8.3f} GB" for name, value in parts.items()]
+    whole = {**parts(found), "in all": found.total}
+    lines = [f"{name:<18} {value / 1e9:>8.3f} GB" for name, value in whole.items()]
     return "\n".join([*lines, f"{'tokens a step':<18} {found.tokens:>8} at most"])
 
 

@@ -1,0 +1,1 @@
+"""What a run will do and need, told before it begins."""
