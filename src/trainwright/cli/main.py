@@ -30,6 +30,7 @@ COMMANDS = {
     "compare": ("training", "train the same file with several engines, side by side"),
     "algebra": ("tasks", "make problems of computer algebra, train, and look at a model's answers"),
     "imitation": ("tasks", "record demonstrations, train policies from them, try them"),
+    "rl": ("tasks", "look at what a model wrote in reinforcement learning, and what it earned"),
     "jobs": ("jobs", "queue, watch, stop, resume and compare jobs"),
     "ui": ("jobs", "a page of this machine that shows the jobs"),
     "chat": ("after", "talk with a model in the terminal"),

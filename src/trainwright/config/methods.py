@@ -28,6 +28,8 @@ METHODS: dict[str, str | type[Method]] = {
     "KTO": "trainwright.methods.kto:KTO",
     "REWARD": "trainwright.methods.reward:Reward",
     "DISTILL": "trainwright.methods.distill:Distill",
+    "GRPO": "trainwright.methods.grpo:GRPO",
+    "RLOO": "trainwright.methods.rloo:RLOO",
     "CLASSIFY": "trainwright.methods.classify:Classify",
     "SEQ2SEQ": "trainwright.methods.seq2seq:Seq2Seq",
     "HF": "trainwright.methods.hf:Transformers",

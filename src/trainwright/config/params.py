@@ -27,6 +27,8 @@ class TrainerType(StrEnum):
     DISTILL = "DISTILL"
     CLASSIFY = "CLASSIFY"
     SEQ2SEQ = "SEQ2SEQ"
+    GRPO = "GRPO"
+    RLOO = "RLOO"
     OUMI = "OUMI"
     HF = "HF"
     TRL_SFT = "TRL_SFT"

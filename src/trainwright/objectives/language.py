@@ -120,13 +120,18 @@ class FusedLoss:
         total = linear_cross_entropy(labelled.hidden, weight, labelled.targets, **self._rest_of_head(), watch=watch)
         return total / (len(labelled.targets) if num_items is None else num_items)
 
-    def log_probs(self, labelled: Labelled, watch: TokenStatistics | None = None) -> torch.Tensor:
-        """Return the log-probability of every target, shape (targets,)."""
+    def log_probs(
+        self, labelled: Labelled, watch: TokenStatistics | None = None, temperature: float = 1.0
+    ) -> torch.Tensor:
+        """Return the log-probability of every target, of logits divided by `temperature`; shape (targets,)."""
         weight = self.head.layer.weight
-        return linear_log_probs(labelled.hidden, weight, labelled.targets, **self._rest_of_head(), watch=watch)
+        rest = self._rest_of_head(temperature)
+        return linear_log_probs(labelled.hidden, weight, labelled.targets, **rest, watch=watch)
 
-    def _rest_of_head(self) -> dict[str, Any]:
-        return {"bias": self.head.layer.bias, "scale": self.head.scale, "cap": self.head.cap}
+    def _rest_of_head(self, temperature: float = 1.0) -> dict[str, Any]:
+        """Return what becomes of the layer's outputs; cap / t · tanh(z / cap) is that of z / t and cap / t."""
+        cap = self.head.cap if self.head.cap is None else self.head.cap / temperature
+        return {"bias": self.head.layer.bias, "scale": self.head.scale / temperature, "cap": cap}
 
     def labelled(self, model: nn.Module, inputs: Mapping[str, Any]) -> Labelled:
         """Return the targets of a batch, and the hidden states that predict them.

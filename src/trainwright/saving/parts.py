@@ -60,6 +60,7 @@ def of_run(run: Run, saved: Saved | None) -> dict[str, Part]:
         **dict(parts.of_users(session.checkpoint_parts, place, session.note)),
         **of_randomness(run),
         **of_logs(run),
+        **of_stage(session),
     }
 
 
@@ -199,6 +200,13 @@ def of_logs(run: Run) -> dict[str, Part]:
             undone="step",
         ),
     }
+
+
+def of_stage(session: Session) -> dict[str, Part]:
+    """Return what stands between the loader and the step, where something does."""
+    if session.stage is None:
+        return {}
+    return {"stage": Part(state=session.stage, title="The state of the stage", file=layout.RUN, key=("stage",))}
 
 
 def activate(run: Run, saved: Saved | None, then: list[str]) -> None:

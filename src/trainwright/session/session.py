@@ -177,6 +177,26 @@ class CurrentRun(Protocol):
         """Say a problem of saves, unless it was said before."""
 
 
+class Stage(Protocol):
+    """What makes of the loader's micro-batches those that a step is trained on, such as completions of prompts; it is a
+    part of the checkpoint. Without one they are trained on as they are."""
+
+    def begin(self, saved: Any) -> None:
+        """Hear of the checkpoint that a run goes on from (`saving/resume_source.py: Saved`) before its loader is."""
+
+    def work(self, run: Any, work: Any) -> Any:
+        """Return what a step is trained on (`losses/step_batch.py: StepBatch`); called by all ranks together."""
+
+    def close(self) -> None:
+        """End what it has begun; a run is over."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with what `state_dict` returned."""
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """What is known of an evaluation that is under way, beyond the methods that a user may override.
@@ -211,6 +231,7 @@ class Session:
         is_asked: whether `training_step` is called to see its loss alone.
         in_own_step: whether a `training_step` of the user's is running, which has not called ours.
         evaluation: the evaluation that is under way.
+        stage: between the loader and the step, or None.
         non_embedding_parameters: how many of the model's take part in computation; 0 where that is unknown.
         operations: what the model costs, on a device whose best is known; else None.
         records: what is recorded beside the loss.
@@ -266,6 +287,7 @@ class Session:
     in_own_step: bool = False
     evaluation: Evaluation = Evaluation()
     generation: Generation | None = None
+    stage: Stage | None = None
     non_embedding_parameters: int = 0
     operations: Operations | None = None
     current_gradient_accumulation_steps: int = 1

@@ -58,7 +58,7 @@ def feed(run: Run) -> Generator[StepBatch]:
         for work in _works(run, steps):
             _check_targets(run, work.total)
             yielded = True
-            yield work
+            yield work if run.session.stage is None else run.session.stage.work(run, work)
     if not yielded and run.position == 0 and not run.done:
         raise DataError(
             f"The training data gave no batch in pass {run.epoch + 1}: the dataset or loader is empty, or is used up "

@@ -101,6 +101,8 @@ def train(
             if saved is not None:
                 resume.find_best(session, saved)
                 resume.begin_search_anew(session, saved)
+            if session.stage is not None:
+                session.stage.begin(saved)
             loader = dataloaders.train_loader(session)
             try:
                 if saved is not None:
@@ -119,6 +121,8 @@ def train(
                 output = execute(run)
             finally:
                 loader.close()
+                if session.stage is not None:
+                    session.stage.close()
                 fused_loss.finish(session)
                 remove_noise(session)
                 restore_configuration(session)

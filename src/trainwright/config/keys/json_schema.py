@@ -49,7 +49,7 @@ def schema() -> Schema:
     training |= _renamed(old, training) | _renamed(replaced, {})
     kinds = {_settings_of(kind): {**arguments, **_section(kind)["properties"]} for kind in methods.all_options()}
     settings = {
-        name: {"additionalProperties": False, "properties": {**some, **_renamed({**replaced, **old, **RENAMED}, some)}}
+        name: {"additionalProperties": False, "properties": {**some, **_past({**replaced, **old, **RENAMED}, some)}}
         for name, some in {**kinds, "either": _either(list(kinds.values()))}.items()
     }
     training["trainer_type"] = {"anyOf": [_names(methods.known()), {"type": "null"}]}
@@ -116,6 +116,11 @@ def _renamed(names: dict[str, Any], known: Schema) -> Schema:
         }
         for old, new in names.items()
     }
+
+
+def _past(names: dict[str, Any], known: Schema) -> Schema:
+    """Return old names, without those that a method has today."""
+    return _renamed({old: new for old, new in names.items() if old not in known}, known)
 
 
 def _either(kinds: list[Schema]) -> Schema:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import fields
 
 from trainwright.args import aliases
+from trainwright.config import methods
 from trainwright.config.options import RENAMED
 from trainwright.config.params import ARGUMENTS, TrainingParams
 from trainwright.config.reading.tree import Diagnostics, Tree, get, place_of, tree_of
@@ -49,7 +50,7 @@ def modernize(tree: Tree, problems: Diagnostics) -> None:
     params = {f.name for f in fields(TrainingParams)}
     old = {name: new or None for name, new in aliases.RENAMED.items() if name not in params}
     for section, path in ((inner, "training.trainer_kwargs"), (training.value, "training")):
-        _rename(tree, section, path, {**old, **RENAMED} if section is inner else old, problems)
+        _rename(tree, section, path, {**old, **_past(tree)} if section is inner else old, problems)
         _replace(tree, section, path, [name for name in aliases.REPLACED if name not in params], problems)
     names = {name: f"training.trainer_kwargs.{name}" for name in inner if name in ARGUMENTS}
     both = [(f"training.{name}", path) for name, path in names.items() if name in training.value]
@@ -61,6 +62,14 @@ def modernize(tree: Tree, problems: Diagnostics) -> None:
             twice(problems, tree, *pair)
     for name in [name for name in inner if name in ARGUMENTS]:
         training.value.setdefault(name, inner.pop(name))
+
+
+def _past(tree: Tree) -> dict[str, str | None]:
+    """Return names of the past under `trainer_kwargs`, without those that a method has today."""
+    named = get(tree, "training.trainer_type")
+    able = methods.candidates(str(named.value).upper()) if named is not None else ()
+    known = {one.name for method in able for one in fields(method.options)}
+    return {name: new for name, new in RENAMED.items() if name not in known}
 
 
 def given_elsewhere(tree: Tree, problems: Diagnostics) -> None:

@@ -20,6 +20,7 @@ class Format(Enum):
     COMPLETION = "prompt and completion"
     MESSAGES = "messages"
     TEXT = "text"
+    PROMPT = "prompts"
 
 
 _ELSEWHERE = {  # what other data call the columns of a prompt and its answer

@@ -276,6 +276,7 @@ _COLUMNS = {
     Format.COMPLETION: ("prompt", "completion"),
     Format.MESSAGES: _EITHER,
     Format.PREFERENCE: ("chosen", "rejected"),
+    Format.PROMPT: ("prompt",),
 }
 
 

@@ -235,7 +235,7 @@ def whole_parts(text: Text) -> list[Part]:
 
 def warn_of_ends(text: Text) -> None:
     """Note a model that would never learn to stop, and special tokens that the tokenizer does not have as one token."""
-    if isinstance(text.train, BlockStream) or text.rules.format in (Format.TOKENS, Format.TEXT):
+    if isinstance(text.train, BlockStream) or text.rules.format in (Format.TOKENS, Format.TEXT, Format.PROMPT):
         return
     tokenizer, end = text.tokenizer, text.tokenizer.eos_token_id
     parts = whole_parts(text)

@@ -1,0 +1,1 @@
+"""Reinforcement learning: the stage between the loader and the step, where completions are written and judged."""

@@ -1,0 +1,125 @@
+"""The stage of a run, from what its file says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trainwright.config.policy_options import PolicyOptions
+from trainwright.data.sampling.plan import Order
+from trainwright.errors import ConfigError
+from trainwright.generation.sampler import Sampler
+from trainwright.models.inspect import base_model, limits
+from trainwright.objectives.policy.objective import PolicyLoss
+from trainwright.reinforcement.sampling import sampling_of
+from trainwright.reinforcement.schedule import Places, Schedule
+from trainwright.reinforcement.stage import RolloutStage, size_of
+from trainwright.rewards.functions import of_names
+from trainwright.rewards.pool import Pool
+from trainwright.session.session import Session
+
+
+def connect(
+    session: Session, options: PolicyOptions, prompts: Any, rows: Any, tokenizer: Any, multiple: int | None
+) -> RolloutStage:
+    """Put the stage between the loader and the step of a Trainer.
+
+    Args:
+        session: its parts; the training data is replaced by places in it.
+        options: of the method.
+        prompts: rows with `prompt_ids`.
+        rows: the same rows as they were read, for the rewards.
+        tokenizer: of the model.
+        multiple: what the width of micro-batches is a multiple of, or None.
+
+    Raises:
+        ConfigError: processes share the model, generations cannot be made of the prompts, no token ends a completion, or
+            prompts and completions do not fit into the model.
+    """
+    args, schedule = session.args, schedule_of(session, options, len(prompts))
+    check_lengths(session.model, options, prompts)
+    objective: Any = session.objective
+    assert isinstance(objective, PolicyLoss)
+    places = Places(schedule, prompts)
+    stage = RolloutStage(
+        session=session,
+        options=options,
+        objective=objective,
+        places=places,
+        prompts=prompts,
+        rows=rows,
+        rollouts=sampler_of(session.model, options, tokenizer),
+        pool=Pool(
+            of_names(options.functions, options.reward_function_kwargs),
+            options.reward_processes,
+            options.reward_timeout,
+        ),
+        pad=tokenizer.pad_token_id,
+        decode=lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True)),
+        multiple=multiple or 1,
+        seed=args.seed,
+    )
+    session.stage, session.train_dataset = stage, places
+    args.train_sampling_strategy = "sequential"  # of the places; the prompts have an order of their own
+    return stage
+
+
+def schedule_of(session: Session, options: PolicyOptions, count: int) -> Schedule:
+    """Return which completions every step has; `count` is of the prompts.
+
+    Raises:
+        ConfigError: processes share the model, a generation makes no whole groups, or there are fewer prompts than it
+            has.
+    """
+    args, group = session.args, options.num_generations
+    if session.strategy.shards_state:
+        raise ConfigError(
+            "Completions are written by whole models, and this run shares one among its processes. Leave fsdp out; "
+            "under torchrun every process then has the model."
+        )
+    size = size_of(options, args, session.strategy.data_shard.num_shards)
+    if size % group:
+        raise ConfigError(
+            f"A generation of {size} completions does not divide into groups of num_generations={group}. Change "
+            "per_device_train_batch_size, steps_per_generation or generation_batch_size."
+        )
+    seed = args.data_seed if args.data_seed is not None else args.seed
+    order = Order(count, "random" if options.shuffle_dataset else "sequential", seed)
+    schedule = Schedule(order, size, group, options.num_iterations)
+    if not schedule.generations:
+        raise ConfigError(f"A generation has {schedule.prompts} prompts, but the data has {count} alone.")
+    left = count - schedule.generations * schedule.prompts
+    if left:
+        session.note(
+            f"A pass has {schedule.generations} generations of {schedule.prompts} prompts; {left} of the prompts, "
+            "others in every pass, are left out of it."
+        )
+    return schedule
+
+
+def sampler_of(model: Any, options: PolicyOptions, tokenizer: Any) -> Sampler:
+    """Return what writes completions with a model.
+
+    Raises:
+        ConfigError: no token ends a completion.
+    """
+    ends = {tokenizer.eos_token_id}
+    own = getattr(getattr(base_model(model), "generation_config", None), "eos_token_id", None)
+    ends |= set(own) if isinstance(own, list | tuple) else {own}
+    ends.discard(None)
+    if not ends and not options.stop:
+        raise ConfigError(
+            "Neither the tokenizer nor the model has an end token, so no completion would end. Give "
+            "training.trainer_kwargs.stop, or a tokenizer with eos_token."
+        )
+    return Sampler(model, sampling_of(options), ends, tokenizer=tokenizer)
+
+
+def check_lengths(model: Any, options: PolicyOptions, prompts: Any) -> None:
+    """Raise a ConfigError where the longest prompt and completion are longer than the model."""
+    positions = limits(model).get("positions")
+    longest = int(prompts.sizes("prompt_ids").max())
+    if positions is not None and longest + options.max_completion_length > positions:
+        raise ConfigError(
+            f"The longest prompt has {longest} tokens and max_completion_length is {options.max_completion_length}, "
+            f"but the model has {positions} positions. Make either shorter."
+        )

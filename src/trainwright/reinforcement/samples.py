@@ -1,0 +1,98 @@
+"""What was written in a run, with what it earned: a file for every generation, for people."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainwright.errors import DataError
+
+if TYPE_CHECKING:
+    from trainwright.reinforcement.generation import Generation
+
+FOLDER = "completions"
+_WIDEST = 300  # characters of a text that are shown
+
+
+def write(run_folder: Path, generation: Generation, decode: Callable[[list[int]], str], group: int) -> None:
+    """Write what a generation holds as text, one line for each completion.
+
+    Args:
+        decode: tokens to text.
+        group: completions of a prompt.
+    """
+    path = run_folder / FOLDER / f"step-{generation.step}-{generation.epoch}-{generation.number}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}-{os.getpid()}")
+    with part.open("w", encoding="utf-8") as file:
+        for number, (prompt, completion) in enumerate(zip(generation.prompts, generation.completions, strict=True)):
+            rewards = zip(generation.functions, generation.rewards[number].tolist(), strict=True)
+            line = {
+                "row": generation.rows[number // group],
+                "prompt": decode(prompt.tolist()),
+                "completion": decode(completion.tolist()),
+                "tokens": len(completion),
+                "finished": bool(generation.finished[number]),
+                "rewards": {name: _known(value) for name, value in rewards},
+                "reward": _known(float(generation.totals[number])),
+                "advantage": float(generation.advantages[number]),
+            }
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    part.replace(path)
+
+
+def _known(value: float) -> float | None:
+    return None if value != value else value
+
+
+def newest(run_folder: Path, step: int | None = None) -> Path:
+    """Return the file of the generation that a step was trained on; of the last one, where no step is given.
+
+    Raises:
+        DataError: there is none.
+    """
+    files = sorted((_place(path), path) for path in (run_folder / FOLDER).glob("step-*.jsonl"))
+    if not files:
+        raise DataError(f"'{run_folder}' has no completions: it is no run of GRPO or RLOO, or has not written any yet.")
+    able = [path for (begun, *_), path in files if step is None or begun < step]
+    if not able:
+        first = files[0][0][0] + 1
+        raise DataError(f"The first completions of '{run_folder}' were written for step {first}, not for step {step}.")
+    return able[-1]
+
+
+def _place(path: Path) -> tuple[int, ...]:
+    return tuple(int(part) for part in path.stem.split("-")[1:])
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Return the completions in a file, group after group."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def shown(completions: list[dict[str, Any]], groups: int) -> Iterator[str]:
+    """Yield lines for the first groups of some completions: each with what it earned and is worth, the best first."""
+    for number, (row, some) in enumerate(groupby(completions, key=lambda one: one["row"])):
+        if number == groups:
+            return
+        group = sorted(some, key=lambda one: -one["advantage"])
+        yield f"--- row {row}: {_short(group[0]['prompt'])}"
+        for one in group:
+            rewards = ", ".join(f"{name} {_figure(value)}" for name, value in one["rewards"].items())
+            end = "" if one["finished"] else ", cut off"
+            yield f"  {one['advantage']:+.3f}  reward {_figure(one['reward'])} ({rewards}), {one['tokens']} tokens{end}"
+            yield f"          {_short(one['completion'])}"
+
+
+def _figure(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4g}"
+
+
+def _short(text: str) -> str:
+    """Return a text on one line, no longer than can be read."""
+    line = text.replace("\n", "\\n")
+    return line if len(line) <= _WIDEST else f"{line[:_WIDEST]} ..."

@@ -1,0 +1,1 @@
+"""What a completion earns: functions by name, called where one that hangs or fails costs its row alone."""

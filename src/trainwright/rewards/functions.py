@@ -1,0 +1,170 @@
+"""Reward functions: which one a name means, and how it is called.
+
+A function that takes `completions` is TRL's: called with lists (`prompts`, `completions`, `completion_ids`, every
+column of the rows), it returns a list of numbers or None. One that takes `completion` is called for every row with that
+row's values, and returns a number or None. Both may be coroutines. What a function does not take is not given to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.util
+import inspect
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from trainwright.errors import ConfigError, did_you_mean
+
+VERIFIERS: dict[str, str] = {
+    "exact_match": "trainwright.verifiers.text:exact_match",
+    "numeric": "trainwright.verifiers.text:numeric",
+    "matches": "trainwright.verifiers.text:matches",
+    "json_schema": "trainwright.verifiers.structure:json_schema",
+    "python_tests": "trainwright.verifiers.code:python_tests",
+    "algebra": "trainwright.verifiers.algebra:algebra",
+}
+"""Names of rewards that ship."""
+
+
+@dataclass(frozen=True)
+class Reward:
+    """One reward.
+
+    Attributes:
+        name: by which it is logged.
+        where: `module:name` or `file.py:name`.
+        settings: keywords that win over the rows' columns.
+    """
+
+    name: str
+    where: str
+    settings: Mapping[str, Any]
+
+
+def of_names(names: Sequence[str], settings: Mapping[str, Mapping[str, Any]]) -> list[Reward]:
+    """Return rewards by name, each looked up and found to be callable as one.
+
+    Raises:
+        ConfigError: there is none of that name, it cannot be called so, or settings name none or what it does not take.
+    """
+    short = [name.rpartition(":")[2] for name in names]
+    called = [one if short.count(one) == 1 else name for one, name in zip(short, names, strict=True)]
+    for name in settings:
+        if name not in (*names, *called):
+            raise ConfigError(
+                f"reward_function_kwargs has '{name}', which is none of reward_functions.{did_you_mean(name, called)}"
+            )
+    found = [
+        Reward(own, VERIFIERS.get(name, name), {**settings.get(name, {}), **settings.get(own, {})})
+        for own, name in zip(called, names, strict=True)
+    ]
+    for one in found:
+        check(one)
+    return found
+
+
+@cache
+def function_at(where: str) -> Callable[..., Any]:
+    """Return the function at `module:name` or `file.py:name`.
+
+    Raises:
+        ConfigError: it cannot be imported, or is no function.
+    """
+    place, _, name = where.rpartition(":")
+    if not place:
+        raise ConfigError(
+            f"There is no reward '{where}'.{did_you_mean(where, VERIFIERS)} Known: {', '.join(VERIFIERS)}; a function "
+            "of yours is written module:name or file.py:name."
+        )
+    try:
+        found: Any = getattr(_module(place), name)
+    except (ImportError, AttributeError, OSError, SyntaxError) as error:
+        raise ConfigError(f"The reward '{where}' cannot be imported: {error}.") from error
+    if not callable(found):
+        raise ConfigError(f"The reward '{where}' is a {type(found).__name__}; a function is expected.")
+    function: Callable[..., Any] = found
+    return function
+
+
+def _module(place: str) -> Any:
+    if not place.endswith(".py"):
+        return importlib.import_module(place)
+    file = Path(place).resolve()
+    name = f"_rewards_{file.stem}_{abs(hash(file))}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"'{place}' is no file of Python")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def check(reward: Reward) -> None:
+    """Raise a ConfigError where a reward cannot be called as one, or does not take its settings."""
+    taken = inspect.signature(function_at(reward.where)).parameters
+    if not {"completion", "completions"} & set(taken):
+        raise ConfigError(
+            f"The reward '{reward.name}' takes ({', '.join(taken)}); it must take `completions`, a list, and "
+            "return a list of numbers, or `completion`, a text, and return a number."
+        )
+    if (check_system := getattr(sys.modules.get(reward.where.rpartition(":")[0]), "check_system", None)) is not None:
+        check_system()  # of a verifier that does not run everywhere
+    takes_any = any(one.kind is one.VAR_KEYWORD for one in taken.values())
+    for name in reward.settings:
+        if name not in taken and not takes_any:
+            raise ConfigError(f"The reward '{reward.name}' takes no '{name}'.{did_you_mean(name, taken)}")
+
+
+def call(reward: Reward, columns: Mapping[str, list[Any]]) -> list[float | None]:
+    """Return the rewards of some rows; what the function raises is raised.
+
+    Args:
+        reward: of which function.
+        columns: of the rows; `prompts`, `completions`, `completion_ids` and `texts` (of what is written) among them.
+
+    Raises:
+        ValueError: it returns something else than a number or None for every row.
+    """
+    function = function_at(reward.where)
+    taken = inspect.signature(function).parameters
+    takes_any = any(one.kind is one.VAR_KEYWORD for one in taken.values())
+    count = len(columns["completions"])
+    if "completions" in taken:
+        given = {**{name: values for name, values in columns.items() if name != "texts"}, **reward.settings}
+        found = _finished(function(**_wanted(given, taken, takes_any)))
+    else:
+        rows = [{name: values[n] for name, values in columns.items()} for n in range(count)]
+        for row in rows:
+            row |= {"completion": row["texts"], "prompt": row["prompts"], **reward.settings}
+        found = [_finished(function(**_wanted(row, taken, takes_any))) for row in rows]
+    if not isinstance(found, Sequence) or len(found) != count:
+        size = f" of {len(found)}" if isinstance(found, Sequence) else ""
+        raise ValueError(f"it returned a {type(found).__name__}{size} for {count} rows")
+    return [_number(value) for value in found]
+
+
+def _wanted(given: Mapping[str, Any], taken: Mapping[str, Any], takes_any: bool) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if takes_any or name in taken}
+
+
+def _finished(value: Any) -> Any:
+    """Return what a coroutine comes to, or the value."""
+    return asyncio.run(_awaited(value)) if inspect.isawaitable(value) else value
+
+
+async def _awaited(value: Any) -> Any:
+    return await value
+
+
+def _number(value: Any) -> float | None:
+    if value is None:
+        return None
+    number = float(value)
+    return None if math.isnan(number) else number
