@@ -32,8 +32,8 @@ def connect(
         multiple: what the width of micro-batches is a multiple of, or None.
 
     Raises:
-        ConfigError: processes share the model, generations cannot be made of the prompts, no token ends a completion, or
-            prompts and completions do not fit into the model.
+        ConfigError: processes share the model, generations cannot be made of the prompts, no token ends a completion,
+            or prompts and completions do not fit into the model.
     """
     args, schedule = session.args, schedule_of(session, options, len(prompts))
     check_lengths(session.model, options, prompts)
