@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import torch
 import transformers
 
-from trainwright import TrainingArguments
+from tests import tiny
+from trainwright import Trainer, TrainingArguments
 from trainwright.optim.optimizers import optimizer_class
 
 
@@ -15,3 +17,19 @@ def test_an_optimizer_and_its_settings_are_those_of_transformers(tmp_path, optim
     theirs = transformers.TrainingArguments(str(tmp_path), use_cpu=True, **given)
     wanted = transformers.Trainer.get_optimizer_cls_and_kwargs(theirs)
     assert optimizer_class(TrainingArguments(str(tmp_path), **given)) == wanted
+
+
+def test_an_optimizer_that_does_more_where_gradients_are_forgotten_is_asked_to(tmp_path):
+    class Counting(torch.optim.SGD):
+        forgotten = 0
+
+        def zero_grad(self, set_to_none=True):
+            self.forgotten += 1
+            super().zero_grad(set_to_none)
+
+    model = tiny.Line()
+    optimizer = Counting(model.parameters(), lr=0.1)
+    args = TrainingArguments(str(tmp_path), max_steps=3, save_strategy="no", report_to="none")
+    Trainer(model, args, train_dataset=tiny.line_rows(), optimizers=(optimizer, None)).train()
+    assert optimizer.forgotten == 3
+    assert all(parameter.grad is None for parameter in model.parameters())

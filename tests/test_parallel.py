@@ -9,6 +9,7 @@ import torch
 
 from tests.ranks import strategies, tiny_rows
 from trainwright import ConfigError, Strategy, processes
+from trainwright.parallel.choice import start_strategy
 from trainwright.parallel.ddp import DataParallel
 from trainwright.parallel.strategy import ProcessOptions
 from trainwright.world import World
@@ -98,3 +99,12 @@ class Forgets(Strategy):
 def test_a_strategy_that_trains_another_model_is_told(tmp_path, strategy, told):
     with pytest.raises(ConfigError, match=told):
         tiny_rows.trained(tmp_path, train_dataset=tiny_rows.rows(4), strategy=strategy())
+
+
+def test_numbers_whose_squares_overflow_are_finite():
+    large = [torch.full((3,), 1e30), torch.ones(2), torch.tensor([1e200], dtype=torch.float64), torch.empty(0)]
+    strategy = start_strategy(None, World(size=1), torch.device("cpu"), ProcessOptions())
+    assert strategy.finite(large).tolist() == [True] * 4
+    wrong = [torch.tensor([1.0, value]) for value in (torch.inf, -torch.inf, torch.nan)]
+    assert strategy.finite([*large, *wrong]).tolist() == [True] * 4 + [False] * 3
+    assert strategy.finite([torch.ones(2, dtype=torch.bfloat16), *wrong]).tolist() == [True] + [False] * 3

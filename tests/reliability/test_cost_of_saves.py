@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
+import sys
+import threading
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -82,6 +85,45 @@ def test_what_is_large_is_summed_while_it_is_written(tmp_path, monkeypatch):
     assert read == {layout.RUN, layout.ARGUMENTS}
     entries = folder.manifest(place)["files"]
     assert {name: output.summed(place / name) for name in entries} == entries
+
+
+def test_pieces_are_written_in_a_thread_of_low_priority_until_somebody_waits(tmp_path):
+    seen = []
+
+    def look(piece):
+        thread = threading.get_native_id()
+        seen.append((thread, os.getpriority(os.PRIO_PROCESS, thread)))
+
+    own = threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    with output.Yielding() as doing:
+        doing(look, memoryview(b""))
+        doing.awaited.set()
+        doing(look, memoryview(b""))
+    assert seen[0][0] != own[0]
+    assert seen[0][1] == min(own[1] + 10, 19) or sys.platform != "linux"
+    assert seen[1] == own
+
+
+def test_a_file_is_the_same_wherever_its_pieces_are_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(output, "PIECE", 8)
+    with output.Yielding() as doing:
+
+        def until_the_third(work, piece):
+            done.append(bytes(piece))
+            if len(done) == 3:
+                doing.awaited.set()
+            doing(work, piece)
+
+        done = []
+        entry = output.write_bytes([b"12345678" * 5], tmp_path / "file", until_the_third)
+        assert len(done) == 5
+        assert entry == output.summed(tmp_path / "file")
+        assert (tmp_path / "file").read_bytes() == b"12345678" * 5
+
+
+def test_what_goes_wrong_in_that_thread_is_told(tmp_path):
+    with output.Yielding() as doing, pytest.raises(OSError, match="[Nn]o space"):
+        output.write_bytes([b"12345678"], Path("/dev/full"), doing)
 
 
 def test_weights_are_written_as_safetensors_reads_them(tmp_path):

@@ -119,11 +119,11 @@ def full_on_one(place: Path) -> dict[str, Any]:
     """Have the disk of the second rank full at the first save."""
     real, refused = writer.write_tensors, []
 
-    def full(tensors: Any, path: Path, metadata: Any = None) -> Any:
+    def full(tensors: Any, path: Path, *given: Any, **named: Any) -> Any:
         if current_world().rank == 1 and "checkpoint-2" in str(path) and not refused:
             refused.append(path)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return real(tensors, path, metadata)
+        return real(tensors, path, *given, **named)
 
     writer.write_tensors = full
     try:

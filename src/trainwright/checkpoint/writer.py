@@ -19,7 +19,7 @@ import torch
 from trainwright.checkpoint import check, folder
 from trainwright.checkpoint.history import Text
 from trainwright.checkpoint.layout import AVERAGE, OPTIMIZER, WEIGHTS
-from trainwright.checkpoint.output import write_bytes, write_objects, write_tensors
+from trainwright.checkpoint.output import Doing, Yielding, at_once, write_bytes, write_objects, write_tensors
 from trainwright.checkpoint.past import Past
 from trainwright.checkpoint.snapshot import HostCopies, mark, size_of
 from trainwright.errors import CheckpointError, SaveError
@@ -50,6 +50,7 @@ class PendingCheckpoint:
         finite: whether each trained parameter is, by name; part of the snapshot.
         early: whether an evaluation follows, after which the checkpoint is written again, with what has changed.
         linked: what the manifest says of files that are those of the checkpoint written early.
+        doing: does what takes long, piece by piece.
         written: what it says of those written.
         deleted: checkpoints that were deleted for this one.
         problems: what could not be deleted.
@@ -70,6 +71,7 @@ class PendingCheckpoint:
     finite: dict[str, torch.Tensor] = field(default_factory=dict)
     early: bool = False
     linked: dict[str, Any] = field(default_factory=dict)
+    doing: Doing = at_once
 
     size: int = field(init=False)  # bytes that the checkpoint needs, roughly
     written: dict[str, Any] = field(default_factory=dict, init=False)
@@ -110,16 +112,19 @@ class Written:
 
 
 class Writer:
-    """Writes one draft at a time in a thread of its own."""
+    """Writes one draft at a time in a thread of its own, which lets training have the processor first until somebody
+    waits for it."""
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
         self._pending: Future[Written] | None = None
+        self._yielding = Yielding()
 
     def start(self, draft: PendingCheckpoint, work: Callable[[PendingCheckpoint], Written] | None = None) -> None:
         """Begin to write, or to do other work with a draft; the one before must have been collected."""
-        self._pending = Future()
-        call = (self._pending, draft, write if work is None else work)
+        self._pending, self._yielding = Future(), Yielding()
+        draft.doing = self._yielding
+        call = (self._pending, draft, write if work is None else work, self._yielding)
         self._thread = threading.Thread(target=_write_into, args=call, name="checkpoint")
         try:
             self._thread.start()
@@ -134,6 +139,7 @@ class Writer:
         """
         if self._pending is None or not (wait or self._pending.done()):
             return None
+        self._yielding.awaited.set()
         pending, self._pending = self._pending, None
         return pending.result()
 
@@ -144,14 +150,17 @@ class Writer:
 
     def close(self) -> BaseException | None:
         """Wait for the write in flight; return what it failed of."""
+        self._yielding.awaited.set()
         return self._pending.exception() if self._pending is not None else None
 
 
 def _write_into(
-    result: Future[Written], draft: PendingCheckpoint, work: Callable[[PendingCheckpoint], Written]
+    result: Future[Written], draft: PendingCheckpoint, work: Callable[[PendingCheckpoint], Written], yielding: Yielding
 ) -> None:
     try:
-        result.set_result(work(draft))
+        with yielding:
+            written = work(draft)
+        result.set_result(written)
     except BaseException as error:
         result.set_exception(error)
 
@@ -226,11 +235,14 @@ def _write_files(draft: PendingCheckpoint) -> dict[str, Any]:
     """Write what is not in the temporary folder yet; return what the manifest says of it."""
     written = {}
     if draft.weights is not None:
-        written[WEIGHTS] = write_tensors(draft.weights, draft.temporary / WEIGHTS)
+        written[WEIGHTS] = write_tensors(draft.weights, draft.temporary / WEIGHTS, doing=draft.doing)
     for name, (tensors, metadata) in draft.tensors.items():
-        written[name] = write_tensors(tensors, draft.temporary / name, metadata)
-    written |= {name: write_objects(tree, draft.temporary / name) for name, tree in draft.objects.items()}
-    return written | {name: write_bytes(text, draft.temporary / name) for name, text in draft.texts.items()}
+        written[name] = write_tensors(tensors, draft.temporary / name, metadata, draft.doing)
+    for name, tree in draft.objects.items():
+        written[name] = write_objects(tree, draft.temporary / name, draft.doing)
+    for name, text in draft.texts.items():
+        written[name] = write_bytes(text, draft.temporary / name, draft.doing)
+    return written
 
 
 def _make_room(draft: PendingCheckpoint, full: bool = False) -> list[Path]:
