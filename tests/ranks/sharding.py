@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +96,23 @@ def single(place: Path, sharding: dict[str, Any] | None, **more: Any) -> dict[st
     return {name: value for name, value in found.items() if name != "weights"}
 
 
+class Resuming(Trainer):
+    def train(self, *args, **kwargs):
+        return super().train(resume_from_checkpoint=True)
+
+
+def resumed(place: Path, sharding: dict[str, Any], **more: Any) -> list[dict[str, Any]]:
+    """Train to the end, and again from the checkpoint of the eighth step."""
+    saves = {"save_strategy": "steps", "save_steps": 8, "eval_steps": 7, **more}
+    straight = single(place, sharding, **saves)
+    if current_world().is_main:
+        for step in (16, 20):
+            shutil.rmtree(place / f"checkpoint-{step}")
+    torch.distributed.barrier()
+    both = straight, single(place, sharding, kind=Resuming, **saves)
+    return [{name: value for name, value in one.items() if name != "held"} for one in both]
+
+
 def lora() -> Any:
     import peft
 
@@ -169,10 +188,11 @@ def from_file(place: Path, name: str, sharding: dict[str, Any] | None) -> Any:
     """Train a case of tests/language/two_ranks.py by a file with a section `fsdp`."""
     place.mkdir(parents=True, exist_ok=True)
     data = place.parent / "language"
-    if current_world().is_main and not (data / "model").is_dir():
+    if current_world().is_main and not (data / "ready").exists():
         tiny_language.make_place(data)
-    if torch.distributed.is_initialized():
-        torch.distributed.barrier()
+        (data / "ready").touch()
+    while not (data / "ready").exists():
+        time.sleep(0.1)
     more = {} if sharding is None else {"fsdp": {"enable_fsdp": True, **sharding}}
     return language.run(data, place, name, current_world().size, more)
 
@@ -194,6 +214,7 @@ for name, more in (("fused", {}), ("built", {"use_fused_loss": False}), ("noise"
     LAUNCHED[2][f"ddp, {name}"] = lambda place, more=more: single(place, None, **more)
     LAUNCHED[2][f"fsdp, {name}"] = lambda place, more=more: single(place, {}, **more)
 LAUNCHED[2]["zero 2"] = lambda place: single(place, {"reshard_after_forward": False})
+LAUNCHED[2]["resumed"] = lambda place: resumed(place, {}, ema_decay=0.9)
 LAUNCHED[2]["generated"] = lambda place: generated(place, {})
 LAUNCHED[2]["translated"] = lambda place: translated(place, {})
 for way, (ranks, config, names) in WAYS.items():

@@ -42,7 +42,7 @@ def of(found, case):
     """Return what every rank found, which is the same but for what it holds."""
     for rank in found:
         assert "error" not in rank[case], rank[case]
-    plain = [{**rank[case], "held": 0} if isinstance(rank[case], dict) else rank[case] for rank in found]
+    plain = [{**rank[case], "held": 0} if "held" in rank[case] else rank[case] for rank in found]
     assert all(one == plain[0] for one in plain)
     return plain[0]
 
@@ -91,6 +91,14 @@ def test_each_process_holds_its_part_alone(two, four):
     assert max(rank["fsdp, plain"]["held"] for rank in two) <= 1.05 / 2
     assert max(rank["fsdp of four, plain"]["held"] for rank in four) <= 1.05 / 4
     assert max(rank["hybrid, plain"]["held"] for rank in four) <= 1.05 / 2
+
+
+def test_two_that_share_a_model_go_on_bit_for_bit_where_they_stopped(two):
+    """With dropout and a moving average, from the checkpoint of the eighth step of twenty."""
+    straight, again = of(two, "resumed")
+    assert again["bits"] == straight["bits"]
+    for name in ("loss", "grad_norm", "eval_loss"):
+        assert again[name] == straight[name], name
 
 
 def test_evaluation_by_generation_is_that_of_one_process(two, tmp_path):
