@@ -104,6 +104,8 @@ NO_DATASETS = {
     "a class": (Line, "is the function or class 'Line'"),
     "X and y": ((X, Y), "is a tuple of inputs and targets. Make rows of them: train_dataset=torch.utils.data.Tensor"),
     "X and y of numpy": ((X.numpy(), Y.numpy()), "is a tuple of inputs and targets"),
+    "X": (X, "is a Tensor of shape (8, 3). Make rows of it, with its targets: train_dataset=torch.utils.data.Tensor"),
+    "X of numpy": (X.numpy(), "is a ndarray of shape (8, 3). Make rows of it"),
     "several": ([SET, SET], "is a list of datasets. Join them: train_dataset=torch.utils.data.ConcatDataset(sets)"),
     "columns": (
         {"x": X, "y": Y},

@@ -961,3 +961,30 @@ def test_the_first_label_counts_where_the_model_learns_it(name):
     with torch.no_grad():
         ignored = torch.equal(model(input_ids=ids, labels=ids).loss, model(input_ids=ids, labels=without).loss)
     assert shifts_labels(model) is ignored
+
+
+class WholeBatches(torch.nn.Module):
+    """A loss that takes no parts of a batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(4, 2)
+
+    def forward(self, x, labels=None):
+        if len(x) < 4:
+            raise RuntimeError("four rows are expected")
+        logits = self.layer(x)
+        return {"loss": torch.nn.functional.cross_entropy(logits, labels), "logits": logits}
+
+
+def test_a_loss_that_cannot_be_asked_is_said_to_be_weighed_as_it_is(tmp_path, caplog):
+    rows = [{"x": torch.ones(4) * number, "labels": torch.tensor(number % 2)} for number in range(16)]
+    args = TrainingArguments(
+        str(tmp_path), max_steps=2, per_device_train_batch_size=4, gradient_accumulation_steps=2, use_cpu=True,
+        save_strategy="no", report_to=[],
+    )  # fmt: skip
+    with caplog.at_level("INFO", logger="trainwright"):
+        Trainer(WholeBatches(), args, train_dataset=rows).train()
+    said = [record.message for record in caplog.records if "cannot be found out" in record.message]
+    assert len(said) == 1
+    assert "RuntimeError: four rows are expected" in said[0]

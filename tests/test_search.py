@@ -77,7 +77,7 @@ def values_of(folder, study="search"):
         ("label_smoothing_factor", [0.5, 0.0, 0.2]),
         ("bf16", [True, False]),
         ("per_device_train_batch_size", [3, 4]),
-        ("warmup_ratio", [1.0, 0.0]),
+        ("warmup_ratio", [0.5, 0.0]),
         ("seed", [1, 2]),
     ],
 )
@@ -289,3 +289,8 @@ def test_a_trial_that_fails_on_one_rank_alone_ends_the_search_whatever_is_caught
         trials.search(lambda: study.optimize(trials.objective, n_trials=5, catch=(ValueError,)))
     assert told.value.__notes__ == ["Not all ranks failed in this trial, so the search ends with it."]
     assert len(study.trials) == (rank == 0)
+
+
+def test_a_share_of_warm_up_is_never_a_number_of_steps(tmp_path):
+    with pytest.raises(ConfigError, match="warmup_ratio=2 is no share of the run"):
+        trainer_of(tmp_path).hyperparameter_search(**choices("warmup_ratio", [2]))

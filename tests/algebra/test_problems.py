@@ -371,3 +371,20 @@ def test_the_command(tmp_path, capsys):
     assert "holds no eval_results" in capsys.readouterr().err
     assert main(["algebra", "eval", "nowhere"]) == 2
     assert "There is no folder 'nowhere'" in capsys.readouterr().err
+
+
+def test_a_generator_that_makes_no_pair_is_told():
+    from trainwright.tasks.algebra.generate import draw
+
+    with pytest.raises(DataError, match=r"The generator made '5' of a seed; a pair \(problem, answer\) is expected"):
+        draw(lambda seed: 5, 0, False, 0)
+
+
+def test_files_of_problems_in_other_alphabets(tmp_path):
+    from trainwright.tasks.algebra.data import read_sources
+
+    (tmp_path / "mark.txt").write_bytes(b"\xef\xbb\xbf1 # 2\n")
+    assert list(read_sources(tmp_path / "mark.txt", -1)) == ["1 # 2"]
+    (tmp_path / "other.txt").write_bytes("1 # é\n".encode("latin-1"))
+    with pytest.raises(DataError, match="is no UTF-8 .* Save it as UTF-8"):
+        list(read_sources(tmp_path / "other.txt", -1))

@@ -223,3 +223,11 @@ def test_normalisation_that_cannot_be():
     normalizer = Normalizer(sizes_of(still))
     normalizer.fit(still, {})
     assert normalizer("state", torch.ones(1)).tolist() == [0.0]  # what does not change is not stretched
+
+
+@pytest.mark.parametrize("ends", [[10], [10, 10], [20, 10], [0, 20], []])
+def test_ends_of_episodes_that_leave_rows_out_are_refused(tmp_path, ends):
+    arrays = {"action": np.zeros((20, 1)), "observation.state": np.zeros((20, 2)), "episode_ends": np.array(ends, int)}
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(DataError, match="episode_ends is .*, and there are 20 actions"):
+        list(read_episodes(tmp_path / "a.npz"))

@@ -184,3 +184,26 @@ def test_an_answer_that_is_not_wanted_is_not_learned(place, tmp_path):
     rows = [{"prompt": "a", "completion": " b", "label": wanted} for wanted in (True, False)]
     with pytest.raises(DataError, match="Row 1: label is false: the completion is one that is not wanted"):
         text_of(place, rows, tmp_path)
+
+
+LOST = {  # what rows hold, the template, and what is said of it
+    "calls": (
+        {"messages": [{"role": "user", "content": "and then?"}, called({"a": 1})]}, "chatml", "calls of tools",
+    ),
+    "tools": ({"messages": [ASKED], "tools": [{"type": "function", "function": {"name": "f"}}]}, "chatml", "tools"),
+    "a later system": (
+        {"messages": [ASKED, {"role": "assistant", "content": "a"}, {"role": "system", "content": "Be short."}]},
+        "gemma2-it", "what a message of role system says",
+    ),
+    "calls that are written": ({"messages": [ASKED, called({"a": 1})]}, QWEN, None),
+    "nothing": ({"prompt": [ASKED], "completion": [{"role": "assistant", "content": " a "}]}, "llama3-instruct", None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_what_a_template_leaves_out_is_said(place, tmp_path, name):
+    row, template, said = LOST[name]
+    notes = text_of(place, [row], tmp_path, model={"chat_template": template}).notes
+    found = [note for note in notes if "leaves out" in note]
+    wanted = [f"The chat template leaves out {said}. Give model.chat_template one that writes that too."]
+    assert found == ([] if said is None else wanted)

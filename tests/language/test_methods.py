@@ -194,3 +194,10 @@ def test_every_method_says_what_it_is():
         assert one.accepts, one.name
         assert one.learns_from, one.name
         assert one.library or one.example(), one.name
+
+
+def test_rules_of_ones_own_write_encode():
+    from trainwright.data.text.tokenize import TextRules
+
+    with pytest.raises(ConfigError, match="Mine.row would not be called: rows are tokenised together. Write encode"):
+        type("Mine", (TextRules,), {"row": lambda self, given, number: {}})

@@ -76,3 +76,24 @@ def test_mistakes(place, tmp_path):
         holder_of(place, tmp_path, kwargs={"metrics": ["accuracy"]})
     with pytest.raises(ConfigError, match="SEQ2SEQ learns from 'prompt' and 'completion', but the data holds text"):
         holder_of(place, tmp_path, "text")
+
+
+def test_rows_of_nothing_are_left_out_and_what_fails_is_told_by_its_reason(place, tmp_path, caplog):
+    """Labels of an encoder-decoder are tokens: no number of classes is too small for them."""
+    from transformers import BartConfig, BartForConditionalGeneration
+
+    tiny.write_rows(place / "empty.jsonl", [{"prompt": text, "completion": "sat"} for text in ("", "the cat")] * 2)
+    with caplog.at_level("INFO", logger="trainwright"):
+        trainer = holder_of(place, tmp_path, "empty").trainer
+    assert len(trainer.train_dataset) == 2
+    assert "2 of 4 rows of the training data have nothing to learn" in caplog.text
+    sides = {f"{side}_{name}": 1 for side in ("encoder", "decoder") for name in ("layers", "attention_heads")}
+    config = BartConfig(vocab_size=320, d_model=16, encoder_ffn_dim=16, decoder_ffn_dim=16, **sides,
+                        max_position_embeddings=32, pad_token_id=1, decoder_start_token_id=0)  # fmt: skip
+    from trainwright import Trainer, TrainingArguments
+    from trainwright.errors import DataError
+
+    rows = [{"input_ids": torch.tensor([5, 6]), "labels": torch.full((60,), 200)}] * 4
+    args = TrainingArguments(str(tmp_path / "long"), max_steps=1, use_cpu=True, report_to=[], save_strategy="no")
+    with pytest.raises(DataError, match="the sequences have 60 tokens, but the model has 32 positions"):
+        Trainer(BartForConditionalGeneration(config), args, train_dataset=rows).train()

@@ -110,9 +110,9 @@ def _tokens_out_of_range(batch: Mapping[str, Any], sizes: dict[str, int]) -> str
 
 
 def _too_long(model: torch.nn.Module, batch: Mapping[str, Any], sizes: dict[str, int]) -> str | None:
-    tokens = batch.get("input_ids")
-    if "positions" in sizes and isinstance(tokens, torch.Tensor) and tokens.ndim > 1:
-        length = tokens.shape[1]
+    names = ("input_ids", "decoder_input_ids", *(("labels",) if _writes(model) else ()))
+    for tokens in (batch.get(name) for name in names if "positions" in sizes):
+        length = tokens.shape[1] if isinstance(tokens, torch.Tensor) and tokens.ndim > 1 else 0
         if length > sizes["positions"] and has_table_of(model, sizes["positions"]):
             return (
                 f"the sequences have {length} tokens, but the model has {sizes['positions']} positions. Truncate them: "
@@ -121,12 +121,18 @@ def _too_long(model: torch.nn.Module, batch: Mapping[str, Any], sizes: dict[str,
     return None
 
 
+def _writes(model: torch.nn.Module) -> bool:
+    """Whether a model's labels are tokens that its decoder writes."""
+    return bool(getattr(getattr(base_model(model), "config", None), "is_encoder_decoder", False))
+
+
 def _labels_out_of_range(session: Session, batch: Mapping[str, Any], sizes: dict[str, int]) -> str | None:
     labels = next((batch[name] for name in session.label_names if name in batch), None)
     if not isinstance(labels, torch.Tensor) or labels.is_floating_point() or labels.ndim == 0:
         return None
     tokens = batch.get("input_ids")
-    like_tokens = isinstance(tokens, torch.Tensor) and labels.ndim > 1 and session.objective.shifted
+    of_tokens = session.objective.shifted or _writes(session.model)
+    like_tokens = isinstance(tokens, torch.Tensor) and labels.ndim > 1 and of_tokens
     what, size = ("vocabulary", sizes.get("vocabulary")) if like_tokens else ("labels", sizes.get("labels"))
     if size is None:
         return None

@@ -105,7 +105,13 @@ def ask(session: Session, batch: Any) -> Answer | None:
         if has_own_loss(session) and (items := items_of(session, batch, whole, close)) is not None:
             counts = held_by(objective, [batch])
             off = {name: max(one, abs(counts[name][0] / items - 1)) for name, one in off.items()}
-    except Exception:  # of a loss that cannot be asked so: it is weighed as it is
+    except Exception as error:  # of a loss that cannot be asked so: it is weighed as it is
+        if objective.asked == 0:
+            session.note(
+                "What the loss is a mean over cannot be found out, for it does not take parts of a batch "
+                f"({type(error).__name__}: {str(error)[:200]}). It is weighed by {unit_name(objective)}; to weigh it "
+                "otherwise give objective= with a count of its own."
+            )
         return None
     return Answer(off, close)
 
@@ -210,7 +216,7 @@ def take(session: Session, answers: list[Answer | None]) -> bool:
     objective.asked += 1
     if answer is None:
         return False
-    before = next(name for name, unit in _UNITS.items() if unit == unit_of(objective))
+    before = unit_name(objective)
     fit = fitting(answer.off, answer.close)
     objective.asked = _TIMES if len(fit) == 1 else objective.asked
     if before in fit or len(fit) > 1:
@@ -226,6 +232,11 @@ def take(session: Session, answers: list[Answer | None]) -> bool:
             "num_items_in_batch."
         )
     return bool(fit)
+
+
+def unit_name(objective: ModelLoss) -> str:
+    """Return what an objective weighs by, in words."""
+    return next(name for name, unit in _UNITS.items() if unit == unit_of(objective))
 
 
 def unit_of(objective: ModelLoss) -> tuple[MeanOver, bool]:

@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from trainwright.args.aliases import REPLACED
 from trainwright.args.foreign import check
 from trainwright.args.training import ArgumentFields
 from trainwright.callbacks import states
@@ -288,6 +289,8 @@ def changed_arguments(args: Any, values: dict[str, Any]) -> Any:
             raise ConfigError(f"hp_space gives '{name}', which is no argument.{did_you_mean(name, known)}")
         if name in _OF_THE_PROCESS:
             raise ConfigError(f"hp_space gives '{name}', which takes effect when the Trainer is made, for all trials.")
+        if name in REPLACED:
+            REPLACED[name][1](value)  # raises where it is none of that name's
         for one in {name, _TWINS.get(name, name)}.intersection(known):
             setattr(changed, one, value)
     check(changed)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from numpy import ndarray
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from trainwright.errors import DataError
@@ -37,6 +39,8 @@ def _reason(given: Any, name: str) -> str | None:
         )
     if type(given).__name__ == "DataFrame":
         return f"a DataFrame. Make a dataset of it: {name}=datasets.Dataset.from_pandas(frame)."
+    if isinstance(given, Tensor | ndarray):
+        return f"a {type(given).__name__} of shape {tuple(given.shape)}. {_of_array(name)}"
     if isinstance(given, type) or (callable(given) and not hasattr(given, "__getitem__") and not _is_read(given)):
         what = getattr(given, "__name__", type(given).__name__)
         return f"the function or class '{what}'. Call it, and give what it returns: {name}={what}(…)."
@@ -45,6 +49,10 @@ def _reason(given: Any, name: str) -> str | None:
     if isinstance(given, list | tuple) and given:
         return _reason_of_list(given, name)
     return None
+
+
+def _of_array(name: str) -> str:
+    return f"Make rows of it, with its targets: {name}=torch.utils.data.TensorDataset(X, y)."
 
 
 def _is_read(given: Any) -> bool:

@@ -57,6 +57,13 @@ class TextRules:
     final_turn_only: bool = False
     template_settings: Mapping[str, Any] | None = None
 
+    def __init_subclass__(cls, **given: Any) -> None:
+        super().__init_subclass__(**given)
+        if "row" in vars(cls) or "rows" in vars(cls):
+            raise ConfigError(
+                f"{cls.__name__}.row would not be called: rows are tokenised together. Write encode(row)."
+            )
+
     def __call__(self, batch: Mapping[str, list[Any]], indices: Sequence[int]) -> dict[str, list[Any]]:
         """Return columns of tokens for columns of text, as `datasets.Dataset.map` wants them."""
         found = self.rows([{name: batch[name][i] for name in batch} for i in range(len(indices))], indices)
@@ -154,7 +161,7 @@ class TextRules:
         return ids, [token if mine else IGNORED for token, mine in zip(ids, wrote, strict=True)]
 
     def _completion(self, row: dict[str, Any]) -> Steps[tuple[list[int], list[int]]]:
-        if row.get("label") is False:
+        if type(self) is TextRules and row.get("label") is False:  # rules of one's own may know what to make of it
             raise DataError(
                 "label is false: the completion is one that is not wanted (KTO's rows), and it would be learned. Leave "
                 "such rows out."
@@ -190,18 +197,19 @@ class TextRules:
         """The tokens that the tokenizer sets before and after a text by itself."""
         return marks_of(self.tokenizer)
 
-    def _settings(self, row: Mapping[str, Any]) -> dict[str, Any]:
+    def settings_of(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the variables of the chat template for a row: its tools, and what is set."""
         own = row.get("chat_template_kwargs") or {}
         return {"tools": row.get("tools"), **(self.template_settings or {}), **own}
 
     def _rendered_prompt(self, messages: Sequence[Any], row: Mapping[str, Any]) -> Steps[list[int]]:
-        text = chat.render(self.tokenizer, messages, prompt=True, **self._settings(row))
+        text = chat.render(self.tokenizer, messages, prompt=True, **self.settings_of(row))
         ids: list[int] = (yield Asked(text))["input_ids"]
         return ids
 
     def _conversation(self, messages: Sequence[Any], row: Mapping[str, Any]) -> Steps[tuple[list[int], Sequence[Any]]]:
         """Return the tokens of a conversation, and for each whether it is learned."""
-        settings = self._settings(row)
+        settings = self.settings_of(row)
         muted = [number for number, message in enumerate(messages) if is_muted(message)]
         wrote = self._written(messages, settings)
         if wrote is not None and not muted:

@@ -62,10 +62,13 @@ def _rows_of(path: Path) -> Iterator[Source]:
     if path.suffix in PICKLES:
         yield from unpickled(path)
         return
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                yield _source(line.rstrip("\n"), path, number)
+    try:
+        with path.open(encoding="utf-8-sig") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield _source(line.rstrip("\n"), path, number)
+    except UnicodeDecodeError as error:
+        raise DataError(f"The data file '{path}' is no UTF-8 ({error.reason}). Save it as UTF-8.") from None
 
 
 def _source(line: str, path: Path, number: int) -> Source:

@@ -51,7 +51,10 @@ def draw(make: Generator, root_seed: int, test: bool, index: int, form: Form = a
     """
     for attempt in range(_TRIES):
         seed = hashlib.blake2b(f"{root_seed}/{test}/{index}/{attempt}".encode(), digest_size=8).digest()
-        problem, answer = make(int.from_bytes(seed, "big"))
+        made = make(int.from_bytes(seed, "big"))
+        if not isinstance(made, tuple) or len(made) != 2:
+            raise DataError(f"The generator made {str(made)[:60]!r} of a seed; a pair (problem, answer) is expected.")
+        problem, answer = made
         if belongs_to_test(form(as_text(problem))) == test:
             return problem, answer
     raise DataError(

@@ -123,6 +123,12 @@ def _npz(file: Path) -> Iterator[Parts]:
         arrays = {name: content[name] for name in [*names, "action"]}
         ends = content["episode_ends"].tolist() if "episode_ends" in content.files else [len(arrays["action"])]
         about = json.loads(str(content["about"])) if "about" in content.files else {}
+    steps = len(arrays["action"])
+    if ends != sorted(set(ends)) or not ends or ends[0] < 1 or ends[-1] < steps:
+        raise DataError(
+            f"'{file}': episode_ends is {str(ends)[:60]}, and there are {steps} actions; where each episode ends is "
+            "expected, in order, the last at the end of all."
+        )
     for start, end in zip([0, *ends[:-1]], ends, strict=True):
         observations = {name.removeprefix(_LEROBOT): arrays[name][start:end] for name in names}
         yield observations, arrays["action"][start:end], dict(about)

@@ -16,11 +16,12 @@ from trainwright.config.reading.read import text_column_of as text_column_of
 from trainwright.config.schema import DatasetSplitParams, TrainingConfig
 from trainwright.data import mixture
 from trainwright.data.sampling.packing import PackedRows
-from trainwright.data.sources.formats import Format, is_chat
+from trainwright.data.sources.formats import Format, canonical, is_chat
 from trainwright.data.text import chat
 from trainwright.data.text.prepare import features, prepare
 from trainwright.data.text.text_stream import BlockStream
 from trainwright.data.text.tokenize import TextRules
+from trainwright.data.text.unwritten import unwritten
 from trainwright.errors import ConfigError, DataError
 from trainwright.models.load import known_token, load_tokenizer
 from trainwright.tasks.language.method import LanguageMethod, Part, Text, able_of, chosen
@@ -65,6 +66,23 @@ def notes_of_marks(rules: TextRules, table: Any) -> list[str]:
         end = tokenizer.decode(after)
         said.append(f"The tokenizer sets {end!r} after every text by itself; at an end it stands there once.")
     return said
+
+
+def notes_of_templates(rules: TextRules, table: Any) -> list[str]:
+    """Return what to say of what the first rows hold and their chat template does not write."""
+    if rules.format not in (Format.MESSAGES, Format.COMPLETION, Format.PREFERENCE):
+        return []
+    lost: dict[str, None] = {}
+    for number, given in enumerate(islice(iter(table), _LOOKED_AT)):
+        row = canonical(given, number)
+        for name in ("messages", "completion", "chosen", "rejected"):
+            before = row["prompt"] if is_chat(row.get("prompt")) else []
+            if is_chat(row.get(name)):
+                settings = rules.settings_of(row)
+                lost |= dict.fromkeys(unwritten(rules.tokenizer, [*before, *row[name]], **settings))
+    if not lost:
+        return []
+    return [f"The chat template leaves out {', '.join(lost)}. Give model.chat_template one that writes that too."]
 
 
 def columns_of(table: Any) -> list[str]:
@@ -139,7 +157,8 @@ def _loaded(config: TrainingConfig) -> Text:
         notes.append(f"'{column}' is not read as a column of texts: the data holds {found.value}.")
     by_own = [rules.of_table(table, one) for table, one in zip(parts, formats, strict=True)]
     for table, own in zip(parts, by_own, strict=True):
-        notes += [note for note in notes_of_marks(own, table) if note not in notes]
+        said = [*notes_of_marks(own, table), *notes_of_templates(own, table)]
+        notes += [note for note in said if note not in notes]
     text = Text(method, options, tokenizer, rules, None, None, notes)
     text.train = rows_of(config, config.data.train, parts, by_own, text=text)
     if config.data.validation.datasets:
