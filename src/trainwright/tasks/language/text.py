@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -74,15 +75,19 @@ def notes_of_templates(rules: TextRules, table: Any) -> list[str]:
         return []
     lost: dict[str, None] = {}
     for number, given in enumerate(islice(iter(table), _LOOKED_AT)):
-        row = canonical(given, number)
-        for name in ("messages", "completion", "chosen", "rejected"):
-            before = row["prompt"] if is_chat(row.get("prompt")) else []
-            if is_chat(row.get(name)):
-                settings = rules.settings_of(row)
-                lost |= dict.fromkeys(unwritten(rules.tokenizer, [*before, *row[name]], **settings))
+        with suppress(ConfigError, DataError):  # told where the row is tokenised
+            lost |= dict.fromkeys(_lost_of(rules, canonical(given, number)))
     if not lost:
         return []
     return [f"The chat template leaves out {', '.join(lost)}. Give model.chat_template one that writes that too."]
+
+
+def _lost_of(rules: TextRules, row: dict[str, Any]) -> list[str]:
+    """Return what a row holds and its chat template does not write, in words."""
+    before = row["prompt"] if is_chat(row.get("prompt")) else []
+    chats = [row[name] for name in ("messages", "completion", "chosen", "rejected") if is_chat(row.get(name))]
+    settings = rules.settings_of(row)
+    return [one for chat in chats for one in unwritten(rules.tokenizer, [*before, *chat], **settings)]
 
 
 def columns_of(table: Any) -> list[str]:
