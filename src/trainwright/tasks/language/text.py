@@ -22,11 +22,11 @@ from trainwright.data.text import chat
 from trainwright.data.text.prepare import features, prepare
 from trainwright.data.text.text_stream import BlockStream
 from trainwright.data.text.tokenize import TextRules
-from trainwright.data.text.unwritten import unwritten
 from trainwright.errors import ConfigError, DataError
 from trainwright.models.load import known_token, load_tokenizer
 from trainwright.tasks.language.method import LanguageMethod, Part, Text, able_of, chosen
 from trainwright.tasks.language.room import within_positions
+from trainwright.tasks.language.unwritten import unwritten
 
 _SPECIAL = re.compile(r"<\|[^|<>\s]+\|>|<(?:start|end)_of_turn>|\[/?INST\]")
 _LOOKED_AT = 8
