@@ -158,6 +158,23 @@ def exported(place: Path) -> dict[str, Any]:
     return {"weights": digests(trainer)[0]}
 
 
+def adapted() -> Any:
+    """Return the model with adapters, which alone are trained."""
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(3)
+    wanted = LoraConfig(r=3, target_modules=["q_proj", "down_proj"], lora_dropout=0.1, init_lora_weights=False)
+    return get_peft_model(model(), wanted)
+
+
+def adapters_resumed(place: Path) -> dict[str, Any]:
+    """Train adapters, stop after two steps and go on."""
+    straight = trained(place / "straight", Spread(), of=adapted(), max_steps=4)
+    trained(place / "stopped", Spread(), of=adapted(), max_steps=2)
+    again = trained(place / "stopped", Spread(), of=adapted(), max_steps=4, resume=True)
+    return {"straight": straight, "again": again}
+
+
 CASES: dict[str, launch.Case] = {
     "two": lambda place: trained(place, Spread()),
     "two, stopped": lambda place: stopped(place, Spread()),
@@ -167,6 +184,7 @@ CASES: dict[str, launch.Case] = {
     "a full disk": full_on_one,
     "no shared folder": not_shared,
     "exported": exported,
+    "adapters": adapters_resumed,
     "four from two": lambda place: resumed(place, Spread(), "two"),
     "four replicated": lambda place: trained(place, Spread(2)),
     "four replicated, stopped": lambda place: stopped(place, Spread(2)),

@@ -6,7 +6,7 @@ import math
 from contextlib import nullcontext
 
 import torch
-from torch import distributed
+from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
@@ -28,8 +28,9 @@ class Spread(DataParallel):
         if self.replicate > 1:
             shape, names = (self.replicate, self.world.size // self.replicate), ("replicate", "shard")
         self.mesh = init_device_mesh("cpu", shape, mesh_dim_names=names)
-        for layer in model.model.layers:
-            fully_shard(layer, mesh=self.mesh)
+        for layers in [part for part in model.modules() if isinstance(part, nn.ModuleList)]:
+            for layer in layers:
+                fully_shard(layer, mesh=self.mesh)
         fully_shard(model, mesh=self.mesh)
         return model
 

@@ -15,7 +15,7 @@ from trainwright.checkpoint import check, layout, output
 pytestmark = [pytest.mark.ranks, pytest.mark.slow]
 LAUNCHES = {
     2: ["two", "two, stopped", "two from one", "a flipped bit", "a lost file", "a full disk", "no shared folder"]
-    + ["exported"],
+    + ["exported", "adapters"],
     4: ["four from two", "four replicated", "four replicated, stopped", "four replicated from two"],
 }
 
@@ -90,6 +90,18 @@ def test_a_model_saved_alone_replaces_what_is_there(found, folder):
 
     model = LlamaForCausalLM.from_pretrained(folder / "exported" / "model", dtype="auto")
     assert runs.digest(dict(model.named_parameters())) == found["exported"][0]["weights"]
+
+
+def test_adapters_alone_are_written_as_peft_has_them(found, folder):
+    from peft import PeftModel
+
+    place = folder / "adapters" / "straight" / "checkpoint-4"
+    assert not layout.shares_of(place, layout.WEIGHTS)
+    read = PeftModel.from_pretrained(runs.model(), place)
+    first = found["adapters"][0]
+    assert runs.digest(dict(read.named_parameters())) == first["straight"]["ended"][0]
+    assert first["again"]["ended"] == first["straight"]["ended"]
+    assert first["again"]["losses"] == first["straight"]["losses"]
 
 
 def test_every_tensor_lies_in_one_file_and_every_slice_in_one(found, folder):

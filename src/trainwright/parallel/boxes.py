@@ -53,3 +53,13 @@ def from_local(held: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         held, spread.device_mesh, spread.placements, run_check=False, shape=spread.shape, stride=spread.stride()
     )
     return made
+
+
+def part_like(whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Return a whole tensor spread as another one is, of which this process keeps its part; or the tensor itself, where
+    the other one is whole."""
+    if not is_spread(like):
+        return whole
+    box = box_of(like)
+    ends = zip(box.offsets, box.shape, strict=True)
+    return from_local(whole[tuple(slice(at, at + size) for at, size in ends)].clone(), like)

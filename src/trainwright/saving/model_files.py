@@ -5,19 +5,20 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from trainwright.checkpoint import layout
-from trainwright.checkpoint.model import weights
+from trainwright.checkpoint.model import adapters, weights
 from trainwright.checkpoint.output import write_tensors
-from trainwright.checkpoint.sharded import plan
 from trainwright.checkpoint.sharded import weights as sharded
 from trainwright.checkpoint.sharded.snapshot import Owned
+from trainwright.checkpoint.sharded.weights import Contents
 from trainwright.losses.eval_context import averaged
-from trainwright.parallel.strategy import Strategy
 from trainwright.session.model_setup import users_configuration
 from trainwright.session.session import Session
 
@@ -66,41 +67,43 @@ def save_parts(session: Session, place: Path) -> None:
     if strategy.on_main(lambda: session.is_in_train and (place / layout.MANIFEST).exists()):
         return
     with averaged(session), users_configuration(session):
-        tensors = strategy.on_all(lambda: sharded.on_disk(session.model))
-        owner = owners_of(tensors, strategy)
-        owned.take(strategy, tensors, owner)
-        index = sharded.index_of(tensors, owner, strategy.share.count)
-        strategy.on_main(lambda: write_around(session, place, index, renewed=True))
+        contents = strategy.on_all(lambda: sharded.contents_of(session.model, strategy.share.count))
+        owned.take(strategy, contents.tensors, contents.owner)
+        strategy.on_main(lambda: drop_weights(place))
+        strategy.on_main(lambda: write_around(session, place, contents, owned, adapters.export))
     owned.ready()
-    if owned.tensors:
+    if owned.tensors and not contents.adapters:
         write_tensors(owned.tensors, place / layout.of_share(layout.WEIGHTS, strategy.share))
     strategy.barrier()
 
 
-def write_around(session: Session, place: Path, index: str, renewed: bool = False) -> None:
-    """Write what belongs to no process in particular: the index, configuration, tokenizer and arguments.
+def drop_weights(place: Path) -> None:
+    """Delete weights that lie in a folder, which other readers would take for those that are written now."""
+    for old in [place / layout.WEIGHTS, *layout.shares_of(place, layout.WEIGHTS)]:
+        old.unlink(missing_ok=True)
+
+
+def write_around(
+    session: Session, place: Path, contents: Contents, owned: Owned, write_adapters: Callable[[nn.Module, Path], None]
+) -> None:
+    """Write what belongs to no process in particular: configuration, tokenizer and arguments, and the index of the
+    model's files, or adapters.
 
     Args:
         session: with the model.
         place: the folder.
-        index: of the model's files.
-        renewed: whether weights that lie there are replaced, which other readers would take for these.
+        contents: what the model's files hold.
+        owned: the tensors that are whole on this process.
+        write_adapters: how these are written.
     """
     place.mkdir(parents=True, exist_ok=True)
-    for old in [place / layout.WEIGHTS, *layout.shares_of(place, layout.WEIGHTS)] if renewed else []:
-        old.unlink(missing_ok=True)
-    weights.save_configuration(session.model, place)
+    if contents.adapters:
+        owned.ready()
+        with sharded.holding(session.model, owned.tensors):
+            write_adapters(session.model, place)
+    else:
+        weights.save_configuration(session.model, place)
+        (place / layout.INDEX).write_text(contents.index(session.strategy.share.count), encoding="utf-8")
     if (processor := processor_of(session)) is not None:
         processor.save_pretrained(place)
-    (place / layout.INDEX).write_text(index, encoding="utf-8")
     save_arguments(session, place)
-
-
-def owners_of(tensors: dict[str, torch.Tensor], strategy: Strategy) -> dict[str, int]:
-    """Return the process that writes each tensor of a model."""
-    return plan.owners({name: nbytes(tensor) for name, tensor in tensors.items()}, strategy.share.count)
-
-
-def nbytes(tensor: torch.Tensor) -> int:
-    """Return the bytes of a whole tensor, wherever they lie."""
-    return tensor.numel() * tensor.element_size()

@@ -20,6 +20,7 @@ from torch import nn
 from trainwright.checkpoint.model.tensors import check_fit, identity, read, refuse, unique_tensors
 from trainwright.errors import CheckpointError
 from trainwright.models.adapters import initial_of, move_base, without_adapters
+from trainwright.parallel.boxes import part_like
 
 FILE = "adapter_model"
 SETTINGS = "adapter_config.json"
@@ -172,10 +173,17 @@ def is_native(model: nn.Module) -> bool:
 
 def _adapter(model: Any, name: str, embeddings: bool = False) -> dict[str, torch.Tensor]:
     """Return an adapter's tensors by the names of its file; with the embeddings, which PEFT adds where they grew."""
+    return tensors_of(model, name, None, embeddings)
+
+
+def tensors_of(
+    model: Any, name: str, state: dict[str, torch.Tensor] | None, embeddings: bool = False
+) -> dict[str, torch.Tensor]:
+    """Return an adapter's tensors by the names of its file, out of the model's state or another one of its names."""
     from peft import get_peft_model_state_dict
 
     tensors: dict[str, torch.Tensor] = get_peft_model_state_dict(
-        model, adapter_name=name, save_embedding_layers=embeddings
+        model, state, adapter_name=name, save_embedding_layers=embeddings
     )
     return tensors
 
@@ -207,19 +215,22 @@ def load(model: Any, folder: Path) -> None:
     refuse(folder, [], [name for name in beside if name not in whole], [])
     encoders = {name for name in mine if any(key.startswith(f"prompt_encoder.{name}.") for key in beside)}
     kept = {name: read(places[name], FILE) or {} for name in mine if name not in encoders}
+    inside: dict[str, dict[str, torch.Tensor]] = {}
     for name, saved in kept.items():
-        own = _adapter(model, name)
-        own = own if saved.keys() <= own.keys() else _adapter(model, name, embeddings=True)
-        check_fit(saved, own, places[name])
+        inside[name] = _adapter(model, name)
+        if not saved.keys() <= inside[name].keys():
+            inside[name] = _adapter(model, name, embeddings=True)
+        check_fit(saved, inside[name], places[name])
         _check_scale(model.peft_config[name], places[name])
     check_fit(beside, {name: whole[name] for name in beside}, folder)
     for name, saved in kept.items():
-        set_peft_model_state_dict(model, saved, adapter_name=name)
+        spread = {key: part_like(tensor, inside[name][key]) for key, tensor in saved.items()}
+        set_peft_model_state_dict(model, spread, adapter_name=name)
         begun, mine_begun = read(places[name], INITIAL), initial_of(model).get(name)
         if begun is not None and mine_begun is not None:
             move_base(model, name, mine_begun, begun)
             model.initial_adapters[name] = begun
-    model.load_state_dict(beside, strict=False)
+    model.load_state_dict({name: part_like(tensor, whole[name]) for name, tensor in beside.items()}, strict=False)
     device = next(model.parameters()).device
     for name in places.keys() - set(mine):
         model.load_adapter(str(places[name]), name, torch_device=str(device))

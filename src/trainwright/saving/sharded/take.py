@@ -11,15 +11,17 @@ from typing import Any
 import torch
 
 from trainwright.checkpoint import folder, layout
-from trainwright.checkpoint.sharded import weights
+from trainwright.checkpoint.layout import Share
+from trainwright.checkpoint.model import adapters
 from trainwright.checkpoint.sharded.slices import OFFSETS
 from trainwright.checkpoint.sharded.snapshot import own_slices
 from trainwright.checkpoint.sharded.trees import split
+from trainwright.checkpoint.sharded.weights import Contents, contents_of, nbytes
 from trainwright.checkpoint.writer import PendingCheckpoint, not_written
 from trainwright.losses.eval_context import averaged
 from trainwright.losses.out_of_memory import is_out_of_memory
 from trainwright.saving.contents import rank_state, trees, write_progress
-from trainwright.saving.model_files import nbytes, owners_of, write_around
+from trainwright.saving.model_files import write_around
 from trainwright.saving.outcome import checkpoint_folder
 from trainwright.session.model_setup import users_configuration
 from trainwright.session.run import Run
@@ -53,22 +55,22 @@ def take(run: Run, early: bool) -> PendingCheckpoint:
     finite = run.health.finite_parameters()
     slices = {file: own_slices(strategy, spread) for file, (_, spread) in parts.items() if spread}
     with averaged(session), users_configuration(session):
-        tensors = strategy.on_all(lambda: weights.on_disk(session.model))
-        owner = owners_of(tensors, strategy)
-        index = weights.index_of(tensors, owner, strategy.share.count)
-        temporary = strategy.on_main(lambda: begun(run, place, found, index))
-        run.together.owned.take(strategy, tensors, owner)
+        contents = strategy.on_all(lambda: contents_of(session.model, strategy.share.count))
+        run.together.owned.take(strategy, contents.tensors, contents.owner)
+        temporary = strategy.on_main(lambda: begun(run, place, found, contents))
     draft = part_of(run, place, temporary, objects if strategy.is_main else {}, slices)
     draft.finite, draft.early = finite, early
     if strategy.is_main:
         draft.texts = {layout.STATE: run.history.file_of(replace(session.state, **found.get(layout.STATE, {})))}
         draft.keep, draft.best = session.args.save_total_limit, session.state.best_model_checkpoint
-        draft.size += sum(nbytes(one) for _, spread in parts.values() for one in [*tensors.values(), *spread.values()])
+        draft.size += contents.nbytes + sum(nbytes(one) for _, spread in parts.values() for one in spread.values())
     copy_part(run, draft)
+    if run.together.owned.tensors and not contents.adapters:
+        draft.tensors[layout.of_share(layout.WEIGHTS, strategy.share)] = (run.together.owned.tensors, {})
     return draft
 
 
-def begun(run: Run, place: Path, found: dict[str, Any], index: str) -> Path:
+def begun(run: Run, place: Path, found: dict[str, Any], contents: Contents) -> Path:
     """Open the temporary folder and write the small files that belong to no process in particular.
 
     Raises:
@@ -77,9 +79,10 @@ def begun(run: Run, place: Path, found: dict[str, Any], index: str) -> Path:
     session, temporary = run.session, None
     try:
         temporary = folder.open_temporary(place)
-        write_around(session, temporary, index)
-        files = set(json.loads(index)["weight_map"].values())
-        run.model_files = folder.files_in(temporary) | {Path(file) for file in files}
+        write_around(session, temporary, contents, run.together.owned, adapters.save)
+        shares = {Share(number, session.strategy.share.count) for number in contents.owner.values()}
+        files = set() if contents.adapters else {Path(layout.of_share(layout.WEIGHTS, one)) for one in shares}
+        run.model_files = folder.files_in(temporary) | files
         write_progress(run, temporary, found)
         return temporary
     except Exception as error:
@@ -95,11 +98,9 @@ def part_of(
     objects: dict[str, Any],
     slices: dict[str, tuple[Tensors, dict[str, tuple[int, ...]]]],
 ) -> PendingCheckpoint:
-    """Return the draft of what this process writes."""
+    """Return the draft of what this process writes, but for the weights, which are on the host already."""
     share = run.session.strategy.share
     draft = PendingCheckpoint(place, run.past, temporary, objects=objects, shared=True)
-    if run.together.owned.tensors:
-        draft.tensors[layout.of_share(layout.WEIGHTS, share)] = (run.together.owned.tensors, {})
     for file, (tensors, offsets) in slices.items():
         if tensors:
             draft.tensors[layout.of_share(file, share)] = (tensors, {OFFSETS: json.dumps(offsets)})
