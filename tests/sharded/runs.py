@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests import tiny
 from tests.ranks import launch
 from tests.sharded.spread import Spread
-from trainwright import Trainer, TrainingArguments
+from trainwright import Trainer, TrainerCallback, TrainingArguments
 from trainwright.checkpoint import check, writer
 from trainwright.errors import ConfigError
 from trainwright.world import current_world
@@ -66,7 +66,9 @@ def model() -> Any:
     return tiny.llama(dropout=0.1, tie_word_embeddings=True, intermediate_size=45).double()
 
 
-def trained(place: Path, strategy: Any = None, resume: Any = None, of: Any = None, **changes: Any) -> dict[str, Any]:
+def trained(
+    place: Path, strategy: Any = None, resume: Any = None, of: Any = None, callbacks: Any = None, **changes: Any
+) -> dict[str, Any]:
     accumulation = STEP_ROWS // current_world().size
     settings = {
         "per_device_train_batch_size": 1, "gradient_accumulation_steps": accumulation, "optim": "adamw_torch",
@@ -75,7 +77,8 @@ def trained(place: Path, strategy: Any = None, resume: Any = None, of: Any = Non
     }  # fmt: skip
     args = TrainingArguments(str(place), **settings)
     Seeing.states, Seeing.rows, Seeing.told = {}, {}, []
-    trainer = Seeing(of or model(), args, train_dataset=tiny.tokens(), strategy=strategy)
+    given = {"train_dataset": tiny.tokens(), "callbacks": callbacks, "strategy": strategy}
+    trainer = Seeing(of or model(), args, **given)
     trainer.train(resume_from_checkpoint=resume)
     losses = {one["step"]: one["loss"] for one in trainer.state.log_history if "loss" in one}
     found = {"states": trainer.states, "ended": digests(trainer), "rows": trainer.rows}
@@ -146,6 +149,34 @@ def not_shared(place: Path) -> dict[str, Any]:
         os.chdir(before)
 
 
+class Fails(TrainerCallback):
+    """Fails on every rank: after the third step, or in the middle of the fourth."""
+
+    def __init__(self, event: str) -> None:
+        self.event = event
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.fail("end", state)
+
+    def on_substep_end(self, args, state, control, **kwargs):
+        self.fail("middle", state)
+
+    def fail(self, event, state):
+        if event == self.event and state.global_step == 3:
+            raise ValueError("what the user wrote")
+
+
+def failed(place: Path, event: str) -> dict[str, Any]:
+    """Fail on all ranks, and go on."""
+    told = ""
+    try:
+        trained(place, Spread(), callbacks=[Fails(event)])
+    except ValueError as error:
+        told = "; ".join(error.__notes__)
+    saved = sorted(path.name for path in place.glob("checkpoint-*"))
+    return {**trained(place, Spread(), resume=True), "notes": told, "saved": saved}
+
+
 def exported(place: Path) -> dict[str, Any]:
     """Save the model alone."""
     args = TrainingArguments(str(place / "out"), use_cpu=True, report_to="none", max_steps=1, save_strategy="no")
@@ -185,6 +216,8 @@ CASES: dict[str, launch.Case] = {
     "no shared folder": not_shared,
     "exported": exported,
     "adapters": adapters_resumed,
+    "failed after a step": lambda place: failed(place, "end"),
+    "failed in a step": lambda place: failed(place, "middle"),
     "four from two": lambda place: resumed(place, Spread(), "two"),
     "four replicated": lambda place: trained(place, Spread(2)),
     "four replicated, stopped": lambda place: stopped(place, Spread(2)),

@@ -15,7 +15,7 @@ from trainwright.checkpoint import check, layout, output
 pytestmark = [pytest.mark.ranks, pytest.mark.slow]
 LAUNCHES = {
     2: ["two", "two, stopped", "two from one", "a flipped bit", "a lost file", "a full disk", "no shared folder"]
-    + ["exported", "adapters"],
+    + ["exported", "adapters", "failed after a step", "failed in a step"],
     4: ["four from two", "four replicated", "four replicated, stopped", "four replicated from two"],
 }
 
@@ -146,6 +146,21 @@ def test_a_disk_that_is_full_for_one_rank_costs_that_save_alone(found, folder):
     assert first["saved"] == ["checkpoint-4", "checkpoint-6"]
     assert check.damage(folder / "a_full_disk" / "checkpoint-6") is None
     assert first["ended"] == found["two"][0]["ended"]
+
+
+@pytest.mark.parametrize(
+    ("case", "last", "sentence"),
+    [
+        ("failed after a step", "checkpoint-3", "saved at step 3"),
+        ("failed in a step", "checkpoint-2", "the last checkpoint holds"),
+    ],
+)
+def test_what_fails_on_all_ranks_is_saved_between_steps(found, case, last, sentence):
+    """In a step a part of the model may be gathered on some of them."""
+    for rank in found[case]:
+        assert sentence in rank["notes"]
+        assert rank["saved"][-1] == last
+        assert rank["ended"] == found["two"][0]["ended"]
 
 
 def test_a_folder_that_is_not_shared_is_one_sentence_at_the_start(found):

@@ -21,7 +21,7 @@ from trainwright.checkpoint.past import Past
 from trainwright.checkpoint.sharded import verify
 from trainwright.checkpoint.snapshot import HostCopies
 from trainwright.checkpoint.writer import PendingCheckpoint, Writer, not_written
-from trainwright.errors import TrainwrightError, UnsavableError
+from trainwright.errors import ConfigError, TrainwrightError, UnsavableError
 from trainwright.parallel.strategy import Strategy
 from trainwright.state import TrainerState
 
@@ -45,8 +45,8 @@ class Checkpoints:
         keep: how many of the newest stay; None for all.
 
     Raises:
-        ConfigError: a part has no `state_dict` and `load_state_dict`, or, when it is entered, another run has the
-            folder or it cannot be written.
+        ConfigError: a part has no `state_dict` and `load_state_dict`, the model is sharded, or, when it is entered,
+            another run has the folder or it cannot be written.
     """
 
     def __init__(
@@ -65,6 +65,11 @@ class Checkpoints:
         self.parts = dict(parts)
         self.of_ranks = dict(of_ranks or {})
         self.keep = keep
+        if strategy.shards_state:
+            raise ConfigError(
+                f"{type(strategy).__name__} spreads the model over processes, and a loop of one's own cannot save "
+                "that. Train with Trainer, or with a strategy that keeps the model whole, such as DataParallel."
+            )
         check_users(self.parts, "parts")
         check_users(self.of_ranks, "of_ranks")
         self._past = Past(self.place, uuid4().hex)

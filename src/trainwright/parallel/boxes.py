@@ -20,6 +20,11 @@ class Box(NamedTuple):
         """The number of its elements."""
         return math.prod(self.shape)
 
+    @property
+    def slices(self) -> tuple[slice, ...]:
+        """The index that cuts the part out of the whole."""
+        return tuple(slice(start, start + size) for start, size in zip(self.offsets, self.shape, strict=True))
+
 
 def is_spread(tensor: Any) -> bool:
     """Whether a tensor is spread over processes; nothing is loaded for the answer."""
@@ -60,6 +65,4 @@ def part_like(whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     the other one is whole."""
     if not is_spread(like):
         return whole
-    box = box_of(like)
-    ends = zip(box.offsets, box.shape, strict=True)
-    return from_local(whole[tuple(slice(at, at + size) for at, size in ends)].clone(), like)
+    return from_local(whole[box_of(like).slices].clone(), like)

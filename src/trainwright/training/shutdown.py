@@ -168,14 +168,21 @@ def save_if_all_failed(run: Run, error: BaseException) -> None:
     strategy, step = run.session.strategy, run.session.state.global_step
     if step == run.first_step:
         return
+    midway = run.boundary is not None and run.boundary.computing
     step_boundary.put_back(run)
     run.due = run.boundary.due if run.boundary is not None else run.due
     place = f"failed {run.run_id} {step}"
-    ranks = strategy.all_here(place, contents.rank_state(run))
-    if ranks is None:
-        told = "Not all ranks failed at the same step, so they cannot save together: the last checkpoint holds."
+    ranks = strategy.all_here(place, midway if strategy.shards_state else contents.rank_state(run))
+    if ranks is None or (strategy.shards_state and any(ranks)):
+        why = "Not all ranks failed at the same step" if ranks is None else "Ranks that share a model failed in a step"
+        told = f"{why}, so they cannot save together: the last checkpoint holds."
         run.session.note(told)
         add_note(error, told)
+        return
+    if strategy.shards_state:
+        save.save_checkpoint(run)
+        outcome.collect(run, wait=True)
+        tell_saved(run, error)
         return
     if strategy.is_main:
         with run.timesheet.spending("saving"):

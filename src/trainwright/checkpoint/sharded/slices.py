@@ -37,7 +37,7 @@ class File:
         if not inside.shape or inside == Box((0,) * len(inside.shape), self.boxes[name].shape):
             whole: torch.Tensor = self._open.get_tensor(name)
             return whole
-        part: torch.Tensor = self._open.get_slice(name)[indices(inside)]
+        part: torch.Tensor = self._open.get_slice(name)[inside.slices]
         return part
 
 
@@ -79,7 +79,7 @@ class Slices:
             found = file.read(name, _moved(common, file.boxes[name]))
             if common == box:
                 return found.to(dtype)
-            part[indices(_moved(common, box))] = found
+            part[_moved(common, box).slices] = found
             left -= common.numel
             if not left:
                 break
@@ -121,8 +121,3 @@ def _ends(box: Box) -> list[int]:
 def _moved(box: Box, origin: Box) -> Box:
     """Return a box as it is seen from the beginning of another one."""
     return Box(tuple(at - start for at, start in zip(box.offsets, origin.offsets, strict=True)), box.shape)
-
-
-def indices(box: Box) -> tuple[slice, ...]:
-    """Return the indices of a part in the whole tensor."""
-    return tuple(slice(at, at + size) for at, size in zip(box.offsets, box.shape, strict=True))

@@ -14,7 +14,6 @@ import torch
 
 from trainwright.checkpoint.layout import Share
 from trainwright.checkpoint.sharded import plan
-from trainwright.checkpoint.sharded.slices import indices
 from trainwright.devices import queued
 from trainwright.parallel.boxes import Box, box_of, is_spread, local
 from trainwright.parallel.strategy import Strategy
@@ -79,7 +78,7 @@ class Owned:
                 if owner[name] != mine:
                     sent += [(owner[name], held.contiguous())] if process == mine else []
                     continue
-                part = self.tensors[name][indices(box)]
+                part = self.tensors[name][box.slices]
                 if process == mine:
                     copies.append((part, held))
                 elif part.is_contiguous() and held.device == part.device:

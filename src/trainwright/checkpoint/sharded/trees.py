@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from trainwright.checkpoint.sharded.slices import Slices, indices
+from trainwright.checkpoint.sharded.slices import Slices
 from trainwright.parallel.boxes import box_of, from_local, is_spread
 
 Place = tuple[Any, ...]  # keys and numbers that lead to a tensor
@@ -53,7 +53,7 @@ def filled(tree: Any, slices: Slices, place: Place = (), like: Like | None = Non
         if tensor.device.type == "meta":
             held = slices.read(name_of(place), box, tensor.dtype)
         else:
-            held = tensor[indices(box)].clone()
+            held = tensor[box.slices].clone()
         return from_local(held.to(wanted.device), wanted) if wanted is not None and spreads else held
 
     return _mapped(tree, whole_or_part, place)
