@@ -29,6 +29,8 @@ from tests.reliability import errnos, kills, neighbour, open_page, test_hooks, t
 from tests.reliability import pairs as drawn_pairs
 from tests.reliability.test_command_line import Command, write_source
 from tests.reliability.test_kills import WIDTH
+from tests.sharded import test_kills as one_rank
+from tests.sharded.victim import INTERVAL
 from trainwright.checkpoint import check, layout
 from trainwright.errors import STOP_SIGNALS
 from trainwright.tasks.algebra.problems import TASKS
@@ -91,6 +93,20 @@ def terminate(times: int = 30) -> bool:
         same = compare(place, settings, 0) and done == list(range(1, len(done) + 1))
         print(f"{times} SIGTERMs in {len(done)} steps: {'nothing lost, bitwise the same end' if same else 'LOST'}")
         return same
+
+
+def kill_ranks(times: int = 20) -> bool:
+    """Kill one of two ranks that share a model, at random instants."""
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name) / "run"
+        tally = one_rank.kill_one_again_and_again(place, times, seed=0)
+        same = one_rank.ends_alike(place, Path(name) / "straight")
+        print(
+            f"sharded over two ranks, save_steps={INTERVAL}: {tally.kills} kills of one, {tally.inside_a_save} inside "
+            f"a save, at most {tally.most_lost} steps lost, {'bitwise the same end' if same else 'ANOTHER END'}",
+            flush=True,
+        )
+        return same and tally.most_lost <= 2 * INTERVAL
 
 
 def signals(times: int = 30) -> bool:
@@ -281,7 +297,7 @@ def page() -> bool:
 
 
 if __name__ == "__main__":
-    chosen = (kill, terminate, signals, pairs, hooks, fill, fail_calls, goodput, page, checkers, properties)
+    chosen = (kill, kill_ranks, terminate, signals, pairs, hooks, fill, fail_calls, goodput, page, checkers, properties)
     parts = {part.__name__: part for part in chosen}
     parser = argparse.ArgumentParser(prog="python -m tests.reliability.torture", description=__doc__)
     parser.add_argument(
