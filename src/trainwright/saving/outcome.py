@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from trainwright.checkpoint import layout
 from trainwright.checkpoint.sharded.together import publish_all
@@ -42,6 +44,17 @@ def collect_parts(run: Run, wait: bool) -> None:
     if wait:
         run.together.wait()
     draft = run.together.settle(run.session.strategy)
+    if draft is not None:
+        run.writer.start(draft, publish_all)
+
+
+def publish_parts(run: Run, outcomes: Sequence[Any]) -> None:
+    """Make what the save in flight has written a checkpoint, where its outcomes were exchanged in another way."""
+    try:
+        draft = run.together.concluded(run.session.strategy, outcomes)
+    except SaveError as error:
+        failed(run, error)
+        return
     if draft is not None:
         run.writer.start(draft, publish_all)
 

@@ -172,17 +172,12 @@ def save_if_all_failed(run: Run, error: BaseException) -> None:
     step_boundary.put_back(run)
     run.due = run.boundary.due if run.boundary is not None else run.due
     place = f"failed {run.run_id} {step}"
-    ranks = strategy.all_here(place, midway if strategy.shards_state else contents.rank_state(run))
-    if ranks is None or (strategy.shards_state and any(ranks)):
-        why = "Not all ranks failed at the same step" if ranks is None else "Ranks that share a model failed in a step"
-        told = f"{why}, so they cannot save together: the last checkpoint holds."
-        run.session.note(told)
-        add_note(error, told)
-        return
     if strategy.shards_state:
-        save.save_checkpoint(run)
-        outcome.collect(run, wait=True)
-        tell_saved(run, error)
+        save_parts_if_all_failed(run, error, place, midway)
+        return
+    ranks = strategy.all_here(place, contents.rank_state(run))
+    if ranks is None:
+        say_not_saved(run, error, "Not all ranks failed at the same step")
         return
     if strategy.is_main:
         with run.timesheet.spending("saving"):
@@ -191,3 +186,33 @@ def save_if_all_failed(run: Run, error: BaseException) -> None:
         strategy.tell(f"{place} saved")
     strategy.wait_for(f"{place} saved")
     tell_saved(run, error)
+
+
+def save_parts_if_all_failed(run: Run, error: BaseException, place: str, midway: bool) -> None:
+    """Finish the save in flight, and save what is done where no rank is in the middle of a step: there one may hold
+    gathered parameters, or wait for those of another.
+
+    Args:
+        run: the run.
+        error: that it failed of.
+        place: where the ranks meet.
+        midway: whether this one failed in the middle of a step.
+    """
+    ranks = run.session.strategy.all_here(place, (midway, run.together.outcome()))
+    if ranks is None:
+        say_not_saved(run, error, "Not all ranks failed at the same step")
+        return
+    outcome.publish_parts(run, [told for _, told in ranks])
+    if any(computing for computing, _ in ranks):
+        say_not_saved(run, error, "Ranks that share a model failed in a step")
+        return
+    save.save_checkpoint(run)
+    outcome.collect(run, wait=True)
+    tell_saved(run, error)
+
+
+def say_not_saved(run: Run, error: BaseException, why: str) -> None:
+    """Say that a failed run stays as its last checkpoint has it, in the log and in a note of the error."""
+    told = f"{why}, so they cannot save together: the last checkpoint holds."
+    run.session.note(told)
+    add_note(error, told)

@@ -8,6 +8,7 @@ to the first one, which writes it and renames the folder.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any
 
@@ -76,20 +77,29 @@ class Together:
         Raises:
             SaveError: a process could not write its part; it is named, and nothing is left of the save.
         """
-        draft = self._draft
-        if draft is None or not self._over:
+        return self.concluded(strategy, strategy.gather(self.outcome())) if self._over else None
+
+    def outcome(self) -> dict[str, Any] | str | None:
+        """Wait for this process's part; return what the manifest is to say of its files, or why there are none; None
+        without a save in flight."""
+        problem = self._writer.close()
+        if self._draft is None:
             return None
-        self._draft, problem = None, self._writer.close()
-        self._writer = Writer()
-        told = strategy.gather(draft.written if problem is None else str(problem))
-        failed = [f"{text} (process {number})" for number, text in enumerate(told) if isinstance(text, str)]
+        return self._draft.written if problem is None else str(problem)
+
+    def concluded(self, strategy: Strategy, outcomes: Sequence[Any]) -> PendingCheckpoint | None:
+        """As `settle`, with the outcomes of all processes."""
+        draft, self._draft, self._writer, self._over = self._draft, None, Writer(), False
+        if draft is None:
+            return None
+        failed = [f"{text} (process {number})" for number, text in enumerate(outcomes) if isinstance(text, str)]
         if failed:
             if strategy.is_main:
                 shutil.rmtree(draft.temporary, ignore_errors=True)
             raise SaveError(failed[0])
         if not strategy.is_main:
             return None
-        for entries in told:
+        for entries in outcomes:
             draft.written |= entries
         return draft
 
