@@ -24,6 +24,9 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from trainwright import Trainer, TrainerCallback, TrainingArguments
+from trainwright.checkpoint import layout
+from trainwright.checkpoint.sharded import slices
+from trainwright.parallel.boxes import local
 
 STEPS, EVERY = 16, 4
 
@@ -121,8 +124,33 @@ def report(what: str, value: float) -> None:
         print(f"{what}: {everyone}", flush=True)
 
 
+def report_shares(place: Path) -> None:
+    """Print which share of one process' bytes each process holds, has written, and reads when it goes on."""
+    read = [0]
+    real = slices.File.read
+
+    def counted(file: slices.File, name: str, inside: Any) -> torch.Tensor:
+        found = real(file, name, inside)
+        read[0] += found.nbytes
+        return found
+
+    slices.File.read = counted  # type: ignore[method-assign]  # to count what is asked for
+    trainer = trained(place, Clock(), max_steps=STEPS + 1)
+    trainer.train(resume_from_checkpoint=True)
+    slices.File.read = real  # type: ignore[method-assign]  # as it was
+    states = [value for one in trainer.optimizer.state.values() for value in one.values()]
+    tensors = [tensor for tensor in [*trainer.model.parameters(), *states] if tensor.dim()]
+    whole = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    mine = layout.Share(distributed.get_rank(), distributed.get_world_size())
+    folder = layout.of_step(trainer.run_folder, STEPS + 1)
+    files = [folder / layout.of_share(name, mine) for name in (layout.WEIGHTS, layout.OPTIMIZER)]
+    report("held / whole", sum(local(tensor).nbytes for tensor in tensors) / whole)
+    report("written / whole", sum(path.stat().st_size for path in files) / whole)
+    report("read / whole", read[0] / whole)
+
+
 def main() -> None:
-    """Print what both ways cost, and what a resume reads."""
+    """Print what both ways cost, and which share of the bytes each process has."""
     place, rounds = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 3
     waits: list[float] = []
     others: list[tuple[float, float]] = []
@@ -136,6 +164,7 @@ def main() -> None:
         others.append(gathered(trainer, place))
         report(f"round {number}: wait where it is gathered, s", others[-1][0])
         report(f"round {number}: memory where it is gathered, MB", others[-1][1])
+    report_shares(place / "run0")
     report("ours / gathered", statistics.median(waits) / statistics.median(one for one, _ in others))
 
 

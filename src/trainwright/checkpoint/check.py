@@ -121,6 +121,8 @@ def _by_structure(folder: Path) -> str | None:
     names = {path.name for path in folder.iterdir()}
     present = [*folder.iterdir(), *folder.glob("*/adapter_model.*")]
     if not any(path.suffix == ".safetensors" or OLDER_WEIGHTS.fullmatch(path.name) for path in present):
+        if any(folder.glob("*/.metadata")):
+            return f"its shards are torch's; `trainwright checkpoint convert {folder} FOLDER` writes them for a resume"
         return f"{layout.WEIGHTS} is missing"
     resumable = {layout.OPTIMIZER, layout.SCHEDULER}
     if names & resumable and resumable - names:

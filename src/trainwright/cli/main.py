@@ -38,6 +38,7 @@ COMMANDS = {
     "eval": ("after", "measure models on data, several beside each other"),
     "merge": ("after", "merge an adapter into its base"),
     "export": ("after", "write a model for others, with a card, and push it to a hub"),
+    "checkpoint": ("after", "write another engine's checkpoint as one that a run goes on from"),
     "replay": ("training", "show the rows that a past step of a run read"),
 }
 """Each command's package, and what it does."""

@@ -208,7 +208,8 @@ def save_parts_if_all_failed(run: Run, error: BaseException, place: str, midway:
         return
     save.save_checkpoint(run)
     outcome.collect(run, wait=True)
-    tell_saved(run, error)
+    if run.session.strategy.from_main(run.save_error is None):  # the first one makes it a checkpoint
+        tell_saved(run, error)
 
 
 def say_not_saved(run: Run, error: BaseException, why: str) -> None:
