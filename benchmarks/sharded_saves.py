@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tests.sharded.spread import Spread as Sharded
 from torch import distributed
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -27,6 +26,7 @@ from trainwright import Trainer, TrainerCallback, TrainingArguments
 from trainwright.checkpoint import layout
 from trainwright.checkpoint.sharded import slices
 from trainwright.parallel.boxes import local
+from trainwright.parallel.sharded import Sharded
 
 STEPS, EVERY = 16, 4
 

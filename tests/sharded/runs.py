@@ -18,13 +18,20 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests import tiny
 from tests.ranks import launch
-from tests.sharded.spread import Spread
 from trainwright import Trainer, TrainerCallback, TrainingArguments
 from trainwright.checkpoint import check, writer
 from trainwright.errors import ConfigError
+from trainwright.parallel.layout import Layout
+from trainwright.parallel.sharded import Sharded
+from trainwright.parallel.sharding import Sharding
 from trainwright.world import current_world
 
 STEP_ROWS = 4
+
+
+def spread(replicate: int = 1) -> Sharded:
+    """Return FSDP over all ranks, or so many copies of it."""
+    return Sharded(Sharding(Layout(replicate, current_world().size // replicate)))
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
@@ -73,7 +80,7 @@ def trained(
     settings = {
         "per_device_train_batch_size": 1, "gradient_accumulation_steps": accumulation, "optim": "adamw_torch",
         "learning_rate": 1e-2, "lr_scheduler_type": "constant", "max_steps": 6, "save_steps": 2, "logging_steps": 1,
-        "report_to": "none", "use_cpu": True, "disable_tqdm": True, "ddp_timeout": 60, **changes,
+        "report_to": "none", "use_cpu": True, "disable_tqdm": True, "ddp_timeout": 60, "ema_decay": 0.9, **changes,
     }  # fmt: skip
     args = TrainingArguments(str(place), **settings)
     Seeing.states, Seeing.rows, Seeing.told = {}, {}, []
@@ -85,10 +92,10 @@ def trained(
     return json.loads(json.dumps({**found, "losses": losses, "told": trainer.told}))  # as from another process
 
 
-def stopped(place: Path, strategy: Spread) -> dict[str, Any]:
+def stopped(place: Path, strategy: Sharded) -> dict[str, Any]:
     """Train four of six steps, and go on."""
     trained(place, strategy, max_steps=4)
-    return trained(place, Spread(strategy.replicate), resume=True)
+    return trained(place, spread(strategy.layout.replicate), resume=True)
 
 
 def resumed(place: Path, strategy: Any, origin: str) -> dict[str, Any]:
@@ -98,14 +105,14 @@ def resumed(place: Path, strategy: Any, origin: str) -> dict[str, Any]:
 
 def damaged(place: Path, file: str, spoil: Callable[[Path], None]) -> dict[str, Any]:
     """Spoil a file of the newest checkpoint, and go on; note which files each rank has read for it."""
-    trained(place, Spread(), max_steps=4)
+    trained(place, spread(), max_steps=4)
     if current_world().is_main:
         spoil(place / "checkpoint-4" / file)
     distributed.barrier()
     real, read = check.summed, []
     check.summed = lambda path, *more: (read.append(f"{path.parent.name}/{path.name}"), real(path, *more))[1]
     try:
-        found = trained(place, Spread(), resume=True, max_steps=4)
+        found = trained(place, spread(), resume=True, max_steps=4)
     finally:
         check.summed = real
     return {**found, "read": read}
@@ -130,7 +137,7 @@ def full_on_one(place: Path) -> dict[str, Any]:
 
     writer.write_tensors = full
     try:
-        found = trained(place, Spread())
+        found = trained(place, spread())
     finally:
         writer.write_tensors = real
     return {**found, "saved": sorted(path.name for path in place.iterdir())}
@@ -142,7 +149,7 @@ def not_shared(place: Path) -> dict[str, Any]:
     own.mkdir(parents=True)
     os.chdir(own)
     try:
-        return trained(Path("out"), Spread())
+        return trained(Path("out"), spread())
     except ConfigError as error:
         return {"told": str(error), "left": [path.name for path in own.glob("out/.checkpoint*")]}
     finally:
@@ -170,17 +177,17 @@ def failed(place: Path, event: str) -> dict[str, Any]:
     """Fail on all ranks, and go on."""
     told = ""
     try:
-        trained(place, Spread(), callbacks=[Fails(event)])
+        trained(place, spread(), callbacks=[Fails(event)])
     except ValueError as error:
         told = "; ".join(error.__notes__)
     saved = sorted(path.name for path in place.glob("checkpoint-*"))
-    return {**trained(place, Spread(), resume=True), "notes": told, "saved": saved}
+    return {**trained(place, spread(), resume=True), "notes": told, "saved": saved}
 
 
 def exported(place: Path) -> dict[str, Any]:
     """Save the model alone."""
     args = TrainingArguments(str(place / "out"), use_cpu=True, report_to="none", max_steps=1, save_strategy="no")
-    trainer = Trainer(model(), args, train_dataset=tiny.tokens(), strategy=Spread())
+    trainer = Trainer(model(), args, train_dataset=tiny.tokens(), strategy=spread())
     trainer.train()
     if current_world().is_main:
         (place / "model").mkdir()
@@ -200,16 +207,16 @@ def adapted() -> Any:
 
 def adapters_resumed(place: Path) -> dict[str, Any]:
     """Train adapters, stop after two steps and go on."""
-    straight = trained(place / "straight", Spread(), of=adapted(), max_steps=4)
-    trained(place / "stopped", Spread(), of=adapted(), max_steps=2)
-    again = trained(place / "stopped", Spread(), of=adapted(), max_steps=4, resume=True)
+    straight = trained(place / "straight", spread(), of=adapted(), max_steps=4)
+    trained(place / "stopped", spread(), of=adapted(), max_steps=2)
+    again = trained(place / "stopped", spread(), of=adapted(), max_steps=4, resume=True)
     return {"straight": straight, "again": again}
 
 
 CASES: dict[str, launch.Case] = {
-    "two": lambda place: trained(place, Spread()),
-    "two, stopped": lambda place: stopped(place, Spread()),
-    "two from one": lambda place: resumed(place, Spread(), "one"),
+    "two": lambda place: trained(place, spread()),
+    "two, stopped": lambda place: stopped(place, spread()),
+    "two from one": lambda place: resumed(place, spread(), "one"),
     "a flipped bit": lambda place: damaged(place, "optimizer-00002-of-00002.safetensors", flip),
     "a lost file": lambda place: damaged(place, "model-00002-of-00002.safetensors", Path.unlink),
     "a full disk": full_on_one,
@@ -218,10 +225,10 @@ CASES: dict[str, launch.Case] = {
     "adapters": adapters_resumed,
     "failed after a step": lambda place: failed(place, "end"),
     "failed in a step": lambda place: failed(place, "middle"),
-    "four from two": lambda place: resumed(place, Spread(), "two"),
-    "four replicated": lambda place: trained(place, Spread(2)),
-    "four replicated, stopped": lambda place: stopped(place, Spread(2)),
-    "four replicated from two": lambda place: resumed(place, Spread(2), "two"),
+    "four from two": lambda place: resumed(place, spread(), "two"),
+    "four replicated": lambda place: trained(place, spread(2)),
+    "four replicated, stopped": lambda place: stopped(place, spread(2)),
+    "four replicated from two": lambda place: resumed(place, spread(2), "two"),
 }
 
 if __name__ == "__main__":

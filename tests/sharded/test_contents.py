@@ -6,11 +6,11 @@ import pytest
 from safetensors import safe_open
 
 from tests import tiny
-from tests.sharded.spread import Spread
 from trainwright.checkpoint import layout
 from trainwright.checkpoint.checkpoints import Checkpoints
 from trainwright.checkpoint.sharded import weights
 from trainwright.errors import ConfigError, UnsavableError
+from trainwright.parallel.sharded import Sharded
 
 MODELS = {
     "llama": tiny.llama,
@@ -49,5 +49,5 @@ def test_a_model_with_other_tensors_in_its_files_is_refused():
 
 
 def test_a_loop_of_ones_own_does_not_save_a_sharded_model(tmp_path):
-    with pytest.raises(ConfigError, match="Spread spreads the model over processes, and a loop of one's own cannot"):
-        Checkpoints(tmp_path, Spread(), tiny.new_line(), {})
+    with pytest.raises(ConfigError, match="Sharded spreads the model over processes, and a loop of one's own cannot"):
+        Checkpoints(tmp_path, Sharded(), tiny.new_line(), {})

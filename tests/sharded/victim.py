@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 
 from tests.reliability import victim
-from tests.sharded.spread import Spread
 from trainwright import Trainer, TrainingArguments
 from trainwright.checkpoint.layout import checkpoints
+from trainwright.parallel.sharded import Sharded
 from trainwright.world import current_world
 
 WIDTH, ROWS, INTERVAL = 512, 64, 3
@@ -47,7 +47,7 @@ def main(place: Path, steps: int) -> None:
         logging_steps=1000, lr_scheduler_type="constant", optim="adamw_torch", use_cpu=True, disable_tqdm=True,
         report_to="none", ddp_timeout=60,
     )  # fmt: skip
-    trainer = Trainer(Net(), args, train_dataset=rows, strategy=Spread())
+    trainer = Trainer(Net(), args, train_dataset=rows, strategy=Sharded())
     if current_world().is_main:
         log = victim.Log(place)
         type(log).__module__ = "trainwright.tests"  # as one of ours: saves stay in the background
