@@ -42,7 +42,8 @@ def digest(tensors: dict[str, torch.Tensor]) -> str:
     """Return the SHA-256 of whole tensors."""
     found = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
-        found.update(name.encode() + whole(tensor.detach()).contiguous().numpy().tobytes())
+        # a clone: what numpy has seen of a gathered parameter could not be let go any more
+        found.update(name.encode() + whole(tensor.detach()).contiguous().clone().numpy().tobytes())
     return found.hexdigest()
 
 
@@ -80,7 +81,7 @@ def trained(
     settings = {
         "per_device_train_batch_size": 1, "gradient_accumulation_steps": accumulation, "optim": "adamw_torch",
         "learning_rate": 1e-2, "lr_scheduler_type": "constant", "max_steps": 6, "save_steps": 2, "logging_steps": 1,
-        "report_to": "none", "use_cpu": True, "disable_tqdm": True, "ddp_timeout": 60, "ema_decay": 0.9, **changes,
+        "report_to": "none", "use_cpu": True, "disable_tqdm": True, "ddp_timeout": 60, **changes,
     }  # fmt: skip
     args = TrainingArguments(str(place), **settings)
     Seeing.states, Seeing.rows, Seeing.told = {}, {}, []
@@ -92,10 +93,10 @@ def trained(
     return json.loads(json.dumps({**found, "losses": losses, "told": trainer.told}))  # as from another process
 
 
-def stopped(place: Path, strategy: Sharded) -> dict[str, Any]:
+def stopped(place: Path, strategy: Sharded, **changes: Any) -> dict[str, Any]:
     """Train four of six steps, and go on."""
-    trained(place, strategy, max_steps=4)
-    return trained(place, spread(strategy.layout.replicate), resume=True)
+    trained(place, strategy, max_steps=4, **changes)
+    return trained(place, spread(strategy.layout.replicate), resume=True, **changes)
 
 
 def resumed(place: Path, strategy: Any, origin: str) -> dict[str, Any]:
@@ -223,6 +224,8 @@ CASES: dict[str, launch.Case] = {
     "no shared folder": not_shared,
     "exported": exported,
     "adapters": adapters_resumed,
+    "averaged": lambda place: stopped(place, spread(), ema_decay=0.9),
+    "averaged, straight": lambda place: trained(place, spread(), ema_decay=0.9),
     "failed after a step": lambda place: failed(place, "end"),
     "failed in a step": lambda place: failed(place, "middle"),
     "four from two": lambda place: resumed(place, spread(), "two"),

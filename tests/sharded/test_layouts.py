@@ -15,7 +15,7 @@ from trainwright.checkpoint import check, layout, output
 pytestmark = [pytest.mark.ranks, pytest.mark.slow]
 LAUNCHES = {
     2: ["two", "two, stopped", "two from one", "a flipped bit", "a lost file", "a full disk", "no shared folder"]
-    + ["exported", "adapters", "failed after a step", "failed in a step"],
+    + ["exported", "adapters", "averaged", "averaged, straight", "failed after a step", "failed in a step"],
     4: ["four from two", "four replicated", "four replicated, stopped", "four replicated from two"],
 }
 
@@ -102,6 +102,18 @@ def test_adapters_alone_are_written_as_peft_has_them(found, folder):
     assert runs.digest(dict(read.named_parameters())) == first["straight"]["ended"][0]
     assert first["again"]["ended"] == first["straight"]["ended"]
     assert first["again"]["losses"] == first["straight"]["losses"]
+
+
+def test_a_moving_average_goes_on_bitwise_and_is_what_is_loaded(found, folder):
+    from transformers import LlamaForCausalLM
+
+    for straight, stopped in zip(found["averaged, straight"], found["averaged"], strict=True):
+        assert straight["states"]["5"] == stopped["states"]["5"]
+        assert straight["ended"] == stopped["ended"]
+    place = folder / "averaged" / "checkpoint-6"
+    assert len(layout.shares_of(place, layout.AVERAGE)) == 2
+    model = LlamaForCausalLM.from_pretrained(place, dtype="auto")
+    assert runs.digest(dict(model.named_parameters())) == found["averaged"][0]["ended"][0]
 
 
 def test_every_tensor_lies_in_one_file_and_every_slice_in_one(found, folder):
