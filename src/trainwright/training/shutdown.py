@@ -198,17 +198,22 @@ def save_parts_if_all_failed(run: Run, error: BaseException, place: str, midway:
         place: where the ranks meet.
         midway: whether this one failed in the middle of a step.
     """
-    ranks = run.session.strategy.all_here(place, (midway, run.together.outcome()))
+    strategy = run.session.strategy
+    ranks = strategy.all_here(place, (midway, run.together.outcome()))
     if ranks is None:
         say_not_saved(run, error, "Not all ranks failed at the same step")
         return
     outcome.publish_parts(run, [told for _, told in ranks])
     if any(computing for computing, _ in ranks):
+        if strategy.is_main:
+            outcome.collect(run, wait=True)
+            strategy.tell(f"{place} saved")
+        strategy.wait_for(f"{place} saved")
         say_not_saved(run, error, "Ranks that share a model failed in a step")
         return
     save.save_checkpoint(run)
     outcome.collect(run, wait=True)
-    if run.session.strategy.from_main(run.save_error is None):  # the first one makes it a checkpoint
+    if strategy.from_main(run.save_error is None):  # the first one makes it a checkpoint
         tell_saved(run, error)
 
 
