@@ -12,6 +12,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from trainwright.compat import keeps_graph
+from trainwright.objectives import card_products
 
 CHUNK = 256  # rows whose logits exist at a time; more where the classes are few
 _ELEMENTS = 2**21  # logits of a chunk with few classes
@@ -153,6 +154,8 @@ def products(hidden: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, 
 
 def chunk_size(weight: torch.Tensor) -> int:
     """Return how many rows' logits exist at a time."""
+    if card_products.is_used(weight):
+        return card_products.rows_at_a_time(weight)
     return max(CHUNK, _ELEMENTS // len(weight))
 
 
@@ -173,6 +176,8 @@ def logits_of(rows: torch.Tensor, matrix: torch.Tensor, bias: torch.Tensor | Non
     logits = room[: len(rows)]
     if logits.dtype == rows.dtype:
         torch.mm(rows, matrix.T, out=logits)
+    elif card_products.is_used(rows):
+        card_products.product(rows, matrix.T, logits)
     else:
         logits.copy_(rows @ matrix.T)
     return logits if bias is None else logits.add_(bias)
@@ -192,7 +197,15 @@ def watch_part(watch: TokenStatistics | None, part: slice) -> TokenStatistics | 
     return None if watch is None else {name: values[part] for name, values in watch.items()}
 
 
-def row_losses(
+def row_losses(logits: torch.Tensor, targets: torch.Tensor, **how: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return what `losses_of` does, compiled on a card that is proven to."""
+    is_compiled = logits.is_cuda and card_products.is_used(logits)
+    function = card_products.compiled(losses_of) if is_compiled else losses_of
+    found: tuple[torch.Tensor, torch.Tensor | None] = function(logits, targets, **how)
+    return found
+
+
+def losses_of(
     logits: torch.Tensor,
     targets: torch.Tensor,
     *,
@@ -266,6 +279,8 @@ def add_products(
         torch.matmul(low, matrix, out=of_hidden[part])
     if of_weight is not None and of_weight.dtype == low.dtype:
         of_weight.addmm_(low.T, rows[part])
+    elif of_weight is not None and card_products.is_used(rows):
+        card_products.add_product(of_weight, low.T, rows[part])
     elif of_weight is not None:
         of_weight += low.T @ rows[part]
 
