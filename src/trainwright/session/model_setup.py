@@ -11,6 +11,7 @@ from torch import nn
 
 from trainwright.errors import ConfigError, did_you_mean
 from trainwright.evaluation_mode import modes_of, put_back
+from trainwright.models.activations import checkpoint_activations
 from trainwright.models.inspect import base_model, is_pretrained, uncompiled
 from trainwright.models.quantized import keep_backward
 from trainwright.parallel.boxes import is_spread
@@ -40,7 +41,7 @@ def training_model(session: Session) -> nn.Module:
     args = session.args
     inner = base_model(session.model)
     if args.activation_checkpointing:
-        checkpoint_activations(inner, args.activation_checkpointing_kwargs or {"use_reentrant": False})
+        checkpoint_activations(inner, args.activation_checkpointing_kwargs or {})
     if is_pretrained(inner) and hasattr(inner.config, "use_cache"):
         session.before_training = change_configuration(session, use_cache=args.use_cache)
     if args.neftune_noise_alpha is not None:
@@ -147,23 +148,6 @@ def align_special_tokens(model: Any, processing_class: Any) -> None:
 
     if isinstance(processing_class, PreTrainedTokenizerBase | ProcessorMixin):
         align(model, processing_class)
-
-
-def checkpoint_activations(model: nn.Module, settings: Any) -> None:
-    """Let a model recompute its activations in the backward pass.
-
-    Raises:
-        ConfigError: the model cannot.
-    """
-    for name in ("activation_checkpointing_enable", "gradient_checkpointing_enable"):
-        enable = getattr(model, name, None)
-        if enable is not None:
-            enable(settings)
-            return
-    raise ConfigError(
-        f"activation_checkpointing needs a model that supports it; {type(model).__name__} has no "
-        "activation_checkpointing_enable. Use torch.utils.checkpoint in its forward instead."
-    )
 
 
 def _add_noise(session: Session, model: nn.Module) -> None:

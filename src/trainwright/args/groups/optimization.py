@@ -82,7 +82,9 @@ class Compute:
 
     activation_checkpointing: bool | None = flag(None, "Recompute activations in the backward pass.")
     activation_checkpointing_kwargs: dict[str, Any] | str | None = option(
-        None, "Settings of the recomputation, such as use_reentrant."
+        None,
+        "Settings of the recomputation, such as use_reentrant; `every`: of so many layers one recomputes; `offload`: "
+        "its inputs wait in host memory.",
     )
     gradient_checkpointing: bool | None = flag(None, "The older name of activation_checkpointing.")
     gradient_checkpointing_kwargs: dict[str, Any] | str | None = option(

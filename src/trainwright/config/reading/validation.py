@@ -30,8 +30,8 @@ _LORA_INITS_ELSEWHERE = {
     "eva": "looks at the data first", "corda": "looks at the data first", "lora_ga": "looks at the data first",
     "loftq": "quantises the base itself, with a loftq_config",
 }  # fmt: skip
-_CHECKPOINTING = (  # of torch.utils.checkpoint
-    "use_reentrant", "preserve_rng_state", "determinism_check", "context_fn", "debug", "early_stop",
+_CHECKPOINTING = (  # of torch.utils.checkpoint, and our own
+    "use_reentrant", "preserve_rng_state", "determinism_check", "context_fn", "debug", "early_stop", "every", "offload",
 )  # fmt: skip
 _STARTS = ("fork", "spawn", "forkserver")
 _MODEL_KEYS = {

@@ -1,0 +1,104 @@
+"""Activations computed again: of every n-th layer, with inputs in host memory; the numbers are those without."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests import tiny
+from trainwright import ConfigError, Trainer, TrainingArguments
+from trainwright.models.activations import checkpoint_activations
+
+LAYERS = 4
+IDS = torch.randint(3, tiny.VOCABULARY, (2, 9), generator=torch.Generator().manual_seed(0))
+
+
+def made(**settings):
+    model = tiny.llama(num_hidden_layers=LAYERS).train()
+    if settings:
+        checkpoint_activations(model, {name: value for name, value in settings.items() if value is not None})
+    return model
+
+
+def gradients(model):
+    model.zero_grad()
+    model(input_ids=IDS, labels=IDS, use_cache=False).loss.backward()
+    return [p.grad.clone() for p in model.parameters()]
+
+
+def runs(model):
+    """How often every layer's attention runs in a step."""
+    counts = [0] * LAYERS
+    for number, layer in enumerate(model.model.layers):
+
+        def count(module, given, number=number):
+            counts[number] += 1
+
+        layer.self_attn.q_proj.register_forward_pre_hook(count)
+    gradients(model)
+    return counts
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"every": None}, [2, 2, 2, 2]),
+        ({"every": 2}, [2, 1, 2, 1]),
+        ({"every": 3, "offload": True}, [2, 1, 1, 2]),
+        ({"every": 9}, [2, 1, 1, 1]),
+        ({"offload": True, "use_reentrant": False}, [2, 2, 2, 2]),
+    ],
+    ids=str,
+)
+def test_the_layers_that_are_asked_for_recompute_and_no_number_changes(settings, expected):
+    plain, model = made(), made(**settings)
+    assert all(torch.equal(one, other) for one, other in zip(gradients(plain), gradients(model), strict=True))
+    assert runs(model) == expected
+    assert runs(plain) == [1] * LAYERS
+
+
+def test_the_inputs_of_layers_that_recompute_go_to_the_host(monkeypatch):
+    moved = []
+
+    class Moves(torch.autograd.graph.saved_tensors_hooks):
+        def __init__(self, pin_memory):
+            assert not pin_memory
+            super().__init__(lambda tensor: moved.append(tuple(tensor.shape)) or tensor, lambda tensor: tensor)
+
+    monkeypatch.setattr("trainwright.models.activations.save_on_cpu", Moves)
+    gradients(made(offload=False))
+    assert moved == []
+    gradients(made(offload=True))
+    assert moved.count((2, 9, 32)) == LAYERS
+
+
+def test_a_second_call_asks_anew():
+    model = made(every=2)
+    checkpoint_activations(model, {})
+    assert runs(model) == [2] * LAYERS
+
+
+@pytest.mark.parametrize("every", [0, -1, 1.5, True, "two"])
+def test_what_is_no_number_of_layers_is_refused(every):
+    with pytest.raises(ConfigError, match="is no number of layers from 1 on"):
+        made(every=every)
+
+
+def test_models_that_do_not_recompute_by_layers_are_refused():
+    with pytest.raises(ConfigError, match="has no activation_checkpointing_enable"):
+        checkpoint_activations(tiny.new_line(), {"every": 2})
+    with pytest.raises(ConfigError, match="do not recompute one by one"):
+        checkpoint_activations(tiny.llama(num_hidden_layers=1), {"offload": True})
+
+
+def test_a_run_has_the_losses_of_one_without(tmp_path):
+    found = []
+    for number, settings in enumerate(({}, {"activation_checkpointing_kwargs": {"every": 2, "offload": True}})):
+        args = TrainingArguments(
+            str(tmp_path / str(number)), max_steps=3, logging_steps=1, per_device_train_batch_size=4, report_to="none",
+            disable_tqdm=True, save_strategy="no", use_cpu=True, activation_checkpointing=bool(settings), **settings,
+        )  # fmt: skip
+        trainer = Trainer(tiny.llama(), args, train_dataset=tiny.tokens(16, ragged=True))
+        trainer.train()
+        found.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
+    assert found[0] == found[1]
