@@ -11,6 +11,7 @@ from trainwright.config.options import DPOOptions
 from trainwright.models import packed_attention
 from trainwright.models.head import language_head
 from trainwright.objectives.language import FusedLoss
+from trainwright.objectives.padding_free import foreseen
 from trainwright.objectives.preference import PreferenceLoss
 
 
@@ -136,3 +137,21 @@ def test_what_waits_is_noted():
             float(values.sum()), values.tolist(), values[values > 0], values.nonzero(), values.cpu(), bool(values.any())
             torch.ones(2).to(stand_in.DEVICE)
     assert len(waits) == 7
+
+
+def test_what_was_foreseen_is_of_that_batch_alone_whole_and_unchanged():
+    host = {name: value.flatten(0, 1) for name, value in pairs_batch().items()}
+    there = pairs_batch()["labels"]
+    found = foreseen(host, there, joins=True, unpads=True)
+    assert found.is_of(there.flatten(0, 1))
+    assert not found.is_of(there.clone().flatten(0, 1))
+    assert not found.is_of(there)
+    assert not found.is_of(there[:, 0])
+    assert not found.is_of(there.transpose(0, 1).flatten(0, 1))
+    there[0, 0, -1] = 5
+    assert not found.is_of(there.flatten(0, 1))
+
+
+def pairs_batch():
+    rows = pairs(3)
+    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}

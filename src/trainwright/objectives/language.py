@@ -13,8 +13,8 @@ from torch import nn
 
 from trainwright.devices import moved
 from trainwright.errors import DataError
-from trainwright.objectives.layout import Foreseen, Layout, foreseen, layout_of
 from trainwright.objectives.linear_loss import TokenStatistics, linear_cross_entropy, linear_log_probs
+from trainwright.objectives.padding_free import Foreseen, Layout, foreseen, layout_of
 
 
 class OutputLayer(Protocol):
