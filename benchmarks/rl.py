@@ -1,0 +1,109 @@
+"""GRPO against TRL's: tokens that are written and trained on per second, and peak memory, in turns.
+
+`python -m benchmarks.rl [THREADS] [VOCABULARY...]`. The Llama of `benchmarks.sft`, prompts of 10 to 60 words, steps of
+32 completions (4 prompts, 8 each) of at most 64 tokens, in micro-batches of 8, float32; the reward is the completion's
+length. Tokens are those of the completions. Every figure is of a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks import language
+from benchmarks.dpo import write_splitting_tokenizer
+from benchmarks.language import WARM_UP, Clock
+
+ROUNDS, STEPS, GROUP, MICRO, ACCUMULATION, LONGEST = 3, 6, 8, 8, 4, 64
+ENGINES = ("TRL", "file")
+
+
+def length(completions: list[str], **columns: Any) -> list[float]:
+    """Return how many words each completion has."""
+    return [float(len(one.split())) for one in completions]
+
+
+def prompts(vocabulary: int) -> list[dict[str, str]]:
+    """Return prompts of random words."""
+    import numpy as np
+
+    generator = np.random.default_rng(0)
+    sizes = generator.integers(10, 61, STEPS * ACCUMULATION * MICRO // GROUP)
+    return [{"prompt": " ".join(f"w{n}" for n in generator.integers(3, vocabulary, size))} for size in sizes]
+
+
+def by_file(place: Path) -> Any:
+    """Return our Trainer."""
+    import yaml
+
+    from trainwright.config.composition import build
+    from trainwright.config.reading.read import load_checked
+
+    kwargs = {
+        "num_generations": GROUP, "max_completion_length": LONGEST, "reward_functions": ["benchmarks.rl:length"],
+        "reward_processes": 0,
+    }  # fmt: skip
+    told = {
+        "model": {"model_name": str(place / "model")},
+        "data": {"train": {"datasets": [{"dataset_name": str(place / "rows.jsonl")}]}},
+        "training": {
+            "output_dir": str(place / "out"), "trainer_type": "GRPO", "max_steps": STEPS, "use_cpu": True,
+            "per_device_train_batch_size": MICRO, "gradient_accumulation_steps": ACCUMULATION, "save_strategy": "no",
+            "disable_tqdm": True, "logging_strategy": "no", "report_to": "none", "optim": "adamw_torch_fused",
+            "save_final_model": False, "learning_rate": 1e-6, "trainer_kwargs": kwargs,
+        },
+    }  # fmt: skip
+    (place / "run.yaml").write_text(yaml.safe_dump(told))
+    return build(load_checked(place / "run.yaml").config).trainer  # type: ignore[attr-defined]  # a language model's
+
+
+def by_trl(place: Path, rows: list[dict[str, str]]) -> Any:
+    """Return TRL's trainer."""
+    from datasets import Dataset
+    from trl import GRPOConfig, GRPOTrainer
+
+    args = GRPOConfig(
+        str(place / "out"), max_steps=STEPS, per_device_train_batch_size=MICRO, save_strategy="no", use_cpu=True,
+        gradient_accumulation_steps=ACCUMULATION, num_generations=GROUP, max_completion_length=LONGEST, bf16=False,
+        gradient_checkpointing=False, logging_strategy="no", report_to=[], disable_tqdm=True, learning_rate=1e-6,
+    )  # fmt: skip
+    return GRPOTrainer(str(place / "model"), length, args, Dataset.from_list(rows))
+
+
+def measure(engine: str, vocabulary: int, threads: int) -> dict[str, float]:
+    """Train in this process; return tokens per second and the growth of peak memory in MB."""
+    import datasets  # noqa: F401  loaded before memory is counted, as transformers is
+    import torch
+    import transformers
+
+    torch.set_num_threads(threads)
+    place, rows, clock = Path(tempfile.mkdtemp()), prompts(vocabulary), Clock()
+    language.write_rows(place / "rows.jsonl", rows)
+    language.new_model(vocabulary).save_pretrained(place / "model")
+    write_splitting_tokenizer(place / "model", vocabulary)
+    before = language.peak()
+    trainer = by_trl(place, rows) if engine == "TRL" else by_file(place)
+    trainer.add_callback(clock.callback(transformers.TrainerCallback))
+    trainer.train()
+    counted = (STEPS - WARM_UP) * MICRO * ACCUMULATION * LONGEST  # random weights end none of them, but by chance
+    return {"speed": counted / clock.seconds, "memory": language.peak() - before}
+
+
+def main() -> None:
+    """Print a table of medians and the range of the rounds' ratios."""
+    numbers = [int(given) for given in sys.argv[1:] if given.isdigit()]
+    threads, vocabularies = (numbers or [2])[0], numbers[1:] or [8192]
+    print(language.HEAD.format("vocabulary"))
+    for vocabulary in vocabularies:
+        found = language.in_turns("benchmarks.rl", ENGINES, ROUNDS, vocabulary, threads)
+        print(language.lines(str(vocabulary), found), flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--one"]:
+        print(json.dumps(measure(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))))
+    else:
+        main()
