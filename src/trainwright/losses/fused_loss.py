@@ -65,6 +65,8 @@ def flat_rows(session: Session, whole: torch.nn.Module) -> Any:
     drops = drops or any(_drops_attention(*item) for item in model.config.to_dict().items())
     if drops or session.args.neftune_noise_alpha:
         return None
+    if any(part._compiled_call_impl is not None for part in whole.modules()):  # lengths would compile them anew
+        return None
     if model.config._attn_implementation != "sdpa" or watched(whole.modules()) is not None:
         return None
     packed_attention.register()
