@@ -3,6 +3,9 @@
 `python -m benchmarks.saves [ROUNDS] [EVERY]`. A save is of about 197 MB; the engines take turns, each with a save every
 EVERY steps (1) and without. Added are the seconds, and the CPU seconds, of a run above the one without saves, by saves.
 The folder is that of temporary files (TMPDIR). transformers neither flushes its files to the disk nor sums them.
+
+`python -m benchmarks.saves inside [ROUNDS]` counts the CPU seconds of the functions of a save instead, thread by thread,
+which other work on the machine disturbs less: it leaves out what a save costs the steps beside it.
 """
 
 from __future__ import annotations
@@ -11,7 +14,9 @@ import logging
 import statistics
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -39,8 +44,47 @@ def measure(library: Any, every: int) -> tuple[float, float]:
         return time.perf_counter() - began, time.process_time() - computed
 
 
+def metered(function: Callable[..., Any], spent: list[float], thread: str = "") -> Callable[..., Any]:
+    """Return a function that notes its CPU seconds, where its thread's name begins with `thread`."""
+
+    def call(*given: Any, **named: Any) -> Any:
+        began = time.thread_time()
+        try:
+            return function(*given, **named)
+        finally:
+            if threading.current_thread().name.startswith(thread):
+                spent.append(time.thread_time() - began)
+
+    return call
+
+
+def inside(rounds: int) -> None:
+    """Print the CPU seconds of a save in every thread: the median, and the mean where a save is many calls."""
+    from trainwright.checkpoint import output, writer
+    from trainwright.saving import save
+
+    spent: dict[str, list[float]] = {"the loop's": [], "the writer's": [], "that of low priority": [], "theirs": []}
+    loop, behind, low, theirs = spent.values()
+    save.write_checkpoint = metered(save.write_checkpoint, loop)
+    writer.write = metered(writer.write, behind)
+    output.Output._put = metered(output.Output._put, low, "checkpoint-pieces")  # type: ignore[method-assign]
+    transformers.Trainer._save_checkpoint = metered(transformers.Trainer._save_checkpoint, theirs)
+    for _ in range(rounds):
+        for library in (trainwright, transformers):
+            measure(library, 1)
+    print("| engine | thread | CPU seconds of a save |\n|---|---|---|")
+    for thread, seconds in spent.items():
+        engine, of = ("transformers", "the loop's") if seconds is theirs else ("trainwright", thread)
+        middle = sum(low) / len(loop) if seconds is low else statistics.median(seconds)
+        print(f"| {engine} | {of} | {middle:.3f} |")
+
+
 def main() -> None:
     """Print a table of medians."""
+    if sys.argv[1:2] == ["inside"]:
+        logging.getLogger("trainwright").setLevel(logging.ERROR)
+        inside(int((sys.argv[2:] or ["2"])[0]))
+        return
     given = [int(word) for word in sys.argv[1:] if word.isdigit()]
     rounds, every = (*given, 5, 1)[:2] if len(given) != 1 else (given[0], 1)
     logging.getLogger("trainwright").setLevel(logging.ERROR)
