@@ -1,7 +1,7 @@
 """Loop overhead: ms per update, against a hand-written loop and transformers.Trainer.
 
-`python -m benchmarks.loop_overhead [ROUNDS]`. One thread; the three take turns in every round; medians of the rounds. Of a
-run the fastest three steps in a row count, which other work on the machine disturbs least.
+`python -m benchmarks.loop_overhead [ROUNDS]`. One thread; the three take turns in every round; medians of the rounds.
+Of a run the fastest three steps in a row count, which other work on the machine disturbs least.
 """
 
 from __future__ import annotations

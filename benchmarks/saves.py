@@ -4,8 +4,8 @@
 EVERY steps (1) and without. Added are the seconds, and the CPU seconds, of a run above the one without saves, by saves.
 The folder is that of temporary files (TMPDIR). transformers neither flushes its files to the disk nor sums them.
 
-`python -m benchmarks.saves inside [ROUNDS]` counts the CPU seconds of the functions of a save instead, thread by thread,
-which other work on the machine disturbs less: it leaves out what a save costs the steps beside it.
+`python -m benchmarks.saves inside [ROUNDS]` counts the CPU seconds of the functions of a save instead, thread by
+thread, which other work on the machine disturbs less: it leaves out what a save costs the steps beside it.
 """
 
 from __future__ import annotations
