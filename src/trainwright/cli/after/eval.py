@@ -3,55 +3,90 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from trainwright.cli.numbers import at_least
 
+if TYPE_CHECKING:
+    from trainwright.trained.folders import Trained
+    from trainwright.trained.measuring.evaluating import Evaluation
+
+_USAGE = """trainwright eval RUN [RUN ...] [--data FILE] [--split NAME] [--limit N] [--out FOLDER] [--dtype FORMAT]
+       trainwright eval RUN [RUN ...] --tasks NAME,NAME [--shots N] [--task-folder FOLDER] [--limit N]"""
+
 
 def run(argv: Sequence[str]) -> int:
-    """Measure models on data, show the metrics with their intervals, and keep them beside the runs."""
+    """Measure models, show the metrics with their intervals, and keep them beside the runs."""
     parser = argparse.ArgumentParser(
-        prog="trainwright eval",
-        usage="trainwright eval RUN [RUN ...] [--data FILE] [--split NAME] [--limit N] [--out FOLDER]\n"
-        "                        [--dtype FORMAT]",
-        description="Measure models on data: loss, perplexity, accuracy of tokens; several beside each other.",
-    )
+        prog="trainwright eval", usage=_USAGE,
+        description="Measure models on rows, or by tasks of the LM Evaluation Harness; several beside each other.",
+    )  # fmt: skip
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, a checkpoint, or a model's folder")
     parser.add_argument(
         "--data", metavar="FILE", help="rows, or a run's YAML file (the first run's test or validation)"
     )
     parser.add_argument("--split", default="train", help="which part of the data (train)")
-    parser.add_argument("--limit", type=at_least(1), metavar="N", help="the first N rows alone")
+    parser.add_argument(
+        "--limit", type=at_least(1), metavar="N", help="the first N rows, or questions of a task, alone"
+    )
+    parser.add_argument("--tasks", metavar="NAMES", help="tasks of lm_eval, where it is installed: hellaswag,arc_easy")
+    parser.add_argument(
+        "--shots", type=at_least(0), metavar="N", help="with --tasks: solved examples before a question"
+    )
+    parser.add_argument("--task-folder", type=Path, metavar="FOLDER", help="with --tasks: YAML files of your own tasks")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where results are kept (beside each run)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="the weights' number format")
     args = parser.parse_args(argv)
+    if args.tasks and args.data:
+        parser.error("--tasks bring data of their own; leave out --data.")
 
     from trainwright.cli.after import in_job
     from trainwright.cli.after.quiet import quiet
     from trainwright.trained.folders import find
-    from trainwright.trained.loading import fastest_device
-    from trainwright.trained.measuring import evaluating, rows
+    from trainwright.trained.measuring import evaluating
     from trainwright.trained.measuring.comparing import table
 
     models = [find(one) for one in args.runs]
-    data = rows.read(models[0], args.data, args.split, args.limit)
-    print(f"{len(data.rows):,} rows of {data.name}", flush=True)
+    data, measure, settings = _measurement(args, models)
     found = []
     for trained in models:
         with quiet():
-            one = evaluating.by_loss(trained, data, args.dtype, fastest_device())
-        file = evaluating.keep(one, data, {"split": args.split, "limit": args.limit}, args.out)
-        job = in_job.tell(one, data.name)
+            one = measure(trained)
+        file = evaluating.keep(one, data, settings, args.out)
+        job = in_job.tell(one, data)
         kept = [f"kept in {file}"] if file else []
         print("; ".join([f"Measured: {trained}", *kept, *([f"job {job}"] if job else [])]), flush=True)
         found.append(one)
-    found = evaluating.on_the_same_rows(found)
-    if len(found[0].rows) < len(data.rows):
-        left = len(data.rows) - len(found[0].rows)
-        print(f"{left:,} rows have nothing to measure, of one model or all, and are left out.")
+    most, found = max(len(one.rows) for one in found), evaluating.on_the_same_rows(found)
+    if len(found[0].rows) < most:
+        print(f"{most - len(found[0].rows):,} rows cannot be measured of every model, and are left out.")
     print()
     print("\n".join(table([str(one.trained.folder) for one in found], evaluating.comparable(found))))
     if len({one.vocabulary for one in found}) > 1:
-        print("The models have other tokens, so that their losses are compared by bytes alone.")
+        print("The models have other tokens: losses are compared by bytes alone.")
     return 0
+
+
+def _measurement(
+    args: argparse.Namespace, models: Sequence[Trained]
+) -> tuple[str, Callable[[Trained], Evaluation], dict[str, Any]]:
+    """Return what is measured on, how, and with which settings, as a command line asks."""
+    from trainwright.trained.loading import fastest_device
+    from trainwright.trained.measuring import evaluating, rows, tasks
+
+    device = fastest_device()
+    if args.tasks:
+        names = [name.strip() for name in args.tasks.split(",") if name.strip()]
+        given = {"limit": args.limit, "shots": args.shots}
+        by_tasks = tasks.by_tasks
+        return (
+            "-".join(names),
+            lambda one: by_tasks(one, names, folder=args.task_folder, dtype=args.dtype, device=device, **given),
+            {"tasks": names, **given},
+        )
+    data = rows.read(models[0], args.data, args.split, args.limit)
+    print(f"{len(data.rows):,} rows of {data.name}", flush=True)
+    settings = {"split": args.split, "limit": args.limit}
+    return data.name, lambda one: evaluating.by_loss(one, data, args.dtype, device), settings

@@ -58,8 +58,12 @@ def by_loss(trained: Trained, data: Data, dtype: str | None = None, device: torc
     """
     model, tokenizer = load(trained, dtype, device)
     found = losses.row_losses(model, tokenizer, tokenised(trained, tokenizer, data))
-    vocabulary = hash(frozenset(tokenizer.get_vocab().items()))
-    return Evaluation(trained, scores_of(found), losses.as_rows(found), vocabulary)
+    return Evaluation(trained, scores_of(found), losses.as_rows(found), vocabulary_of(tokenizer))
+
+
+def vocabulary_of(tokenizer: Any) -> int:
+    """Return a key of a tokenizer's tokens."""
+    return hash(frozenset(tokenizer.get_vocab().items()))
 
 
 def scores_of(rows: Sequence[losses.RowLoss]) -> list[Scores]:
@@ -104,13 +108,13 @@ def comparable(evaluations: Sequence[Evaluation]) -> list[list[Scores]]:
     return [[score for score in one.scores if score.name in names] for one in evaluations]
 
 
-def keep(evaluation: Evaluation, data: Data, settings: dict[str, Any], folder: Path | None = None) -> Path | None:
+def keep(evaluation: Evaluation, data: str, settings: dict[str, Any], folder: Path | None = None) -> Path | None:
     """Write what was measured, by the names of model and data, beside the model's run or into a folder; return the
     file, None for a model without a run."""
     trained = evaluation.trained
     inside = trained.folder.resolve() != trained.run.resolve()
-    name = f"{trained.folder.name}-on-{data.name}" if inside else data.name
+    name = f"{trained.folder.name}-on-{data}" if inside else data
     if folder is None and not trained.is_of_run:
         return None
-    result = Result(str(trained.folder), data.name, len(evaluation.rows), evaluation.metrics, settings, time.time())
+    result = Result(str(trained.folder), data, len(evaluation.rows), evaluation.metrics, settings, time.time())
     return keep_result(folder or trained.run, name, result, evaluation.rows)
