@@ -133,6 +133,11 @@ def generate(
     return len(left)
 
 
+def lines_of(file: Path) -> list[dict[str, Any]]:
+    """Return the answers of a file, in its order."""
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
 def digest(prompts: Sequence[Prompt]) -> str:
     """Return a key of prompts."""
     return hashlib.blake2b(json.dumps(list(prompts)).encode(), digest_size=8).hexdigest()

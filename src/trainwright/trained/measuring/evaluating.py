@@ -112,9 +112,13 @@ def keep(evaluation: Evaluation, data: str, settings: dict[str, Any], folder: Pa
     """Write what was measured, by the names of model and data, beside the model's run or into a folder; return the
     file, None for a model without a run."""
     trained = evaluation.trained
-    inside = trained.folder.resolve() != trained.run.resolve()
-    name = f"{trained.folder.name}-on-{data}" if inside else data
     if folder is None and not trained.is_of_run:
         return None
     result = Result(str(trained.folder), data, len(evaluation.rows), evaluation.metrics, settings, time.time())
-    return keep_result(folder or trained.run, name, result, evaluation.rows)
+    return keep_result(folder or trained.run, file_name(trained, data), result, evaluation.rows)
+
+
+def file_name(trained: Trained, data: str) -> str:
+    """Return what results of a model on data are called: by the data, and of a run's checkpoint by its name too."""
+    inside = trained.folder.resolve() != trained.run.resolve()
+    return f"{trained.folder.name}-on-{data}" if inside else data

@@ -51,4 +51,4 @@ def kept_results(run: Path) -> list[dict[str, Any]]:
     """Return the results that a run's folder holds, oldest first."""
     files = (run / FOLDER).glob("*.json")
     found: list[dict[str, Any]] = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-    return sorted(found, key=lambda one: one["time"])
+    return sorted((one for one in found if "metrics" in one), key=lambda one: one["time"])  # not how answers were made
