@@ -10,6 +10,7 @@ import pytest
 
 from trainwright import CheckpointError, ConfigError
 from trainwright.trained.folders import find
+from trainwright.trained.loading import load
 
 pytestmark = pytest.mark.slow
 
@@ -78,3 +79,12 @@ def test_what_holds_no_model_is_told(place, tmp_path):
     shutil.copytree(place / "model", tmp_path / "some" / "model")
     with pytest.raises(ConfigError, match=f"Did you mean '{tmp_path}/some/model'"):
         find(tmp_path / "some")
+
+
+def test_a_model_that_transformers_does_not_know_is_told(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "run")
+    for name in ("config.json", "checkpoint-3/config.json"):
+        text = (tmp_path / "run" / name).read_text()
+        (tmp_path / "run" / name).write_text(text.replace('"model_type": "llama"', '"model_type": "ngram_llama"'))
+    with pytest.raises(ConfigError, match="of the type 'ngram_llama', which transformers does not know"):
+        load(find(tmp_path / "run"))

@@ -45,8 +45,9 @@ def load(trained: Trained, dtype: str | None = None, device: torch.device | None
     Raises:
         ConfigError: it cannot be loaded.
     """
+    kind = kind_of(trained)
     tokenizer = tokenizer_of(trained)
-    model = base_of(trained, tokenizer, dtype)
+    model = base_of(trained, kind, tokenizer, dtype)
     if trained.is_adapter:
         model = with_adapter(model, trained.folder)
     return model.to(device or "cpu").eval(), tokenizer
@@ -75,21 +76,30 @@ def tokenizer_of(trained: Trained) -> Any:
     return load_tokenizer(params if trained.config is not None else replace(params, model_name=trained.base))
 
 
-def base_of(trained: Trained, tokenizer: Any, dtype: str | None = None) -> Any:
+def kind_of(trained: Trained) -> Kind:
+    """Return the class of transformers that loads a model, or the one below an adapter, and the classes of its head.
+
+    Raises:
+        ConfigError: it is none of transformers'.
+    """
+    settings = _read(trained.folder / (adapters.SETTINGS if trained.is_adapter else SETTINGS))
+    name = _class_of(settings, trained.folder)
+    return Kind(name, _classes(trained)) if trained.is_adapter else Kind(name)
+
+
+def base_of(trained: Trained, kind: Kind, tokenizer: Any, dtype: str | None = None) -> Any:
     """Return a whole model; of an adapter the one below it, with as many tokens as its tokenizer has.
 
     Raises:
         ConfigError: it cannot be loaded.
     """
     params = _params(trained)
-    settings = _read(trained.folder / (adapters.SETTINGS if trained.is_adapter else SETTINGS))
     dtype = dtype or (params.torch_dtype_str if trained.is_adapter else "auto")
     params = replace(params, torch_dtype_str=dtype, load_pretrained_weights=True)
     if not trained.is_adapter:
         params = replace(params, model_name=str(trained.folder), model_revision=None, model_kwargs={})
-        return load_model(params, tokenizer, kind=Kind(_class_of(settings, trained.folder)))
-    params = replace(params, model_name=trained.base)
-    model = load_model(params, tokenizer, kind=Kind(_class_of(settings, trained.folder), _classes(trained)))
+        return load_model(params, tokenizer, kind=kind)
+    model = load_model(replace(params, model_name=trained.base), tokenizer, kind=kind)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer))  # the new rows are the adapter's
     return model
@@ -142,7 +152,10 @@ def _class_of(settings: dict[str, Any], folder: Path) -> str:
 
     kind = settings.get("model_type")
     if kind not in CONFIG_MAPPING_NAMES and "auto_map" not in settings:
-        raise ConfigError(f"'{folder}' is a model of the type {kind!r}, which transformers does not know.")
+        raise ConfigError(
+            f"'{folder}' is a model of the type {kind!r}, which transformers does not know; what trained it knows how "
+            "to use it (trainwright algebra eval, imitation eval, replay)."
+        )
     name = next(iter(settings.get("architectures") or [""]))
     if settings.get("is_encoder_decoder"):
         return _BY_TASK["SEQ_2_SEQ_LM"]

@@ -29,6 +29,7 @@ def run(argv: Sequence[str]) -> int:
     print(f"Merging {trained} ...", flush=True)
     with quiet():
         merged = merge_adapter(trained, args.out, args.dtype, args.overwrite)
-    print(f"Written: {merged.folder}. Compared: {merged.agreement}.")
+    print(f"Written: {merged.folder}.")
+    print(f"Compared: {merged.agreement}.")
     print(f"Next: trainwright chat {merged.folder}")
     return 0
