@@ -30,6 +30,7 @@ def run(argv: Sequence[str]) -> int:
         "--data", metavar="FILE", help="rows, or a run's YAML file (the first run's test or validation)"
     )
     parser.add_argument("--split", default="train", help="which part of the data (train)")
+    parser.add_argument("--chat-template", metavar="NAME", help="of conversations, for models that have none")
     parser.add_argument(
         "--limit", type=at_least(1), metavar="N", help="the first N rows, or questions of a task, alone"
     )
@@ -100,7 +101,7 @@ def _measurement(
     print(f"{len(data.rows):,} rows of {data.name}", flush=True)
     settings = {"split": args.split, "limit": args.limit}
     if not args.verify:
-        return data.name, lambda one: evaluating.by_loss(one, data, args.dtype, device), settings
+        return data.name, lambda one: evaluating.by_loss(one, data, args.dtype, device, args.chat_template), settings
     return f"{data.name} answers", _by_answers(args, data, device), {**settings, "verify": args.verify}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from trainwright.data.text.chat import template_text
 from trainwright.errors import DataError
 from trainwright.trained.folders import Trained
 from trainwright.trained.loading import load
@@ -44,7 +45,13 @@ class Evaluation:
         return {one.name: one.value for one in self.scores}
 
 
-def by_loss(trained: Trained, data: Data, dtype: str | None = None, device: torch.device | None = None) -> Evaluation:
+def by_loss(
+    trained: Trained,
+    data: Data,
+    dtype: str | None = None,
+    device: torch.device | None = None,
+    template: str | None = None,
+) -> Evaluation:
     """Return how likely a model finds what the rows hold: loss, perplexity, accuracy of tokens, bits a byte.
 
     Args:
@@ -52,11 +59,14 @@ def by_loss(trained: Trained, data: Data, dtype: str | None = None, device: torc
         data: the rows.
         dtype: the weights' number format; as they are saved when not given.
         device: where the model computes.
+        template: of conversations, where the model has none of its own, as `model.chat_template` is given.
 
     Raises:
         ConfigError, DataError: the model cannot be loaded, or cannot be measured on such rows.
     """
     model, tokenizer = load(trained, dtype, device)
+    if template is not None and not getattr(tokenizer, "chat_template", None):
+        tokenizer.chat_template = template_text(template)
     found = losses.row_losses(model, tokenizer, tokenised(trained, tokenizer, data))
     return Evaluation(trained, scores_of(found), losses.as_rows(found), vocabulary_of(tokenizer))
 
