@@ -203,7 +203,9 @@ MARKED = {
     "training: {trainer_type: SFT, profiler: {enable_cpu_profiling: false}}\n": False,
     "data: {train: {datasets: [{dataset_name: x, trust_remote_code: true, sample_count: 1.5}]}}\n": True,
     "data: {train: {datasets: [{dataset_name: x, seed: 3}]}}\n": False, "model: {model_name: 007}\n": False,
-    "training: {trainer_type: TRL_GRPO, grpo: {num_generations: 3}, trainer_kwargs: {theirs: 1}}\n": False,
+    "training: {trainer_type: TRL_GRPO, grpo: {num_generations: 3}, trainer_kwargs: {theirs: 1}}\n": True,
+    "training: {trainer_type: TRL_GRPO, grpo: {num_generations: 3}, trainer_kwargs: {num_iterations: 2}}\n": False,
+    "training: {trainer_type: VERL_GRPO, trainer_kwargs: {theirs: 1}}\n": False,
     "training: {trainer_type: TRL_SFT}\ndata: {validation: {stream: true}}\n": True,
     "training: {trainer_type: SFT}\ndata: {validation: {stream: true}}\n": False,
 }  # fmt: skip

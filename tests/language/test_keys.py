@@ -22,7 +22,7 @@ from trainwright.config.keys import fates, table, uses
 from trainwright.config.keys.lines import Fate
 from trainwright.config.options import DIVERGING, DPOOptions, GOLDOptions, KTOOptions, SFTOptions
 from trainwright.config.params import MixedPrecisionDtype
-from trainwright.config.policy_options import GRPOOptions, RLOOOptions
+from trainwright.config.policy_options import RLOOOptions, TrlGRPOOptions
 from trainwright.config.reading.read import check, options_of
 from trainwright.config.schema import DatasetSplitParams, MixtureStrategy, PeftParams, PeftSaveMode, TrainTarget
 from trainwright.data import mixture
@@ -36,7 +36,19 @@ from trainwright.tasks.language.text import processes_of
 ROOT = Path(__file__).parent.parent.parent
 KWARGS = "training.trainer_kwargs"
 EVERYONE = tuple(methods.METHODS)
-OWN_TESTS = ("CLASSIFY", "SEQ2SEQ", "REWARD", "DISTILL", "GRPO", "RLOO", "TRL_KTO", "TRL_REWARD", "TRL_GKD", "TRL_GOLD")
+OWN_TESTS = (
+    "CLASSIFY",
+    "SEQ2SEQ",
+    "REWARD",
+    "DISTILL",
+    "GRPO",
+    "RLOO",
+    "TRL_KTO",
+    "TRL_REWARD",
+    "TRL_GRPO",
+    "TRL_GKD",
+    "TRL_GOLD",
+)
 WRITERS = [one for one in EVERYONE if one not in OWN_TESTS]
 OURS = [one.name for one in methods.everyone() if not one.library]
 PAIRS = [one.name for one in methods.everyone() if one.options is DPOOptions]
@@ -728,9 +740,10 @@ def test_no_key_is_left_out():
     seen |= {
         f"{KWARGS}.{name}" for name in ("class_names", "class_weights", "metrics", "num_beams", "max_target_length")
     }
+    seen |= {"training.grpo", "training.reward_functions", "training.reward_function_kwargs"}
     seen |= {"training.gkd", "training.gold", *(f"{KWARGS}.{name}" for name in COMPARED)}
     seen |= {
-        f"{KWARGS}.{one.name}" for kind in (GRPOOptions, RLOOOptions) for one in fields(kind)
+        f"{KWARGS}.{one.name}" for kind in (TrlGRPOOptions, RLOOOptions) for one in fields(kind)
     }  # tests/reinforcement
     seen |= {f"data.train.datasets.*.{name}" for name in (*READ, "mixture_proportion")}
     seen |= {"training.fsdp", "training.fsdp_config", "training.parallelism_config"}  # tests/test_sharding.py

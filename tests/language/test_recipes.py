@@ -117,7 +117,7 @@ def test_the_memory_of_other_models_is_not_estimated(place, monkeypatch, capsys,
 def test_there_is_a_recipe_for_every_trainer():
     named = {yaml.safe_load(path.read_text())["training"].get("trainer_type") for path in FILES.values()}
     assert named == {*methods.METHODS, "OUMI", None}
-    assert len(FILES) == 39
+    assert len(FILES) == 40
 
 
 PAIRS = ("13_orpo_dpo", "14_ultrafeedback_trl", "15_hh", "16_dpo_lora", "17_debug_dpo")
@@ -138,6 +138,7 @@ CANNOT = {  # what TRL's trainer cannot, and what is said
     "37_gold_trl": "training.gold: it is of trainer_type TRL_GOLD",
     "40_grpo": "it is a setting of reinforcement learning",
     "41_rloo": "it is a setting of reinforcement learning",
+    "42_grpo_trl": "it is of trainer_type TRL_GRPO",
 }  # fmt: skip
 QUICK = ("13_orpo_dpo", *CANNOT)
 

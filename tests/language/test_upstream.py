@@ -57,6 +57,29 @@ def test_settings_arrive_and_it_trains(place, tmp_path, name):
     assert holder.trainer.state.global_step == 2
 
 
+@pytest.mark.slow
+def test_trls_grpo_has_the_rewards_and_the_section_of_a_file(place, tmp_path):
+    tiny.write_rows(tmp_path / "prompts.jsonl", [{"prompt": row["prompt"]} for row in tiny.rows_of("completion", 16)])
+    (tmp_path / "mine.py").write_text(
+        "def count_words(completion, least=0):\n    return float(max(len(completion.split()), least))\n"
+    )
+    content = tiny.settings(
+        place, "completion", output_dir=str(tmp_path / "out"), trainer_type="TRL_GRPO", **USUAL,
+        reward_functions=[f"{tmp_path / 'mine.py'}:count_words"], reward_function_kwargs={"count_words": {"least": 2}},
+        grpo={"num_generations": 2, "max_completion_length": 6, "temperature": 0.8},
+        trainer_kwargs={"beta": 0.1, "loss_type": "dr_grpo", "num_iterations": 2},
+    )  # fmt: skip
+    content["data"]["train"]["datasets"] = [{"dataset_name": str(tmp_path / "prompts.jsonl")}]
+    holder = build(load_checked(tiny.write_yaml(tmp_path / "run.yaml", content)).config)
+    args = holder.trainer.args
+    assert (args.num_generations, args.max_completion_length, args.temperature) == (2, 6, 0.8)
+    assert (args.beta, args.loss_type, args.num_iterations, args.disable_dropout) == (0.1, "dr_grpo", 2, True)
+    holder.train()
+    logged = [one for one in holder.trainer.state.log_history if "rewards/count_words/mean" in one]
+    assert len(logged) == 2
+    assert all(one["rewards/count_words/mean"] >= 2 for one in logged)
+
+
 PAIRS = {
     "KTO": ("judged", {"trl_compatible": True}, {"train_sampling_strategy": "sequential"}),
     "REWARD": ("preference", {}, {}),

@@ -37,6 +37,7 @@ METHODS: dict[str, str | type[Method]] = {
     "TRL_DPO": "trainwright.methods.trl_dpo:TrlDPO",
     "TRL_KTO": "trainwright.methods.trl.kto:TrlKTO",
     "TRL_REWARD": "trainwright.methods.trl.reward:TrlReward",
+    "TRL_GRPO": "trainwright.methods.trl.grpo:TrlGRPO",
     "TRL_GKD": "trainwright.methods.trl.gkd:TrlGKD",
     "TRL_GOLD": "trainwright.methods.trl.gold:TrlGOLD",
 }
@@ -45,10 +46,7 @@ METHODS: dict[str, str | type[Method]] = {
 BY_DATA: dict[str | None, tuple[str, ...]] = {None: ("SFT", "DPO"), "OUMI": ("PRETRAIN", "SFT", "DPO")}
 """Values of trainer_type with which the data decide: the first of these methods that is chosen for what they hold."""
 
-_TRL = "Oumi or TRL's own command line"
-ELSEWHERE = {
-    "TRL_GRPO": _TRL, "VERL_GRPO": "verl",
-}  # fmt: skip
+ELSEWHERE = {"VERL_GRPO": "verl"}
 """Values that are read and refused, and what runs them."""
 
 Fault = tuple[str, str, str]

@@ -23,6 +23,7 @@ class TextOptions:
 
     Attributes:
         SECTION: of `training`, which holds some of them too, as Oumi has it.
+        TAKEN: names of some that stand in `training` itself, too.
         max_length: tokens of the longest row; longer ones are cut at their end, and counted. None for no limit.
         padding_free: documents one after another in one row instead of padding; None leaves it to the engine.
         pad_to_multiple_of: width of padded batches; 'auto' and None for no rounding.
@@ -30,6 +31,7 @@ class TextOptions:
     """
 
     SECTION: ClassVar[str] = ""
+    TAKEN: ClassVar[tuple[str, ...]] = ()
 
     max_length: int | None = 1024
     truncation_mode: str = "keep_start"

@@ -122,6 +122,22 @@ class GRPOOptions(PolicyOptions):
 
 
 @dataclass
+class TrlGRPOOptions(GRPOOptions):
+    """TRL's GRPO, and how it generates with vLLM."""
+
+    SECTION: ClassVar[str] = "grpo"
+    TAKEN: ClassVar[tuple[str, ...]] = ("reward_functions", "reward_function_kwargs")
+
+    use_vllm: bool = False
+    vllm_mode: str | None = None
+    vllm_gpu_memory_utilization: float | None = None
+    log_completions: bool = False
+    num_generations_eval: int | None = None
+    cache_implementation: str | None = None
+    generation_kwargs: dict[str, Any] | None = None
+
+
+@dataclass
 class RLOOOptions(PolicyOptions):
     """REINFORCE with the mean of the others as a baseline.
 

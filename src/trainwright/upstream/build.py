@@ -185,6 +185,7 @@ class Wanted:
         arguments: of its own that a file has no say in.
         kind: of the model.
         module: where it lies.
+        without: settings of ours that are none of its own.
     """
 
     name: str
@@ -192,6 +193,7 @@ class Wanted:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     kind: Kind = Kind()  # noqa: RUF009  # it is frozen
     module: str = "trl"
+    without: tuple[str, ...] = ()
 
 
 def build_trl(config: TrainingConfig, method: LanguageMethod, wanted: Wanted) -> Any:
@@ -213,10 +215,12 @@ def build_trl(config: TrainingConfig, method: LanguageMethod, wanted: Wanted) ->
             "its loss from the output layer's own weights. Name the layers whole (peft.lora_modules_to_save: "
             "[embed_tokens, lm_head]), or use trainer_type: SFT, DPO or HF."
         )
+    own = trl_options(config, options).items()
+    settings = {name: value for name, value in own if name not in wanted.without}
     kind, trainer = (getattr(library, f"{wanted.name}{end}") for end in ("Config", "Trainer"))
     return trainer(
         model=model,
-        args=foreign_arguments(config, kind, {**trl_options(config, options), **wanted.arguments}),
+        args=foreign_arguments(config, kind, {**settings, **wanted.arguments}),
         train_dataset=_rows(table, template_settings),
         eval_dataset=evaluation,
         processing_class=tokenizer,

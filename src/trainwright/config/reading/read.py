@@ -176,12 +176,15 @@ def options_of(config: TrainingConfig, kind: Any) -> dict[str, Any]:
 
 
 def of_section(config: TrainingConfig, kind: Any) -> dict[str, Any]:
-    """Return what the section of `training` that a kind of settings has holds, but for what it holds by default."""
+    """Return what `training` holds of a kind of settings, in a section or by itself, but for what it does by
+    default."""
+    found = {name: value for name in kind.TAKEN if (value := getattr(config.training, name))}
     given = getattr(config.training, kind.SECTION) if kind.SECTION else None
     if given is None:
-        return {}
+        return found
     usual = type(given)()
-    return {f.name: getattr(given, f.name) for f in fields(given) if getattr(given, f.name) != getattr(usual, f.name)}
+    set_ = {f.name for f in fields(given) if getattr(given, f.name) != getattr(usual, f.name)}
+    return found | {name: getattr(given, name) for name in set_}
 
 
 def text_column_of(config: TrainingConfig) -> str:
