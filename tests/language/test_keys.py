@@ -148,7 +148,7 @@ VALUES = {
     "training.gradient_checkpointing_kwargs": {"use_reentrant": False}, "training.hub_private_repo": True,
     "training.activation_checkpointing_kwargs": {"use_reentrant": False},
     "training.per_device_train_batch_size": 1,
-    f"{KWARGS}.packing": True, f"{KWARGS}.teacher_model_init_kwargs": {"x": 1},
+    f"{KWARGS}.packing": True, f"{KWARGS}.sampler_correction_min": 0.5, f"{KWARGS}.teacher_model_init_kwargs": {"x": 1},
     f"{KWARGS}.router_aux_loss_coef": 0.1, f"{KWARGS}.completion_only_loss": True, f"{KWARGS}.eval_packing": True,
     f"{KWARGS}.packing_strategy": "wrapped", f"{KWARGS}.f_alpha_divergence_coef": 0.7,
     f"{KWARGS}.f_divergence_type": "forward_kl", "peft.lora_dropout": 0.25,

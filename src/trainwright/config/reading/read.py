@@ -71,7 +71,10 @@ def check(config: TrainingConfig) -> None:
         ConfigError: what cannot work, all of it.
     """
     tree, problems = Tree({}, Place("")), Diagnostics()
-    for path, value in fates.given(config).items():
+    settings = {
+        f"training.trainer_kwargs.{name}": plain(value) for name, value in config.training.trainer_kwargs.items()
+    }
+    for path, value in (fates.given(config) | settings).items():  # what is one method's default is not another's
         put(tree, path, tree_of(value))
     modernize(tree, problems)
     check_trainer(tree, config.training, problems)
