@@ -103,7 +103,7 @@ class Resuming(Trainer):
 
 def resumed(place: Path, sharding: dict[str, Any], **more: Any) -> list[dict[str, Any]]:
     """Train to the end, and again from the checkpoint of the eighth step."""
-    saves = {"save_strategy": "steps", "save_steps": 8, "eval_steps": 7, **more}
+    saves = {"save_strategy": "steps", "save_steps": 8, "eval_steps": 4, **more}
     straight = single(place, sharding, **saves)
     if current_world().is_main:
         for step in (16, 20):

@@ -47,10 +47,11 @@ def mark(value: Any) -> Any:
     """Return what is another when the content of a tree is: of a tensor, the sum of its bits as whole numbers,
     which is exact on every device.
 
-    A tensor of a special kind is never the same.
+    A tensor of a special kind is never the same, nor is one without content (of which another process has that).
     """
     if isinstance(value, torch.Tensor):
-        if type(value) not in (torch.Tensor, torch.nn.Parameter) or value.layout is not torch.strided:
+        plain = type(value) in (torch.Tensor, torch.nn.Parameter) and value.layout is torch.strided
+        if not plain or value.is_meta:
             return object()
         bits = without_lazy_bits(value.detach())
         bits = torch.view_as_real(bits) if bits.is_complex() else bits
