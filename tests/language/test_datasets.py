@@ -240,6 +240,14 @@ def test_a_prompt_and_a_completion_with_a_system(tmp_path):
     assert rows[0] == {"prompt": [TOLD, ASKED], "completion": ANSWER}
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_two_columns_that_have_each_others_names(tmp_path, stream):
+    path = tiny.write_rows(tmp_path / "rows.jsonl", [{"prompt": "b", "completion": "a"}])
+    told = {"prompt": "completion", "completion": "prompt"}
+    (rows,) = mixture.read_parts(DatasetSplitParams([DatasetParams(str(path), column_map=told)], stream=stream), 0)
+    assert next(iter(rows)) == {"prompt": "a", "completion": "b"}
+
+
 HH = "\n\nHuman: What is it?\n\nA word?\n\nAssistant: Yes.\n\nHuman: Which?\n\nAssistant:"
 
 

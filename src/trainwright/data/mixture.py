@@ -124,11 +124,20 @@ def shaped(rows: Any, one: DatasetParams, text_column: str) -> Any:
     columns = columns_of(rows, one.dataset_path or one.dataset_name)
     names, shape, settings = reshaping(one, columns, text_column)
     if names:
-        rows, columns = rows.rename_columns(names), [names.get(name, name) for name in columns]
+        rows, columns = _renamed(rows, names, columns), [names.get(name, name) for name in columns]
     if shape is None:
         return rows
     given = {"shape": shape, "settings": settings, "subset": one.subset, "name": one.dataset_path or one.dataset_name}
     return rows.map(shaped_row, with_indices=True, remove_columns=columns, fn_kwargs=given)
+
+
+def _renamed(rows: Any, names: dict[str, str], columns: list[str]) -> Any:
+    """Return rows with columns of other names; a stream renames no two of them in each other's place at once."""
+    if hasattr(rows, "__len__") or not set(names.values()) & set(columns):
+        return rows.rename_columns(names)
+    return rows.rename_columns({old: f"{new}\0" for old, new in names.items()}).rename_columns(
+        {f"{new}\0": new for new in names.values()}
+    )
 
 
 def reshaping(one: DatasetParams, columns: list[str], text_column: str) -> tuple[dict[str, str], Any, Any]:
