@@ -147,7 +147,8 @@ if not TYPE_CHECKING:  # a name that is not above is a mistake to a type checker
             return getattr(theirs, name)
         from trainwright.errors import did_you_mean
 
-        near = did_you_mean(name, [*__dir__(), *(one for one in dir(theirs) if not one.startswith(_NOT_THEIRS))])
+        names = [*__all__, *(one for one in dir(theirs) if not one.startswith(_NOT_THEIRS))]
+        near = did_you_mean(name, names) or did_you_mean(name, _modules())
         # with a name and no object, or Python would add a suggestion of its own
         raise AttributeError(f"module 'trainwright' has no attribute '{name}'.{near}", name=name)
 
