@@ -31,6 +31,8 @@ MOVES = (aten.copy_.default, aten._to_copy.default)
 class OnDevice(torch.Tensor):
     """A tensor of the device; its values are in `host`."""
 
+    is_meta = False  # as a card's; one of the device `meta` has no values
+
     @staticmethod
     def __new__(cls, host):
         if host.dtype in (torch.float64, torch.complex128):
@@ -191,7 +193,7 @@ def device(skips=False):
         mock.patch("trainwright.devices.WITHOUT_FLOAT64", ("meta",)),
         mock.patch("trainwright.parallel.precision.skips_by_itself", return_value=skips),
         mock.patch("trainwright.checkpoint.snapshot.bytes_of", moved_bytes),
-        mock.patch("trainwright.checkpoint.folder.unpickled", lambda path, device="cpu": unpickled(path)),
+        mock.patch("trainwright.checkpoint.folder.unpickled", lambda path, device="cpu", mapped=False: unpickled(path)),
         mock.patch("torch.optim.optimizer._get_fused_kernels_supported_devices", return_value=["meta"]),
         mock.patch("torch.is_autocast_enabled", return_value=False),
         mock.patch("torch.Event", Event),

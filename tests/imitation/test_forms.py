@@ -99,7 +99,7 @@ def test_an_observation_with_the_actions_name_is_refused_and_not_dropped():
 
 def test_an_episode_without_steps_is_named(tmp_path):
     np.savez(tmp_path / "none.npz", **{"observation.state": np.zeros((0, 2)), "action": np.zeros((0, 1))})
-    with pytest.raises(DataError, match=r"Episode 0 of .*actions of shape \(steps, size\) are expected, not \(0, 1\)"):
+    with pytest.raises(DataError, match="there are 0 actions"):
         read_episodes(tmp_path / "none.npz")
 
 

@@ -91,14 +91,20 @@ def test_disable_dropout_leaves_none_in_the_model_and_in_what_is_saved(checked, 
     assert build(config).trainer.model.model.layers[0].self_attn.attention_dropout == 0.1
 
 
-@pytest.mark.parametrize("section", ["fsdp", "deepspeed"])
-def test_a_section_that_shards_is_told_on_one_process_and_refused_on_several(checked, section, monkeypatch):
-    _, warned = checked(sections={section: {f"enable_{section}": True}})
-    assert f"{section}.enable_{section} has no effect: one process trains the whole model" in warned
+def test_a_section_that_shards_is_told_on_one_process(checked, monkeypatch):
+    _, warned = checked(sections={"fsdp": {"enable_fsdp": True}})
+    assert "fsdp.enable_fsdp has no effect without several processes, which torchrun starts" in warned
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match=f"enable_{section}: .* several processes") as caught:
-        checked(sections={section: {f"enable_{section}": True}})
-    assert f"leave {section} out: torchrun trains with DistributedDataParallel" in str(caught.value)
+    assert not checked(sections={"fsdp": {"enable_fsdp": True}})[1]
+
+
+def test_deepspeed_is_told_on_one_process_and_refused_on_several(checked, monkeypatch):
+    _, warned = checked(sections={"deepspeed": {"enable_deepspeed": True}})
+    assert "deepspeed.enable_deepspeed has no effect: one process trains the whole model" in warned
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="enable_deepspeed: .* several processes") as caught:
+        checked(sections={"deepspeed": {"enable_deepspeed": True}})
+    assert "leave deepspeed out, and write fsdp.enable_fsdp: true to shard" in str(caught.value)
 
 
 def test_recipes_of_images_are_declined_by_name(checked, place):

@@ -76,13 +76,23 @@ class LinearCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, factor: torch.Tensor) -> Any:
         """Return the kept gradients times the factor of the sum; they are given away where the graph is not kept."""
-        if (kept := ctx.gradients) is None:
-            raise RuntimeError("The loss's gradient is asked for a second time; ask the first with retain_graph=True.")
-        again = keeps_graph()
-        ctx.gradients = kept if again else None
-        times = torch.mul if again else torch.Tensor.mul_
-        found = [g if g is None else times(g, factor).to(kind) for g, kind in zip(kept, ctx.types, strict=True)]
-        return (*found, None, None, None, None)
+        return (*kept_gradients(ctx, factor), None, None, None, None)
+
+
+def kept_gradients(ctx: Any, factor: torch.Tensor) -> list[torch.Tensor | None]:
+    """Return the gradients that a forward pass has kept, times the factor of its sum, in the types of its inputs.
+
+    They are given away where the graph is not kept.
+
+    Raises:
+        RuntimeError: they were given away before.
+    """
+    if (kept := ctx.gradients) is None:
+        raise RuntimeError("The loss's gradient is asked for a second time; ask the first with retain_graph=True.")
+    again = keeps_graph()
+    ctx.gradients = kept if again else None
+    times = torch.mul if again else torch.Tensor.mul_
+    return [g if g is None else times(g, factor).to(kind) for g, kind in zip(kept, ctx.types, strict=True)]
 
 
 class LinearLogProbs(torch.autograd.Function):

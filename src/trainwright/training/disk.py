@@ -66,7 +66,7 @@ def kept(args: Any, steps: int | None, passes: float | None) -> int | None:
     if args.save_strategy == "steps" and steps is not None:
         every = args.save_steps if args.save_steps >= 1 else math.ceil(steps * args.save_steps)
         saves = math.ceil(steps / max(every, 1))
-    elif args.save_strategy == "epoch" and passes is not None:
+    elif args.save_strategy == "epoch" and passes is not None and math.isfinite(passes):
         saves = math.ceil(passes)
     found = min(most, saves)
     return None if found == math.inf else int(found)

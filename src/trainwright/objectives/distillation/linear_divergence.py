@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from trainwright.compat import keeps_graph
 from trainwright.objectives.linear_loss import (
     add_products,
     chunks,
     empty_gradients,
+    kept_gradients,
     logits_of,
     products,
     room_for,
@@ -94,13 +94,7 @@ class LinearDivergence(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, factor: torch.Tensor) -> Any:
         """Return the kept gradients times the factor of the sum."""
-        if (kept := ctx.gradients) is None:
-            raise RuntimeError("The loss's gradient is asked for a second time; ask the first with retain_graph=True.")
-        again = keeps_graph()
-        ctx.gradients = kept if again else None
-        times = torch.mul if again else torch.Tensor.mul_
-        found = [g if g is None else times(g, factor).to(kind) for g, kind in zip(kept, ctx.types, strict=True)]
-        return (*found, None, None, None, None, None)
+        return (*kept_gradients(ctx, factor), None, None, None, None, None)
 
 
 def _bent(logits: torch.Tensor, scale: float, cap: float | None) -> tuple[torch.Tensor, Any]:

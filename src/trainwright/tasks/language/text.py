@@ -29,6 +29,7 @@ from trainwright.tasks.language.room import within_positions
 from trainwright.tasks.language.unwritten import unwritten
 
 _SPECIAL = re.compile(r"<\|[^|<>\s]+\|>|<(?:start|end)_of_turn>|\[/?INST\]")
+_SLICE = re.compile(r"\[[^\]]*\]")  # of a split, such as `train[:100]`
 _LOOKED_AT = 8
 _SEARCHED = 1000  # rows, for some that are not cut off
 
@@ -127,8 +128,10 @@ def of_all(formats: Sequence[Format]) -> Format:
 
 def method_by_data(config: TrainingConfig) -> LanguageMethod:
     """Return the method that a file is for, found out by the first rows alone."""
-    split = replace(config.data.train, stream=True)
-    parts = mixture.read_parts(split, config.training.seed, text_column_of(config))
+    whole = [replace(one, split=_SLICE.sub("", one.split)) for one in config.data.train.datasets]  # streams have none
+    parts = mixture.read_parts(
+        replace(config.data.train, datasets=whole, stream=True), config.training.seed, text_column_of(config)
+    )
     return method_of(config, parts)[0]
 
 
