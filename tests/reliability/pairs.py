@@ -25,9 +25,8 @@ from torch.utils.data import DataLoader, IterableDataset
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from trainwright import Trainer, TrainerCallback, TrainingArguments
-from trainwright.checkpoint import layout
+from trainwright.checkpoint import folder, layout
 from trainwright.parallel.precision import Float16
-from trainwright.session import ema
 from trainwright.world import current_world
 
 STREAMS = ("stream", "stateful stream", "sized stream")
@@ -248,7 +247,8 @@ def outcome(trainer: Watched) -> dict[str, Any]:
     """Return what two runs must have in common, as JSON."""
     timed = ("runtime", "per_second")
     logs = [{k: v for k, v in one.items() if not k.endswith(timed)} for one in trainer.state.log_history]
-    kept = ema.load(layout.checkpoints(trainer.run_folder)[-1])
+    average = layout.checkpoints(trainer.run_folder)[-1] / layout.AVERAGE
+    kept = folder.load(average) if average.exists() else {}
     return {
         "rows": trainer.read,
         "logs": [one for one in logs if "train_loss" not in one],

@@ -33,7 +33,8 @@ def made(place, model=None, kind=Trainer, callbacks=(), library=trainwright, dat
     kind = kind if library is trainwright else library.Trainer
     args = library.TrainingArguments(str(place), **{**settings, **changes})
     data = cases.rows() if data is None else data
-    return kind(model or cases.Net(), args, train_dataset=data, eval_dataset=data[:4], callbacks=list(callbacks))
+    few = [data[number] for number in range(4)]
+    return kind(model or cases.Net(), args, train_dataset=data, eval_dataset=few, callbacks=list(callbacks))
 
 
 # ---- saves
@@ -55,7 +56,7 @@ class SaveItself(TrainerCallback):
 @pytest.mark.parametrize("hook", ["on_step_end", "on_step_begin"])
 def test_saves_that_a_callback_asks_for_in_turn_hold_their_own_steps(tmp_path, monkeypatch, hook):
     real = writer.write_tensors
-    monkeypatch.setattr(writer, "write_tensors", lambda *given: (time.sleep(0.2), real(*given))[1])
+    monkeypatch.setattr(writer, "write_tensors", lambda *given, **named: (time.sleep(0.2), real(*given, **named))[1])
     saves = SaveItself((2, 3, 4), hook)
     saves.trainer = made(tmp_path, callbacks=[saves])
     saves.trainer.train()
