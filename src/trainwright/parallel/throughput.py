@@ -14,7 +14,8 @@ import torch
 
 
 class Peak(NamedTuple):
-    """The most operations of a device in a second, in 10¹²: dense products of matrices, by its maker's data sheet.
+    """The most operations of a device in a second, in 10¹²: dense products of matrices, as its maker names it; not yet
+    checked against data sheets.
 
     Attributes:
         name: words of the device's name.
