@@ -124,7 +124,7 @@ def test_dropout_is_the_ranks_own_and_comes_again(found):
 
 def test_a_save_that_one_rank_calls_for_alone_is_a_sentence(found):
     first, second = of(found, "a save of one rank")
-    assert first["saved"] == second["saved"] == ["checkpoint-1"]
+    assert first["saved"] == ["checkpoint-1"]  # which it writes behind the other rank's end
     assert first["told"].startswith(
         "_save_checkpoint was called on some ranks alone at step 2 (waited 1 s for the others)"
     )

@@ -173,24 +173,25 @@ def upload(
 
     Those in the background go one after another, and are kept for `finish_pushes`.
     """
-    from huggingface_hub import upload_folder
+    from huggingface_hub import run_as_future, upload_folder
     from transformers.utils import PushInProgress
 
-    what = {
-        "repo_id": session.hub_model_id,
-        "folder_path": sent,
-        "path_in_repo": place,
-        "commit_message": message,
-        "token": session.args.hub_token if token is None else token,
-        "revision": session.args.hub_revision if revision is None else revision,
-    }
-    if blocking:
+    def send() -> Any:
         try:
-            return upload_folder(**what)
-        finally:
+            return upload_folder(
+                repo_id=session.hub_model_id,
+                folder_path=sent,
+                path_in_repo=place,
+                commit_message=message,
+                token=session.args.hub_token if token is None else token,
+                revision=session.args.hub_revision if revision is None else revision,
+            )
+        finally:  # a future's callbacks run after those who wait for it
             shutil.rmtree(sent, ignore_errors=True)
-    job = upload_folder(**what, run_as_future=True)
-    job.add_done_callback(lambda _: shutil.rmtree(sent, ignore_errors=True))
+
+    if blocking:
+        return send()
+    job = run_as_future(send)
     before = session.push_in_progress.jobs if session.push_in_progress is not None else []
     session.push_in_progress = PushInProgress([*before, job])
     return job
