@@ -62,6 +62,11 @@ class _Clock:
         return (self.ends[-1] - self.ends[0]) / (_STEPS - _WARM_UP)
 
 
+def _left_out(*packages: str) -> str | None:
+    """Return what is told of a way that needs packages, where one of them is not installed."""
+    return next((f"left out: {one} is not installed" for one in packages if find_spec(one) is None), None)
+
+
 def _by_library(name: str, setting: Setting, model: Any, data: Any, collator: Any, **changes: Any) -> float:
     import importlib
 
@@ -112,6 +117,9 @@ def dense(setting: Setting) -> dict[str, Any]:
             "transformers": lambda model: _by_library("transformers", setting, model, data, _whole, per_device_train_batch_size=batch),  # noqa: B023, E501
         }  # fmt: skip
         for name, way in ways.items():
+            if name == "transformers" and (reason := _left_out("accelerate")):
+                found[f"{length} tokens, {name}"] = reason
+                continue
             model = _dense(setting, length)
             work = operations_of(model).training([length] * batch)
             try:
@@ -138,15 +146,16 @@ def tuning(setting: Setting) -> dict[str, Any]:
     def note(name: str, seconds: float) -> None:
         found[name] = f"{counted / (seconds * (_STEPS - _WARM_UP)):,.0f} tokens/s"
 
-    for library, collator in (("trainwright", padded), ("transformers", padded)):
+    for library, packages in (("trainwright", ()), ("transformers", ("accelerate",))):
+        if reason := _left_out(*packages):
+            found[library] = reason
+            continue
         changes = {"per_device_train_batch_size": batch}
-        note(library, _by_library(library, setting, _dense(setting, 512), data, collator, **changes))
+        note(library, _by_library(library, setting, _dense(setting, 512), data, padded, **changes))
     note("trainwright, packed", _by_library(
         "trainwright", setting, _dense(setting, 512), data, packed, per_device_train_batch_size=batch))  # fmt: skip
-    for package in ("trl", "datasets"):
-        if find_spec(package) is None:
-            found["TRL"] = f"left out: {package} is not installed"
-            return found
+    if reason := _left_out("trl", "datasets"):
+        return found | {"TRL": reason}
     note("TRL", _by_trl(setting, data, batch))
     return found
 
