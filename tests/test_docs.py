@@ -7,18 +7,15 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from torch.utils.data import DataLoader
 
-from tests import tiny
-from tests.language import tiny_language
+from tests import ROOT, tiny, tiny_language
 from tests.test_house import with_pinned_versions
 from trainwright import processes
 from trainwright.config.methods import METHODS
 
-ROOT = Path(__file__).parent.parent
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
     *sorted((ROOT / "docs").glob("*.md")),

@@ -121,7 +121,7 @@ train()
 
 def write_model_and_data(folder: Path) -> dict[str, str]:
     """Write a small language model with its tokenizer, and texts; return the parameters that name them."""
-    from tests.language import tiny_language
+    from tests import tiny_language
 
     tiny_language.new_model().save_pretrained(folder / "model")
     tiny_language.new_tokenizer().save_pretrained(folder / "model")

@@ -133,7 +133,7 @@ def test_a_job_has_the_grace_that_it_is_stopped_with(home):
 
 @pytest.mark.slow
 def test_a_yaml_file_as_a_job_and_its_mistakes(home, tmp_path, worker):
-    from tests.language import tiny_language
+    from tests import tiny_language
 
     tiny_language.new_model().save_pretrained(tmp_path / "model")
     tiny_language.new_tokenizer().save_pretrained(tmp_path / "model")

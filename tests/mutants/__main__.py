@@ -23,10 +23,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from tests import ROOT
 from tests.mutants.changes import Mutant, mutants
 from tests.mutants.trying import Copy, outcome, record
 
-ROOT = Path(__file__).parents[2]
 PLACE = ROOT / ".mutants"
 EQUAL = Path(__file__).parent / "equal.toml"
 COUNT, SEED = 200, 0

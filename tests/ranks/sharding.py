@@ -14,10 +14,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests import tiny
-from tests.language import tiny_language
-from tests.language import two_ranks as language
+from tests import tiny, tiny_language
 from tests.ranks import launch
+from tests.tasks.language import two_ranks as language
 from trainwright import Trainer, TrainingArguments
 from trainwright.evaluation.generation import Generation
 from trainwright.trainer.seq2seq import Seq2SeqTrainer
@@ -185,7 +184,7 @@ def translated(place: Path, sharding: dict[str, Any] | None) -> Any:
 
 
 def from_file(place: Path, name: str, sharding: dict[str, Any] | None) -> Any:
-    """Train a case of tests/language/two_ranks.py by a file with a section `fsdp`."""
+    """Train a case of tests/tasks/language/two_ranks.py by a file with a section `fsdp`."""
     place.mkdir(parents=True, exist_ok=True)
     data = place.parent / "language"
     if current_world().is_main and not (data / "ready").exists():

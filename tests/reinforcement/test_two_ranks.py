@@ -6,15 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
+from tests import ROOT
 from tests.reinforcement import tiny_prompts as tiny
 from tests.reinforcement import two_ranks
 
-ROOT = Path(__file__).parents[2]
 CLOSE = 1e-9  # float64: only the order of additions differs
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tests.language import tiny_language as tiny
+from tests import tiny_language as tiny
 
 REWARDS = '''
 import asyncio

@@ -22,13 +22,13 @@ from typing import Any
 
 import torch
 
+from tests import ROOT
 from tests.reliability import cases
 from trainwright import Trainer, TrainerCallback, TrainingArguments
 from trainwright.checkpoint import check, layout
 
 KINDS = ("open", "write", "fsync", "rename", "stat")
 NUMBERS = (errno.ESTALE, errno.EIO, errno.ENOSPC, errno.EACCES)
-ROOT = Path(__file__).parents[2]
 
 
 class Arm(TrainerCallback):

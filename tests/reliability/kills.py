@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests import ROOT
 from trainwright.checkpoint import layout
-
-ROOT = Path(__file__).parents[2]
 
 
 @dataclass

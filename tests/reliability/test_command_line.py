@@ -13,8 +13,8 @@ from importlib.resources import files
 import psutil
 import pytest
 
+from tests.cli.test_cli import SMALL
 from tests.jobs.listed import listed
-from tests.test_cli import SMALL
 from trainwright.checkpoint import check, layout
 
 LONG = [*SMALL, "training.max_steps=100000", "training.save_steps=100000", "training.eval_steps=100000"]

@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import trainwright
+from tests import ROOT
 from tests.reliability import cases
 from trainwright import (
     CheckpointError,
@@ -35,8 +36,6 @@ from trainwright import (
 )
 from trainwright.checkpoint import check, folder, layout
 from trainwright.checkpoint.lock import RunLock
-
-ROOT = Path(__file__).parents[2]
 
 
 def made(place, model=None, data=None, kind=Trainer, more=None, **changes):

@@ -24,13 +24,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from tests.algebra import held
 from tests.reliability import errnos, kills, neighbour, open_page, test_hooks, test_signals, victim
 from tests.reliability import pairs as drawn_pairs
 from tests.reliability.test_command_line import Command, write_source
 from tests.reliability.test_kills import WIDTH
 from tests.sharded import test_kills as one_rank
 from tests.sharded.victim import INTERVAL
+from tests.tasks.algebra import held
 from trainwright.checkpoint import check, layout
 from trainwright.errors import STOP_SIGNALS
 from trainwright.tasks.algebra.problems import TASKS

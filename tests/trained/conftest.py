@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.language import tiny_language as tiny
+from tests import tiny_language as tiny
 from trainwright.config.composition import ConfiguredTrainer
 from trainwright.config.reading.read import load_checked
 from trainwright.config.reading.writing import keep

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.language import tiny_language as tiny
+from tests import tiny_language as tiny
 from trainwright import DataError
 from trainwright.cli.main import main
 from trainwright.generation.sampling import Sampling

@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers
 
-from tests.language import tiny_language as tiny
+from tests import tiny_language as tiny
 from trainwright import ConfigError, DataError
 from trainwright.cli.after.chat import printable
 from trainwright.cli.main import main

@@ -11,7 +11,7 @@ import pytest
 import torch
 import transformers
 
-from tests.language import tiny_language as tiny
+from tests import tiny_language as tiny
 from tests.trained.conftest import config_of
 from trainwright import ConfigError, DataError
 from trainwright.cli.main import main

@@ -9,7 +9,7 @@ import torch
 import transformers
 import yaml
 
-from tests.language import tiny_language as tiny
+from tests import tiny_language as tiny
 from trainwright import ConfigError
 from trainwright.trained.folders import find
 from trainwright.trained.measuring.tasks import by_tasks

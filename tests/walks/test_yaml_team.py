@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.language import tiny_language as tiny
+from tests import tiny_language as tiny
 
 pytest.importorskip("peft", reason="peft is in the extra `llm`")
 pytestmark = pytest.mark.slow

@@ -1,0 +1,153 @@
+"""Rewards of the user's: whatever they do costs a row at most, and is told by name."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from tests.reinforcement import tiny_prompts
+from trainwright.generation.rollouts import Completion
+from trainwright.objectives.policy import advantages
+from trainwright.reinforcement.judging import judged, told
+from trainwright.rewards.functions import call, of_names
+from trainwright.rewards.pool import Pool
+
+COLUMNS = {
+    "prompts": ["p"] * 4, "completions": ["aab", "be", "c", "d"], "completion_ids": [[1], [2], [3], [4]],
+    "texts": ["aab", "be", "c", "d"], "answer": ["1", "2", "none", "4"],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rewards")
+    (folder / "rewards.py").write_text(tiny_prompts.REWARDS + MORE)
+    return folder
+
+
+MORE = """
+def short(completions):
+    return [1.0]
+
+
+def words(completions):
+    return ["many" if one == "c" else 2 for one in completions]
+
+
+def nan(completions, **columns):
+    return [float("nan"), None, len(columns), 1]
+
+
+def leaves(completion):
+    if completion == "c":
+        os._exit(3)
+    return 1.0
+
+
+def prints(completion):
+    print("to nobody")
+    return 1.0
+"""
+
+
+def rewards(place, *names, **settings):
+    return of_names([f"{place / 'rewards.py'}:{name}" for name in names], settings)
+
+
+@pytest.mark.parametrize("processes", [0, 1, 3])
+def test_values_of_several_functions_by_row(place, processes):
+    pool = Pool(rewards(place, "letters", "nan", "lucky"), processes, 20.0)
+    (letters, nan, lucky), failures = pool.judge(COLUMNS)
+    pool.close()
+    assert letters == [0.2, 0.0, None, 0.0]
+    assert (nan[:2] if processes < 2 else nan[:1]) == ([None, None] if processes < 2 else [None])
+    assert all(0 <= value <= 1 for value in lucky)
+    assert failures == [] or processes == 3  # `nan` returns four rewards, whatever it is asked for
+
+
+@pytest.mark.parametrize("processes", [0, 1])
+@pytest.mark.parametrize(
+    ("name", "values", "reason"),
+    [
+        ("fails", [1.0, None, 1.0, 1.0], "ValueError: an e"),
+        ("words", [2.0, 2.0, None, 2.0], "could not convert string to float: 'many'"),
+    ],
+)
+def test_a_function_that_raises_costs_its_row(place, processes, name, values, reason):
+    pool = Pool(rewards(place, name), processes, 20.0)
+    (found,), failures = pool.judge(COLUMNS)
+    pool.close()
+    assert found == values
+    (failure,) = failures
+    assert (failure.reward, failure.row) == (name, values.index(None))
+    assert reason in failure.reason
+    (sentence,) = told(failures, [70, 71], 2)
+    assert f"The reward '{name}' failed for a completion of row {70 + values.index(None) // 2}" in sentence
+
+
+def test_a_list_of_another_length_is_told_with_both(place):
+    (found,), failures = Pool(rewards(place, "short"), 0, 1.0).judge(COLUMNS)
+    assert found == [1.0] * 4  # row by row it is right
+    assert failures == []
+    with pytest.raises(ValueError, match="a list of 1 for 4 rows"):
+        call(rewards(place, "short")[0], COLUMNS)
+
+
+@pytest.mark.slow
+def test_a_function_that_hangs_costs_its_row_and_its_process(place):
+    pool = Pool(rewards(place, "hangs", "letters"), 1, 1.5)
+    (found, letters), (failure,) = pool.judge(COLUMNS)
+    pool.close()
+    assert found == [1.0, None, 1.0, 1.0]
+    assert letters == [0.2, 0.0, None, 0.0]  # the next function has a process again
+    assert failure.reason == "no answer within 1.5 seconds (reward_timeout)"
+
+
+@pytest.mark.slow
+def test_a_function_that_ends_its_process_costs_its_row(place):
+    pool = Pool(rewards(place, "leaves", "prints"), 1, 20.0)
+    (found, printed), (failure,) = pool.judge(COLUMNS)
+    pool.close()
+    assert found == [1.0, 1.0, None, 1.0]
+    assert failure.reason == "its process ended with 3"
+    assert printed == [1.0] * 4
+
+
+def test_a_function_sees_what_it_takes_alone(place):
+    one = Completion(torch.tensor([5, 6]), torch.zeros(2), True)
+    rows = [{"prompt": [{"role": "user", "content": "x"}], "answer": "1", "completion": "the data's own"}]
+    pool = Pool(of_names(["tests.rewards.test_rewards:sees"], {}), 0, 1.0)
+    found, failures = judged(pool, rows, [[one, one]], lambda ids: "written")
+    assert failures == []
+    assert found.tolist() == [[1.0], [1.0]]
+
+
+def sees(completions, prompts, completion_ids, answer):
+    """TRL's: lists, a conversation's completion as messages."""
+    wanted = [[{"role": "assistant", "content": "written"}]] * 2
+    right = completions == wanted and completion_ids == [[5, 6]] * 2 and answer == ["1"] * 2
+    return [float(right and prompts[0][0]["role"] == "user")] * 2
+
+
+def test_rewards_that_there_are_not_count_in_nothing():
+    given = torch.tensor([[1.0, 2.0], [math.nan, 4.0], [math.nan, math.nan], [0.0, 1.0]], dtype=torch.float64)
+    totals = advantages.weighted(given, [1.0, 0.5])
+    assert totals[[0, 1, 3]].tolist() == [2.0, 2.0, 0.5]
+    assert totals[2].isnan()
+    known = totals[[0, 1, 3]]
+    wanted = (known - known.mean()) / (known.std() + 1e-4)
+    found = advantages.of_groups(totals, 4, "group")
+    torch.testing.assert_close(found[[0, 1, 3]], wanted)
+    assert found[2] == 0
+    assert advantages.of_the_others(totals, 4).tolist() == [2 - 1.25, 2 - 1.25, 0.0, 0.5 - 2.0]
+
+
+def test_a_completion_that_alone_has_a_reward_has_no_advantage():
+    totals = torch.tensor([1.0, math.nan, 3.0, 5.0], dtype=torch.float64)
+    assert advantages.of_groups(totals, 2, "group")[:2].tolist() == [0.0, 0.0]
+    assert advantages.of_the_others(totals, 2)[:2].tolist() == [0.0, 0.0]
+    assert advantages.of_groups(totals, 2, "none").tolist() == [0.0, 0.0, -1.0, 1.0]
+    whole = totals[[0, 2, 3]].std()
+    torch.testing.assert_close(advantages.of_groups(totals, 2, "batch")[3], 1 / (whole + 1e-4))
