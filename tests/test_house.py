@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 import trainwright
+from tests import ROOT
 
-ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "trainwright"
 FILES = sorted(PACKAGE.rglob("*.py"))
 LONGEST_FILE = 400
@@ -112,6 +112,21 @@ def test_packages_are_small():
     for folder in {path.parent for path in FILES}:
         count = len(list(folder.glob("*.py")))
         assert count <= MOST_FILES, f"{folder} holds {count} files: what of it has a duty of its own?"
+
+
+TESTS = ROOT / "tests"
+ACROSS = {"fixtures", "gpu", "mutants", "ranks", "reliability", "scripts", "sharded", "walks"}
+ACROSS_FILES = {"test_docs", "test_house"}
+
+
+def test_tests_lie_in_the_folder_of_the_package_that_they_test():
+    for path in TESTS.rglob("test_*.py"):
+        folder = path.parent.relative_to(TESTS)
+        if folder.parts and folder.parts[0] not in ACROSS:
+            assert list((PACKAGE / folder).glob("*.py")), f"{path}: there is no package '{folder}' that it could test"
+        elif not folder.parts and path.stem not in ACROSS_FILES:
+            module = PACKAGE / f"{path.stem.removeprefix('test_')}.py"
+            assert module.exists(), f"{path}: there is no {module}; tests of packages lie in their folders"
 
 
 def test_imports_flow_one_way():
