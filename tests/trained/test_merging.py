@@ -97,6 +97,31 @@ def test_a_merge_of_new_tokens_has_their_trained_rows(place, tmp_path):
         torch.testing.assert_close(again(input_ids=ids).logits, expected, atol=ROUNDING, rtol=0)
 
 
+@pytest.mark.parametrize("saved", [["embed_tokens", "lm_head"], ["lm_head"], []])
+def test_an_adapter_may_have_more_rows_than_its_tokenizer_has_tokens(place, tmp_path, saved):
+    model = transformers.AutoModelForCausalLM.from_pretrained(place / "model")
+    model.resize_token_embeddings(rows := 352)  # as people round it up
+    config = peft.LoraConfig(
+        r=4,
+        target_modules=["q_proj", *(["lm_head"] if not saved else [])],
+        modules_to_save=saved,
+        task_type="CAUSAL_LM",
+    )
+    adapted = peft.get_peft_model(model, config)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for weight in adapted.parameters():
+            if weight.requires_grad:
+                weight.add_(0.1 * torch.randn_like(weight))
+    expected = logits(adapted)
+    adapted.save_pretrained(tmp_path / "run")
+    transformers.AutoTokenizer.from_pretrained(place / "model").save_pretrained(tmp_path / "run")
+    merge_adapter(find(tmp_path / "run"), tmp_path / "merged")
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    assert again.config.vocab_size == rows
+    torch.testing.assert_close(logits(again), expected, atol=ROUNDING, rtol=0)
+
+
 def test_a_classifier_is_merged_with_its_head(place, tmp_path):
     rows = [{"text": f"{word} cat", "label": word} for word in ("red", "blue", "green") * 4]
     (place / "classes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -100,8 +100,9 @@ def base_of(trained: Trained, kind: Kind, tokenizer: Any, dtype: str | None = No
         params = replace(params, model_name=str(trained.folder), model_revision=None, model_kwargs={})
         return load_model(params, tokenizer, kind=kind)
     model = load_model(replace(params, model_name=trained.base), tokenizer, kind=kind)
-    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
-        model.resize_token_embeddings(len(tokenizer))  # the new rows are the adapter's
+    rows = max(len(tokenizer), _embedded(trained, model))
+    if rows > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(rows)  # the new rows are the adapter's
     return model
 
 
@@ -174,6 +175,15 @@ def _classes(trained: Trained) -> dict[str, Any]:
     if names is None:
         return {"num_labels": len(head)}
     return {"id2label": names, "label2id": {name: number for number, name in names.items()}}
+
+
+def _embedded(trained: Trained, model: Any) -> int:
+    """Return for how many tokens an adapter has embeddings or outputs of its own: a multiple of 64, often; or 0."""
+    layers = {id(layer) for layer in (model.get_input_embeddings(), model.get_output_embeddings()) if layer is not None}
+    found = [name for name, layer in model.named_modules() if id(layer) in layers]
+    names = tuple(f"{name}{wrapped}.weight" for name in found for wrapped in ("", ".base_layer"))
+    tensors = read(trained.folder, adapters.FILE) or {}
+    return max((len(tensor) for name, tensor in tensors.items() if name.endswith(names)), default=0)
 
 
 def _read(path: Path) -> dict[str, Any]:
