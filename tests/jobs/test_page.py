@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.jobs import scripts
+from tests.jobs.browsing import SECONDS, browsing, needs_chromium, playwright
 from tests.jobs.test_decorator import wait_for
 from tests.jobs.test_worker import submitted
 from trainwright.cli.main import main
@@ -25,26 +26,13 @@ from trainwright.jobs import paths, processes
 from trainwright.jobs.journal.journal import append
 from trainwright.jobs.store.store import Store
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        CHROMIUM is None, reason="Chromium is not installed; `make test-setup` installs it where root may"
-    ),
-]
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]  # fmt: skip
-SECONDS = 20_000  # milliseconds that anything may take on a busy machine
-playwright.expect.set_options(timeout=SECONDS)
+pytestmark = [pytest.mark.slow, needs_chromium]
 
 
 @pytest.fixture(scope="module")
 def browser():
-    with playwright.sync_playwright() as library:
-        made = library.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with browsing() as made:
         yield made
-        made.close()
 
 
 @pytest.fixture

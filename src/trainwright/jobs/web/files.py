@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ _LOG_BYTES = 65_536
 _SAMPLE_FILES = 20
 _SAMPLE_ROWS = 5
 _LARGEST = 8_000_000
+_CLOCKS = 5.0  # seconds that those of a job and of its disk may differ
 
 
 def log(job: Job, after: int = -1) -> dict[str, Any]:
@@ -54,12 +56,16 @@ def no_log(job: Job) -> str:
 
 
 def samples(job: Job) -> list[dict[str, Any]]:
-    """Return what the model wrote at the last evaluations by generation: step, and some rows."""
+    """Return what the model wrote at the last evaluations by generation: step, and some rows.
+
+    A folder may hold what another job wrote into it before or after: only what is of this one's time and steps counts.
+    """
     folder = outputs.run_folder(job)
     if folder is None:
         return []
     found = []
-    for path in sorted((folder / "eval_results").glob("step_*.json"), key=_step)[-_SAMPLE_FILES:]:
+    own = [path for path in (folder / "eval_results").glob("step_*.json") if _is_of(job, path)]
+    for path in sorted(own, key=_step)[-_SAMPLE_FILES:]:
         try:
             safe = inside(folder, str(path.relative_to(folder)))
             rows = json.loads(safe.read_text(encoding="utf-8")) if safe and safe.stat().st_size <= _LARGEST else None
@@ -74,6 +80,17 @@ def inside(folder: Path, name: str) -> Path | None:
     """Return a file of a folder, or None where it is none or lies, by a link too, outside."""
     path = (folder / name).resolve()
     return path if path.is_file() and path.is_relative_to(folder.resolve()) else None
+
+
+def _is_of(job: Job, path: Path) -> bool:
+    """Whether a job wrote a file of a step: it had come that far, and was there when the file was written."""
+    try:
+        written = path.stat().st_mtime
+    except OSError:
+        return False  # removed meanwhile
+    ended = job["ended"] if job["status"] in ENDED and job["ended"] is not None else math.inf
+    reached = math.inf if job["step"] is None else job["step"]
+    return _step(path) <= reached and job["created"] - _CLOCKS <= written <= ended + _CLOCKS
 
 
 def _step(path: Path) -> int:

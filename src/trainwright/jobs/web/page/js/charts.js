@@ -2,9 +2,10 @@
 // cursor in words.
 
 import { get, query } from "./api.js";
-import { h, number } from "./dom.js";
+import { amount, h, number } from "./dom.js";
 
 const POINTS = 1200;
+const HEIGHT = 200; // pixels of a curve with its axes
 const ASIDE = /(runtime|per_second|total_flos|generation_step|_to_\d+_tokens)$/;
 
 // Curves side by side, losses first; those of times and parts below, folded.
@@ -74,7 +75,7 @@ class Chart {
   }
 
   size() {
-    return { width: Math.max(this.holder.clientWidth, 200), height: 220 };
+    return { width: Math.max(this.holder.clientWidth, 200), height: HEIGHT };
   }
 
   async load() {
@@ -111,13 +112,13 @@ class Chart {
     const style = getComputedStyle(document.documentElement);
     const quiet = style.getPropertyValue("--quiet").trim();
     const line = style.getPropertyValue("--line").trim();
-    const axis = { stroke: quiet, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1 } };
+    const axis = { stroke: quiet, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1, size: 4 }, gap: 3, values: (_, ticks) => ticks.map(brief) };
     const data = this.data();
     const few = data[0].length < 60;
     this.plot = new window.uPlot({
       ...this.size(), legend: { show: false }, cursor: { drag: { x: true, y: false } },
       scales: { x: { time: false, range: this.range ? () => this.range : undefined }, y: log ? { distr: 3 } : {} },
-      axes: [axis, { ...axis, size: 62, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : number(tick))) }],
+      axes: [{ ...axis, size: 26 }, { ...axis, size: 56 }], padding: [8, 12, 0, 0],
       series: [{}, ...this.curves.map(({ attempt }, place) => ({ spanGaps: true, points: { show: few, size: 5 },
         ...(attempt ? { stroke: quiet, width: 1, dash: [4, 4] } : { stroke: colour(place), width: 1.6 }) }))],
       hooks: { setCursor: [(plot) => this.tell(plot.cursor.idx)], setSelect: [(plot) => this.zoom(plot)] },
@@ -154,6 +155,11 @@ class Chart {
     this.observer.disconnect();
     this.plot?.destroy();
   }
+}
+
+// The number at a tick, in a few letters.
+function brief(tick) {
+  return tick === null ? "" : amount(tick).textContent;
 }
 
 // An exponential mean that begins without a bias towards zero (Kingma and Ba 2015, section 3).

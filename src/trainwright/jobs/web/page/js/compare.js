@@ -2,7 +2,7 @@
 
 import { get, query, watch } from "./api.js";
 import { Board } from "./charts.js";
-import { failure, h, number, show, status } from "./dom.js";
+import { amount, failure, h, number, show, status } from "./dom.js";
 
 const LOOK = 2000; // milliseconds at least between two looks
 
@@ -27,9 +27,9 @@ export function comparePage(ids) {
         begun = true;
       }
       problem.replaceChildren();
-      table.replaceChildren(h("section", { class: "card scroll" }, h("table", {}, head(found.jobs), h("tbody", {},
-        Object.entries(found.params).map(([name, values]) => row(name, values, "differs")),
-        Object.entries(found.metrics).map(([name, values]) => row(name, values, ""))))));
+      table.replaceChildren(h("section", { class: "card scroll" }, h("table", { class: `compared ${isMany(found.jobs) ? "many" : ""}` }, head(found.jobs), h("tbody", {},
+        Object.entries(found.params).map(([name, values]) => row(name, values, "differs", found.jobs, number)),
+        Object.entries(found.metrics).map(([name, values]) => row(name, values, "", found.jobs, amount))))));
       await board.update(found.curves, {}, found.metric_versions);
     } catch (error) {
       if (open && begun) problem.replaceChildren(failure(error.message));
@@ -48,11 +48,18 @@ export function comparePage(ids) {
   };
 }
 
+// Whether the table has no room for a column of each job, so that their values stand below one another.
+function isMany(jobs) {
+  return 110 * (jobs.length + 1) > Math.min(innerWidth, 1180) - 80;
+}
+
 function head(jobs) {
   return h("thead", {}, h("tr", {}, h("th", { scope: "col" }, ""), jobs.map((job, place) => h("th", { scope: "col" },
     h("span", { class: `swatch c${place % 6}` }), h("a", { href: `#/job/${encodeURIComponent(job.id)}` }, `${job.name} ${job.id}`), " ", status(job)))));
 }
 
-function row(name, values, kind) {
-  return h("tr", { class: kind }, h("th", { scope: "row" }, name), values.map((value) => h("td", { class: "text" }, value === null ? "" : number(value))));
+function row(name, values, kind, jobs, written) {
+  return h("tr", { class: kind }, h("th", { scope: "row" }, name), values.map((value, place) => h("td", { class: value === null ? "none" : "text" },
+    h("span", { class: "of" }, h("span", { class: `swatch c${place % 6}` }), `${jobs[place].name} ${jobs[place].id}`),
+    h("span", { class: typeof value === "number" ? "figure" : "" }, value === null ? "" : written(value)))));
 }

@@ -30,6 +30,21 @@ export function number(value) {
   return Math.abs(value) >= 1e-3 && Math.abs(value) < 1e6 ? String(Number(value.toPrecision(5))) : Number(value.toPrecision(4)).toExponential();
 }
 
+const UNITS = ["", "", " M", " G", " T", " P", " E"];
+
+// A number of a run, with a unit where it is large, and as it is where one points at it.
+export function amount(value) {
+  const size = typeof value === "number" && Number.isFinite(value) ? Math.floor(Math.log10(Math.abs(value)) / 3) : 0;
+  const unit = UNITS[size] ?? "";
+  const text = unit ? String(Number((value / 1000 ** size).toPrecision(4))) + unit : number(value);
+  return h("span", { class: typeof value === "number" ? "figure" : "", title: unit ? String(value) : null }, text);
+}
+
+// Names and values, each pair a line of its own.
+export function pairs(rows, written = amount) {
+  return h("dl", {}, rows.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value instanceof Node ? value : written(value)))));
+}
+
 export function span(seconds) {
   const whole = Math.max(Math.floor(seconds), 0);
   if (whole < 100) return `${whole} s`;

@@ -3,12 +3,17 @@
 import { get, post, query, watch } from "./api.js";
 import { askAgain } from "./again.js";
 import { Board } from "./charts.js";
-import { failure, h, number, show, status, times } from "./dom.js";
+import { failure, h, number, pairs, show, status, times } from "./dom.js";
 import { timeCard } from "./time.js";
 
 const LOOK = 1500; // milliseconds at least between two looks
 const LONGEST_LOG = 40; // parts of at most 64 KiB
 const RESUMABLE = ["FAILED", "STOPPED", "INTERRUPTED", "LOST"];
+
+// A value as it was given: of a parameter, a seed or a name every digit counts.
+function exact(value) {
+  return h("span", { class: typeof value === "number" ? "figure" : "" }, number(value));
+}
 
 export function jobPage(id) {
   const path = `jobs/${encodeURIComponent(id)}`;
@@ -95,14 +100,14 @@ export function jobPage(id) {
     }
     const rows = Object.entries(job.params);
     parts.params.replaceChildren(h("section", { class: "card" }, h("h2", {}, "Parameters"),
-      rows.length ? h("dl", {}, rows.map(([name, value]) => [h("dt", {}, name), h("dd", {}, number(value))])) : h("p", { class: "quiet" }, "None.")));
+      rows.length ? pairs(rows, exact) : h("p", { class: "quiet" }, "None.")));
     parts.time.replaceChildren(timeCard(job.time));
     const saved = job.artifacts.filter((one) => one.kind === "checkpoint").slice(-8).reverse();
     const facts = [["experiment", job.experiment], ["machine", job.host], ["folder", job.folder], ...Object.entries(job.kept), ...Object.entries(job.data)];
     parts.checkpoints.replaceChildren(
       h("section", { class: "card" }, h("h2", {}, "Checkpoints"),
-        saved.length ? h("dl", {}, saved.map((one) => [h("dt", {}, `step ${one.step}`), h("dd", {}, one.path)])) : h("p", { class: "quiet" }, "None yet.")),
-      h("section", { class: "card" }, h("h2", {}, "About"), h("dl", {}, facts.map(([name, value]) => [h("dt", {}, name), h("dd", {}, number(value))]))));
+        saved.length ? pairs(saved.map((one) => [`step ${one.step}`, one.path])) : h("p", { class: "quiet" }, "None yet.")),
+      h("section", { class: "card" }, h("h2", {}, "About"), pairs(facts, exact)));
     drawSamples();
   }
 
@@ -133,7 +138,7 @@ export function jobPage(id) {
     const why = job.status === "QUEUED" ? "The job waits for a worker: trainwright jobs worker" : "No metrics yet.";
     parts.empty.replaceChildren(names.length ? "" : h("div", { class: "card empty" }, h("p", { class: "quiet" }, why)));
     parts.figures.replaceChildren(single.length ? h("section", { class: "card" }, h("h2", {}, "Figures"),
-      h("dl", {}, single.map((name) => [h("dt", {}, name), h("dd", {}, number(job.last[name]?.[1]))]))) : "");
+      pairs(single.map((name) => [name, job.last[name]?.[1]]))) : "");
     await board.update(curves, job.attempts_before, job.metric_versions);
   }
 

@@ -67,7 +67,8 @@ export function listPage() {
       onchange: (event) => { event.target.checked ? chosen.add(job.id) : chosen.delete(job.id); compare.disabled = chosen.size < 2; } });
     const row = h("tr", { "data-job": job.id }, h("td", {}, box),
       h("td", { class: "text" }, h("a", { href: `#/job/${encodeURIComponent(job.id)}` }, job.name), " ", h("span", { class: "quiet" }, job.id)),
-      h("td", { class: "text" }, job.experiment), h("td", {}), h("td", { class: "wide" }), h("td", { class: "number" }), h("td", { class: "number" }));
+      h("td", { class: "text", "data-label": "Experiment" }, job.experiment), h("td", { "data-label": "Status" }), h("td", { "data-label": "Progress" }),
+      h("td", { class: "number", "data-label": "Time" }), h("td", { class: "number", "data-label": "Left" }));
     return row;
   }
 

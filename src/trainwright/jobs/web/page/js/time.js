@@ -14,13 +14,13 @@ export function timeCard(time) {
   const attempts = time.attempts.slice(-MOST);
   const several = time.attempts.length > 1;
   return h("section", { class: "card" }, h("h2", {}, "Where the time went"), bar(time.seconds, shown),
-    h("dl", { class: "parts" }, shown.map((part) => [
+    h("dl", { class: "parts" }, shown.map((part) => h("div", {},
       h("dt", {}, h("span", { class: `swatch ${part}` }), PARTS[part]),
-      h("dd", {}, brief(time.seconds[part]), h("span", { class: "quiet" }, ` ${share(time.seconds[part], time.total)}`))])),
+      h("dd", { class: "figure" }, brief(time.seconds[part]), h("span", { class: "quiet" }, ` ${share(time.seconds[part], time.total)}`))))),
     several && h("p", { class: "quiet" }, `${time.attempts.length} attempts; ${time.again} ${time.again === 1 ? "step was" : "steps were"} done again.`),
-    several && h("dl", { class: "parts" }, attempts.map((one, place) => [
+    several && h("dl", { class: "parts" }, attempts.map((one, place) => h("div", {},
       h("dt", {}, `${time.attempts.length - attempts.length + place + 1}: steps ${one.first_step}–${one.step}`),
-      h("dd", {}, bar(one.seconds, shown))])));
+      h("dd", { class: "grow" }, bar(one.seconds, shown))))));
 }
 
 function bar(seconds, parts) {

@@ -1,0 +1,129 @@
+"""Journals of jobs such as people have, for what is seen on the page: runs of a sweep, of algebra, one that failed."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+from pathlib import Path
+
+LONG_NUMBER = 584_834_482_176
+LEARNING_RATES = (3e-5, 1e-4, 3e-4, 1e-3)
+BATCHES = (8, 16)
+
+
+def tell(home: Path) -> None:
+    """Write the journals of twelve jobs, and what two of them have in their folders."""
+    for place, (rate, batch) in enumerate((rate, batch) for batch in BATCHES for rate in LEARNING_RATES):
+        _tuning(home, f"sweep-{place}", 1_790_000_000 + 700 * place, rate, batch)
+    _algebra(home)
+    _interrupted(home)
+    _failed(home)
+    _policy(home)
+
+
+def _tuning(home: Path, job: str, began: float, rate: float, batch: int) -> None:
+    chance = random.Random(job)
+    params = {"training.learning_rate": rate, "training.per_device_train_batch_size": batch,
+              "model.model_name": "meta/base-1b", "training.max_steps": 300, "data.train": "chats.jsonl"}  # fmt: skip
+    best = 1.1 + 0.12 * abs(math.log(rate / 3e-4)) + 0.02 * (batch == 8)
+    records = []
+    for step in range(1, 301, 3):
+        loss = best + 1.6 * math.exp(-step / (30 + 4e-3 / rate)) + chance.gauss(0, 0.03)
+        at = began + 2 * step
+        numbers = {"train/loss": loss, "train/grad_norm": 0.6 + chance.random() / 3,
+                   "train/learning_rate": rate * (300 - step) / 300, "train/epoch": step / 100,
+                   "train/num_input_tokens_seen": 1024 * batch * step}  # fmt: skip
+        numbers |= {"system/cpu_percent": 60 + 20 * chance.random(), "system/memory_gb": 4.2 + chance.random() / 9}
+        records += [_metric(at, name, value, step) for name, value in numbers.items()]
+        if step % 30 == 1:
+            records.append(_metric(at, "eval/loss", loss + 0.1, step))
+    _journal(home, job, began, f"tune lr={rate:g}", "lr-sweep", params, records, 300)
+
+
+def _algebra(home: Path) -> None:
+    folder, records, chance = home / "runs" / "factor", [], random.Random(1)
+    for step in range(1, 301):
+        at = 1_790_010_000 + step
+        records.append(_metric(at, "train/loss", 2 * math.exp(-step / 80) + 0.1 * chance.random(), step))
+        if step % 50 == 0:
+            records.append(_metric(at, "eval/success_rate", 1 - math.exp(-step / 100), step))
+            records.append(_metric(at, "rewards/exact/mean", 1 - math.exp(-step / 120), step))
+            rows = [{"input": f"x^2 + {step + n} x", "generated": f"x (x + {step + n - (n == 2)})",
+                     "reference": f"x (x + {step + n})", "correct": n != 2} for n in range(4)]  # fmt: skip
+            _written(folder / "eval_results" / f"step_{step}.json", json.dumps(rows), at)
+    once = {"train/total_flos": LONG_NUMBER, "train_runtime": 612.25, "train/num_parameters": 12_582_912}
+    records += [_metric(1_790_010_310, name, value, 300) for name, value in once.items()]
+    kept = {"k": "kept", "t": 1_790_010_000, "name": "output_dir", "value": str(folder)}
+    params = {"task": "factor polynomials over the integers", "model.d_model": 256, "train.learning_rate": 5e-4,
+              "train.save_dir": str(folder), "hf_token": "hf_abcdefghijk"}  # fmt: skip
+    _journal(home, "algebra", 1_790_010_000, "polynomial-factorization", "algebra", params, [kept, *records], 300)
+
+
+def _interrupted(home: Path) -> None:
+    """A job in the folder of `_algebra`, before whose time nothing was written."""
+    kept = {"k": "kept", "t": 1_790_020_000, "name": "output_dir", "value": str(home / "runs" / "factor")}
+    records = [kept, *(_metric(1_790_020_000 + step, "train/loss", 1 / step, step) for step in range(1, 20))]
+    end = {"k": "status", "t": 1_790_020_030, "status": "INTERRUPTED", "message": "The process was ended by SIGINT."}
+    _journal(
+        home, "stopped", 1_790_020_000, "polynomial-factorization-again", "algebra", {"train.seed": 2}, records, 19, end
+    )
+
+
+def _failed(home: Path) -> None:
+    end = {"k": "status", "t": 1_790_000_500, "status": "FAILED",
+           "message": "ValueError: no column 'question' in /data/a-rather-long-path/without-any-space/rows.jsonl",
+           "traceback": "Traceback (most recent call last):\n  File 'train.py', line 3"}  # fmt: skip
+    _journal(
+        home,
+        "failed",
+        1_790_000_400,
+        "a_very_long_name_of_a_script_without_spaces_that_goes_on",
+        "default",
+        {"lr": 1e-4},
+        [],
+        0,
+        end,
+    )
+
+
+def _policy(home: Path) -> None:
+    folder, records = home / "runs" / "policy", []
+    for step in range(0, 1001, 20):
+        at = 1_790_030_000 + step
+        records += [
+            _metric(at, "train/loss", math.exp(-step / 200), step),
+            _metric(at, "eval/success_rate", 1 - math.exp(-step / 400), step),
+        ]
+    kept = {"k": "kept", "t": 1_790_030_000, "name": "output_dir", "value": str(folder)}
+    params = {"policy": "diffusion", "env": "push-block", "lr": 3e-4}
+    _journal(home, "policy", 1_790_030_000, "push the block", "imitation", params, [kept, *records], 1000)
+
+
+def _metric(time: float, name: str, value: float, step: int) -> dict[str, object]:
+    return {"k": "metric", "t": time, "name": name, "value": value, "step": step}
+
+
+def _written(path: Path, text: str, time: float) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    os.utime(path, (time, time))
+
+
+def _journal(home: Path, job: str, began: float, name: str, experiment: str, params: dict[str, object],
+             records: list[dict[str, object]], steps: int, end: dict[str, object] | None = None) -> None:  # fmt: skip
+    command = ["/usr/bin/python3", "-m", "trainwright", "train", "-c", "run.yaml"]
+    start = {"k": "start", "t": began, "name": name, "experiment": experiment, "params": params, "pid": 1,
+             "host": "elsewhere", "cwd": str(home), "command": command}  # fmt: skip
+    done = {
+        "k": "progress",
+        "t": began + 1,
+        "progress": 100.0 if end is None else 40.0,
+        "step": steps,
+        "total_steps": max(steps, 300),
+    }
+    last = end or {"k": "status", "t": began + 2 * steps + 5, "status": "COMPLETE"}
+    folder = home / "jobs" / job
+    folder.mkdir(parents=True)
+    (folder / "job.jsonl").write_text("".join(json.dumps(one) + "\n" for one in [start, *records, done, last]))
