@@ -1,0 +1,33 @@
+"""Ranks that have read other data are told so, by the name of what gave it."""
+
+from __future__ import annotations
+
+import pytest
+from torch.utils.data import DataLoader
+
+from trainwright.data.loaders.streams import RankStream
+from trainwright.errors import DataError
+from trainwright.inputs.dividing import check_marks
+from trainwright.world import DataShard
+
+
+class Mine(list):
+    """A stream, a loader, or what lies in one."""
+
+
+class Wrapped:
+    def __init__(self, batches):
+        self.batches = batches
+
+
+def test_marks_that_are_alike_or_not_yet_made_are_right():
+    for marks in ([0.0, 0.0], [3.5, 3.5], [3.5, 0.0], [0.0], []):
+        check_marks(marks, Mine())
+
+
+@pytest.mark.parametrize("loader", [
+    DataLoader(RankStream(Mine(), list, 2, DataShard(0, 2))), Wrapped(Mine()), Mine(),
+], ids=["a stream that is divided", "batches of a loader", "a loader"])  # fmt: skip
+def test_marks_that_differ_name_what_was_read(loader):
+    with pytest.raises(DataError, match="^The Mine gives every rank other rows, so each would keep a share"):
+        check_marks([3.5, 0.0, 2.5], loader)
