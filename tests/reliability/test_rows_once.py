@@ -261,8 +261,16 @@ def test_steps_keep_their_rows_however_often_a_run_goes_on_elsewhere(tmp_path, c
     (place / layout.MANIFEST).unlink()
     folder.seal(place, about["run"])
     for steps in (3, 4):
-        alone = made(tmp_path, numbered(), 2, gradient_accumulation_steps=2, steps=steps)
+        heard = []
+
+        class Hears(TrainerCallback):
+            def on_step_begin(self, args, state, control, **_):
+                heard.append((args.gradient_accumulation_steps, alone.args is args, users.gradient_accumulation_steps))
+
+        alone = made(tmp_path, numbered(), 2, gradient_accumulation_steps=2, steps=steps, callbacks=[Hears()])
+        users = alone.args
         alone.train(resume_from_checkpoint=True)
         assert sum(map(len, alone.seen)) == 8
-        assert alone.args.gradient_accumulation_steps == 2  # which are the user's
+        assert heard == [(4, True, 2)]  # the run's own, which what the user gave never becomes
+        assert alone.args is users
     assert "gradient_accumulation_steps is 4, so that a step keeps its 8 rows" in caplog.text

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from trainwright.args.foreign import restores_callbacks
-from trainwright.args.training import saved_arguments
+from trainwright.args.training import TrainingArguments, saved_arguments
 from trainwright.checkpoint import folder, layout, parts, plain
 from trainwright.checkpoint.sharded import verify
 from trainwright.checkpoint.sharded.weights import load_model
@@ -104,21 +105,25 @@ def _is_of_run(path: Path, run_id: str | None, beside: Path) -> bool:
     return path.is_dir() and known
 
 
-def keep_step_rows(session: Session, saved: Saved, loader: TrainLoader) -> None:
-    """Keep the rows of a step on another number of ranks, by changing the accumulation; what the script itself has
-    changed of a step is judged by `check_order`.
+def keep_step_rows(session: Session, saved: Saved, loader: TrainLoader) -> TrainingArguments:
+    """Keep the rows of a step on another number of ranks, by another accumulation; what the script itself has changed
+    of a step is judged by `check_order`.
+
+    Returns:
+        The run's arguments: the session's, or a copy with that accumulation.
 
     Raises:
         CheckpointError: they do not divide, and `allow_batch_change` is off.
     """
     before, now, args = saved.data, loader.describe(), session.args
     if before.get("kind") != now["kind"] or "batch_size" not in before:  # of another engine, or old
-        return
+        return args
     whole, rows = _step_rows(before), _step_rows({**now, "accumulation": 1})
     asked = before["batch_size"], before.get("asked", before["accumulation"])
     if asked == (now["batch_size"], now["accumulation"]) and whole != _step_rows(now):
         told = f"{whole} {'rows' if now['batch_size'] else 'batches'}"
         if whole % rows == 0:
+            args = copy(args)
             args.gradient_accumulation_steps = whole // rows
             loader.accumulate(args.gradient_accumulation_steps)
             session.note(
@@ -133,6 +138,7 @@ def keep_step_rows(session: Session, saved: Saved, loader: TrainLoader) -> None:
             )
     if isinstance(loader, PlannedLoader) and whole == loader.plan.batching.step_rows:
         loader.plan.order = replace(loader.plan.order, group_rows=before["group_rows"])
+    return args
 
 
 def check_order(session: Session, saved: Saved, loader: TrainLoader) -> None:

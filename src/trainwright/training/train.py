@@ -93,9 +93,9 @@ def train(
     session.strategy.on_main(lambda: claim(session.run_folder, lock))
     if session.strategy.shards_state:
         verify.check_shared(session.strategy, session.run_folder)
-    session.is_in_train, accumulation = True, session.args.gradient_accumulation_steps
+    session.is_in_train, asked = True, session.args
     try:
-        limit = session.args.max_train_time
+        limit = asked.max_train_time
         with Signals(session.note, None if limit is None else seconds(limit)) as signals:
             saved = resume.find(session, wanted)
             if saved is not None:
@@ -106,14 +106,14 @@ def train(
             loader = dataloaders.train_loader(session)
             try:
                 if saved is not None:
-                    resume.keep_step_rows(session, saved, loader)
+                    session.args = resume.keep_step_rows(session, saved, loader)
                     resume.check_order(session, saved, loader)
                 content = session.strategy.on_main(lambda: dataloaders.content_of_training(loader))
                 if saved is not None:
                     resume.check_data(session, saved, content)
                 run = build(session, loader, saved, signals)
                 run.ignore_keys_for_eval, run.content, run.timesheet = ignore_keys, content, timesheet
-                run.accumulation, run.throughput = accumulation, throughput_of(session)
+                run.accumulation, run.throughput = asked.gradient_accumulation_steps, throughput_of(session)
                 lock.name(run.run_id)
                 set_earlier_aside(run, saved)
                 run_cards.begin(run)
@@ -131,8 +131,7 @@ def train(
         return output
     finally:
         session.is_in_train, session.ema = False, None
-        session.args.gradient_accumulation_steps = accumulation  # which other ranks may have changed
-        session.run = None
+        session.args, session.run = asked, None  # which other ranks may have changed
         lock.release()
 
 
