@@ -11,7 +11,7 @@ from tests.reinforcement import tiny_prompts as tiny
 from trainwright.cli.main import main
 from trainwright.config.composition import build_trainer
 from trainwright.config.reading.read import load_checked
-from trainwright.errors import ConfigError, DataError, TrainwrightError
+from trainwright.errors import DataError, TrainwrightError
 from trainwright.trainer.face import session_of
 
 
@@ -112,14 +112,6 @@ def test_data_without_prompts_is_refused(place, tmp_path):
     told = tiny.settings(place, output_dir=str(tmp_path)) | {"data": data}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(told))
     with pytest.raises(DataError, match="question: prompt"):
-        build_trainer(load_checked(tmp_path / "run.yaml").config)
-
-
-def test_validation_data_is_refused(place, tmp_path):
-    told = tiny.settings(place, output_dir=str(tmp_path))
-    told["data"]["validation"] = {"datasets": [{"dataset_name": str(place / "prompts.jsonl")}]}
-    (tmp_path / "run.yaml").write_text(yaml.safe_dump(told))
-    with pytest.raises(ConfigError, match="validation"):
         build_trainer(load_checked(tmp_path / "run.yaml").config)
 
 

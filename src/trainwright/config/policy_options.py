@@ -22,7 +22,11 @@ class PolicyOptions(TextOptions):
 
     Attributes:
         num_generations: completions of every prompt, a group; per_device_train_batch_size counts completions.
+        num_generations_eval: completions of every prompt that is held out; `num_generations` where not given, or one
+            where all would be the same.
         max_completion_length: tokens of the longest completion.
+        temperature_eval: of completions of prompts that are held out; 0 always takes the likeliest token, `temperature`
+            where not given.
         generation_batch_size: completions of a generation, over all ranks; or give `steps_per_generation`.
         steps_per_generation: micro-batches of a generation; gradient_accumulation_steps where neither is given.
         num_iterations: how often a generation is trained on.
@@ -40,8 +44,10 @@ class PolicyOptions(TextOptions):
     """
 
     num_generations: int = 8
+    num_generations_eval: int | None = None
     max_completion_length: int = 512
     temperature: float = 1.0
+    temperature_eval: float | None = None
     top_p: float = 1.0
     top_k: int = 0
     min_p: float | None = None
@@ -132,7 +138,6 @@ class TrlGRPOOptions(GRPOOptions):
     vllm_mode: str | None = None
     vllm_gpu_memory_utilization: float | None = None
     log_completions: bool = False
-    num_generations_eval: int | None = None
     cache_implementation: str | None = None
     generation_kwargs: dict[str, Any] | None = None
 

@@ -17,7 +17,7 @@ from trainwright.batch import by_name, row_count
 from trainwright.data.introspection import length_of
 from trainwright.data.loaders.rows import PaddingBatch
 from trainwright.errors import DataError, as_raised
-from trainwright.evaluation import generation
+from trainwright.evaluation import by_stage, generation
 from trainwright.evaluation.prediction_buffer import Collector, losses_of_rows, to_host
 from trainwright.inputs import dataloaders, dividing, document_isolation
 from trainwright.losses import fused_loss, units
@@ -90,6 +90,8 @@ def means(each: list[dict[str, Any]], prefix: str) -> dict[str, float]:
 
 def evaluate_set(session: Session, dataset: Any, ignore_keys: list[str] | None, prefix: str) -> dict[str, float]:
     """Evaluate one set and log its metrics."""
+    if session.stage is not None and session.stage.measures:
+        return by_stage.evaluate(session, session.stage, dataset, prefix)
     dividing.look(session, dataloaders.rows_to_evaluate(session, dataset), dividing.EVALUATION)
     loader = session.hooks.get_eval_dataloader(dataset)
     session.callback_handler.shared["eval_dataloader"] = loader

@@ -19,7 +19,7 @@ from trainwright.config.policy_options import (
     PolicyOptions,
 )
 from trainwright.config.reading.validation import text_faults
-from trainwright.config.schema import TrainingConfig
+from trainwright.config.schema import DatasetSplitParams, TrainingConfig
 from trainwright.data.sources.formats import Format
 from trainwright.errors import ConfigError, DataError, did_you_mean
 from trainwright.methods.referenced import REFERENCE, Referenced, synced_faults
@@ -104,16 +104,10 @@ class GRPO(Referenced):
         )
 
     def check_data(self, config: TrainingConfig, options: Any, formats: Sequence[Format]) -> None:
-        """Raise a ConfigError where the completions of a generation make no whole groups, or other prompts are given to
-        evaluate on."""
+        """Raise a ConfigError where the completions of a generation make no whole groups."""
         from trainwright.reinforcement.stage import size_of
         from trainwright.tasks.language.build import arguments
 
-        if config.data.validation.datasets:
-            raise ConfigError(
-                f"data.validation: {self.name} measures no rewards on other prompts while it trains. Leave it out; the "
-                "rewards of training are logged."
-            )
         group = options.num_generations
         size = size_of(options, arguments(config.training), 1)
         if size % group:
@@ -152,7 +146,6 @@ class GRPO(Referenced):
 
     def connect(self, session: Session, config: TrainingConfig, text: Text, kept: Any) -> None:
         """Give the objective its reference, and put the stage between the loader and the step."""
-        from trainwright.data import mixture
         from trainwright.models.load import dropout_settings
         from trainwright.reinforcement.connecting import connect
         from trainwright.session.model_setup import change_configuration
@@ -161,14 +154,25 @@ class GRPO(Referenced):
             super().connect(session, config, text, kept)
         elif text.options.disable_dropout:
             change_configuration(session, **dropout_settings(session.model))
-        rows = mixture.read(config.data.train, config.training.seed)
-        if len(rows) != len(text.train):
-            raise DataError(f"{len(rows) - len(text.train)} prompts of the data are empty. Leave those rows out.")
-        connect(session, text.options, text.train, rows, text.tokenizer, text.multiple)
+        rows = _rows(config.data.train, config.training.seed, text.train)
+        held_out = None
+        if text.evaluation is not None:
+            held_out = text.evaluation, _rows(config.data.validation, config.training.seed, text.evaluation)
+        connect(session, text.options, text.train, rows, text.tokenizer, text.multiple, held_out)
 
     def further_weights(self, config: TrainingConfig, base: int, weights: int, named: Callable[[str], int]) -> int:
         """Return the bytes of the reference, where there is one."""
         return super().further_weights(config, base, weights, named) if _measures(config) else 0
+
+
+def _rows(split: DatasetSplitParams, seed: int, prompts: Any) -> Any:
+    """Return the rows of prompts, for the rewards."""
+    from trainwright.data import mixture
+
+    rows = mixture.read(split, seed)
+    if len(rows) != len(prompts):
+        raise DataError(f"{len(rows) - len(prompts)} prompts of the data are empty. Leave those rows out.")
+    return rows
 
 
 def completion_faults(options: PolicyOptions) -> Iterator[Fault]:
@@ -180,6 +184,7 @@ def completion_faults(options: PolicyOptions) -> Iterator[Fault]:
     except ConfigError as error:
         what = str(error).rstrip(".").replace("max_new_tokens", "max_completion_length")
         yield f"{KWARGS}.{what.split()[0]}", what, ""
+    yield from _evaluation_faults(options)
     if options.num_generations < 2:
         what = f"num_generations {options.num_generations} leaves nothing to compare a completion with"
         yield f"{KWARGS}.num_generations", what, "2 or more"
@@ -194,6 +199,18 @@ def completion_faults(options: PolicyOptions) -> Iterator[Fault]:
         yield f"{KWARGS}.epsilon", "epsilon is not between 0 and 1, or epsilon_high not above 0", ""
     if options.beta < 0:
         yield f"{KWARGS}.beta", f"beta {options.beta:g} is negative", ""
+
+
+def _evaluation_faults(options: PolicyOptions) -> Iterator[Fault]:
+    """Yield what is wrong with the settings of completions of prompts that are held out."""
+    count, temperature = options.num_generations_eval, options.temperature_eval
+    if temperature is not None and not 0 <= temperature < float("inf"):
+        yield f"{KWARGS}.temperature_eval", f"temperature_eval {temperature:g} is not 0 or above", ""
+    if count is not None and count < 1:
+        yield f"{KWARGS}.num_generations_eval", f"num_generations_eval {count} is less than 1", ""
+    elif temperature == 0 and (count or 1) > 1:
+        what = f"with temperature_eval 0 all {count} completions of a prompt would be the same"
+        yield f"{KWARGS}.num_generations_eval", what, "1"
 
 
 def reward_faults(options: PolicyOptions) -> Iterator[Fault]:

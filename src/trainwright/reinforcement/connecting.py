@@ -10,6 +10,7 @@ from trainwright.errors import ConfigError
 from trainwright.generation.sampler import Sampler
 from trainwright.models.inspect import base_model, limits
 from trainwright.objectives.policy.objective import PolicyLoss
+from trainwright.reinforcement.held_out import HeldOut, group_of
 from trainwright.reinforcement.sampling import sampling_of
 from trainwright.reinforcement.schedule import Places, Schedule
 from trainwright.reinforcement.stage import RolloutStage, size_of
@@ -19,7 +20,13 @@ from trainwright.session.session import Session
 
 
 def connect(
-    session: Session, options: PolicyOptions, prompts: Any, rows: Any, tokenizer: Any, multiple: int | None
+    session: Session,
+    options: PolicyOptions,
+    prompts: Any,
+    rows: Any,
+    tokenizer: Any,
+    multiple: int | None,
+    held_out: tuple[Any, Any] | None = None,
 ) -> RolloutStage:
     """Put the stage between the loader and the step of a Trainer.
 
@@ -30,6 +37,7 @@ def connect(
         rows: the same rows as they were read, for the rewards.
         tokenizer: of the model.
         multiple: what the width of micro-batches is a multiple of, or None.
+        held_out: prompts and rows that evaluations are on, or None.
 
     Raises:
         ConfigError: processes share the model, generations cannot be made of the prompts, no token ends a completion,
@@ -57,10 +65,16 @@ def connect(
         decode=lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True)),
         multiple=multiple or 1,
         seed=args.seed,
+        held_out=None if held_out is None else _held_out(session.model, options, tokenizer, *held_out),
     )
     session.stage, session.train_dataset = stage, places
     args.train_sampling_strategy = "sequential"  # of the places; the prompts have an order of their own
     return stage
+
+
+def _held_out(model: Any, options: PolicyOptions, tokenizer: Any, prompts: Any, rows: Any) -> HeldOut:
+    check_lengths(model, options, prompts)
+    return HeldOut(prompts, rows, sampler_of(model, options, tokenizer, held_out=True), group_of(options))
 
 
 def schedule_of(session: Session, options: PolicyOptions, count: int) -> Schedule:
@@ -96,8 +110,8 @@ def schedule_of(session: Session, options: PolicyOptions, count: int) -> Schedul
     return schedule
 
 
-def sampler_of(model: Any, options: PolicyOptions, tokenizer: Any) -> Sampler:
-    """Return what writes completions with a model.
+def sampler_of(model: Any, options: PolicyOptions, tokenizer: Any, held_out: bool = False) -> Sampler:
+    """Return what writes completions with a model; `held_out` is of an evaluation.
 
     Raises:
         ConfigError: no token ends a completion.
@@ -111,7 +125,7 @@ def sampler_of(model: Any, options: PolicyOptions, tokenizer: Any) -> Sampler:
             "Neither the tokenizer nor the model has an end token, so no completion would end. Give "
             "training.trainer_kwargs.stop, or a tokenizer with eos_token."
         )
-    return Sampler(model, sampling_of(options), ends, tokenizer=tokenizer)
+    return Sampler(model, sampling_of(options, held_out), ends, tokenizer=tokenizer)
 
 
 def check_lengths(model: Any, options: PolicyOptions, prompts: Any) -> None:

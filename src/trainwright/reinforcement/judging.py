@@ -46,17 +46,15 @@ def judged(
     return torch.tensor(values, dtype=torch.float64).reshape(len(found), -1).T.contiguous(), failures
 
 
-def told(failures: Sequence[Failure], rows: Sequence[int], group: int) -> list[str]:
+def told(failures: Sequence[Failure], rows: Sequence[int]) -> list[str]:
     """Return sentences about rewards that failed, by function and row of the data.
 
     Args:
-        rows: of the prompts that were judged together.
-        group: completions of each.
+        rows: that of each.
     """
     found = [
-        f"The reward '{one.reward}' failed for a completion of row {rows[one.row // group]}, which has none of it: "
-        f"{one.reason}"
-        for one in failures[:_SHOWN]
+        f"The reward '{one.reward}' failed for a completion of row {row}, which has none of it: {one.reason}"
+        for one, row in zip(failures[:_SHOWN], rows, strict=False)
     ]
     if len(failures) > _SHOWN:
         found.append(f"{len(failures) - _SHOWN} more rewards of this generation failed.")

@@ -15,17 +15,21 @@ if TYPE_CHECKING:
     from trainwright.reinforcement.generation import Generation
 
 FOLDER = "completions"
+TRAINED, HELD_OUT = "step", "held-out"  # how names of files begin
 _WIDEST = 300  # characters of a text that are shown
 
 
-def write(run_folder: Path, generation: Generation, decode: Callable[[list[int]], str], group: int) -> None:
+def write(
+    run_folder: Path, generation: Generation, decode: Callable[[list[int]], str], group: int, kind: str = TRAINED
+) -> None:
     """Write what a generation holds as text, one line for each completion.
 
     Args:
         decode: tokens to text.
         group: completions of a prompt.
+        kind: whether they were trained on, `TRAINED`, or are of prompts `HELD_OUT`.
     """
-    path = run_folder / FOLDER / f"step-{generation.step}-{generation.epoch}-{generation.number}.jsonl"
+    path = run_folder / FOLDER / f"{kind}-{generation.step}-{generation.epoch}-{generation.number}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}-{os.getpid()}")
     with part.open("w", encoding="utf-8") as file:
@@ -49,24 +53,29 @@ def _known(value: float) -> float | None:
     return None if value != value else value
 
 
-def newest(run_folder: Path, step: int | None = None) -> Path:
-    """Return the file of the generation that a step was trained on; of the last one, where no step is given.
+def newest(run_folder: Path, step: int | None = None, kind: str = TRAINED) -> Path:
+    """Return the file of the generation that a step was trained on, or of the last evaluation up to its end; the last
+    file, where no step is given.
 
     Raises:
         DataError: there is none.
     """
-    files = sorted((_place(path), path) for path in (run_folder / FOLDER).glob("step-*.jsonl"))
+    files = sorted((_place(path), path) for path in (run_folder / FOLDER).glob(f"{kind}-*.jsonl"))
     if not files:
-        raise DataError(f"'{run_folder}' has no completions: it is no run of GRPO or RLOO, or has not written any yet.")
-    able = [path for (begun, *_), path in files if step is None or begun < step]
+        where = "" if kind == TRAINED else " of prompts held out (data.validation)"
+        raise DataError(
+            f"'{run_folder}' has no completions{where}: it is no run of GRPO or RLOO, or has not written any yet."
+        )
+    latest = step if step is None or kind == HELD_OUT else step - 1
+    able = [path for (begun, *_), path in files if latest is None or begun <= latest]
     if not able:
-        first = files[0][0][0] + 1
+        first = files[0][0][0] + (kind == TRAINED)
         raise DataError(f"The first completions of '{run_folder}' were written for step {first}, not for step {step}.")
     return able[-1]
 
 
 def _place(path: Path) -> tuple[int, ...]:
-    return tuple(int(part) for part in path.stem.split("-")[1:])
+    return tuple(int(part) for part in path.stem.split("-")[-3:])
 
 
 def read(path: Path) -> list[dict[str, Any]]:

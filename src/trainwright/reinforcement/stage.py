@@ -18,7 +18,7 @@ from trainwright import randomness
 from trainwright.checkpoint import layout
 from trainwright.config.policy_options import GRPOOptions, PolicyOptions, RLOOOptions
 from trainwright.data.loaders.rows import PaddingBatch
-from trainwright.errors import CheckpointError, DataError
+from trainwright.errors import CheckpointError, ConfigError, DataError
 from trainwright.generation.rollouts import Completion, Rollouts
 from trainwright.losses import fused_loss
 from trainwright.losses.step_batch import StepBatch
@@ -27,6 +27,7 @@ from trainwright.objectives.policy.objective import PolicyLoss
 from trainwright.reinforcement import generation as store
 from trainwright.reinforcement import samples
 from trainwright.reinforcement.generation import Generation, padded
+from trainwright.reinforcement.held_out import HeldOut, rewards_on
 from trainwright.reinforcement.judging import judged, told
 from trainwright.reinforcement.metrics import metrics
 from trainwright.reinforcement.schedule import Places, Schedule
@@ -69,6 +70,7 @@ class RolloutStage:
         pad: token that fills rows up.
         multiple: what the width of micro-batches is a multiple of.
         seed: of what is drawn.
+        held_out: prompts that evaluations measure the policy's rewards on, or None.
     """
 
     session: Session
@@ -83,6 +85,8 @@ class RolloutStage:
     decode: Callable[[list[int]], str]
     multiple: int
     seed: int
+    held_out: HeldOut | None = None
+    measures = True
     symptoms: Symptoms = field(init=False)
 
     def __post_init__(self) -> None:
@@ -169,6 +173,16 @@ class RolloutStage:
         state.num_input_tokens_seen += tokens
         state.total_flos += 6 * tokens * self.session.non_embedding_parameters
 
+    def evaluate(self, prefix: str) -> dict[str, Any]:
+        """Return what the policy earns on the prompts that are held out; see `held_out.rewards_on`.
+
+        Raises:
+            ConfigError: there are none.
+        """
+        if self.held_out is None:
+            raise ConfigError("There are no prompts to evaluate on: give data.validation.")
+        return rewards_on(self, self.held_out, prefix)
+
     # ---- a generation
 
     def _found(self, run: Run, number: int) -> Generation | None:
@@ -253,7 +267,7 @@ class RolloutStage:
         with session.hooks.compute_loss_context_manager():
             some = self.rollouts.complete([one.tolist() for one in prompts], keys, options.num_generations)
         rewards, failures = judged(self.pool, [self.rows[rows[place]] for place in mine], some, self.decode)
-        for sentence in told(failures, [rows[place] for place in mine], options.num_generations):
+        for sentence in told(failures, [rows[mine[one.row // options.num_generations]] for one in failures]):
             session.note(sentence)
         wide = [prompt for prompt in prompts for _ in range(options.num_generations)]
         flat = [one.ids for completions in some for one in completions]

@@ -179,13 +179,22 @@ class CurrentRun(Protocol):
 
 class Stage(Protocol):
     """What makes of the loader's micro-batches those that a step is trained on, such as completions of prompts; it is a
-    part of the checkpoint. Without one they are trained on as they are."""
+    part of the checkpoint. Without one they are trained on as they are.
+
+    Attributes:
+        measures: whether evaluations are its own, by `evaluate`.
+    """
+
+    measures: bool
 
     def begin(self, saved: Any) -> None:
         """Hear of the checkpoint that a run goes on from (`saving/resume_source.py: Saved`) before its loader is."""
 
     def work(self, run: Any, work: Any) -> Any:
         """Return what a step is trained on (`losses/step_batch.py: StepBatch`); called by all ranks together."""
+
+    def evaluate(self, prefix: str) -> dict[str, Any]:
+        """Return the metrics of an evaluation, by names that begin so; called by all ranks together."""
 
     def close(self) -> None:
         """End what it has begun; a run is over."""

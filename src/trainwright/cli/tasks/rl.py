@@ -18,9 +18,12 @@ def run(argv: Sequence[str]) -> int:
     show = commands.add_parser("show", help="the completions of a step, with what each earned and was worth")
     show.add_argument("run", type=Path, help="the run's folder")
     show.add_argument("--step", type=at_least(1), help="whose completions; the last ones when not given")
+    show.add_argument(
+        "--held-out", action="store_true", help="those of prompts held out, at the last evaluation up to the step"
+    )
     show.add_argument("-n", "--groups", type=at_least(1), default=4, help="prompts that are shown (4)")
     args = parsed(parser, list(argv))
-    path = samples.newest(args.run, args.step)
+    path = samples.newest(args.run, args.step, samples.HELD_OUT if args.held_out else samples.TRAINED)
     completions = samples.read(path)
     print(f"{path}: {len(completions)} completions")
     for line in samples.shown(completions, args.groups):

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from trainwright.rewards.functions import Reward
 
 _OURS = (
-    "reward_timeout", "reward_processes", "stop", "kl_estimator", "cispo_high", "sampler_correction",
-    "sampler_correction_max", "sampler_correction_min", "ref_model", "padding_free",
+    "reward_timeout", "reward_processes", "temperature_eval", "stop", "kl_estimator", "cispo_high",
+    "sampler_correction", "sampler_correction_max", "sampler_correction_min", "ref_model", "padding_free",
 )  # fmt: skip
 _NOT_TRLS = ("max_length", "dataset_num_proc", "reward_functions", "reward_function_kwargs")
 

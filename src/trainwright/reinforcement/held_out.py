@@ -1,0 +1,127 @@
+"""Rewards on prompts that are held out: what the policy earns on them, which training neither sees nor is moved by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from trainwright import randomness
+from trainwright.bars import counting
+from trainwright.config.policy_options import PolicyOptions
+from trainwright.generation.rollouts import Completion, Rollouts
+from trainwright.losses.eval_context import evaluating, together, waiting
+from trainwright.objectives.policy import advantages
+from trainwright.reinforcement import samples
+from trainwright.reinforcement.generation import Generation
+from trainwright.reinforcement.judging import judged, told
+from trainwright.reinforcement.metrics import metrics
+from trainwright.rewards.pool import Failure
+from trainwright.session.meters import Records
+
+if TYPE_CHECKING:
+    from trainwright.reinforcement.stage import RolloutStage
+
+_APART = -1  # in the place of a pass, so that no completion of training has these random numbers
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Prompts that are held out, and what writes after them.
+
+    Attributes:
+        prompts: rows with `prompt_ids`.
+        rows: the same rows as they were read, for the rewards.
+        rollouts: writes completions.
+        group: completions of each.
+    """
+
+    prompts: Any
+    rows: Any
+    rollouts: Rollouts
+    group: int
+
+
+def group_of(options: PolicyOptions) -> int:
+    """Return how many completions of a held-out prompt are written: one where all would be the same."""
+    if options.num_generations_eval is not None:
+        return options.num_generations_eval
+    return 1 if options.temperature_eval == 0 else options.num_generations
+
+
+def rewards_on(stage: RolloutStage, held_out: HeldOut, prefix: str) -> dict[str, float]:
+    """Return the numbers of completions of held-out prompts by the names of training, and write them for people.
+
+    Every prompt has the random numbers of its place at every step, so two evaluations differ by the policy alone.
+
+    Raises:
+        StopWaiting: the run is asked to stop.
+        Exception: what writing or judging raised, on this rank or (a RuntimeError) on another.
+    """
+    session = stage.session
+    with together(session):
+        mine = _share(stage, held_out)
+    written = _joined(stage, held_out, [one for rank in session.strategy.gather_shards(mine) for one in rank])
+    found = metrics(written, held_out.group)
+    if held_out.group == 1:  # of which none differ
+        del found["frac_reward_zero_std"]
+    session.strategy.on_main(
+        lambda: samples.write(session.run_folder, written, stage.decode, held_out.group, samples.HELD_OUT)
+    )
+    return {f"{prefix}_{name}": value for name, value in found.items()}
+
+
+def _share(stage: RolloutStage, held_out: HeldOut) -> list[tuple[int, list[Completion], torch.Tensor]]:
+    """Return (place, completions, their rewards) of this rank's prompts, those of similar length written together."""
+    session, shard = stage.session, stage.session.strategy.data_shard
+    lengths = held_out.prompts.sizes("prompt_ids")
+    mine = sorted(range(len(held_out.prompts))[shard.index :: shard.num_shards], key=lambda place: int(lengths[place]))
+    size = max(1, session.args.eval_batch_size // held_out.group)
+    found: list[tuple[int, list[Completion], torch.Tensor]] = []
+    failures, failed = list[Failure](), list[int]()
+    with (
+        evaluating(session, Records()),
+        session.hooks.compute_loss_context_manager(),
+        randomness.seeded(stage.seed, _APART, shard.index),
+        counting(len(mine), "evaluating") as tell,
+    ):
+        for start in range(0, len(mine), size):
+            some = mine[start : start + size]
+            prompts = [held_out.prompts[place]["prompt_ids"].tolist() for place in some]
+            keys = [(stage.seed, _APART, place) for place in some]
+            with waiting(session):
+                written = held_out.rollouts.complete(prompts, keys, held_out.group)
+                rewards, wrong = judged(stage.pool, [held_out.rows[place] for place in some], written, stage.decode)
+            failures += wrong
+            failed += [some[one.row // held_out.group] for one in wrong]
+            found += zip(some, written, rewards.split(held_out.group), strict=True)
+            tell(len(some))
+    for sentence in told(failures, failed):
+        session.note(f"Of the prompts held out: {sentence}")
+    return found
+
+
+def _joined(
+    stage: RolloutStage, held_out: HeldOut, shares: list[tuple[int, list[Completion], torch.Tensor]]
+) -> Generation:
+    """Return the completions of all ranks in the order of the prompts."""
+    shares.sort(key=lambda one: one[0])
+    flat = [one for _, completions, _ in shares for one in completions]
+    rewards = torch.cat([one for *_, one in shares])
+    totals = advantages.weighted(rewards, stage.options.reward_weights)
+    places = [place for place, *_ in shares]
+    return Generation(
+        epoch=int(stage.session.state.epoch or 0),
+        number=0,
+        step=stage.session.state.global_step,
+        functions=[reward.name for reward in stage.pool.rewards],
+        rows=places,
+        prompts=[held_out.prompts[place]["prompt_ids"] for place in places for _ in range(held_out.group)],
+        completions=[one.ids for one in flat],
+        finished=torch.tensor([one.finished for one in flat]),
+        sampler=[one.log_probs for one in flat],
+        rewards=rewards,
+        totals=totals,
+        advantages=advantages.of_groups(totals, held_out.group, "none"),
+    )
