@@ -151,3 +151,13 @@ def test_a_completion_that_alone_has_a_reward_has_no_advantage():
     assert advantages.of_groups(totals, 2, "none").tolist() == [0.0, 0.0, -1.0, 1.0]
     whole = totals[[0, 2, 3]].std()
     torch.testing.assert_close(advantages.of_groups(totals, 2, "batch")[3], 1 / (whole + 1e-4))
+
+
+def test_rewards_of_oumis_names_have_its_numbers():
+    told = {"texts": ["a b c d e", r"it is \boxed{3}", r"\boxed{1} or \boxed{2}", ""], "letter_count": [0, 4, 1, 1]}
+    columns = {**told, "prompts": [""] * 4, "completions": told["texts"], "completion_ids": [[1]] * 4}
+    names = ["soft_5tokens_completions", "sharp_10tokens_completions", "count_letters"]
+    soft, sharp, counted = (call(one, columns) for one in of_names(names, {}))
+    assert soft == pytest.approx([1.0, 0.6 * math.exp(0.4), 0.6 * math.exp(0.4), 0.0])
+    assert sharp == [-5.0, -7.0, -7.0, -10.0]
+    assert counted == pytest.approx([-3.0, 1 / 1.5 - 2, -3.0, -3.0])

@@ -22,7 +22,8 @@ def evaluate(session: Session, stage: Stage, dataset: Any, prefix: str) -> dict[
         )
     started = time.time()
     metrics = stage.evaluate(prefix)
-    metrics |= reporting.speed(prefix, started, len(session.eval_dataset), 0)
+    speed = reporting.speed(prefix, started, len(session.eval_dataset), 0)
+    metrics |= {name: value for name, value in speed.items() if not name.endswith("steps_per_second")}
     metrics = session.strategy.from_main(metrics)
     session.hooks.log(dict(metrics))
     return {**metrics, "epoch": session.state.epoch}

@@ -57,7 +57,7 @@ def connect(
         rows=rows,
         rollouts=sampler_of(session.model, options, tokenizer),
         pool=Pool(
-            of_names(options.functions, options.reward_function_kwargs),
+            of_names(options.functions, options.reward_function_kwargs, str(session.strategy.device)),
             options.reward_processes,
             options.reward_timeout,
         ),

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from trainwright.errors import ConfigError, did_you_mean
+from trainwright.rewards import model
 
 VERIFIERS: dict[str, str] = {
     "exact_match": "trainwright.verifiers.text:exact_match",
@@ -28,8 +29,15 @@ VERIFIERS: dict[str, str] = {
     "json_schema": "trainwright.verifiers.structure:json_schema",
     "python_tests": "trainwright.verifiers.code:python_tests",
     "algebra": "trainwright.verifiers.algebra:algebra",
+    **{
+        name: f"trainwright.verifiers.oumi:{name}"
+        for name in (
+            *(f"{kind}_{words}tokens_completions" for kind in ("soft", "sharp") for words in (5, 10, 20)),
+            "count_letters",
+        )
+    },
 }
-"""Names of rewards that ship."""
+"""Names of rewards that ship; the last ones are Oumi's."""
 
 
 @dataclass(frozen=True)
@@ -40,32 +48,40 @@ class Reward:
         name: by which it is logged.
         where: `module:name` or `file.py:name`.
         settings: keywords that win over the rows' columns.
+        here: whether it is called in the run's process, as models are.
     """
 
     name: str
     where: str
     settings: Mapping[str, Any]
+    here: bool = False
 
 
-def of_names(names: Sequence[str], settings: Mapping[str, Mapping[str, Any]]) -> list[Reward]:
-    """Return rewards by name, each looked up and found to be callable as one.
+def of_names(
+    names: Sequence[str], settings: Mapping[str, Mapping[str, Any]], device: str | None = None
+) -> list[Reward]:
+    """Return rewards by name, each looked up and found to be callable as one; models compute on a device.
 
     Raises:
         ConfigError: there is none of that name, it cannot be called so, or settings name none or what it does not take.
     """
-    short = [name.rpartition(":")[2] for name in names]
+    short = [Path(name).name if model.is_model(name) else name.rpartition(":")[2] for name in names]
     called = [one if short.count(one) == 1 else name for one, name in zip(short, names, strict=True)]
     for name in settings:
         if name not in (*names, *called):
             raise ConfigError(
                 f"reward_function_kwargs has '{name}', which is none of reward_functions.{did_you_mean(name, called)}"
             )
-    found = [
-        Reward(own, VERIFIERS.get(name, name), {**settings.get(name, {}), **settings.get(own, {})})
-        for own, name in zip(called, names, strict=True)
-    ]
-    for one in found:
-        check(one)
+    found = []
+    for own, name in zip(called, names, strict=True):
+        given = {**settings.get(name, {}), **settings.get(own, {})}
+        if model.is_model(name):
+            model.check_model(name)
+            given |= {"model": name} | ({} if device is None else {"device": device})
+            found.append(Reward(own, model.WHERE, given, here=True))
+        else:
+            found.append(Reward(own, VERIFIERS.get(name, name), given))
+        check(found[-1])
     return found
 
 
@@ -80,7 +96,7 @@ def function_at(where: str) -> Callable[..., Any]:
     if not place:
         raise ConfigError(
             f"There is no reward '{where}'.{did_you_mean(where, VERIFIERS)} Known: {', '.join(VERIFIERS)}; a function "
-            "of yours is written module:name or file.py:name."
+            "of yours is written module:name or file.py:name, a reward model as its folder."
         )
     try:
         found: Any = getattr(_module(place), name)

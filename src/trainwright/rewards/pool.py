@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from trainwright.rewards.functions import Reward, call
@@ -134,28 +135,44 @@ class Pool:
             columns: lists of the same length, by name; see `functions.call`.
         """
         count = len(columns["completions"])
+        found, failures = self._divided([one for one in self.rewards if not one.here], columns, count)
+        each = iter(found)
+        judged: list[list[float | None]] = []
+        for reward in self.rewards:
+            values, wrong = _judged(Here(), reward, columns) if reward.here else (next(each), [])
+            judged.append(values)
+            failures += [Failure(reward.name, row, why) for row, why in wrong]
+        return judged, failures
+
+    def _divided(
+        self, rewards: Sequence[Reward], columns: Columns, count: int
+    ) -> tuple[list[list[float | None]], list[Failure]]:
+        """Return what functions say, each process of some of the rows."""
         callers = self._callers[: max(1, min(len(self._callers), count))]
         edges = [count * n // len(callers) for n in range(len(callers) + 1)]
         parts = [(edges[n], _cut(columns, edges[n], edges[n + 1])) for n in range(len(callers))]
         with ThreadPoolExecutor(len(callers)) as threads:
-            judged = list(threads.map(self._part, callers, parts))
-        found = [[value for values, _ in judged for value in values[n]] for n in range(len(self.rewards))]
+            judged = list(threads.map(partial(_part, rewards), callers, parts))
+        found = [[value for values, _ in judged for value in values[n]] for n in range(len(rewards))]
         return found, [failure for _, failures in judged for failure in failures]
-
-    def _part(self, caller: Caller, part: tuple[int, Columns]) -> tuple[list[list[float | None]], list[Failure]]:
-        first, columns = part
-        failures: list[Failure] = []
-        found = []
-        for reward in self.rewards:
-            values, wrong = _judged(caller, reward, columns)
-            found.append(values)
-            failures += [Failure(reward.name, first + row, why) for row, why in wrong]
-        return found, failures
 
     def close(self) -> None:
         """End the processes."""
         for worker in self._workers:
             worker.close()
+
+
+def _part(
+    rewards: Sequence[Reward], caller: Caller, part: tuple[int, Columns]
+) -> tuple[list[list[float | None]], list[Failure]]:
+    first, columns = part
+    failures: list[Failure] = []
+    found = []
+    for reward in rewards:
+        values, wrong = _judged(caller, reward, columns)
+        found.append(values)
+        failures += [Failure(reward.name, first + row, why) for row, why in wrong]
+    return found, failures
 
 
 def _judged(caller: Caller, reward: Reward, columns: Columns) -> tuple[list[float | None], list[tuple[int, str]]]:
