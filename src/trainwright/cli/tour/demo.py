@@ -11,6 +11,7 @@ from pathlib import Path
 
 from trainwright.checkpoint import layout
 from trainwright.cli.files import parsed
+from trainwright.cli.tour import practice
 from trainwright.errors import did_you_mean
 from trainwright.tasks.code import twice
 from trainwright.world import current_world
@@ -20,6 +21,7 @@ _TEXTS = {
     "code": "a small language model of Python code, from random weights, on Python's own library (the default)",
     "algebra": "derivatives of polynomials by a small transformer, checked by algebra",
     "imitation": "balancing a pole from demonstrations, tried in its environment while it is learned",
+    "rl": "derivatives by a small language model: from worked problems, then by GRPO from a checker alone",
 }
 
 
@@ -27,7 +29,7 @@ def run(argv: Sequence[str]) -> int:
     """Train a demo, go on with an interrupted one, or say that it is complete."""
     parser = argparse.ArgumentParser(
         prog="trainwright demo", description="; ".join(f"{name}: {text}" for name, text in _TEXTS.items()),
-        usage="trainwright demo [code | algebra | imitation] [--no-kill] [KEY=VALUE ...]\n"
+        usage="trainwright demo [code | algebra | imitation | rl] [--no-kill] [KEY=VALUE ...]\n"
         "       trainwright demo --against transformers",
     )  # fmt: skip
     parser.add_argument(
@@ -50,7 +52,7 @@ def run(argv: Sequence[str]) -> int:
         return _against()
     if name == "code":
         return _code(args.overrides, kill=not args.no_kill)
-    return {"algebra": _algebra, "imitation": _imitation}[name](args.overrides)
+    return {"algebra": _algebra, "imitation": _imitation, "rl": practice.run}[name](args.overrides)
 
 
 def _finished(folder: Path, name: str) -> bool | None:
