@@ -170,7 +170,7 @@ def test_its_loss_is_that_of_the_formula_with_logits_or_without(place, tmp_path,
 
 
 MISTAKES = {
-    "training.trainer_kwargs.lmbda=0.5": "lmbda 0.5 asks for completions of the student's own",
+    "training.trainer_kwargs.lmbda=1.5": "lmbda 1.5 is not from 0 to 1",
     "training.trainer_kwargs.beta=2": "beta 2 is not from 0 to 1",
     "training.trainer_kwargs.temperature=0": "temperature 0 is not above 0",
     "training.trainer_kwargs.loss_type=dft": "the divergence is the only loss",

@@ -76,7 +76,7 @@ class DistillOptions(SFTOptions):
     Attributes:
         teacher_model_name_or_path: a folder or hub name.
         beta: 0 for KL(teacher, student), 1 for KL(student, teacher), else the generalised Jensen-Shannon divergence.
-        temperature: that the logits of both are divided by; None for the trainer's own.
+        temperature: that the logits of both are divided by, also where the student writes; None for the trainer's own.
         lmbda: how often the student writes what is learned; None for the trainer's own, which is never with ours.
         seq_kd: whether the teacher does otherwise.
         max_new_tokens: of what is written.

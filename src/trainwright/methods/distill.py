@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from trainwright.config.keys.uses import KWARGS, no_effect, refused
 from trainwright.config.methods import Fault, recipe
 from trainwright.config.options import DistillOptions
 from trainwright.config.schema import TrainingConfig
+from trainwright.errors import ConfigError
 from trainwright.methods.sft import OUR_ROWS, PACKED, SFT, STREAMS
 from trainwright.tasks.language.method import Text
 
@@ -27,7 +28,11 @@ TAUGHT: tuple[Line, ...] = (
     no_effect("peft", "lora_dropout", "training.trainer_kwargs.disable_dropout: false",
               used_if=lambda c: c.training.trainer_kwargs.get("disable_dropout") is False),
 )  # fmt: skip
-_ALONE = ("seq_kd", "max_new_tokens", "teacher_model_init_kwargs")
+_ALONE = ("seq_kd", "teacher_model_init_kwargs")
+
+
+def _writes(config: TrainingConfig) -> bool:
+    return bool(config.training.trainer_kwargs.get("lmbda"))
 
 
 def teacher_faults(options: DistillOptions) -> Iterator[Fault]:
@@ -50,8 +55,10 @@ class Distill(SFT):
     options = DistillOptions
     lines: tuple[Line, ...] = (
         *TAUGHT, *STREAMS, *OUR_ROWS, *PACKED,
-        refused(KWARGS, " ".join(_ALONE), "nothing is generated yet, and the teacher is loaded as model.* says",
+        refused(KWARGS, " ".join(_ALONE), "the teacher writes nothing, and is loaded as model.* says",
                 "leave it out, or use TRL_GKD"),
+        no_effect(KWARGS, "max_new_tokens", "lmbda above 0", used_if=_writes, switch=f"{KWARGS}.lmbda"),
+        refused("training", "auto_find_batch_size", "lmbda 0", used_if=lambda c: not _writes(c)),
     )  # fmt: skip
     chosen_for = ()
 
@@ -60,12 +67,27 @@ class Distill(SFT):
         return recipe("distill")
 
     def faults(self, options: Any) -> Iterator[Fault]:
-        """Yield what is wrong with the teacher, and completions that the student would have to write."""
-        if options.lmbda:
-            what = f"lmbda {options.lmbda:g} asks for completions of the student's own, which are not written yet"
-            yield f"{KWARGS}.lmbda", what, "0.0, or trainer_type TRL_GKD"
+        """Yield what is wrong with the teacher, and with completions that the student writes."""
         yield from teacher_faults(options)
+        if options.lmbda and options.packing:
+            yield (
+                f"{KWARGS}.lmbda",
+                "with lmbda the student writes after the prompts of rows that are not packed",
+                "0.0",
+            )
+        if options.lmbda and options.completion_only_loss is False:
+            yield f"{KWARGS}.lmbda", "with completion_only_loss: false there is no prompt to write after", "0.0"
+        if options.max_new_tokens < 1:
+            yield f"{KWARGS}.max_new_tokens", f"max_new_tokens {options.max_new_tokens} is less than 1", "128"
         yield from super().faults(options)
+
+    def check_data(self, config: TrainingConfig, options: Any, formats: Sequence[Format]) -> None:
+        """Raise a ConfigError where the student is to write after prompts, and the data have none."""
+        from trainwright.data.sources.formats import Format
+
+        super().check_data(config, options, formats)
+        if options.lmbda and any(one is Format.TEXT for one in formats):
+            raise ConfigError(f"{KWARGS}.lmbda: the data are texts, so the student has no prompt to write after.")
 
     def rules(self, config: TrainingConfig, options: Any, tokenizer: Any, found: Format) -> TextRules:
         """Return how rows are tokenised: of a conversation the last answer is learned, unless all of them are asked
@@ -95,8 +117,29 @@ class Distill(SFT):
         if text.options.disable_dropout:
             change_configuration(session, **dropout_settings(session.model))
         add_teacher(session, config, text)
+        if text.options.lmbda:
+            _write_on_policy(session, text)
 
     def further_weights(self, config: TrainingConfig, base: int, weights: int, named: Callable[[str], int]) -> int:
         """Return the bytes of the teacher."""
         teacher = config.training.trainer_kwargs.get("teacher_model_name_or_path")
         return 0 if teacher is None else named(teacher)
+
+
+def _write_on_policy(session: Session, text: Text) -> None:
+    """Put what the student writes between the loader and the step.
+
+    Raises:
+        ConfigError: processes share the model, or no token ends what is written.
+    """
+    from trainwright.generation.sampling import Sampling
+    from trainwright.reinforcement.connecting import sampler_of
+    from trainwright.reinforcement.on_policy import OnPolicyStage
+
+    if session.strategy.shards_state:
+        raise ConfigError(f"{KWARGS}.lmbda: completions are written by whole models. Leave fsdp out, or give lmbda: 0.")
+    options = text.options
+    settings = Sampling(options.max_new_tokens, 1.0 if options.temperature is None else options.temperature)
+    writer = sampler_of(session.model, settings, text.tokenizer)
+    pad, seed = text.tokenizer.pad_token_id, session.args.seed
+    session.stage = OnPolicyStage(session, writer, options.lmbda, pad, text.multiple, seed)

@@ -8,6 +8,7 @@ from trainwright.config.policy_options import PolicyOptions
 from trainwright.data.sampling.plan import Order
 from trainwright.errors import ConfigError
 from trainwright.generation.sampler import Sampler
+from trainwright.generation.sampling import Sampling
 from trainwright.models.inspect import base_model, limits
 from trainwright.objectives.policy.objective import PolicyLoss
 from trainwright.reinforcement.held_out import HeldOut, group_of
@@ -55,7 +56,7 @@ def connect(
         places=places,
         prompts=prompts,
         rows=rows,
-        rollouts=sampler_of(session.model, options, tokenizer),
+        rollouts=sampler_of(session.model, sampling_of(options), tokenizer),
         pool=Pool(
             of_names(options.functions, options.reward_function_kwargs, str(session.strategy.device)),
             options.reward_processes,
@@ -74,7 +75,7 @@ def connect(
 
 def _held_out(model: Any, options: PolicyOptions, tokenizer: Any, prompts: Any, rows: Any) -> HeldOut:
     check_lengths(model, options, prompts)
-    return HeldOut(prompts, rows, sampler_of(model, options, tokenizer, held_out=True), group_of(options))
+    return HeldOut(prompts, rows, sampler_of(model, sampling_of(options, held_out=True), tokenizer), group_of(options))
 
 
 def schedule_of(session: Session, options: PolicyOptions, count: int) -> Schedule:
@@ -110,8 +111,8 @@ def schedule_of(session: Session, options: PolicyOptions, count: int) -> Schedul
     return schedule
 
 
-def sampler_of(model: Any, options: PolicyOptions, tokenizer: Any, held_out: bool = False) -> Sampler:
-    """Return what writes completions with a model; `held_out` is of an evaluation.
+def sampler_of(model: Any, settings: Sampling, tokenizer: Any) -> Sampler:
+    """Return what writes completions with a model.
 
     Raises:
         ConfigError: no token ends a completion.
@@ -120,12 +121,12 @@ def sampler_of(model: Any, options: PolicyOptions, tokenizer: Any, held_out: boo
     own = getattr(getattr(base_model(model), "generation_config", None), "eos_token_id", None)
     ends |= set(own) if isinstance(own, list | tuple) else {own}
     ends.discard(None)
-    if not ends and not options.stop:
+    if not ends and not settings.stop:
         raise ConfigError(
             "Neither the tokenizer nor the model has an end token, so no completion would end. Give "
             "training.trainer_kwargs.stop, or a tokenizer with eos_token."
         )
-    return Sampler(model, sampling_of(options, held_out), ends, tokenizer=tokenizer)
+    return Sampler(model, settings, ends, tokenizer=tokenizer)
 
 
 def check_lengths(model: Any, options: PolicyOptions, prompts: Any) -> None:
