@@ -83,7 +83,7 @@ def test_a_function_that_raises_costs_its_row(place, processes, name, values, re
     (failure,) = failures
     assert (failure.reward, failure.row) == (name, values.index(None))
     assert reason in failure.reason
-    (sentence,) = told(failures, [70, 71], 2)
+    (sentence,) = told(failures, [70 + failure.row // 2])
     assert f"The reward '{name}' failed for a completion of row {70 + values.index(None) // 2}" in sentence
 
 
