@@ -14,7 +14,9 @@ from trainwright.cli.main import main
 from trainwright.config.composition import build_trainer
 from trainwright.config.reading.read import load_checked
 from trainwright.data.text.tokenize import shared_length
+from trainwright.methods import kto as methods_kto
 from trainwright.tasks.language.text import load_text
+from trainwright.world import World
 
 CLOSE = 1e-5  # float32, sums in another order
 RATE = 2e-4
@@ -207,6 +209,16 @@ MISTAKES = {
     "training.trainer_kwargs={sync_ref_model: true, ref_model_sync_steps: 0}": "is less than one step",
     "data.train.stream=true": "streams of texts are read by our own trainers only",
 }
+
+
+def test_one_row_of_a_process_is_enough_where_others_have_some(place, tmp_path, monkeypatch):
+    """The neighbours of a completion are those of the step, over its processes."""
+    monkeypatch.setattr(methods_kto, "current_world", lambda: World(size=2, local_size=2))
+    file = tiny.write_yaml(tmp_path / "run.yaml", tiny.settings(place, "judged", trainer_type="KTO"))
+    one, trls = "training.per_device_train_batch_size=1", "training.trainer_kwargs.trl_compatible=true"
+    assert load_checked(file, [one]).config.training.per_device_train_batch_size == 1
+    with pytest.raises(ConfigError, match="needs steps of two rows or more"):
+        load_checked(file, [one, trls, "training.train_sampling_strategy=sequential"])
 
 
 @pytest.mark.parametrize("override", MISTAKES)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import shutil
 
 import pytest
 import yaml
 
 from tests.reinforcement import tiny_prompts as tiny
+from tests.tiny_language import write_rows
 from trainwright.cli.main import main
 from trainwright.config.composition import build_trainer
 from trainwright.config.reading.read import load_checked
@@ -106,6 +109,47 @@ def test_what_cannot_be_is_told_before_work_starts(place, tmp_path, changes, tol
     assert told in str(caught.value)
 
 
+ROWS = {
+    "prompts": [{"prompt": f"the cat {n}", "answer": "1"} for n in range(8)],
+    "long": [{"prompt": "the cat " * 60, "answer": "1"}] * 8,
+    "empty": [{"prompt": "", "answer": "1"}] * 8,
+}
+
+
+@pytest.mark.parametrize(
+    ("rows", "changes", "told"),
+    [
+        ("prompts", {"max_completion_length": 500}, "the model has 128 positions. Make either shorter"),
+        ("long", {}, "and max_completion_length is 12, but the model has 128 positions"),
+        ("empty", {}, "The prompt of row 0 is empty"),
+        ("prompts", {"reward_functions": ["algebra"]}, "'algebra' takes 'task', and neither the rows nor"),
+        ("prompts", {"reward_functions": ["{place}/rewards.py:letter"]}, "has no 'letter'. Did you mean 'letters'?"),
+        ("prompts", {"num_generations": 3}, "does not divide into groups of num_generations=3"),
+        ("prompts", {"num_generations": 1}, "leaves nothing to compare a completion with"),
+        ("prompts", {"endless": True}, "Neither the tokenizer nor the model has an end token"),
+        ("prompts", {"best": True}, "Give training.metric_for_best_model: eval_reward"),
+    ],
+)  # fmt: skip
+def test_check_tells_what_the_first_rows_and_the_folder_of_the_model_show(place, tmp_path, capsys, rows, changes, told):
+    kwargs = {**changes, "reward_functions": [one.format(place=place) for one in changes.get("reward_functions", ())]}
+    kwargs = {name: value for name, value in kwargs.items() if name not in ("endless", "best") and value != []}
+    given = tiny.settings(place, output_dir=str(tmp_path / "out"), trainer_kwargs=kwargs, gradient_accumulation_steps=2)
+    given["data"]["train"]["datasets"] = [{"dataset_name": str(write_rows(tmp_path / "rows.jsonl", ROWS[rows]))}]
+    if changes.get("best"):
+        given["training"] |= {"save_strategy": "best", "eval_strategy": "steps"}
+        given["data"]["validation"] = given["data"]["train"]
+    if changes.get("endless"):
+        shutil.copytree(place / "model", tmp_path / "model")
+        for file in (tmp_path / "model").glob("*config.json"):
+            told_of = json.loads(file.read_text())
+            kept = {name: value for name, value in told_of.items() if name != "eos_token"}
+            file.write_text(json.dumps(kept | {"eos_token_id": None}))
+        given["model"]["model_name"] = str(tmp_path / "model")
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(given))
+    assert main(["check", str(tmp_path / "run.yaml")]) == 2
+    assert told in capsys.readouterr().err
+
+
 def test_data_without_prompts_is_refused(place, tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"question": "w", "answer": "x"}\n' * 4)
     data = {"train": {"datasets": [{"dataset_name": str(tmp_path / "rows.jsonl")}]}}
@@ -119,7 +163,11 @@ def test_data_without_prompts_is_refused(place, tmp_path):
 def test_the_file_of_init_is_right(place, tmp_path, monkeypatch, capsys, kind):
     monkeypatch.chdir(tmp_path)
     assert main(["init", kind, "run.yaml"]) == 0
-    changes = [f"model.model_name={place / 'model'}", f"data.train.datasets.0.dataset_name={place / 'prompts.jsonl'}"]
+    changes = [
+        "training.trainer_kwargs.max_completion_length=64",
+        f"model.model_name={place / 'model'}",
+        f"data.train.datasets.0.dataset_name={place / 'prompts.jsonl'}",
+    ]
     assert main(["check", "run.yaml", *changes]) == 0, capsys.readouterr().err
     assert f"{kind.upper()}" in capsys.readouterr().out
     assert main(["data", "show", "run.yaml", "-n", "1", *changes]) == 0

@@ -40,6 +40,15 @@ def nan(completions, **columns):
     return [float("nan"), None, len(columns), 1]
 
 
+def arrays(completions):
+    import numpy
+    return numpy.array([1, 2, 3, 4])
+
+
+def endless(completion):
+    return float("inf") if completion == "c" else 1
+
+
 def leaves(completion):
     if completion == "c":
         os._exit(3)
@@ -161,3 +170,12 @@ def test_rewards_of_oumis_names_have_its_numbers():
     assert soft == pytest.approx([1.0, 0.6 * math.exp(0.4), 0.6 * math.exp(0.4), 0.0])
     assert sharp == [-5.0, -7.0, -7.0, -10.0]
     assert counted == pytest.approx([-3.0, 1 / 1.5 - 2, -3.0, -3.0])
+
+
+def test_an_array_is_a_list_and_what_is_infinite_costs_its_row(place):
+    """One infinite reward would make the advantages of its whole group infinite."""
+    pool = Pool(rewards(place, "arrays", "endless"), 0, 20.0)
+    (arrays, endless), (failure,) = pool.judge(COLUMNS)
+    assert arrays == [1.0, 2.0, 3.0, 4.0]
+    assert endless == [1.0, 1.0, None, 1.0]
+    assert "it returned inf" in failure.reason

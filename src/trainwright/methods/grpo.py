@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainwright.config.keys import uses
@@ -115,6 +115,19 @@ class GRPO(Referenced):
                 f"A generation of {size} completions (per_device_train_batch_size x steps_per_generation, or "
                 f"generation_batch_size) does not divide into groups of num_generations={group}."
             )
+
+        params = config.training
+        if (params.load_best_model_at_end or params.save_strategy == "best") and not params.metric_for_best_model:
+            raise ConfigError(
+                f"{self.name} measures no loss on prompts that are held out, by which the best model would be chosen. "
+                "Give training.metric_for_best_model: eval_reward."
+            )
+
+    def try_rows(self, config: TrainingConfig, text: Text, table: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Raise a ConfigError or DataError where the first prompts cannot be written after, or not be judged."""
+        from trainwright.reinforcement.trying import try_prompts
+
+        try_prompts(config.model, text.options, text.tokenizer, table.column_names, rows)
 
     def rules(self, config: TrainingConfig, options: Any, tokenizer: Any, found: Format) -> TextRules:
         """Return how prompts are tokenised."""

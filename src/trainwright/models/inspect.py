@@ -156,7 +156,11 @@ def cache_names(model: nn.Module) -> tuple[str, ...]:
 def limits(model: nn.Module) -> dict[str, int]:
     """Return what the model's configuration says of sizes: vocabulary, positions, labels; what it does not say is
     left out, as what it says is unlimited (XLNet's -1 positions)."""
-    config: Any = getattr(base_model(model), "config", None)
+    return limits_of(getattr(base_model(model), "config", None))
+
+
+def limits_of(config: Any) -> dict[str, int]:
+    """Return what a configuration says of sizes; see `limits`."""
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     found = {}
     for limit, names in {

@@ -15,6 +15,7 @@ from trainwright.reinforcement.held_out import HeldOut, group_of
 from trainwright.reinforcement.sampling import sampling_of
 from trainwright.reinforcement.schedule import Places, Schedule
 from trainwright.reinforcement.stage import RolloutStage, size_of
+from trainwright.reinforcement.trying import check_ends, check_lengths, check_rewards
 from trainwright.rewards.functions import of_names
 from trainwright.rewards.pool import Pool
 from trainwright.session.session import Session
@@ -45,7 +46,8 @@ def connect(
             or prompts and completions do not fit into the model.
     """
     args, schedule = session.args, schedule_of(session, options, len(prompts))
-    check_lengths(session.model, options, prompts)
+    _check_prompts(session.model, options, prompts)
+    check_rewards(options, rows.column_names)
     objective: Any = session.objective
     assert isinstance(objective, PolicyLoss)
     places = Places(schedule, prompts)
@@ -74,8 +76,13 @@ def connect(
 
 
 def _held_out(model: Any, options: PolicyOptions, tokenizer: Any, prompts: Any, rows: Any) -> HeldOut:
-    check_lengths(model, options, prompts)
+    _check_prompts(model, options, prompts)
     return HeldOut(prompts, rows, sampler_of(model, sampling_of(options, held_out=True), tokenizer), group_of(options))
+
+
+def _check_prompts(model: Any, options: PolicyOptions, prompts: Any) -> None:
+    longest = int(prompts.sizes("prompt_ids").max())
+    check_lengths(limits(model).get("positions"), longest, options.max_completion_length)
 
 
 def schedule_of(session: Session, options: PolicyOptions, count: int) -> Schedule:
@@ -117,24 +124,6 @@ def sampler_of(model: Any, settings: Sampling, tokenizer: Any) -> Sampler:
     Raises:
         ConfigError: no token ends a completion.
     """
-    ends = {tokenizer.eos_token_id}
     own = getattr(getattr(base_model(model), "generation_config", None), "eos_token_id", None)
-    ends |= set(own) if isinstance(own, list | tuple) else {own}
-    ends.discard(None)
-    if not ends and not settings.stop:
-        raise ConfigError(
-            "Neither the tokenizer nor the model has an end token, so no completion would end. Give "
-            "training.trainer_kwargs.stop, or a tokenizer with eos_token."
-        )
+    ends = check_ends(tokenizer, own, settings.stop)
     return Sampler(model, settings, ends, tokenizer=tokenizer)
-
-
-def check_lengths(model: Any, options: PolicyOptions, prompts: Any) -> None:
-    """Raise a ConfigError where the longest prompt and completion are longer than the model."""
-    positions = limits(model).get("positions")
-    longest = int(prompts.sizes("prompt_ids").max())
-    if positions is not None and longest + options.max_completion_length > positions:
-        raise ConfigError(
-            f"The longest prompt has {longest} tokens and max_completion_length is {options.max_completion_length}, "
-            f"but the model has {positions} positions. Make either shorter."
-        )

@@ -82,7 +82,10 @@ class OnPolicyStage:
             pass
         except Exception as error:
             failure = error
-        counts = [float(self.session.objective.count(b)) if items else 0.0 for b, items in zip(batches, work.items, strict=True)]
+        counts = [
+            float(self.session.objective.count(b)) if items else 0.0
+            for b, items in zip(batches, work.items, strict=True)
+        ]
         mine = (run.signals.received or 0, None if failure is None else repr(failure), float(sum(counts)))
         everyone = strategy.gather(mine)
         if strategy.is_distributed and any(stop for stop, *_ in everyone):

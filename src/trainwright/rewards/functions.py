@@ -13,7 +13,7 @@ import importlib.util
 import inspect
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -38,6 +38,8 @@ VERIFIERS: dict[str, str] = {
     },
 }
 """Names of rewards that ship; the last ones are Oumi's."""
+
+_GIVEN = ("prompts", "completions", "completion_ids")
 
 
 @dataclass(frozen=True)
@@ -99,9 +101,15 @@ def function_at(where: str) -> Callable[..., Any]:
             "of yours is written module:name or file.py:name, a reward model as its folder."
         )
     try:
-        found: Any = getattr(_module(place), name)
+        module = _module(place)
     except (ImportError, AttributeError, OSError, SyntaxError) as error:
         raise ConfigError(f"The reward '{where}' cannot be imported: {error}.") from error
+    found: Any = getattr(module, name, None)
+    if found is None:
+        known = [one for one, value in vars(module).items() if callable(value) and not one.startswith("_")]
+        raise ConfigError(
+            f"The reward '{where}' cannot be imported: {place} has no '{name}'.{did_you_mean(name, known)}"
+        )
     if not callable(found):
         raise ConfigError(f"The reward '{where}' is a {type(found).__name__}; a function is expected.")
     function: Callable[..., Any] = found
@@ -138,6 +146,24 @@ def check(reward: Reward) -> None:
             raise ConfigError(f"The reward '{reward.name}' takes no '{name}'.{did_you_mean(name, taken)}")
 
 
+def check_columns(reward: Reward, columns: Collection[str]) -> None:
+    """Raise a ConfigError where a reward takes what no row has.
+
+    Args:
+        columns: of the rows.
+    """
+    taken = inspect.signature(function_at(reward.where)).parameters
+    own = _GIVEN if "completions" in taken else (*_GIVEN, "completion", "prompt")
+    known = [*own, *(name for name in columns if name != "prompt")]
+    for name, one in taken.items():
+        needed = one.default is one.empty and one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)
+        if needed and name not in known and name not in reward.settings:
+            raise ConfigError(
+                f"The reward '{reward.name}' takes '{name}', and neither the rows nor reward_function_kwargs have it."
+                f"{did_you_mean(name, known)} It may take {', '.join(known)}."
+            )
+
+
 def call(reward: Reward, columns: Mapping[str, list[Any]]) -> list[float | None]:
     """Return the rewards of some rows; what the function raises is raised.
 
@@ -146,7 +172,7 @@ def call(reward: Reward, columns: Mapping[str, list[Any]]) -> list[float | None]
         columns: of the rows; `prompts`, `completions`, `completion_ids` and `texts` (of what is written) among them.
 
     Raises:
-        ValueError: it returns something else than a number or None for every row.
+        ValueError: it returns something else than a finite number, NaN or None for every row.
     """
     function = function_at(reward.where)
     taken = inspect.signature(function).parameters
@@ -160,7 +186,9 @@ def call(reward: Reward, columns: Mapping[str, list[Any]]) -> list[float | None]
         for row in rows:
             row |= {"completion": row["texts"], "prompt": row["prompts"], **reward.settings}
         found = [_finished(function(**_wanted(row, taken, takes_any))) for row in rows]
-    if not isinstance(found, Sequence) or len(found) != count:
+    if hasattr(found, "tolist"):  # of numpy or torch
+        found = found.tolist()
+    if not isinstance(found, Sequence) or isinstance(found, str) or len(found) != count:
         size = f" of {len(found)}" if isinstance(found, Sequence) else ""
         raise ValueError(f"it returned a {type(found).__name__}{size} for {count} rows")
     return [_number(value) for value in found]
@@ -183,4 +211,6 @@ def _number(value: Any) -> float | None:
     if value is None:
         return None
     number = float(value)
+    if math.isinf(number):
+        raise ValueError(f"it returned {number}, which no other reward can be compared with")
     return None if math.isnan(number) else number

@@ -6,7 +6,7 @@ that a method can be asked for its description without it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -125,6 +125,15 @@ class LanguageMethod(Method):
 
         settings = config.model.chat_template_kwargs
         return TextRules(tokenizer, found, max_length=options.max_length, template_settings=settings)
+
+    def try_rows(self, config: TrainingConfig, text: Text, table: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Raise a ConfigError or DataError where a dataset's first rows can be tokenised, and not trained on.
+
+        Args:
+            text: without data.
+            table: the rows as they were read.
+            rows: the same as tokens.
+        """
 
     def packing(self, options: Any, training: bool) -> tuple[str, int] | None:
         """Return (strategy, length) of packed rows, of the training or the validation data; None packs none."""

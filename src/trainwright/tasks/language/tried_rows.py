@@ -14,7 +14,7 @@ from trainwright.config.schema import DatasetParams, DatasetSplitParams, Trainin
 from trainwright.data import mixture
 from trainwright.data.sources import files, registered
 from trainwright.errors import ConfigError, DataError
-from trainwright.tasks.language.method import LanguageMethod, Text, able_of
+from trainwright.tasks.language.method import Text, able_of
 
 ROWS = 16
 
@@ -43,7 +43,7 @@ def faults(config: TrainingConfig) -> Iterator[Fault]:
     if len(parts) < len(config.data.train.datasets):
         return
     try:
-        method, rules = _rules(config, parts)
+        text = _text(config, parts)
     except (ConfigError, DataError) as error:
         yield _path("train", 0, config.data.train.datasets[0]), str(error).rstrip("."), ""
         return
@@ -52,7 +52,7 @@ def faults(config: TrainingConfig) -> Iterator[Fault]:
         for number, one in enumerate(some):
             try:
                 table = parts[number] if split == "train" else _head(config, config.data.validation, one)
-                masked = _tokenised(config, method, rules, table)
+                masked = _tokenised(config, text, table)
             except (ConfigError, DataError) as error:
                 yield _path(split, number, one), str(error).rstrip("."), ""
                 continue
@@ -89,8 +89,8 @@ def _head(config: TrainingConfig, split: DatasetSplitParams, one: DatasetParams)
         raise DataError(f"The first rows of '{what}' cannot be read: {files.reason(error)}") from error
 
 
-def _rules(config: TrainingConfig, parts: list[Any]) -> tuple[LanguageMethod, Any]:
-    """Return the method, and how rows are tokenised.
+def _text(config: TrainingConfig, parts: list[Any]) -> Text:
+    """Return the method, and how rows are tokenised, without data.
 
     Raises:
         ConfigError, DataError: the data do not fit the method, the settings or the model.
@@ -103,8 +103,9 @@ def _rules(config: TrainingConfig, parts: list[Any]) -> tuple[LanguageMethod, An
     method.check_data(config, options, formats)
     tokenizer = texts.tokenizer_of(config, options)
     rules = method.rules(config, options, tokenizer, texts.of_all(formats))
-    _check_model(config, Text(method, options, tokenizer, rules, None, None, []))
-    return method, rules
+    text = Text(method, options, tokenizer, rules, None, None, [])
+    _check_model(config, text)
+    return text
 
 
 def _check_model(config: TrainingConfig, text: Text) -> None:
@@ -127,7 +128,7 @@ def _check_model(config: TrainingConfig, text: Text) -> None:
     )
 
 
-def _tokenised(config: TrainingConfig, method: LanguageMethod, rules: Any, table: Any) -> bool:
+def _tokenised(config: TrainingConfig, text: Text, table: Any) -> bool:
     """Tokenise a dataset's first rows; return whether there is nothing to learn in any of them.
 
     Raises:
@@ -135,9 +136,11 @@ def _tokenised(config: TrainingConfig, method: LanguageMethod, rules: Any, table
     """
     from trainwright.batch import IGNORED
 
+    method = text.method
     made = method.arranged(table, checked_options(config, method))
-    own = rules.of_table(made, method.format_of(made.column_names, text_column_of(config)))
+    own = text.rules.of_table(made, method.format_of(made.column_names, text_column_of(config)))
     rows = own.rows([made[number] for number in range(len(made))], list(range(len(made))))
+    method.try_rows(config, text, made, rows)
 
     def learns(row: dict[str, Any]) -> bool:
         kept = (row[name][1:] if name == "labels" else row[name] for name in own.LEARNED)
