@@ -12,9 +12,9 @@ from tests import tiny_language as tiny
 from trainwright import ConfigError, DataError
 from trainwright.cli.main import main
 from trainwright.config.composition import build_trainer
+from trainwright.config.keys import uses
 from trainwright.config.reading.read import load_checked
 from trainwright.data.text.tokenize import shared_length
-from trainwright.methods import kto as methods_kto
 from trainwright.tasks.language.text import load_text
 from trainwright.world import World
 
@@ -213,7 +213,7 @@ MISTAKES = {
 
 def test_one_row_of_a_process_is_enough_where_others_have_some(place, tmp_path, monkeypatch):
     """The neighbours of a completion are those of the step, over its processes."""
-    monkeypatch.setattr(methods_kto, "current_world", lambda: World(size=2, local_size=2))
+    monkeypatch.setattr(uses, "current_world", lambda: World(size=2, local_size=2))
     file = tiny.write_yaml(tmp_path / "run.yaml", tiny.settings(place, "judged", trainer_type="KTO"))
     one, trls = "training.per_device_train_batch_size=1", "training.trainer_kwargs.trl_compatible=true"
     assert load_checked(file, [one]).config.training.per_device_train_batch_size == 1

@@ -16,7 +16,6 @@ from trainwright.data.sources.formats import Format
 from trainwright.errors import DataError, did_you_mean
 from trainwright.methods.referenced import REFERENCE, Referenced, synced_faults
 from trainwright.tasks.language.method import Part, Text
-from trainwright.world import current_world
 
 if TYPE_CHECKING:
     from trainwright.args.training import TrainingArguments
@@ -34,10 +33,11 @@ def _has_neighbours(config: TrainingConfig) -> bool:
     """Whether a step has rows that a completion can be set beside, on all processes together; with TRL's rule a
     micro-batch."""
     params = config.training
-    rows = params.per_device_train_batch_size
-    if not params.trainer_kwargs.get("trl_compatible"):
-        rows *= params.gradient_accumulation_steps * current_world().size
-    return not diverges(config) or rows > 1
+    if not diverges(config) or params.per_device_train_batch_size > 1:
+        return True
+    return not params.trainer_kwargs.get("trl_compatible") and (
+        params.gradient_accumulation_steps > 1 or uses.of_several_processes()
+    )
 
 
 JUDGED: tuple[Line, ...] = (

@@ -68,16 +68,21 @@ def connect(
         decode=lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True)),
         multiple=multiple or 1,
         seed=args.seed,
-        held_out=None if held_out is None else _held_out(session.model, options, tokenizer, *held_out),
     )
+    if held_out is not None:
+        stage.held_out = _held_out(stage, sampler_of(session.model, sampling_of(options, True), tokenizer), *held_out)
     session.stage, session.train_dataset = stage, places
     args.train_sampling_strategy = "sequential"  # of the places; the prompts have an order of their own
     return stage
 
 
-def _held_out(model: Any, options: PolicyOptions, tokenizer: Any, prompts: Any, rows: Any) -> HeldOut:
-    _check_prompts(model, options, prompts)
-    return HeldOut(prompts, rows, sampler_of(model, sampling_of(options, held_out=True), tokenizer), group_of(options))
+def _held_out(stage: RolloutStage, writer: Sampler, prompts: Any, rows: Any) -> HeldOut:
+    session, options = stage.session, stage.options
+    _check_prompts(session.model, options, prompts)
+    check_rewards(options, rows.column_names)
+    return HeldOut(
+        session, prompts, rows, writer, stage.pool, options.reward_weights, group_of(options), stage.seed, stage.decode
+    )
 
 
 def _check_prompts(model: Any, options: PolicyOptions, prompts: Any) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -17,30 +18,38 @@ from trainwright.reinforcement import samples
 from trainwright.reinforcement.generation import Generation
 from trainwright.reinforcement.judging import judged, told
 from trainwright.reinforcement.metrics import metrics
-from trainwright.rewards.pool import Failure
+from trainwright.rewards.pool import Failure, Pool
 from trainwright.session.meters import Records
-
-if TYPE_CHECKING:
-    from trainwright.reinforcement.stage import RolloutStage
+from trainwright.session.session import Session
 
 _APART = -1  # in the place of a pass, so that no completion of training has these random numbers
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Prompts that are held out, and what writes after them.
+    """Prompts that are held out, what writes after them, and what judges that.
 
     Attributes:
+        session: of the Trainer.
         prompts: rows with `prompt_ids`.
         rows: the same rows as they were read, for the rewards.
         rollouts: writes completions.
-        group: completions of each.
+        pool: judges them.
+        weights: of the rewards, or None.
+        group: completions of each prompt.
+        seed: of what is drawn.
+        decode: tokens to text, without special tokens.
     """
 
+    session: Session
     prompts: Any
     rows: Any
     rollouts: Rollouts
+    pool: Pool
+    weights: list[float] | None
     group: int
+    seed: int
+    decode: Callable[[list[int]], str]
 
 
 def group_of(options: PolicyOptions) -> int:
@@ -50,7 +59,7 @@ def group_of(options: PolicyOptions) -> int:
     return 1 if options.temperature_eval == 0 else options.num_generations
 
 
-def rewards_on(stage: RolloutStage, held_out: HeldOut, prefix: str) -> dict[str, float]:
+def rewards_on(held_out: HeldOut, prefix: str) -> dict[str, float]:
     """Return the numbers of completions of held-out prompts by the names of training, and write them for people.
 
     Every prompt has the random numbers of its place at every step, so two evaluations differ by the policy alone.
@@ -59,22 +68,22 @@ def rewards_on(stage: RolloutStage, held_out: HeldOut, prefix: str) -> dict[str,
         StopWaiting: the run is asked to stop.
         Exception: what writing or judging raised, on this rank or (a RuntimeError) on another.
     """
-    session = stage.session
+    session = held_out.session
     with together(session):
-        mine = _share(stage, held_out)
-    written = _joined(stage, held_out, [one for rank in session.strategy.gather_shards(mine) for one in rank])
+        mine = _share(held_out)
+    written = _joined(held_out, [one for rank in session.strategy.gather_shards(mine) for one in rank])
     found = metrics(written, held_out.group)
     if held_out.group == 1:  # of which none differ
         del found["frac_reward_zero_std"]
     session.strategy.on_main(
-        lambda: samples.write(session.run_folder, written, stage.decode, held_out.group, samples.HELD_OUT)
+        lambda: samples.write(session.run_folder, written, held_out.decode, held_out.group, samples.HELD_OUT)
     )
     return {f"{prefix}_{name}": value for name, value in found.items()}
 
 
-def _share(stage: RolloutStage, held_out: HeldOut) -> list[tuple[int, list[Completion], torch.Tensor]]:
+def _share(held_out: HeldOut) -> list[tuple[int, list[Completion], torch.Tensor]]:
     """Return (place, completions, their rewards) of this rank's prompts, those of similar length written together."""
-    session, shard = stage.session, stage.session.strategy.data_shard
+    session, shard = held_out.session, held_out.session.strategy.data_shard
     lengths = held_out.prompts.sizes("prompt_ids")
     mine = sorted(range(len(held_out.prompts))[shard.index :: shard.num_shards], key=lambda place: int(lengths[place]))
     size = max(1, session.args.eval_batch_size // held_out.group)
@@ -83,16 +92,18 @@ def _share(stage: RolloutStage, held_out: HeldOut) -> list[tuple[int, list[Compl
     with (
         evaluating(session, Records()),
         session.hooks.compute_loss_context_manager(),
-        randomness.seeded(stage.seed, _APART, shard.index),
+        randomness.seeded(held_out.seed, _APART, shard.index),
         counting(len(mine), "evaluating") as tell,
     ):
         for start in range(0, len(mine), size):
             some = mine[start : start + size]
             prompts = [held_out.prompts[place]["prompt_ids"].tolist() for place in some]
-            keys = [(stage.seed, _APART, place) for place in some]
+            keys = [(held_out.seed, _APART, place) for place in some]
             with waiting(session):
                 written = held_out.rollouts.complete(prompts, keys, held_out.group)
-                rewards, wrong = judged(stage.pool, [held_out.rows[place] for place in some], written, stage.decode)
+                rewards, wrong = judged(
+                    held_out.pool, [held_out.rows[place] for place in some], written, held_out.decode
+                )
             failures += wrong
             failed += [some[one.row // held_out.group] for one in wrong]
             found += zip(some, written, rewards.split(held_out.group), strict=True)
@@ -102,20 +113,18 @@ def _share(stage: RolloutStage, held_out: HeldOut) -> list[tuple[int, list[Compl
     return found
 
 
-def _joined(
-    stage: RolloutStage, held_out: HeldOut, shares: list[tuple[int, list[Completion], torch.Tensor]]
-) -> Generation:
+def _joined(held_out: HeldOut, shares: list[tuple[int, list[Completion], torch.Tensor]]) -> Generation:
     """Return the completions of all ranks in the order of the prompts."""
     shares.sort(key=lambda one: one[0])
     flat = [one for _, completions, _ in shares for one in completions]
     rewards = torch.cat([one for *_, one in shares])
-    totals = advantages.weighted(rewards, stage.options.reward_weights)
+    totals = advantages.weighted(rewards, held_out.weights)
     places = [place for place, *_ in shares]
     return Generation(
-        epoch=int(stage.session.state.epoch or 0),
+        epoch=int(held_out.session.state.epoch or 0),
         number=0,
-        step=stage.session.state.global_step,
-        functions=[reward.name for reward in stage.pool.rewards],
+        step=held_out.session.state.global_step,
+        functions=[reward.name for reward in held_out.pool.rewards],
         rows=places,
         prompts=[held_out.prompts[place]["prompt_ids"] for place in places for _ in range(held_out.group)],
         completions=[one.ids for one in flat],

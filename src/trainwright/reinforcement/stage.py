@@ -181,7 +181,7 @@ class RolloutStage:
         """
         if self.held_out is None:
             raise ConfigError("There are no prompts to evaluate on: give data.validation.")
-        return rewards_on(self, self.held_out, prefix)
+        return rewards_on(self.held_out, prefix)
 
     # ---- a generation
 

@@ -46,6 +46,11 @@ def no_effect(section: str, names: str, why: str, *, who: str = EVERYONE, **more
     return Line(_of(section, names), (who,), Fate.NO_EFFECT, why, **more)
 
 
+def of_several_processes() -> bool:
+    """Whether this process is one of several of a run, which torchrun has started."""
+    return not current_world().is_alone
+
+
 def no_streams(split: str, who: str = EVERYONE) -> Line:
     """Return the line of who does not read streams."""
     why = "streams of texts are read by our own trainers only"
