@@ -23,8 +23,8 @@ from trainwright.trackers.table import TRACKERS
 DOCS = Path(__file__).parents[2] / "docs" / "arguments.md"
 OTHER_DEFAULTS = {"restore_callback_states_from_checkpoint": True}
 OURS_ONLY = {
-    "allow_batch_change", "allow_data_change", "ema_decay", "max_skipped_steps", "max_train_time", "spike_factor",
-    "use_fused_loss",
+    "allow_batch_change", "allow_data_change", "checkpoint_mirror", "ema_decay", "max_skipped_steps", "max_train_time",
+    "spike_factor", "use_fused_loss",
 }  # fmt: skip
 
 

@@ -253,6 +253,7 @@ ARGUMENTS = {
     "eval_do_concat_batches": False, "eval_use_gather_object": True, "eval_accumulation_steps": 2,
     "metric_for_best_model": "x", "greater_is_better": True, "save_strategy": "epoch", "save_steps": 9,
     "save_total_limit": 2, "save_only_model": True, "save_on_each_node": True, "enable_jit_checkpoint": True,
+    "checkpoint_mirror": "memory://m",
     "resume_from_checkpoint": "here", "ignore_data_skip": True, "restore_callback_states_from_checkpoint": False,
     "push_to_hub": True, "hub_token": "t", "hub_private_repo": True, "hub_model_id": "a/b", "hub_strategy": "end",
     "hub_always_push": True, "hub_revision": "x", "seed": 7, "data_seed": 8, "full_determinism": True,

@@ -157,6 +157,23 @@ def not_shared(place: Path) -> dict[str, Any]:
         os.chdir(before)
 
 
+def mirrored(place: Path, strategy: Any) -> dict[str, Any]:
+    """Copy checkpoints to a second place, and go on from there in a new folder: of one's own on every rank, where each
+    holds the whole model, as machines have whose disks are gone."""
+    mirror, before = str(place / "mirror"), Path.cwd()
+    trained(place / "first", strategy(), max_steps=4, checkpoint_mirror=mirror)
+    own = place / "second" / ("" if strategy is spread else str(current_world().rank))
+    own.mkdir(parents=True, exist_ok=True)
+    os.chdir(own)
+    os.environ["LOCAL_RANK"] = "0"  # the first one of its machine
+    try:
+        found = trained(Path("out"), strategy(), resume=True, checkpoint_mirror=mirror)
+    finally:
+        os.environ["LOCAL_RANK"] = str(current_world().rank)
+        os.chdir(before)
+    return {**found, "copied": sorted(path.name for path in own.glob("out/checkpoint-*"))}
+
+
 class Fails(TrainerCallback):
     """Fails on every rank: after the third step, or in the middle of the fourth."""
 
@@ -226,6 +243,9 @@ CASES: dict[str, launch.Case] = {
     "adapters": adapters_resumed,
     "averaged": lambda place: stopped(place, spread(), ema_decay=0.9),
     "averaged, straight": lambda place: trained(place, spread(), ema_decay=0.9),
+    "mirrored": lambda place: mirrored(place, spread),
+    "mirrored, whole": lambda place: mirrored(place, lambda: None),
+    "whole": lambda place: trained(place),
     "failed after a step": lambda place: failed(place, "end"),
     "failed in a step": lambda place: failed(place, "middle"),
     "four from two": lambda place: resumed(place, spread(), "two"),

@@ -15,7 +15,8 @@ from trainwright.checkpoint import check, layout, output
 pytestmark = [pytest.mark.ranks, pytest.mark.slow]
 LAUNCHES = {
     2: ["two", "two, stopped", "two from one", "a flipped bit", "a lost file", "a full disk", "no shared folder"]
-    + ["exported", "adapters", "averaged", "averaged, straight", "failed after a step", "failed in a step"],
+    + ["exported", "adapters", "averaged", "averaged, straight", "failed after a step", "failed in a step"]
+    + ["mirrored", "mirrored, whole", "whole"],
     4: ["four from two", "four replicated", "four replicated, stopped", "four replicated from two"],
 }
 
@@ -74,6 +75,14 @@ def test_the_same_layout_goes_on_bitwise(found, case):
         assert straight["ended"] == stopped["ended"]
         assert straight["losses"] == stopped["losses"]
         assert straight["states"]["5"] == stopped["states"]["5"]
+
+
+@pytest.mark.parametrize(("case", "straight"), [("mirrored", "two"), ("mirrored, whole", "whole")])
+def test_a_second_place_is_gone_on_from_bitwise_on_empty_disks(found, case, straight):
+    """Where each rank holds the whole model, every one has a disk of its own."""
+    for again, whole in zip(found[case], found[straight], strict=True):
+        assert again["ended"] == whole["ended"]
+        assert {"checkpoint-4"} <= set(again["copied"])
 
 
 def test_transformers_loads_what_the_ranks_have_written(found, folder):

@@ -46,6 +46,7 @@ def faults(args: Any) -> list[str]:
         *_durations(args),
         *_shares(args),
         *_train_time(args),
+        *_mirror(args),
         *_choices(args),
         *_intervals(args),
         *_best_model(args),
@@ -137,6 +138,12 @@ def _train_time(args: Any) -> Iterator[str]:
             f"max_train_time={args.max_train_time!r} is no length of time; write '8h', '30m', '90s', '1d12h', or "
             "seconds as a number above 0."
         )
+
+
+def _mirror(args: Any) -> Iterator[str]:
+    mirror = args.checkpoint_mirror
+    if mirror is not None and (not isinstance(mirror, str) or not mirror):
+        yield f"checkpoint_mirror={mirror!r} is no address; write one as text, such as 's3://bucket/run', or a folder."
 
 
 def _not_a_number(name: str, value: Any) -> str:

@@ -58,6 +58,17 @@ def link(place: Path, temporary: Path, names: list[str]) -> dict[str, Any]:
         return {}
 
 
+def link_all(source: Path, target: Path) -> None:
+    """Let an empty folder have all files of another one, without copying them.
+
+    Raises:
+        OSError: the file system cannot do that.
+    """
+    for name in files_in(source):
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        os.link(source / name, target / name)
+
+
 def seal(
     folder: Path, run_id: str, written: dict[str, Any] | None = None, linked: dict[str, Any] | None = None
 ) -> None:
@@ -166,8 +177,17 @@ def manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not stat.S_ISREG(path.stat().st_mode):
         raise ValueError("is not a file")
+    return parsed(path.read_bytes())
+
+
+def parsed(text: bytes) -> dict[str, Any]:
+    """Return what the text of a manifest says, without its own digest.
+
+    Raises:
+        ValueError: it is none.
+    """
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"cannot be read ({error})") from error
     if not _is_manifest(content):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainwright.checkpoint import layout
 from trainwright.checkpoint.check import newest_valid
+from trainwright.checkpoint.mirror.bringing import holds_any
 from trainwright.config import methods
 from trainwright.config.params import TrainingParams
 from trainwright.config.reading.read import check
@@ -70,13 +71,17 @@ def built(config: TrainingConfig) -> TrainerAdapter:
 
 
 def newest(params: TrainingParams) -> bool | None:
-    """Return True, which is the newest checkpoint, where the output folder holds one, be it damaged; else None.
+    """Return True, which is the newest checkpoint, where the output folder holds one, be it damaged, or the place that
+    mirrors it; else None.
 
     Another library's must be whole, for it leaves half of one where it is killed.
     """
     output = Path(params.output_dir or "output").expanduser()
     theirs = methods.is_elsewhere(params.trainer_type)
-    return True if (newest_valid(output)[0] if theirs else layout.holds_any(output)) else None
+    if theirs:
+        return True if newest_valid(output)[0] else None
+    mirrored = params.checkpoint_mirror is not None and not layout.holds_any(output)
+    return True if layout.holds_any(output) or (mirrored and holds_any(str(params.checkpoint_mirror))) else None
 
 
 def starting_point(params: TrainingParams) -> str | bool | None:

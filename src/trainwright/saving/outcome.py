@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -33,6 +34,24 @@ def collect(run: Run, wait: bool) -> None:
         return
     if written is not None:
         succeeded(run, written)
+    tell_of_copies(run)
+
+
+def tell_of_copies(run: Run) -> None:
+    """Say what became of the copies in a second place, once."""
+    for told in run.mirror.told() if run.mirror is not None else ():
+        run.note_once(told)
+
+
+def finish_copies(run: Run, hurries: bool = False) -> None:
+    """Wait for the copies in a second place: in all a run's time-out at most where others wait too, and some seconds
+    where the run is asked to stop, or fails."""
+    if run.mirror is None:
+        return
+    patience = run.session.args.ddp_timeout / 2 if run.session.strategy.is_distributed else math.inf
+    with run.timesheet.spending("saving"):
+        run.mirror.finish(lambda: hurries or run.signals.received is not None, patience)
+    tell_of_copies(run)
 
 
 def collect_parts(run: Run, wait: bool) -> None:
@@ -68,7 +87,10 @@ def succeeded(run: Run, written: Written) -> None:
         run.note_once(problem)
     if written.marks is not None:
         run.early = written
-    elif not agreement.hears_together(run):
+        return
+    if run.mirror is not None:
+        run.mirror.offer([written.place], run.session.state.best_model_checkpoint)
+    if not agreement.hears_together(run):
         run.fire("save", checkpoint=written.place)
 
 
@@ -102,6 +124,7 @@ def finish(run: Run) -> None:
         SaveError: it failed, so the end of the run is not on the disk.
     """
     collect(run, wait=True)
+    finish_copies(run)
     problem = run.session.strategy.from_main(str(run.save_error) if run.save_error is not None else None)
     if problem is not None:
         raise SaveError(

@@ -12,7 +12,7 @@ from typing import Any
 from trainwright.args.foreign import restores_callbacks
 from trainwright.args.training import TrainingArguments, saved_arguments
 from trainwright.checkpoint import folder, layout, parts, plain
-from trainwright.checkpoint.sharded import verify
+from trainwright.checkpoint.mirror import bringing
 from trainwright.checkpoint.sharded.weights import load_model
 from trainwright.data.fingerprint import difference
 from trainwright.data.loaders.loader import PlannedLoader, TrainLoader
@@ -36,6 +36,7 @@ _ORDER_KEYS = {
 _ASKED_BY = {"log": "logging_strategy", "evaluate": "eval_strategy", "save": "save_strategy"}
 _NO_NUMBERS = (  # arguments that change nothing of what is computed
     "output_dir", "gradient_accumulation_steps", "resume_from_checkpoint", "max_train_time",
+    "checkpoint_mirror",
     "restore_callback_states_from_checkpoint",
 )  # fmt: skip
 
@@ -48,7 +49,8 @@ def find(session: Session, wanted: bool | str | Path | None) -> Saved | None:
     """
     if wanted is None or wanted is False:
         return None
-    chosen, passed_over = verify.choose(session.strategy, session.run_folder, wanted)
+    mirror = session.args.checkpoint_mirror
+    chosen, passed_over = bringing.choose(session.strategy, session.run_folder, wanted, mirror, session.note)
     for fault in passed_over:
         session.note(f"Passed over {fault}.")
     file = chosen / layout.RUN

@@ -16,6 +16,7 @@ from torch import nn
 from trainwright import randomness
 from trainwright.callbacks.job import Timesheet
 from trainwright.checkpoint.history import History
+from trainwright.checkpoint.mirror.copying import Mirror
 from trainwright.checkpoint.parts import Part
 from trainwright.checkpoint.past import Past
 from trainwright.checkpoint.sharded.together import Together
@@ -108,6 +109,7 @@ class Run:
         left_alone: whether this rank writes a checkpoint while the others wait for it or fail.
         past: its checkpoints so far.
         history: the text of what was logged.
+        mirror: copies its checkpoints to a second place, on the first process, where one is given.
         saved_step, saved_due: what was last saved, or tried to be.
         accumulation: micro-batches of a step by the script, of which other ranks may have more or fewer.
         open: whether a pass has begun whose end the callbacks were not told.
@@ -184,6 +186,7 @@ class Run:
     throughput: Throughput = field(default_factory=Throughput)
     beginning: Beginning = field(default_factory=Beginning)
     history: History = field(default_factory=History)
+    mirror: Mirror | None = None
     past: Past = field(init=False)
     health: Health = field(init=False)
     symptoms: Symptoms = field(init=False)

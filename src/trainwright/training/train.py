@@ -18,6 +18,8 @@ from trainwright.callbacks.job import Timesheet
 from trainwright.checkpoint import folder
 from trainwright.checkpoint.checkpoints import claim
 from trainwright.checkpoint.lock import RunLock
+from trainwright.checkpoint.mirror.copying import Mirror
+from trainwright.checkpoint.mirror.remote import Remote
 from trainwright.checkpoint.parts import ABSENT, Opened, check_users, of_users, restore
 from trainwright.checkpoint.sharded import verify
 from trainwright.checkpoint.sharded.weights import load_model
@@ -82,6 +84,8 @@ def train(
 ) -> TrainOutput:
     """Train from the start or from a checkpoint; see `Trainer.train`."""
     check_arguments(session.args)
+    if session.args.checkpoint_mirror is not None:
+        Remote(session.args.checkpoint_mirror)  # which may be no place at all
     check_users(session.checkpoint_parts)
     dividing.look(session, session.train_dataset, dividing.TRAINING)
     sets = session.eval_dataset
@@ -116,6 +120,7 @@ def train(
                 run.accumulation, run.throughput = asked.gradient_accumulation_steps, throughput_of(session)
                 lock.name(run.run_id)
                 set_earlier_aside(run, saved)
+                begin_copying(run)
                 run_cards.begin(run)
                 timesheet.begin(str(run.folder.absolute()), run.first_step)
                 output = execute(run)
@@ -151,6 +156,7 @@ def execute(run: Run) -> TrainOutput:
             problem = run.writer.close()
         if problem is not None:  # of a save that an error has overtaken
             run.session.note(str(problem))
+        outcome.finish_copies(run, hurries=True)
         if run.session.strategy.is_main:
             fingerprint.leave(run.content, dataloaders.content_of_training(run.loader))
 
@@ -162,6 +168,14 @@ def set_earlier_aside(run: Run, saved: Saved | None) -> None:
     told = run.session.strategy.on_main(lambda: folder.set_aside(run.folder, origin))
     if told is not None:
         run.session.note(told)
+
+
+def begin_copying(run: Run) -> None:
+    """Copy the run's checkpoints to a second place from here on, where one is given; those first that are not there."""
+    args = run.session.args
+    if args.checkpoint_mirror is not None and run.session.strategy.is_main:
+        run.mirror = Mirror(Remote(args.checkpoint_mirror), run.run_id, args.save_total_limit)
+        run.mirror.offer(run.past.checkpoints(), run.session.state.best_model_checkpoint)
 
 
 def build(session: Session, loader: TrainLoader, saved: Saved | None, signals: Signals) -> Run:

@@ -22,6 +22,9 @@ class Saving:
     save_steps: float = option(500, "Steps between checkpoints; below 1, a share of all steps.")
     save_total_limit: int | None = option(None, "Checkpoints to keep; the best one is always kept.")
     save_only_model: bool = option(False, "Save the model without optimizer, schedule and randomness.")
+    checkpoint_mirror: str | None = option(
+        None, "A second place for checkpoints, as an address of fsspec such as s3://bucket/run; see `reliability.md`."
+    )
     save_on_each_node: bool = option(False, "Save on every machine, for folders that are not shared.")
     enable_jit_checkpoint: bool = option(False, "Without effect: a signal always saves before the run leaves.")
 

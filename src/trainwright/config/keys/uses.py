@@ -149,8 +149,9 @@ _DATA = (
 )  # fmt: skip
 
 _TRAINING = (
-    refused("training", "allow_batch_change allow_data_change ema_decay max_skipped_steps max_train_time spike_factor "
-            "use_fused_loss", "our own trainers alone have it", "leave it out, or train with SFT or DPO", who=THEIRS),
+    refused("training", "allow_batch_change allow_data_change checkpoint_mirror ema_decay max_skipped_steps "
+            "max_train_time spike_factor use_fused_loss", "our own trainers alone have it",
+            "leave it out, or train with SFT or DPO", who=THEIRS),
     refused("training", "sgd_momentum", "optimizer: sgd", used_if=lambda c: _optimizer(c) == "sgd"),
     refused("training", "optim_args", "an optimizer that has further settings (not AdamW, Lion or Adafactor)",
             used_if=lambda c: _optimizer(c) != "adamw_torch" and not _optimizer(c).startswith(_WITHOUT_SETTINGS)),
