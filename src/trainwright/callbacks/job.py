@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ def of_training(args: Any, handler: Any) -> Iterator[Timesheet]:
     from trainwright.trackers.job import JobTracker
 
     name = args.run_name or commands.name_of(Path(sys.argv[0])) or "training"
-    with tracked(name, {key: value for key, value in vars(args).items() if _is_plain(value)}) as job:
+    params = {key: value for key, value in vars(args).items() if _is_plain(value)}
+    with tracked(name, params, defaults=_defaults(args)) as job:
         added, timesheet = None, Timesheet() if job is None else job.open_timesheet()
         if job is not None and not any(
             isinstance(getattr(one, "tracker", None), JobTracker) for one in handler.callbacks
@@ -79,6 +81,11 @@ def resume_by_itself(run_folder: Path) -> bool | None:
     if not paths.resumes():
         return None
     return True if layout.holds_any(run_folder) else None
+
+
+def _defaults(args: Any) -> dict[str, Any]:
+    """Return what arguments are that a script does not give."""
+    return {one.name: one.default for one in fields(args) if _is_plain(one.default)} if is_dataclass(args) else {}
 
 
 def _is_plain(value: Any) -> bool:

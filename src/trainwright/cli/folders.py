@@ -18,6 +18,7 @@ import yaml
 
 from trainwright.checkpoint import layout, lock
 from trainwright.checkpoint.lock import RunLock
+from trainwright.cli import as_job
 from trainwright.config.keys import fates
 from trainwright.config.params import ARGUMENTS, TrainingParams
 from trainwright.config.reading.writing import RUN_CONFIG, as_yaml, by_name, keep, plain, with_whole_paths, write_whole
@@ -134,6 +135,15 @@ def _history(folder: Path) -> list[dict[str, Any]]:
     return [about for about in found if isinstance(about, dict)] if isinstance(found, list) else []
 
 
+def job_of(params: TrainingParams) -> str | None:
+    """Return the job that the newest beginning of a run was, where it is still known here."""
+    history = _history(Path(params.output_dir or "output").expanduser())
+    found = [about["job"] for about in history if isinstance(about.get("job"), str)][-1:]
+    return next(
+        (job for job in found if paths.is_name(job) and (paths.job_folder(job) / paths.JOURNAL).is_file()), None
+    )
+
+
 def numbered(path: Path) -> list[int]:
     """Return the numbers n of the folders `<path>-<n>`, in order."""
     found = [one.name.removeprefix(f"{path.name}-") for one in path.parent.glob(f"{path.name}-*")]
@@ -154,6 +164,7 @@ def describe(config: TrainingConfig, file: Path, argv: Sequence[str], goes_on: b
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "folder": str(Path.cwd()),
         "file": str(file.resolve()),
+        "job": as_job.of_this_run(),
         "python": platform.python_version(),
         "versions": {name: found for name in _LIBRARIES if (found := _version(name))},
     }

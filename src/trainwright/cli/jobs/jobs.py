@@ -20,9 +20,9 @@ def run(argv: Sequence[str]) -> int:
         args.overrides = words
     elif words:
         parser.error(f"unrecognized arguments: {' '.join(words)}")
-    from trainwright.cli.jobs import actions
+    from trainwright.cli.jobs import actions, several
 
-    code: int = getattr(actions, args.action)(args)
+    code: int = getattr(several if hasattr(several, args.action) else actions, args.action)(args)
     return code
 
 
@@ -53,12 +53,17 @@ def _parser() -> argparse.ArgumentParser:
     worker.add_argument("--once", action="store_true", help="leave when the queue is empty and all have ended")
 
     listing = actions.add_parser("list", parents=[json_too], help="all jobs, the newest first")
+    listing.add_argument("query", nargs="?", help="only these: 'lr > 1e-4 and loss < 2 and not tag = old'")
+    listing.add_argument("--columns", metavar="A,B", help="more of each: parameters, metrics, started, host, folder")
+    listing.add_argument("--sort", default="-created", metavar="KEY", help="as a column; -KEY the greatest first")
+    listing.add_argument("--group", metavar="KEY", help="those with the same value together")
     listing.add_argument("--status", action="append", type=str.upper, help="only these")
     listing.add_argument("--experiment", help="only of this one")
     listing.add_argument("--limit", type=at_least(1, _MOST), metavar="N", help="at most N (50; with --json all)")
     listing.add_argument("--offset", type=at_least(0, _MOST), default=0, metavar="N", help="without the newest N (0)")
     show = actions.add_parser("show", parents=[json_too], help="what is known of a job")
     show.add_argument("job")
+    show.add_argument("--all", action="store_true", help="parameters that are as by default too")
     logs = actions.add_parser("logs", help="what a job printed")
     logs.add_argument("job")
     logs.add_argument("-f", "--follow", action="store_true", help="go on until it ends")
@@ -70,17 +75,32 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare = actions.add_parser("compare", parents=[json_too], help="parameters that differ, and newest metrics")
     compare.add_argument("jobs", nargs="+")
-    stop = actions.add_parser("stop", help="ask jobs to stop; a training saves first")
-    stop.add_argument("jobs", nargs="+")
-    stop.add_argument("--grace", type=at_least(0.0), help="seconds until its worker sends SIGTERM (the worker's)")
-    resume = actions.add_parser("resume", help="put jobs that ended back into the queue; they go on where they were")
-    resume.add_argument("jobs", nargs="+")
-    remove = actions.add_parser("rm", help="forget jobs and remove their folders (not their outputs elsewhere)")
-    remove.add_argument("jobs", nargs="+")
+    _several(actions)
     export = actions.add_parser("export", help="all metrics of jobs as CSV")
     export.add_argument("jobs", nargs="+")
     export.add_argument("-o", "--output", type=Path, help="a file (what is printed)")
     return parser
+
+
+def _several(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the commands that do something with jobs, several at once."""
+    which = argparse.ArgumentParser(add_help=False)
+    which.add_argument("jobs", nargs="*", help="ids or names")
+    which.add_argument("--where", metavar="QUERY", help="all of which this is so: 'status = FAILED and created < 30d'")
+    stop = actions.add_parser("stop", parents=[which], help="ask jobs to stop; a training saves first")
+    stop.add_argument("--grace", type=at_least(0.0), help="seconds until its worker sends SIGTERM (the worker's)")
+    actions.add_parser(
+        "resume", parents=[which], help="put jobs that ended back into the queue; they go on where they were"
+    )
+    actions.add_parser("rm", parents=[which], help="forget jobs and remove their folders (not their outputs elsewhere)")
+    tag = actions.add_parser("tag", help="give jobs a tag, or take it away")
+    tag.add_argument("tag", help="a word")
+    tag.add_argument("jobs", nargs="*", help="ids or names")
+    tag.add_argument("--where", metavar="QUERY", help="all of which this is so")
+    tag.add_argument("--away", action="store_true", help="take it away")
+    note = actions.add_parser("note", help="keep a note with a job")
+    note.add_argument("job")
+    note.add_argument("text")
 
 
 def _numbers(text: str) -> list[int]:

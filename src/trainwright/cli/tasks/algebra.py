@@ -52,12 +52,12 @@ def _generate(args: argparse.Namespace) -> int:
 
 def _train(args: argparse.Namespace) -> int:
     from trainwright.cli import as_job
+    from trainwright.config.reading.writing import by_name
     from trainwright.jobs import paths
-    from trainwright.pipelines.file import has_begun, train_file
+    from trainwright.pipelines.file import has_begun, read_file, train_file
 
     begun_again = paths.resumes() and has_begun(args.file, args.overrides)
-    params = dict(word.split("=", 1) for word in args.overrides if "=" in word)
-    with as_job.running(args.file.stem, params):
+    with as_job.running(args.file.stem, by_name(read_file(args.file, args.overrides))):
         folder = train_file(args.file, args.overrides, args.resume or begun_again).run_folder
     show(folder)
     return 0

@@ -89,7 +89,7 @@ def _code(overrides: Sequence[str], kill: bool) -> int:
     from trainwright.checkpoint.lock import owned
     from trainwright.config.composition import build_trainer
 
-    with owned(folder.expanduser()) as lock, as_job.running("demo", as_job.changed(config)):
+    with owned(folder.expanduser()) as lock, as_job.running("demo", *as_job.described(config)):
         trainer = build_trainer(config)
         trainer.add_callback(BeginningCallback(lambda: keep(config, trainer.run_folder)))
         trainer.folder_lock = lock
@@ -114,15 +114,17 @@ def _against() -> int:
 
 def _algebra(overrides: Sequence[str]) -> int:
     from trainwright.cli import as_job
+    from trainwright.config.reading.writing import by_name
     from trainwright.pipelines.file import read_file, train_file
     from trainwright.pipelines.longer import evaluate_longer
     from trainwright.tasks.algebra import inspect
 
     with as_file(files("trainwright") / "recipes" / "algebra.yaml") as recipe:
-        folder = Path(read_file(recipe, overrides)["train"]["save_dir"])
+        sections = read_file(recipe, overrides)
+        folder = Path(sections["train"]["save_dir"])
         finished = _finished(folder, " algebra")
         if not finished:
-            with as_job.running("demo-algebra", dict(word.split("=", 1) for word in overrides)):
+            with as_job.running("demo-algebra", by_name(sections)):
                 train_file(recipe, overrides, finished is not None, "trainwright demo algebra")
     newest = inspect.newest_results(folder)
     results = inspect.read_results(newest)

@@ -64,7 +64,8 @@ def run(argv: Sequence[str]) -> int:
 
         from trainwright.config.composition import ConfiguredTrainer, built, newest, starting_point
 
-        with as_job.running(params.run_name or name, as_job.changed(config)):
+        job = folders.job_of(params) if args.resume else None
+        with as_job.running(params.run_name or name, *as_job.described(config), job):
             trainer = built(config)
             goes_on = args.resume or (begun_again and newest(params))
             start = True if goes_on else starting_point(params)

@@ -97,6 +97,12 @@ def given(config: TrainingConfig) -> dict[str, Any]:
     return {path: plain(asdict(value) if is_dataclass(value) else value) for path, value in found}  # type: ignore[arg-type]  # no class
 
 
+def usual(config: TrainingConfig) -> dict[str, Any]:
+    """Return what everything that a configuration may hold is by default, by dotted name, as a file would hold it."""
+    found = {path: default for path, _, _, default in _values(config, "", "")}
+    return {path: plain(asdict(one) if is_dataclass(one) else one) for path, one in found.items()}  # type: ignore[arg-type]  # no class
+
+
 def refusal(path: str, line: Line) -> str:
     """Return what is wrong with a value that a line refuses."""
     return f"{path} needs {line.why}" if line.used_if is not None else f"{path}: {line.why}"

@@ -78,9 +78,12 @@ _NAMED: dict[str, Callable[[Any], Any]] = {
     "command": _perhaps(_words), "cwd": _perhaps(values.text), "restarts": _perhaps(_NUMBER),
 }  # fmt: skip
 _KINDS: dict[str, dict[str, Callable[[Any], Any]]] = {
-    "submit": {**_NAMED, "after": _perhaps(_NAME), "gpus": _perhaps(_NUMBER)},
+    "submit": {**_NAMED, "after": _perhaps(_NAME), "gpus": _perhaps(_NUMBER),
+               "defaults": _perhaps(_names_and_values), "kept": _perhaps(_names_and_values)},
     "start": {**_NAMED, "pid": _NUMBER, "pid_created": _perhaps(values.finite), "boot": _perhaps(_NAME), "host": _NAME,
-              "attempt": _perhaps(_NUMBER), "worker": _perhaps(_NAME)},
+              "attempt": _perhaps(_NUMBER), "worker": _perhaps(_NAME), "defaults": _perhaps(_names_and_values)},
+    "label": {"t": values.finite, "tags": _perhaps(_words), "note": _perhaps(values.text)},
+    "params": {"t": values.finite, "params": _names_and_values, "defaults": _perhaps(_names_and_values)},
     "metric": {"t": values.finite, "name": _NAME, "value": _perhaps(values.number), "step": values.whole},
     "progress": {"t": values.finite, "progress": _perhaps(values.finite), "step": _perhaps(values.whole),
                  "total_steps": _perhaps(values.whole), "attempt": _perhaps(_NUMBER)},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from pathlib import Path
@@ -15,16 +14,15 @@ from trainwright.jobs.journal.journal import Part
 from trainwright.jobs.journal.records import Record
 from trainwright.jobs.status import ENDED, QUEUED, RUNNING, STOPPED
 from trainwright.jobs.store import attempts, schema, series, typed
-from trainwright.jobs.store.rows import Job
+from trainwright.jobs.store.rows import Job, column
 
 NEW: dict[str, Any] = {
     "name": "job", "experiment": "default", "status": RUNNING, "params": {}, "data": {}, "kept": {}, "progress": 0.0,
     "moved": {}, "attempt": 1, "starts": 0, "ran": 0.0, "restarts": 0, "gpus": 0, "folder": "",
-    "changed": 0,
+    "changed": 0, "tags": [],
 }  # fmt: skip
 _FACTS = ("pid", "pid_created", "boot", "host", "cwd")
-_JSON = ("command", "params", "data", "kept", "moved")
-_ONCE = ("name", "experiment", "command", "params", "cwd", "restarts", "after", "gpus")
+_ONCE = ("name", "experiment", "command", "params", "cwd", "restarts", "after", "gpus", "kept")
 
 
 def apply(connection: Connection, job: str, known: Job | None, folder: Path, part: Part) -> dict[str, Any]:
@@ -38,6 +36,8 @@ def apply(connection: Connection, job: str, known: Job | None, folder: Path, par
             rows[record["k"]].append(_row(job, record, now))
         else:
             change = _change(now, record)
+            if record.get("defaults") is not None:
+                change["defaults"] = typed.keep_defaults(connection, record["defaults"])
             now |= change
             changes |= change
     if part.damaged:
@@ -53,7 +53,7 @@ def apply(connection: Connection, job: str, known: Job | None, folder: Path, par
         typed.keep(connection, job, now["params"])
     changes["changed"] = next_change(connection)
     series.keep_figures(connection, job, figures, changes["changed"])
-    return {name: json.dumps(value) if name in _JSON else value for name, value in changes.items()}
+    return {name: column(name, value) for name, value in changes.items()}
 
 
 def next_change(connection: Connection) -> int:
@@ -117,6 +117,10 @@ def _of_job(record: Record, found: dict[str, Any]) -> dict[str, Any]:
         return {**facts, **wish, "worker": record["worker"], "status": RUNNING, "started": record["t"],
                 "heartbeat": record["t"], "ended": None, "message": None, "traceback": None, "params": record["params"],
                 "starts": found["starts"] + 1, "ran": found["ran"] + _ran(found)}  # fmt: skip
+    if kind == "label":
+        return {name: record[name] for name in ("tags", "note") if record[name] is not None}
+    if kind == "params":
+        return {"params": record["params"]}
     if kind == "progress":
         return {name: record[name] for name in ("progress", "step", "total_steps") if record[name] is not None}
     if kind == "status":
@@ -144,7 +148,7 @@ def _new_row(connection: Connection, job: str, folder: Path, records: list[Recor
     if first.get("k") == "submit":
         row["status"] = QUEUED
     ensure_experiment(connection, row["experiment"], row["created"])
-    packed = {name: json.dumps(value) if name in _JSON else value for name, value in row.items()}
+    packed = {name: column(name, value) for name, value in row.items()}
     connection.execute(schema.jobs.insert().values(**packed))
     return row
 

@@ -1,43 +1,40 @@
-"""Lists of jobs: filtered, sorted and cut into pages by the database, by what jobs are, parameters and metrics."""
+"""Lists of jobs: filtered, sorted, grouped and cut into pages by the database."""
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sql
 from sqlalchemy import Connection
 
-from trainwright.errors import JobError, did_you_mean
+from trainwright.errors import JobError
 from trainwright.jobs import values
+from trainwright.jobs.finding import conditions, keys, language
+from trainwright.jobs.finding.keys import COLUMNS, Key
 from trainwright.jobs.store import schema
+from trainwright.jobs.store.rows import loaded
 
-COLUMNS = ("id", "name", "experiment", "status", "progress", "step", "total_steps", "created", "started", "ended",
-           "ran", "message", "attempt", "stop_requested", "changed")  # fmt: skip
-"""Of a job, what a list has of it."""
-_MEANS = {"=": sql.ColumnElement.__eq__, "<": sql.ColumnElement.__lt__, "<=": sql.ColumnElement.__le__,
-          ">": sql.ColumnElement.__gt__, ">=": sql.ColumnElement.__ge__}  # fmt: skip
-_FILTER = re.compile(r"(?P<key>.+?)(?P<operator><=|>=|!=|=|<|>|~)(?P<value>.*)", re.DOTALL)
-_AS_JSON = {"true": "true", "false": "false", "null": "null", "none": "null"}
-_FIGURES = ("last", "least", "greatest")
+_MOST_GROUPS = 200
 
 
 @dataclass(frozen=True)
 class Query:
     """Which jobs a list shows.
 
-    A key is a column (`status`), `param:NAME`, or of a metric `last:NAME`, `least:NAME` or `greatest:NAME`.
+    A key is a column (`status`), `param:NAME`, or of a metric `last:NAME`, `least:NAME` or `greatest:NAME`; `query`,
+    `sort`, `group` and `show` take the names that `keys.meant` takes too.
 
     Attributes:
-        text: that name, experiment, id, or a parameter's name or value hold.
+        text: that name, experiment, id, tags, note, or a given parameter's name or value hold.
         statuses: only these; all where there are none.
         experiment: only this one.
         where: `KEY OPERATOR VALUE` with =, !=, <, <=, >, >= or ~ (holds this text); a job that has no such parameter or
             metric is left out.
+        query: as a person writes it, `language.read`.
         sort: a key, with - before it for the greatest first; numbers come before text, what has none comes last.
+        group: a key by which jobs stand together, before they are sorted.
         limit: at most so many.
         offset: after so many.
         show: keys whose values are given with every job.
@@ -48,9 +45,11 @@ class Query:
     experiment: str | None = None
     where: Sequence[str] = ()
     sort: str = "-created"
-    limit: int = 50
+    limit: int | None = 50
     offset: int = 0
     show: Sequence[str] = ()
+    query: str = ""
+    group: str = ""
 
 
 def version(connection: Connection) -> int:
@@ -61,46 +60,54 @@ def version(connection: Connection) -> int:
 def page(connection: Connection, query: Query) -> dict[str, Any]:
     """Return `jobs`, how many there are on all pages as `total`, and of all jobs how many by status as `counts`.
 
+    With a group also `groups`: of every value how many jobs have it.
+
     Raises:
         JobError: a key or an operator is none.
     """
-    jobs = schema.jobs
-    conditions = [*_conditions(query)]
-    chosen = sql.select(*(jobs.c[name] for name in COLUMNS)).where(*conditions)
-    rows = connection.execute(chosen.order_by(*_order(query.sort)).limit(query.limit).offset(query.offset)).mappings()
-    found = [dict(row) for row in rows]
-    for key in query.show:
-        own = {row["id"]: row[key] for row in found} if key in COLUMNS else None
-        held = _held(connection, key, [row["id"] for row in found]) if own is None else own
+    chosen = [*_conditions(connection, query)]
+    found = _rows(connection, query, chosen)
+    for name in dict.fromkeys([*query.show, *([query.group] if query.group else [])]):
+        held: dict[str, Any] = {}
+        for key in reversed(keys.meant(connection, name)):
+            held |= keys.held(connection, key, [row["id"] for row in found])
         for row in found:
-            row.setdefault("values", {})[key] = held.get(row["id"])
-    return {"jobs": found, "total": count(connection, *conditions), "counts": counts(connection)}
+            row.setdefault("values", {})[name] = held.get(row["id"])
+    told = {"jobs": found, "total": count(connection, *chosen), "counts": counts(connection)}
+    return told | ({"groups": _groups(connection, query.group, chosen)} if query.group else {})
 
 
-def of_ids(connection: Connection, ids: Sequence[str]) -> list[dict[str, Any]]:
+def ids(connection: Connection, query: Query) -> list[str]:
+    """Return the names of the jobs of a list, in its order."""
+    order = _order(connection, query)
+    rows = sql.select(schema.jobs.c.id).where(*_conditions(connection, query)).order_by(*order)
+    return [*connection.execute(rows.limit(query.limit).offset(query.offset or None)).scalars()]
+
+
+def of_ids(connection: Connection, names: Sequence[str]) -> list[dict[str, Any]]:
     """Return what a list has of jobs, and their folders, in the order of names, without those that are not there."""
     jobs = schema.jobs
     rows = connection.execute(
-        sql.select(*(jobs.c[name] for name in COLUMNS), jobs.c.folder).where(jobs.c.id.in_(_texts(ids)))
+        sql.select(*(jobs.c[name] for name in COLUMNS), jobs.c.folder).where(jobs.c.id.in_(_texts(names)))
     ).mappings()
-    found = {row["id"]: dict(row) for row in rows}
-    return [found[job] for job in ids if job in found]
+    found = {row["id"]: _listed(row) for row in rows}
+    return [found[job] for job in names if job in found]
 
 
-def known(connection: Connection, ids: Iterable[str]) -> list[str]:
+def known(connection: Connection, names: Iterable[str]) -> list[str]:
     """Return those of some names that are jobs."""
-    return [*connection.execute(sql.select(schema.jobs.c.id).where(schema.jobs.c.id.in_([*ids]))).scalars()]
+    return [*connection.execute(sql.select(schema.jobs.c.id).where(schema.jobs.c.id.in_([*names]))).scalars()]
 
 
-def count(connection: Connection, *conditions: Any) -> int:
+def count(connection: Connection, *chosen: Any) -> int:
     """Return how many jobs there are that fulfil conditions."""
-    query = sql.select(sql.func.count()).select_from(schema.jobs).where(*conditions)
+    query = sql.select(sql.func.count()).select_from(schema.jobs).where(*chosen)
     return int(connection.execute(query).scalar_one())
 
 
 def matching(connection: Connection, query: Query) -> int:
     """Return how many jobs a list has on all its pages."""
-    return count(connection, *_conditions(query))
+    return count(connection, *_conditions(connection, query))
 
 
 def experiments(connection: Connection) -> list[str]:
@@ -115,7 +122,46 @@ def counts(connection: Connection) -> dict[str, int]:
     return {str(name): int(number) for name, number in rows}
 
 
-def _conditions(query: Query) -> Iterable[Any]:
+def choices(connection: Connection) -> dict[str, list[str]]:
+    """Return what a list can show: `columns`, and the names of all `params` and `metrics`."""
+    params = {*keys.names(connection, schema.params), *keys.names(connection, schema.defaults)}
+    shown = [name for name in (*COLUMNS, *keys.MORE) if name not in ("changed", "stop_requested")]
+    return {"columns": shown, "params": sorted(params), "metrics": [*keys.names(connection, schema.figures)]}
+
+
+def _rows(connection: Connection, query: Query, chosen: Sequence[Any]) -> list[dict[str, Any]]:
+    jobs = schema.jobs
+    rows = sql.select(*(jobs.c[name] for name in COLUMNS)).where(*chosen).order_by(*_order(connection, query))
+    return [_listed(row) for row in connection.execute(rows.limit(query.limit).offset(query.offset)).mappings()]
+
+
+def _listed(row: Any) -> dict[str, Any]:
+    """Return a row as lists have it: without tags and note where it has none."""
+    found = {**row, "tags": loaded(row["tags"], [])}
+    return {name: value for name, value in found.items() if value or name not in ("tags", "note")}
+
+
+def _groups(connection: Connection, group: str, chosen: Sequence[Any]) -> list[dict[str, Any]]:
+    """Return of every value of a group's key how many jobs have it, the most first."""
+    value = _grouped(connection, group)
+    rows = sql.select(value, sql.func.count()).select_from(schema.jobs).where(*chosen).group_by(sql.text("1"))
+    found = connection.execute(rows.order_by(sql.text("2 DESC")).limit(_MOST_GROUPS))
+    return [{"value": one, "count": number} for one, number in found]
+
+
+def _grouped(connection: Connection, group: str) -> Any:
+    """Return what jobs that stand together have in common: a column, or a parameter as text."""
+    meant = keys.meant(connection, group)
+    if any(key.kind in keys.FIGURES for key in meant):
+        raise JobError(f"{group!r} is a metric; jobs are grouped by a column, such as experiment, or by a parameter.")
+    return _first([keys.expressions(connection, key)[-1] for key in meant])
+
+
+def _first(found: Sequence[Any]) -> Any:
+    return found[0] if len(found) == 1 else sql.func.coalesce(*found)
+
+
+def _conditions(connection: Connection, query: Query) -> Iterable[Any]:
     jobs, params = schema.jobs, schema.params
     if query.statuses:
         yield jobs.c.status.in_(_texts(query.statuses))
@@ -123,11 +169,15 @@ def _conditions(query: Query) -> Iterable[Any]:
         yield jobs.c.experiment == values.text(query.experiment)
     if query.text:
         text = values.text(query.text)
-        named = sql.select(params.c.job).where(sql.or_(_holds(params.c.name, text), _holds(params.c.text, text)))
-        own = [_holds(jobs.c[name], text) for name in ("id", "name", "experiment")]
+        named = sql.select(params.c.job).where(
+            sql.or_(conditions.holds(params.c.name, text), conditions.holds(params.c.text, text))
+        )
+        own = [conditions.holds(jobs.c[name], text) for name in ("id", "name", "experiment", "tags", "note")]
         yield sql.or_(*own, jobs.c.id.in_(named))
     for written in query.where:
-        yield _condition(written)
+        yield conditions.of_filter(connection, written)
+    if query.query.strip():
+        yield conditions.of_query(connection, language.read(query.query))
 
 
 def _texts(given: Iterable[str]) -> list[str]:
@@ -135,101 +185,14 @@ def _texts(given: Iterable[str]) -> list[str]:
     return [values.text(one) for one in given]
 
 
-def _condition(written: str) -> Any:
-    """Return the condition that a filter is."""
-    found = _FILTER.fullmatch(written)
-    if found is None:
-        raise JobError(f"{written[:60]!r} is no filter: KEY, an operator (= != < <= > >= ~) and VALUE, param:lr<0.001.")
-    key, operator, value = found["key"].strip(), found["operator"], values.text(found["value"].strip())
-    table, kind, name = _split(key)
-    if table is None:
-        column = schema.jobs.c[kind]
-        held = [column] if column.type.python_type is str else []
-        numbers = [] if held else [column]
-        return sql.and_(column.is_not(None), _compared(numbers, held, operator, value))
-    numbers = [table.c.number if kind == "param" else table.c[_column(kind)]]
-    held = [table.c.text] if kind == "param" else []
-    return schema.jobs.c.id.in_(
-        sql.select(table.c.job).where(table.c.name == name, _compared(numbers, held, operator, value))
-    )
-
-
-def _compared(numbers: Sequence[Any], texts: Sequence[Any], operator: str, value: str) -> Any:
-    """Return a comparison of a value with a number's column where it is a number, else with a text's; what is equal
-    may be either, for a parameter may be the text "1.0".
-
-    Raises:
-        JobError: the value is no number, and there are numbers alone.
-    """
-    given = _number(value)
-    if given is None and not texts:
-        raise JobError(f"{value[:60]!r} is no number, and this is compared with numbers alone.")
-    if operator == "~":
-        return sql.or_(sql.false(), *(_holds(column, value) for column in texts))
-    if operator == "!=":
-        return sql.and_(sql.or_(*(column.is_not(None) for column in [*numbers, *texts])),
-                        sql.not_(sql.func.coalesce(_compared(numbers, texts, "=", value), sql.false())))  # fmt: skip
-    by_number = [_MEANS[operator](column, given) for column in numbers if given is not None]
-    if operator == "=":
-        same = {value, _AS_JSON.get(value.lower(), value)}
-        return sql.or_(sql.false(), *by_number, *(column.in_(same) for column in texts))
-    words = [*(column.is_(None) for column in numbers)]  # the text of a number is not one to sort it by
-    return sql.or_(sql.false(), *(by_number or (sql.and_(*words, _MEANS[operator](column, value)) for column in texts)))
-
-
-def _number(value: str) -> float | None:
-    """Return the number that a filter's value is, in any way that Python writes one."""
-    try:
-        found = float(value)
-    except ValueError:
-        return None
-    return None if math.isnan(found) else found
-
-
-def _holds(column: Any, text: str) -> Any:
-    """Whether a column holds a text, in capitals or not; SQLite does not know those beyond ASCII."""
-    spellings = {text} if text.isascii() else {text, text.lower(), text.upper(), text.capitalize()}
-    return sql.or_(*(column.icontains(one, autoescape=True) for one in sorted(spellings)))
-
-
-def _order(sort: str) -> list[Any]:
-    key, is_down = sort.removeprefix("-"), sort.startswith("-")
-    table, kind, name = _split(key)
-    if table is None:
-        columns: list[Any] = [schema.jobs.c[kind]]
-    else:
-        names = ("number", "text") if kind == "param" else (_column(kind),)
-        mine = (table.c.job == schema.jobs.c.id, table.c.name == name)
-        columns = [sql.select(table.c[one]).where(*mine).scalar_subquery() for one in names]
+def _order(connection: Connection, query: Query) -> list[Any]:
+    name, is_down = query.sort.removeprefix("-"), query.sort.startswith("-")
+    meant: list[Key] = keys.meant(connection, name)
+    found = [keys.expressions(connection, key) for key in meant]
+    columns = [_first([one[place] for one in found]) for place in range(min(map(len, found)))]
     by = [(column.desc() if is_down else column.asc()) for column in columns]
-    if kind != "created":  # of which the index has the order
+    is_created = name == "created"
+    if not is_created:  # of which the index has the order
         by = [one.nulls_last() for one in by]
-    return [*by, *([schema.jobs.c.created.desc()] if kind != "created" else []), schema.jobs.c.id]
-
-
-def _split(key: str) -> tuple[Any, str, str]:
-    """Return the table, the kind and the name of a key; of a job's own column no table."""
-    kind, colon, name = key.partition(":")
-    if colon and kind == "param":
-        return schema.params, kind, values.text(name, values.NAME_LENGTH)
-    if colon and kind in _FIGURES:
-        return schema.figures, kind, values.text(name, values.NAME_LENGTH)
-    if key not in COLUMNS:
-        known = [*COLUMNS, "param:NAME", *(f"{one}:NAME" for one in _FIGURES)]
-        raise JobError(
-            f"{key[:60]!r} is nothing to filter or sort by; {', '.join(known)} are.{did_you_mean(key, known)}"
-        )
-    return None, key, ""
-
-
-def _column(kind: str) -> str:
-    return "value" if kind == "last" else kind
-
-
-def _held(connection: Connection, key: str, ids: Sequence[str]) -> Mapping[str, Any]:
-    """Return by job what it has of a parameter or metric; a number where it is one."""
-    table, kind, name = _split(key)
-    column = table.c.number if kind == "param" else table.c[_column(kind)]
-    text = table.c.text if kind == "param" else sql.null()
-    query = sql.select(table.c.job, column, text).where(table.c.name == name, table.c.job.in_(ids))
-    return {job: words if value is None else value for job, value, words in connection.execute(query)}
+    together = [_grouped(connection, query.group).asc().nulls_last()] if query.group else []
+    return [*together, *by, *([] if is_created else [schema.jobs.c.created.desc()]), schema.jobs.c.id]

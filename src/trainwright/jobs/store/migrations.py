@@ -65,6 +65,12 @@ def _waits(connection: Connection) -> None:
         _add(connection, "attempts", f"{part} FLOAT NOT NULL DEFAULT 0")
 
 
+def _whole(connection: Connection) -> None:
+    for column in ("defaults VARCHAR(64)", "tags TEXT NOT NULL DEFAULT '[]'", "note TEXT"):
+        _add(connection, "jobs", column)
+    schema.META.create_all(connection, [schema.default_sets, schema.defaults])
+
+
 def _mapping(written: str) -> dict[str, object]:
     try:
         found = json.loads(written)
@@ -80,7 +86,7 @@ def _add(connection: Connection, table: str, column: str) -> None:
         connection.execute(text(f"ALTER TABLE {table} ADD COLUMN {column}"))
 
 
-MIGRATIONS: list[Callable[[Connection], None]] = [_first, _attempts, _boot, _superseded, _counted, _waits]
+MIGRATIONS: list[Callable[[Connection], None]] = [_first, _attempts, _boot, _superseded, _counted, _waits, _whole]
 """Step n takes a database of version n to version n + 1."""
 
 

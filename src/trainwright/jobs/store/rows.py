@@ -7,7 +7,8 @@ from typing import Any, NotRequired, TypedDict, cast
 
 from trainwright.jobs import values
 
-_JSON = ("command", "params", "data", "kept", "moved")
+_JSON = ("command", "params", "data", "kept", "moved", "tags")
+_LISTS = ("command", "tags")
 
 
 class Job(TypedDict):
@@ -19,6 +20,7 @@ class Job(TypedDict):
     status: str
     command: list[str]  # empty for a script that was run by hand
     params: dict[str, Any]
+    defaults: str | None  # which set of them; `typed.defaults` gives it
     data: dict[str, Any]
     kept: dict[str, Any]
     folder: str
@@ -45,6 +47,8 @@ class Job(TypedDict):
     attempt: int
     restarts: int
     gpus: int
+    tags: list[str]
+    note: str | None
     changed: int
 
 
@@ -88,12 +92,17 @@ class Attempt(TypedDict):
     exchanging: float
 
 
+def column(name: str, value: Any) -> Any:
+    """Return a value of a job as the column of this name holds it; tags as they are looked for."""
+    return json.dumps(value, ensure_ascii=name != "tags") if name in _JSON else value
+
+
 def packed(given: dict[str, Any]) -> dict[str, Any]:
     """Return values of a job as the table holds them."""
     made = {}
     for name, value in given.items():
         if name in _JSON and value is not None:
-            made[name] = json.dumps(value if name == "command" else values.plain(value))
+            made[name] = column(name, value if name in _LISTS else values.plain(value))
         else:
             made[name] = values.text(value) if isinstance(value, str) else value
     return made
@@ -110,6 +119,6 @@ def loaded(text: str | None, empty: Any) -> Any:
 
 def job_of(row: Any) -> Job:
     """Return the job that a row of the table is."""
-    found = {name: loaded(row[name], [] if name == "command" else {}) for name in _JSON}
+    found = {name: loaded(row[name], [] if name in _LISTS else {}) for name in _JSON}
     job: Any = {**row, **found}
     return cast(Job, job)

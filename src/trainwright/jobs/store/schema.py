@@ -46,6 +46,7 @@ jobs = Table(
     Column("status", String(20), nullable=False, index=True),
     Column("command", Text),  # JSON: a list of arguments; none for a script that was run by hand
     Column("params", Text, nullable=False),  # JSON
+    Column("defaults", String(64)),  # of the parameters: which of `default_sets` they are
     Column("data", Text, nullable=False),  # JSON: what the script keeps
     Column("kept", Text, nullable=False),  # JSON: what a worker and we ourselves keep
     Column("folder", Text, nullable=False),  # of its journal and log
@@ -72,6 +73,8 @@ jobs = Table(
     Column("attempt", Integer, nullable=False),
     Column("restarts", Integer, nullable=False),
     Column("gpus", Integer, nullable=False),
+    Column("tags", Text, nullable=False),  # JSON: as people gave them
+    Column("note", Text),
     Column("changed", BigInteger, nullable=False),  # the number of its last change among those of all jobs
 )  # fmt: skip
 BY_CREATED = Index("jobs_by_created", jobs.c.created.desc(), jobs.c.id)
@@ -86,6 +89,22 @@ params = Table(  # of jobs, as lists filter and sort by them; secrets as they ar
     Column("number", Float),  # none for what is no number
     Index("params_by_number", "name", "number"),
     Index("params_by_text", "name", "text"),
+    sqlite_with_rowid=False,
+)  # fmt: skip
+
+default_sets = Table(  # what parameters are that are not given; many jobs have the same
+    "default_sets", META,
+    Column("digest", String(64), primary_key=True),
+    Column("whole", Text, nullable=False),  # JSON
+)  # fmt: skip
+
+defaults = Table(  # of these sets, each as in `params`
+    "defaults", META,
+    Column("digest", String(64), primary_key=True),
+    Column("name", String(200), primary_key=True),
+    Column("text", String(200), nullable=False),
+    Column("number", Float),
+    Index("defaults_by_name", "name"),
     sqlite_with_rowid=False,
 )  # fmt: skip
 

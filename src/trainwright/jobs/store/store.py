@@ -286,7 +286,7 @@ class Store:
 
     @_mending
     def find(self, job: str) -> Job:
-        """Return a job by its name, or by the beginning of it.
+        """Return a job by its id, by the beginning of that, or by the name that lists show.
 
         Raises:
             JobError: there is none, or more than one.
@@ -296,6 +296,13 @@ class Store:
             if row is None:
                 like = schema.jobs.c.id.startswith(job, autoescape=True) if job else sql.false()
                 rows = connection.execute(sql.select(schema.jobs).where(like)).mappings().all()
+                if len(rows) != 1:
+                    named = sql.select(schema.jobs).where(schema.jobs.c.name == job)
+                    called = connection.execute(named.order_by(schema.jobs.c.created.desc())).mappings().all()
+                    if len(called) > 1:
+                        which = ", ".join(f"{one['id']} ({one['status']})" for one in called[:5])
+                        raise JobError(f"{len(called)} jobs are called '{job}': {which}. Name one by its id.")
+                    rows = called or rows
                 if len(rows) != 1:
                     raise self._unknown(job, [one["id"] for one in rows])
                 row = rows[0]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
+from sqlalchemy.exc import IntegrityError
 
 from trainwright.jobs import values
 from trainwright.jobs.store import masking, schema
@@ -18,17 +20,47 @@ _LONGEST = 200  # characters of a text, of the database's column
 def keep(connection: Connection, job: str, params: Mapping[str, Any]) -> None:
     """Keep a job's parameters in the place of those that it had; secrets as they are shown."""
     connection.execute(schema.params.delete().where(schema.params.c.job == job))
+    found = [{"job": job, **row} for row in _rows(params)]
+    if found:
+        connection.execute(schema.params.insert(), found)
+
+
+def keep_defaults(connection: Connection, given: Mapping[str, Any]) -> str:
+    """Keep what parameters are by default, once for all jobs of which it is the same; return what names it."""
+    whole = json.dumps(given, sort_keys=True)
+    digest = hashlib.sha256(whole.encode()).hexdigest()
+    table = schema.default_sets
+    if connection.execute(select(table.c.digest).where(table.c.digest == digest)).first() is None:
+        try:
+            with connection.begin_nested():
+                connection.execute(table.insert().values(digest=digest, whole=whole))
+                rows = [{"digest": digest, **row} for row in _rows(given)]
+                if rows:
+                    connection.execute(schema.defaults.insert(), rows)
+        except IntegrityError:
+            return digest  # another process kept it meanwhile
+    return digest
+
+
+def defaults(connection: Connection, digest: str | None) -> dict[str, Any]:
+    """Return what the parameters of a job are by default, by name, where it has told."""
+    table = schema.default_sets
+    whole = connection.execute(select(table.c.whole).where(table.c.digest == digest)).scalar() if digest else None
+    return {} if whole is None else dict(json.loads(whole))
+
+
+def changed(params: Mapping[str, Any], usual: Mapping[str, Any]) -> list[str]:
+    """Return the names of parameters that are not as they are by default."""
+    return [name for name, value in params.items() if name not in usual or value != usual[name]]
+
+
+def _rows(params: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return name, text and number of each."""
     found = {}
     for name, value in _leaves(masking.params(params)):
         short = values.text(name, values.NAME_LENGTH)
-        found[short] = {
-            "job": job,
-            "name": short,
-            "text": values.text(spelled(value), _LONGEST),
-            "number": number(value),
-        }
-    if found:
-        connection.execute(schema.params.insert(), [*found.values()])
+        found[short] = {"name": short, "text": values.text(spelled(value), _LONGEST), "number": number(value)}
+    return [*found.values()]
 
 
 def spelled(value: Any) -> str:

@@ -15,7 +15,7 @@ from trainwright.errors import JobError, as_raised, did_you_mean, raise_as_it_wa
 from trainwright.jobs import commands, paths, processes, values
 from trainwright.jobs.outcomes import JobStopped
 from trainwright.jobs.status import COMPLETE, FAILED, STOPPED
-from trainwright.jobs.tracking import datasets, models, tracking
+from trainwright.jobs.tracking import datasets, models, tracking, unread
 from trainwright.jobs.tracking import params as parameters
 from trainwright.trackers import table
 from trainwright.trackers.callback import SilentCallback, TrackerCallback
@@ -114,7 +114,8 @@ class TrainerJob:
         name = commands.name_of(Path(sys.argv[0])) or function.__name__
         output = str(of_job / "output") if of_job else "output"
         given = given.with_defaults({"output_dir": output, **self._set_before}, job)
-        with tracking.tracked(name, parameters.as_written(given), own["experiment_name"], job) as tracked:
+        shown, usual = parameters.as_written(given), self._parser.defaults()
+        with tracking.tracked(name, shown, own["experiment_name"], job, usual) as tracked:
             folder = tracked.folder if tracked else Path.cwd()
             self.params, self._span = given, span
             self.report_to = [] if manual else table.wanted(given)
@@ -124,9 +125,12 @@ class TrainerJob:
                 self._trackers.begin(TrackedRun(name, dict(given), folder / "logs", given["output_dir"], project))
             status = FAILED
             self.progress_update(span[0])
+            given.begin()
             try:
                 yield functools.partial(self._returned, tracked)
                 status = COMPLETE
+                if tracked is not None and around is None:
+                    tracked.remark(unread.told(given, function))
             except JobStopped:
                 status = STOPPED
                 if around is None:

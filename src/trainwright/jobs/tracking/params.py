@@ -6,7 +6,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,6 +18,7 @@ _OWN = {
     "input_file": "parameters, in JSON or YAML; the command line goes before them",
     "experiment_name": "a group of jobs",
 }
+_OUTPUT = "output_dir"  # which we give where nobody does
 _SWITCHES = (argparse._StoreTrueAction, argparse._StoreFalseAction, argparse.BooleanOptionalAction)
 _SEVERAL = (argparse._AppendAction, argparse._ExtendAction)
 
@@ -33,6 +34,7 @@ class Params(MutableMapping[str, Any]):
         written: of those that nobody declared, the text that was written.
         own: job_id, input_file and experiment_name.
         config: what the input file holds, as it is there.
+        undeclared: the names of those that somebody gave for this job alone and nobody declared.
     """
 
     def __init__(
@@ -41,15 +43,19 @@ class Params(MutableMapping[str, Any]):
         written: Mapping[str, str] | None = None,
         own: Mapping[str, str | None] | None = None,
         config: Mapping[str, Any] | None = None,
+        undeclared: Iterable[str] = (),
     ) -> None:
         self._values = dict(values or {})
         self._written = dict(written or {})
         self._own = {name: value for name, value in (own or {}).items() if value is not None}
         self._config = dict(config or {})
+        self._undeclared = {*undeclared}
+        self._asked: set[str] = set()
         self._said: set[str] = set()
 
     def __getitem__(self, name: str) -> Any:
         name = key(name)
+        self._asked.add(name)
         return self._values[name] if name in self._values else self._own[name]
 
     def __setitem__(self, name: str, value: Any) -> None:
@@ -62,6 +68,7 @@ class Params(MutableMapping[str, Any]):
         self._written.pop(key(name), None)
 
     def __iter__(self) -> Iterator[str]:
+        self._asked |= self._values.keys()
         return iter(self._values)
 
     def __len__(self) -> int:
@@ -70,18 +77,33 @@ class Params(MutableMapping[str, Any]):
     def get(self, name: str, default: Any = None) -> Any:
         """Return a parameter, or the default; of a text that was written the value of the default's type."""
         name = key(name)
+        self._asked.add(name)
         if name in self._written and default is not None:
             return like(self._written[name], default)
         return self._values.get(name, self._own.get(name, default))
 
     def with_defaults(self, values: Mapping[str, Any], job_id: str) -> Params:
         """Return these parameters, with more where they are not given, of a job."""
-        return Params({**values, **self._values}, self._written, {**self._own, "job_id": job_id}, self._config)
+        own = {**self._own, "job_id": job_id}
+        return Params({**values, **self._values}, self._written, own, self._config, self._undeclared)
+
+    def begin(self) -> None:
+        """Begin to note what is asked for: what was asked before, only we did."""
+        self._asked.clear()
+
+    def never_read(self) -> list[str]:
+        """Return the undeclared parameters that nobody has asked for since `begin`, sorted."""
+        return sorted(self._undeclared & self._values.keys() - self._asked)
+
+    def asked_in_vain(self) -> list[str]:
+        """Return the names that were asked for and are not there."""
+        return sorted(self._asked - self._values.keys())
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        if name not in self:
+        if name not in self._values and name not in self._own:
+            self._asked.add(name)
             self._say_what_is_missing(name)
             return None
         return self[name]
@@ -128,6 +150,14 @@ class Parser(argparse.ArgumentParser):
         if not {"-h", "--help"}.isdisjoint(argv) and not {"-h", "--help"} & self._option_string_actions.keys():
             self.print_help()
             self.exit()
+
+    def defaults(self) -> dict[str, Any]:
+        """Return what the declared parameters are where they are not given."""
+        return {
+            action.dest: action.default
+            for action in self._actions
+            if action.dest not in _OWN and action.default is not argparse.SUPPRESS
+        }
 
     def declared(self) -> dict[str, argparse.Action]:
         """Return the declared parameters by name."""
@@ -230,7 +260,8 @@ def read(parser: Parser, argv: Sequence[str], queued: Path | None) -> Params:
             values[name] = guessed(text)
         elif not isinstance(text, str):
             values[name] = text
-    return Params({name: value for name, value in values.items() if name not in _OWN}, written, own, held)
+    given_here = {*named(waiting, "the queue"), *undeclared(rest)} - declared.keys() - {*_OWN, _OUTPUT}
+    return Params({name: value for name, value in values.items() if name not in _OWN}, written, own, held, given_here)
 
 
 def named(values: Mapping[str, Any], where: str) -> dict[str, Any]:

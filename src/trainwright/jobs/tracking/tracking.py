@@ -17,10 +17,9 @@ from trainwright.jobs import commands, outcomes, paths, processes, values
 from trainwright.jobs.journal.journal import Direct, Journal, last_steps, steps_before
 from trainwright.jobs.journal.timesheet import Timesheet
 from trainwright.jobs.outcomes import JobStopped, Outcome, conclusion, outcome
-from trainwright.jobs.status import COMPLETE, HEARTBEAT_SECONDS, STOPPED
+from trainwright.jobs.status import COMPLETE, STOPPED
+from trainwright.jobs.tracking import keeper
 
-_MOVE_SECONDS = 0.5
-_AWAY_SECONDS = 2.0  # between attempts while the database is away
 _PREDECESSOR_SECONDS = 10.0  # that a job which goes on waits for its process before, which has said how it ended
 _LAST_SECONDS = 3.0  # that an ending job waits for the database
 
@@ -32,33 +31,39 @@ class Tracking:
         id: its name.
         folder: of its journal and log.
         params: its parameters.
+        defaults: what parameters are that are not given.
         stop_requested: whether it is asked to stop.
         acted: whether something stopped because of that.
         reason: why the process will leave with an exit code, where something knows it.
         timesheet: where the time of this process goes, once it trains.
         is_guest: a parent process is this job, and this one only adds to it: a rank of a training on several.
         failed: how a function of the job failed, whatever the script did about it.
+        described: set when the journal tells what the job runs.
 
     Args:
         job: its name.
         params: its parameters.
         name: shown in lists.
         experiment: a group of jobs.
+        defaults: what parameters are that are not given.
         as_child: tell the job of a parent process, one record at a time, and be nothing else.
     """
 
     def __init__(
-        self, job: str, params: dict[str, Any], name: str, experiment: str | None = None, as_child: bool = False
-    ) -> None:
+        self, job: str, params: dict[str, Any], name: str, experiment: str | None = None,
+        defaults: dict[str, Any] | None = None, as_child: bool = False,
+    ) -> None:  # fmt: skip
         self.id = job
         self.folder = paths.job_folder(job)
         self.params = values.plain(params)
+        self.defaults = values.plain(defaults)
         self.stop_requested = False
         self.acted = False
         self.reason: str | None = None
         self.failed: Outcome | None = _failures.get(self.folder)
         self._steps: dict[str, int] = {}
         self._earlier: dict[str, int] | None = None
+        self.remarked: str | None = None
         self.ended = False
         self.timesheet: Timesheet | None = None
         self._made = time.perf_counter()
@@ -67,6 +72,7 @@ class Tracking:
         self.is_guest = _is_guest(job)
         self._held = ExitStack()
         self._over = threading.Event()
+        self.described = threading.Event()
         if as_child:
             self.become_child()
             return
@@ -76,7 +82,9 @@ class Tracking:
         self.journal: Journal | Direct = Journal(self.folder / paths.JOURNAL)
         if not self.is_guest:
             self._begin(values.text(name, values.NAME_LENGTH), values.text(experiment or "default", values.NAME_LENGTH))
-        self._keeper = threading.Thread(target=self._keep, name="trainwright-job", daemon=True)
+        self._keeper = threading.Thread(
+            target=keeper.keep, args=(self, self._over), name="trainwright-job", daemon=True
+        )
         self._keeper.start()
 
     def _begin(self, name: str, experiment: str) -> None:
@@ -84,9 +92,10 @@ class Tracking:
         paths.database_url()  # a relative one is of this folder
         os.environ[paths.OWNER] = f"{self.id}:{pid}"
         self.journal.add(
-            "start", name=name, experiment=experiment, params=self.params, pid=pid, attempt=self.attempt,
-            pid_created=processes.created(pid), boot=processes.boot(), host=processes.hostname(), cwd=str(Path.cwd()),
-            command=commands.of_this_process(), worker=os.environ.get(paths.WORKER),
+            "start", name=name, experiment=experiment, params=self.params, defaults=self.defaults, pid=pid,
+            attempt=self.attempt, pid_created=processes.created(pid), boot=processes.boot(),
+            host=processes.hostname(), cwd=str(Path.cwd()), command=commands.of_this_process(),
+            worker=os.environ.get(paths.WORKER),
         )  # fmt: skip
         assert isinstance(self.journal, Journal)
         try:
@@ -104,6 +113,11 @@ class Tracking:
         self._held.close()
         self._held = ExitStack()
         self.journal = Direct(self.folder / paths.JOURNAL)
+
+    def describe(self, params: dict[str, Any], defaults: dict[str, Any]) -> None:
+        """Note what the parameters are, now that it is known."""
+        self.params, self.defaults = values.plain(params), values.plain(defaults)
+        self.journal.add("params", params=self.params, defaults=self.defaults)
 
     def metric(self, name: str, value: float, step: int | None = None) -> int | None:
         """Note a metric's value; return its step, which by default is the one after this metric's last."""
@@ -169,6 +183,12 @@ class Tracking:
         if self.timesheet is not None:
             self.journal.add("time", **self.timesheet.told())
 
+    def remark(self, text: str | None) -> None:
+        """Say something that the job's end will say too, though it is a good one."""
+        if text is not None:
+            self.remarked = text
+            print(f"Note: {text}", file=sys.stderr, flush=True)
+
     def stopped(self) -> None:
         """Leave, because the job was asked to.
 
@@ -184,6 +204,8 @@ class Tracking:
             return
         self.ended = True
         self.tell_time()
+        if self._keeper.is_alive():
+            self.described.wait(_LAST_SECONDS)
         if not self.is_guest:
             said = {"message": message and values.text(message), "traceback": text and values.text(text)}
             self.journal.add("status", status=status, attempt=self.attempt, **said)
@@ -194,55 +216,6 @@ class Tracking:
         self._held.close()
         if not self.is_guest:
             os.environ.pop(paths.OWNER, None)
-
-    def _keep(self) -> None:
-        """Move the journal to the database and give a heartbeat, until the end; wait for a database that is away."""
-        store: Any = None
-        beaten, clocked, told = 0.0, time.monotonic(), False
-        while True:
-            over = self._over.is_set()
-            if not over and time.monotonic() - clocked >= HEARTBEAT_SECONDS:
-                self.tell_time()
-                clocked = time.monotonic()
-            try:
-                store = store or _open_store()
-                store.move(self.id, self.folder)
-                if not over and time.monotonic() - beaten >= HEARTBEAT_SECONDS:
-                    self.stop_requested = store.heartbeat(self.id, self.attempt)
-                    beaten = time.monotonic()
-                if over:
-                    store.close()
-                    return
-                told = False
-            except Exception as error:
-                if over:
-                    return  # the journal keeps it; the next command moves it
-                if not told:
-                    what = "is away" if _is_away(error) else "gave an error"
-                    print(
-                        f"Note: the job database {what} ({_line(error)}); the rows wait.", file=sys.stderr, flush=True
-                    )
-                told = True
-                self._over.wait(_AWAY_SECONDS)
-            self._over.wait(_MOVE_SECONDS)
-
-
-def _open_store() -> Any:
-    from trainwright.jobs.store.store import Store
-
-    return Store()
-
-
-def _is_away(error: Exception) -> bool:
-    try:
-        from trainwright.jobs.store.database import is_away
-    except ImportError:  # a file of the script's folder has the name of a package
-        return False
-    return is_away(error)
-
-
-def _line(error: Exception) -> str:
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
 
 
 def _is_guest(job: str) -> bool:
@@ -302,9 +275,15 @@ def is_first_rank() -> bool:
 
 @contextmanager
 def tracked(
-    name: str, params: dict[str, Any] | None = None, experiment: str | None = None, job: str | None = None
+    name: str,
+    params: dict[str, Any] | None = None,
+    experiment: str | None = None,
+    job: str | None = None,
+    defaults: dict[str, Any] | None = None,
 ) -> Iterator[Tracking | None]:
     """Make this process a job while the body runs; how it ends is how the job ends.
+
+    `defaults` is what parameters are that are not given.
 
     Inside another job that one is given; with tracking off, or where nothing can be written, None.
 
@@ -318,7 +297,7 @@ def tracked(
     try:
         owner = os.environ.get(paths.OWNER, "").partition(":")[0]
         known = job or os.environ.get(paths.JOB_ID) or owner
-        tracking = Tracking(known or paths.new_id(), params or {}, name, experiment)
+        tracking = Tracking(known or paths.new_id(), params or {}, name, experiment, defaults)
     except OSError as error:  # a home that cannot be written is no reason not to train
         print(f"Note: this run is not tracked: {error}.", file=sys.stderr, flush=True)
         yield None
@@ -336,7 +315,7 @@ def tracked(
             raise
     else:
         _hear(ending, leave_by_exception, signal.SIG_IGN)
-        _end(tracking, (COMPLETE, None, None))
+        _end(tracking, (COMPLETE, tracking.remarked, None))
     finally:
         _hear(ending, signal.SIG_IGN, signal.SIG_DFL)
         _current, _had_job = None, True

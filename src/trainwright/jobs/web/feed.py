@@ -71,7 +71,7 @@ async def changes(
             seen = await anyio.to_thread.run_sync(look, seen)
             news, now_wrong = feed.news(**seen.found), ""
         except Exception as error:
-            if not is_away(error):
+            if not (is_away(error) or isinstance(error, JobError)):  # such as a query that is none
                 raise
             news, now_wrong = {}, str(error) if isinstance(error, JobError) else AWAY
         if now_wrong != wrong:

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
-from functools import partial, wraps
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,13 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from trainwright.errors import JobError
-from trainwright.jobs import paths, values
-from trainwright.jobs.store import attempts, curves, listing, masking, outputs, points, schema
+from trainwright.jobs import values
+from trainwright.jobs.finding.keys import COLUMNS
+from trainwright.jobs.store import attempts, curves, listing, masking, outputs, points, schema, typed
 from trainwright.jobs.store.database import is_away
 from trainwright.jobs.store.rows import Job
 from trainwright.jobs.store.store import Store
-from trainwright.jobs.web import feed, files, link
+from trainwright.jobs.web import feed, files, link, list_api
 from trainwright.jobs.web.access_control import Guard
 from trainwright.jobs.web.connection import Connection
 from trainwright.jobs.worker import health, queue
@@ -36,13 +37,8 @@ from trainwright.jobs.written import spelled
 
 PAGE = Path(__file__).parent / "page"
 _SWEEP_SECONDS = 1.0
-_MOST_JOBS = 200  # on a page of the list
 _MOST_POINTS = 4000
 _DEEPEST = 20  # that values of a job may be nested
-
-
-class Malformed(JobError):
-    """A request says something that no page would say."""
 
 
 class Api:
@@ -66,7 +62,7 @@ class Api:
 
     def find(self, request: Request) -> Job:
         """Return the job of an address."""
-        return self.store.find(_name(request.path_params["job"]))
+        return self.store.find(list_api.name(request.path_params["job"]))
 
     def jobs(self, request: Request) -> Any:
         """One page of the list of jobs: `listing.Query` says by which words; `version` is that of `If-None-Match`."""
@@ -74,7 +70,7 @@ class Api:
         version = self.store.read(listing.version)
         if request.headers.get("if-none-match") == f'"{version}"':
             return None
-        return {**self.store.read(listing.page, _query(request)), "version": version}
+        return {**self.store.read(listing.page, list_api.query(request)), "version": version}
 
     def job(self, request: Request) -> Any:
         """Everything about a job but its curves."""
@@ -84,6 +80,7 @@ class Api:
         figures = self.store.read(points.figures, name)
         return {
             **_listed(job), "params": seen["params"], "traceback": job["traceback"], "folder": job["folder"],
+            "defaults": masking.params(self.store.read(typed.defaults, job["defaults"])),
             "data": seen["data"], "kept": job["kept"],
             "host": job["host"], "command": seen["command"], "hidden": masking.hidden(job["params"]),
             "metric_names": {key: one["count"] for key, one in figures.items()},
@@ -102,9 +99,9 @@ class Api:
         job = self.find(request)["id"]
         given = request.query_params
         names = given.getlist("name") or list(self.store.metric_names(job))
-        most = min(_number(given.get("points"), 1000), _MOST_POINTS)
+        most = min(list_api.number(given.get("points"), 1000), _MOST_POINTS)
         first, last = _step(given.get("from"), -curves.EVER), _step(given.get("to"), curves.EVER)
-        attempt = _number(given["attempt"], 1) if "attempt" in given else None
+        attempt = list_api.number(given["attempt"], 1) if "attempt" in given else None
         held = {name: values.text(name, values.NAME_LENGTH) for name in names}
         return {
             name: self.store.read(curves.curve, job, mine, max(most, 4), first, last, attempt)
@@ -114,11 +111,11 @@ class Api:
     def log(self, request: Request) -> Any:
         """The end of what a job printed, or what came after a byte of it."""
         job = self.find(request)
-        return files.log(job, _number(request.query_params.get("after"), -1))
+        return files.log(job, list_api.number(request.query_params.get("after"), -1))
 
     def compare(self, request: Request) -> Any:
         """Parameters that differ between jobs, and their newest metrics."""
-        jobs = [self.store.find(_name(name)) for name in request.query_params.getlist("job")]
+        jobs = [self.store.find(list_api.name(name)) for name in request.query_params.getlist("job")]
         figures = [self.store.read(points.figures, job["id"]) for job in jobs]
         versions = {
             name: [one[name]["changed"] if name in one else None for one in figures]
@@ -160,7 +157,7 @@ class Api:
         elif names:
             found = {"jobs": self.store.read(listing.of_ids, names)}
         else:
-            found = self.store.read(listing.page, _query(request))
+            found = self.store.read(listing.page, list_api.query(request))
         if names:
             found = {"jobs": [{**job, "log": files.log_bytes(job["folder"])} for job in found["jobs"]]}
         return feed.Seen(version, found)
@@ -176,7 +173,11 @@ def application(store: Store, host: str, token: str, names: Collection[str] = ()
         return StreamingResponse(events, media_type="text/event-stream")
 
     routes = [
-        Route("/api/jobs", _reading(api.jobs, 400)),
+        Route("/api/jobs", _reading(api.jobs, 400), methods=["GET"]),
+        Route("/api/jobs", _changing(partial(list_api.change, store)), methods=["POST"]),
+        Route("/api/choices", _reading(partial(list_api.choices, store))),
+        Route("/api/sweeps", _reading(partial(list_api.sweeps_of, store))),
+        Route("/api/sweeps/{sweep}", _reading(partial(list_api.sweep, store))),
         Route("/api/watch", watch),
         Route("/api/compare", _reading(api.compare)),
         Route("/api/jobs/{job}", _reading(api.job)),
@@ -192,7 +193,6 @@ def application(store: Store, host: str, token: str, names: Collection[str] = ()
 
 
 def _reading(answer: Callable[[Request], Any], wrong: int = 404) -> Callable[[Request], Any]:
-    @wraps(answer)
     def respond(request: Request) -> Response:
         return _answered(partial(answer, request), wrong)
 
@@ -200,7 +200,6 @@ def _reading(answer: Callable[[Request], Any], wrong: int = 404) -> Callable[[Re
 
 
 def _changing(answer: Callable[[Request, Any], Any]) -> Callable[[Request], Any]:
-    @wraps(answer)
     async def respond(request: Request) -> Response:
         try:
             body = json.loads(await request.body() or b"{}")
@@ -220,7 +219,7 @@ def _answered(answer: Callable[[], Any], wrong: int) -> Response:
         tag = {"etag": f'"{found["version"]}"'} if "version" in found else {}
         return Response(_json(found), media_type="application/json", headers=tag)
     except JobError as error:
-        return _error(400 if isinstance(error, Malformed) else wrong, str(error))
+        return _error(400 if isinstance(error, list_api.Malformed) else wrong, str(error))
     except Exception as error:
         if not is_away(error):
             raise
@@ -232,25 +231,7 @@ def _error(status: int, text: str) -> Response:
 
 
 def _listed(job: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: job[name] for name in listing.COLUMNS}
-
-
-def _query(request: Request) -> listing.Query:
-    """Return which jobs a list is to show, by the words of an address."""
-    given = request.query_params
-    limit, offset = _number(given.get("limit"), 50), _number(given.get("offset"), 0)
-    return listing.Query(
-        text=given.get("text", "").strip(), statuses=given.getlist("status"), experiment=given.get("experiment"),
-        where=given.getlist("where"), sort=given.get("sort", "-created"), limit=min(max(limit, 1), _MOST_JOBS),
-        offset=min(max(offset, 0), 2**31), show=given.getlist("show"),
-    )  # fmt: skip
-
-
-def _name(text: str) -> str:
-    """Return what may be the name of a job, or its beginning."""
-    if not paths.is_name(text):
-        raise Malformed(f"{text[:40]!r} is no name of a job.")
-    return text
+    return {name: job[name] for name in COLUMNS}
 
 
 def _is_argument(value: Any) -> bool:
@@ -259,18 +240,9 @@ def _is_argument(value: Any) -> bool:
     return "\0" not in text and text == text.encode(errors="replace").decode()
 
 
-def _number(text: str | None, default: int) -> int:
-    if text is None:
-        return default
-    try:
-        return int(text)
-    except ValueError:
-        raise Malformed(f"{text[:40]!r} is no whole number.") from None
-
-
 def _step(text: str | None, default: int) -> int:
     """Return a step that the database holds."""
-    return min(max(_number(text, default), -curves.EVER), curves.EVER)
+    return min(max(list_api.number(text, default), -curves.EVER), curves.EVER)
 
 
 def _json(value: Any) -> str:

@@ -11,9 +11,10 @@ from typing import Any
 from trainwright.errors import JobError
 from trainwright.jobs import commands, paths
 from trainwright.jobs.status import ENDED, RESUMABLE
-from trainwright.jobs.store import outputs
+from trainwright.jobs.store import outputs, typed
 from trainwright.jobs.store.rows import Job
 from trainwright.jobs.store.store import Store
+from trainwright.jobs.worker import declared
 from trainwright.jobs.written import key, spelled
 
 YAML = (".yaml", ".yml")
@@ -39,6 +40,7 @@ def given(texts: Sequence[str]) -> dict[str, str | bool]:
 def submit(
     store: Store, file: Path, params: Mapping[str, Any], overrides: Sequence[str] = (), *, name: str | None = None,
     experiment: str = "default", after: str | None = None, restarts: int = 0, gpus: int = 0,
+    described_by: tuple[dict[str, Any], dict[str, Any]] | None = None, kept: Mapping[str, Any] | None = None,
 ) -> str:  # fmt: skip
     """Put a script or a YAML file into the queue, the latter as it is now; return the job's name.
 
@@ -52,6 +54,8 @@ def submit(
         after: the job that this one waits for.
         restarts: how often it is begun again by itself.
         gpus: devices that it needs.
+        described_by: what a YAML file gives, and what everything is by default; by default the overrides alone.
+        kept: what is kept with the job from its first word on.
 
     Raises:
         JobError: there is no such file, or it is neither, or it cannot be kept; there is no job to come after.
@@ -59,22 +63,23 @@ def submit(
     if not file.is_file():
         raise JobError(f"There is no file '{file}' (looked for from {Path.cwd()}).")
     before = store.find(after)["id"] if after else None
-    job = paths.new_id()
+    job, described = paths.new_id(), None
     if file.suffix in YAML:
         if params:
             raise JobError("--param is for scripts; change a YAML file's values with KEY=VALUE after it.")
         command = [sys.executable, "-m", "trainwright", "train", "-c", _kept(file, job), *overrides]
-        params = commands.texts(overrides)
+        params, described = described_by or (commands.texts(overrides), None)
     elif file.suffix == ".py":
         if overrides:
             raise JobError(f"'{overrides[0]}': a script's parameters are given with --param NAME=VALUE.")
+        declared.check(file, params)
         command = [sys.executable, str(file.resolve()), *arguments(params)]
     else:
         raise JobError(f"'{file}' is neither a script (.py) nor a YAML file.")
     store.submit(
         job, name=name or commands.name_of(file), experiment=experiment, command=command, cwd=str(Path.cwd()),
-        params={key(one): value for one, value in params.items()},
-        after=before, restarts=restarts, gpus=gpus,
+        params={key(one): value for one, value in params.items()}, defaults=described,
+        after=before, restarts=restarts, gpus=gpus, kept=None if kept is None else dict(kept),
     )  # fmt: skip
     return job
 
@@ -177,12 +182,22 @@ def _names(word: str, name: str) -> bool:
 
 
 def differences(store: Store, jobs: Sequence[Job]) -> dict[str, dict[str, list[Any]]]:
-    """Return the parameters that are not the same in all jobs, and the newest value of every metric, job by job."""
-    names = dict.fromkeys(name for job in jobs for name in job["params"])
-    params = {name: [job["params"].get(name) for job in jobs] for name in names}
+    """Return what is not the same in all jobs, and the newest value of every metric, job by job.
+
+    That is `params`, the whole configuration of each where it told of it, `code`: commit and digest of what was changed
+    since, and `versions` of installed packages.
+    """
+    whole = [{**store.read(typed.defaults, job["defaults"]), **job["params"]} for job in jobs]
+    ran = [job["kept"].get("code") or {} for job in jobs]
+    code = [{"commit": one.get("commit"), "uncommitted": one.get("diff") and one["diff"][:12]} for one in ran]
     newest = [store.last_metrics(job["id"]) for job in jobs]
     metrics = {name: [one[name][1] if name in one else None for one in newest] for name in sorted(set().union(*newest))}
-    return {
-        "params": {name: values for name, values in params.items() if any(value != values[0] for value in values)},
-        "metrics": metrics,
-    }
+    return {"params": _differing(whole), "code": _differing(code), "metrics": metrics,
+            "versions": _differing([job["kept"].get("versions") or {} for job in jobs])}  # fmt: skip
+
+
+def _differing(found: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return what is not the same in all, by name, one by one."""
+    names = dict.fromkeys(name for one in found for name in one)
+    rows = {name: [one.get(name) for one in found] for name in names}
+    return {name: row for name, row in rows.items() if any(value != row[0] for value in row)}

@@ -152,6 +152,8 @@ class Worker:
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         self.children[job["id"]] = child
+        again = f" (attempt {job['attempt']})" if job["attempt"] > 1 else ""
+        print(f"{job['id']} {job['name']}: begun{again}; its log is {folder / paths.LOG}", flush=True)
         self.store.update(job["id"], [RUNNING], pid=child.pid, pid_created=processes.created(child.pid),
                           boot=processes.boot(), folder=str(folder))  # fmt: skip
 
@@ -167,6 +169,14 @@ class Worker:
             row = self.store.find(job)
             if row["status"] == RUNNING and row["pid"] == child.pid:
                 self._end_unsaid(row, code)
+            self._say_end(job)
+
+    def _say_end(self, name: str) -> None:
+        """Print how a job that this worker began ended."""
+        job = self.store.find(name)
+        took = f" after {job['ended'] - job['started']:.0f} s" if job["ended"] and job["started"] else ""
+        why = f": {job['message']}" if job["message"] else ""
+        print(f"{job['id']} {job['name']}: {job['status']}{took}{why}", flush=True)
 
     def _end_unsaid(self, job: Job, code: int) -> None:
         if code < 0:

@@ -1,0 +1,152 @@
+"""What `trainwright jobs` does with several jobs: the list, and what is done with those that it holds."""
+
+from __future__ import annotations
+
+import time
+from argparse import Namespace
+from typing import Any
+
+from trainwright.cli.jobs.tables import age, left, opened, print_json, short, table
+from trainwright.errors import JobError, did_you_mean
+from trainwright.jobs.finding import keys
+from trainwright.jobs.status import RUNNING, STATUSES, STOPPED
+from trainwright.jobs.store import listing, masking, schema
+from trainwright.jobs.store.rows import Job
+from trainwright.jobs.store.store import Store
+from trainwright.jobs.worker import labels, queue
+
+_PAGE = 50  # jobs
+
+
+def list(args: Namespace) -> int:  # noqa: A001
+    """Print the newest jobs, or those of another page, query or order; all for machines."""
+    wrong = [one for one in args.status or () if one not in STATUSES]
+    if wrong:
+        raise JobError(
+            f"--status {wrong[0]} is no status.{did_you_mean(wrong[0], STATUSES)} They are {', '.join(STATUSES)}."
+        )
+    store = opened()
+    shown = [name.strip() for name in (args.columns or "").split(",") if name.strip()]
+    query = listing.Query(
+        statuses=args.status or (), experiment=args.experiment, query=args.query or "", sort=args.sort,
+        group=args.group or "", show=shown, offset=args.offset, limit=args.limit or (None if args.json else _PAGE),
+    )  # fmt: skip
+    if args.json:
+        print_json([masking.job(job) for job in _of(store, query)])
+        return 0
+    page = store.read(listing.page, query)
+    if not page["jobs"]:
+        print(_none(store, args, page["total"]))
+        return 0
+    head, rows = _cells(page["jobs"], shown, query.group)
+    table(head, rows)
+    there = args.offset + len(page["jobs"])
+    if there < page["total"]:
+        print(f"{len(page['jobs'])} of {page['total']:,}; --offset {there} shows those before them.")
+    return 0
+
+
+def _of(store: Store, query: listing.Query) -> Any:
+    """Return the jobs of a list, whole and in its order."""
+    order = {name: place for place, name in enumerate(store.read(listing.ids, query))}
+    return sorted(store.jobs(None, None, schema.jobs.c.id.in_(order)), key=lambda job: order[job["id"]])
+
+
+def _cells(jobs: Any, shown: Any, group: str) -> Any:
+    """Return the head and the rows of a list, a line before each group of jobs."""
+    tagged = any(job.get("tags") for job in jobs) and "tags" not in shown
+    head = ["job", "name", "experiment", "status", "progress", "time", "left", *(["tags"] if tagged else []), *shown]
+    rows, before = [], object()
+    for job in jobs:
+        own = job.get("values", {})
+        if group and own[group] != before:
+            before = own[group]
+            rows.append([f"{group} = {'none' if before is None else short(before)}", *[""] * (len(head) - 1)])
+        rows.append(
+            [job["id"], job["name"], job["experiment"], job["status"], f"{job['progress']:.0f} %", age(job), left(job),
+             *([" ".join(job.get("tags", []))] if tagged else []), *(_cell(name, own[name]) for name in shown)]
+        )  # fmt: skip
+    return head, rows
+
+
+def _cell(name: str, value: Any) -> str:
+    if name in keys.TIMES and value is not None:
+        return time.strftime("%Y-%m-%d %H:%M", time.localtime(value))
+    return short(value)
+
+
+def _none(store: Store, args: Namespace, total: int) -> str:
+    """Return why a list has no jobs."""
+    experiments = store.read(listing.experiments) if args.experiment else ()
+    if experiments and args.experiment not in experiments:
+        return f"There is no job of the experiment '{args.experiment}'.{did_you_mean(args.experiment, experiments)}"
+    if args.offset and total:
+        return f"There are {total} such jobs, and --offset {args.offset} leaves out all of them."
+    if args.status or args.experiment or args.query:
+        return "There are no such jobs. trainwright jobs list shows all."
+    return "There are no jobs yet. trainwright jobs submit script.py puts one into the queue."
+
+
+def chosen(store: Store, args: Namespace) -> Any:
+    """Return the jobs that a command names, by id, name or a query.
+
+    Raises:
+        JobError: it names none.
+    """
+    if bool(args.jobs) == bool(args.where):
+        raise JobError(f"Name jobs, or give --where QUERY: trainwright jobs {args.action} --where 'status = FAILED'.")
+    if args.jobs:
+        return [store.find(name) for name in args.jobs]
+    found = _of(store, listing.Query(query=args.where, limit=None))
+    if not found:
+        print("There are no such jobs.")
+    return found
+
+
+def stop(args: Namespace) -> int:
+    """Ask jobs to stop."""
+    store = opened()
+    for job in chosen(store, args):
+        if args.grace is not None:
+            store.keep(job["id"], "grace", args.grace)
+        status = store.ask_to_stop(job["id"])
+        text = {RUNNING: "is asked to stop", STOPPED: "is stopped"}.get(status, f"has ended already: {status}")
+        print(f"{job['id']} {text}.")
+    return 0
+
+
+def resume(args: Namespace) -> int:
+    """Put jobs back into the queue."""
+    store = opened()
+    for job in chosen(store, args):
+        print(f"{queue.resume(store, job)} is queued again.")
+    return 0
+
+
+def rm(args: Namespace) -> int:
+    """Forget jobs."""
+    store = opened()
+    for job in chosen(store, args):
+        labels.remove(store, job)
+        print(f"{job['id']} is removed.")
+    return 0
+
+
+def tag(args: Namespace) -> int:
+    """Give jobs a tag, or take it away."""
+    store = opened()
+    for job in chosen(store, args):
+        labels.do(store, job, "untag" if args.away else "tag", args.tag)
+        print(f"{job['id']} {_tags(store.find(job['id']))}")
+    return 0
+
+
+def _tags(job: Job) -> str:
+    return f"has the tags {', '.join(job['tags'])}." if job["tags"] else "has no tags."
+
+
+def note(args: Namespace) -> int:
+    """Keep a note with a job."""
+    store = opened()
+    labels.do(store, store.find(args.job), "note", args.text)
+    return 0

@@ -1,0 +1,89 @@
+"""How the commands of jobs print: tables, pairs of names and values, JSON, and times."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from typing import Any
+
+from trainwright.jobs.status import RUNNING
+from trainwright.jobs.store.rows import Job
+from trainwright.jobs.store.store import Store
+from trainwright.jobs.worker import health
+
+
+def opened() -> Store:
+    """Return the store, with the statuses of all jobs as they are now."""
+    store = Store()
+    health.sweep(store, wait=True)
+    return store
+
+
+def age(job: Job) -> str:
+    """Return how long a job has run, all its attempts together, or waits."""
+    return span(_seconds(job))
+
+
+def _seconds(job: Job) -> float:
+    until = job["ended"] or time.time()
+    if job["started"] is not None:
+        return float(job["ran"] + until - job["started"])
+    return float(job["ran"] or until - job["created"])
+
+
+def left(job: Job) -> str:
+    """Return how long a running job will still take, if it goes on as until now."""
+    if job["status"] != RUNNING or not job["progress"] or job["started"] is None:
+        return ""
+    return span(_seconds(job) * (100 - job["progress"]) / job["progress"])
+
+
+def span(seconds: float) -> str:
+    """Return a time as a person says it: 42 s, 3:05, 2:14:09."""
+    whole = int(max(seconds, 0))
+    if whole < 100:
+        return f"{whole} s"
+    hours, rest = divmod(whole, 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
+
+
+def pairs(title: str, pairs: Any) -> None:
+    """Print names and values in two columns, below a title where there is one; nothing where there are none."""
+    if title and pairs:
+        print(f"\n{title}")
+    width = max((len(name) for name, _ in pairs), default=0)
+    for name, value in pairs:
+        print(f"{name:<{width}}  {value}")
+
+
+def short(value: Any) -> str:
+    """Return a value as a cell of a table."""
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def print_json(value: Any) -> None:
+    """Print a value for machines."""
+    print(json.dumps(_finite(value), indent=1))
+
+
+def _finite(value: Any) -> Any:
+    """Return a value with null for numbers that JSON has not."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, tuple | type([])) else value
+
+
+def table(head: Any, rows: Any) -> None:
+    """Print rows below a head, in columns as wide as they need."""
+    rows = [[_printable(str(cell)) for cell in row] for row in [head, *rows]]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _printable(text: str) -> str:
+    """Return a text without what moves a terminal's cursor or changes its colours."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
