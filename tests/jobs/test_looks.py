@@ -10,6 +10,8 @@ from tests.jobs.browsing import browsing, entered, needs_chromium, playwright, s
 pytestmark = [pytest.mark.slow, needs_chromium]
 VIEWS = {
     "list": ("", "tr[data-job]"),
+    "groups": ("?group=experiment&columns=param%3Atraining.learning_rate%2Clast%3Atrain%252Floss%2Cfolder", "tr.group"),
+    "wrong": ("?q=lr+%3E", ".wrong"),
     "algebra": ("job/algebra", ".chart canvas"),
     "failed": ("job/failed", ".error"),
     "compare": ("compare/sweep-1,sweep-2,sweep-3,algebra,failed", ".chart canvas"),

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from trainwright.cli import as_job
+from trainwright.cli import as_job, folders
 from trainwright.cli.main import main
 from trainwright.config.reading.read import load
 from trainwright.errors import JobError
@@ -173,6 +173,23 @@ def test_a_yaml_file_is_looked_at_when_it_is_submitted_as_check_does(home, tmp_p
     job = Store().find(json.loads(capsys.readouterr().out)["id"])
     assert job["params"]["training.max_steps"] == 4
     assert Store().read(typed.defaults, job["defaults"])["training.optimizer"] is not None
+
+
+def test_a_run_that_is_gone_on_with_is_the_job_that_it_was(home, tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("model: {model_name: here}\ntraining: {max_steps: 4, output_dir: out}\n")
+    (tmp_path / "out").mkdir()
+    ids = []
+    for _ in range(2):
+        config = load(file).config
+        known = folders.job_of(config.training)
+        with as_job.running("mine", *as_job.described(config), known):
+            folders.describe(config, file, [], goes_on=False)
+            ids.append(as_job.of_this_run())
+    (job,) = Store().jobs()
+    assert (ids, job["starts"]) == ([job["id"]] * 2, 2)
+    assert main(["jobs", "rm", "mine"]) == 0
+    assert folders.job_of(config.training) is None  # it is not known any more
 
 
 def test_what_a_run_by_hand_prints_is_kept_as_a_terminal_shows_it_last(home, capsys):

@@ -29,9 +29,12 @@ class _Log:
         self._size = 0
         self._live = self._ups = 0  # lines of a live table, which come again; and upward moves since the last line
         self._writing = threading.Lock()
+        self._pid = os.getpid()
 
     def take(self, text: str) -> None:
-        """Take what is printed."""
+        """Take what is printed, but for what a process prints that was forked, perhaps while another thread wrote."""
+        if os.getpid() != self._pid:
+            return
         with self._writing:
             for part in re.split(r"(\n|\r|\x1b\[\d*A)", text):
                 self._take(part)

@@ -41,9 +41,7 @@ def keep(job: Job, over: threading.Event) -> None:
     store: Any = None
     beaten, clocked, told = 0.0, time.monotonic(), False
     sampler = None if job.is_guest else system.Sampler(job.folder, job.metric)
-    if not job.is_guest:
-        provenance.tell(job.folder, job.keep)
-    job.described.set()
+    threading.Thread(target=_describe, args=(job,), name="trainwright-code", daemon=True).start()
     while True:
         is_over = over.is_set()
         if not is_over and time.monotonic() - clocked >= HEARTBEAT_SECONDS:
@@ -70,6 +68,17 @@ def keep(job: Job, over: threading.Event) -> None:
             told = True
             over.wait(_AWAY_SECONDS)
         over.wait(_MOVE_SECONDS)
+
+
+def _describe(job: Job) -> None:
+    """Keep what a job runs, apart from its heartbeat: a large repository takes its time."""
+    try:
+        if not job.is_guest:
+            provenance.tell(job.folder, job.keep)
+    except Exception as error:
+        print(f"Note: what this job runs could not be kept ({_line(error)}).", file=sys.stderr, flush=True)
+    finally:
+        job.described.set()
 
 
 def _ran(store: Any, job: str) -> float:

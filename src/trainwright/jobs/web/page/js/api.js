@@ -23,8 +23,9 @@ export function query(name, values) {
   return values.map((value) => `${name}=${encodeURIComponent(value)}`).join("&");
 }
 
-// Tells a listener of what it watches (a page of the list, or jobs by name) whenever that changes; returns how to stop.
-export function watch(words, listener) {
+// Tells a listener of what it watches (a page of the list, or jobs by name) whenever that changes, and another one of what is
+// wrong with that; returns how to stop.
+export function watch(words, listener, wrong = (error) => { document.getElementById("link").textContent = error; }) {
   const link = document.getElementById("link");
   const seen = { order: [] };
   const rows = new Map();
@@ -33,7 +34,7 @@ export function watch(words, listener) {
 
   function take(event) {
     const { jobs = [], first, error, ...rest } = JSON.parse(event.data);
-    if (error !== undefined) link.textContent = error;
+    if (error !== undefined) wrong(error);
     if (error) return;
     if (first) rows.clear();
     for (const job of jobs) rows.set(job.id, job);
