@@ -53,7 +53,7 @@ export function listPage() {
   const empty = h("div", { class: "card empty" }, h("p", {}, "There are no jobs yet."),
     h("p", { class: "quiet" }, "Put one into the queue, and let a worker run it:"),
     h("pre", {}, "trainwright jobs submit script.py --param learning_rate=1e-4\ntrainwright jobs worker"));
-  show(h("div", { class: "row" }, h("h1", {}, "Jobs"), count, h("span", { class: "grow" }), field("text", "Name, experiment or parameter", "Search"), states),
+  show(h("div", { class: "row" }, h("h1", {}, "Jobs"), count, h("span", { class: "grow" }), field("text", "Name, tag or parameter", "Search"), states),
     h("div", { class: "row" }, field("q", "lr > 1e-4 and loss < 2", "Query"), group, columnsButton(() => shown(), (columns) => look({ columns: columns.join(",") })),
       h("span", { class: "grow" }), actions.element), wrong, table, pages);
 
@@ -137,7 +137,7 @@ export function listPage() {
   }
 
   function makeRow(job) {
-    const box = h("input", { type: "checkbox", "aria-label": `Choose ${job.name} ${job.id}`,
+    const box = h("input", { type: "checkbox", "aria-label": `Choose ${job.name} ${job.id} to compare`,
       onchange: (event) => { event.target.checked ? chosen.add(job.id) : chosen.delete(job.id); actions.update(); } });
     return h("tr", { "data-job": job.id, "data-columns": filter.columns }, h("td", {}, box), h("td", { class: "text" }),
       h("td", { class: "text", "data-label": "Experiment" }, job.experiment), h("td", { "data-label": "Status" }), h("td", { "data-label": "Progress" }),
