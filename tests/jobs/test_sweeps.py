@@ -201,7 +201,7 @@ def test_mistakes_are_told_before_anything_is_queued(home, tmp_path, capsys):
         assert said in capsys.readouterr().err
     assert not Store().jobs()
     (tmp_path / "run.yaml").write_text("model: {model_name: here}\ntraining: {trainer_type: SFT, max_steps: 4}\n")
-    assert main(["sweep", "run.yaml", "lr=1e-4,high", "--metric", "loss"]) == 2
+    assert main(["sweep", "run.yaml", "lr=low,high", "--metric", "loss"]) == 2
     assert "learning_rate" in capsys.readouterr().err
     assert not Store().jobs()
     assert main(["sweep", "--show"]) == 0

@@ -67,8 +67,8 @@ class Study:
                 self._follow(trial, jobs[trial.number])
         begun = [trial for trial in self._study.trials if trial.state.name != "WAITING"]
         under_way = sum(trial.state.name == "RUNNING" for trial in begun)
-        for _ in range(min(self.at_once - under_way, self.trials - len(begun))):
-            self._begin(len(begun))
+        for more in range(min(self.at_once - under_way, self.trials - len(begun))):
+            self._begin(len(begun) + more)
             under_way += 1
         return not under_way
 
@@ -92,6 +92,8 @@ class Study:
 
     def _follow(self, trial: Any, job: Job) -> None:
         """Tell what came of a trial's job that has ended; end one that is not worth it."""
+        if self.plan.prune:
+            self._report(trial, job)
         if job["status"] in ENDED and not is_to_restart(job):
             best = table.value(self.store, job["id"], self.plan.metric, self.plan.direction)
             if job["status"] == STOPPED and job["kept"].get("pruned"):
@@ -100,18 +102,19 @@ class Study:
                 self._study.tell(trial.number, best)
             else:
                 self._tell(trial, "FAIL")
-        elif self.plan.prune and job["stop_requested"] is None:
-            self._prune(trial, job)
-
-    def _prune(self, trial: Any, job: Job) -> None:
-        told = self._optuna.trial.Trial(self._study, trial._trial_id)
-        known = trial.intermediate_values
-        for step, value in _good(self.store.metric(job["id"], self.plan.metric)):
-            if step not in known:
-                told.report(value, step)
-        if told.should_prune():
+        elif self.plan.prune and job["stop_requested"] is None and self._trial(trial).should_prune():
             self.store.keep(job["id"], "pruned", time.time())
             self.store.ask_to_stop(job["id"])
+
+    def _report(self, trial: Any, job: Job) -> None:
+        """Tell optuna what a job has told since."""
+        told = self._trial(trial)
+        for step, value in _good(self.store.metric(job["id"], self.plan.metric)):
+            if step not in trial.intermediate_values:
+                told.report(value, step)
+
+    def _trial(self, trial: Any) -> Any:
+        return self._optuna.trial.Trial(self._study, trial._trial_id)
 
     def _tell(self, trial: Any, state: str) -> None:
         self._study.tell(trial.number, state=self._optuna.trial.TrialState[state])
