@@ -116,6 +116,8 @@ class TrainerJob:
         given = given.with_defaults({"output_dir": output, **self._set_before}, job)
         shown, usual = parameters.as_written(given), self._parser.defaults()
         with tracking.tracked(name, shown, own["experiment_name"], job, usual) as tracked:
+            if tracked is not None and around is not None and paths.job_of_this_process():
+                tracked.describe(shown, usual)  # the queue had the texts of a command line
             folder = tracked.folder if tracked else Path.cwd()
             self.params, self._span = given, span
             self.report_to = [] if manual else table.wanted(given)

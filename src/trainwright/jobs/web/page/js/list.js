@@ -85,7 +85,7 @@ export function listPage() {
       draw();
     } });
     head.replaceChildren(h("th", { scope: "col" }, all), ...OWN.map(([title, key]) => sortable(title, key, "")),
-      ...shown().map((name) => sortable(titleOf(name), name, "number")));
+      ...shown().map((name) => sortable(titleOf(name), name, "number chosen")));
   }
 
   function sortable(title, key, kind) {
@@ -155,7 +155,10 @@ export function listPage() {
     cells[3].title = job.message ?? "";
     if (!cells[4].firstChild) cells[4].append(h("progress", { max: 100, "aria-label": `Progress of ${job.name}` }));
     cells[4].firstChild.value = job.progress;
-    shown().forEach((name, at) => { cells[OWN.length + 1 + at].textContent = cell(name, job.values?.[name]); });
+    shown().forEach((name, at) => {
+      cells[OWN.length + 1 + at].textContent = cell(name, job.values?.[name]);
+      cells[OWN.length + 1 + at].className = typeof job.values?.[name] === "string" ? "words" : "number";
+    });
     time(row, job);
     return row;
   }
