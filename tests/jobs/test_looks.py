@@ -26,9 +26,11 @@ GEOMETRY = """() => {
     const own = [...one.childNodes].filter((node) => node.nodeType === 3 && node.textContent.trim());
     const box = one.getBoundingClientRect();
     const scrolls = innerWidth > 720 && one.closest('.scroll')?.querySelector('th.chosen'); // a list with more columns
-    if (!scrolls && own.length && (box.left < -1 || box.right > innerWidth + 1)) found.push(`outside of the window: ${name(one)}`);
-    if (!scrolls && one.scrollWidth > one.clientWidth + 1 && one.clientWidth && getComputedStyle(one).overflowX !== 'visible'
-        && !one.matches('input, select, pre')) found.push(`clipped: ${name(one)}`);
+    if (!scrolls && own.length && (box.left < -1 || box.right > innerWidth + 1))
+      found.push(`outside of the window: ${name(one)}`);
+    if (!scrolls && one.scrollWidth > one.clientWidth + 1 && one.clientWidth
+        && getComputedStyle(one).overflowX !== 'visible' && !one.matches('input, select, pre'))
+      found.push(`clipped: ${name(one)}`);
     for (const node of own) {
       const range = document.createRange();
       range.selectNodeContents(node);
