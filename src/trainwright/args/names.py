@@ -34,6 +34,8 @@ class HubStrategy(StrEnum):
     ALL_CHECKPOINTS = "all_checkpoints"
 
 
+LAYERS = "layers"  # torch_compile: one by one
+
 SCHEDULERS = (
     "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt",
     "reduce_lr_on_plateau", "cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay", "greedy",

@@ -44,7 +44,9 @@ def normalize(args: Any) -> None:
         args.include_num_input_tokens_seen = "all" if args.include_num_input_tokens_seen else "no"
     if args.disable_tqdm is None:
         args.disable_tqdm = logging.getLogger("trainwright").getEffectiveLevel() > logging.WARNING
-    if args.torch_compile_backend or args.torch_compile_mode:
+    if isinstance(args.torch_compile, str):
+        args.torch_compile = {"true": True, "false": False}.get(args.torch_compile.lower(), args.torch_compile)
+    if not args.torch_compile and (args.torch_compile_backend or args.torch_compile_mode):
         args.torch_compile = True
     args.debug = args.debug.split() if isinstance(args.debug, str) else list(args.debug or [])
     args.report_to = _trackers(args.report_to)

@@ -184,6 +184,8 @@ def _choices(args: Any) -> Iterator[str]:
     yield from _choice(
         "include_num_input_tokens_seen", args.include_num_input_tokens_seen, ("no", "all", "non_padding")
     )
+    if not isinstance(args.torch_compile, bool):
+        yield from _choice("torch_compile", args.torch_compile, (names.LAYERS, "true", "false"))
     if args.optim in names.REFUSED_OPTIMIZERS:
         yield f"optim='{args.optim}' {names.REFUSED_OPTIMIZERS[args.optim]}."
     else:

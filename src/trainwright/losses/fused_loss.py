@@ -45,7 +45,7 @@ def prepare(session: Session) -> None:
     if isinstance(head, str):
         if objective.shifted:
             switch_off(session, head)
-    elif args.torch_compile or called(session) is not session.model:
+    elif args.torch_compile is True or called(session) is not session.model:
         switch_off(session, "torch.compile compiles the whole model")
     else:
         objective.fused = FusedLoss(head, flat_rows(session, session.model))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
@@ -183,3 +184,21 @@ def has_table_of(model: nn.Module, size: int) -> bool:
 def parameter_count(model: nn.Module, trainable_only: bool = False) -> int:
     """Return the number of parameters."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable_only)
+
+
+def layers_of(model: nn.Module) -> list[nn.Module]:
+    """Return the layers that a model repeats: of the classes that models of transformers name as the ones to keep
+    together, else the items of its outermost lists of modules."""
+    named: set[str] = set()
+    for part in model.modules():
+        named |= set(getattr(part, "_no_split_modules", None) or ())
+    found = [part for part in model.modules() if type(part).__name__ in named and part is not model]
+    return found or list(_items(model))
+
+
+def _items(model: nn.Module) -> Iterator[nn.Module]:
+    for child in model.children():
+        if isinstance(child, nn.ModuleList):
+            yield from child
+        else:
+            yield from _items(child)

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from trainwright.errors import ConfigError, did_you_mean
+from trainwright.models.inspect import layers_of
 from trainwright.parallel.sharding import Sharding
 
 
@@ -36,16 +37,8 @@ def _wanted(model: nn.Module, sharding: Sharding) -> Iterator[nn.Module]:
     if sharding.wrap == "size":
         yield from _by_size(model, sharding.min_num_params)
     elif sharding.wrap == "layers":
-        names = set(sharding.layer_names) or _own_names(model)
-        yield from _by_name(model, names) if names else _items(model)
-
-
-def _own_names(model: nn.Module) -> set[str]:
-    """Return the classes that models of transformers name as the ones to keep together."""
-    named: set[str] = set()
-    for part in model.modules():
-        named |= set(getattr(part, "_no_split_modules", None) or ())
-    return named & {type(part).__name__ for part in model.modules()}
+        names = set(sharding.layer_names)
+        yield from _by_name(model, names) if names else layers_of(model)
 
 
 def _missing(model: nn.Module, names: tuple[str, ...]) -> list[str]:
@@ -55,15 +48,6 @@ def _missing(model: nn.Module, names: tuple[str, ...]) -> list[str]:
 
 def _by_name(model: nn.Module, names: set[str]) -> Iterator[nn.Module]:
     yield from (part for part in model.modules() if type(part).__name__ in names and part is not model)
-
-
-def _items(model: nn.Module) -> Iterator[nn.Module]:
-    """Yield the items of a model's outermost lists of modules."""
-    for child in model.children():
-        if isinstance(child, nn.ModuleList):
-            yield from child
-        else:
-            yield from _items(child)
 
 
 def _by_size(model: nn.Module, least: int) -> Iterator[nn.Module]:

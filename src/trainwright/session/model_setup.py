@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from trainwright.args import names
 from trainwright.errors import ConfigError, did_you_mean
 from trainwright.evaluation_mode import modes_of, put_back
 from trainwright.models.activations import checkpoint_activations
-from trainwright.models.inspect import base_model, is_pretrained, uncompiled
+from trainwright.models.inspect import base_model, is_pretrained, layers_of, uncompiled
 from trainwright.models.quantized import keep_backward
 from trainwright.parallel.boxes import is_spread
 from trainwright.session.session import Session
@@ -50,16 +51,42 @@ def training_model(session: Session) -> nn.Module:
     recomputes = args.activation_checkpointing or any(
         getattr(part, "gradient_checkpointing", False) for part in inner.modules()
     )
+    if args.torch_compile == names.LAYERS:
+        compile_layers(inner, **_compiler(args))
     wrapped = prepared(session, recomputes)
-    if args.torch_compile:
-        backend = args.torch_compile_backend or "inductor"
-        known = torch._dynamo.list_backends(exclude_tags=())
-        if backend not in known:
-            raise ConfigError(f"torch_compile_backend='{backend}' is not known.{did_you_mean(backend, known)}")
-        wrapped = torch.compile(  # type: ignore[assignment]  # of a module, a module
-            wrapped, backend=backend, mode=args.torch_compile_mode
-        )
+    if args.torch_compile is True:
+        wrapped = torch.compile(wrapped, **_compiler(args))  # type: ignore[assignment]  # of a module, a module
     return wrapped
+
+
+def compile_layers(model: nn.Module, **options: Any) -> None:
+    """Compile the layers that a model repeats, in place: one graph for all of them, and the rest as it is.
+
+    Raises:
+        ConfigError: it repeats none.
+    """
+    layers = layers_of(model)
+    if len(layers) < 2:
+        raise ConfigError(
+            f"torch_compile='{names.LAYERS}': {type(model).__name__} has no layers that it repeats, in a list of "
+            "modules or named by the model. Use torch_compile=True, which compiles the whole model."
+        )
+    for layer in layers:
+        if layer._compiled_call_impl is None:  # else the user has
+            layer.compile(**options)
+
+
+def _compiler(args: Any) -> dict[str, Any]:
+    """Return what torch.compile is told.
+
+    Raises:
+        ConfigError: there is no such backend.
+    """
+    backend = args.torch_compile_backend or "inductor"
+    known = torch._dynamo.list_backends(exclude_tags=())
+    if backend not in known:
+        raise ConfigError(f"torch_compile_backend='{backend}' is not known.{did_you_mean(backend, known)}")
+    return {"backend": backend, "mode": args.torch_compile_mode}
 
 
 def placed(session: Session) -> None:

@@ -90,7 +90,9 @@ class Compute:
     gradient_checkpointing_kwargs: dict[str, Any] | str | None = option(
         None, "The older name of activation_checkpointing_kwargs."
     )
-    torch_compile: bool = option(False, "Compile the model with torch.compile.")
+    torch_compile: bool | str = option(
+        False, "Compile the model with torch.compile; `layers`: its layers one by one, as one graph."
+    )
     torch_compile_backend: str | None = option(None, "Backend of torch.compile; switches it on.")
     torch_compile_mode: str | None = option(None, "Mode of torch.compile; switches it on.")
     use_fused_loss: bool = option(True, "Compute a causal model's loss at labelled positions, without the logits.")

@@ -26,7 +26,7 @@ def flatten(session: Session, text: Text) -> None:
     if session.strategy.shards_state:
         raise ConfigError(f"{text.method.name} needs the whole model in every process: train without fsdp.")
     objective: Any = session.objective
-    if objective.layer is None or text.options.trl_compatible or session.args.torch_compile:
+    if objective.layer is None or text.options.trl_compatible or session.args.torch_compile is True:
         return
     context = fused_loss.flat_rows(session, session.model)
     if context is None:
