@@ -84,9 +84,7 @@ def test_torch_compile_layers_makes_one_graph_and_keeps_the_numbers(tmp_path):
     assert counters["stats"]["unique_graphs"] <= 4  # not one for each layer: see above
     plain = run(tmp_path, torch_compile=False)
     assert found == pytest.approx(plain, rel=1e-4)
-    assert run(tmp_path, torch_compile_backend="eager", activation_checkpointing=True) == pytest.approx(
-        plain, rel=1e-4
-    )
+    assert run(tmp_path, torch_compile_backend="eager", activation_checkpointing=True) == pytest.approx(plain, rel=1e-4)
 
 
 def test_a_run_of_compiled_layers_goes_on_bitwise(tmp_path):
