@@ -124,6 +124,18 @@ def searched(count: int, _: Path) -> float:
     return clock.seconds
 
 
+def queried(count: int, _: Path) -> float:
+    """Measure a look at the jobs that a query finds, in groups and with columns, by names that are to be found out."""
+    from trainwright.jobs.web.server import Api
+
+    api = Api(_with_jobs(count)[1])
+    api.sweep()
+    words = "q=p3 > 0.1 and loss < 0.01 and not tag = old&sort=-eval/loss&show=p5&show=loss&group=experiment"
+    with timed() as clock:
+        json.dumps(api.jobs(_Request(words)))
+    return clock.seconds
+
+
 def idle(count: int, _: Path) -> float:
     """Return the percentage of a core that the server takes for one open page while nothing changes."""
     from trainwright.jobs.web import feed
@@ -169,5 +181,6 @@ LINES = [
     Line("the first page of the list", "jobs", _JOBS, {"trainwright": first_page}),
     Line("its size", "jobs", _JOBS, {"trainwright": page_bytes}, "kB", rounds=1),
     Line("a page of a list that is searched and sorted", "jobs", _JOBS, {"trainwright": searched}),
+    Line("a page of a list that a query finds, in groups", "jobs", _JOBS, {"trainwright": queried}),
     Line("an open page while nothing changes", "jobs", _JOBS, {"trainwright": idle}, "% of a core", rounds=1),
 ]
