@@ -6,6 +6,7 @@ import pytest
 
 from tests.jobs import told
 from tests.jobs.browsing import browsing, entered, needs_chromium, playwright, serving, visit
+from tests.jobs.test_page import picture
 from trainwright.jobs.store.store import Store
 
 pytestmark = [pytest.mark.slow, needs_chromium]
@@ -29,7 +30,7 @@ def names(page):
 
 def test_a_list_is_found_shown_sorted_grouped_and_kept_in_its_address(served):
     link, browser, _ = served
-    page = entered(browser, link)
+    page = entered(browser, link, viewport={"width": 1200, "height": 560})
     page.get_by_label("Query").fill("train/loss < 100 and learning_rate > 1e-4")
     playwright.expect(rows(page)).to_have_count(4)
     page.get_by_role("button", name="Columns").click()
@@ -40,6 +41,7 @@ def test_a_list_is_found_shown_sorted_grouped_and_kept_in_its_address(served):
     page.get_by_label("Group by").select_option("experiment")
     playwright.expect(page.locator("tr.group")).to_contain_text("experiment = lr-sweep")
     order = names(page)
+    picture(page, "list")
     page.reload()
     playwright.expect(rows(page)).to_have_count(4)
     assert names(page) == order
