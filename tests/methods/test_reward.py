@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 
 import pytest
@@ -206,3 +207,35 @@ def test_a_margin_that_is_no_number_is_named(place, tmp_path, margin):
     content["data"]["train"]["datasets"] = [{"dataset_name": str(tmp_path / "rows.jsonl")}]
     with pytest.raises(DataError, match="Row 0: 'margin' is .*; a number is expected"):
         load_text(load_checked(tiny.write_yaml(tmp_path / "run.yaml", content)).config)
+
+
+def test_an_evaluation_tells_how_often_it_is_right_where_it_is_so_sure(place, tmp_path):
+    """By hand from the scores of every pair alone; the pairs are cut into uneven batches."""
+    tiny.write_rows(tmp_path / "held_out.jsonl", tiny.rows_of("preference", 23, seed=5))
+    content = content_of(place, tmp_path, per_device_eval_batch_size=5)
+    content["data"]["validation"] = {"datasets": [{"dataset_name": str(tmp_path / "held_out.jsonl")}]}
+    trainer = build_trainer(load_checked(tiny.write_yaml(tmp_path / "run.yaml", content)).config)
+    with torch.no_grad():
+        trainer.model.score.weight.mul_(100)  # so that it is more and less sure
+    metrics = trainer.evaluate()
+    model, sure, right = trainer.model.eval(), [], []
+    for row in trainer.eval_dataset:
+        with torch.no_grad():
+            better, worse = (float(model(input_ids=row[name][None]).logits) for name in ("chosen_ids", "rejected_ids"))
+        sure.append(1 / (1 + math.exp(-abs(better - worse))))
+        right.append(better > worse)
+    assert len(sure) == 23
+    wrong = 0.0
+    for low in (0.5, 0.6, 0.7, 0.8, 0.9):
+        some = [number for number, one in enumerate(sure) if low <= one < low + 0.1 or (low == 0.9 and one == 1)]
+        name = f"eval_calibration/{low}"
+        assert metrics[f"{name}/share"] == pytest.approx(len(some) / 23)
+        if some:
+            own, true = sum(sure[n] for n in some) / len(some), sum(right[n] for n in some) / len(some)
+            assert (metrics[f"{name}/sure"], metrics[f"{name}/right"]) == pytest.approx((own, true), rel=1e-4)
+            wrong += len(some) / 23 * abs(true - own)
+        else:
+            assert f"{name}/right" not in metrics
+    assert len([name for name in metrics if name.endswith("/right")]) > 2
+    assert metrics["eval_calibration_error"] == pytest.approx(wrong, rel=1e-4)
+    assert (tmp_path / "ours" / "calibration.png").read_bytes().startswith(b"\x89PNG")

@@ -124,6 +124,7 @@ class Reward(LanguageMethod):
 
     def connect(self, session: Session, config: TrainingConfig, text: Text, kept: Any) -> None:
         """Let rows go without their padding, where a document is scored among others as it is alone."""
+        from trainwright.callbacks.calibration import CalibrationCallback
         from trainwright.models.load import dropout_settings
         from trainwright.session.model_setup import change_configuration
         from trainwright.tasks.language.scoring import flatten
@@ -133,3 +134,5 @@ class Reward(LanguageMethod):
         if hasattr(session.model.config, "use_cache"):
             change_configuration(session, use_cache=False)
         flatten(session, text)
+        if text.evaluation is not None:
+            session.callback_handler.add_callback(CalibrationCallback())

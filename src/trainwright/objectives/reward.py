@@ -13,6 +13,7 @@ from torch.nn.functional import logsigmoid
 
 from trainwright.config.options import RewardOptions
 from trainwright.errors import DataError
+from trainwright.objectives.calibration import calibration
 from trainwright.objectives.language import FlatInputs
 from trainwright.objectives.objective import Loss, Objective
 from trainwright.objectives.padding_free import flattened
@@ -57,7 +58,11 @@ class RewardLoss(Objective):
         if self.options.center_rewards_coefficient is not None:
             losses = losses + self.options.center_rewards_coefficient * (better + worse) ** 2
         total = losses.sum() / (len(losses) if num_items is None else num_items)
-        return Loss(total, terms=metrics(better.detach(), worse.detach()))
+        terms, parts = metrics(better.detach(), worse.detach()), dict[str, torch.Tensor]()
+        if not torch.is_grad_enabled():  # in an evaluation
+            of_pairs, parts = calibration(better - worse)
+            terms |= of_pairs
+        return Loss(total, terms=terms, parts=parts)
 
     def scores(self, model: nn.Module, rows: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return the score of every row, at its last token by the attention mask, shape (rows,).

@@ -64,7 +64,7 @@ def samples(job: Job) -> list[dict[str, Any]]:
     if folder is None:
         return []
     found = []
-    own = [path for path in (folder / "eval_results").glob("step_*.json") if _is_of(job, path)]
+    own = [path for path in (folder / "eval_results").glob("step_*.json") if is_of(job, path, _step(path))]
     for path in sorted(own, key=_step)[-_SAMPLE_FILES:]:
         try:
             safe = inside(folder, str(path.relative_to(folder)))
@@ -82,7 +82,7 @@ def inside(folder: Path, name: str) -> Path | None:
     return path if path.is_file() and path.is_relative_to(folder.resolve()) else None
 
 
-def _is_of(job: Job, path: Path) -> bool:
+def is_of(job: Job, path: Path, step: int) -> bool:
     """Whether a job wrote a file of a step: it had come that far, and was there when the file was written."""
     try:
         written = path.stat().st_mtime
@@ -90,7 +90,7 @@ def _is_of(job: Job, path: Path) -> bool:
         return False  # removed meanwhile
     ended = job["ended"] if job["status"] in ENDED and job["ended"] is not None else math.inf
     reached = math.inf if job["step"] is None else job["step"]
-    return _step(path) <= reached and job["created"] - _CLOCKS <= written <= ended + _CLOCKS
+    return step <= reached and job["created"] - _CLOCKS <= written <= ended + _CLOCKS
 
 
 def _step(path: Path) -> int:

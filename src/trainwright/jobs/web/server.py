@@ -29,7 +29,7 @@ from trainwright.jobs.store import attempts, curves, listing, masking, outputs, 
 from trainwright.jobs.store.database import is_away
 from trainwright.jobs.store.rows import Job
 from trainwright.jobs.store.store import Store
-from trainwright.jobs.web import feed, files, link, list_api
+from trainwright.jobs.web import completions, feed, files, link, list_api
 from trainwright.jobs.web.access_control import Guard
 from trainwright.jobs.web.connection import Connection
 from trainwright.jobs.worker import health, queue
@@ -88,6 +88,7 @@ class Api:
             "attempts_before": self.store.attempts_before(name),
             "last": {key: [one["step"], one["value"]] for key, one in figures.items()},
             "artifacts": outputs.artifacts(self.store, job), "events": self.store.of_job(schema.events, name),
+            "completions": completions.listed(job),
             "samples": files.samples(job), "time": attempts.account(self.store.of_job(schema.attempts, name)),
         }  # fmt: skip
 
@@ -112,6 +113,10 @@ class Api:
         """The end of what a job printed, or what came after a byte of it."""
         job = self.find(request)
         return files.log(job, list_api.number(request.query_params.get("after"), -1))
+
+    def completions(self, request: Request) -> Any:
+        """What was written in a generation of reinforcement learning, as `completions.groups` says."""
+        return completions.groups(self.find(request), request.query_params.get("name", ""))
 
     def compare(self, request: Request) -> Any:
         """Parameters that differ between jobs, and their newest metrics."""
@@ -183,6 +188,7 @@ def application(store: Store, host: str, token: str, names: Collection[str] = ()
         Route("/api/jobs/{job}", _reading(api.job)),
         Route("/api/jobs/{job}/metrics", _reading(api.metrics)),
         Route("/api/jobs/{job}/log", _reading(api.log)),
+        Route("/api/jobs/{job}/completions", _reading(api.completions)),
         *(
             Route(f"/api/jobs/{{job}}/{action}", _changing(getattr(api, action)), methods=["POST"])
             for action in ("stop", "resume", "again")

@@ -3,6 +3,7 @@
 import { get, post, query, watch } from "./api.js";
 import { askAgain } from "./again.js";
 import { Board } from "./charts.js";
+import { completionsCard } from "./completions.js";
 import { failure, h, number, pairs, show, status, times } from "./dom.js";
 import { timeCard } from "./time.js";
 
@@ -21,6 +22,7 @@ export function jobPage(id) {
   parts.passed = h("span", { class: "quiet" });
   const log = h("pre", { tabindex: 0, "aria-label": "Log" });
   const logCard = h("section", { class: "card" }, h("h2", {}, "Log"), log);
+  const written = completionsCard(path);
   let job = null;
   let board = null;
   let logEnd = -1;
@@ -49,7 +51,7 @@ export function jobPage(id) {
       if (first) {
         document.title = `${job.name} · Trainwright`;
         show(parts.head, parts.refused, parts.problem, h("div", { class: "columns" },
-          h("div", {}, parts.empty, board.element, parts.samples, logCard),
+          h("div", {}, parts.empty, board.element, parts.samples, written.element, logCard),
           h("div", {}, parts.time, parts.params, parts.figures, parts.checkpoints)));
       }
       draw();
@@ -109,6 +111,7 @@ export function jobPage(id) {
         saved.length ? pairs(saved.map((one) => [`step ${one.step}`, one.path])) : h("p", { class: "quiet" }, "None yet.")),
       h("section", { class: "card" }, h("h2", {}, "About"), pairs(facts, exact)));
     drawSamples();
+    written.update(job.completions);
   }
 
   function drawPassed() {
