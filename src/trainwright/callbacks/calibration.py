@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trainwright.callbacks.base import TrainerCallback
-from trainwright.objectives.calibration import EDGES, NAME
+from trainwright.objectives.reward import CALIBRATION, SURE
 from trainwright.state import TrainerControl, TrainerState
 
 PICTURE = "calibration.png"
@@ -18,11 +18,11 @@ class CalibrationCallback(TrainerCallback):
     """Adds the mean distance of right from sure to the metrics of an evaluation, and draws `calibration.png`."""
 
     def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Look at the numbers of `objectives.calibration`; of several sets each has an error of its own."""
+        """Look at the numbers of `objectives.reward.calibration`; of several sets each has an error of its own."""
         metrics = kwargs["metrics"]
-        for prefix in {name.split(f"_{NAME}/")[0] for name in metrics if f"_{NAME}/" in name}:
+        for prefix in {name.split(f"_{CALIBRATION}/")[0] for name in metrics if f"_{CALIBRATION}/" in name}:
             points = points_of(metrics, prefix)
-            name = f"{prefix}_{NAME}_error"
+            name = f"{prefix}_{CALIBRATION}_error"
             metrics[name] = state.log_history[-1][name] = error(points)
             if state.is_world_process_zero:
                 draw(Path(args.output_dir) / PICTURE, points, f"{prefix}, step {state.global_step}")
@@ -31,8 +31,8 @@ class CalibrationCallback(TrainerCallback):
 def points_of(metrics: Mapping[str, float], prefix: str) -> list[Point]:
     """Return (sure, right, share) of the pairs between two edges, where there are any."""
     found = []
-    for low in EDGES[:-1]:
-        numbers = [metrics.get(f"{prefix}_{NAME}/{low}/{what}") for what in ("sure", "right", "share")]
+    for low in SURE[:-1]:
+        numbers = [metrics.get(f"{prefix}_{CALIBRATION}/{low}/{what}") for what in ("sure", "right", "share")]
         if None not in numbers and numbers[2]:
             found.append((float(numbers[0] or 0), float(numbers[1] or 0), float(numbers[2] or 0)))
     return found

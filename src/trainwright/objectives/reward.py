@@ -13,12 +13,14 @@ from torch.nn.functional import logsigmoid
 
 from trainwright.config.options import RewardOptions
 from trainwright.errors import DataError
-from trainwright.objectives.calibration import calibration
 from trainwright.objectives.language import FlatInputs
 from trainwright.objectives.objective import Loss, Objective
 from trainwright.objectives.padding_free import flattened
 
 _NAMES = ("input_ids", "attention_mask", "labels")
+CALIBRATION = "calibration"
+SURE = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+"""Edges of how sure a model is of a pair: the probability, by its scores, of the answer that it prefers."""
 
 
 @dataclass
@@ -124,3 +126,26 @@ def metrics(better: torch.Tensor, worse: torch.Tensor) -> dict[str, torch.Tensor
         "accuracy": (better > worse).float().mean(),
         "margin": (better - worse).mean(),
     }
+
+
+def calibration(margins: torch.Tensor) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Return (numbers by name, which part of the batch each is a mean over): whether a model is as often right as it is
+    sure (Guo et al. 2017, arXiv:1706.04599).
+
+    For the pairs between two edges these are `calibration/<lower edge>/right`, how many are the right way round (half
+    of those with equal scores), `sure`, how many ought to be, and `share`, their part of all pairs.
+
+    Args:
+        margins: score of the better answer less that of the worse one, shape (pairs,).
+    """
+    sure, right = margins.abs().sigmoid(), (margins.sign() + 1) / 2
+    bins = torch.bucketize(sure, torch.tensor(SURE[1:-1], device=sure.device, dtype=sure.dtype), right=True)
+    terms, parts = {}, {}
+    for number, low in enumerate(SURE[:-1]):
+        inside = (bins == number).to(sure.dtype)
+        share, count = inside.mean(), inside.sum().clamp(min=1)
+        for name, values in (("right", right), ("sure", sure)):
+            terms[f"{CALIBRATION}/{low}/{name}"] = (values * inside).sum() / count
+            parts[f"{CALIBRATION}/{low}/{name}"] = share
+        terms[f"{CALIBRATION}/{low}/share"] = share
+    return terms, parts
