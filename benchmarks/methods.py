@@ -1,8 +1,8 @@
 """KTO, reward models and distillation against TRL, by the same file: tokens per second and peak memory, in turns.
 
-`python -m benchmarks.methods [THREADS] [VOCABULARY...]`. The Llama of `benchmarks.sft`, the teacher of distillation
-with other weights; prompts and answers of 20 to 150 tokens each, 4 rows a step, float32. Tokens are those of prompt and
-answer that are no padding, of pairs both. Every figure is of a process of its own.
+`python -m benchmarks.methods [THREADS] [VOCABULARY...]`, about three minutes. The Llama of `benchmarks.sft`, the
+teacher of distillation with other weights; prompts and answers of 20 to 150 tokens each, 4 rows a step, float32. Tokens
+are those of prompt and answer that are no padding, of pairs both. Every figure is of a process of its own.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from benchmarks import language
 from benchmarks.dpo import write_splitting_tokenizer
 from benchmarks.language import WARM_UP, Clock
 
-ROUNDS, STEPS, ROWS = 3, 8, 4
+ROUNDS, STEPS, ROWS = 2, 8, 4
 METHODS = {"KTO": "TRL_KTO", "REWARD": "TRL_REWARD", "DISTILL": "TRL_GKD"}
 _CHAT = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
 

@@ -40,7 +40,7 @@ def run(overrides: Sequence[str]) -> int:
     before, after = (samples.read(samples.newest(grpo, step, samples.HELD_OUT)) for step in (0, None))
     first, *_, last = show.numbers(history, "eval_reward")
     print("\n".join(show.in_letters(history)))
-    print("\nTen problems that neither run has seen, answered by the likeliest tokens before and after GRPO:\n")
+    print("\nTen problems that neither run has seen, answered by the same random numbers before and after GRPO:\n")
     print("\n".join(show.side_by_side(before, after)))
     print(
         f"\nOf {len(before)} problems never seen {first[1]:.1%} were right after supervised training and {last[1]:.1%} "

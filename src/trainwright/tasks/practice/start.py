@@ -20,7 +20,7 @@ _SIZES = {
 }  # fmt: skip
 
 
-def make_start(folder: Path, seed: int, worked: int = 550, problems: int = 20000, unseen: int = 500) -> None:
+def make_start(folder: Path, seed: int, worked: int = 1000, problems: int = 20000, unseen: int = 500) -> None:
     """Write a model of random weights, and three files of rows of which none shares a problem with another.
 
     Args:
