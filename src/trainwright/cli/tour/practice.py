@@ -33,9 +33,13 @@ def run(overrides: Sequence[str]) -> int:
         raise ConfigError(f"demo rl has two runs, both in {FOLDER}; training.output_dir is of one. Leave it out.")
     seed = next((word.removeprefix(_SEED) for word in reversed(overrides) if word.startswith(_SEED)), "42")
     make_start(FOLDER, int(seed))
-    done = [_trained(name, overrides) for name in ("sft", "grpo")]
+    left = [name for name in ("sft", "grpo") if not _is_complete(name)]
+    for name in left:
+        _train(name, overrides)
+        if not _is_complete(name):  # it was asked to stop
+            return 0
     grpo, history = FOLDER / "grpo", _state(FOLDER / "grpo").log_history
-    if all(done):
+    if not left:
         print(f"Both runs are complete. Start anew with: rm -r {FOLDER} && {COMMAND}")
     before, after = (samples.read(samples.newest(grpo, step, samples.HELD_OUT)) for step in (0, None))
     first, *_, last = show.numbers(history, "eval_reward")
@@ -60,22 +64,25 @@ def _state(folder: Path) -> TrainerState:
     return TrainerState() if newest is None else TrainerState.load_from_json(newest / layout.STATE)
 
 
-def _trained(name: str, overrides: Sequence[str]) -> bool:
-    """Train one of the runs, or go on with it; return whether it was complete already."""
+def _is_complete(name: str) -> bool:
+    """Whether one of the runs has made all of its steps, and its model is saved."""
+    state = _state(FOLDER / name)
+    return 0 < state.max_steps <= state.global_step and (FOLDER / name / "config.json").is_file()
+
+
+def _train(name: str, overrides: Sequence[str]) -> None:
+    """Train one of the runs, or go on with it."""
     from trainwright.checkpoint.lock import owned
     from trainwright.cli import as_job
     from trainwright.config.composition import built
     from trainwright.config.reading.read import load_checked
     from trainwright.config.reading.writing import keep
 
-    state, folder = _state(FOLDER / name), FOLDER / name
-    if state.max_steps and state.global_step >= state.max_steps and (folder / "config.json").is_file():
-        return True
+    folder = FOLDER / name
     with as_file(files("trainwright") / "recipes" / f"demo_{name}.yaml") as recipe:
         config = load_checked(recipe, overrides).config
     with owned(folder) as lock, as_job.running(f"demo-{name}", as_job.changed(config)):
         trainer: Any = built(config)
         trainer.begin_in(lock, lambda: keep(config, folder))
         trainer.trainer.goes_on = shlex.join([*COMMAND.split(), *overrides])
-        trainer.train(resume_from_checkpoint=True if state.global_step else None)
-    return False
+        trainer.train(resume_from_checkpoint=True if _state(folder).global_step else None)
