@@ -191,7 +191,9 @@ def test_a_conversation_is_written_after_where_the_assistant_begins(place, tmp_p
 
 def test_what_was_written_is_shown_group_by_group(place, tmp_path, capsys):
     built(place, tmp_path, training={"max_steps": 3}).train()
-    capsys.readouterr()
+    cards = capsys.readouterr().err
+    assert "data: 12 rows; learned: what the model writes after the prompts;" in cards
+    assert "Done: 3 steps: reward: " in cards
     assert main(["rl", "show", str(tmp_path), "--step", "2", "-n", "1"]) == 0
     head, group, *lines = capsys.readouterr().out.splitlines()
     assert head == f"{tmp_path}/completions/step-1-0-1.jsonl: 8 completions"

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from trainwright.data.contents import Contents
 from trainwright.data.sampling.plan import Order
 
 
@@ -90,6 +91,11 @@ class Places(Dataset[Any]):
     def __init__(self, schedule: Schedule, content: Any) -> None:
         self.schedule = schedule
         self.content = content
+
+    @property
+    def contents(self) -> Contents:
+        """What there is to write after."""
+        return Contents(rows=len(self.content), part="what the model writes after the prompts")
 
     def __len__(self) -> int:
         return self.schedule.generations * self.schedule.span

@@ -92,9 +92,11 @@ def results(run: Run) -> Facts:
     session = run.session
     spent = run.timesheet.told()["spent"]
     spent = {part: seconds - run.beginning.spent.get(part, 0.0) for part, seconds in spent.items()}
-    losses = [one["loss"] for one in session.state.log_history if "loss" in one]
+    history = session.state.log_history
+    told = "reward" if any("reward" in one for one in history) else "loss"  # a policy's loss is no measure of it
+    values = [one[told] for one in history if told in one]
     known = [
-        ("loss", f"{number(losses[0])} at first, {number(losses[-1])} at last" if losses else ""),
+        (told, f"{number(values[0])} at first, {number(values[-1])} at last" if values else ""),
         ("best", _best(session)),
         ("time", _time(spent)),
         ("speed", _speed(run, spent)),
