@@ -121,6 +121,10 @@ def add_note(error: BaseException, text: str) -> None:
             error.add_note(text)
 
 
+class RankError(TrainwrightError, RuntimeError):
+    """Another process of the run failed or is gone, so this one cannot go on; the message names it."""
+
+
 class JobError(TrainwrightError, RuntimeError):
     """A tracked job cannot be started, found or changed."""
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import os
+import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +19,8 @@ from trainwright.world import World
 if TYPE_CHECKING:
     import torch
 
+_PR_SET_PDEATHSIG = 1  # of linux/prctl.h
+
 
 def start_processes(device: torch.device, backend: str | None, timeout: float) -> Any:
     """Join torchrun's process group, once, and return the group for talk between hosts (gloo); without torchrun it is
@@ -23,14 +28,46 @@ def start_processes(device: torch.device, backend: str | None, timeout: float) -
     import torch
     from torch import distributed
 
+    end_with_the_agent()
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if not distributed.is_initialized():
         backend, limit = backend or ("nccl" if device.type == "cuda" else "gloo"), timedelta(seconds=timeout)
-        alone: dict[str, Any] = {"store": torch._C._distributed_c10d.HashStore(), "rank": 0, "world_size": 1}
-        distributed.init_process_group(backend, timeout=limit, **({} if "RANK" in os.environ else alone))
+        distributed.init_process_group(backend, timeout=limit, **_meeting(limit))
         atexit.register(leave)
     return _hosts(timeout)
+
+
+def _meeting(limit: timedelta) -> dict[str, Any]:
+    """Return where the processes find each other, as keywords; none for torch's own way.
+
+    Processes that torchrun begins anew meet in the store of those before, and would take their addresses for each
+    other's (torch 2.13): each beginning has words of its own there.
+    """
+    import torch
+    from torch import distributed
+
+    env = os.environ
+    if "RANK" not in env:
+        return {"store": torch._C._distributed_c10d.HashStore(), "rank": 0, "world_size": 1}
+    if env.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return {}
+    size = int(env["WORLD_SIZE"])
+    stores: Any = distributed  # which lists none
+    shared = stores.TCPStore(env["MASTER_ADDR"], int(env["MASTER_PORT"]), size, is_master=False, timeout=limit)
+    store = stores.PrefixStore(f"beginning {env.get('TORCHELASTIC_RESTART_COUNT', '0')}", shared)
+    return {"store": store, "rank": int(env["RANK"]), "world_size": size}
+
+
+def end_with_the_agent() -> None:
+    """Get SIGTERM, at which a run saves and leaves, when torchrun's agent ends that began this process: no other one
+    would end it. On Linux; nothing elsewhere, and without torchrun."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ or not sys.platform.startswith("linux"):
+        return
+    agent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != agent:  # it ended just before
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 @cache

@@ -6,7 +6,6 @@ import pickle
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from datetime import timedelta
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trainwright.errors import ConfigError
+from trainwright.parallel.peers import Peer, this_process
 from trainwright.parallel.strategy import ALL_HERE, ProcessOptions, Strategy
 from trainwright.processes import start_processes
 from trainwright.world import DataShard, World
@@ -21,6 +21,7 @@ from trainwright.world import DataShard, World
 BUCKET = 250 << 20  # bytes of buffers that are exchanged at once
 _PIECE = 1 << 22  # elements whose norm is computed at once
 _LISTEN = 0.5  # seconds between looks for a word
+_LOOK = 0.05  # seconds between looks for what is waited for when something failed
 
 
 class DataParallel(Strategy):
@@ -38,11 +39,11 @@ class DataParallel(Strategy):
         self.is_distributed, self.data_shard = world.size > 1, DataShard(world.rank, world.size)
         self.gradient_divide_factor = world.size  # DistributedDataParallel averages
         self.hosts = start_processes(device, options.backend, options.timeout)
-        self.limit = timedelta(seconds=options.timeout)
         everyone = distributed.distributed_c10d._get_default_store()
         self.store = distributed.PrefixStore("trainwright", everyone)  # type: ignore[attr-defined]  # torch lists no stores
         self.wrapped: set[int] = set()
         self._listened = 0.0
+        self.peers = self.gather(this_process(world.rank)) if self.is_distributed else []
 
     def prepare(self, model: nn.Module, recomputes: bool = False) -> nn.Module:
         """Return the model wrapped in DistributedDataParallel, where it has anything to train.
@@ -161,19 +162,57 @@ class DataParallel(Strategy):
         return self.store.check([word])
 
     def all_here(self, place: str, value: Any, patience: float = ALL_HERE) -> list[Any] | None:
-        """Return the value of every process, where all come to the same place in time; else None."""
+        """Return the value of every process, where all come to the same place in time; else None, at once where one
+        has gone."""
         keys = [f"{place}/{rank}" for rank in range(self.world.size)]
-        self.store.set(keys[self.world.rank], pickle.dumps(value))  # type: ignore[arg-type]  # it takes bytes, too
         try:
-            self.store.wait(keys, timedelta(seconds=patience))
-        except distributed.DistStoreError:
+            self.store.set(keys[self.world.rank], pickle.dumps(value))  # type: ignore[arg-type]  # it takes bytes, too
+            return [pickle.loads(self.store.get(key)) for key in keys] if self._come(keys, patience) else None
+        except distributed.DistError:  # the process that has the store is gone
             return None
-        return [pickle.loads(self.store.get(key)) for key in keys]
 
     def wait_for(self, word: str) -> None:
-        """Wait until a process has left a word."""
-        with suppress(distributed.DistError):  # its process has gone
-            self.store.wait([word], self.limit)
+        """Wait until a process has left a word, or one has gone."""
+        with suppress(distributed.DistError):
+            self._come([word], self.options.timeout)
+
+    def _come(self, keys: list[str], patience: float) -> bool:
+        """Wait until the store has some words; False where that takes too long, or a process has gone."""
+        until = time.monotonic() + patience
+        while True:
+            if self.store.check(keys):
+                return True
+            if time.monotonic() > until or any(peer.is_gone() for peer in self.peers):
+                return self.store.check(keys)
+            time.sleep(_LOOK)
+
+    def tell_failure(self, reason: str) -> None:
+        """Let the others know why this process will leave."""
+        with suppress(distributed.DistError):
+            self.store.set(f"failed/{self.world.rank}", reason)
+
+    def lost(self) -> str | None:
+        """Return which other processes failed or are gone, in a sentence without its end."""
+        told = [self._told(peer) for peer in self.peers if peer.rank != self.world.rank]
+        return "; ".join(filter(None, told)) or None
+
+    def _told(self, peer: Peer) -> str | None:
+        key = f"failed/{peer.rank}"
+        with suppress(distributed.DistError):
+            if self.store.check([key]):
+                return f"{peer.describe()} failed: {self.store.get(key).decode()}"
+        return f"{peer.describe()} was killed or has left" if peer.is_gone() else None
+
+    def answers(self, question: str, mine: str, patience: float) -> list[tuple[str, str | None]]:
+        """Return (who it is, its answer) of every process, after some seconds; None of those that gave none."""
+        keys = [f"{question} {peer.rank}" for peer in self.peers]
+        try:
+            self.store.set(keys[self.world.rank], mine or " ")  # a store may keep no empty word
+            time.sleep(patience)
+            given = [self.store.get(key).decode().strip() if self.store.check([key]) else None for key in keys]
+        except distributed.DistError:
+            return []
+        return [(peer.describe(), one) for peer, one in zip(self.peers, given, strict=True)]
 
     def share_buffers(self, model: nn.Module) -> None:
         """Give all processes rank 0's buffers after a step whose forward passes kept to themselves."""

@@ -26,7 +26,7 @@ from trainwright.parallel.sharding import Sharding
 from trainwright.world import DataShard, World
 
 T = TypeVar("T")
-ALL_HERE = 10.0  # seconds in which processes that fail for the same reason all have failed
+ALL_HERE = 4.0  # seconds in which processes that fail for the same reason all have failed
 
 
 @dataclass(frozen=True)
@@ -329,3 +329,17 @@ class Strategy:
 
     def wait_for(self, word: str) -> None:
         """Wait until a process has left a word."""
+
+    def tell_failure(self, reason: str) -> None:
+        """Let the other processes know why this one will leave."""
+
+    def lost(self) -> str | None:
+        """Return which other processes failed or are gone, in a sentence without its end."""
+        return None
+
+    def answers(self, question: str, mine: str, patience: float) -> list[tuple[str, str | None]]:
+        """Return (who it is, its answer) of every process, after `patience` seconds; None of those that gave none.
+
+        Called beside the steps, in a thread.
+        """
+        return []

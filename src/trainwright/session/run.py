@@ -27,6 +27,7 @@ from trainwright.errors import CheckpointError
 from trainwright.evaluation_mode import Modes
 from trainwright.held import held_by, is_generator, of_object
 from trainwright.parallel.throughput import Throughput
+from trainwright.parallel.watch import Watch
 from trainwright.session.meters import LossMeter
 from trainwright.session.nonfinite import Health, some
 from trainwright.session.session import Session
@@ -125,6 +126,7 @@ class Run:
         beginning: what had been counted when it began.
         ended: whether the callbacks were told that training is over.
         modes: of the model and its parts, when training began.
+        watch: over steps that another rank holds up.
     """
 
     session: Session
@@ -190,11 +192,13 @@ class Run:
     past: Past = field(init=False)
     health: Health = field(init=False)
     symptoms: Symptoms = field(init=False)
+    watch: Watch = field(init=False)
 
     def __post_init__(self) -> None:
         self.symptoms = Symptoms(self.session)
         self.health = Health(self.session, self.trained, self.meter, self.loader)
         self.past = Past(self.folder, self.run_id)
+        self.watch = Watch(self.session.strategy)
 
     @property
     def done(self) -> bool:

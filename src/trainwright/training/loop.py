@@ -29,7 +29,8 @@ from trainwright.training.step_batches import feed, follow_rows, halve
 def train(run: Run) -> None:
     """Run all steps that are left; what is done is saved, whatever else happens."""
     try:
-        passes(run)
+        with run.watch:
+            passes(run)
     except BaseException as error:
         shutdown.save_after(run, error)
         raise
@@ -70,6 +71,7 @@ def passes(run: Run) -> None:
 
 def steps(run: Run) -> None:
     """Run the steps that are left of a pass."""
+    run.watch.begin_step(run.session.state.global_step + 1)
     with closing(feed(run)) as works:
         for work in works:
             run.timesheet.begin_step()
@@ -77,9 +79,12 @@ def steps(run: Run) -> None:
             step(run, work)
             run.fire("step_end")
             agreement.agree_on_step(run)
+            run.watch.end_step()
             act_on_flags(run)
+            run.watch.begin_step(run.session.state.global_step + 1)
             if run.done or run.session.control.should_epoch_stop:
                 break
+    run.watch.end_step()
 
 
 def end_pass(run: Run) -> None:

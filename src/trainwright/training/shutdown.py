@@ -6,7 +6,8 @@ import signal
 from typing import NoReturn
 
 from trainwright.callbacks import job
-from trainwright.errors import CheckpointError, DivergenceError, add_note
+from trainwright.errors import CheckpointError, DivergenceError, RankError, add_note
+from trainwright.parallel.peers import is_of_an_exchange
 from trainwright.saving import agreement, contents, outcome, reporting, save, step_boundary
 from trainwright.session.run import Run
 from trainwright.session.signals import TIME_IS_UP, StopWaiting, exception_for
@@ -163,9 +164,15 @@ def save_all(run: Run, error: BaseException) -> None:
 
 
 def save_if_all_failed(run: Run, error: BaseException) -> None:
-    """Save what is done where all ranks came here from the same step: none of them is in the middle of an exchange."""
+    """Save what is done where all ranks came here from the same step: none of them is in the middle of an exchange.
+
+    Raises:
+        RankError: it is another one that failed, or is gone.
+    """
     run.left = True
     strategy, step = run.session.strategy, run.session.state.global_step
+    if not is_of_an_exchange(error):  # that is the other one's end
+        strategy.tell_failure(f"{type(error).__name__}: {error}".splitlines()[0])
     if step == run.first_step:
         return
     midway = run.boundary is not None and run.boundary.computing
@@ -218,7 +225,15 @@ def save_parts_if_all_failed(run: Run, error: BaseException, place: str, midway:
 
 
 def say_not_saved(run: Run, error: BaseException, why: str) -> None:
-    """Say that a failed run stays as its last checkpoint has it, in the log and in a note of the error."""
-    told = f"{why}, so they cannot save together: the last checkpoint holds."
+    """Say that a failed run stays as its last checkpoint has it, in the log and in a note of the error.
+
+    Raises:
+        RankError: the error is that of an exchange with a process which failed or is gone.
+    """
+    lost = run.session.strategy.lost() or run.watch.found
+    told = f"{lost or why}, so they cannot save together: the last checkpoint holds."
     run.session.note(told)
     add_note(error, told)
+    if lost is not None and is_of_an_exchange(error):
+        step = run.session.state.global_step
+        raise RankError(f"{lost}, after step {step}, so this one ends, too: the last checkpoint holds.") from error

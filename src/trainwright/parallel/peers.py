@@ -1,0 +1,55 @@
+"""The processes of a run, as they know each other: which of them are gone."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+
+import psutil
+
+_SAME = 1.0  # seconds between two readings of when a process began
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A process of a run.
+
+    Attributes:
+        rank: its number in the run.
+        host: the name of its machine.
+        pid: its number there.
+        began: when, in seconds since 1970.
+    """
+
+    rank: int
+    host: str
+    pid: int
+    began: float
+
+    def describe(self) -> str:
+        """Return who it is, in words."""
+        return f"Rank {self.rank} (process {self.pid} on {self.host})"
+
+    def is_gone(self) -> bool:
+        """Whether it has ended; of another machine's nobody knows."""
+        if self.host != socket.gethostname():
+            return False
+        try:
+            process = psutil.Process(self.pid)
+            is_another = abs(process.create_time() - self.began) > _SAME  # with the same number
+            return bool(is_another or process.status() == psutil.STATUS_ZOMBIE)
+        except psutil.NoSuchProcess:
+            return True
+
+
+def is_of_an_exchange(error: BaseException) -> bool:
+    """Whether an error is that of an exchange between processes: gloo's have no class of their own."""
+    from torch.distributed import DistError
+
+    return isinstance(error, DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+
+
+def this_process(rank: int) -> Peer:
+    """Return this process."""
+    return Peer(rank, socket.gethostname(), os.getpid(), psutil.Process().create_time())
