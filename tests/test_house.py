@@ -47,7 +47,7 @@ LAYERS = [
     ["upstream", "verifiers"],
     ["methods"],
     ["pipelines", "config.composition"],
-    ["trained"],
+    ["trained", "launching"],
     ["cli"],
     ["__main__"],
 ]
@@ -157,7 +157,7 @@ def test_imports_flow_one_way():
 TELL_RANK_AND_SIZE = ("world", "processes", "parallel.", "args.")  # `args` by transformers' names
 KNOW_THE_WORLD = {  # to choose a device, or before there is a strategy to speak on rank zero or refuse several
     "training.setup", "config.keys.uses", "checkpoint.lock", "cli.folders", "cli.tour.demo", "tasks.language.build",
-    "config.reading.validation",
+    "config.reading.validation", "tasks.language.planning.layouts",
 }  # fmt: skip
 READS_THE_ENVIRONMENT = "jobs.tracking.tracking"  # which imports no `world`: only rank 0 is a job
 ACCELERATES = "trainer.accelerator"  # hands the number and the rank on, under accelerate's names

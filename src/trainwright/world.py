@@ -29,6 +29,11 @@ class World:
         return self.rank == 0
 
     @property
+    def counts(self) -> tuple[int, int]:
+        """The number of processes of the run, and of those of this machine."""
+        return self.size, self.local_size
+
+    @property
     def is_alone(self) -> bool:
         """Whether the run has no other process."""
         return self.size == 1

@@ -24,6 +24,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from tests.launching import machines as two_machines
 from tests.reliability import errnos, kills, neighbour, open_page, test_hooks, test_signals, victim
 from tests.reliability import pairs as drawn_pairs
 from tests.reliability.test_command_line import Command, write_source
@@ -107,6 +108,18 @@ def kill_ranks(times: int = 20) -> bool:
             flush=True,
         )
         return same and tally.most_lost <= 2 * INTERVAL
+
+
+def machines() -> bool:
+    """Kill one of two machines whole, and let it come back."""
+    with tempfile.TemporaryDirectory() as name:
+        moves = two_machines.leave_and_join(Path(name))
+        print(
+            f"two machines: after {moves.left:.1f} s one trains alone, {moves.lost} steps done twice; after "
+            f"{moves.joined:.1f} s two again, {moves.lost_at_joining} steps done twice",
+            flush=True,
+        )
+        return moves.lost <= 2 * two_machines.INTERVAL and moves.lost_at_joining == 0
 
 
 def signals(times: int = 30) -> bool:
@@ -297,7 +310,21 @@ def page() -> bool:
 
 
 if __name__ == "__main__":
-    chosen = (kill, kill_ranks, terminate, signals, pairs, hooks, fill, fail_calls, goodput, page, checkers, properties)
+    chosen = (
+        kill,
+        kill_ranks,
+        machines,
+        terminate,
+        signals,
+        pairs,
+        hooks,
+        fill,
+        fail_calls,
+        goodput,
+        page,
+        checkers,
+        properties,
+    )
     parts = {part.__name__: part for part in chosen}
     parser = argparse.ArgumentParser(prog="python -m tests.reliability.torture", description=__doc__)
     parser.add_argument(

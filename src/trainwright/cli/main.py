@@ -22,7 +22,9 @@ from trainwright.errors import DivergenceError, Interrupted, SaveError, Trainwri
 COMMANDS = {
     "demo": ("tour", "train a small model of Python code in three minutes"),
     "train": ("training", "train what a YAML file describes"),
+    "launch": ("training", "train on several processes and machines: here, on Slurm, on Kubernetes"),
     "check": ("training", "look for mistakes in a YAML file, before anything is loaded"),
+    "plan": ("training", "tell what each layout of some GPUs needs, and which is best"),
     "init": ("training", "write a commented YAML file to start from"),
     "doors": ("tour", "show how a script's imports of other packages are written here"),
     "examples": ("tour", "list the examples, copy them here"),

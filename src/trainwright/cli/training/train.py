@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainwright.errors import ConfigError
+from trainwright.launching.work import AGAIN
 
 if TYPE_CHECKING:
     from trainwright.config.params import TrainingParams
+    from trainwright.config.schema import TrainingConfig
 
-_USAGE = """trainwright train FILE [--resume | --new | --overwrite] [--shard N] [KEY=VALUE ...]
+_USAGE = """trainwright train FILE [--resume | --new | --overwrite] [--shard N|auto] [KEY=VALUE ...]
        trainwright train --resume FOLDER"""
 
 
@@ -27,15 +30,14 @@ def run(argv: Sequence[str]) -> int:
     way.add_argument("--resume", nargs="?", const=True, metavar="FOLDER", help="go on from the newest checkpoint")
     way.add_argument("--new", action="store_true", help="a new folder beside one that holds a run")
     way.add_argument("--overwrite", action="store_true", help="start anew in a folder that holds a run")
-    parser.add_argument("--shard", type=int, metavar="N", help="processes that share one copy of the model (FSDP)")
+    parser.add_argument("--shard", metavar="N|auto", help="processes that share one copy of the model (FSDP)")
     args, overrides = parser.parse_known_args(argv)
-    if args.shard is not None:
+    if args.shard not in (None, "auto"):
         overrides += ["fsdp.enable_fsdp=true", f"fsdp.shard={args.shard}"]
     if isinstance(args.resume, str) and ("=" in args.resume or Path(args.resume).suffix in (".yaml", ".yml")):
         args.resume, overrides = True, [args.resume, *overrides]
 
     from trainwright.cli import as_job, files, folders
-    from trainwright.config.reading.read import load_checked
     from trainwright.config.reading.writing import RUN_CONFIG
     from trainwright.jobs import paths
 
@@ -52,7 +54,7 @@ def run(argv: Sequence[str]) -> int:
             raise ConfigError(f"'{args.resume}' is no run's folder: it holds no {RUN_CONFIG}.{hint}")
     if args.resume:  # where the run began is not read any more
         overrides = ["training.resume_from_checkpoint=null", *overrides]
-    config = load_checked(args.config, overrides).config
+    config = _configured(args.config, overrides, args.shard == "auto")
     file: Path = args.config
     params, begun_again = config.training, paths.resumes()
     if args.new or args.overwrite:
@@ -72,11 +74,23 @@ def run(argv: Sequence[str]) -> int:
             trainer.begin_in(lock, lambda: folders.describe(config, file, argv, bool(start)))
             if isinstance(trainer, ConfiguredTrainer):
                 folder = shlex.quote(str(params.output_dir))
-                again = f"trainwright train --resume {folder}"
+                again = os.environ.get(AGAIN) or f"trainwright train --resume {folder}"
                 trainer.trainer.goes_on = again
                 trainer.trainer.commands = [f"{again} training.max_steps=MORE", *after(params, folder)]
             trainer.train(resume_from_checkpoint=start)
     return 0
+
+
+def _configured(file: Path, overrides: list[str], plans: bool) -> TrainingConfig:
+    """Return a file's configuration, with the best layout of the processes that run where that is to be planned."""
+    from trainwright.config.reading.read import load_checked
+
+    config = load_checked(file, overrides).config
+    if not plans:
+        return config
+    from trainwright.tasks.language.planning.layouts import chosen_here
+
+    return load_checked(file, [*overrides, *chosen_here(config)]).config
 
 
 def after(params: TrainingParams, folder: str) -> list[str]:

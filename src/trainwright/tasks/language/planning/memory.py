@@ -52,11 +52,24 @@ class Estimate:
         return self.weights + self.gradients + self.optimizer + self.activations + self.logits
 
 
-def estimate(config: TrainingConfig, rows: int, length: int, method: LanguageMethod) -> Estimate:
-    """Return what a run with micro-batches of `rows` rows, of sequences of `length` tokens each, needs."""
-    values, model = argument_values(config.training), _empty(config.model, method.estimated)
-    speaks = method.estimated == LanguageMethod.estimated
-    vocabulary = model.config.get_text_config().vocab_size if speaks else 0
+@dataclass(frozen=True)
+class Described:
+    """A run's model as it is trained, without values.
+
+    Attributes:
+        model: with its adapters.
+        base: bytes of the model without them.
+        quantised: bytes that quantization saves of it.
+    """
+
+    model: Any
+    base: int
+    quantised: int
+
+
+def trained_model(config: TrainingConfig, method: LanguageMethod) -> Described:
+    """Return the model that a file describes, on the meta device: frozen, with adapters, recomputing where it is to."""
+    model = _empty(config.model, method.estimated)
     with torch.device("meta"):
         freeze(model, config.model.freeze_layers)
         quantised = saved_by_quantisation(model, config.peft) if config.peft.q_lora else 0
@@ -72,10 +85,19 @@ def estimate(config: TrainingConfig, rows: int, length: int, method: LanguageMet
             settings.init_lora_weights = True  # what they begin with takes no other room
             model = peft.get_peft_model(model, settings)
     model.train()
-    if values["activation_checkpointing"]:
+    if argument_values(config.training)["activation_checkpointing"]:
         model.gradient_checkpointing_enable()
+    return Described(model, base, quantised)
+
+
+def estimate(config: TrainingConfig, rows: int, length: int, method: LanguageMethod) -> Estimate:
+    """Return what a run with micro-batches of `rows` rows, of sequences of `length` tokens each, needs."""
+    values, described = argument_values(config.training), trained_model(config, method)
+    model = described.model
+    speaks = method.estimated == LanguageMethod.estimated
+    vocabulary = model.config.get_text_config().vocab_size if speaks else 0
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-    weights = _bytes(model) - quantised
+    weights = _bytes(model) - described.quantised
     if values["ema_decay"] is not None:
         average = sum(p.numel() * max(p.element_size(), 4) for p in model.parameters() if p.requires_grad)
     else:
@@ -83,14 +105,14 @@ def estimate(config: TrainingConfig, rows: int, length: int, method: LanguageMet
     copies = state_copies(values["optim"], parse_settings(values["optim_args"]))
     micro = rows * method.sequences
     further = method.further_weights(
-        config, base, weights, lambda name: _bytes(_empty(replace(config.model, model_name=name)))
+        config, described.base, weights, lambda name: _bytes(_empty(replace(config.model, model_name=name)))
     )
     return Estimate(
         weights + average + further,
         trained,
         trained * copies,
         saved_bytes(model, micro, length),
-        3 * max(CHUNK * vocabulary, 2**21) * 4 if speaks else 0,
+        3 * min(max(CHUNK * vocabulary, 2**21), micro * length * vocabulary) * 4 if speaks else 0,
         micro * length * values["gradient_accumulation_steps"],
         weights,
         average,
@@ -188,6 +210,16 @@ def for_config(config: TrainingConfig) -> Estimate:
     Raises:
         ConfigError: that is not estimated of the method's models.
     """
+    method, length = method_and_length(config)
+    return estimate(config, config.training.per_device_train_batch_size, length, method)
+
+
+def method_and_length(config: TrainingConfig) -> tuple[LanguageMethod, int]:
+    """Return the method that trains, and the tokens of a row at most.
+
+    Raises:
+        ConfigError: that is not estimated of the method's models.
+    """
     for one in able_of(config.training.trainer_type):
         if not one.estimated:
             raise ConfigError(f"The memory of {one.title} is not estimated; leave out --memory.")
@@ -195,4 +227,4 @@ def for_config(config: TrainingConfig) -> Estimate:
     length = config.model.model_max_length or kwargs.get("max_length") or 1024
     named = methods.candidates(config.training.trainer_type)
     method = named[0] if len(named) == 1 and isinstance(named[0], LanguageMethod) else method_by_data(config)
-    return estimate(config, config.training.per_device_train_batch_size, length, method)
+    return method, length

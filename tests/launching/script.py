@@ -1,0 +1,52 @@
+"""A script to be started in several processes: it trains a line, slowly, and appends a line to a log for each step."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from trainwright import Trainer, TrainerCallback, TrainingArguments
+from trainwright.world import current_world
+
+
+class Line(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(4))
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"loss": (x @ self.weight - 1).square().mean()}
+
+
+class Log(TrainerCallback):
+    def __init__(self, place: Path, pause: float) -> None:
+        self.place, self.pause = place, pause
+
+    def on_step_end(self, args, state, control, **kwargs):
+        rank = current_world().rank
+        with (self.place / f"steps{rank}").open("a") as log:
+            log.write(f"{state.global_step} {os.getpid()}\n")
+        if state.global_step == 6 and rank == 1 and (self.place / "stuck").exists():
+            (self.place / "stuck").unlink()
+            time.sleep(1000)
+        time.sleep(self.pause)
+
+
+def main(place: Path, steps: int, pause: float) -> None:
+    torch.set_num_threads(1)
+    rows = [{"x": row} for row in torch.randn(64, 4, generator=torch.Generator().manual_seed(0))]
+    args = TrainingArguments(
+        str(place), max_steps=steps, save_steps=4, logging_steps=1, use_cpu=True, disable_tqdm=True, report_to="none",
+        ddp_timeout=15 if (place / "stuck").exists() else 60, per_device_train_batch_size=2,
+    )  # fmt: skip
+    Trainer(Line(), args, train_dataset=rows, callbacks=[Log(place, pause)]).train()
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    main(folder, int(sys.argv[2]), float(sys.argv[3]))

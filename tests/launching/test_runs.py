@@ -1,0 +1,111 @@
+"""Real processes that are started, killed and asked to stop, here and by a Slurm of scripts; each run goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.jobs.listed import listed
+from trainwright.checkpoint import check, layout
+
+pytestmark = [pytest.mark.ranks, pytest.mark.slow]
+ROOT, BIN = Path(__file__).parents[2], Path(__file__).parent / "slurm"
+LAUNCH = [sys.executable, "-m", "trainwright.cli.main", "launch", str(Path(__file__).parent / "script.py")]
+
+
+def environment(place):
+    home = {"TRAINWRIGHT_HOME": str(place / "home"), "TRAINWRIGHT_JOBS": ""}
+    return {**os.environ, **home, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+def launched(place, *words):
+    place.mkdir(exist_ok=True)
+    with (place / "log").open("a") as log:
+        return subprocess.Popen([*LAUNCH, *words], cwd=place, env=environment(place), stdout=log, stderr=log)
+
+
+def lines(place, rank=0):
+    log = place / "run" / f"steps{rank}"
+    return [tuple(map(int, line.split())) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def wait_for(what, seconds=120):
+    until = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < until, "it did not come in time"
+        time.sleep(0.05)
+
+
+def test_killed_ranks_and_a_killed_launcher_cost_at_most_an_interval(tmp_path, monkeypatch):
+    one = launched(tmp_path, "--processes", "2", "run", "1000000", "0.05")
+    wait_for(lambda: len(lines(tmp_path)) > 5 or one.poll() is not None)
+    os.kill(lines(tmp_path, 1)[-1][1], signal.SIGKILL)
+    killed = len(lines(tmp_path))
+    began = time.monotonic()
+    wait_for(lambda: len(lines(tmp_path)) > killed + 6 or one.poll() is not None)
+    print(f"killed worker to six steps more: {time.monotonic() - began:.1f} s")
+    lost = max(step for step, _ in lines(tmp_path)[:killed]) - lines(tmp_path)[killed][0] + 1
+    assert 0 <= lost <= 2 * 4  # steps between saves, and those while one was written
+    said = (tmp_path / "log").read_text()
+    assert "was killed or has left, after step" in said
+    workers = {lines(tmp_path, rank)[-1][1] for rank in range(2)}
+    one.kill()
+    wait_for(lambda: not any(map(psutil.pid_exists, workers)), 30)
+    assert layout.step_of(check.newest_valid(tmp_path / "run")[0]) == lines(tmp_path)[-1][0]  # they saved and left
+
+    again = launched(tmp_path, "--processes", "2", "run", "1000000", "0.05")
+    steps = len(lines(tmp_path))
+    wait_for(lambda: len(lines(tmp_path)) > steps + 2 or again.poll() is not None)
+    assert lines(tmp_path)[steps][0] == lines(tmp_path)[steps - 1][0] + 1
+    again.send_signal(signal.SIGUSR1)
+    assert again.wait(timeout=60) == 128 + signal.SIGUSR1, (tmp_path / "log").read_text()[-3000:]
+    assert layout.step_of(check.newest_valid(tmp_path / "run")[0]) == lines(tmp_path)[-1][0]
+    assert [job["status"] for job in listed(tmp_path / "home", monkeypatch)] == ["LOST", "INTERRUPTED"]
+
+
+def test_slurm_saves_requeues_and_goes_on_without_a_lost_step(tmp_path):
+    known = {**environment(tmp_path), "PATH": f"{BIN}:{os.environ['PATH']}"}
+    command = [
+        *LAUNCH,
+        "--on",
+        "slurm",
+        "--nodes",
+        "2",
+        "--processes",
+        "1",
+        "--slurm",
+        "time=10:00",
+        "run",
+        "25",
+        "0.1",
+    ]
+    done = subprocess.run(command, cwd=tmp_path, env=known, capture_output=True, text=True)
+    assert done.stdout.startswith("Slurm's job 4711 runs "), done.stderr
+    wait_for(lambda: len(lines(tmp_path)) > 5)
+    os.kill(int((tmp_path / "shell").read_text()), signal.SIGUSR1)  # what --signal=B:USR1@600 sends to the script
+    wait_for(lambda: (tmp_path / "ended").exists())
+    said = (tmp_path / "logs" / "script" / "slurm-4711.log").read_text()
+    assert (tmp_path / "ended").read_text() == "turns: 2, exit code: 0", said[-5000:]
+    assert [step for step, _ in lines(tmp_path)] == list(range(1, 26))
+    assert len({pid for _, pid in lines(tmp_path)}) == 2
+    assert "The time is nearly over: the run saves, and goes on in a new turn." in said
+    assert "Resuming from" in said
+
+
+def test_a_stuck_rank_is_named_with_its_stack_and_the_run_begins_anew(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "stuck").touch()
+    one = launched(tmp_path, "--processes", "2", "run", "12", "0.05")
+    assert one.wait(timeout=180) == 0
+    said = (tmp_path / "log").read_text()
+    assert said.count("is at ") >= 2
+    assert "script.py" in said
+    assert "in on_step_end" in said
+    assert [step for step, _ in lines(tmp_path)][-1] == 12

@@ -1,0 +1,86 @@
+"""The plan of layouts: against the tensors that live on real ranks, and as a table for people."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import tiny_language as tiny
+from tests.tasks.language import peaks
+from trainwright.cli.main import main
+from trainwright.config.reading.read import load_checked
+from trainwright.parallel.layout import Layout
+from trainwright.tasks.language.planning import layouts
+
+ROOT = Path(__file__).parents[3]
+WIDE = {
+    "hidden_size": 128, "intermediate_size": 352, "num_hidden_layers": 8, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 256,
+}  # fmt: skip
+
+
+@pytest.fixture
+def file(tmp_path):
+    place = tiny.make_place(tmp_path / "place")
+    tiny.write_rows(place / "long.jsonl", [{"text": " ".join(tiny.WORDS * 8)} for _ in range(64)])
+    content = tiny.settings(place, "text")
+    content["model"] |= {"load_pretrained_weights": False, "model_name": "llama", "model_kwargs": WIDE,
+                         "tokenizer_name": str(place / "model"), "model_max_length": 128}  # fmt: skip
+    content["data"]["train"]["datasets"] = [{"dataset_name": str(place / "long.jsonl")}]
+    content["training"] |= {"max_steps": 2, "save_strategy": "no", "save_final_model": False, "eval_strategy": "no",
+                            "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1,
+                            "output_dir": str(tmp_path / "out")}  # fmt: skip
+    return tiny.write_yaml(tmp_path / "run.yaml", content)
+
+
+@pytest.mark.ranks
+@pytest.mark.slow
+def test_the_plan_is_within_a_tenth_of_what_lives_on_two_ranks(file, tmp_path):
+    out = tmp_path / "peaks"
+    out.mkdir()
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*command, "-m", "tests.tasks.language.peaks", str(file), str(out)],
+        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    lived = json.loads((out / "rank0.json").read_text())
+    for name, words in peaks.CASES.items():
+        layout = Layout(shard=2) if name.startswith("fsdp") else Layout(replicate=2)
+        sizes = layouts.sizes_of(load_checked(file, words).config)
+        planned = layouts.need(sizes, layout, 4, "reduced in each" in name).peak
+        print(f"{name}: {planned / 1e6:.2f} MB planned, {lived[name] / 1e6:.2f} MB lived")
+        assert planned == pytest.approx(lived[name], rel=0.1), (
+            name
+        )  # buffers of a small model are told in layers' worth
+
+
+def test_the_plan_of_more_gpus_is_a_table_with_the_best_layout(file, capsys):
+    words = ["plan", str(file), "--gpus", "16", "--per-machine", "4", "training.gradient_accumulation_steps=2"]
+    assert main([*words, "--memory", "1"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == "GB of one process, at the peak of a step of 2 micro-batches of 4 rows:"
+    assert [line.split("  ")[-1].strip() for line in told[2:-1]] == [
+        "16 whole copies (DDP)",
+        "4 copies, each sharded over 4 processes",
+        "4 copies, each sharded over 4 processes, gradients reduced in every micro-batch",
+        "parameters sharded over 16 processes",
+        "parameters sharded over 16 processes, gradients reduced in every micro-batch",
+    ]
+    assert told[-1].startswith("Best: nothing to set; up to ")
+    assert main([*words, "--memory", "0.001"]) == 1
+    assert "None fits 0.001 GB" in capsys.readouterr().out
+
+
+def test_what_is_sent_is_what_rings_pass():
+    sizes = layouts.Sizes(weights=1000, trained=1000, moments=2000, used=1000, reduced=1000, ends=200, block=100, row=1,
+                          again=0, logits=0, micro_batches=2)  # fmt: skip
+    assert layouts.sent(sizes, Layout(replicate=4)) == 2 * 1000 * 3 / 4
+    assert layouts.sent(sizes, Layout(shard=4)) == (2 * 1800 + 1000) * 3 / 4
+    assert layouts.sent(sizes, Layout(shard=4), reduce_often=True) == (2 * 1800 + 2000) * 3 / 4
+    assert layouts.sent(sizes, Layout(replicate=2, shard=4)) == (2 * 1800 + 1000) * 3 / 4 + 2 * 250 / 2
