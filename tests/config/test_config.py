@@ -278,6 +278,13 @@ def test_all_mistakes_at_once_in_the_order_of_the_file(place):
     assert "   11 |   learning_rat: 1\n          ^^^^^^^^^^^^ Did you mean 'learning_rate'?" in said
 
 
+def test_what_is_wrong_in_the_section_fsdp_has_its_own_line(place):
+    told = errors_of(GOOD + "fsdp:\n  enable_fsdp: true\n  shard: 0\n  mixed_precision: fp8\n")
+    assert "run.yaml:13: shard=0 must be a whole number of at least 1" in told
+    assert "run.yaml:14: mixed_precision='fp8' is not known. Known: bf16, fp32" in told
+    assert "reduce_dtype" not in told
+
+
 def test_overrides_in_both_habits(place):
     overrides = ["training.max_steps=7", "--training.seed", "3", "--model.model_kwargs.hidden_size=64",
                  "data.train.datasets[0].sample_count=2", "training.eval_strategy=no"]  # fmt: skip

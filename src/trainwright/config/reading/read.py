@@ -23,7 +23,7 @@ from trainwright.config.reading.aliases import ALIASES, given_elsewhere, moderni
 from trainwright.config.reading.convert import convert
 from trainwright.config.reading.interpolate import interpolate
 from trainwright.config.reading.settled import settled
-from trainwright.config.reading.translate import argument_values
+from trainwright.config.reading.translate import argument_values, sharding_name
 from trainwright.config.reading.tree import Diagnostics, Place, Tree, apply, get, place_of, put, read_file, tree_of
 from trainwright.config.reading.tree import plain as plain_tree
 from trainwright.config.reading.writing import plain
@@ -116,8 +116,12 @@ def _check(loaded: Loaded, problems: Diagnostics) -> None:
         problems.warn(place_of(tree, path), sentence)
     given_elsewhere(tree, problems)
     for sentence in faults_of(argument_values(config.training, config.fsdp)):
+        sentence = re.sub(r"^fsdp_config: (?=\w+=)", "", sentence) if config.fsdp.enable_fsdp else sentence
         name = (re.match(r"\w+", sentence) or [""])[0]
-        given = _given_name(tree, name)
+        of_section = sharding_name(name) if config.fsdp.enable_fsdp else None
+        if of_section == "reduce_dtype" and config.fsdp.reduce_dtype is None:
+            continue  # it is mixed_precision, which was told
+        given = f"fsdp.{of_section}" if of_section else _given_name(tree, name)
         sentence = sentence.replace(f"{name}=", f"{given.split('.')[-1]}=", 1).rstrip(".")
         problems.add(place_of(tree, given), sentence, "", len(given.split(".")[-1]))
 

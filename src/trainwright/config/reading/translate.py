@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from dataclasses import fields
 from typing import Any
 
 from trainwright.args.training import TrainingArguments
@@ -112,3 +113,9 @@ def workers(number: int | str) -> int:
     if number == "auto":
         return min(_MOST_WORKERS, (os.cpu_count() or 2) // 2)
     return number if isinstance(number, int) else 0  # another text is a mistake, which the rules report
+
+
+def sharding_name(argument: str) -> str | None:
+    """Return what a key of `fsdp_config` is called in the section `fsdp`, where it is there."""
+    name = {"param_dtype": "mixed_precision", "transformer_layer_cls_to_wrap": "transformer_layer_cls"}.get(argument)
+    return name or (argument if argument in {one.name for one in fields(FSDPParams)} else None)
