@@ -90,7 +90,7 @@ def test_options_exist(capsys):
         options = [word.partition("=")[0] for word in words if word.startswith("-")]
         if not options:
             continue
-        action = words[1:2] if words[0] in ("jobs", "algebra", "imitation", "examples", "rl") else []
+        action = words[1:2] if words[0] in ("jobs", "alerts", "algebra", "imitation", "examples", "rl") else []
         with pytest.raises(SystemExit):
             main([words[0], *action, "--help"])
         shown = capsys.readouterr().out

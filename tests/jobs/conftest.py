@@ -45,3 +45,24 @@ def store(database):
     made = Store(database)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium: one for all tests of a process."""
+    from tests.jobs import browsing
+
+    with browsing.browsing() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def told(tmp_path_factory, browser):
+    """The link of a page beside jobs of all kinds, and a browser to open it."""
+    from tests.jobs import browsing
+    from tests.jobs.told import tell
+
+    home = tmp_path_factory.mktemp("told")
+    tell(home)
+    with browsing.serving(home) as link:
+        yield link, browser

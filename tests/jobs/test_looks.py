@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.jobs import told
-from tests.jobs.browsing import browsing, entered, needs_chromium, playwright, serving, visit
+from tests.jobs.browsing import entered, needs_chromium, playwright, visit
+from tests.jobs.told import LONG_NUMBER
 
 pytestmark = [pytest.mark.slow, needs_chromium]
 VIEWS = {
@@ -13,6 +13,9 @@ VIEWS = {
     "groups": ("?group=experiment&columns=param%3Atraining.learning_rate%2Clast%3Atrain%252Floss%2Cfolder", "tr.group"),
     "wrong": ("?q=lr+%3E", ".wrong"),
     "algebra": ("job/algebra", ".chart canvas"),
+    "policy": ("job/policy", "figure img"),
+    "chat": ("chat", ".empty"),
+    "train": ("train", ".field"),
     "failed": ("job/failed", ".error"),
     "compare": ("compare/sweep-1,sweep-2,sweep-3,algebra,failed", ".chart canvas"),
 }
@@ -26,10 +29,10 @@ GEOMETRY = """() => {
     const own = [...one.childNodes].filter((node) => node.nodeType === 3 && node.textContent.trim());
     const box = one.getBoundingClientRect();
     const scrolls = innerWidth > 720 && one.closest('.scroll')?.querySelector('th.chosen'); // a list with more columns
-    if (!scrolls && own.length && (box.left < -1 || box.right > innerWidth + 1))
-      found.push(`outside of the window: ${name(one)}`);
-    if (!scrolls && one.scrollWidth > one.clientWidth + 1 && one.clientWidth
-        && getComputedStyle(one).overflowX !== 'visible' && !one.matches('input, select, pre'))
+    const isOut = own.length && (box.left < -1 || box.right > innerWidth + 1);
+    if (!scrolls && isOut) found.push(`outside of the window: ${name(one)}`);
+    const isCut = one.clientWidth && one.scrollWidth > one.clientWidth + 1;
+    if (!scrolls && isCut && getComputedStyle(one).overflowX !== 'visible' && !one.matches('input, select, pre'))
       found.push(`clipped: ${name(one)}`);
     for (const node of own) {
       const range = document.createRange();
@@ -56,18 +59,10 @@ GEOMETRY = """() => {
 }"""
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    home = tmp_path_factory.mktemp("told")
-    told.tell(home)
-    with serving(home) as link, browsing() as browser:
-        yield link, browser
-
-
 @pytest.mark.parametrize("width", [1280, 800, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_is_clipped_broken_or_too_wide(served, width, scheme):
-    link, browser = served
+def test_nothing_is_clipped_broken_or_too_wide(told, width, scheme):
+    link, browser = told
     page = entered(browser, link, viewport={"width": width, "height": 900}, color_scheme=scheme)
     wrong = {}
     for name, (path, awaited) in VIEWS.items():
@@ -79,19 +74,19 @@ def test_nothing_is_clipped_broken_or_too_wide(served, width, scheme):
     assert not any(wrong.values()), wrong
 
 
-def test_large_numbers_have_units_and_parameters_every_digit(served):
-    link, browser = served
+def test_large_numbers_have_units_and_parameters_every_digit(told):
+    link, browser = told
     page = entered(browser, link)
     visit(page, link, "job/algebra")
     figures = page.locator(".card", has=page.get_by_role("heading", name="Figures"))
     playwright.expect(figures).to_contain_text("584.8 G")
-    playwright.expect(figures.get_by_title(str(told.LONG_NUMBER))).to_be_visible()
+    playwright.expect(figures.get_by_title(str(LONG_NUMBER))).to_be_visible()
     playwright.expect(figures).to_contain_text("12.58 M")
     page.close()
 
 
-def test_of_a_shared_folder_a_job_shows_its_own_texts_alone(served):
-    link, browser = served
+def test_of_a_shared_folder_a_job_shows_its_own_texts_alone(told):
+    link, browser = told
     page = entered(browser, link)
     visit(page, link, "job/algebra")
     playwright.expect(page.get_by_role("heading", name="What the model wrote")).to_be_visible()
@@ -99,4 +94,19 @@ def test_of_a_shared_folder_a_job_shows_its_own_texts_alone(served):
     playwright.expect(page.locator("h1")).to_contain_text("again")
     playwright.expect(page.locator(".chart canvas")).to_be_visible()
     assert page.get_by_text("What the model wrote").count() == 0
+    page.close()
+
+
+def test_films_and_answers_are_seen_over_time_and_no_other_file(told):
+    link, browser = told
+    page = entered(browser, link)
+    visit(page, link, "job/policy")
+    image = page.locator("figure img")
+    playwright.expect(image).to_be_visible()
+    assert image.evaluate("one => one.naturalWidth") == 160
+    for name in ("job.jsonl", "../job.jsonl", "media/other.gif"):
+        assert page.evaluate(f"fetch('api/jobs/policy/media/{name}').then((answer) => answer.status)") == 404
+    visit(page, link, "job/algebra")
+    page.get_by_label("Step").select_option("x^2 + 150 x")
+    playwright.expect(page.get_by_role("cell", name="step 150")).to_be_visible()
     page.close()

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.jobs import scripts
-from tests.jobs.browsing import SECONDS, browsing, needs_chromium, playwright
+from tests.jobs.browsing import SECONDS, needs_chromium, playwright
 from tests.jobs.test_decorator import wait_for
 from tests.jobs.test_worker import submitted
 from trainwright.cli.main import main
@@ -27,12 +27,6 @@ from trainwright.jobs.journal.journal import append
 from trainwright.jobs.store.store import Store
 
 pytestmark = [pytest.mark.slow, needs_chromium]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with browsing() as made:
-        yield made
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import random
 from pathlib import Path
 
 LONG_NUMBER = 584_834_482_176
+CHAT = "{% for one in messages %}{{ one.role }} {{ one.content }} . {% endfor %}"
 LEARNING_RATES = (3e-5, 1e-4, 3e-4, 1e-3)
 BATCHES = (8, 16)
 
@@ -21,6 +22,23 @@ def tell(home: Path) -> None:
     _interrupted(home)
     _failed(home)
     _policy(home)
+
+
+def write_model_and_rows(folder: Path) -> None:
+    """Write what the recipe sft.yaml looks for: a tiny model, and rows that it learns by heart."""
+    from tests import tiny_language as tiny
+
+    tiny.new_model(initializer_range=0.1).save_pretrained(folder / "my-model")
+    tokenizer = tiny.new_tokenizer()
+    tokenizer.chat_template = CHAT
+    tokenizer.save_pretrained(folder / "my-model")
+    said = {"where is the cat": "on the mat", "where is the ball": "in the house"}
+    rows = [
+        {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]}
+        for asked, answer in said.items()
+    ]
+    tiny.write_rows(folder / "train.jsonl", rows * 16)
+    tiny.write_rows(folder / "validation.jsonl", rows)
 
 
 def _tuning(home: Path, job: str, began: float, rate: float, batch: int) -> None:
@@ -90,6 +108,7 @@ def _failed(home: Path) -> None:
 
 def _policy(home: Path) -> None:
     folder, records = home / "runs" / "policy", []
+    _film(folder / "media" / "rollout-1000.gif", 1_790_031_000)
     for step in range(0, 1001, 20):
         at = 1_790_030_000 + step
         records += [
@@ -99,6 +118,23 @@ def _policy(home: Path) -> None:
     kept = {"k": "kept", "t": 1_790_030_000, "name": "output_dir", "value": str(folder)}
     params = {"policy": "diffusion", "env": "push-block", "lr": 3e-4}
     _journal(home, "policy", 1_790_030_000, "push the block", "imitation", params, [kept, *records], 1000)
+
+
+def _film(path: Path, time: float) -> None:
+    """Write a GIF of a block that is pushed across."""
+    from PIL import Image, ImageDraw
+
+    frames = []
+    for at in range(0, 90, 6):
+        frame = Image.new("RGB", (160, 90), "#f1f3f6")
+        pen = ImageDraw.Draw(frame)
+        pen.rectangle((120, 20, 150, 70), outline="#157347", width=2)
+        pen.rectangle((20 + at, 32, 46 + at, 58), fill="#c2410c")
+        pen.ellipse((2 + at, 37, 18 + at, 53), fill="#1d5fd6")
+        frames.append(frame)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=80, loop=0)
+    os.utime(path, (time, time))
 
 
 def _metric(time: float, name: str, value: float, step: int) -> dict[str, object]:

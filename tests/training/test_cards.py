@@ -496,6 +496,14 @@ def test_a_notebook_gets_transformers_bar_and_table(tmp_path, monkeypatch):
     losses = [one["eval_loss"] for one in trainer.state.log_history if "eval_loss" in one]
     assert all(f"<td>{loss:.6f}</td>" in shown[-1] for loss in losses)
     assert "eval_runtime" in trainer.evaluate()
+    (callback,) = [one for one in trainer.callback_handler.callbacks if type(one).__name__ == "NotebookCallback"]
+    callback.on_train_begin(trainer.args, trainer.state, trainer.control)
+    written = {"eval_loss": 2.5, "eval_generation_success_rate": 0.75, "eval_generation_step": 6}
+    callback.on_evaluate(trainer.args, trainer.state, trainer.control, metrics=written)
+    callback.training_tracker.display()
+    assert "Generation Success Rate" in shown[-1]
+    assert "0.750000" in shown[-1]
+    assert "Generation Step" not in shown[-1]
     sys.modules.pop("transformers.utils.notebook")
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Any
+
+_NO_COLUMN = re.compile(r"_generation_step$|_\d+_to_\d+_tokens$")  # of an evaluation by generation, in a table of steps
 
 
 def in_notebook() -> bool:
@@ -19,8 +22,9 @@ def notebook_callback() -> Any:
 
     class NotebookCallback(NotebookProgressCallback):
         def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
+            shown = {name: value for name, value in (metrics or {}).items() if not _NO_COLUMN.search(name)}
             try:
-                super().on_evaluate(args, state, control, metrics=dict(metrics or {}), **kwargs)
+                super().on_evaluate(args, state, control, metrics=shown, **kwargs)
             except RuntimeError:
                 if self.training_tracker is not None:
                     raise  # an older transformers only misses the training, and shows nothing of an evaluation alone

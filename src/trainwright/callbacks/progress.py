@@ -13,6 +13,7 @@ from trainwright.callbacks.table import LogTable, is_evaluation, is_number, is_o
 from trainwright.state import UNKNOWN, TrainerControl, TrainerState
 
 _LEAST_WIDTH, _LEAST_HEIGHT = 60, 20  # of a terminal that has room for a curve
+_DRAW_SECONDS = 2.0  # between two drawings of it at logs; at an evaluation it is drawn in any case
 
 
 class PrinterCallback(TrainerCallback):
@@ -25,8 +26,8 @@ class PrinterCallback(TrainerCallback):
 
 
 class ProgressCallback(TrainerCallback):
-    """The logs as a table above a progress bar, and a curve that is drawn anew at evaluations; lines where there is no
-    terminal.
+    """The logs as a table above a progress bar, and a curve that is drawn anew as the run goes on; lines where there is
+    no terminal.
 
     Attributes:
         bar: the bars of the terminal while a run trains, else None.
@@ -38,6 +39,7 @@ class ProgressCallback(TrainerCallback):
         self.training: Any = None
         self.pace = Pace()
         self.table: LogTable | None = None
+        self.drawn_at = 0.0
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Open the bar, on the main process of a terminal."""
@@ -62,8 +64,13 @@ class ProgressCallback(TrainerCallback):
     def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Draw the curve anew."""
         self.pace.go_on()
+        self._draw(args, state)
+
+    def _draw(self, args: Any, state: TrainerState) -> None:
+        """Draw the curve above the bar, on a terminal that has room for it."""
         if self.bar is None or self.bar.width < _LEAST_WIDTH or self.bar.console.height < _LEAST_HEIGHT:
             return
+        self.drawn_at = time.monotonic()
         line, marks, legend = self.points(args, state)
         last = state.max_steps if state.max_steps < UNKNOWN else state.global_step
         if self.bar.console.encoding.startswith("utf"):
@@ -74,10 +81,10 @@ class ProgressCallback(TrainerCallback):
         watched = getattr(args, "metric_for_best_model", None) or "loss"
         name = watched if watched.startswith("eval_") else f"eval_{watched}"
         marks = [(one["step"], one[name]) for one in state.log_history if is_number(one.get(name))]
-        if not name.endswith("loss"):
+        if marks and not name.endswith("loss"):
             return [], marks, f" ● {name} "
         line = [(one["step"], one["loss"]) for one in state.log_history if is_number(one.get("loss"))]
-        return line, marks, f" ⠒ loss  ● {name} "
+        return line, marks, f" ⠒ loss  ● {name} " if marks else " ⠒ loss "
 
     def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Write the logged numbers above the bar as a row of the table, or as a line."""
@@ -92,6 +99,8 @@ class ProgressCallback(TrainerCallback):
         elif not is_of_whole_run(logs):
             for line in self.table.lines(logs, {"step": state.step_of("/"), **self.pace.read(state)}):
                 self.bar.say(line)
+            if time.monotonic() - self.drawn_at >= _DRAW_SECONDS:
+                self._draw(args, state)
 
     def say(self, line: str) -> None:
         """Write a line above the bar, or as it is."""

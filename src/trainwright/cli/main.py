@@ -35,6 +35,7 @@ COMMANDS = {
     "rl": ("tasks", "look at what a model wrote in reinforcement learning, and what it earned"),
     "jobs": ("jobs", "queue, watch, stop, resume and compare jobs"),
     "sweep": ("jobs", "try values of parameters, a job for each, and see which are best"),
+    "alerts": ("jobs", "be told of jobs that fail, are lost or stuck, or of a metric beyond a bound"),
     "ui": ("jobs", "a page of this machine that shows the jobs"),
     "chat": ("after", "talk with a model in the terminal"),
     "generate": ("after", "answer every prompt of a file"),

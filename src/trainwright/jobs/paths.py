@@ -23,7 +23,7 @@ JOB_ID, ATTEMPT = "TRAINWRIGHT_JOB_ID", "TRAINWRIGHT_JOB_ATTEMPT"
 RESUME, OWNER = "TRAINWRIGHT_JOB_RESUME", "TRAINWRIGHT_JOB_OWNER"
 WORKER = "TRAINWRIGHT_JOB_WORKER"
 _HOME, _DATABASE, _SQLITE = "TRAINWRIGHT_HOME", "TRAINWRIGHT_DB", "sqlite:///"
-_OURS = re.compile(r"id(-\w+)?|jobs|jobs\.db.*|ui-\d+\.html")
+_OURS = re.compile(r"id(-\w+)?|jobs|jobs\.db.*|ui-\d+\.html|alerts(\.yaml)?")
 _OTHERS = 0o077
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "ceph", "gpfs", "beegfs", "fuse.sshfs", "9p")
 

@@ -16,6 +16,7 @@ from trainwright.config.schema import TrainingConfig
 from trainwright.errors import CheckpointError, ConfigError
 
 SETTINGS = "config.json"
+_FROM = "base:"
 BASE = "base_model"  # beside an adapter, where the base was saved with it
 _WHOLE = (layout.WEIGHTS, "pytorch_model.bin")
 _INDEX = ".index.json"
@@ -82,6 +83,24 @@ def find(place: str | Path) -> Trained:
     if newest is None:
         raise CheckpointError(f"No checkpoint in '{folder}' is whole: {'; '.join(map(str, passed_over))}.")
     return _described(newest, "the newest whole checkpoint")
+
+
+def asked_for(place: str) -> Trained:
+    """Return the model that a word means: a folder, as `find` says, or `base:RUN`, what that was trained from.
+
+    Raises:
+        ConfigError: there is none, or the run began with random weights.
+        CheckpointError: it is damaged.
+    """
+    if not place.startswith(_FROM):
+        return find(place)
+    trained = find(place.removeprefix(_FROM))
+    if trained.base is not None:
+        return find(trained.base)
+    model = trained.config.model if trained.config is not None else None
+    if model is None or not model.load_pretrained_weights or not model.model_name:
+        raise ConfigError(f"What '{trained.folder}' was trained from is not known, or had random weights.")
+    return find(model.model_name)
 
 
 def weights_of(folder: Path) -> Path | None:

@@ -29,9 +29,11 @@ def run(argv: Sequence[str]) -> int:
         description="Talk with a model; several given, each answers. Ctrl-C stops an answer.",
         epilog="In the conversation: " + "; ".join(f"{name}: {text}" for name, text in _COMMANDS.items()) + ".",
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, a checkpoint, or a model's folder")
+    what = "a run's folder, a checkpoint, or a model's folder; base:RUN is what a run was trained from"
+    parser.add_argument("runs", nargs="+", metavar="RUN", help=what)
     parser.add_argument("--system", metavar="TEXT", help="the system prompt")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="the weights' number format")
+    parser.add_argument("--lines", action="store_true", help="for programs: JSON lines in and out")
     from trainwright.cli.after import sampling
 
     sampling.add_arguments(parser, temperature=0.7, top_p=0.95, tokens=512)
@@ -40,18 +42,24 @@ def run(argv: Sequence[str]) -> int:
     from trainwright.cli.after.quiet import quiet
     from trainwright.trained.asking.conversation import Conversation
     from trainwright.trained.asking.writer import writer
-    from trainwright.trained.folders import find
+    from trainwright.trained.folders import asked_for
     from trainwright.trained.loading import fastest_device
 
     settings = sampling.asked(args)
     talks: dict[str, Conversation] = {}
     for given in args.runs:
-        trained = find(given)
+        trained = asked_for(given)
         with quiet():
             talks[str(trained.folder)] = Conversation(
                 writer(trained, settings, dtype=args.dtype, device=fastest_device()), args.system, seed=args.seed
             )
-        print(trained)
+        if not args.lines:
+            print(trained)
+    if args.lines:
+        from trainwright.cli.after.chat_lines import LineTalk
+
+        LineTalk(talks).go_on()
+        return 0
     bare = [name for name, one in talks.items() if not one.is_chat]
     if bare:
         print(f"{' and '.join(bare)}: no chat template, so that each text is gone on with as it is, by itself.")

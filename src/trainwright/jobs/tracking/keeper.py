@@ -39,6 +39,7 @@ class Job(Protocol):
 def keep(job: Job, over: threading.Event) -> None:
     """Keep a job until it is over; a database that is away is waited for."""
     store: Any = None
+    alerts: Any = None
     beaten, clocked, told = 0.0, time.monotonic(), False
     sampler = None if job.is_guest else system.Sampler(job.folder, job.metric)
     threading.Thread(target=_describe, args=(job,), name="trainwright-code", daemon=True).start()
@@ -48,14 +49,17 @@ def keep(job: Job, over: threading.Event) -> None:
             job.tell_time()
             clocked = time.monotonic()
         try:
-            store = store or _open_store()
+            if store is None:
+                store, alerts = _open_store(), _watch(job.id)
             store.move(job.id, job.folder)
+            alerts.look(store, at_once=is_over)
             if not is_over and time.monotonic() - beaten >= HEARTBEAT_SECONDS:
                 job.stop_requested = store.heartbeat(job.id, job.attempt)
                 beaten = time.monotonic()
             if not is_over and sampler is not None:
                 sampler.look(partial(_ran, store, job.id))
             if is_over:
+                alerts.close()
                 store.close()
                 return
             told = False
@@ -90,6 +94,12 @@ def _open_store() -> Any:
     from trainwright.jobs.store.store import Store
 
     return Store()
+
+
+def _watch(job: str) -> Any:
+    from trainwright.jobs.alerts.watch import Watch
+
+    return Watch(job)
 
 
 def _is_away(error: Exception) -> bool:

@@ -17,6 +17,11 @@ _LOG_BYTES = 65_536
 _SAMPLE_FILES = 20
 _SAMPLE_ROWS = 5
 _LARGEST = 8_000_000
+_MEDIA = "media"  # the folder of a run's pictures, besides those at its top
+MEDIA_TYPES = {".png": "image/png", ".gif": "image/gif", ".jpg": "image/jpeg", ".jpeg": "image/jpeg",
+               ".webp": "image/webp"}  # fmt: skip
+"""Endings of pictures that the page shows; none of a kind that could hold a script."""
+_MOST_MEDIA = 60
 _CLOCKS = 5.0  # seconds that those of a job and of its disk may differ
 
 
@@ -76,6 +81,31 @@ def samples(job: Job) -> list[dict[str, Any]]:
     return found
 
 
+def media(job: Job) -> list[dict[str, Any]]:
+    """Return the pictures and films in a job's folders that it has made: `name`, and `time` of the file."""
+    found: dict[str, float] = {}
+    for folder in _media_folders(job):
+        for path in [*folder.glob("*"), *(folder / _MEDIA).glob("*")]:
+            if path.suffix.lower() in MEDIA_TYPES and inside(folder, str(path.relative_to(folder))):
+                when = path.stat().st_mtime
+                if _is_of_time(job, when):
+                    found.setdefault(str(path.relative_to(folder)), when)
+    newest = sorted(found.items(), key=lambda one: one[1])[-_MOST_MEDIA:]
+    return [{"name": name, "time": when} for name, when in newest]
+
+
+def one_of_media(job: Job, name: str) -> Path | None:
+    """Return a picture or a film of a job; None where it is none."""
+    if name not in [one["name"] for one in media(job)]:
+        return None
+    return next((path for folder in _media_folders(job) if (path := inside(folder, name))), None)
+
+
+def _media_folders(job: Job) -> list[Path]:
+    folders = [Path(job["folder"]), outputs.run_folder(job)]
+    return [folder for folder in folders if folder is not None and folder.is_dir()]
+
+
 def inside(folder: Path, name: str) -> Path | None:
     """Return a file of a folder, or None where it is none or lies, by a link too, outside."""
     path = (folder / name).resolve()
@@ -88,9 +118,14 @@ def is_of(job: Job, path: Path, step: int) -> bool:
         written = path.stat().st_mtime
     except OSError:
         return False  # removed meanwhile
-    ended = job["ended"] if job["status"] in ENDED and job["ended"] is not None else math.inf
     reached = math.inf if job["step"] is None else job["step"]
-    return step <= reached and job["created"] - _CLOCKS <= written <= ended + _CLOCKS
+    return step <= reached and _is_of_time(job, written)
+
+
+def _is_of_time(job: Job, written: float) -> bool:
+    """Whether a job was there when a file was written."""
+    ended = job["ended"] if job["status"] in ENDED and job["ended"] is not None else math.inf
+    return bool(job["created"] - _CLOCKS <= written <= ended + _CLOCKS)
 
 
 def _step(path: Path) -> int:

@@ -8,18 +8,14 @@ from typing import Any
 from starlette.requests import Request
 
 from trainwright.errors import JobError
-from trainwright.jobs import paths
 from trainwright.jobs.store import listing
 from trainwright.jobs.store.store import Store
 from trainwright.jobs.sweeps import table
+from trainwright.jobs.web.answers import Malformed, name_of, number
 from trainwright.jobs.worker import labels
 
 _MOST_JOBS = 200  # on a page of the list, and that are changed at once
 _LONGEST = 10_000  # characters of a note
-
-
-class Malformed(JobError):
-    """A request says something that no page would say."""
 
 
 def query(request: Request) -> listing.Query:
@@ -48,7 +44,7 @@ def change(store: Store, _: Request, body: Any) -> Any:
     text = body.get("text", "")
     if what not in labels.ACTIONS or not isinstance(text, str) or len(text) > _LONGEST:
         raise Malformed(f"`do` is one of {', '.join(labels.ACTIONS)}; `text` is of a tag or a note.")
-    return _each(store, [name(one) for one in wanted], what, text)
+    return _each(store, [name_of(one) for one in wanted], what, text)
 
 
 def _each(store: Store, wanted: Sequence[str], what: str, text: str) -> dict[str, Any]:
@@ -69,21 +65,4 @@ def sweeps_of(store: Store, _: Request) -> Any:
 
 def sweep(store: Store, request: Request) -> Any:
     """One sweep: what was tried, and what came of it."""
-    return table.table(store, name(request.path_params["sweep"]))
-
-
-def name(text: str) -> str:
-    """Return what may be the name of a job, or its beginning."""
-    if not paths.is_name(text):
-        raise Malformed(f"{text[:40]!r} is no name of a job.")
-    return text
-
-
-def number(text: str | None, default: int) -> int:
-    """Return a whole number of an address."""
-    if text is None:
-        return default
-    try:
-        return int(text)
-    except ValueError:
-        raise Malformed(f"{text[:40]!r} is no whole number.") from None
+    return table.table(store, name_of(request.path_params["sweep"]))

@@ -13,6 +13,7 @@ from typing import Any
 
 from trainwright.errors import JobError
 from trainwright.jobs import paths, processes
+from trainwright.jobs.alerts.watch import Watch
 from trainwright.jobs.journal.journal import append
 from trainwright.jobs.status import COMPLETE, ENDED, FAILED, LOST, QUEUED, RUNNING, STOPPED
 from trainwright.jobs.store import schema
@@ -47,6 +48,7 @@ class Worker:
         self.termed: dict[str, float] = {}
         self.told: set[str] = set()  # jobs that want more devices than there are
         self.leaving = False
+        self.alerts = Watch()
 
     def run(self, until: Callable[[], bool] = lambda: False) -> None:
         """Work until a signal or `until` says so; jobs that run go on without this process."""
@@ -64,6 +66,7 @@ class Worker:
         """See how the running jobs are, and begin waiting ones where there is room."""
         self._reap()
         health.sweep(self.store, again=True)
+        self.alerts.look(self.store)
         running = [job for job in self.store.jobs([RUNNING]) if job["host"] == processes.hostname()]
         for job in running:
             self._hurry(job)
@@ -250,6 +253,8 @@ def run_worker(slots: int, gpus: list[int], grace: float, once: bool = False) ->
     print(f"Worker {os.getpid()}: {slots} jobs at a time, {paths.home()}", flush=True)
     try:
         worker.run(lambda: once and not worker.has_work())
+        worker.alerts.look(store, at_once=True)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        worker.alerts.close()

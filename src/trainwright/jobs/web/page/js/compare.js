@@ -1,8 +1,8 @@
 // Several jobs: curves over one another, and one table of what differs.
 
 import { get, query, watch } from "./api.js";
-import { Board } from "./charts.js";
 import { amount, failure, h, number, show, status } from "./dom.js";
+import { Overlay } from "./overlay.js";
 
 const LOOK = 2000; // milliseconds at least between two looks
 
@@ -10,7 +10,7 @@ export function comparePage(ids) {
   document.title = "Compare · Trainwright";
   const table = h("div");
   const problem = h("div");
-  let board = null;
+  const overlay = new Overlay();
   let open = true;
   let timer = null;
   let begun = false;
@@ -22,15 +22,14 @@ export function comparePage(ids) {
       const found = await get(`compare?${query("job", ids)}`);
       if (!open) return;
       if (!begun) {
-        board = new Board(found.jobs);
-        show(h("div", { class: "row" }, h("h1", {}, `Compare ${found.jobs.length} jobs`)), problem, board.element, table);
+        show(h("div", { class: "row" }, h("h1", {}, `Compare ${found.jobs.length} jobs`)), problem, overlay.element, table);
         begun = true;
       }
       problem.replaceChildren();
       table.replaceChildren(h("section", { class: "card scroll" }, h("table", { class: `compared ${isMany(found.jobs) ? "many" : ""}` }, head(found.jobs), h("tbody", {},
         Object.entries(found.params).map(([name, values]) => row(name, values, "differs", found.jobs, number)),
         Object.entries(found.metrics).map(([name, values]) => row(name, values, "", found.jobs, amount))))));
-      await board.update(found.curves, {}, found.metric_versions);
+      await overlay.draw(found);
     } catch (error) {
       if (open && begun) problem.replaceChildren(failure(error.message));
       else if (open) show(failure(error.message, look));
@@ -44,7 +43,7 @@ export function comparePage(ids) {
     open = false;
     clearTimeout(timer);
     stopWatching();
-    board?.close();
+    overlay.close();
   };
 }
 

@@ -2,9 +2,10 @@
 
 import { get, post, query, watch } from "./api.js";
 import { askAgain } from "./again.js";
-import { Board } from "./charts.js";
+import { Board } from "./board.js";
 import { completionsCard } from "./completions.js";
 import { failure, h, number, pairs, show, status, times } from "./dom.js";
+import { Made } from "./made.js";
 import { timeCard } from "./time.js";
 
 const LOOK = 1500; // milliseconds at least between two looks
@@ -18,10 +19,11 @@ function exact(value) {
 
 export function jobPage(id) {
   const path = `jobs/${encodeURIComponent(id)}`;
-  const parts = Object.fromEntries(["head", "refused", "problem", "empty", "figures", "params", "time", "samples", "checkpoints"].map((name) => [name, h("div")]));
+  const parts = Object.fromEntries(["head", "refused", "problem", "empty", "figures", "params", "time", "checkpoints"].map((name) => [name, h("div")]));
   parts.passed = h("span", { class: "quiet" });
   const log = h("pre", { tabindex: 0, "aria-label": "Log" });
   const logCard = h("section", { class: "card" }, h("h2", {}, "Log"), log);
+  const made = new Made();
   const written = completionsCard(path);
   let job = null;
   let board = null;
@@ -51,7 +53,7 @@ export function jobPage(id) {
       if (first) {
         document.title = `${job.name} · Trainwright`;
         show(parts.head, parts.refused, parts.problem, h("div", { class: "columns" },
-          h("div", {}, parts.empty, board.element, parts.samples, written.element, logCard),
+          h("div", {}, parts.empty, board.element, made.element, written.element, logCard),
           h("div", {}, parts.time, parts.params, parts.figures, parts.checkpoints)));
       }
       draw();
@@ -85,6 +87,7 @@ export function jobPage(id) {
       parts.actions = h("span", { class: "row", "data-actions": "", "data-status": job.status + job.stop_requested },
         running && h("button", { onclick: act("stop"), disabled: job.stop_requested !== null }, "Stop"),
         RESUMABLE.includes(job.status) && h("button", { class: "first", onclick: act("resume") }, "Resume"),
+        job.talks && h("a", { class: "button", href: `#/chat/${encodeURIComponent(job.id)}` }, "Chat"),
         job.command.length > 1 && h("button", { onclick: () => askAgain(job) }, "Start again…"));
     }
     const focused = busy ? document.activeElement : null;
@@ -110,7 +113,7 @@ export function jobPage(id) {
       h("section", { class: "card" }, h("h2", {}, "Checkpoints"),
         saved.length ? pairs(saved.map((one) => [`step ${one.step}`, one.path])) : h("p", { class: "quiet" }, "None yet.")),
       h("section", { class: "card" }, h("h2", {}, "About"), pairs(facts, exact)));
-    drawSamples();
+    made.update(job);
     written.update(job.completions);
   }
 
@@ -118,19 +121,6 @@ export function jobPage(id) {
     const { passed, left } = times(job);
     const steps = job.total_steps ? `step ${job.step} of ${job.total_steps}` : "";
     parts.passed.textContent = [`${Math.round(job.progress)} %`, steps, passed, left && `${left} left`].filter(Boolean).join(" · ");
-  }
-
-  function drawSamples() {
-    const text = JSON.stringify(job.samples);
-    if (!job.samples.length || text === parts.samples.dataset.text) return;
-    parts.samples.dataset.text = text;
-    const rows = (found) => found.rows.map((row) => h("tr", {}, h("td", { class: "text" }, row.input), h("td", { class: `text ${row.correct ? "right" : "wrong"}` }, row.generated), h("td", { class: "text" }, row.reference)));
-    const body = h("tbody", {}, rows(job.samples.at(-1)));
-    const choice = h("select", { "aria-label": "Step", onchange: (event) => body.replaceChildren(...rows(job.samples[event.target.value])) },
-      job.samples.map((one, place) => h("option", { value: place }, `step ${one.step}`)));
-    choice.value = job.samples.length - 1;
-    parts.samples.replaceChildren(h("section", { class: "card" }, h("div", { class: "row" }, h("h2", {}, "What the model wrote"), choice),
-      h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Given", "Written", "Expected"].map((name) => h("th", { scope: "col" }, name)))), body))));
   }
 
   async function drawCharts() {
@@ -142,7 +132,7 @@ export function jobPage(id) {
     parts.empty.replaceChildren(names.length ? "" : h("div", { class: "card empty" }, h("p", { class: "quiet" }, why)));
     parts.figures.replaceChildren(single.length ? h("section", { class: "card" }, h("h2", {}, "Figures"),
       pairs(single.map((name) => [name, job.last[name]?.[1]]))) : "");
-    await board.update(curves, job.attempts_before, job.metric_versions);
+    await board.update(curves, job.attempts_before, job.metric_versions, job.flat);
   }
 
   async function readLog() {

@@ -4,6 +4,7 @@ import { query, watch } from "./api.js";
 import { bulk } from "./bulk.js";
 import { columnsButton, titleOf } from "./columns.js";
 import { h, number, show, status, times } from "./dom.js";
+import { Overlay } from "./overlay.js";
 
 const DEFAULTS = { q: "", text: "", status: "", sort: "-created", group: "", columns: "", offset: 0 };
 const PAGE = 50;
@@ -34,6 +35,7 @@ export function listPage() {
   const head = h("tr");
   const wrong = h("p", { class: "wrong", role: "alert", hidden: true });
   const count = h("span", { class: "quiet", role: "status" });
+  const overlay = new Overlay(); // the curves of those that are chosen
   let found = null;
   let stopWatching = () => {};
   let typing = null;
@@ -55,7 +57,7 @@ export function listPage() {
     h("pre", {}, "trainwright jobs submit script.py --param learning_rate=1e-4\ntrainwright jobs worker"));
   show(h("div", { class: "row" }, h("h1", {}, "Jobs"), count, h("span", { class: "grow" }), field("text", "Name, tag or parameter", "Search"), states),
     h("div", { class: "row" }, field("q", "lr > 1e-4 and loss < 2", "Query"), group, columnsButton(() => shown(), (columns) => look({ columns: columns.join(",") })),
-      h("span", { class: "grow" }), actions.element), wrong, table, pages);
+      h("span", { class: "grow" }), actions.element), wrong, table, pages, overlay.element);
 
   function shown() {
     return filter.columns.split(",").filter(Boolean).map(decodeURIComponent);
@@ -101,6 +103,8 @@ export function listPage() {
     if (!found) return;
     const { jobs, total, counts } = found;
     const all = Object.values(counts).reduce((sum, one) => sum + one, 0);
+    overlay.show([...chosen]);
+    overlay.changed();
     count.textContent = `${all.toLocaleString("en")} in all, ${counts.RUNNING ?? 0} running`;
     const kept = new Map([...body.children].filter((row) => row.dataset.job && row.dataset.columns === filter.columns).map((row) => [row.dataset.job, row]));
     const rows = [];
@@ -138,7 +142,7 @@ export function listPage() {
 
   function makeRow(job) {
     const box = h("input", { type: "checkbox", "aria-label": `Choose ${job.name} ${job.id} to compare`,
-      onchange: (event) => { event.target.checked ? chosen.add(job.id) : chosen.delete(job.id); actions.update(); } });
+      onchange: (event) => { event.target.checked ? chosen.add(job.id) : chosen.delete(job.id); actions.update(); overlay.show([...chosen]); } });
     return h("tr", { "data-job": job.id, "data-columns": filter.columns }, h("td", {}, box), h("td", { class: "text" }),
       h("td", { class: "text", "data-label": "Experiment" }, job.experiment), h("td", { "data-label": "Status" }), h("td", { "data-label": "Progress" }),
       h("td", { class: "number", "data-label": "Time" }), h("td", { class: "number", "data-label": "Left" }),
@@ -179,7 +183,7 @@ export function listPage() {
     found?.jobs.forEach((job) => { if (job.ended === null && rows.has(job.id)) time(rows.get(job.id), job); });
   }, 1000);
   look({});
-  return () => { stopWatching(); clearInterval(clock); clearTimeout(typing); };
+  return () => { overlay.close(); stopWatching(); clearInterval(clock); clearTimeout(typing); };
 }
 
 function cell(name, value) {

@@ -1,6 +1,8 @@
 // The pages by address: all jobs, one job, several compared.
 
+import { chatPage } from "./chat.js";
 import { comparePage } from "./compare.js";
+import { formPage } from "./form.js";
 import { jobPage } from "./job.js";
 import { listPage } from "./list.js";
 
@@ -11,7 +13,10 @@ function open() {
   const [, name, rest] = location.hash.split("/");
   if (name === "job" && rest) leave = jobPage(plain(rest));
   else if (name === "compare" && rest) leave = comparePage(rest.split(",").map(plain));
+  else if (name === "chat") leave = chatPage(plain(rest ?? ""));
+  else if (name === "train") leave = formPage();
   else leave = listPage();
+  for (const link of document.querySelectorAll("nav.main a")) link.toggleAttribute("aria-current", link.hash === `#/${["chat", "train"].includes(name) ? name : ""}`);
 }
 
 function plain(text) {
