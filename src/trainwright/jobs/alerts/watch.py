@@ -19,6 +19,7 @@ from trainwright.jobs.store.store import Store
 
 _SENT = "alerts"  # the folder of what was sent, in that of all jobs
 _LOOK_SECONDS = 2.0
+_LATE_SECONDS = 600.0  # after which the end of a job elsewhere is known here
 _LAST_SECONDS = 20.0  # that a process which ends waits for its alerts
 
 
@@ -34,6 +35,7 @@ class Watch:
         self._looked = 0.0
         self._known: list[Rule] = []
         self._read = -1.0
+        self._seen = 0.0  # until when jobs that ended were looked at
         self._moved: dict[str, tuple[Any, float]] = {}  # by job: how far it was, and since when by the monotonic clock
         self._sending: list[threading.Thread] = []
 
@@ -61,7 +63,7 @@ class Watch:
         when = path.stat().st_mtime if path.exists() else 0.0
         if when == self._read:
             return
-        self._read = when
+        self._read, self._seen = when, 0.0
         self._known = []
         try:
             self._known = rules.read()
@@ -69,9 +71,10 @@ class Watch:
             print(f"Note: no alert is sent: {error}", file=sys.stderr, flush=True)
 
     def _look(self, store: Store) -> None:
-        oldest = min(rule.added for rule in self._known)
+        since = max(min(rule.added for rule in self._known), self._seen - _LATE_SECONDS)
+        self._seen = time.time()
         where = [schema.jobs.c.id == self.only] if self.only else []
-        for job in self._jobs(store, oldest, where):
+        for job in self._jobs(store, since, where):
             for rule in self._known:
                 if rule.jobs.lower() in f"{job['name']} {job['experiment']} {job['id']}".lower():
                     for what, text in self._found(store, rule, job):

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import IO, Any
 
 import anyio
@@ -33,6 +34,7 @@ _MOST_TALKS = 2  # models in memory at a time are few
 _IDLE_SECONDS = 900.0
 _LONGEST_LINE = 1_000_000
 _MOST_JOBS = 50
+_RUN = "run.yaml"  # what it was begun with
 _SETTINGS = ("config.json", "adapter_config.json")
 _NUMBERS = {"temperature": (0.0, 10.0), "max_new_tokens": (1, 4096)}
 
@@ -121,8 +123,8 @@ class Talks:
         """Answer what is said to one model, or to two side by side, in lines of JSON as they are written."""
         try:
             body = await request.json()
-            words = await anyio.to_thread.run_sync(partial(self._command, body))
-            talk = await self._talk(words)
+            cwd, words = await anyio.to_thread.run_sync(partial(self._command, body))
+            talk = await self._talk(cwd, words)
         except (ValueError, TypeError, KeyError):
             return error_of(400, "JSON with `models` and `ask` is expected.")
         except JobError as error:
@@ -134,29 +136,31 @@ class Talks:
             async for line in talk.ask(asked):
                 yield line
 
-    def _command(self, body: dict[str, Any]) -> list[str]:
-        """Return the command that talks with the models of a request.
+    def _command(self, body: dict[str, Any]) -> tuple[str | None, list[str]]:
+        """Return the command that talks with the models of a request, and the folder where it is begun.
 
         Raises:
             JobError: there is no such model here, or a number is none that a model can be asked with.
         """
         places: list[str] = []
         options: list[str] = []
+        cwd: str | None = None
         for model in body["models"][:2]:
             job = self.store.find(name_of(str(model["job"])))
             known = {one["which"]: one["path"] for one in models_of(job)}
             if model["which"] not in known:
                 raise JobError(f"The job {job['id']} has no model '{model['which']}' on this machine.")
             places.append(known[model["which"]])
+            cwd = cwd or job["cwd"]
         for name, (least, most) in _NUMBERS.items():
             value = body.get(name)
             if value is not None:
                 if not isinstance(value, int | float) or not least <= value <= most:
                     raise JobError(f"{name} {value!r}: a number from {least} to {most} is expected.")
                 options += [f"--{name.replace('_', '-')}", f"{value:g}"]
-        return ["chat", *places, *options, "--lines"]
+        return cwd, ["chat", *places, *options, "--lines"]
 
-    async def _talk(self, words: Sequence[str]) -> Talk:
+    async def _talk(self, cwd: str | None, words: Sequence[str]) -> Talk:
         """Return the process that a command is, begun now where there is none.
 
         Raises:
@@ -164,14 +168,14 @@ class Talks:
         """
         async with self.opening:
             self._tidy()
-            key = tuple(words)
+            key = (cwd or "", *words)
             talk = self.talks.get(key)
             if talk is not None and talk.process.returncode is None:
                 return talk
             while len(self.talks) >= _MOST_TALKS:
                 oldest = min(self.talks, key=lambda one: self.talks[one].used)
                 self.talks.pop(oldest).close()
-            self.talks[key] = talk = await _begun(words)
+            self.talks[key] = talk = await _begun(cwd, words)
             return talk
 
     def _tidy(self) -> None:
@@ -186,10 +190,14 @@ class Talks:
             talk.close()
 
 
-async def _begun(words: Sequence[str]) -> Talk:
+async def _begun(cwd: str | None, words: Sequence[str]) -> Talk:
     said = tempfile.TemporaryFile()  # noqa: SIM115 (it lasts as long as the process)
     process = await anyio.open_process(
-        [sys.executable, "-m", "trainwright", *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said
+        [sys.executable, "-m", "trainwright", *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=said,
+        cwd=cwd,
     )
     assert process.stdout is not None
     talk = Talk(process, BufferedByteReceiveStream(process.stdout), said)
@@ -205,11 +213,24 @@ async def _begun(words: Sequence[str]) -> Talk:
 def models_of(job: Job) -> list[dict[str, str]]:
     """Return the models of a job that lie on this machine: `which`, `path`, and in words `text`; the newest first."""
     folder = outputs.run_folder(job)
-    if folder is None or job["host"] != processes.hostname() or not (folder / "run.yaml").is_file():
+    if folder is None or job["host"] != processes.hostname() or not (folder / _RUN).is_file():
         return []
     found = []
     if any((folder / name).is_file() for name in _SETTINGS):
         found.append({"which": _FINISHED, "path": str(folder), "text": "finished"})
     for path in reversed(layout.checkpoints(folder)):
         found.append({"which": path.name, "path": str(path), "text": f"step {layout.step_of(path)}"})
-    return [*found, {"which": _BASE, "path": f"base:{folder}", "text": "what it was trained from"}] if found else []
+    if found and _began_with_weights(folder / _RUN):
+        found.append({"which": _BASE, "path": f"base:{folder}", "text": "what it was trained from"})
+    return found
+
+
+def _began_with_weights(file: Path) -> bool:
+    """Whether a run went on from a model, and not from random weights."""
+    import yaml
+
+    try:
+        model = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("model") or {}
+        return bool(model.get("load_pretrained_weights", True))
+    except (OSError, ValueError, AttributeError, yaml.YAMLError):
+        return False

@@ -105,13 +105,17 @@ class Section {
 
   add(chart, isAside) {
     (isAside ? this.others : this.charts).push(chart);
-    (isAside ? this.rest : this.main).append(chart.element);
     this.more.hidden = !this.others.length;
     this.count.textContent = `${this.others.length} more`;
   }
 
+  // The charts that are open, which are made part of the page by that.
   seen() {
-    return this.element.open ? [...this.charts, ...(this.more.open ? this.others : [])] : [];
+    const main = this.element.open ? this.charts : [];
+    const rest = this.element.open && this.more.open ? this.others : [];
+    this.main.append(...main.map((chart) => chart.element).filter((one) => !one.parentNode));
+    this.rest.append(...rest.map((chart) => chart.element).filter((one) => !one.parentNode));
+    return [...main, ...rest];
   }
 }
 

@@ -28,6 +28,7 @@ export function comparePage(ids) {
       problem.replaceChildren();
       table.replaceChildren(h("section", { class: "card scroll" }, h("table", { class: `compared ${isMany(found.jobs) ? "many" : ""}` }, head(found.jobs), h("tbody", {},
         Object.entries(found.params).map(([name, values]) => row(name, values, "differs", found.jobs, number)),
+        [...Object.entries(found.code ?? {}), ...Object.entries(found.versions ?? {})].map(([name, values]) => row(name, values, "differs", found.jobs, number)),
         Object.entries(found.metrics).map(([name, values]) => row(name, values, "", found.jobs, amount))))));
       await overlay.draw(found);
     } catch (error) {

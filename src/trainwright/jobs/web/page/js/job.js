@@ -1,10 +1,11 @@
 // One job: how it is, its curves, parameters, where its time went, what its model wrote, checkpoints, log and error.
 
 import { get, post, query, watch } from "./api.js";
+import { About } from "./about.js";
 import { askAgain } from "./again.js";
 import { Board } from "./board.js";
 import { completionsCard } from "./completions.js";
-import { failure, h, number, pairs, show, status, times } from "./dom.js";
+import { failure, h, pairs, show, status, times } from "./dom.js";
 import { Made } from "./made.js";
 import { timeCard } from "./time.js";
 
@@ -12,17 +13,13 @@ const LOOK = 1500; // milliseconds at least between two looks
 const LONGEST_LOG = 40; // parts of at most 64 KiB
 const RESUMABLE = ["FAILED", "STOPPED", "INTERRUPTED", "LOST"];
 
-// A value as it was given: of a parameter, a seed or a name every digit counts.
-function exact(value) {
-  return h("span", { class: typeof value === "number" ? "figure" : "" }, number(value));
-}
-
 export function jobPage(id) {
   const path = `jobs/${encodeURIComponent(id)}`;
-  const parts = Object.fromEntries(["head", "refused", "problem", "empty", "figures", "params", "time", "checkpoints"].map((name) => [name, h("div")]));
+  const parts = Object.fromEntries(["head", "refused", "problem", "empty", "figures", "time"].map((name) => [name, h("div")]));
   parts.passed = h("span", { class: "quiet" });
   const log = h("pre", { tabindex: 0, "aria-label": "Log" });
   const logCard = h("section", { class: "card" }, h("h2", {}, "Log"), log);
+  const about = new About();
   const made = new Made();
   const written = completionsCard(path);
   let job = null;
@@ -54,7 +51,7 @@ export function jobPage(id) {
         document.title = `${job.name} · Trainwright`;
         show(parts.head, parts.refused, parts.problem, h("div", { class: "columns" },
           h("div", {}, parts.empty, board.element, made.element, written.element, logCard),
-          h("div", {}, parts.time, parts.params, parts.figures, parts.checkpoints)));
+          h("div", {}, parts.time, about.params, parts.figures, about.rest)));
       }
       draw();
       await Promise.all([drawCharts(), readLog()]);
@@ -103,16 +100,8 @@ export function jobPage(id) {
     } else {
       parts.problem.replaceChildren();
     }
-    const rows = Object.entries(job.params);
-    parts.params.replaceChildren(h("section", { class: "card" }, h("h2", {}, "Parameters"),
-      rows.length ? pairs(rows, exact) : h("p", { class: "quiet" }, "None.")));
+    about.update(job);
     parts.time.replaceChildren(timeCard(job.time));
-    const saved = job.artifacts.filter((one) => one.kind === "checkpoint").slice(-8).reverse();
-    const facts = [["experiment", job.experiment], ["machine", job.host], ["folder", job.folder], ...Object.entries(job.kept), ...Object.entries(job.data)];
-    parts.checkpoints.replaceChildren(
-      h("section", { class: "card" }, h("h2", {}, "Checkpoints"),
-        saved.length ? pairs(saved.map((one) => [`step ${one.step}`, one.path])) : h("p", { class: "quiet" }, "None yet.")),
-      h("section", { class: "card" }, h("h2", {}, "About"), pairs(facts, exact)));
     made.update(job);
     written.update(job.completions);
   }
@@ -126,7 +115,7 @@ export function jobPage(id) {
   async function drawCharts() {
     const names = Object.entries(job.metric_names);
     const curves = names.filter(([, count]) => count > 1 || job.status === "RUNNING").map(([name]) => name);
-    const single = names.filter(([name]) => !curves.includes(name)).map(([name]) => name);
+    const single = names.filter(([name]) => !curves.includes(name) && !name.startsWith("system/")).map(([name]) => name);
     board.element.hidden = !curves.length;
     const why = job.status === "QUEUED" ? "The job waits for a worker: trainwright jobs worker" : "No metrics yet.";
     parts.empty.replaceChildren(names.length ? "" : h("div", { class: "card empty" }, h("p", { class: "quiet" }, why)));
