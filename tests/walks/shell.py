@@ -8,16 +8,16 @@ import sys
 from pathlib import Path
 
 
-def settle(folder: Path, monkeypatch: object) -> Path:
+def settle(folder, monkeypatch):
     """Go into an empty folder, with a home for jobs in it and everything else as it is by default."""
-    monkeypatch.chdir(folder)  # type: ignore[attr-defined]
-    monkeypatch.delenv("TRAINWRIGHT_JOBS", raising=False)  # type: ignore[attr-defined]
-    monkeypatch.setenv("TRAINWRIGHT_HOME", str(folder / "home"))  # type: ignore[attr-defined]
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # type: ignore[attr-defined]
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("TRAINWRIGHT_JOBS", raising=False)
+    monkeypatch.setenv("TRAINWRIGHT_HOME", str(folder / "home"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     return folder
 
 
-def typed(command: str, given: str | None = None, code: int = 0) -> str:
+def typed(command, given=None, code=0):
     """Return what a command prints; of one that fails, what it says of that."""
     name, *words = command.split()
     done = subprocess.run(

@@ -57,7 +57,6 @@ def test_from_a_script_of_transformers_to_a_model_that_goes_on_with_a_text(tmp_p
     monkeypatch.setenv("TRAINWRIGHT_JOBS", "on")  # a plain Trainer is a job where that is asked for
     typed("python train.py")
     assert (folder / "out/model.safetensors").is_file()
-    (folder / "prompts.txt").write_text("the cat is\nthe ball is\n")
     said = typed("trainwright chat out --temperature 0 --max-new-tokens 4", "the cat is\n/reset\nthe ball is\n")
     assert "on the mat" in said
     assert "in the house" in said
