@@ -71,7 +71,7 @@ def test_chosen_jobs_of_the_list_are_drawn_over_one_another_and_groups_of_them_a
     assert page.url.endswith("#/") or "#" not in page.url
     losses.locator(".plot").press("ArrowRight")
     playwright.expect(losses.locator(".point > span")).to_have_count(8)
-    page.get_by_label("Group").select_option("training.per_device_train_batch_size")
+    page.get_by_label("Mean by").select_option("training.per_device_train_batch_size")
     losses.locator(".plot").press("ArrowRight")
     playwright.expect(losses.locator(".point > span")).to_have_count(2)
     playwright.expect(losses.locator(".point")).to_contain_text("16 (4)")

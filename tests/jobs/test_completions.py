@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.jobs.browsing import SECONDS, browsing, needs_chromium, playwright
+from tests.jobs.browsing import SECONDS, needs_chromium, playwright
 from trainwright.jobs.store.store import Store
 from trainwright.jobs.web import completions, server
 from trainwright.jobs.worker import queue
@@ -54,7 +54,7 @@ def test_files_are_listed_by_step_and_groups_come_the_best_first(made):
 
 
 @needs_chromium
-def test_the_page_shows_the_newest_file_and_any_other_that_is_chosen(made):
+def test_the_page_shows_the_newest_file_and_any_other_that_is_chosen(made, browser):
     import threading
 
     import uvicorn
@@ -63,22 +63,22 @@ def test_the_page_shows_the_newest_file_and_any_other_that_is_chosen(made):
     running = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
     thread = threading.Thread(target=running.run, daemon=True)
     thread.start()
-    with browsing() as browser:
-        while not running.started:
-            thread.join(0.05)
-        port = running.servers[0].sockets[0].getsockname()[1]
-        page = browser.new_page()
-        page.set_default_timeout(SECONDS)
-        page.goto(f"http://127.0.0.1:{port}/?token=token")
-        page.get_by_role("link", name="script").click()
-        card = page.locator(".card", has=page.get_by_role("heading", name="Completions and rewards"))
-        playwright.expect(card).to_contain_text("apart")
-        card.get_by_role("combobox").select_option("after step 2")
-        playwright.expect(card.locator("caption").first).to_have_text("row 4: p4")
-        assert card.locator("tbody").first.locator("tr").all_inner_texts() == [
-            "0.7\t1\t3\tright",
-            "-0.7\t0\t3\t<b>wrong</b>",
-        ]
-        assert card.locator("tbody").nth(1).inner_text() == "0\tnone\t3, cut off\tnone"
+    while not running.started:
+        thread.join(0.05)
+    port = running.servers[0].sockets[0].getsockname()[1]
+    page = browser.new_page()
+    page.set_default_timeout(SECONDS)
+    page.goto(f"http://127.0.0.1:{port}/?token=token")
+    page.get_by_role("link", name="script").click()
+    card = page.locator(".card", has=page.get_by_role("heading", name="Completions and rewards"))
+    playwright.expect(card).to_contain_text("apart")
+    card.get_by_role("combobox").select_option("after step 2")
+    playwright.expect(card.locator("caption").first).to_have_text("row 4: p4")
+    assert card.locator("tbody").first.locator("tr").all_inner_texts() == [
+        "0.7\t1\t3\tright",
+        "-0.7\t0\t3\t<b>wrong</b>",
+    ]
+    assert card.locator("tbody").nth(1).inner_text() == "0\tnone\t3, cut off\tnone"
+    page.close()
     running.should_exit = True
     thread.join()

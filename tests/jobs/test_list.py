@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.jobs import told
-from tests.jobs.browsing import browsing, entered, needs_chromium, playwright, serving, visit
+from tests.jobs.browsing import entered, needs_chromium, playwright, serving, visit
 from tests.jobs.test_page import picture
 from trainwright.jobs.store.store import Store
 
@@ -13,10 +13,10 @@ pytestmark = [pytest.mark.slow, needs_chromium]
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory):
+def served(tmp_path_factory, browser):
     home = tmp_path_factory.mktemp("told")
     told.tell(home)
-    with serving(home) as link, browsing() as browser:
+    with serving(home) as link:
         yield link, browser, home
 
 

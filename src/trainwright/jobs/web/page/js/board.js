@@ -14,7 +14,7 @@ export class Board {
     this.state = { smooth: 0, log: false, axis: "step", axes: { step: null, time: "time" }, group: "", groups };
     Object.assign(this, { jobs, charts: new Map(), sections: new Map() });
     this.axis = h("select", { "aria-label": "Across", onchange: (event) => { this.state.axis = event.target.value; this.charts.forEach((chart) => { chart.range = null; }); this.load(); } });
-    this.group = h("select", { "aria-label": "Group", onchange: (event) => { this.state.group = event.target.value; this.draw(); } });
+    this.group = h("select", { "aria-label": "Mean by", onchange: (event) => { this.state.group = event.target.value; this.draw(); } });
     this.grouping = h("label", { hidden: true }, "Mean by", this.group);
     this.holder = h("div");
     this.element = h("section", { "aria-label": "Curves" }, this.settings(), this.holder);
