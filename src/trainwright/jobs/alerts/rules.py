@@ -129,7 +129,8 @@ def read() -> list[Rule]:
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
         raise JobError(f"{path}: a list of alerts is expected, each with names and values.")
     try:
-        return [checked({"added": when, **one}) for one in found]
+        named = [{"on" if name is True else name: value for name, value in one.items()} for one in found]
+        return [checked({"added": when, **one}) for one in named]  # YAML takes a bare `on` for true
     except JobError as error:
         raise JobError(f"{path}: {error}") from None
 
