@@ -26,10 +26,6 @@ def test_from_a_function_of_a_seed_to_a_wrong_answer_explained(tmp_path, monkeyp
     assert "trainwright algebra train" in typed("trainwright init algebra --data data/sums")
     few = "train.max_steps=30 train.eval_steps=30 train.save_steps=30 model.d_model=32"
     said = typed(f"trainwright algebra train algebra.yaml {few}")
-    found = re.search(r"^(\S*step_30\.json)$", said, re.MULTILINE)
-    assert found is not None, said
-    said = typed(f"trainwright algebra eval {found[1].split('/eval_results')[0]}")
     wrong = said.partition("wrong")[2]
     assert re.search(r"\d+ \+ \d+", wrong), said  # the problem, beside what was written and what was expected
-    assert (folder / "home/jobs").is_dir()
-    assert "COMPLETE" in typed("trainwright jobs list")
+    assert list((folder / "home/jobs").glob("*/job.jsonl"))

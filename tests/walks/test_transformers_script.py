@@ -60,4 +60,4 @@ def test_from_a_script_of_transformers_to_a_model_that_goes_on_with_a_text(tmp_p
     said = typed("trainwright chat out --temperature 0 --max-new-tokens 4", "the cat is\n/reset\nthe ball is\n")
     assert "on the mat" in said
     assert "in the house" in said
-    assert "COMPLETE" in typed("trainwright jobs list")
+    assert list((folder / "home/jobs").glob("*/job.jsonl"))
