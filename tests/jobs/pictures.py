@@ -1,6 +1,6 @@
-"""The pictures of docs/jobs.md, taken in Chromium of jobs made up for them: python -m tests.jobs.pictures docs
+"""The pictures of docs/jobs.md, taken in Chromium of jobs made up for them: python -m tests.jobs.pictures docs [NAME ...]
 
-Of chat and form they show a tiny model that is trained for that, in some ten seconds.
+The chat is one with a tiny model that is trained for that, in some ten seconds.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,19 @@ from tests.jobs.browsing import browsing, entered, playwright, serving, visit
 WORDS = "training.num_train_epochs=12 training.learning_rate=2e-2 data.train.pack=false training.eval_strategy=no"
 
 
-def main(folder: Path) -> None:
-    """Take all pictures."""
+def main(folder: Path, names: Sequence[str]) -> None:
+    """Take pictures, all where none is named."""
     with tempfile.TemporaryDirectory() as place:
         home = Path(place) / "trainwright"
         home.mkdir()
         told.tell(home)
         told.write_model_and_rows(home)
-        _train(home)
+        if "chat" in (names or LOOKS):
+            _train(home)
         with serving(home) as link, browsing() as browser:
             page = entered(browser, link, viewport={"width": 1280, "height": 860})
-            for name, look in LOOKS.items():
-                look(page, link)
+            for name in names or LOOKS:
+                LOOKS[name](page, link)
                 page.wait_for_timeout(800)
                 page.screenshot(path=folder / f"{name}.png")
 
@@ -70,10 +72,10 @@ def _chat(page: Any, link: str) -> None:
 def _form(page: Any, link: str) -> None:
     visit(page, link, "train")
     page.locator("[id='key-training.learning_rate']").fill("5e-4")
-    playwright.expect(page.get_by_role("heading", name="Nothing is wrong")).to_be_visible()
+    playwright.expect(page.get_by_role("heading", name="Nothing is wrong")).to_be_visible(timeout=90_000)
 
 
 LOOKS = {"jobs": _list, "job": _job, "compare": _compare, "chat": _chat, "form": _form}
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:])
