@@ -1,4 +1,4 @@
-"""The pictures of docs/jobs.md, taken in Chromium of jobs made up for them: python -m tests.jobs.pictures docs [NAME ...]
+"""The pictures of docs/jobs.md, taken in Chromium of jobs made up for them: python -m tests.jobs.pictures docs [NAME]
 
 The chat is one with a tiny model that is trained for that, in some ten seconds.
 """
@@ -21,7 +21,7 @@ WORDS = "training.num_train_epochs=12 training.learning_rate=2e-2 data.train.pac
 
 def main(folder: Path, names: Sequence[str]) -> None:
     """Take pictures, all where none is named."""
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory(dir="/tmp") as place:  # whose path stands in them
         home = Path(place) / "trainwright"
         home.mkdir()
         told.tell(home)
