@@ -12,7 +12,7 @@ from trainwright.cli import as_job, folders
 from trainwright.cli.main import main
 from trainwright.config.reading.read import load
 from trainwright.errors import JobError
-from trainwright.jobs.store import listing, typed
+from trainwright.jobs.store import listing, outputs, typed
 from trainwright.jobs.store.store import Store
 from trainwright.jobs.tracking import console, provenance, system
 from trainwright.jobs.tracking.tracking import Tracking, tracked
@@ -190,6 +190,17 @@ def test_a_run_that_is_gone_on_with_is_the_job_that_it_was(home, tmp_path):
     assert (ids, job["starts"]) == ([job["id"]] * 2, 2)
     assert main(["jobs", "rm", "mine"]) == 0
     assert folders.job_of(config.training) is None  # it is not known any more
+
+
+def test_jobs_of_one_folder_are_told_with_each_other(home, tmp_path, capsys):
+    for name, folder in (("first", "out"), ("again", "out"), ("other", "outer")):
+        with tracked(name) as job:
+            job.keep("output_dir", folder)
+    store = Store()
+    assert [one["name"] for one in outputs.of_same_run(store, store.find("again"))] == ["first"]
+    assert outputs.of_same_run(store, store.find("other")) == []
+    assert main(["jobs", "show", "first"]) == 0
+    assert "again (COMPLETE)" in capsys.readouterr().out
 
 
 def test_what_a_run_by_hand_prints_is_kept_as_a_terminal_shows_it_last(home, capsys):

@@ -89,6 +89,7 @@ def show(args: Namespace) -> int:
     ]
     lines += [("progress", f"{job['progress']:.0f} %"), ("time", age(job)), ("folder", job["folder"])]
     lines += [(name, job[name]) for name in ("host", "pid", "message") if job[name]]
+    lines += [("same run", f"{one['id']} {one['name']} ({one['status']})") for one in outputs.of_same_run(store, job)]
     pairs("", lines)
     usual = masking.params(store.read(typed.defaults, job["defaults"]))
     given = typed.changed(job["params"], usual)

@@ -16,6 +16,7 @@ from trainwright.jobs.store.store import Store
 from trainwright.jobs.worker import labels, queue
 
 _PAGE = 50  # jobs
+_AT_ONCE = 10_000  # that a database is asked for by name
 
 
 def list(args: Namespace) -> int:  # noqa: A001
@@ -48,8 +49,12 @@ def list(args: Namespace) -> int:  # noqa: A001
 
 def _of(store: Store, query: listing.Query) -> Any:
     """Return the jobs of a list, whole and in its order."""
-    order = {name: place for place, name in enumerate(store.read(listing.ids, query))}
-    return sorted(store.jobs(None, None, schema.jobs.c.id.in_(order)), key=lambda job: order[job["id"]])
+    ids = store.read(listing.ids, query)
+    found = {}
+    for start in range(0, len(ids), _AT_ONCE):
+        part = store.jobs(None, None, schema.jobs.c.id.in_(ids[start : start + _AT_ONCE]))
+        found |= {job["id"]: job for job in part}
+    return [found[name] for name in ids if name in found]
 
 
 def _cells(jobs: Any, shown: Any, group: str) -> Any:

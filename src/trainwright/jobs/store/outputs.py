@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from trainwright.checkpoint import layout
@@ -31,6 +32,15 @@ def run_folder(job: Job) -> Path | None:
     if not isinstance(output, str) or not output or "\0" in output:
         return None
     return Path(job["cwd"] or ".") / output
+
+
+def of_same_run(store: Store, job: Job) -> list[Job]:
+    """Return the other jobs whose runs had their files in the same folder, the newest first: what one went on with."""
+    folder = run_folder(job)
+    if folder is None or not folder.name:
+        return []
+    likely = store.jobs(None, None, schema.jobs.c.kept.contains(json.dumps(folder.name)[1:-1], autoescape=True))
+    return [one for one in likely if one["id"] != job["id"] and run_folder(one) == folder]
 
 
 def _checkpoints(folder: Path) -> list[Artifact]:
