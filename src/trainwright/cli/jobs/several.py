@@ -50,7 +50,7 @@ def list(args: Namespace) -> int:  # noqa: A001
 def _of(store: Store, query: listing.Query) -> Any:
     """Return the jobs of a list, whole and in its order."""
     ids = store.read(listing.ids, query)
-    found = {}
+    found: dict[str, Job] = {}
     for start in range(0, len(ids), _AT_ONCE):
         part = store.jobs(None, None, schema.jobs.c.id.in_(ids[start : start + _AT_ONCE]))
         found |= {job["id"]: job for job in part}
