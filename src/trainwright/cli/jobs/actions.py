@@ -23,6 +23,7 @@ from trainwright.jobs.web import files
 from trainwright.jobs.worker import queue
 
 _FOLLOW_SECONDS = 0.3
+_SYSTEM = "system/"  # metrics of what a job takes
 _PARTS = (*PARTS, "between")
 
 
@@ -100,7 +101,12 @@ def show(args: Namespace) -> int:
     elif len(rest) > len(given):
         print(f"\n{len(rest) - len(given)} more are as by default; --all shows them.")
     newest = store.last_metrics(job["id"]).items()
-    pairs("metrics", [(name, f"{value:g} (step {step})") for name, (step, value) in newest])
+    of_system = [(name, f"{value:g}") for name, (_, value) in newest if name.startswith(_SYSTEM)]
+    pairs(
+        "metrics",
+        [(name, f"{value:g} (step {step})") for name, (step, value) in newest if not name.startswith(_SYSTEM)],
+    )
+    pairs("system", of_system)
     pairs("outputs", [(one["kind"], one["path"]) for one in artifacts[-5:]])
     pairs("events", [(one["kind"], one["text"]) for one in events[-5:]])
     if spent is not None:

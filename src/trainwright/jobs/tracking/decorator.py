@@ -117,7 +117,8 @@ class TrainerJob:
         shown, usual = parameters.as_written(given), self._parser.defaults()
         with tracking.tracked(name, shown, own["experiment_name"], job, usual) as tracked:
             if tracked is not None and around is not None and paths.job_of_this_process():
-                tracked.describe(shown, usual)  # the queue had the texts of a command line
+                named = {name: value for name, value in shown.items() if name != "output_dir" or name in tracked.params}
+                tracked.describe(named, usual)  # the queue had the texts of a command line
             folder = tracked.folder if tracked else Path.cwd()
             self.params, self._span = given, span
             self.report_to = [] if manual else table.wanted(given)

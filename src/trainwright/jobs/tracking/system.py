@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-EVERY_SECONDS = 10.0
+EVERY_SECONDS = 15.0
 _GB = 1e9
 _QUERY = "--query-gpu=index,utilization.gpu,memory.used"
 _SMI_SECONDS = 5.0  # that nvidia-smi is waited for

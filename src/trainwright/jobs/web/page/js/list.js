@@ -25,7 +25,7 @@ function read() {
 function keep(filter) {
   const words = new URLSearchParams(Object.entries(filter).filter(([name, value]) => String(value) !== String(DEFAULTS[name])));
   remembered = words.toString();
-  history.replaceState(null, "", remembered ? `#/?${remembered}` : "#/");
+  if (remembered || location.hash.includes("?")) history.replaceState(null, "", remembered ? `#/?${remembered}` : "#/");
 }
 
 export function listPage() {
