@@ -165,7 +165,7 @@ def reshaping(one: DatasetParams, columns: list[str], text_column: str) -> tuple
     return names, shape or registered.shape_of(named, {*LEARNED_FROM, text_column}), settings
 
 
-def shaped_row(row: Any, number: int, shape: Any, settings: Any, subset: str | None, name: str) -> dict[str, Any]:
+def shaped_row(row: Any, number: int, *, shape: Any, settings: Any, subset: str | None, name: str) -> dict[str, Any]:
     """Return a row in columns that are learned from.
 
     Raises:

@@ -32,7 +32,7 @@ from trainwright.session import metric_values
 from trainwright.session.exact_sums import widened
 from trainwright.session.loss_rules import is_of
 from trainwright.session.meters import Records, averages
-from trainwright.session.session import Evaluation, Session
+from trainwright.session.session import Evaluation, Hooks, Session
 from trainwright.state import EvalLoopOutput, EvalPrediction, PredictionOutput
 
 _PREDICTIONS = (torch.Tensor, np.ndarray, int, float, Mapping, list, tuple, type(None))
@@ -198,12 +198,12 @@ def evaluation_loop(
             is_padding = isinstance(batch, PaddingBatch)
             batch = batch.batch if isinstance(batch, PaddingBatch) else batch
             without_logits = loss_only and forced is None
-            batch = batch if without_logits else document_isolation.rows_apart(session, batch)
+            batch = batch if without_logits else document_isolation.rows_apart(session.model, batch)
             if length_of(loader) != 1 and not is_padding:
                 units.look(session, batch)
             records.weight = weight = 0 if is_padding else session.hooks.count_eval_items(batch)
             rows = 0 if is_padding else document_isolation.rows_in(batch)
-            given = batch if reads_alone(session) else own_copy(session.strategy.device, batch)
+            given = batch if reads_alone(session.hooks) else own_copy(session.strategy.device, batch)
             with unwatched(session.model) if is_padding else nullcontext():
                 loss, logits, labels = session.hooks.prediction_step(
                     model, given, without_logits, ignore_keys=ignore_keys
@@ -316,7 +316,7 @@ def prediction_step(
     of_itself = session.can_return_loss or asked_for
     only_runs = session.evaluation.predicts and takes(base_model(session.model).forward, inputs)
     has_loss = labels is not None or of_itself or (session.hooks.has_own_loss and not only_runs)
-    with_logits = not loss_only or overrides_loss(session)
+    with_logits = not loss_only or overrides_loss(session.hooks)
     if has_loss and not with_logits:
         fused_loss.before_loss(session, inputs)
     inputs = document_isolation.kept_apart(session, inputs, None if with_logits else session.objective.fused)
@@ -346,9 +346,9 @@ def prediction_step(
     return loss, predictions_of(outputs, ignored, has_loss), labels
 
 
-def reads_alone(session: Session) -> bool:
+def reads_alone(hooks: Hooks) -> bool:
     """Whether none of the user's code sees an evaluation's batch itself."""
-    return is_of(session.hooks.prediction_step, "trainwright") and is_of(session.hooks._prepare_inputs, "trainwright")
+    return is_of(hooks.prediction_step, "trainwright") and is_of(hooks._prepare_inputs, "trainwright")
 
 
 def knows_labels(session: Session) -> bool:

@@ -24,6 +24,7 @@ from trainwright.data.loaders.rows import PaddingBatch
 from trainwright.errors import ConfigError, as_raised
 from trainwright.losses.eval_context import batches_of, evaluating, rows_of, together, waiting
 from trainwright.models.inspect import limits
+from trainwright.parallel.strategy import Strategy
 from trainwright.session.generation_settings import Checker, Generation, Row, TeacherForcedRows
 from trainwright.session.meters import Records
 from trainwright.session.session import Session
@@ -112,7 +113,7 @@ def _write_rows(
     with evaluating(session, Records()) as model, torch.no_grad(), session.hooks.compute_loss_context_manager():
         if forced is None or not forced.rows:
             forced = _pass(session, model, dataset)
-        rows, most = forced.rows, _limit(session, settings)
+        rows, most = forced.rows, _limit(session.model, settings)
         open_rows = [row for row in rows if settings.verify == "all" or settings.num_beams > 1 or not row.proven]
         for row in rows:
             row.written = row.argmax[: most(row)]
@@ -122,12 +123,12 @@ def _write_rows(
     return [_result(session.processing_class, special, row, checker) for row in rows]
 
 
-def _limit(session: Session, settings: Generation) -> Callable[[Row], int]:
+def _limit(model: Any, settings: Generation) -> Callable[[Row], int]:
     """Return how many tokens may be generated for a row: as many as are asked for, and as the model has positions."""
-    positions = limits(session.model).get("positions")
+    positions = limits(model).get("positions")
     if positions is None:
         return lambda row: settings.max_length
-    if session.model.config.is_encoder_decoder:
+    if model.config.is_encoder_decoder:
         return lambda row: min(settings.max_length, positions)
     return lambda row: min(settings.max_length, positions - len(row.given))
 
@@ -152,11 +153,11 @@ def _pass(session: Session, model: Any, dataset: Any) -> TeacherForcedRows:
 
 def _generate(session: Session, model: Any, rows: list[Row], settings: Generation) -> None:
     """Generate for some rows, those of similar length together, and note what was written."""
-    rows, most = sorted(rows, key=lambda row: len(row.given)), _limit(session, settings)
+    rows, most = sorted(rows, key=lambda row: len(row.given)), _limit(session.model, settings)
     size, end = session.args.eval_batch_size, session.processing_class.eos_token_id
     left = [rows[start : start + size] for start in range(0, len(rows), size)]
     with counting(len(rows), "generating") as tell:
-        while _any_left(session, left):
+        while _any_left(session.strategy, left):
             with waiting(session):
                 some = left.pop(0) if left else []
             together_most = min(map(most, some), default=1)
@@ -170,9 +171,9 @@ def _generate(session: Session, model: Any, rows: list[Row], settings: Generatio
                     tell(1)
 
 
-def _any_left(session: Session, left: list[list[Row]]) -> bool:
+def _any_left(strategy: Strategy, left: list[list[Row]]) -> bool:
     """Whether there is a batch to generate for, of any process where they run the model together."""
-    return session.strategy.any(left) if session.strategy.shards_state else bool(left)
+    return strategy.any(left) if strategy.shards_state else bool(left)
 
 
 def _written(session: Session, model: Any, rows: list[Row], num_beams: int, most: int) -> list[list[int]]:

@@ -145,16 +145,16 @@ def shown(session: Session, index: int) -> str:
     """Return a row of the training data as text; of a packed row every document, on a line of its own."""
     rows = session.train_dataset
     if not isinstance(rows, PackedRows):
-        return describe(session, rows[index])
-    documents = [describe(session, one) for one in rows.documents(index)]
+        return describe(session.processing_class, rows[index])
+    documents = [describe(session.processing_class, one) for one in rows.documents(index)]
     return "".join(f"\n  document {number}  {text}" for number, text in enumerate(documents, start=1))
 
 
-def describe(session: Session, row: Any) -> str:
+def describe(tokenizer: Any, row: Any) -> str:
     """Return a row as text where there is a tokenizer, else its fields with their shapes or values."""
     if not isinstance(row, Mapping):
         return repr(row)[:_SHOWN]
-    decode = getattr(session.processing_class, "decode", None)
+    decode = getattr(tokenizer, "decode", None)
     if decode is not None and "input_ids" in row:
         return repr(decode(row["input_ids"], skip_special_tokens=False)[:_SHOWN])
     return ", ".join(f"{name} {_shape(value)}" for name, value in row.items())

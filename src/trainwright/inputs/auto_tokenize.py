@@ -31,7 +31,7 @@ def tokenize(session: Session) -> None:
     sets = session.eval_dataset if isinstance(session.eval_dataset, dict) else {"": session.eval_dataset}
     if not any(_is_text(session, rows) for rows in [session.train_dataset, *sets.values()]):
         return
-    tokenizer = session.processing_class or _own_tokenizer(session)
+    tokenizer = session.processing_class or _own_tokenizer(session.model)
     if tokenizer is None:
         return
     session.processing_class = tokenizer
@@ -56,9 +56,9 @@ def _is_text(session: Session, dataset: Any) -> bool:
     return models.shifts_labels(session.model) and isinstance(next(iter(dataset))[_TEXT], str | None)
 
 
-def _own_tokenizer(session: Session) -> Any:
+def _own_tokenizer(model: torch.nn.Module) -> Any:
     """Return the tokenizer in the folder that the model was loaded from, or None."""
-    folder = Path(getattr(models.base_model(session.model), "name_or_path", "") or "")
+    folder = Path(getattr(models.base_model(model), "name_or_path", "") or "")
     if not str(folder) or not (folder / "tokenizer_config.json").is_file():
         return None
     from transformers import AutoTokenizer

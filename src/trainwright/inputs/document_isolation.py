@@ -70,9 +70,9 @@ def is_flat(inputs: Any) -> bool:
     return len(inputs["input_ids"]) == 1 and inputs["position_ids"].ndim == 2
 
 
-def rows_apart(session: Session, inputs: Any) -> Any:
+def rows_apart(model: torch.nn.Module, inputs: Any) -> Any:
     """Return a batch with one document in a row, for predictions and metrics, which are those of rows."""
-    return apart(session.model, inputs) if is_pretrained(base_model(session.model)) else inputs
+    return apart(model, inputs) if is_pretrained(base_model(model)) else inputs
 
 
 def rows_in(inputs: Any) -> int:

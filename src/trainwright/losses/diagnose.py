@@ -48,21 +48,23 @@ def fault(session: Session, batch: Any, error: Exception) -> str | None:
         return None
     sizes = limits(session.model)
     return (
-        _wrong_keywords(session, batch, error)
-        or _no_whole_numbers(session, batch, error)
+        _wrong_keywords(session.model, session.signature_columns, batch, error)
+        or _no_whole_numbers(session.label_names, batch, error)
         or _tokens_out_of_range(batch, sizes)
         or _too_long(session.model, batch, sizes)
         or _labels_out_of_range(session, batch, sizes)
     )
 
 
-def _wrong_keywords(session: Session, batch: Mapping[str, Any], error: Exception) -> str | None:
-    if not isinstance(error, TypeError) or session.signature_columns is None:
+def _wrong_keywords(
+    model: torch.nn.Module, columns: list[str] | None, batch: Mapping[str, Any], error: Exception
+) -> str | None:
+    if not isinstance(error, TypeError) or columns is None:
         return None
-    forward = base_model(session.model).forward
+    forward = base_model(model).forward
     if f"{forward.__qualname__}()" not in str(error) or takes(forward, batch):
         return None  # it comes from the user's code, or from inside the model
-    accepted = sorted(set(session.signature_columns) - {"label", "label_ids"})
+    accepted = sorted(set(columns) - {"label", "label_ids"})
     return f"the batch has {sorted(batch)}, but the model's forward takes {accepted}: {error}."
 
 
@@ -77,12 +79,12 @@ def takes(forward: Any, batch: Any) -> bool:
     return True
 
 
-def _no_whole_numbers(session: Session, batch: Mapping[str, Any], error: Exception) -> str | None:
+def _no_whole_numbers(label_names: list[str], batch: Mapping[str, Any], error: Exception) -> str | None:
     """Tokens, classes and a language model's labels that are not of a type of whole numbers."""
     told = str(error)
     if "Expected" not in told and "Target size" not in told:
         return None
-    for name in [*_TOKENS, *(session.label_names if "int64" in told or "Target size" in told else ())]:
+    for name in [*_TOKENS, *(label_names if "int64" in told or "Target size" in told else ())]:
         values = batch.get(name)
         if isinstance(values, torch.Tensor) and (values.is_floating_point() or values.dtype == torch.bool):
             kind = str(values.dtype).removeprefix("torch.")

@@ -149,6 +149,6 @@ def evaluating(session: Session, records: Records) -> Iterator[nn.Module]:
         session.strategy.rest(model)
         if session.is_in_train:
             put_back(modes)
-            optimizer_mode(session, True)
+            optimizer_mode(session.optimizer, True)
         else:
             fused_loss.finish(session)

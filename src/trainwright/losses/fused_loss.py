@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from trainwright.models.unchanged import unchanged
 from trainwright.objectives.language import FusedLoss
 from trainwright.objectives.model_loss import call_model, logits_of, loss_of
 from trainwright.objectives.padding_free import FLAT_INPUTS, document_lengths
+from trainwright.parallel.strategy import Strategy
 from trainwright.session.loss_rules import is_of
 from trainwright.session.model_setup import called
 from trainwright.session.run import Run
@@ -44,9 +45,9 @@ def prepare(session: Session) -> None:
     head = language_head(session.model)
     if isinstance(head, str):
         if objective.shifted:
-            switch_off(session, head)
+            switch_off(session.note, head)
     elif args.torch_compile is True or called(session) is not session.model:
-        switch_off(session, "torch.compile compiles the whole model")
+        switch_off(session.note, "torch.compile compiles the whole model")
     else:
         objective.fused = FusedLoss(head, flat_rows(session, session.model))
 
@@ -126,7 +127,7 @@ def prove(session: Session, inputs: Any) -> None:
     if strategy.shards_state and not all(strategy.gather(fits)):
         if not fused.checked:
             finish(session)
-            switch_off(session, "a process's first batch has no labels at every position")
+            switch_off(session.note, "a process's first batch has no labels at every position")
     elif fits:
         with unwatched(session.model):
             objective.fused = proven(session, session.model, fused, inputs)
@@ -150,9 +151,9 @@ def foresee(session: Session, inputs: Any, moved: Any) -> None:
             fused.foresee(objective.model_inputs(inputs), labels)
 
 
-def agreed(session: Session, reason: str | None) -> str | None:
+def agreed(strategy: Strategy, reason: str | None) -> str | None:
     """Return a reason, or where processes run the model together the first that any of them has."""
-    everyone = session.strategy.gather(reason) if session.strategy.shards_state else [reason]
+    everyone = strategy.gather(reason) if strategy.shards_state else [reason]
     return next((one for one in everyone if one is not None), None)
 
 
@@ -161,7 +162,7 @@ def heed_hooks(session: Session, fused: FusedLoss) -> FusedLoss | None:
     reason = asks_for_logits(fused.head.parts)
     if reason is not None:
         finish(session)
-        switch_off(session, reason)
+        switch_off(session.note, reason)
         return None
     if fused.flat_rows is not None and watched(session.model.modules()) is not None:
         keep_padding(session.model, fused)
@@ -172,22 +173,24 @@ def proven(session: Session, model: Any, fused: FusedLoss, inputs: Any) -> Fused
     """Return the fused loss as far as it is the model's own: with flat rows, without them, or None."""
     is_new = not fused.checked
     fused.checked.add(model.training)
-    padding, reason = None, agreed(session, other_terms(session, model, fused, inputs))
+    padding, reason = None, agreed(session.strategy, other_terms(session, model, fused, inputs))
     if reason is not None:
         keep_padding(model, fused)
-        switch_off(session, reason)
+        switch_off(session.note, reason)
         return None
     if not is_new:
         return fused
     if fused.flat_rows is not None:
         padding = document_isolation.leak(session, model, fused, inputs["input_ids"], {"use_cache": False})
-        padding = agreed(session, padding) or agreed(session, difference(session, model, fused, inputs))
+        padding = agreed(session.strategy, padding) or agreed(
+            session.strategy, difference(session, model, fused, inputs)
+        )
         if padding is None:
             return fused
         keep_padding(model, fused)
-    reason = agreed(session, difference(session, model, fused, inputs))
+    reason = agreed(session.strategy, difference(session, model, fused, inputs))
     if reason is not None:
-        switch_off(session, reason)
+        switch_off(session.note, reason)
         return None
     if padding is not None and not document_isolation.is_flat(inputs):
         session.note(f"Batches keep their padding: with several documents in one row, {padding}.")
@@ -299,6 +302,6 @@ def piece(inputs: Mapping[str, Any]) -> dict[str, Any]:
     return small
 
 
-def switch_off(session: Session, reason: str) -> None:
+def switch_off(note: Callable[[str], None], reason: str) -> None:
     """Say once that the logits are built, and why."""
-    session.note(f"use_fused_loss is off: {reason}.")
+    note(f"use_fused_loss is off: {reason}.")

@@ -19,7 +19,7 @@ from trainwright.models.inspect import uncompiled
 from trainwright.objectives.objective import Loss
 from trainwright.session.loss_rules import Rule, is_of, takes_num_items
 from trainwright.session.run import Run
-from trainwright.session.session import Session
+from trainwright.session.session import Hooks, Session
 
 
 class Asked(BaseException):
@@ -48,12 +48,12 @@ def is_the_users(session: Session) -> bool:
 
 def has_own_loss(session: Session) -> bool:
     """Whether the loss is computed by the user's code, which may need no labels."""
-    return overrides_loss(session) or session.compute_loss_func is not None
+    return overrides_loss(session.hooks) or session.compute_loss_func is not None
 
 
-def overrides_loss(session: Session) -> bool:
+def overrides_loss(hooks: Hooks) -> bool:
     """Whether a subclass, or the instance, has a `compute_loss` of its own."""
-    return not is_of(session.hooks.compute_loss, "trainwright.trainer.trainer")
+    return not is_of(hooks.compute_loss, "trainwright.trainer.trainer")
 
 
 def micro_batch(run: Run, batch: Any, items: float, total: float, last: bool) -> torch.Tensor | None:
@@ -152,9 +152,9 @@ def asked(session: Session, model: nn.Module, inputs: Any, num_items: float) -> 
     return None
 
 
-def steps_by_itself(session: Session) -> bool:
+def steps_by_itself(hooks: Hooks) -> bool:
     """Whether an overridden `training_step` does its own backward pass, and does not call the one it overrides."""
-    function = session.hooks.training_step
+    function = hooks.training_step
     names = getattr(getattr(function, "__code__", None), "co_names", ())
     return not is_of(function, "trainwright") and "training_step" not in names
 

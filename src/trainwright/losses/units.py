@@ -54,7 +54,7 @@ def settle(run: Run, work: StepBatch) -> None:
     if len(work.batches) * strategy.data_shard.num_shards == 1 or not work.total or not is_open(session):
         return
     if strategy.shards_state and not all(
-        strategy.gather(bool(work.items[0]) and can_be_asked(session, work.batches[0]))
+        strategy.gather(bool(work.items[0]) and can_be_asked(session.objective, work.batches[0]))
     ):
         return  # all processes ask, for they run the model together, or none
     if take(session, strategy.gather(ask(session, work.batches[0]) if work.items[0] else None)):
@@ -74,7 +74,7 @@ def is_open(session: Session) -> bool:
     objective = session.objective
     if not isinstance(objective, ModelLoss) or objective.asked >= _TIMES or objective.fused is not None:
         return False
-    if session.rule is Rule.MEAN or not session.takes_num_items or steps_by_itself(session):
+    if session.rule is Rule.MEAN or not session.takes_num_items or steps_by_itself(session.hooks):
         return False
     inner = base_model(session.model)
     return has_own_loss(session) or not is_pretrained(inner) or own_loss(inner) is not None
@@ -88,7 +88,7 @@ def ask(session: Session, batch: Any) -> Answer | None:
     """
     objective, strategy = session.objective, session.strategy
     assert isinstance(objective, ModelLoss)
-    if not can_be_asked(session, batch):
+    if not can_be_asked(session.objective, batch):
         return None
     halves, narrow = pieces_of(objective, batch)
     try:
@@ -116,10 +116,9 @@ def ask(session: Session, batch: Any) -> Answer | None:
     return Answer(off, close)
 
 
-def can_be_asked(session: Session, batch: Any) -> bool:
+def can_be_asked(objective: Any, batch: Any) -> bool:
     """Whether the halves of a batch, with and without their padding, hold something of every unit, and may tell more
     than was told before."""
-    objective = session.objective
     assert isinstance(objective, ModelLoss)
     if row_count(batch) < 2 or targets_of(batch, objective.label_names, False) is None:
         return False

@@ -56,7 +56,7 @@ def settle(run: Run, work: StepBatch) -> None:
     session, strategy, records = run.session, run.session.strategy, run.session.records
     alone = len(work.batches) * strategy.data_shard.num_shards == 1
     unknown = session.rule is Rule.UNKNOWN
-    if alone or not work.total or not (unknown or entries_are_due(run)) or steps_by_itself(session):
+    if alone or not work.total or not (unknown or entries_are_due(run)) or steps_by_itself(session.hooks):
         return
     run.asked_at = session.state.global_step
     answers = [answer for answer in strategy.gather(ask(run, work)) if answer is not None]

@@ -134,7 +134,7 @@ class IOPipeline:
         if self.config.get("use_pickle") and path.suffix not in PICKLES:
             raise ConfigError(f"cfg.data.use_pickle: '{path}' is no pickle by its name, which ends in {PICKLES[0]}.")
         what = {"train": "training data", "test": "test data"}[split]
-        found = cached(path, count, lexer, about, read, what)
+        found = cached(path, count, lexer, about=about, read=read, what=what)
         if len(found) < count:
             print(
                 f"Note: cfg.data.num_{split}_samples is {count}, but '{path}' holds {len(found)} problems.", flush=True

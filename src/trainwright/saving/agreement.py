@@ -62,12 +62,12 @@ def agree_on_step(run: Run) -> None:
         agree(run)
 
 
-def of_main(session: Session, metrics: Mapping[str, Any]) -> dict[str, Any]:
+def of_main(strategy: Strategy, metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Return the metrics that rank 0 has found; entries that are more than values stay each rank's own."""
-    if not session.strategy.is_distributed:
+    if not strategy.is_distributed:
         return dict(metrics)
     plain = {name: metric_values.plain(value, name) for name, value in metrics.items() if isinstance(value, _VALUES)}
-    return {**metrics, **session.strategy.from_main(plain)}
+    return {**metrics, **strategy.from_main(plain)}
 
 
 def as_main(strategy: Strategy, call: Callable[[], T], what: str) -> T:

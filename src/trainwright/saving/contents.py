@@ -15,20 +15,20 @@ from trainwright.checkpoint import layout, parts
 from trainwright.saving import agreement, step_boundary
 from trainwright.saving.parts import renew
 from trainwright.session.run import Run
-from trainwright.session.session import Session
+from trainwright.session.session import Hooks
 
 
 def synchronous(run: Run) -> bool:
     """Whether the loop waits for a save: where code that is not ours is called with the folder, on any rank."""
     session = run.session
-    if session.args.push_to_hub or saves_its_own_way(session):
+    if session.args.push_to_hub or saves_its_own_way(session.hooks):
         return True
     return run.heard_saving or agreement.foreign(session.callback_handler, "save")
 
 
-def saves_its_own_way(session: Session) -> bool:
+def saves_its_own_way(hooks: Hooks) -> bool:
     """Whether a subclass saves in a way of its own."""
-    methods = (getattr(type(session.hooks), name) for name in ("save_model", "_save_checkpoint"))
+    methods = (getattr(type(hooks), name) for name in ("save_model", "_save_checkpoint"))
     return any(method.__module__ != "trainwright.trainer.trainer" for method in methods)
 
 

@@ -7,6 +7,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from trainwright.args.groups import optimization
 from trainwright.args.training import TrainingArguments
 from trainwright.models.inspect import base_model, is_adapter, is_pretrained
@@ -57,8 +59,8 @@ def create_model_card(
 
     folder = Path(session.args.output_dir or ".")
     folder.mkdir(parents=True, exist_ok=True)
-    name, metrics = model_name or folder.resolve().name, last_metrics(session)
-    origin = finetuned_from or base_name(session)
+    name, metrics = model_name or folder.resolve().name, last_metrics(session.state.log_history)
+    origin = finetuned_from or base_name(session.model)
     header = {
         "library_name": "peft" if is_adapter(session.model) else "transformers",
         "language": listed(language),
@@ -67,7 +69,12 @@ def create_model_card(
         "tags": [*dict.fromkeys([*listed(tags), *listed(getattr(session.model, "model_tags", None)), "trainwright"])],
         "datasets": listed(dataset_tags),
         "model-index": results(
-            name, metrics, listed(tasks), listed(dataset_tags), listed(dataset), listed(dataset_args)
+            name,
+            metrics,
+            tasks=listed(tasks),
+            tags=listed(dataset_tags),
+            names=listed(dataset),
+            configs=listed(dataset_args),
         ),
     }
     made_from = f"Made from [{origin}](https://huggingface.co/{origin}). " if origin else ""
@@ -75,8 +82,8 @@ def create_model_card(
     lines = ["---", *yaml_lines(header), "---", "", f"# {name}", ""]
     if made_from or data:
         lines += [f"{made_from}{data}".strip(), ""]
-    lines += ["## Results", "", "| step | metric | value |", "|---|---|---|", *table(session), ""]
-    lines += ["## Arguments", "", *arguments(session), "", "## Versions", "", f"- torch {torch.__version__}", ""]
+    lines += ["## Results", "", "| step | metric | value |", "|---|---|---|", *table(session.state.log_history), ""]
+    lines += ["## Arguments", "", *arguments(session.args), "", "## Versions", "", f"- torch {torch.__version__}", ""]
     (folder / CARD).write_text("\n".join(lines), encoding="utf-8")
 
 
@@ -89,7 +96,7 @@ def yaml_lines(header: dict[str, Any]) -> list[str]:
 
 
 def results(
-    name: str, metrics: dict[str, float], tasks: list[str], tags: list[str], names: list[str], configs: list[str]
+    name: str, metrics: dict[str, float], *, tasks: list[str], tags: list[str], names: list[str], configs: list[str]
 ) -> list[dict[str, Any]]:
     """Return the last metrics for every task and set of data, as the hub's index of models takes them; it refuses
     entries without a task, a set or a metric."""
@@ -102,17 +109,17 @@ def results(
     return [{"name": name, "results": entries}] if entries and found else []
 
 
-def base_name(session: Session) -> str | None:
+def base_name(model: nn.Module) -> str | None:
     """Return the name of the model that this one was made from; None for none, and for a folder of this machine."""
-    if not (is_pretrained(session.model) or is_adapter(session.model)):
+    if not (is_pretrained(model) or is_adapter(model)):
         return None
-    name = getattr(base_model(session.model).config, "_name_or_path", None)
+    name = getattr(base_model(model).config, "_name_or_path", None)
     return name if name and not Path(name).is_absolute() and not Path(name).exists() else None
 
 
-def last_metrics(session: Session) -> dict[str, float]:
-    """Return the numbers of the last evaluation, without those of speed, by their names without `eval_`."""
-    for entry in reversed(session.state.log_history):
+def last_metrics(history: list[dict[str, Any]]) -> dict[str, float]:
+    """Return the numbers of a log's last evaluation, without those of speed, by their names without `eval_`."""
+    for entry in reversed(history):
         found = {
             name.removeprefix("eval_"): float(value)  # YAML knows no numbers of numpy
             for name, value in entry.items()
@@ -126,21 +133,21 @@ def last_metrics(session: Session) -> dict[str, float]:
     return {}
 
 
-def table(session: Session) -> list[str]:
-    """Return a row for every number that an evaluation gave."""
+def table(history: list[dict[str, Any]]) -> list[str]:
+    """Return a row for every number of a log that an evaluation gave."""
     return [
         f"| {entry['step']} | {name} | {value:.4g} |"
-        for entry in session.state.log_history
+        for entry in history
         for name, value in entry.items()
         if name.startswith("eval_") and isinstance(value, float)
     ]
 
 
-def arguments(session: Session) -> list[str]:
+def arguments(args: TrainingArguments) -> list[str]:
     """Return a line for every argument of the training itself that was chosen."""
-    usual = vars(TrainingArguments(session.args.output_dir))
+    usual = vars(TrainingArguments(args.output_dir))
     names = ["seed", *(f.name for group in _GROUPS for f in fields(group))]
-    chosen = {name: getattr(session.args, name, usual[name]) for name in names}
+    chosen = {name: getattr(args, name, usual[name]) for name in names}
     return [f"- {name}: {value}" for name, value in chosen.items() if name == "seed" or value != usual[name]]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def restore(session: Session, state: dict[str, Any], began: dict[str, Any], toda
         merged = [_merged_group(*one) for one in pairs]
         state = {**state, "param_groups": merged}
         if "optimizer" not in session.created:
-            _say_changes(session, loaded, merged)
+            _say_changes(session.note, loaded, merged)
     try:
         session.optimizer.load_state_dict(state)
     except Exception as error:  # whatever a foreign state does to a class that we may not know
@@ -174,7 +175,7 @@ def _merged_group(loaded: dict[str, Any], today: dict[str, Any], began: dict[str
     return merged
 
 
-def _say_changes(session: Session, loaded: list[dict[str, Any]], merged: list[dict[str, Any]]) -> None:
+def _say_changes(note: Callable[[str], None], loaded: list[dict[str, Any]], merged: list[dict[str, Any]]) -> None:
     """Name the changed settings of an optimizer that is the user's own; others are named among the arguments."""
     changed = {
         f"{key} {before[key]} -> {after[key]}": None
@@ -183,7 +184,7 @@ def _say_changes(session: Session, loaded: list[dict[str, Any]], merged: list[di
         if key not in _NOT_SETTINGS and key in before and _plain(before[key]) != _plain(after[key])
     }
     if changed:
-        session.note(f"Settings of the optimizer changed since the checkpoint: {'; '.join(changed)}.")
+        note(f"Settings of the optimizer changed since the checkpoint: {'; '.join(changed)}.")
 
 
 def restore_schedule(session: Session, state: dict[str, Any], began: dict[str, Any], today: dict[str, Any]) -> None:

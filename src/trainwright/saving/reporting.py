@@ -79,7 +79,7 @@ def evaluate(run: Run, decides: bool = True) -> None:
     it judges a trial, moves a schedule that follows a metric, and tells whether this is the best model."""
     session = run.session
     with run.timesheet.spending("evaluating"):
-        metrics = agreement.of_main(session, session.hooks.evaluate(ignore_keys=run.ignore_keys_for_eval))
+        metrics = agreement.of_main(session.strategy, session.hooks.evaluate(ignore_keys=run.ignore_keys_for_eval))
     run.evaluated = True
     if not decides:
         return

@@ -51,7 +51,7 @@ def save_early(run: Run) -> None:
     resumed_here = run.session.state.global_step == run.first_step
     if not control.should_save or args.save_strategy == "best" or resumed_here or args.push_to_hub:
         return
-    if not saves_its_own_way(run.session):
+    if not saves_its_own_way(run.session.hooks):
         with run.timesheet.spending("saving"):
             collect(run, wait=True)
             write_checkpoint(run, early=True)

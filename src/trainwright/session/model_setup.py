@@ -200,12 +200,12 @@ def remove_noise(session: Session) -> None:
 def train_mode(session: Session, training: bool) -> None:
     """Switch model and optimizer between training and evaluation; some optimizers average weights for the latter."""
     session.model_wrapped.train(training)
-    optimizer_mode(session, training)
+    optimizer_mode(session.optimizer, training)
 
 
-def optimizer_mode(session: Session, training: bool) -> None:
+def optimizer_mode(optimizer: Any, training: bool) -> None:
     """Switch the optimizer between training and evaluation, where it has two."""
-    switch = getattr(session.optimizer, "train" if training else "eval", None)
+    switch = getattr(optimizer, "train" if training else "eval", None)
     if switch is not None:
         switch()
 

@@ -107,7 +107,7 @@ class Health:
         """Take note of a step, which began at a position of an epoch, and read the one before."""
         self.settle()
         step, names = self.session.state.global_step + 1, self.trained.parameters.keys()
-        self._reading = Reading(step, epoch, position, bad, loss, norms, names)
+        self._reading = Reading(step=step, epoch=epoch, position=position, bad=bad, loss=loss, norms=norms, names=names)
         self._reading.send()
 
     def settle(self) -> None:

@@ -120,7 +120,7 @@ def _run(
         if is_alone:
             _try_again(optuna, study)
         done = sum(trial.state.is_finished() - (_AGAIN in trial.user_attrs) for trial in study.trials)
-        renewing: list[Any] = [] if is_given else [lambda study, trial: _renew_sampler(optuna, study, session)]
+        renewing: list[Any] = [] if is_given else [lambda study, _: _renew_sampler(optuna, study, session.args.seed)]
         callbacks = [*(kwargs.pop("callbacks", None) or []), *renewing]
         study.optimize(objective, n_trials=max(0, n_trials - done), callbacks=callbacks, **kwargs)
     if isinstance(direction, str):
@@ -165,16 +165,16 @@ def _study(optuna: Any, session: Session, direction: str | list[str], kwargs: di
             f"{given['storage']} were to {', '.join(kept)}. Give the same direction, or another study_name."
         )
     if "sampler" not in given:
-        _renew_sampler(optuna, study, session)
+        _renew_sampler(optuna, study, session.args.seed)
     elif study.trials:  # one that begins anew with the same seed would draw the same points again
         study.sampler.reseed_rng()
     return study
 
 
-def _renew_sampler(optuna: Any, study: Any, session: Session) -> None:
+def _renew_sampler(optuna: Any, study: Any, seed: int) -> None:
     """Let the next point be a function of the points before, whatever process drew them."""
     drawn = sum(_AGAIN not in trial.user_attrs for trial in study.trials)
-    study.sampler = optuna.samplers.TPESampler(seed=session.args.seed + drawn)
+    study.sampler = optuna.samplers.TPESampler(seed=seed + drawn)
 
 
 def _try_again(optuna: Any, study: Any) -> None:

@@ -74,7 +74,7 @@ def get_decay_parameter_names(session: Session, model: nn.Module) -> list[str]:
 
 def get_learning_rates(session: Session) -> list[float]:
     """Return the present learning rate of every parameter group."""
-    return [float(group["lr"]) for group in _optimizer(session).param_groups]
+    return [float(group["lr"]) for group in _optimizer(session.optimizer).param_groups]
 
 
 def get_num_trainable_parameters(session: Session) -> int:
@@ -84,14 +84,14 @@ def get_num_trainable_parameters(session: Session) -> int:
 
 def get_optimizer_group(session: Session, param: nn.Parameter | None = None) -> Any:
     """Return the optimizer's group of a parameter; all groups without one."""
-    groups = _optimizer(session).param_groups
+    groups = _optimizer(session.optimizer).param_groups
     if param is None:
         return [group["params"] for group in groups]
     return next((group for group in groups if any(p is param for p in group["params"])), None)
 
 
-def _optimizer(session: Session) -> torch.optim.Optimizer:
-    optimizer: torch.optim.Optimizer | None = session.optimizer
+def _optimizer(optimizer: torch.optim.Optimizer | None) -> torch.optim.Optimizer:
+    """Return the optimizer that there is."""
     if optimizer is None:
         raise ValueError("There is no optimizer yet; call train() or create_optimizer() first.")
     return optimizer

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import Any
 
 import torch
+from torch import nn
 
+from trainwright.args.training import TrainingArguments
 from trainwright.callbacks import job
 from trainwright.callbacks.notebook import in_notebook
 from trainwright.callbacks.table import duration, number
@@ -20,7 +23,7 @@ from trainwright.models import inspect as models
 from trainwright.optim.optimizers import state_copies
 from trainwright.session.run import Beginning, Run
 from trainwright.session.session import Session
-from trainwright.state import UNKNOWN
+from trainwright.state import UNKNOWN, TrainerState
 from trainwright.training.disk import bytes_in_words, checkpoint_bytes, needed
 
 logger = logging.getLogger("trainwright")
@@ -35,7 +38,11 @@ def begin(run: Run) -> None:
     run.beginning = Beginning(state.num_input_tokens_seen, state.total_flos, earlier)
     is_over = UNKNOWN != state.max_steps <= run.first_step  # which the line about the checkpoint has said
     if speaks(run.session) and not is_over:
-        show(run.session, f"Training goes on after step {run.first_step}" if run.first_step else "Training", facts(run))
+        show(
+            run.session.args,
+            f"Training goes on after step {run.first_step}" if run.first_step else "Training",
+            facts(run),
+        )
 
 
 def end(run: Run) -> None:
@@ -44,7 +51,7 @@ def end(run: Run) -> None:
     if speaks(run.session):
         is_whole = state.global_step >= state.max_steps or state.max_steps == UNKNOWN
         title = f"Done: {_many(state.global_step, 'step')}" if is_whole else f"Stopped at step {state.step_of()}"
-        show(run.session, title, results(run))
+        show(run.session.args, title, results(run))
 
 
 def speaks(session: Session) -> bool:
@@ -52,9 +59,9 @@ def speaks(session: Session) -> bool:
     return session.strategy.is_main and session.trial is None and logger.isEnabledFor(logging.WARNING)
 
 
-def show(session: Session, title: str, lines: Facts) -> None:
+def show(args: TrainingArguments, title: str, lines: Facts) -> None:
     """Draw a card on a terminal, write its lines in a notebook; elsewhere, or without bars, write one line."""
-    if sys.stderr.isatty() and not session.args.disable_tqdm:
+    if sys.stderr.isatty() and not args.disable_tqdm:
         from trainwright.terminal import draw_card
 
         draw_card(sys.stderr, title, lines)
@@ -73,7 +80,7 @@ def facts(run: Run) -> Facts:
     data = session.train_dataset if session.train_loader is None else getattr(session.train_loader, "dataset", None)
     contents = contents_of(data, session.data_collator, shifted)
     known = [
-        ("model", _model(session)),
+        ("model", _model(session.model)),
         ("data", _data(contents)),
         ("learned", _learned(contents)),
         ("steps", _steps(run)),
@@ -97,7 +104,7 @@ def results(run: Run) -> Facts:
     values = [one[told] for one in history if told in one]
     known = [
         (told, f"{number(values[0])} at first, {number(values[-1])} at last" if values else ""),
-        ("best", _best(session)),
+        ("best", _best(session.args, session.state)),
         ("time", _time(spent)),
         ("speed", _speed(run, spent)),
         ("folder", str(run.folder)),
@@ -106,12 +113,12 @@ def results(run: Run) -> Facts:
     return [(name, text) for name, text in known if text]
 
 
-def _model(session: Session) -> str:
-    inner = models.base_model(session.model)
+def _model(model: nn.Module) -> str:
+    inner = models.base_model(model)
     origin = str(getattr(inner, "name_or_path", "") or "")
-    total, trained = (models.parameter_count(session.model, only) for only in (False, True))
+    total, trained = (models.parameter_count(model, only) for only in (False, True))
     share = "all trained" if trained == total else f"{_count(trained)} trained ({trained / max(total, 1):.2%})"
-    adapters = " with adapters" if models.holds_adapters(session.model) else ""
+    adapters = " with adapters" if models.holds_adapters(model) else ""
     return f"{type(inner).__name__}{f' from {origin}' if origin else ''}{adapters}, {_count(total)} parameters, {share}"
 
 
@@ -165,7 +172,7 @@ def _device(session: Session) -> str:
 
 def _memory(session: Session) -> str:
     """Return what is certainly needed: what a step computes comes on top, and differs from batch to batch."""
-    weights, trained, copies = _sizes(session)
+    weights, trained, copies = _sizes(session.model, session.optimizer)
     reference = getattr(session.objective, "reference", None)  # of preferences
     weights += sum(p.numel() * p.element_size() for p in reference.parameters()) if reference is not None else 0
     parts = {"weights": weights, "gradients": trained, "optimizer": trained * copies}
@@ -178,7 +185,7 @@ def _memory(session: Session) -> str:
 def _disk(run: Run) -> str:
     """Return what the run's checkpoints need."""
     session, state = run.session, run.session.state
-    weights, trained, copies = _sizes(session)
+    weights, trained, copies = _sizes(session.model, session.optimizer)
     average = 0 if session.args.ema_decay is None else trained
     adapters, only_model = models.holds_adapters(session.model), session.args.save_only_model
     size = checkpoint_bytes(weights, trained, copies, adapters=adapters, only_model=only_model, average=average)
@@ -186,10 +193,10 @@ def _disk(run: Run) -> str:
     return str(needed(session.args, run.folder, size, steps, run.num_epochs))
 
 
-def _sizes(session: Session) -> tuple[int, int, float]:
+def _sizes(model: nn.Module, optimizer: Any) -> tuple[int, int, float]:
     """Return (bytes of the weights, of what is trained, copies of that which the optimizer keeps)."""
-    sizes = [(p.numel() * p.element_size(), p.requires_grad) for p in session.model.parameters()]
-    copies = state_copies(type(session.optimizer).__name__, getattr(session.optimizer, "defaults", {}))
+    sizes = [(p.numel() * p.element_size(), p.requires_grad) for p in model.parameters()]
+    copies = state_copies(type(optimizer).__name__, getattr(optimizer, "defaults", {}))
     return sum(size for size, _ in sizes), sum(size for size, is_trained in sizes if is_trained), copies
 
 
@@ -198,10 +205,9 @@ def _job() -> str:
     return f"{name}; to watch it: trainwright ui" if name else ""
 
 
-def _best(session: Session) -> str:
+def _best(args: TrainingArguments, state: TrainerState) -> str:
     """Return the best value of the watched metric, or else of the evaluation loss, and where it was reached; what was
     measured before anything was trained is no result."""
-    args, state = session.args, session.state
     watched = args.metric_for_best_model or "loss"
     name = watched if watched.startswith("eval_") else f"eval_{watched}"
     trained = [one for one in state.log_history if one["step"] > 0]

@@ -39,7 +39,7 @@ from trainwright.parallel.strategy import ProcessOptions, Strategy
 from trainwright.randomness import SeedsUndone, seed_trainer
 from trainwright.session.loss_rules import is_of
 from trainwright.session.model_setup import take_model
-from trainwright.session.session import Session
+from trainwright.session.session import Hooks, Session
 from trainwright.state import TrainerControl, TrainerState
 from trainwright.trackers import table as trackers
 from trainwright.world import choose_device, current_world
@@ -187,7 +187,7 @@ def check(session: Session) -> None:
     if session.train_loader is not None and session.train_dataset is not None:
         raise ConfigError("Give train_dataset= or train_loader=, not both.")
     check_data(session)
-    if (session.eval_dataset is not None or session.eval_loader is not None) and not returns_outputs(session):
+    if (session.eval_dataset is not None or session.eval_loader is not None) and not returns_outputs(session.hooks):
         raise ConfigError(
             f"{type(session.hooks).__name__}.compute_loss takes no return_outputs, which an evaluation asks it for. "
             "Write: def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None), and return "
@@ -214,9 +214,9 @@ def check_data(session: Session) -> None:
             session.note(f"{name}={size} is ignored: {kind}_loader= brings its own batches.")
 
 
-def returns_outputs(session: Session) -> bool:
+def returns_outputs(hooks: Hooks) -> bool:
     """Whether `compute_loss` can be asked for the model's outputs too."""
-    parameters = inspect.signature(session.hooks.compute_loss).parameters
+    parameters = inspect.signature(hooks.compute_loss).parameters
     return (
         "return_outputs" in parameters
         or any(p.kind is p.VAR_KEYWORD for p in parameters.values())

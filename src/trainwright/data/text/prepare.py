@@ -106,7 +106,14 @@ def prepare(
     counts = targets[:, learned]
     rows.know(counts[0] if len(counts) == 1 else counts, int((cut > 0).sum()), rules.part)
     left_out = np.flatnonzero(fits & ~learned)
-    return Prepared(rows, int((cut > 0).sum()), int(cut.sum()), left_out, int((~fits).sum()), notes)
+    return Prepared(
+        rows,
+        cut=int((cut > 0).sum()),
+        lost=int(cut.sum()),
+        left_out=left_out,
+        too_long=int((~fits).sum()),
+        notes=notes,
+    )
 
 
 def _named(name: str, table: Any, rules: TextRules, *, several: bool, **given: Any) -> Any:

@@ -250,7 +250,7 @@ def _ready(given: Sequence[int], ids: dict[str, int]) -> Sequence[int]:
 
 
 def cached(
-    path: Path, count: int, lexer: Lexer, about: Any, read: Callable[[Source], Pair | Tokens], what: str
+    path: Path, count: int, lexer: Lexer, *, about: Any, read: Callable[[Source], Pair | Tokens], what: str
 ) -> Problems:
     """Return the tokens of a file, memory-mapped from the cache; made on first use.
 

@@ -91,7 +91,8 @@ def first_rows(one: DatasetParams, text_column: str) -> list[Row]:
     rows = [{names.get(name, name): value for name, value in row.items()} for row in rows]
     if shape is None:
         return rows
-    return [mixture.shaped_row(row, number, shape, settings, one.subset, str(where)) for number, row in enumerate(rows)]
+    given = {"shape": shape, "settings": settings, "subset": one.subset, "name": str(where)}
+    return [mixture.shaped_row(row, number, **given) for number, row in enumerate(rows)]
 
 
 def _json(file: Path) -> list[Row]:

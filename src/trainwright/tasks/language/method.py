@@ -7,7 +7,7 @@ that a method can be asked for its description without it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from trainwright.config import methods
@@ -45,9 +45,9 @@ class Text:
     options: Any
     tokenizer: Any
     rules: TextRules
-    train: Any
-    evaluation: Any
-    notes: list[str]
+    train: Any = None
+    evaluation: Any = None
+    notes: list[str] = field(default_factory=list)
 
     @property
     def multiple(self) -> int | None:

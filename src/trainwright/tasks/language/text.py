@@ -167,7 +167,7 @@ def _loaded(config: TrainingConfig) -> Text:
     for table, own in zip(parts, by_own, strict=True):
         said = [*notes_of_marks(own, table), *notes_of_templates(own, table)]
         notes += [note for note in said if note not in notes]
-    text = Text(method, options, tokenizer, rules, None, None, notes)
+    text = Text(method, options, tokenizer, rules, notes=notes)
     text.train = rows_of(config, config.data.train, parts, by_own, text=text)
     if config.data.validation.datasets:
         held_out = mixture.read_parts(config.data.validation, seed, column)

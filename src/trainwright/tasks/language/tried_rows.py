@@ -103,7 +103,7 @@ def _text(config: TrainingConfig, parts: list[Any]) -> Text:
     method.check_data(config, options, formats)
     tokenizer = texts.tokenizer_of(config, options)
     rules = method.rules(config, options, tokenizer, texts.of_all(formats))
-    text = Text(method, options, tokenizer, rules, None, None, [])
+    text = Text(method, options, tokenizer, rules)
     _check_model(config, text)
     return text
 

@@ -124,7 +124,14 @@ def keep(evaluation: Evaluation, data: str, settings: dict[str, Any], folder: Pa
     trained = evaluation.trained
     if folder is None and not trained.is_of_run:
         return None
-    result = Result(str(trained.folder), data, len(evaluation.rows), evaluation.metrics, settings, time.time())
+    result = Result(
+        model=str(trained.folder),
+        data=data,
+        rows=len(evaluation.rows),
+        metrics=evaluation.metrics,
+        settings=settings,
+        time=time.time(),
+    )
     return keep_result(folder or trained.run, file_name(trained, data), result, evaluation.rows)
 
 
