@@ -131,6 +131,13 @@ def test_a_save_that_one_rank_calls_for_alone_is_a_sentence(found):
     assert second["told"] == "The end of the other rank."
 
 
+def test_a_part_that_one_rank_cannot_go_on_with_ends_all_of_them_with_its_error(found):
+    for rank in of(found, "a part that fails on one rank"):
+        assert rank["step"] == 4
+        assert rank["told"].startswith("The part 'picky' cannot go on with what '")
+        assert "failed (ValueError: not mine)" in rank["told"]
+
+
 def test_a_checkpoint_of_ranks_that_drew_alike_goes_on_and_says_it(found):
     first, second = of(found, "an old checkpoint")
     assert any("all ranks drew the same random numbers" in told for told in first["told"])

@@ -495,6 +495,29 @@ def saved_by_one_rank(place: Path) -> dict[str, Any]:
     return {"told": told, "saved": sorted(path.name for path in place.glob("checkpoint-*"))}
 
 
+class Picky:
+    """A part of a checkpoint that one rank cannot go on with."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rank": current_world().rank}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state["rank"] == 1:
+            raise ValueError("not mine")
+
+
+def unrestored_on_one_rank(place: Path) -> dict[str, Any]:
+    """Go on from a checkpoint with a part that fails on the second rank."""
+    for steps in (2, 4):
+        args = tiny_rows.arguments(place, max_steps=steps, save_strategy="steps", save_steps=2)
+        trainer = Trainer(tiny_rows.Net(), args, train_dataset=tiny_rows.rows(12), checkpoint_parts={"picky": Picky()})
+        try:
+            trainer.train(resume_from_checkpoint=steps == 4)
+        except CheckpointError as error:
+            return {"told": str(error), "step": steps}
+    return {"told": ""}
+
+
 CASES: dict[str, launch.Case] = {
     **{kind: functools.partial(idle, kind=kind) for kind in IDLE},
     "an unused part, looked for": functools.partial(idle, kind="an unused part", ddp_find_unused_parameters=True),
@@ -511,6 +534,7 @@ CASES: dict[str, launch.Case] = {
     "dropout": dropout,
     "an old checkpoint": old_checkpoint,
     "a save of one rank": saved_by_one_rank,
+    "a part that fails on one rank": unrestored_on_one_rank,
     "the best": functools.partial(decided, save_strategy="epoch", load_best_model_at_end=True),
     "early stopping": lambda place: decided(place, [EarlyStoppingCallback(2)]),
     "a plateau": functools.partial(

@@ -276,12 +276,13 @@ def restore(run: Run, saved: Saved) -> None:
     """Give every part of the run what the checkpoint keeps of it, and say what begins anew.
 
     Raises:
-        CheckpointError: a part cannot go on with it.
+        CheckpointError: a part cannot go on with it, on any rank.
     """
     session = run.session
     checkpoint = parts.Opened(saved.folder, session.strategy)
     left_out = () if restores_callbacks(session.args) else OF_CALLBACKS
-    anew = parts.restore({n: part for n, part in run.parts.items() if n not in left_out}, checkpoint)
+    kept = {name: part for name, part in run.parts.items() if name not in left_out}
+    anew = session.strategy.on_all(lambda: parts.restore(kept, checkpoint))
     run.origin, run.due = saved.folder, still_due(run, saved)
     run.history.go_on(saved.folder / layout.STATE, session.state.log_history)
     run.drawn_apart = checkpoint.has_own and bool(saved.about.get("drawn_apart"))
