@@ -55,6 +55,28 @@ def compared(request, place):
     return said
 
 
+PACKED = {
+    "input_ids": torch.tensor([[5, 6, 7, 8, 9, 3, 4]]), "position_ids": torch.tensor([[0, 1, 2, 3, 0, 1, 2]]),
+    "labels": torch.tensor([[5, 6, 7, 8, 9, 3, 4]]), "use_cache": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("flat", "rows"), [(True, (1, 7)), (False, (2, 4))])
+def test_documents_in_one_row_are_compared_as_they_will_come(place, flat, rows):
+    """As they are where rows are made flat; one to a row where the model's own attention would mix them."""
+    model = tiny.llama().eval()
+    args = TrainingArguments(str(place), use_cpu=True, report_to="none")
+    session = session_of(Trainer(model, args, train_dataset=tiny.tokens(4), data_collator=Pad()))
+    fused_loss.prepare(session)
+    fused, given = session.objective.fused, []
+    if not flat:
+        fused_loss.keep_padding(model, fused)
+    labelled = fused.labelled
+    fused.labelled = lambda model, rows: given.append(tuple(rows["input_ids"].shape)) or labelled(model, rows)
+    assert fused_loss.difference(session, model, fused, PACKED) is None
+    assert given == [rows]
+
+
 def off_by(part):
     def change(own):
         return own + part * (own - own.mean())
