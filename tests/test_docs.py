@@ -12,7 +12,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 from tests import ROOT, tiny, tiny_language
-from tests.test_house import with_pinned_versions
+from tests.test_house import FILES, LAYERS, PACKAGE, with_pinned_versions
 from trainwright import processes
 from trainwright.config.methods import METHODS
 
@@ -136,10 +136,20 @@ def test_the_pages_are_a_site_without_a_warning(tmp_path):
     assert "create_optimizer" in (tmp_path / "site" / "api" / "trainer" / "index.html").read_text()
 
 
+def test_the_map_of_the_house_has_every_package_and_the_order_of_the_layers():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    tree, order = re.findall(r"^```text\n(.*?)^```", text, flags=re.M | re.S)
+    for folder in {path.parent.name for path in FILES} - {PACKAGE.name}:
+        assert re.search(rf"\b{folder}/", tree), folder
+    assert order.splitlines() == [", ".join(line) for line in LAYERS]
+
+
 def test_the_map_of_the_house_names_what_is_there():
     text = (ROOT / "docs" / "architecture.md").read_text()
     package = ROOT / "src" / "trainwright"
     for folder in re.findall(r"^  (\w+)/ ", text, flags=re.M):
         assert (package / folder).is_dir(), folder
+    for file in re.findall(r"`(\w+/[\w/]+\.py)\b", text):
+        assert (package / file).exists() or (ROOT / file).exists() or (package.parent / file).exists(), file
     for file, name in re.findall(r"`([\w/]+\.py): (?:\w+\.)?(\w+)", text):
         assert f"def {name}" in (package / file).read_text() or f"class {name}" in (package / file).read_text(), file

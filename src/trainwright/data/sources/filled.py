@@ -19,7 +19,7 @@ def without_filled(rows: Any) -> Any:
     """
     from datasets import Features
 
-    if rows.features is None or getattr(rows.info, "builder_name", None) == "json":
+    if rows.features is None or rows.info.builder_name == "json":
         return rows
     free = Features({name: _freed(feature) for name, feature in rows.features.items()})
     names = [name for name in free if free[name] != rows.features[name]]
