@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 import torch
 
+from tests import ROOT
 from tests import tiny_language as tiny
 from tests.methods.unlikelihood import Unlikelihood
 from trainwright import ConfigError, DataError
@@ -178,6 +180,20 @@ def test_a_line_of_the_table_that_is_none_is_told(monkeypatch, name, where, word
     monkeypatch.setitem(METHODS, name, where)
     with pytest.raises(ConfigError, match=words):
         find(name)
+
+
+def test_every_command_knows_the_methods_of_installed_packages(tmp_path):
+    about = tmp_path / "unlikely-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Name: unlikely\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(f"[trainwright.methods]\nUNLIKELIHOOD = {WHERE}\nSFT = nowhere:Own\n")
+    command = [sys.executable, "-m", "trainwright", "init", "unlikelihood", str(tmp_path / "run.yaml")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run.yaml").read_text() == Unlikelihood("UNLIKELIHOOD").example()
+    command[3:] = ["init", "sft", str(tmp_path / "sft.yaml")]
+    assert subprocess.run(command, env=environment).returncode == 0  # a name of ours stays ours
 
 
 def test_our_methods_are_described_without_torch():

@@ -506,8 +506,18 @@ class Picky:
             raise ValueError("not mine")
 
 
+class Shared:
+    """A part of a checkpoint that the first rank gives to all."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        torch.distributed.broadcast_object_list([state])
+
+
 def unrestored_on_one_rank(place: Path) -> dict[str, Any]:
-    """Go on from a checkpoint with a part that fails on the second rank."""
+    """Go on from a checkpoint with a part that fails on the second rank, before one for which the ranks meet."""
     for steps in (2, 4):
         args = tiny_rows.arguments(place, max_steps=steps, save_strategy="steps", save_steps=2)
         trainer = Trainer(tiny_rows.Net(), args, train_dataset=tiny_rows.rows(12), checkpoint_parts={"picky": Picky()})

@@ -180,19 +180,32 @@ class Opened:
 def restore(parts: Parts, checkpoint: Opened) -> list[str]:
     """Give every part what a checkpoint keeps of it, in their order; return what begins anew.
 
+    Where one fails, the others are restored before its error is raised: other ranks may wait for this one in them.
+
     Raises:
-        CheckpointError: a part cannot go on with it.
+        CheckpointError: a part cannot go on with it; of several, the first one's.
     """
-    anew = []
+    anew: list[str] = []
+    failures = []
     for part in parts.values():
-        state = checkpoint.state_of(part)
-        if state is not ABSENT:
-            part.state.load_state_dict(state)
-            continue
-        anew += [part.anew] if part.anew else []
-        if part.lacking is not None:
-            part.lacking(checkpoint.alone)
+        try:
+            anew += _restored(part, checkpoint)
+        except CheckpointError as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
     return anew
+
+
+def _restored(part: Part, checkpoint: Opened) -> list[str]:
+    """Give a part what a checkpoint keeps of it; return its name where it begins anew."""
+    state = checkpoint.state_of(part)
+    if state is not ABSENT:
+        part.state.load_state_dict(state)
+        return []
+    if part.lacking is not None:
+        part.lacking(checkpoint.alone)
+    return [part.anew] if part.anew else []
 
 
 def check_users(given: Mapping[str, Any], listed: str = "checkpoint_parts") -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from functools import cache
+from importlib.metadata import entry_points
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,15 @@ METHODS: dict[str, str | type[Method]] = {
     "TRL_GOLD": "trainwright.methods.trl.gold:TrlGOLD",
 }
 """trainer_type: the class of the method, as `module:class`, or itself."""
+
+
+def of_packages() -> dict[str, str]:
+    """Return the methods of installed packages, which their entry points of this group name; ours stay ours."""
+    found = {one.name: one.value for one in entry_points(group="trainwright.methods")}
+    return {name: where for name, where in found.items() if name not in METHODS}
+
+
+METHODS.update(of_packages())
 
 BY_DATA: dict[str | None, tuple[str, ...]] = {None: ("SFT", "DPO"), "OUMI": ("PRETRAIN", "SFT", "DPO")}
 """Values of trainer_type with which the data decide: the first of these methods that is chosen for what they hold."""

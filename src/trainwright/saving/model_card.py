@@ -69,12 +69,7 @@ def create_model_card(
         "tags": [*dict.fromkeys([*listed(tags), *listed(getattr(session.model, "model_tags", None)), "trainwright"])],
         "datasets": listed(dataset_tags),
         "model-index": results(
-            name,
-            metrics,
-            tasks=listed(tasks),
-            tags=listed(dataset_tags),
-            names=listed(dataset),
-            configs=listed(dataset_args),
+            name, metrics, listed(tasks), listed(dataset_tags), listed(dataset), listed(dataset_args)
         ),
     }
     made_from = f"Made from [{origin}](https://huggingface.co/{origin}). " if origin else ""
@@ -96,7 +91,7 @@ def yaml_lines(header: dict[str, Any]) -> list[str]:
 
 
 def results(
-    name: str, metrics: dict[str, float], *, tasks: list[str], tags: list[str], names: list[str], configs: list[str]
+    name: str, metrics: dict[str, float], tasks: list[str], tags: list[str], names: list[str], configs: list[str]
 ) -> list[dict[str, Any]]:
     """Return the last metrics for every task and set of data, as the hub's index of models takes them; it refuses
     entries without a task, a set or a metric."""
