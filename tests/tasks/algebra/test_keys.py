@@ -99,6 +99,15 @@ def test_every_key_of_a_model_arrives_or_is_refused_or_said(kind, capsys):
             assert key in ("model_type", "seed", "use_positional_embedding"), key
 
 
+def test_no_dropout_follows_the_embeddings_whatever_that_of_the_layers_is():
+    """As in CALT's models: the sum of what a token and its place mean goes on whole."""
+    made = new_model({**base("generic"), "dropout": 0.5}, tokenizer()).train()
+    for part in (made.encoder, made.decoder):
+        x = torch.randn(2, 5, made.config.d_model)
+        assert torch.equal(part.dropout(x), x)
+    assert made.config.dropout == 0.5
+
+
 def test_a_models_seed_and_kind_decide():
     words = tokenizer()
     one, same, other = (new_model({**base("gpt2"), "seed": seed}, words) for seed in (1, 1, 2))
