@@ -191,7 +191,7 @@ def test_every_command_knows_the_methods_of_installed_packages(tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "run.yaml").read_text() == Unlikelihood("UNLIKELIHOOD").example()
+    assert "trainer_type: UNLIKELIHOOD" in (tmp_path / "run.yaml").read_text()
     command[3:] = ["init", "sft", str(tmp_path / "sft.yaml")]
     assert subprocess.run(command, env=environment).returncode == 0  # a name of ours stays ours
 
