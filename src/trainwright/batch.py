@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-_MAPPINGS = (dict, Mapping)  # asking for a dict first takes a tenth
+MAPPINGS = (dict, Mapping)
+"""What is asked of every batch whether it is a mapping by: asking for a dict first takes a tenth."""
 IGNORED = -100
 """The label value that is no target, as torch's cross-entropy and every collator have it."""
 
@@ -30,7 +31,7 @@ def map_tensors(batch: Any, change: Callable[[torch.Tensor], Any]) -> Any:
     """Return the batch with every tensor changed; containers keep their kind, other values stay."""
     if _is_tensor(batch):
         return change(batch)
-    if isinstance(batch, _MAPPINGS):
+    if isinstance(batch, MAPPINGS):
         changed = {name: map_tensors(value, change) for name, value in batch.items()}
         return changed if type(batch) is dict else type(batch)(changed)  # type: ignore[call-arg]  # mappings are made of dicts
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
@@ -64,7 +65,7 @@ def with_fields(record: Any, values: Mapping[str, Any]) -> Any:
 
 def by_name(value: Any) -> Mapping[str, Any] | None:
     """Return what a container holds by names: a mapping, a record, or a named tuple; None for anything else."""
-    if isinstance(value, _MAPPINGS):
+    if isinstance(value, MAPPINGS):
         return value
     if isinstance(value, tuple):
         return dict(zip(value._fields, value, strict=True)) if hasattr(value, "_fields") else None
@@ -88,9 +89,10 @@ def row_count(batch: Any) -> int:
     """
     if _has_rows(batch):
         return int(batch.shape[0])
-    parts = _parts(batch)
-    if (first := next(filter(_has_rows, parts), None)) is not None:
-        return int(first.shape[0])
+    parts = list(batch.values()) if isinstance(batch, dict) else _parts(batch)
+    for part in parts:
+        if _has_rows(part):
+            return int(part.shape[0])
     deep = list(lengths_within(parts))
     lists = [part for part in parts if isinstance(part, list | tuple)]
     if len(set(deep)) == 1:

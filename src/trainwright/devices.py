@@ -16,7 +16,9 @@ def widest_float(device: torch.device) -> torch.dtype:
 
 
 def moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Return a tensor on a device, in the widest format that is there; the copy is only queued."""
+    """Return a tensor on a device, in the widest format that is there; a copy is only queued."""
+    if tensor.device == device:
+        return tensor
     if tensor.dtype == torch.float64 and widest_float(device) != torch.float64:
         return tensor.to(device, torch.float32, non_blocking=True)
     return tensor.to(device, non_blocking=True)

@@ -160,21 +160,19 @@ class Streams:
     def state_dict(self) -> dict[str, Any]:
         """Return the states of all streams of this process, the devices' too."""
         with _alone:
-            return self._host_states() | devices.random_states()
+            seen = _glance_at_python()
+            if seen is None or seen != self._python_seen:
+                self._python, self._python_seen = random.getstate(), seen
+            if not self._used:
+                self._used = _glance_at_numpy() != self._numpy_seen
+            if self._used:
+                self._numpy = np.random.get_state()
+            cpu = torch.default_generator.get_state()
+        return {"python": self._python, "numpy": self._numpy, "cpu": cpu, **devices.random_states()}
 
     def load_state_dict(self, states: dict[str, Any]) -> None:
         """Put the streams back to what `state_dict` returned."""
         restore(states)
-
-    def _host_states(self) -> dict[str, Any]:
-        seen = _glance_at_python()
-        if seen is None or seen != self._python_seen:
-            self._python, self._python_seen = random.getstate(), seen
-        if not self._used:
-            self._used = _glance_at_numpy() != self._numpy_seen
-        if self._used:
-            self._numpy = np.random.get_state()
-        return {"python": self._python, "numpy": self._numpy, "cpu": torch.random.get_rng_state()}
 
 
 _WORDS = 5  # of a Mersenne Twister that are looked at; the first is the same for every seed

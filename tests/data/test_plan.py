@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import torch
 from torch.utils.data import BatchSampler, DataLoader
+from torch.utils.data.dataloader import _BaseDataLoaderIter
 
-from trainwright.data.loaders.loader import PlannedBatches
+from trainwright import default_data_collator
+from trainwright.data.loaders.loader import PlannedBatches, planned
+from trainwright.data.loaders.rows import RowFetcher
 from trainwright.data.sampling.plan import Batching, Order, Plan
 
 
@@ -99,3 +102,20 @@ def test_batches_from_a_position_are_the_rest_of_the_epoch(workers):
     batches.position = 9
     assert list(DataLoader(range(23), batch_sampler=batches, num_workers=workers, collate_fn=list)) == whole[3:]
     assert len(batches) == len(whole)
+
+
+@pytest.mark.parametrize("added", [False, True], ids=["ours", "with a collate_fn of the user's"])
+def test_batches_made_in_this_process_do_not_go_through_torchs_loader(monkeypatch, added):
+    """They are the same as those that go through it, which one with a `collate_fn` set by a subclass does."""
+    asked = []
+    through = _BaseDataLoaderIter.__next__
+    monkeypatch.setattr(_BaseDataLoaderIter, "__next__", lambda self: asked.append(1) or through(self))
+    fetcher = RowFetcher([{"x": torch.tensor(float(n))} for n in range(23)], default_data_collator, None)
+    loader = planned(fetcher, Plan(Order(23), Batching(4, 2)), 0)
+    if added:
+        loader.loader.collate_fn = lambda batch: {**batch, "y": -batch["x"]}
+    seen = [batch for _, step in loader.steps(0, 0) for batch in step]
+    read = [number for batch in seen for number in batch["x"].tolist()]
+    assert read == Plan(Order(23), Batching(4)).rows(0).tolist()
+    assert len(asked) == (6 if added else 0)
+    assert all(("y" in batch) is added for batch in seen)

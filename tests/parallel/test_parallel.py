@@ -66,6 +66,19 @@ def test_norms_are_those_of_torch_and_clipping_scales_to_the_limit():
     assert float(Strategy().clip_gradients(parameters, 0)[0]) == pytest.approx(0.25, rel=1e-5)
 
 
+def test_float32_gradients_are_clipped_to_the_bits_of_torch():
+    """On a CPU the factor is computed without tensors; two thousand norms around the limit, from 1e-8 to 1e8."""
+    generator = torch.Generator().manual_seed(0)
+    ours, theirs = (torch.nn.Parameter(torch.zeros(2)) for _ in range(2))
+    for limit in (1.0, 0.1, 3.7, 1e-9):
+        for power in torch.linspace(-8, 8, 500).tolist():
+            ours.grad = torch.randn(2, generator=generator) * limit * 10**power
+            theirs.grad = ours.grad.clone()
+            torch.nn.utils.clip_grad_norm_([theirs], limit)
+            Strategy().clip_gradients([ours], limit)
+            assert torch.equal(ours.grad, theirs.grad), (limit, power)
+
+
 @pytest.mark.parametrize("spoilt", [0.0, float("nan"), float("inf")])
 def test_gradients_within_the_limit_are_written_only_where_something_is_not_finite(spoilt):
     """A factor of 1 changes nothing; what is not finite reaches the others, as with torch's own."""

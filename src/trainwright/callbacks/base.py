@@ -197,7 +197,7 @@ class CallbackHandler:
         """Tell every callback of an event and return the control that holds afterwards."""
         for flag in _LOWERED_BEFORE.get(event, ()):
             setattr(control, flag, False)
-        return self._tell(event, args, state, control, details)
+        return self._tell(event, args, state, control, details) if self.listeners(event) else control
 
     def call_event(
         self, event: str, args: Any, state: TrainerState, control: TrainerControl, **details: Any

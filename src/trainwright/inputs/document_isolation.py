@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from trainwright.batch import IGNORED, row_count
+from trainwright.batch import IGNORED, MAPPINGS, row_count
 from trainwright.errors import TrainwrightError
 from trainwright.evaluation_mode import evaluation_mode
 from trainwright.models.hooks import unwatched
@@ -63,7 +63,7 @@ def apart(model: Any, inputs: Any) -> Any:
 
 def is_flat(inputs: Any) -> bool:
     """Whether a batch holds documents one after another in a single row, told apart by their positions alone."""
-    if not isinstance(inputs, Mapping) or "position_ids" not in inputs or "input_ids" not in inputs:
+    if not isinstance(inputs, MAPPINGS) or "position_ids" not in inputs or "input_ids" not in inputs:
         return False
     if not set(inputs) <= FLAT_INPUTS | KERNEL_INPUTS:
         return False

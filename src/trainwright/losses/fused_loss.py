@@ -141,8 +141,10 @@ def foresee(session: Session, inputs: Any, moved: Any) -> None:
         inputs: the batch on the host.
         moved: the same on the device; where code of the user's has moved it, it may be another.
     """
+    if session.strategy.device.type == "cpu":
+        return
     objective, labels = session.objective, moved.get("labels") if isinstance(moved, Mapping) else None
-    if session.strategy.device.type == "cpu" or not isinstance(labels, torch.Tensor):
+    if not isinstance(labels, torch.Tensor):
         return
     if inputs["labels"].device.type != "cpu" or not is_of(session.hooks._prepare_inputs, "trainwright"):
         return

@@ -67,7 +67,8 @@ def micro_batch(run: Run, batch: Any, items: float, total: float, last: bool) ->
         if items:
             count = total / items if session.rule is Rule.MEAN else total  # of pieces of unequal size
             session.in_own_step = True  # until ours is called
-            loss = session.hooks.training_step(run.model, batch, count).detach()
+            loss = session.hooks.training_step(run.model, batch, count)
+            loss = loss.detach() if loss.requires_grad else loss
             loss = loss / session.strategy.gradient_divide_factor if session.in_own_step else loss
             return loss.reshape(()) if loss.ndim else loss
         if total and session.strategy.needs_zero_weight_step(last):
@@ -205,7 +206,7 @@ def one_loss(session: Session, loss: Any) -> torch.Tensor:
     Raises:
         DataError: it is not a scalar tensor.
     """
-    if isinstance(loss, Mapping):
+    if not isinstance(loss, torch.Tensor) and isinstance(loss, Mapping):
         for name, value in loss.items():
             if name != "loss":
                 session.hooks.record(name, value)

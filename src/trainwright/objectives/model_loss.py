@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from trainwright.batch import IGNORED, MeanOver, by_name, row_count
+from trainwright.batch import IGNORED, MAPPINGS, MeanOver, by_name, row_count
 from trainwright.errors import ConfigError, DataError
 from trainwright.objectives.language import FusedLoss
 from trainwright.objectives.linear_loss import new_watch
@@ -116,7 +116,7 @@ def _with_metrics(fused: FusedLoss, model: nn.Module, inputs: Any, num_items: fl
 
 def call_model(model: nn.Module, inputs: Any) -> Any:
     """Call a model with a batch: mappings by name, sequences by position, anything else as the one argument."""
-    if isinstance(inputs, Mapping):
+    if isinstance(inputs, MAPPINGS):
         return model(**inputs)
     if isinstance(inputs, list | tuple):
         return model(*inputs)

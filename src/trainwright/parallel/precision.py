@@ -134,7 +134,7 @@ class Float16(Precision):
 def not_finite(*values: torch.Tensor) -> Flag:
     """Return whether any of some scalars is inf or NaN: on a CPU at once, else as a bool scalar of the device."""
     if values[0].device.type == "cpu":
-        return not all(math.isfinite(value) for value in values)
+        return not all(math.isfinite(value.item()) for value in values)
     return ~torch.isfinite(torch.stack(values)).all()
 
 

@@ -8,6 +8,7 @@ several processes compute one model together, `setup`, which says that they read
 
 from __future__ import annotations
 
+import ctypes
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -209,8 +210,8 @@ class Strategy:
         if max_norm > 0 and any(gradient.device != total.device for gradient in with_gradient):
             nn.utils.clip_grads_with_norm_(parameters, max_norm, total)
         elif max_norm > 0:  # the same, without sorting them by their devices
-            factor = torch.clamp(max_norm / (total + 1e-6), max=1.0)
-            if factor.device.type != "cpu" or float(factor) != 1:  # by 1 nothing changes, and a CPU need not be awaited
+            factor = clip_factor(total, max_norm)
+            if factor is not None:
                 torch._foreach_mul_(with_gradient, factor)
         if len(with_gradient) < len(parameters):
             places = moved(torch.tensor([i for i, p in enumerate(parameters) if p.grad is not None]), self.device)
@@ -343,3 +344,24 @@ class Strategy:
         Called beside the steps, in a thread.
         """
         return []
+
+
+def clip_factor(norm: torch.Tensor, max_norm: float) -> torch.Tensor | None:
+    """Return by what gradients of a norm are multiplied, a scalar: `min(1, max_norm / (norm + 1e-6))`, as torch has it.
+
+    On a CPU, which need not be awaited, None for 1, by which nothing changes.
+    """
+    if norm.device.type == "cpu" and norm.dtype == torch.float32:
+        # in float64 and rounded after every operation these are float32's, without five tensors of one number
+        by = _single(_single(max_norm) * _single(1 / _single(norm.item() + _LEAST)))
+        return None if by >= 1 else torch.scalar_tensor(by, dtype=torch.float32)
+    factor = torch.clamp(max_norm / (norm + 1e-6), max=1.0)
+    return None if factor.device.type == "cpu" and float(factor) == 1 else factor
+
+
+def _single(number: float) -> float:
+    """Return a number rounded to float32."""
+    return ctypes.c_float(number).value
+
+
+_LEAST = _single(1e-6)

@@ -67,6 +67,8 @@ class Buffers:
 
     def keep(self) -> None:
         """Copy what is watched, before the forward passes of a step."""
+        if not (self._still or self.watched):
+            return
         if self._still and (new := [place for place in self._still if place.moved]):
             self.watched += new
             self._still = [place for place in self._still if place not in new]

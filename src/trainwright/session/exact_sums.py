@@ -28,6 +28,11 @@ def as_sum(value: torch.Tensor, device: torch.device) -> torch.Tensor:
     return value if value.ndim else torch.stack((value.float(), torch.zeros_like(value, dtype=torch.float32)))
 
 
+def at_once(value: torch.Tensor) -> Any:
+    """Return a number of the host as a plain one, which takes a tenth to add; one of a device as it is."""
+    return value.item() if value.device.type == "cpu" and widest_float(value.device) == torch.float64 else value
+
+
 def begun(value: Any) -> Any:
     """Return the sum of one number: a plain one, which the host adds in float64, or one of a device."""
     return as_sum(value, value.device) if isinstance(value, torch.Tensor) else value
@@ -37,7 +42,9 @@ def plus(total: Any, value: Any) -> Any:
     """Return a sum with a number, or another sum, added; pairs by TwoSum (Knuth, The Art of Computer Programming 2,
     section 4.2.2)."""
     if not isinstance(total, torch.Tensor):
-        return total + value if not isinstance(value, torch.Tensor) else plus(begun(value), total)
+        if not isinstance(value, torch.Tensor):
+            return total + value
+        total = as_sum(torch.tensor(total, dtype=torch.float64), value.device)
     if not isinstance(value, torch.Tensor):
         value = torch.tensor(value, dtype=torch.float64)
     if value.device != total.device:

@@ -10,7 +10,7 @@ import torch
 
 from trainwright.devices import moved
 from trainwright.errors import DataError
-from trainwright.session.exact_sums import as_sum, begun, number_of, plus, widened
+from trainwright.session.exact_sums import as_sum, at_once, begun, number_of, plus, widened
 
 Total = Callable[[torch.Tensor], torch.Tensor]
 
@@ -19,6 +19,7 @@ class LossMeter:
     """The loss of the steps since the last log, and of the whole run.
 
     Attributes:
+        window: sum of the losses of this window: a number of the host, or on a device of that.
         logged: sum of the losses of all steps whose window is over.
         skipped: steps of this window that were skipped and have no loss.
         skipped_before: steps skipped in the windows before.
@@ -29,7 +30,7 @@ class LossMeter:
     """
 
     def __init__(self) -> None:
-        self.window: torch.Tensor | None = None
+        self.window: torch.Tensor | float | None = None
         self.logged = 0.0
         self.skipped = 0
         self.skipped_before = 0
@@ -44,11 +45,14 @@ class LossMeter:
             loss = torch.where(bad, 0.0, loss)
         elif bad:
             return
-        self.window = as_sum(loss, loss.device) if self.window is None else plus(self.window, loss)
+        value = at_once(loss)
+        self.window = begun(value) if self.window is None else plus(self.window, value)
 
     def read(self, total: Total, device: torch.device) -> tuple[float, int]:
         """Return the sum of the window's losses over all processes and its skipped steps; begin a new window."""
-        window = as_sum(torch.zeros((), device=device), device) if self.window is None else self.window
+        window = 0.0 if self.window is None else self.window
+        if not isinstance(window, torch.Tensor):
+            window = as_sum(torch.tensor(window, dtype=torch.float64), device)
         value, skipped = number_of(total(window)), self.skipped
         self.logged += value
         self.skipped_before += skipped

@@ -103,14 +103,23 @@ class Signals:
         Raises:
             StopWaiting: a signal came, before or meanwhile.
         """
-        self._save, self._broken_off = save, 0
         try:
-            self._waiting = True
-            if self.received is not None:
-                raise StopWaiting
+            self.begin_waiting(save)
             yield
         finally:
-            self._waiting = False
+            self.end_waiting()
+
+    def begin_waiting(self, save: Callable[[], None] | None = None) -> None:
+        """Do as `waiting` until `end_waiting`, which follows whatever happens, this raising too; for where every step
+        waits."""
+        self._save, self._broken_off = save, 0
+        self._waiting = True
+        if self.received is not None:
+            raise StopWaiting
+
+    def end_waiting(self) -> None:
+        """Let signals be noted alone."""
+        self._waiting = False
 
     def _time_is_up(self) -> None:
         """Note it, in a thread of its own, and break off what the main thread waits for.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -101,8 +101,7 @@ def _works(run: Run, steps: Iterator[tuple[int, list[Any]]]) -> Iterator[StepBat
         batches: list[Any] = []
         run.boundary = step_boundary.take(run)
         try:
-            with run.timesheet.spending("data"), run.signals.waiting(save):
-                position, batches = next(steps, (position, []))
+            position, batches = _next_batches(run, steps, save) or (position, [])
         except StopWaiting:
             batches = []
         except Exception as error:
@@ -114,6 +113,18 @@ def _works(run: Run, steps: Iterator[tuple[int, list[Any]]]) -> Iterator[StepBat
             run.boundary = None
             return
         yield work
+
+
+def _next_batches(
+    run: Run, steps: Iterator[tuple[int, list[Any]]], save: Callable[[], None] | None
+) -> tuple[int, list[Any]] | None:
+    """Wait for the micro-batches of the next step; None at the end of the data."""
+    with run.timesheet.spending("data"):
+        try:
+            run.signals.begin_waiting(save)
+            return next(steps, None)
+        finally:
+            run.signals.end_waiting()
 
 
 def work_of(run: Run, batches: list[Any]) -> Counts:
@@ -155,7 +166,7 @@ def _in_pieces(run: Run, batches: list[Any], pieces: int) -> list[Any]:
         return batches
     found: list[Any] = []
     for batch in batches:
-        parts = split(_plain(batch), pieces)
+        parts = split(_opened(batch)[0], pieces)
         if isinstance(batch, PaddingBatch):
             found += map(PaddingBatch, parts)
             continue
@@ -166,8 +177,11 @@ def _in_pieces(run: Run, batches: list[Any], pieces: int) -> list[Any]:
     return found
 
 
-def _plain(batch: Any) -> Any:
-    return batch.batch if isinstance(batch, PaddingBatch | Piece) else batch
+def _opened(batch: Any) -> tuple[Any, float]:
+    """Return a micro-batch as the model is given it, and how much of it that holds: 0 for one that weighs nothing."""
+    if isinstance(batch, PaddingBatch):
+        return batch.batch, 0.0
+    return (batch.batch, batch.share) if isinstance(batch, Piece) else (batch, 1.0)
 
 
 def _agreed(
@@ -179,10 +193,12 @@ def _agreed(
     to stop, by a signal or by its job, whether its data failed, where it stands in it, and what is in it. All run the
     same number of micro-batches; a rank without rows repeats its last, with weight zero.
     """
-    plain = [_plain(batch) for batch in batches]
-    shares = [0.0 if isinstance(b, PaddingBatch) else b.share if isinstance(b, Piece) else 1.0 for b in batches]
-    held = shares if run.session.rule is Rule.MEAN else [1.0 if share else 0.0 for share in shares]
-    items = [run.count(batch) * part if part else 0 for batch, part in zip(plain, held, strict=True)]
+    plain, shares, items = [], [], []
+    for batch in batches:
+        held, share = _opened(batch)
+        plain.append(held)
+        shares.append(share)
+        items.append(run.count(held) * (share if run.session.rule is Rule.MEAN else 1.0) if share else 0)
     strategy = run.session.strategy
     if not strategy.is_distributed:
         if run.stop is not None:
@@ -217,7 +233,7 @@ def _agreed(
     added, total = most - len(batches), float(sum(strategy.one_per_shard(totals)))
     _count(run, Counts(*(sum(strategy.one_per_shard(column)) for column in sums)))
     position = int(max(positions))  # a rank whose data has ended stands still
-    return StepBatch(position, plain + [_plain(spare)] * added, items + [0] * added, total, shares + [0.0] * added)
+    return StepBatch(position, plain + [_opened(spare)[0]] * added, items + [0] * added, total, shares + [0.0] * added)
 
 
 def _count(run: Run, counts: Counts) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
 Part = Literal["starting", "training", "again", "evaluating", "saving", "other", "data", "exchanging"]
@@ -60,14 +58,9 @@ class Timesheet:
         self._now = (part, now, spent)  # at once, for the thread that reads it
         return before
 
-    @contextmanager
-    def spending(self, part: Part) -> Iterator[None]:
+    def spending(self, part: Part) -> Spending:
         """Spend the time of the body with a part."""
-        before = self.turn(part)
-        try:
-            yield
-        finally:
-            self.turn(before)
+        return Spending(self, part)
 
     def trained(self) -> float:
         """Return the seconds that went into steps, with what they waited for data and other ranks."""
@@ -84,3 +77,18 @@ class Timesheet:
         part, since, spent = self._now
         now = time.perf_counter()
         return now, {**spent, part: spent[part] + now - since}
+
+
+class Spending:
+    """Spends the time of a body with a part of a timesheet; of every step, so no generator."""
+
+    __slots__ = ("before", "part", "sheet")
+
+    def __init__(self, sheet: Timesheet, part: Part) -> None:
+        self.sheet, self.part = sheet, part
+
+    def __enter__(self) -> None:
+        self.before = self.sheet.turn(self.part)
+
+    def __exit__(self, *error: object) -> None:
+        self.sheet.turn(self.before)
