@@ -96,16 +96,34 @@ def test_pieces_are_written_in_a_thread_of_low_priority_until_somebody_waits(tmp
 
     own = threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
     with output.Yielding() as doing:
-        doing(look, memoryview(b""))
+        doing(look, memoryview(bytes(1 << 17)))
+        doing(look, memoryview(bytes(1 << 16)))  # sooner done than handed over
         doing.awaited.set()
-        doing(look, memoryview(b""))
+        doing(look, memoryview(bytes(1 << 17)))
     assert seen[0][0] != own[0]
     assert seen[0][1] == min(own[1] + 10, 19) or sys.platform != "linux"
-    assert seen[1] == own
+    assert seen[1:] == [own, own]
+
+
+def test_the_many_small_pieces_of_an_archive_are_not_handed_to_another_thread(tmp_path):
+    """An archive of torch's has seven pieces for a tensor, of which the values alone may be large."""
+    given = []
+
+    class Counting(output.Yielding):
+        def __init__(self):
+            super().__init__()
+            submit = self._low.submit
+            self._low.submit = lambda work, piece: given.append(len(piece)) or submit(work, piece)
+
+    tree = {str(number): torch.zeros(1 << 15 if number < 2 else 8) for number in range(20)}
+    with Counting() as doing:
+        output.write_objects(tree, tmp_path / "archive", doing)
+    assert given == [1 << 17, 1 << 17]
 
 
 def test_a_file_is_the_same_wherever_its_pieces_are_written(tmp_path, monkeypatch):
     monkeypatch.setattr(output, "PIECE", 8)
+    monkeypatch.setattr(output, "_SMALL", 4)
     with output.Yielding() as doing:
 
         def until_the_third(work, piece):
@@ -123,7 +141,7 @@ def test_a_file_is_the_same_wherever_its_pieces_are_written(tmp_path, monkeypatc
 
 def test_what_goes_wrong_in_that_thread_is_told(tmp_path):
     with output.Yielding() as doing, pytest.raises(OSError, match="[Nn]o space"):
-        output.write_bytes([b"12345678"], Path("/dev/full"), doing)
+        output.write_bytes([bytes(1 << 17)], Path("/dev/full"), doing)
 
 
 def test_weights_are_written_as_safetensors_reads_them(tmp_path):

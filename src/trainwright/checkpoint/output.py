@@ -22,6 +22,7 @@ import xxhash
 from safetensors.torch import save_file
 
 PIECE = 1 << 22  # bytes
+_SMALL = 1 << 16  # bytes of a piece that is done sooner than handed to another thread
 _NICENESS = 10  # a tenth of the processor, where others want it as well
 _METADATA = {"format": "pt"}
 _DTYPES = {
@@ -76,7 +77,7 @@ class Yielding:
 
     def __call__(self, work: Callable[[memoryview], None], piece: memoryview) -> None:
         """Do a piece of work."""
-        if not self.awaited.is_set():
+        if len(piece) > _SMALL and not self.awaited.is_set():
             try:
                 doing = self._low.submit(work, piece)
             except RuntimeError:  # the machine has no thread left, or the process ends
