@@ -23,6 +23,7 @@ from trainwright.trainer.seq2seq import Seq2SeqTrainer
 from trainwright.world import current_world
 
 STEPS, ROWS, GLOBAL = 20, 53, 8  # rows of a step; the last of a pass has 5, and a rank none in one of its micro-batches
+FEW = {"max_steps": 8, "eval_steps": 4}  # to the next pass
 HYBRID = {"replicate": 2, "shard": 2}
 
 
@@ -86,13 +87,55 @@ def train(
 
 def exact(place: Path, make: Any, sharding: dict[str, Any] | None, **more: Any) -> dict[str, Any]:
     """Train a model in float64."""
-    return train(place, make().double(), sharding, **more)[1]
+    return train(place, make().double(), sharding, **FEW, **more)[1]
 
 
 def single(place: Path, sharding: dict[str, Any] | None, **more: Any) -> dict[str, Any]:
     """Train a model with dropout in float32; only bits are kept."""
     found = train(place, tiny.llama(dropout=0.1), sharding, **more)[1]
     return {name: value for name, value in found.items() if name != "weights"}
+
+
+MIXED = {"param_dtype": "bf16", "reduce_dtype": "fp32"}
+RATE, MIXED_STEPS = 0.1, 6
+
+
+def mixed(place: Path) -> Any:
+    """Train in bfloat16 with gradients that are added up in float32."""
+    found = train(
+        place, tiny.llama(), MIXED, rows=lambda count, seed=3: tiny.tokens(count, seed=seed), optim="sgd",
+        learning_rate=RATE, lr_scheduler_type="constant", max_steps=MIXED_STEPS, max_grad_norm=0.0,
+        use_fused_loss=False, eval_strategy="no",
+    )[1]  # fmt: skip
+    return {name: found[name] for name in ("loss", "weights")}
+
+
+def mixed_by_hand(place: Path) -> Any:
+    """The same by torch's FSDP2 alone."""
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    model = tiny.llama()
+    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    for part in (*model.model.layers, model):
+        part = fully_shard(part, mp_policy=policy)
+        part.set_gradient_divide_factor(1.0)
+        part.set_force_sum_reduction_for_comms(True)
+    optimizer, losses = torch.optim.SGD(model.parameters(), RATE), []
+    data, half = tiny.tokens(ROWS, seed=3), GLOBAL // 2
+    for step in range(MIXED_STEPS):
+        some = data[step * GLOBAL :][:GLOBAL]
+        mine = some[current_world().rank * half :][:half]
+        ids, labels = (torch.stack([torch.as_tensor(row[name]) for row in mine]) for name in ("input_ids", "labels"))
+        count = sum(int((torch.as_tensor(row["labels"])[1:] != -100).sum()) for row in some)
+        logits = model(input_ids=ids).logits.float()
+        loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), reduction="sum")
+        (loss / count).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        total = loss.detach() / count
+        torch.distributed.all_reduce(total)
+        losses.append(float(total))
+    return {"loss": losses, "weights": torch.cat([whole(p).flatten() for p in model.parameters()]).tolist()}
 
 
 class Resuming(Trainer):
@@ -198,7 +241,7 @@ def from_file(place: Path, name: str, sharding: dict[str, Any] | None) -> Any:
 
 FILES = (
     "SFT, LoRA", "SFT, bfd", "DPO", "DPO, tied head", "DPO, LoRA", "DPO, reference computed before",
-    "KTO", "DISTILL", "dft",
+    "KTO", "DISTILL", "dft", "DPO, a synced reference", "REWARD",
 )  # fmt: skip
 WAYS = {
     "fsdp": (2, {}, tuple(MODELS)),
@@ -214,6 +257,8 @@ for name, more in (("fused", {}), ("built", {"use_fused_loss": False}), ("noise"
     LAUNCHED[2][f"fsdp, {name}"] = lambda place, more=more: single(place, {}, **more)
 LAUNCHED[2]["zero 2"] = lambda place: single(place, {"reshard_after_forward": False})
 LAUNCHED[2]["resumed"] = lambda place: resumed(place, {}, ema_decay=0.9)
+LAUNCHED[2]["mixed"] = mixed
+LAUNCHED[2]["mixed, by hand"] = mixed_by_hand
 LAUNCHED[2]["generated"] = lambda place: generated(place, {})
 LAUNCHED[2]["translated"] = lambda place: translated(place, {})
 for way, (ranks, config, names) in WAYS.items():

@@ -71,3 +71,6 @@ def test_two_ranks_then_one_then_two_are_one_run(place, alone):
     for name, wanted in alone.items():
         assert both[0][name]["weights"] == both[1][name]["weights"]
         same(both[0][name], wanted)
+    for name in two_ranks.SHARED:  # whose ranks share one model, and gather it to write
+        assert both[0][f"{name}, shared"]["weights"] == both[1][f"{name}, shared"]["weights"]
+        same(both[0][f"{name}, shared"], alone[name])

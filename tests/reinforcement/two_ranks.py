@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from tests.reinforcement import tiny_prompts as tiny
+from tests.tasks.language.two_ranks import whole
 from trainwright import TrainerCallback
 from trainwright.config.composition import build_trainer
 from trainwright.config.reading.read import load_checked
@@ -22,6 +23,8 @@ CASES: dict[str, dict[str, Any]] = {
     "grpo": {"loss_type": "grpo", "generation_batch_size": 8, "mask_truncated_completions": True},
     "rloo": {"num_generations": 4, "generation_batch_size": 16},
 }  # fmt: skip
+SHARED = {"dapo": {}, "rloo": {"reduce_gradients": "micro_batch"}}
+"""Cases in which the ranks share one model, with keys of the section `fsdp`."""
 STEPS = 6
 
 
@@ -36,7 +39,13 @@ class Stops(TrainerCallback):
 
 
 def run(
-    place: Path, out: Path, name: str, batch: int, accumulation: int, callback: TrainerCallback | None = None
+    place: Path,
+    out: Path,
+    name: str,
+    batch: int,
+    accumulation: int,
+    callback: TrainerCallback | None = None,
+    fsdp: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train a case in float64, in steps of 8 completions; return losses and rewards by step, and weights."""
     kwargs = {**CASES[name], "reward_functions": [f"{place / 'rewards.py'}:letters"], "temperature": 2.0}
@@ -51,13 +60,15 @@ def run(
     else:
         told["training"]["trainer_kwargs"]["loss_type"] = CASES[name]["loss_type"]
     told["model"] |= {"torch_dtype_str": "float64"}
+    if fsdp is not None:
+        told["fsdp"] = {"enable_fsdp": True, **fsdp}
     file = out / f"{name}-{current_world().rank}.yaml"
     file.write_text(yaml.safe_dump(told))
     trainer = build_trainer(load_checked(file).config)
     if callback is not None:
         trainer.add_callback(callback)
     trainer.train(resume_from_checkpoint=True if list((out / name).glob("checkpoint-*")) else None)
-    weights = torch.cat([value.flatten() for value in trainer.model.state_dict().values()])
+    weights = torch.cat([whole(value).flatten() for value in trainer.model.state_dict().values()])
     losses = {one["step"]: one["loss"] for one in trainer.state.log_history if "loss" in one}
     rewards = {one["step"]: one["reward"] for one in trainer.state.log_history if "reward" in one}
     return {"losses": losses, "rewards": rewards, "weights": weights.tolist()}
@@ -66,4 +77,7 @@ def run(
 if __name__ == "__main__":
     place, out, stop = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     found = {name: run(place, out, name, 2, 2, Stops(stop)) for name in CASES}
+    (out / "shared").mkdir(exist_ok=True)
+    for name, fsdp in SHARED.items() if stop == STEPS else ():
+        found[f"{name}, shared"] = run(place, out / "shared", name, 2, 2, fsdp=fsdp)
     (out / f"rank{current_world().rank}.json").write_text(json.dumps(found))

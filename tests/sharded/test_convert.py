@@ -79,11 +79,16 @@ def test_large_states_lie_in_several_files(foreign, tmp_path, monkeypatch):
     assert all(torch.equal(one, other) for one, other in zip(read.parameters(), saved.parameters(), strict=True))
 
 
-def test_a_resume_from_shards_of_torch_says_how_to_convert_them(foreign, tmp_path):
-    place, _ = foreign
-    trainer = Trainer(tiny.llama(), settings(tmp_path / "on"), train_dataset=tiny.tokens())
-    with pytest.raises(CheckpointError, match="its shards are torch's; `trainwright checkpoint convert "):
-        trainer.train(resume_from_checkpoint=str(place))
+@pytest.mark.parametrize("named", [True, False])
+def test_a_run_goes_on_from_shards_of_torch(foreign, tmp_path, named):
+    """By name, or as the newest checkpoint of its folder, which then is set aside."""
+    place, straight = foreign
+    trainer = Trainer(tiny.llama(5, tie_word_embeddings=True), settings(place.parent), train_dataset=tiny.tokens())
+    trainer.train(resume_from_checkpoint=str(place) if named else True)
+    for one, other in zip(trainer.model.parameters(), straight.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert check.damage(place.parent / "converted" / "checkpoint-2") is None
+    assert len(list(place.parent.glob("previous-*/checkpoint-2/*/.metadata"))) == 2
 
 
 def test_what_is_no_distributed_checkpoint_is_a_sentence(tmp_path):

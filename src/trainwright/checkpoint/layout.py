@@ -18,6 +18,7 @@ SCHEDULER = "scheduler.pt"
 SCALER = "scaler.pt"
 AVERAGE = "ema.pt"  # the moving average of the weights
 OTHERS = "others.pt"  # parameters that the optimizer trains beside the model's, such as those of a loss
+REFERENCE = "reference.pt"  # the weights of a reference that follows the model
 PARTS = "parts.pt"  # of a training loop of the user's own
 RANK = "rng_state"  # what every rank keeps for itself; for the name of its file see `of_rank`
 JSON = (RUN, STATE)
@@ -61,7 +62,10 @@ def shares_of(folder: Path, file: str) -> list[Path]:
 
 def holds_objects(name: str) -> bool:
     """Whether a file of this name is one that torch.save wrote and a resumed run reads."""
-    return name in (OPTIMIZER, SCHEDULER, SCALER, AVERAGE, OTHERS, PARTS) or _OF_A_RANK.fullmatch(name) is not None
+    return (
+        name in (OPTIMIZER, SCHEDULER, SCALER, AVERAGE, OTHERS, REFERENCE, PARTS)
+        or _OF_A_RANK.fullmatch(name) is not None
+    )
 
 
 def step_of(folder: Path) -> int:

@@ -114,6 +114,21 @@ class Sharded(DataParallel):
             if isinstance(part, FSDPModule):
                 part.reshard()
 
+    @contextmanager
+    def whole(self, model: nn.Module) -> Iterator[None]:
+        """Gather all of a model, in the format in which it computes, and keep it so in the body."""
+        root = _root(model)
+        parts = [part for part in model.modules() if isinstance(part, FSDPModule)]
+        for part in parts:
+            part.unshard()
+            part.set_reshard_after_forward(False, recurse=False)
+        try:
+            yield
+        finally:
+            for part in parts:
+                part.set_reshard_after_forward(part is not root and self.sharding.reshard_after_forward, recurse=False)
+            self.rest(model)
+
     def generating(self, model: nn.Module) -> dict[str, Any]:
         """Gather what lies outside of the blocks, as `generate` may call an encoder alone, and let all processes go on
         until the last has written its answer."""

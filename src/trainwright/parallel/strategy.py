@@ -147,6 +147,11 @@ class Strategy:
     def rest(self, model: nn.Module) -> None:
         """Bring a model into the form that it has between steps, after forward passes without a backward pass."""
 
+    def whole(self, model: nn.Module) -> AbstractContextManager[None]:
+        """Return the context in which this process may call a model by itself, as often as it likes, without gradients;
+        all processes enter and leave it at the same place."""
+        return nullcontext()
+
     def generating(self, model: nn.Module) -> dict[str, Any]:
         """Make a model ready for its `generate`, and return what that is to be told of other processes."""
         return {}

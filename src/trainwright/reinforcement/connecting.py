@@ -42,8 +42,8 @@ def connect(
         held_out: prompts and rows that evaluations are on, or None.
 
     Raises:
-        ConfigError: processes share the model, generations cannot be made of the prompts, no token ends a completion,
-            or prompts and completions do not fit into the model.
+        ConfigError: generations cannot be made of the prompts, no token ends a completion, or prompts and completions
+            do not fit into the model.
     """
     args, schedule = session.args, schedule_of(session, options, len(prompts))
     _check_prompts(session.model, options, prompts)
@@ -94,15 +94,9 @@ def schedule_of(session: Session, options: PolicyOptions, count: int) -> Schedul
     """Return which completions every step has; `count` is of the prompts.
 
     Raises:
-        ConfigError: processes share the model, a generation makes no whole groups, or there are fewer prompts than it
-            has.
+        ConfigError: a generation makes no whole groups, or there are fewer prompts than it has.
     """
     args, group = session.args, options.num_generations
-    if session.strategy.shards_state:
-        raise ConfigError(
-            "Completions are written by whole models, and this run shares one among its processes. Leave fsdp out; "
-            "under torchrun every process then has the model."
-        )
     size = size_of(options, args, session.strategy.data_shard.num_shards)
     if size % group:
         raise ConfigError(

@@ -24,6 +24,7 @@ from trainwright.losses import fused_loss
 from trainwright.losses.step_batch import StepBatch
 from trainwright.objectives.policy import advantages
 from trainwright.objectives.policy.objective import PolicyLoss
+from trainwright.parallel.strategy import Strategy
 from trainwright.reinforcement import generation as store
 from trainwright.reinforcement import samples
 from trainwright.reinforcement.generation import Generation, padded
@@ -219,7 +220,7 @@ class RolloutStage:
         names = ("max_completion_length", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "stop")
         return {
             "run": run.run_id,
-            "weights": sums_of(self.session.model),
+            "weights": sums_of(self.session.model, self.session.strategy),
             "settings": {"seed": self.seed, **{name: options[name] for name in names}},
             "rows": self.schedule.rows(run.epoch, number),
         }
@@ -264,34 +265,50 @@ class RolloutStage:
         session, options = self.session, self.options
         prompts = [self.prompts[rows[place]]["prompt_ids"] for place in mine]
         keys = [(self.seed, run.epoch, number, place) for place in mine]
-        with session.hooks.compute_loss_context_manager():
+        self._prove(rows)
+        with session.strategy.whole(session.model), session.hooks.compute_loss_context_manager():
             some = self.rollouts.complete([one.tolist() for one in prompts], keys, options.num_generations)
         rewards, failures = judged(self.pool, [self.rows[rows[place]] for place in mine], some, self.decode)
         for sentence in told(failures, [rows[mine[one.row // options.num_generations]] for one in failures]):
             session.note(sentence)
         wide = [prompt for prompt in prompts for _ in range(options.num_generations)]
         flat = [one.ids for completions in some for one in completions]
-        old = self._scored(wide, flat, self.objective.old_log_probs) if self._needs_old(run) else None
+        objective, judge = self.objective, self.objective.reference or session.model
+        old = self._scored(wide, flat, objective.old_log_probs, session.model) if self._needs_old(run) else None
         needs_reference = self.options.beta != 0
-        reference = self._scored(wide, flat, self.objective.reference_log_probs) if needs_reference else None
+        reference = self._scored(wide, flat, objective.reference_log_probs, judge) if needs_reference else None
         return Share(mine, some, rewards, old, reference, failures)
+
+    def _prove(self, rows: list[int]) -> None:
+        """Prove the fused loss before it measures completions, where all processes have to do so together: with the
+        first prompts, which they all have."""
+        session = self.session
+        fused = self.objective.fused is not None or self.objective.fused_reference is not None
+        if session.strategy.shards_state and fused:
+            some = [self.prompts[row]["prompt_ids"] for row in rows[: session.args.per_device_train_batch_size]]
+            batch = padded(some, some, self.pad, self.multiple)
+            fused_loss.prove(session, self.objective.model_inputs(batch))
 
     def _needs_old(self, run: Run) -> bool:
         """Whether a generation is trained on by a policy that has moved on: not where every step has whole ones."""
         corrects = isinstance(self.options, GRPOOptions) and self.options.sampler_correction is not None
         return corrects or run.loader.step_size % self.schedule.span != 0
 
-    def _scored(self, prompts: list[torch.Tensor], completions: list[torch.Tensor], of: Scored) -> list[torch.Tensor]:
-        """Return log-probabilities of the tokens of completions, on the host."""
+    def _scored(
+        self, prompts: list[torch.Tensor], completions: list[torch.Tensor], of: Scored, judge: torch.nn.Module
+    ) -> list[torch.Tensor]:
+        """Return log-probabilities of the tokens of completions, on the host; `judge` is the model that gives them."""
         session, size = self.session, self.session.args.per_device_train_batch_size
         found: list[torch.Tensor] = []
-        for start in range(0, len(prompts), size):
-            batch = padded(prompts[start : start + size], completions[start : start + size], self.pad, self.multiple)
-            fused_loss.before_loss(session, batch)
-            with session.hooks.compute_loss_context_manager():
-                scores = of(session.model, session.strategy.to_device(batch)).cpu()
-            for row, prompt, completion in zip(scores, prompts[start:], completions[start:], strict=False):
-                found.append(row[len(prompt) - 1 : len(prompt) - 1 + len(completion)].clone())
+        with session.strategy.whole(judge):
+            for start in range(0, len(prompts), size):
+                some, ends = prompts[start : start + size], completions[start : start + size]
+                batch = padded(some, ends, self.pad, self.multiple)
+                fused_loss.before_loss(session, batch)
+                with session.hooks.compute_loss_context_manager():
+                    scores = of(session.model, session.strategy.to_device(batch)).cpu()
+                for row, prompt, completion in zip(scores, some, ends, strict=True):
+                    found.append(row[len(prompt) - 1 : len(prompt) - 1 + len(completion)].clone())
         return found
 
     def _joined(self, run: Run, number: int, rows: list[int], shares: list[Share]) -> Generation:
@@ -368,16 +385,18 @@ def worth(generation: Generation, options: PolicyOptions) -> torch.Tensor:
     return advantages.standardized(found) if options.normalize_advantages else found
 
 
-def sums_of(model: torch.nn.Module) -> str:
-    """Return what tells the weights of a model from others, in a few bytes: sums of their bits."""
+def sums_of(model: torch.nn.Module, strategy: Strategy) -> str:
+    """Return what tells the weights of a model from others, in a few bytes: sums of their bits, of what each process
+    holds where they share it."""
     import hashlib
 
     digest = hashlib.blake2b(digest_size=8)
     for name, value in model.state_dict().items():
-        bits = value.detach().contiguous().view(torch.uint8).flatten()
+        bits = strategy.held(value).contiguous().view(torch.uint8).flatten()
         words = bits[: len(bits) // 4 * 4].view(torch.int32)
         digest.update(repr((name, int(words.sum(dtype=torch.int64)), int(words[::7].sum(dtype=torch.int64)))).encode())
-    return digest.hexdigest()
+    everyone = strategy.gather(digest.hexdigest()) if strategy.shards_state else [digest.hexdigest()]
+    return "".join(everyone)
 
 
 def joined(parts: list[dict[str, torch.Tensor]], pad: int) -> dict[str, torch.Tensor]:

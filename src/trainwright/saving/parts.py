@@ -9,6 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from trainwright import randomness
 from trainwright.callbacks import states
 from trainwright.checkpoint import layout, parts, plain
@@ -57,6 +59,7 @@ def of_run(run: Run, saved: Saved | None) -> dict[str, Part]:
             key=("buffers",),
             on_all=True,
         ),
+        **of_reference(session, place),
         **dict(parts.of_users(session.checkpoint_parts, place, session.note)),
         **of_randomness(run),
         **of_logs(run),
@@ -136,6 +139,34 @@ def of_average(session: Session) -> Part:
         anew="" if session.ema is None else "moving average",
         like=lambda place: parameters.get(place[-1]),
     )
+
+
+def of_reference(session: Session, place: Path | None) -> dict[str, Part]:
+    """Return what a checkpoint keeps of a reference that follows the model; `place` is the one that is gone on from."""
+    reference = session.synced_reference
+    if reference is None:
+        return {}
+    parameters = dict(reference.named_parameters())
+
+    @torch.no_grad()
+    def go_on(state: dict[str, torch.Tensor]) -> None:
+        for name, parameter in parameters.items():
+            parameter.copy_(state[name])
+
+    def tell(alone: bool) -> None:
+        if not alone:  # else it is said with all others
+            session.note(f"'{place}' keeps no reference that follows the model; it begins anew.")
+
+    return {
+        "reference": Part(
+            state=Exchange(lambda: {name: p.detach() for name, p in parameters.items()}, go_on),
+            title="The reference that follows the model",
+            file=layout.REFERENCE,
+            anew="reference",
+            lacking=tell,
+            like=lambda place: parameters.get(place[-1]),
+        )
+    }
 
 
 def average_in(session: Session, place: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 import math
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from trainwright.args.foreign import restores_callbacks
 from trainwright.args.training import TrainingArguments, saved_arguments
 from trainwright.checkpoint import folder, layout, parts, plain
 from trainwright.checkpoint.mirror import bringing
+from trainwright.checkpoint.sharded import foreign
 from trainwright.checkpoint.sharded.weights import load_model
 from trainwright.data.fingerprint import difference
 from trainwright.data.loaders.loader import PlannedLoader, TrainLoader
@@ -49,8 +51,9 @@ def find(session: Session, wanted: bool | str | Path | None) -> Saved | None:
     """
     if wanted is None or wanted is False:
         return None
-    mirror = session.args.checkpoint_mirror
-    chosen, passed_over = bringing.choose(session.strategy, session.run_folder, wanted, mirror, session.note)
+    strategy, output, mirror = session.strategy, session.run_folder, session.args.checkpoint_mirror
+    wanted = strategy.on_main(partial(foreign.readable, output, wanted, session.note))
+    chosen, passed_over = bringing.choose(strategy, output, wanted, mirror, session.note)
     for fault in passed_over:
         session.note(f"Passed over {fault}.")
     file = chosen / layout.RUN

@@ -241,6 +241,7 @@ class Session:
         in_own_step: whether a `training_step` of the user's is running, which has not called ours.
         evaluation: the evaluation that is under way.
         stage: between the loader and the step, or None.
+        synced_reference: the objective's reference, where it follows the model; checkpoints keep it.
         non_embedding_parameters: how many of the model's take part in computation; 0 where that is unknown.
         operations: what the model costs, on a device whose best is known; else None.
         records: what is recorded beside the loss.
@@ -297,6 +298,7 @@ class Session:
     evaluation: Evaluation = Evaluation()
     generation: Generation | None = None
     stage: Stage | None = None
+    synced_reference: nn.Module | None = None
     non_embedding_parameters: int = 0
     operations: Operations | None = None
     current_gradient_accumulation_steps: int = 1

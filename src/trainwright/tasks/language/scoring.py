@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainwright.errors import ConfigError
 from trainwright.inputs import document_isolation
 from trainwright.losses import fused_loss
 from trainwright.models.head import Scores
@@ -20,13 +19,10 @@ def flatten(session: Session, text: Text) -> None:
         session: of the run, before any step.
         text: whose rows the model is tried with.
 
-    Raises:
-        ConfigError: the processes share the model.
     """
-    if session.strategy.shards_state:
-        raise ConfigError(f"{text.method.name} needs the whole model in every process: train without fsdp.")
     objective: Any = session.objective
-    if objective.layer is None or text.options.trl_compatible or session.args.torch_compile is True:
+    shared = session.strategy.shards_state  # a look at one process's own rows would leave the others waiting
+    if shared or objective.layer is None or text.options.trl_compatible or session.args.torch_compile is True:
         return
     context = fused_loss.flat_rows(session, session.model)
     if context is None:

@@ -9,29 +9,20 @@ import torch
 from torch import nn
 
 from trainwright.callbacks.base import TrainerCallback
-from trainwright.errors import ConfigError
 from trainwright.session.session import Session
 
 
 def keep_synced(session: Session, options: Any) -> None:
-    """Let a run's reference follow its model, and its checkpoints keep it as the part `reference`.
+    """Let a run's reference follow its model, and its checkpoints keep it.
 
     Args:
         session: whose objective has a reference.
         options: with `ref_model_mixup_alpha` and `ref_model_sync_steps`.
-
-    Raises:
-        ConfigError: the processes share the model, so that none has the weights that are to be followed.
     """
-    if session.strategy.shards_state:
-        raise ConfigError(
-            "training.trainer_kwargs.sync_ref_model needs the whole model in every process; leave it out, or train "
-            "without fsdp."
-        )
     reference = session.objective.reference
     assert reference is not None
+    session.synced_reference = reference
     synced = SyncedReference(session, reference, options.ref_model_mixup_alpha)
-    session.checkpoint_parts["reference"] = synced
     session.callback_handler.add_callback(Syncing(synced, options.ref_model_sync_steps))
 
 
@@ -51,22 +42,10 @@ class SyncedReference:
 
     @torch.no_grad()
     def sync(self) -> None:
-        """Let every parameter q be alpha · p + (1 - alpha) · q, p the model's."""
+        """Let every parameter q be alpha · p + (1 - alpha) · q, p the model's; of shards, each process its own."""
+        self.session.strategy.rest(self.model)
         for own, other in zip(self.model.parameters(), self.session.model.parameters(), strict=True):
             own.mul_(1.0 - self.alpha).add_(other, alpha=self.alpha)
-
-    def state_dict(self) -> dict[str, torch.Tensor]:
-        """Return the weights; they are the same on all ranks, of which the first one keeps them."""
-        if not self.session.strategy.is_main:
-            return {}
-        return {name: parameter.detach() for name, parameter in self.model.named_parameters()}
-
-    @torch.no_grad()
-    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        """Go on with weights that `state_dict` returned, those of the first rank; all ranks come here."""
-        kept = self.session.strategy.from_main(state)
-        for name, parameter in self.model.named_parameters():
-            parameter.copy_(kept[name])
 
 
 class Syncing(TrainerCallback):
