@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import hashlib
 import json
 import shutil
@@ -226,12 +228,61 @@ def translated(place: Path, sharding: dict[str, Any] | None) -> Any:
     return found.predictions.tolist()
 
 
+def exact_copy(source: Path, place: Path) -> None:
+    """Save a model of transformers in float64, in two files, with its tokenizer."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float64)
+    model.save_pretrained(place, max_shard_size=sum(p.nbytes for p in model.parameters()) // 2)
+    AutoTokenizer.from_pretrained(source).save_pretrained(place)
+
+
+def anonymous() -> float:
+    """Return the megabytes of this process that no file holds, and that are not free again."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) / 1e3 for line in lines if line.startswith("Anonymous:"))
+
+
+def read_in_parts(place: Path) -> Any:
+    """Load a model of 62 MB and share it: how much memory that takes, and whether it is the saved one."""
+    from trainwright.checkpoint.model.pretrained import mapped_model
+    from trainwright.config.schema import ModelParams
+    from trainwright.models.load import Kind, load_model
+    from trainwright.parallel.sharded import Sharded
+    from trainwright.parallel.strategy import ProcessOptions
+
+    if current_world().is_main:
+        saved = tiny.llama(hidden_size=256, intermediate_size=1024, num_hidden_layers=12, tie_word_embeddings=True)
+        saved.save_pretrained(place / "large")
+    strategy = Sharded()
+    strategy.setup(current_world(), torch.device("cpu"), ProcessOptions())
+    strategy.barrier()
+    params = ModelParams(model_name=str(place / "large"))
+    found = {}
+    for name, load in (("mapped", lambda: mapped_model(params, Kind())), ("whole", lambda: load_model(params, None))):
+        before = anonymous()
+        model = load()
+        loaded = anonymous() - before
+        whole_bytes = sum(p.nbytes for p in model.parameters()) / 1e6
+        strategy.place(model)
+        found[name] = {"loaded": loaded / whole_bytes, "shared": (anonymous() - before) / whole_bytes}
+        digest = hashlib.sha256(b"".join(whole(p).contiguous().numpy().tobytes() for p in model.parameters()))
+        found[name]["bits"] = digest.hexdigest()
+        found[name]["buffers"] = [float(b.double().sum()) for b in model.buffers()]
+        found[name]["generation"] = model.generation_config.to_json_string()
+        del model
+    return found
+
+
 def from_file(place: Path, name: str, sharding: dict[str, Any] | None) -> Any:
     """Train a case of tests/tasks/language/two_ranks.py by a file with a section `fsdp`."""
     place.mkdir(parents=True, exist_ok=True)
     data = place.parent / "language"
     if current_world().is_main and not (data / "ready").exists():
         tiny_language.make_place(data)
+        exact_copy(data / "model", data / "exact")
         (data / "ready").touch()
     while not (data / "ready").exists():
         time.sleep(0.1)
@@ -240,7 +291,7 @@ def from_file(place: Path, name: str, sharding: dict[str, Any] | None) -> Any:
 
 
 FILES = (
-    "SFT, LoRA", "SFT, bfd", "DPO", "DPO, tied head", "DPO, LoRA", "DPO, reference computed before",
+    "SFT, LoRA", "SFT, from files", "SFT, bfd", "DPO", "DPO, tied head", "DPO, LoRA", "DPO, reference computed before",
     "KTO", "DISTILL", "dft", "DPO, a synced reference", "REWARD",
 )  # fmt: skip
 WAYS = {
@@ -259,6 +310,7 @@ LAUNCHED[2]["zero 2"] = lambda place: single(place, {"reshard_after_forward": Fa
 LAUNCHED[2]["resumed"] = lambda place: resumed(place, {}, ema_decay=0.9)
 LAUNCHED[2]["mixed"] = mixed
 LAUNCHED[2]["mixed, by hand"] = mixed_by_hand
+LAUNCHED[2]["read in parts"] = read_in_parts
 LAUNCHED[2]["generated"] = lambda place: generated(place, {})
 LAUNCHED[2]["translated"] = lambda place: translated(place, {})
 for way, (ranks, config, names) in WAYS.items():

@@ -87,8 +87,8 @@ def test_a_file_with_a_section_fsdp_trains_what_one_process_trains(two, four, al
 
 
 def test_layers_in_bfloat16_with_gradients_added_up_in_float32_train_as_by_torch_alone(two):
-    """Six steps of SGD; micro-batches are added up in float32 here, and one pass by hand, so bfloat16 differs in its last
-    bits: 2^-9 of a gradient of about 0.1, at a rate of 0.1."""
+    """Six steps of SGD; two micro-batches are added up in float32, and by hand it is one pass, so bfloat16 differs in
+    its last bits: 2^-9 of a gradient of about 0.1, at a rate of 0.1."""
     ours, by_hand = of(two, "mixed"), of(two, "mixed, by hand")
     assert ours["loss"] == pytest.approx(by_hand["loss"], rel=2e-3)
     assert distance(ours, by_hand) < 1e-3
@@ -99,6 +99,18 @@ def test_each_process_holds_its_part_alone(two, four):
     assert max(rank["fsdp, plain"]["held"] for rank in two) <= 1.05 / 2
     assert max(rank["fsdp of four, plain"]["held"] for rank in four) <= 1.05 / 4
     assert max(rank["hybrid, plain"]["held"] for rank in four) <= 1.05 / 2
+
+
+def test_each_process_reads_its_part_of_the_weights_alone(two):
+    """In shares of the model's 62 MB that no file holds: nothing while it is loaded, its half and some buffers then."""
+    for rank in two:
+        assert "error" not in rank["read in parts"], rank["read in parts"]
+        mapped, whole = (rank["read in parts"][name] for name in ("mapped", "whole"))
+        assert mapped["loaded"] < 0.1
+        assert mapped["shared"] < 0.7
+        assert whole["loaded"] > 0.9
+        for name in ("bits", "buffers", "generation"):
+            assert mapped[name] == whole[name]
 
 
 def test_two_that_share_a_model_go_on_bit_for_bit_where_they_stopped(two):

@@ -19,7 +19,7 @@ from torch.distributed.tensor import DTensor
 from trainwright.errors import ConfigError
 from trainwright.models.inspect import base_model, uncompiled
 from trainwright.parallel.blocks import blocks_of
-from trainwright.parallel.boxes import local
+from trainwright.parallel.boxes import ALIKE, local
 from trainwright.parallel.ddp import BUCKET, DataParallel, exact_norms
 from trainwright.parallel.layout import SHARD
 from trainwright.parallel.sharding import Sharding
@@ -95,11 +95,12 @@ class Sharded(DataParallel):
 
     def _same_everywhere(self, block: nn.Module) -> None:
         """Bring what is not sharded yet of a block to the device, with rank 0's numbers: a model may be drawn from
-        another seed on every process."""
+        another seed on every process. What all have read from the same file stays there until it is used."""
         own = [tensor for tensor in (*block.parameters(), *block.buffers()) if not isinstance(tensor, DTensor)]
         for tensor in own:
             tensor.data = tensor.data.to(self.device)
-        kept = [tensor.data for tensor in own if tensor.layout is torch.strided and tensor.numel()]
+        drawn = [tensor for tensor in own if not getattr(tensor, ALIKE, False)]
+        kept = [tensor.data for tensor in drawn if tensor.layout is torch.strided and tensor.numel()]
         if kept:
             group = distributed.distributed_c10d._get_default_group()
             distributed._broadcast_coalesced(group, kept, BUCKET, 0)  # type: ignore[attr-defined]  # as DDP does

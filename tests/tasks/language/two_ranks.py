@@ -22,6 +22,7 @@ CASES: dict[str, dict[str, Any]] = {
     "SFT, tied head": {"model": {"tie_word_embeddings": True}},
     "SFT, soft-cap": {"name": "gemma3_text", "model": CAPPED},
     "SFT, LoRA": {"use_peft": True},
+    "SFT, from files": {"folder": "exact"},
     "SFT, bfd": {"kwargs": {"packing": True, "max_length": 96}},
     "DPO": {"data": "preference"},
     "DPO, tied head": {"data": "preference", "model": {"tie_word_embeddings": True}},
@@ -58,7 +59,7 @@ def run(place: Path, out: Path, name: str, ranks: int, more: dict[str, Any] | No
         more: further sections of its file.
     """
     case = dict(CASES[name])
-    model, kind = case.pop("model", {}), case.pop("name", "llama")
+    model, kind, folder_of_model = case.pop("model", {}), case.pop("name", "llama"), case.pop("folder", None)
     kwargs, data = dict(case.pop("kwargs", {})), case.pop("data", "text")
     if "teacher_model_name_or_path" in kwargs:
         kwargs["teacher_model_name_or_path"] = str(place / "teacher")
@@ -74,6 +75,8 @@ def run(place: Path, out: Path, name: str, ranks: int, more: dict[str, Any] | No
         "torch_dtype_str": "float64",
         "model_kwargs": {**SIZES, **model},
     }
+    if folder_of_model is not None:
+        content["model"] = {"model_name": str(place / folder_of_model), "torch_dtype_str": "auto"}
     Gemma3RMSNorm.forward = exact_norm
     file = tiny.write_yaml(out / f"rank{current_world().rank}.yaml", content)
     trainer = build_trainer(load_checked(file).config)
