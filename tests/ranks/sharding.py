@@ -246,34 +246,31 @@ def anonymous() -> float:
 
 
 def read_in_parts(place: Path) -> Any:
-    """Load a model of 62 MB and share it: how much memory that takes, and whether it is the saved one."""
-    from trainwright.checkpoint.model.pretrained import mapped_model
+    """Load a model of 62 MB and share it: how much memory that takes, what is sent, and whether it is the saved one."""
     from trainwright.config.schema import ModelParams
-    from trainwright.models.load import Kind, load_model
+    from trainwright.models.load import load_model
     from trainwright.parallel.sharded import Sharded
     from trainwright.parallel.strategy import ProcessOptions
 
+    sizes = {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 12, "tie_word_embeddings": True}
     if current_world().is_main:
-        saved = tiny.llama(hidden_size=256, intermediate_size=1024, num_hidden_layers=12, tie_word_embeddings=True)
-        saved.save_pretrained(place / "large")
-    strategy = Sharded()
+        tiny.llama(**sizes).save_pretrained(place)
+    strategy, sent = Sharded(), []
     strategy.setup(current_world(), torch.device("cpu"), ProcessOptions())
     strategy.barrier()
-    params = ModelParams(model_name=str(place / "large"))
-    found = {}
-    for name, load in (("mapped", lambda: mapped_model(params, Kind())), ("whole", lambda: load_model(params, None))):
-        before = anonymous()
-        model = load()
-        loaded = anonymous() - before
-        whole_bytes = sum(p.nbytes for p in model.parameters()) / 1e6
-        strategy.place(model)
-        found[name] = {"loaded": loaded / whole_bytes, "shared": (anonymous() - before) / whole_bytes}
-        digest = hashlib.sha256(b"".join(whole(p).contiguous().numpy().tobytes() for p in model.parameters()))
-        found[name]["bits"] = digest.hexdigest()
-        found[name]["buffers"] = [float(b.double().sum()) for b in model.buffers()]
-        found[name]["generation"] = model.generation_config.to_json_string()
-        del model
-    return found
+    send = torch.distributed._broadcast_coalesced
+    torch.distributed._broadcast_coalesced = lambda group, some, *more: (
+        sent.extend(one.nbytes for one in some),
+        send(group, some, *more),
+    )
+    before = anonymous()
+    model = load_model(ModelParams(model_name=str(place)), None)
+    loaded, size = anonymous() - before, sum(p.nbytes for p in model.parameters()) / 1e6
+    strategy.place(model)
+    shared = anonymous() - before
+    torch.distributed._broadcast_coalesced = send
+    same = all(torch.equal(whole(p), own) for p, own in zip(model.parameters(), tiny.llama(**sizes).parameters()))
+    return {"loaded": loaded / size, "shared": shared / size, "sent": sum(sent) / 1e6 / size, "same": same}
 
 
 def from_file(place: Path, name: str, sharding: dict[str, Any] | None) -> Any:

@@ -12,6 +12,8 @@ from torch import nn
 
 from trainwright.batch import IGNORED, MeanOver
 
+ALIKE = "_alike_on_all_processes"
+"""The attribute of a parameter that every process has read from the same file, so that none has to send it."""
 _CAUSAL_LOSS = "ForCausalLM"
 _CACHES = ("past_key_values", "cache")
 _STATES = ("state", "mems", "past_buckets_states")  # of RWKV, XLNet and Reformer

@@ -15,7 +15,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from trainwright.config.schema import ModelParams
 from trainwright.errors import ConfigError, DataError, did_you_mean
 from trainwright.models.classes import has_another_head
-from trainwright.models.inspect import base_model
+from trainwright.models.inspect import ALIKE, base_model
 
 _DTYPES = {
     "float32": torch.float32, "fp32": torch.float32, "float": torch.float32, "float16": torch.float16,
@@ -155,13 +155,15 @@ def load_model(params: ModelParams, tokenizer: Any, quantization: Any = None, ki
             options["quantization_config"] = quantization
         if "id2label" in kind.settings and has_another_head(params, len(kind.settings["id2label"])):
             options["ignore_mismatched_sizes"] = True
-        model = loader.from_pretrained(
+        model, about = loader.from_pretrained(
             params.model_name,
             dtype="auto" if dtype is None else dtype,
             revision=params.model_revision,
+            output_loading_info=True,
             **options,
             **{**kind.settings, **params.model_kwargs},
         )
+        _mark_what_was_read(model, about)
         return _fitting(model, params, kind)
     except (torch.OutOfMemoryError, ConfigError):
         raise
@@ -169,6 +171,14 @@ def load_model(params: ModelParams, tokenizer: Any, quantization: Any = None, ki
         given = f" with model.model_kwargs {params.model_kwargs}" if params.model_kwargs else ""
         reason = f"{given}: {_first_line(error)}"
         raise ConfigError(f"model.model_name '{params.model_name}' cannot be loaded{reason}") from error
+
+
+def _mark_what_was_read(model: nn.Module, about: Mapping[str, Any]) -> None:
+    """Mark the parameters that lie in the files, by what transformers tells of loading; others were drawn."""
+    drawn = {*about["missing_keys"], *(name for name, *_ in about["mismatched_keys"])}
+    for name, parameter in model.named_parameters():
+        if name not in drawn:
+            setattr(parameter, ALIKE, True)
 
 
 def _fitting(model: Any, params: ModelParams, kind: Kind) -> Any:

@@ -8,9 +8,6 @@ from typing import Any, NamedTuple
 
 import torch
 
-ALIKE = "_alike_on_all_processes"
-"""The attribute of a parameter that every process has read from the same file, so that none has to send it."""
-
 
 class Box(NamedTuple):
     """A part of a tensor: where it begins in the whole one, and its shape."""

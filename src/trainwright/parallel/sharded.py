@@ -17,9 +17,9 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from trainwright.errors import ConfigError
-from trainwright.models.inspect import base_model, uncompiled
+from trainwright.models.inspect import ALIKE, base_model, uncompiled
 from trainwright.parallel.blocks import blocks_of
-from trainwright.parallel.boxes import ALIKE, local
+from trainwright.parallel.boxes import local
 from trainwright.parallel.ddp import BUCKET, DataParallel, exact_norms
 from trainwright.parallel.layout import SHARD
 from trainwright.parallel.sharding import Sharding
@@ -95,7 +95,8 @@ class Sharded(DataParallel):
 
     def _same_everywhere(self, block: nn.Module) -> None:
         """Bring what is not sharded yet of a block to the device, with rank 0's numbers: a model may be drawn from
-        another seed on every process. What all have read from the same file stays there until it is used."""
+        another seed on every process. What all have read from the same file need not be sent: transformers maps it
+        into memory, so each reads the part alone that it keeps."""
         own = [tensor for tensor in (*block.parameters(), *block.buffers()) if not isinstance(tensor, DTensor)]
         for tensor in own:
             tensor.data = tensor.data.to(self.device)

@@ -9,9 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from trainwright import bars
-from trainwright.args.sharding import sharding_of
 from trainwright.args.training import Seq2SeqTrainingArguments, TrainingArguments
-from trainwright.checkpoint.model.pretrained import mapped_model
 from trainwright.config.params import TrainingParams
 from trainwright.config.reading.translate import argument_values
 from trainwright.config.schema import TrainingConfig
@@ -117,21 +115,12 @@ def set_levels(params: TrainingParams) -> None:
         os.environ["TENSORBOARD_LOGGING_DIR"] = params.logging_dir
 
 
-def is_shared(args: TrainingArguments) -> bool:
-    """Whether several processes will share the model."""
-    world, sharding = current_world(), sharding_of(args)
-    return sharding is not None and sharding.layout_for(world.size, world.local_size).shard > 1
-
-
 def build_model(config: TrainingConfig, args: TrainingArguments, text: Text) -> tuple[Any, Any]:
     """Return the model: loaded or random, frozen in parts, with adapters; and what the method keeps of it without
     them."""
     method, peft = text.method, config.peft
     kind = Kind(method.model_class(text), method.model_settings(text))
-    quantized = quantization(peft)
-    model = mapped_model(config.model, kind) if is_shared(args) and quantized is None else None
-    if model is None:
-        model = load_model(config.model, text.tokenizer, quantized, kind)
+    model = load_model(config.model, text.tokenizer, quantization(peft), kind)
     new_tokens = grow(model, text.tokenizer, config.model)
     if new_tokens:
         shown = ", ".join(text.tokenizer.convert_ids_to_tokens(new_tokens))
