@@ -24,15 +24,15 @@ def four(tmp_path_factory):
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     """What one process finds for a model, once for all layouts."""
-    found = {}
+    found, folder = {}, tmp_path_factory.mktemp("alone")  # one, whose data are made once
 
     def find(name):
         if name not in found:
-            place = tmp_path_factory.mktemp("alone")
+            place = folder / name.replace(" ", "_")
             if name in sharding.MODELS:
                 found[name] = sharding.exact(place, sharding=None, **sharding.MODELS[name])
             else:
-                found[name] = sharding.from_file(place / "run", name, None)
+                found[name] = sharding.from_file(place, name, None)
         return found[name]
 
     return find
