@@ -18,7 +18,7 @@ from torch import distributed
 
 from benchmarks.sharded_saves import Peak
 
-STEPS, WARM, ROWS, WIDTH, VOCABULARY = 16, 4, 4, 256, 8192
+STEPS, WARM, ROWS, WIDTH, VOCABULARY = 16, 4, 2, 128, 8192
 FSDP = {
     "theirs": {"version": 2, "transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"], "reshard_after_forward": True,
                "cpu_ram_efficient_loading": False},
@@ -27,13 +27,13 @@ FSDP = {
 
 
 def model() -> Any:
-    """Return 16 million parameters in float32."""
+    """Return 8 million parameters in float32."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=384, intermediate_size=1024, num_hidden_layers=6, num_attention_heads=6,
-        num_key_value_heads=6, use_cache=False,
+        vocab_size=VOCABULARY, hidden_size=256, intermediate_size=1024, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=4, use_cache=False,
     )  # fmt: skip
     return LlamaForCausalLM(config)
 
@@ -54,8 +54,8 @@ def let_accelerate_shard_here() -> None:
 
     def begun(state: Any, *given: Any, **named: Any) -> None:
         begin(state, *given, **named)
-        if state.distributed_type == DistributedType.MULTI_CPU:
-            state.distributed_type, state.fsdp_plugin = DistributedType.FSDP, named.get("fsdp_plugin")
+        if named.get("fsdp_plugin") is not None:
+            state.distributed_type, state.fsdp_plugin = DistributedType.FSDP, named["fsdp_plugin"]
 
     AcceleratorState.__init__ = begun
 

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests import tiny
 from tests.ranks import launch
 from trainwright import Trainer, TrainerCallback, TrainingArguments
-from trainwright.checkpoint import check, writer
+from trainwright.checkpoint import check, layout, writer
+from trainwright.checkpoint.sharded import convert
 from trainwright.errors import ConfigError
 from trainwright.parallel.layout import Layout
 from trainwright.parallel.sharded import Sharded
@@ -215,6 +217,61 @@ def exported(place: Path) -> dict[str, Any]:
     return {"weights": digests(trainer)[0]}
 
 
+class Odd(torch.nn.Module):
+    """Layers of which one is frozen, one used by no step, one has a single output, and running means."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.ModuleList(torch.nn.Linear(8, 8) for _ in range(3))
+        self.layers[0].requires_grad_(False)
+        self.unused, self.norm, self.head = torch.nn.Linear(8, 3), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 1)
+
+    def forward(self, input_ids: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        x = torch.nn.functional.one_hot(input_ids % 8, 8).to(self.head.weight)
+        for layer in self.layers:
+            x = torch.tanh(layer(x))
+        return {"loss": (self.head(self.norm(x.flatten(0, 1))) - 1).square().mean()}
+
+
+def odd() -> Odd:
+    torch.manual_seed(3)
+    return Odd().double()
+
+
+def odd_resumed(place: Path) -> dict[str, Any]:
+    """Train a model of odd parts, and go on from its fourth step."""
+    straight = trained(place, spread(), of=odd(), lr_scheduler_type="cosine")
+    if current_world().is_main:
+        shutil.rmtree(place / "checkpoint-6")
+    distributed.barrier()
+    return {"straight": straight, "again": trained(place, spread(), of=odd(), lr_scheduler_type="cosine", resume=True)}
+
+
+def from_torch(place: Path) -> dict[str, Any]:
+    """Go on from what torch's own functions have saved of a model that ranks share, with accelerate's names."""
+    from torch.distributed import checkpoint as dcp
+    from torch.distributed.checkpoint.state_dict import get_state_dict
+
+    straight = trained(place / "straight", spread(), max_steps=2)
+    args = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2, "max_steps": 2, "learning_rate": 1e-2}
+    settings = {"save_strategy": "no", "use_cpu": True, "report_to": "none", "lr_scheduler_type": "constant", **args}
+    trainer = Trainer(
+        model(), TrainingArguments(str(place / "saved"), optim="adamw_torch", disable_tqdm=True, **settings),
+        train_dataset=tiny.tokens(), strategy=spread(),
+    )  # fmt: skip
+    trainer.train()
+    foreign = place / "foreign" / "checkpoint-2"
+    if current_world().is_main:
+        foreign.mkdir(parents=True)
+        for name in (layout.STATE, layout.SCHEDULER, "config.json"):
+            shutil.copy(place / "straight" / "checkpoint-2" / name, foreign)
+    distributed.barrier()
+    weights, moments = get_state_dict(trainer.model, trainer.optimizer)
+    dcp.save({"model": weights}, checkpoint_id=foreign / convert.MODEL)
+    dcp.save({"optimizer": moments}, checkpoint_id=foreign / convert.OPTIMIZER)
+    return {**trained(place / "on", spread(), resume=str(foreign), max_steps=3), "meant": straight["ended"]}
+
+
 def adapted() -> Any:
     """Return the model with adapters, which alone are trained."""
     from peft import LoraConfig, get_peft_model
@@ -242,6 +299,8 @@ CASES: dict[str, launch.Case] = {
     "no shared folder": not_shared,
     "exported": exported,
     "adapters": adapters_resumed,
+    "odd": odd_resumed,
+    "from torch": from_torch,
     "averaged": lambda place: stopped(place, spread(), ema_decay=0.9),
     "averaged, straight": lambda place: trained(place, spread(), ema_decay=0.9),
     "mirrored": lambda place: mirrored(place, spread),

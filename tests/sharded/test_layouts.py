@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.ranks, pytest.mark.slow]
 LAUNCHES = {
     2: ["two", "two, stopped", "two from one", "a flipped bit", "a lost file", "a full disk", "no shared folder"]
     + ["exported", "adapters", "averaged", "averaged, straight", "failed after a step", "failed in a step"]
-    + ["mirrored", "mirrored, whole", "whole"],
+    + ["mirrored", "mirrored, whole", "whole", "odd", "from torch"],
     4: ["four from two", "four replicated", "four replicated, stopped", "four replicated from two"],
 }
 
@@ -113,6 +113,18 @@ def test_adapters_alone_are_written_as_peft_has_them(found, folder):
     assert first["again"]["losses"] == first["straight"]["losses"]
 
 
+def test_odd_parts_go_on_bitwise(found):
+    """A frozen layer, one that no step uses, one of a single output, running means; a schedule with an end."""
+    for one in found["odd"]:
+        assert one["again"]["ended"] == one["straight"]["ended"]
+        assert one["again"]["losses"] == one["straight"]["losses"]
+
+
+def test_what_torch_has_saved_of_a_shared_model_is_gone_on_from(found):
+    for one in found["from torch"]:
+        assert one["states"]["2"] == one["meant"]
+
+
 def test_a_moving_average_goes_on_bitwise_and_is_what_is_loaded(found, folder):
     from transformers import LlamaForCausalLM
 
@@ -145,7 +157,7 @@ def test_every_tensor_lies_in_one_file_and_every_slice_in_one(found, folder):
 def test_damage_of_one_ranks_file_is_named_and_passed_over(found, case, sentence):
     first, second = found[case]
     assert f"Passed over {sentence}." in first["told"]
-    assert list(first["states"]) == list(second["states"]) == ["2", "3"]
+    assert list(first["rows"]) == list(second["rows"]) == ["2", "3"]
     assert first["states"]["2"] == found["two"][0]["states"]["2"]
 
 
