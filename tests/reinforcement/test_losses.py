@@ -12,7 +12,7 @@ from trainwright.config.policy_options import CORRECTIONS, POLICY_LOSSES, GRPOOp
 from trainwright.models.head import language_head
 from trainwright.objectives.language import FusedLoss
 from trainwright.objectives.policy.objective import PolicyLoss
-from trainwright.reinforcement.stage import joined
+from trainwright.reinforcement.generation import joined
 
 VARIANTS = {
     **{name: {"loss_type": name} for name in POLICY_LOSSES},

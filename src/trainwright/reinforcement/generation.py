@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from trainwright.batch import IGNORED
 from trainwright.errors import CheckpointError
+from trainwright.parallel.strategy import Strategy
 
 FOLDER = "generations"
 _RAGGED = ("prompts", "completions", "sampler", "old", "reference")
@@ -107,6 +109,32 @@ def padded(
         )
         for name, (values, fill) in columns.items()
     }
+
+
+def joined(parts: list[dict[str, torch.Tensor]], pad: int) -> dict[str, torch.Tensor]:
+    """Return micro-batches of several generations as one, all of the width of the widest."""
+    width = max(part["input_ids"].shape[1] for part in parts)
+    fill = {"input_ids": pad, "labels": -100}
+    names = [name for name in parts[0] if all(name in part for part in parts)]
+
+    def widened(name: str, value: torch.Tensor) -> torch.Tensor:
+        if value.ndim < 2:
+            return value
+        return torch.nn.functional.pad(value, (0, width - value.shape[1]), value=fill.get(name, 0))
+
+    return {name: torch.cat([widened(name, part[name]) for part in parts]) for name in names}
+
+
+def sums_of(model: torch.nn.Module, strategy: Strategy) -> str:
+    """Return what tells the weights of a model from others, in a few bytes: sums of their bits, of what each process
+    holds where they share it."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, value in model.state_dict().items():
+        bits = strategy.held(value).contiguous().view(torch.uint8).flatten()
+        words = bits[: len(bits) // 4 * 4].view(torch.int32)
+        digest.update(repr((name, int(words.sum(dtype=torch.int64)), int(words[::7].sum(dtype=torch.int64)))).encode())
+    everyone = strategy.gather(digest.hexdigest()) if strategy.shards_state else [digest.hexdigest()]
+    return "".join(everyone)
 
 
 def file_of(run_folder: Path, epoch: int, number: int) -> Path:

@@ -91,6 +91,7 @@ def _share(held_out: HeldOut) -> list[tuple[int, list[Completion], torch.Tensor]
     failures, failed = list[Failure](), list[int]()
     with (
         evaluating(session, Records()),
+        session.strategy.whole(session.model),  # by the weights of the evaluation
         session.hooks.compute_loss_context_manager(),
         randomness.seeded(held_out.seed, _APART, shard.index),
         counting(len(mine), "evaluating") as tell,

@@ -8,7 +8,8 @@ stays as long as a checkpoint may need it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -24,10 +25,9 @@ from trainwright.losses import fused_loss
 from trainwright.losses.step_batch import StepBatch
 from trainwright.objectives.policy import advantages
 from trainwright.objectives.policy.objective import PolicyLoss
-from trainwright.parallel.strategy import Strategy
 from trainwright.reinforcement import generation as store
 from trainwright.reinforcement import samples
-from trainwright.reinforcement.generation import Generation, padded
+from trainwright.reinforcement.generation import Generation, joined, padded, sums_of
 from trainwright.reinforcement.held_out import HeldOut, rewards_on
 from trainwright.reinforcement.judging import judged, told
 from trainwright.reinforcement.metrics import metrics
@@ -236,8 +236,9 @@ class RolloutStage:
         rows = self.schedule.rows(run.epoch, number)
         mine = list(range(len(rows)))[shard.index :: shard.num_shards]
         share, failure = None, None
+        self._prove(rows)
         try:
-            with run.signals.waiting(), randomness.seeded(self.seed, run.epoch, number, shard.index):
+            with self._whole(), run.signals.waiting(), randomness.seeded(self.seed, run.epoch, number, shard.index):
                 share = self._share(run, number, rows, mine)
         except StopWaiting:
             pass
@@ -265,19 +266,24 @@ class RolloutStage:
         session, options = self.session, self.options
         prompts = [self.prompts[rows[place]]["prompt_ids"] for place in mine]
         keys = [(self.seed, run.epoch, number, place) for place in mine]
-        self._prove(rows)
-        with session.strategy.whole(session.model), session.hooks.compute_loss_context_manager():
+        with session.hooks.compute_loss_context_manager():
             some = self.rollouts.complete([one.tolist() for one in prompts], keys, options.num_generations)
         rewards, failures = judged(self.pool, [self.rows[rows[place]] for place in mine], some, self.decode)
         for sentence in told(failures, [rows[mine[one.row // options.num_generations]] for one in failures]):
             session.note(sentence)
         wide = [prompt for prompt in prompts for _ in range(options.num_generations)]
         flat = [one.ids for completions in some for one in completions]
-        objective, judge = self.objective, self.objective.reference or session.model
-        old = self._scored(wide, flat, objective.old_log_probs, session.model) if self._needs_old(run) else None
+        old = self._scored(wide, flat, self.objective.old_log_probs) if self._needs_old(run) else None
         needs_reference = self.options.beta != 0
-        reference = self._scored(wide, flat, objective.reference_log_probs, judge) if needs_reference else None
+        reference = self._scored(wide, flat, self.objective.reference_log_probs) if needs_reference else None
         return Share(mine, some, rewards, old, reference, failures)
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Have the model and its reference whole in this process, which then may stop or fail where others go on."""
+        strategy, reference = self.session.strategy, self.objective.reference
+        with strategy.whole(self.session.model), nullcontext() if reference is None else strategy.whole(reference):
+            yield
 
     def _prove(self, rows: list[int]) -> None:
         """Prove the fused loss before it measures completions, where all processes have to do so together: with the
@@ -294,21 +300,17 @@ class RolloutStage:
         corrects = isinstance(self.options, GRPOOptions) and self.options.sampler_correction is not None
         return corrects or run.loader.step_size % self.schedule.span != 0
 
-    def _scored(
-        self, prompts: list[torch.Tensor], completions: list[torch.Tensor], of: Scored, judge: torch.nn.Module
-    ) -> list[torch.Tensor]:
-        """Return log-probabilities of the tokens of completions, on the host; `judge` is the model that gives them."""
+    def _scored(self, prompts: list[torch.Tensor], completions: list[torch.Tensor], of: Scored) -> list[torch.Tensor]:
+        """Return log-probabilities of the tokens of completions, on the host."""
         session, size = self.session, self.session.args.per_device_train_batch_size
         found: list[torch.Tensor] = []
-        with session.strategy.whole(judge):
-            for start in range(0, len(prompts), size):
-                some, ends = prompts[start : start + size], completions[start : start + size]
-                batch = padded(some, ends, self.pad, self.multiple)
-                fused_loss.before_loss(session, batch)
-                with session.hooks.compute_loss_context_manager():
-                    scores = of(session.model, session.strategy.to_device(batch)).cpu()
-                for row, prompt, completion in zip(scores, some, ends, strict=True):
-                    found.append(row[len(prompt) - 1 : len(prompt) - 1 + len(completion)].clone())
+        for start in range(0, len(prompts), size):
+            batch = padded(prompts[start : start + size], completions[start : start + size], self.pad, self.multiple)
+            fused_loss.before_loss(session, batch)
+            with session.hooks.compute_loss_context_manager():
+                scores = of(session.model, session.strategy.to_device(batch)).cpu()
+            for row, prompt, completion in zip(scores, prompts[start:], completions[start:], strict=False):
+                found.append(row[len(prompt) - 1 : len(prompt) - 1 + len(completion)].clone())
         return found
 
     def _joined(self, run: Run, number: int, rows: list[int], shares: list[Share]) -> Generation:
@@ -383,31 +385,3 @@ def worth(generation: Generation, options: PolicyOptions) -> torch.Tensor:
         rewards = rewards - options.beta * torch.stack(distance)
     found = advantages.of_the_others(rewards, group)
     return advantages.standardized(found) if options.normalize_advantages else found
-
-
-def sums_of(model: torch.nn.Module, strategy: Strategy) -> str:
-    """Return what tells the weights of a model from others, in a few bytes: sums of their bits, of what each process
-    holds where they share it."""
-    import hashlib
-
-    digest = hashlib.blake2b(digest_size=8)
-    for name, value in model.state_dict().items():
-        bits = strategy.held(value).contiguous().view(torch.uint8).flatten()
-        words = bits[: len(bits) // 4 * 4].view(torch.int32)
-        digest.update(repr((name, int(words.sum(dtype=torch.int64)), int(words[::7].sum(dtype=torch.int64)))).encode())
-    everyone = strategy.gather(digest.hexdigest()) if strategy.shards_state else [digest.hexdigest()]
-    return "".join(everyone)
-
-
-def joined(parts: list[dict[str, torch.Tensor]], pad: int) -> dict[str, torch.Tensor]:
-    """Return micro-batches of several generations as one, all of the width of the widest."""
-    width = max(part["input_ids"].shape[1] for part in parts)
-    fill = {"input_ids": pad, "labels": -100}
-    names = [name for name in parts[0] if all(name in part for part in parts)]
-
-    def widened(name: str, value: torch.Tensor) -> torch.Tensor:
-        if value.ndim < 2:
-            return value
-        return torch.nn.functional.pad(value, (0, width - value.shape[1]), value=fill.get(name, 0))
-
-    return {name: torch.cat([widened(name, part[name]) for part in parts]) for name in names}
