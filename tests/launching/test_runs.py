@@ -67,7 +67,11 @@ def test_killed_ranks_and_a_killed_launcher_cost_at_most_an_interval(tmp_path, m
     again.send_signal(signal.SIGUSR1)
     assert again.wait(timeout=60) == 128 + signal.SIGUSR1, (tmp_path / "log").read_text()[-3000:]
     assert layout.step_of(check.newest_valid(tmp_path / "run")[0]) == lines(tmp_path)[-1][0]
-    assert [job["status"] for job in listed(tmp_path / "home", monkeypatch)] == ["LOST", "INTERRUPTED"]
+    jobs = listed(tmp_path / "home", monkeypatch)
+    assert [job["status"] for job in jobs] == ["LOST", "INTERRUPTED"]
+    ranks = jobs[-1]["kept"]["ranks"]
+    assert [one["pid"] for one in ranks] == [lines(tmp_path, rank)[-1][1] for rank in range(2)]
+    assert len({one["output"] for one in ranks}) == 2  # each has a file of its own
 
 
 def test_slurm_saves_requeues_and_goes_on_without_a_lost_step(tmp_path):

@@ -67,6 +67,14 @@ def name() -> str | None:
     return None if job is None else job.id
 
 
+def tell_ranks(ranks: list[dict[str, Any]]) -> None:
+    """Keep with the job which processes train together, where there are several."""
+    tracking = sys.modules.get("trainwright.jobs.tracking.tracking")
+    job = tracking.current() if tracking is not None else None
+    if job is not None and ranks:
+        job.keep("ranks", ranks)
+
+
 def acts() -> None:
     """Note that the training stops because its job was asked to."""
     from trainwright.jobs.tracking.tracking import current

@@ -6,6 +6,7 @@ import pickle
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -114,11 +115,18 @@ class DataParallel(Strategy):
         return f"{self.world.size} processes" if self.is_distributed else ""
 
     def agree(self, *values: float) -> list[list[float]]:
-        """Return the values of every process, through the hosts' own group."""
-        mine = torch.tensor(values, dtype=torch.float64)
-        everyone = [torch.empty_like(mine) for _ in range(self.world.size)]
-        distributed.all_gather(everyone, mine, group=self.hosts)
-        return [row.tolist() for row in everyone]
+        """Return the values of every process, through the hosts' own group.
+
+        By way of the first one, which sends them on along a tree: gloo's all_gather is a ring, of as many messages one
+        after another as there are processes.
+        """
+        mine, size = torch.tensor(values, dtype=torch.float64), self.world.size
+        rows = [torch.empty_like(mine) for _ in range(size)] if self.is_main else None
+        distributed.gather(mine, rows, dst=0, group=self.hosts)
+        everyone = torch.stack(rows) if rows is not None else mine.new_empty(size, len(values))
+        distributed.broadcast(everyone, src=0, group=self.hosts)
+        table: list[list[float]] = everyone.tolist()
+        return table
 
     def sum_tensor(self, value: torch.Tensor) -> torch.Tensor:
         """Return the sum of a tensor over all processes."""
@@ -202,6 +210,10 @@ class DataParallel(Strategy):
             if self.store.check([key]):
                 return f"{peer.describe()} failed: {self.store.get(key).decode()}"
         return f"{peer.describe()} was killed or has left" if peer.is_gone() else None
+
+    def ranks(self) -> list[dict[str, Any]]:
+        """Return of every process its rank, host, pid, and the file of what it prints."""
+        return [asdict(peer) for peer in self.peers]
 
     def answers(self, question: str, mine: str, patience: float) -> list[tuple[str, str | None]]:
         """Return (who it is, its answer) of every process, after some seconds; None of those that gave none."""

@@ -20,12 +20,14 @@ class Peer:
         host: the name of its machine.
         pid: its number there.
         began: when, in seconds since 1970.
+        output: the file of what it prints, where that is one.
     """
 
     rank: int
     host: str
     pid: int
     began: float
+    output: str | None = None
 
     def describe(self) -> str:
         """Return who it is, in words."""
@@ -52,4 +54,13 @@ def is_of_an_exchange(error: BaseException) -> bool:
 
 def this_process(rank: int) -> Peer:
     """Return this process."""
-    return Peer(rank, socket.gethostname(), os.getpid(), psutil.Process().create_time())
+    return Peer(rank, socket.gethostname(), os.getpid(), psutil.Process().create_time(), _output())
+
+
+def _output() -> str | None:
+    """Return the file of what this process says of errors, on Linux."""
+    try:
+        path = os.readlink("/proc/self/fd/2")
+    except OSError:
+        return None
+    return path if os.path.isfile(path) else None

@@ -343,6 +343,10 @@ class Strategy:
         """Return which other processes failed or are gone, in a sentence without its end."""
         return None
 
+    def ranks(self) -> list[dict[str, Any]]:
+        """Return of every process its rank, host, pid, and the file of what it prints; of one alone nothing."""
+        return []
+
     def answers(self, question: str, mine: str, patience: float) -> list[tuple[str, str | None]]:
         """Return (who it is, its answer) of every process, after `patience` seconds; None of those that gave none.
 

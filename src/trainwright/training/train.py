@@ -14,6 +14,7 @@ from trainwright import randomness
 from trainwright.args.durations import seconds
 from trainwright.args.foreign import check as check_arguments
 from trainwright.args.names import SCHEDULERS_WITHOUT_TOTAL
+from trainwright.callbacks import job
 from trainwright.callbacks.job import Timesheet
 from trainwright.checkpoint import folder
 from trainwright.checkpoint.checkpoints import claim
@@ -123,6 +124,7 @@ def train(
                 begin_copying(run)
                 run_cards.begin(run)
                 timesheet.begin(str(run.folder.absolute()), run.first_step)
+                job.tell_ranks(session.strategy.ranks())
                 output = execute(run)
             finally:
                 loader.close()

@@ -92,6 +92,7 @@ def show(args: Namespace) -> int:
     lines += [(name, job[name]) for name in ("host", "pid", "message") if job[name]]
     lines += [("same run", f"{one['id']} {one['name']} ({one['status']})") for one in outputs.of_same_run(store, job)]
     pairs("", lines)
+    pairs("ranks", [(str(one["rank"]), _rank(one)) for one in job["kept"].get("ranks", [])])
     usual = masking.params(store.read(typed.defaults, job["defaults"]))
     given = typed.changed(job["params"], usual)
     pairs("parameters", [(name, short(job["params"][name])) for name in given])
@@ -114,6 +115,11 @@ def show(args: Namespace) -> int:
     if job["traceback"]:
         print(job["traceback"])
     return 0
+
+
+def _rank(one: Any) -> str:
+    """Return where a process of a job is, and where its output."""
+    return f"process {one['pid']} on {one['host']}" + (f", {one['output']}" if one["output"] else "")
 
 
 def _time(spent: Any) -> None:
