@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -103,13 +105,21 @@ def test_slurm_saves_requeues_and_goes_on_without_a_lost_step(tmp_path):
     assert "Resuming from" in said
 
 
-def test_a_stuck_rank_is_named_with_its_stack_and_the_run_begins_anew(tmp_path):
+def test_a_rank_that_is_stuck_raises_or_is_killed_in_an_evaluation_is_named_and_the_run_begins_anew(tmp_path):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "stuck").touch()
+    for name in ("stuck", "raises", "killed"):
+        (tmp_path / "run" / name).touch()
     one = launched(tmp_path, "--processes", "2", "run", "12", "0.05")
-    assert one.wait(timeout=180) == 0
+    assert one.wait(timeout=240) == 0, (tmp_path / "log").read_text()[-3000:]
     said = (tmp_path / "log").read_text()
-    assert said.count("is at ") >= 2
-    assert "script.py" in said
-    assert "in on_step_end" in said
-    assert [step for step, _ in lines(tmp_path)][-1] == 12
+    assert (
+        len(re.findall(r"Rank 1 \(process \d+ on .*\) is at .*script.py:\d+ in on_step_end: step 6 has taken", said))
+        >= 2
+    )
+    assert re.search(
+        r"RankError: The run failed after step 9 \(Rank 1 .* failed: ValueError: what the user wrote\)", said
+    )
+    assert re.search(r"RankError: Rank 1 \(.*\) was killed or has left, after step 10", said)
+    done = [step for step, _ in lines(tmp_path)]
+    assert (done[0], done[-1], len({pid for _, pid in lines(tmp_path)})) == (1, 12, 4)
+    assert all(step - then <= 1 and then - step < 2 * 4 for then, step in itertools.pairwise(done))

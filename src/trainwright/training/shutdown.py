@@ -122,12 +122,18 @@ def save_together(run: Run, error: BaseException) -> None:
 
 
 def tell_saved(run: Run, error: BaseException) -> None:
-    """Say at which step a failed run was saved, in the log and in a note of the error."""
+    """Say at which step a failed run was saved, in the log and in a note of the error.
+
+    Raises:
+        RankError: the error is that of an exchange with a process which failed or is gone.
+    """
     if run.save_error is None:
-        step = run.session.state.global_step
-        told = f"The run failed after step {step} ({type(error).__name__}); saved at step {step}."
+        step, lost = run.session.state.global_step, lost_in(run, error)
+        told = f"The run failed after step {step} ({lost or type(error).__name__}); saved at step {step}."
         run.session.note(told)
         add_note(error, f"{told} {run.session.goes_on} goes on from there.")
+        if lost is not None:
+            raise RankError(f"{told} {run.session.goes_on} goes on from there.") from error
 
 
 def save_after(run: Run, error: BaseException) -> None:
@@ -230,10 +236,15 @@ def say_not_saved(run: Run, error: BaseException, why: str) -> None:
     Raises:
         RankError: the error is that of an exchange with a process which failed or is gone.
     """
-    lost = run.session.strategy.lost() or run.watch.found
+    lost = lost_in(run, error)
     told = f"{lost or why}, so they cannot save together: the last checkpoint holds."
     run.session.note(told)
     add_note(error, told)
-    if lost is not None and is_of_an_exchange(error):
+    if lost is not None:
         step = run.session.state.global_step
         raise RankError(f"{lost}, after step {step}, so this one ends, too: the last checkpoint holds.") from error
+
+
+def lost_in(run: Run, error: BaseException) -> str | None:
+    """Return, of an error of an exchange, which other processes failed, are gone or hold the run up."""
+    return run.session.strategy.lost() or run.watch.found if is_of_an_exchange(error) else None
