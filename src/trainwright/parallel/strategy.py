@@ -27,7 +27,7 @@ from trainwright.parallel.sharding import Sharding
 from trainwright.world import DataShard, World
 
 T = TypeVar("T")
-ALL_HERE = 4.0  # seconds in which processes that fail for the same reason all have failed
+ALL_HERE = 10.0  # seconds in which processes that fail for the same reason all have failed
 
 
 @dataclass(frozen=True)
