@@ -77,7 +77,7 @@ class Watch:
         last = where[-1]
         at = "" if waits else f"{last.filename}:{last.lineno} in {last.name}"
         if at:
-            faulthandler.dump_traceback(sys.stderr)
+            faulthandler.dump_traceback(2)  # which is there in every process
         answers = self._strategy.answers(f"where in step {step}", at, _ANSWER)
         held = [f"{who} {f'is at {at}' if at else 'does not answer'}" for who, at in answers if at != ""]
         self.found = "; ".join(held) or "All ranks wait for each other"
