@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 import transformers
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests import installed, tiny
 from trainwright import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments, devices
@@ -58,6 +59,26 @@ def test_a_long_window_of_records_has_their_mean(host, on_device):
     taken = {name: total / weight for name, (total, weight) in records.take().items()}
     assert taken["accuracy"] == pytest.approx(value.double().item(), rel=close)
     assert taken["plain"] == pytest.approx(0.1, rel=1e-7)  # float32 with the device's own
+
+
+def test_recording_beside_the_loss_of_a_cpu_makes_no_tensors():
+    """Plain numbers add without torch; of a tensor of one number nothing is asked but that."""
+    operations = []
+
+    class Counting(TorchDispatchMode):
+        def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+            operations.append(str(operation))
+            return operation(*args, **(kwargs or {}))
+
+    records, loss = Records(), torch.tensor(0.25, requires_grad=True)
+    with Counting():
+        for _ in range(10):
+            records.begin_step()
+            records.add("plain", 0.1)
+            records.add("part", loss)
+            records.end_step(False)
+    assert set(operations) == {"aten.detach.default", "aten._local_scalar_dense.default"}
+    assert records.take() == {"plain": (pytest.approx(1.0), 10), "part": (2.5, 10)}
 
 
 def test_a_window_saved_in_float32_goes_on(host):

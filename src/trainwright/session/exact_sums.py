@@ -33,6 +33,17 @@ def at_once(value: torch.Tensor) -> Any:
     return value.item() if value.device.type == "cpu" and widest_float(value.device) == torch.float64 else value
 
 
+def mean_of(value: torch.Tensor) -> Any:
+    """Return the mean of some numbers in the widest format of their device: a plain one of the host's."""
+    number = at_once(value) if value.ndim == 0 else value
+    return at_once(widened(number).mean()) if isinstance(number, torch.Tensor) else number
+
+
+def as_tensor(value: Any) -> torch.Tensor:
+    """Return a plain number as a tensor of the host, without loss; a tensor as it is."""
+    return value if isinstance(value, torch.Tensor) else torch.tensor(value, dtype=torch.float64)
+
+
 def begun(value: Any) -> Any:
     """Return the sum of one number: a plain one, which the host adds in float64, or one of a device."""
     return as_sum(value, value.device) if isinstance(value, torch.Tensor) else value
@@ -44,9 +55,9 @@ def plus(total: Any, value: Any) -> Any:
     if not isinstance(total, torch.Tensor):
         if not isinstance(value, torch.Tensor):
             return total + value
-        total = as_sum(torch.tensor(total, dtype=torch.float64), value.device)
+        total = as_sum(as_tensor(total), value.device)
     if not isinstance(value, torch.Tensor):
-        value = torch.tensor(value, dtype=torch.float64)
+        value = as_tensor(value)
     if value.device != total.device:
         if total.device.type == "cpu":
             return plus(begun(value), total)

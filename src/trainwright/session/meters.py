@@ -10,7 +10,7 @@ import torch
 
 from trainwright.devices import moved
 from trainwright.errors import DataError
-from trainwright.session.exact_sums import as_sum, at_once, begun, number_of, plus, widened
+from trainwright.session.exact_sums import as_sum, as_tensor, at_once, begun, mean_of, number_of, plus, widened
 
 Total = Callable[[torch.Tensor], torch.Tensor]
 
@@ -52,7 +52,7 @@ class LossMeter:
         """Return the sum of the window's losses over all processes and its skipped steps; begin a new window."""
         window = 0.0 if self.window is None else self.window
         if not isinstance(window, torch.Tensor):
-            window = as_sum(torch.tensor(window, dtype=torch.float64), device)
+            window = as_sum(as_tensor(window), device)
         value, skipped = number_of(total(window)), self.skipped
         self.logged += value
         self.skipped_before += skipped
@@ -99,10 +99,10 @@ class Records:
         if name in _LOGGED_ANYWAY:
             raise DataError(f"'{name}' is logged anyway; a number recorded beside it needs another name.")
         if isinstance(value, torch.Tensor):
-            number = widened(value.detach()).mean()
+            number = mean_of(value.detach())
         else:
             try:
-                number = torch.tensor(float(value), dtype=torch.float64)
+                number = float(value)
             except (TypeError, ValueError):
                 raise DataError(
                     f"'{name}', recorded beside the loss, is a {type(value).__name__}; a number or a tensor is "
@@ -124,7 +124,7 @@ class Records:
         for name, mean in step.means.items():
             share, weight = step.shares[name], step.weights[name]
             if isinstance(bad, torch.Tensor):
-                mean, share = (torch.where(bad, 0.0, moved(value, bad.device)) for value in (mean, share))
+                mean, share = (torch.where(bad, 0.0, moved(as_tensor(value), bad.device)) for value in (mean, share))
                 weight = widened(~bad) * weight
             self._window.add(name, mean, share, weight)
 
@@ -147,7 +147,7 @@ class Records:
             state.get("weights", state.get("counts", {})),
         )  # of old
         values = (sums, state.get("shares", sums))
-        means, shares = ({name: as_sum(value, device) for name, value in each.items()} for each in values)
+        means, shares = ({name: as_sum(as_tensor(value), device) for name, value in each.items()} for each in values)
         self._window = Sums(means, shares, {name: begun(weight) for name, weight in weights.items()})
 
 
@@ -165,8 +165,8 @@ class Sums:
     shares: dict[str, Any] = field(default_factory=dict)
     weights: dict[str, Any] = field(default_factory=dict)
 
-    def add(self, name: str, mean: torch.Tensor, share: torch.Tensor, weight: Any) -> None:
-        """Add to all three; numbers stay on their device."""
+    def add(self, name: str, mean: Any, share: Any, weight: Any) -> None:
+        """Add to all three, plain numbers or those of a device, which stay there."""
         for sums, value in ((self.means, mean), (self.shares, share), (self.weights, weight)):
             sums[name] = plus(sums[name], value) if name in sums else begun(value)
 
