@@ -182,6 +182,7 @@ def test_a_line_of_the_table_that_is_none_is_told(monkeypatch, name, where, word
         find(name)
 
 
+@pytest.mark.slow
 def test_every_command_knows_the_methods_of_installed_packages(tmp_path):
     about = tmp_path / "unlikely-1.0.dist-info"
     about.mkdir()
