@@ -8,7 +8,13 @@ from matplotlib.figure import Figure
 
 from trainwright.tasks.algebra.inspect import plot
 
-RESULTS = {8: [True, False, False, False], 16: [True, True, False, False], 128: [True, True, True, False], 1024: []}
+RESULTS = {
+    4: [True],
+    8: [True, False, False, False],
+    16: [True, True, False, False],
+    128: [True, True, True, False],
+    1024: [],
+}
 LENGTHS = [3, 4, 40, 300]
 
 
@@ -29,7 +35,7 @@ def test_success_is_drawn_over_steps_and_by_the_length_of_answers(tmp_path, monk
     assert path.read_bytes().startswith(b"\x89PNG")
     left, right = drawn[0].axes
     (line,) = left.lines
-    assert line.get_xydata().tolist() == [[8, 0.25], [16, 0.5], [128, 0.75], [1024, 0.0]]
+    assert line.get_xydata().tolist() == [[4, 1.0], [8, 0.25], [16, 0.5], [128, 0.75], [1024, 0.0]]
     assert line.get_marker() == "o"  # or a run with one evaluation would show nothing
     assert [(bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in right.patches] == [(0, 1), (1, 1), (2, 0)]
     assert [one.get_text() for one in right.get_xticklabels()] == ["1-4", "33-64", "above 256"]
