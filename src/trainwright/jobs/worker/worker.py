@@ -105,7 +105,10 @@ class Worker:
             print(f"{job['id']}: {text}", flush=True)
 
     def has_work(self) -> bool:
-        """Whether jobs of the queue run, or wait that this worker can begin in time; of others it tells."""
+        """Whether jobs of the queue run, are to be begun again, or wait that this worker can begin in time.
+
+        Of those that it cannot begin it tells.
+        """
         waiting = {job["id"]: job for job in self.store.jobs([QUEUED])}
         vain = {name for name, job in waiting.items() if job["gpus"] > len(self.gpus)}
         for name in vain:
@@ -113,7 +116,11 @@ class Worker:
         while more := {name for name, job in waiting.items() if job["after"] in vain} - vain:
             vain |= more
         running = [job for job in self.store.jobs([RUNNING]) if job["worker"] is not None]
-        return bool(running or self.children or waiting.keys() - vain)
+        again = [job for job in self._ended_badly() if is_to_restart(job) and job["command"]]
+        return bool(running or again or self.children or waiting.keys() - vain)
+
+    def _ended_badly(self) -> list[Job]:
+        return self.store.jobs([LOST, FAILED], None, schema.jobs.c.restarts > 0)
 
     def _may_begin(self, job: Job) -> bool:
         """Whether what the job waits for is complete; a job whose forerunner failed fails too."""
@@ -207,7 +214,7 @@ class Worker:
 
     def _restart(self) -> None:
         """Put lost and failed jobs that are to go on back into the queue, unless they end at one step each time."""
-        for job in self.store.jobs([LOST, FAILED], None, schema.jobs.c.restarts > 0):
+        for job in self._ended_badly():
             if not is_to_restart(job) or not job["command"]:
                 continue
             failures = failed_again(job)
