@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from trainwright.data.sources import files, registered, splits
 from trainwright.data.sources.filled import without_filled
 from trainwright.data.sources.formats import LEARNED_FROM
 from trainwright.data.sources.python_source import python_source
+from trainwright.data.sources.reach import ask_at_once
 from trainwright.errors import DataError
 
 _FORMATS = {
@@ -88,7 +90,7 @@ def _read(one: DatasetParams, stream: bool) -> Any:
         return made.to_iterable_dataset() if stream else made
     name = getattr(settings, "hf_dataset_path", "") or name
     given = {} if entry else one.dataset_kwargs
-    where = Path(path or name).expanduser()
+    where, missing = Path(path or name).expanduser(), ""
     try:
         if where.exists():
             reader = files.Reader(stream, True, given)
@@ -102,11 +104,12 @@ def _read(one: DatasetParams, stream: bool) -> Any:
         alone = entry.files.get(subset or "") if entry else None
         if alone is not None:
             subset, given = None, {"data_files": {"train": alone}}
+        missing = ask_at_once(name)
         return datasets.load_dataset(name, subset, split=one.split, streaming=stream, data_dir=path, **given)
     except DataError:
         raise
     except Exception as error:
-        raise DataError(f"The dataset '{path or name}' cannot be read: {files.reason(error)}") from error
+        raise DataError(f"The dataset '{path or name}' cannot be read: {missing or files.reason(error)}") from error
 
 
 def _registered(one: DatasetParams) -> tuple[registered.Registered | None, Any]:
@@ -122,6 +125,9 @@ def shaped(rows: Any, one: DatasetParams, text_column: str) -> Any:
         DataError: a column that is to be renamed is not there, or a row has not what its dataset's rows have.
     """
     columns = columns_of(rows, one.dataset_path or one.dataset_name)
+    within = named_within(one, columns)
+    if within:
+        rows, columns = rows.map(with_named_within, with_indices=True, fn_kwargs={"names": within}), [*columns, *within]
     names, shape, settings = reshaping(one, columns, text_column)
     if names:
         rows, columns = _renamed(rows, names, columns), [names.get(name, name) for name in columns]
@@ -129,6 +135,27 @@ def shaped(rows: Any, one: DatasetParams, text_column: str) -> Any:
         return rows
     given = {"shape": shape, "settings": settings, "subset": one.subset, "name": one.dataset_path or one.dataset_name}
     return rows.map(shaped_row, with_indices=True, remove_columns=columns, fn_kwargs=given)
+
+
+def named_within(one: DatasetParams, columns: list[str]) -> list[str]:
+    """Return the names of `column_map` that stand within a column, such as `translation.en`."""
+    return [name for name in one.column_map if name not in columns and name.partition(".")[0] in columns]
+
+
+def with_named_within(row: Any, number: int, names: list[str]) -> dict[str, Any]:
+    """Return a row with columns of what stands within others.
+
+    Raises:
+        DataError: a row has not that, with its number.
+    """
+    found = {}
+    for name in names:
+        column, _, key = name.partition(".")
+        held = row.get(column)
+        if not isinstance(held, Mapping) or key not in held:
+            raise DataError(f"Row {number} has no '{name}' in column_map: '{column}' holds {held!r:.60}.")
+        found[name] = held[key]
+    return {**row, **found}
 
 
 def _renamed(rows: Any, names: dict[str, str], columns: list[str]) -> Any:

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from trainwright.config.schema import ModelParams
+from trainwright.data.sources.reach import ask_at_once
 from trainwright.errors import ConfigError, DataError, did_you_mean
 from trainwright.models.classes import has_another_head
 from trainwright.models.inspect import ALIKE, base_model
@@ -42,6 +43,7 @@ def load_tokenizer(params: ModelParams) -> Any:
     from transformers import AutoTokenizer
 
     name = params.tokenizer_name or params.model_name
+    missing = ask_at_once(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             name,
@@ -52,7 +54,7 @@ def load_tokenizer(params: ModelParams) -> Any:
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(
             f"model.{'tokenizer_name' if params.tokenizer_name else 'model_name'} '{name}' holds no tokenizer: "
-            f"{_first_line(error)} Give model.tokenizer_name: a folder or hub name."
+            f"{missing or _first_line(error)} Give model.tokenizer_name: a folder or hub name."
         ) from error
     check_tokenizer_settings(tokenizer, params.tokenizer_kwargs)
     tokenizer.add_tokens(params.new_special_tokens, special_tokens=True)
@@ -145,6 +147,7 @@ def load_model(params: ModelParams, tokenizer: Any, quantization: Any = None, ki
     if params.attn_implementation is not None:
         options["attn_implementation"] = params.attn_implementation
     dtype = number_format(params)
+    missing = ask_at_once(params.model_name) if params.load_pretrained_weights else ""
     faults: tuple[type[Exception], ...] = (OSError, ValueError, ImportError)
     faults += _of_settings() if params.model_kwargs or kind.settings else ()
     try:
@@ -169,7 +172,7 @@ def load_model(params: ModelParams, tokenizer: Any, quantization: Any = None, ki
         raise
     except faults as error:
         given = f" with model.model_kwargs {params.model_kwargs}" if params.model_kwargs else ""
-        reason = f"{given}: {_first_line(error)}"
+        reason = f"{given}: {missing or _first_line(error)}"
         raise ConfigError(f"model.model_name '{params.model_name}' cannot be loaded{reason}") from error
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from trainwright.config.schema import ModelParams
+from trainwright.data.sources.reach import ask_at_once
 
 _TABLES = (
     "bart", "bert", "bert-generation", "big_bird", "biogpt", "blenderbot", "blenderbot-small", "distilbert", "albert",
@@ -24,6 +25,7 @@ def saved_config(params: ModelParams) -> Any:
 
     if params.model_name in CONFIG_MAPPING_NAMES:
         return AutoConfig.for_model(params.model_name)
+    ask_at_once(params.model_name)
     try:
         return AutoConfig.from_pretrained(
             params.model_name, trust_remote_code=params.trust_remote_code, revision=params.model_revision

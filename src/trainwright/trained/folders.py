@@ -13,6 +13,7 @@ from trainwright.checkpoint.model import adapters
 from trainwright.config.reading.read import load
 from trainwright.config.reading.writing import RUN_CONFIG
 from trainwright.config.schema import TrainingConfig
+from trainwright.data.sources.reach import ask_at_once
 from trainwright.errors import CheckpointError, ConfigError
 
 SETTINGS = "config.json"
@@ -183,10 +184,11 @@ def _from_hub(name: str) -> Path:
         raise ConfigError(f"There is no folder '{name}'. Give a run's folder, a checkpoint, or a model's folder.")
     from huggingface_hub import snapshot_download
 
+    missing = ask_at_once(name)
     try:
         return Path(snapshot_download(name))
     except Exception as error:  # of the network, of the hub, of a name that cannot be
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        reason = missing.rstrip(".") or (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise ConfigError(
             f"There is no folder '{name}', and as a name on the hub it cannot be had: {reason}."
         ) from None

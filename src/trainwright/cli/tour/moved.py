@@ -180,6 +180,7 @@ CALT = System(
             note="`model_type: generic` with `dataset_load_preprocessor: expanded_form`",
         ),
         Row("calt.models", ("DecoderOnlyTransformer", "DecoderOnlyConfig"), note="`model_type: decoder_only`"),
+        Row("calt.models", ("EncoderClassifier", "EncoderClassifierConfig"), note="`model_type: encoder_classifier`"),
         Row("calt.models", ("register_positional_embedding", "get_positional_embedding"),
             note="the positions learned, sinusoidal, rope and none"),
         Row("calt.trainer", ("TrainerLoader",), note="`TrainerPipeline.from_io_dict(…).build()`"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,11 +27,11 @@ def run(argv: Sequence[str]) -> int:
     from trainwright.cli.files import file_and_overrides
     from trainwright.config import methods
     from trainwright.config.reading.read import load_checked
-    from trainwright.tasks.language.first_rows import look
+    from trainwright.tasks.language.checking.first_rows import look
 
     file, overrides = file_and_overrides(args.config, words, "check")
     loaded = load_checked(file, overrides)
-    look(loaded)
+    notes = look(loaded)
     config = loaded.config
     kind = config.training.trainer_type
     length = config.training.max_steps
@@ -37,6 +39,8 @@ def run(argv: Sequence[str]) -> int:
     what = f"{many:g} {one}" + ("" if many == 1 else "s")
     who = kind or f"{' or '.join(one.name for one in methods.candidates(kind))}, by the data"
     print(f"{file} is valid: {who}, {config.model.model_name}, {what}.", flush=True)
+    for note in [*notes, *elsewhere(config)]:
+        print(note, file=sys.stderr, flush=True)
     if args.memory:
         from trainwright.tasks.language.planning.memory import describe, for_config
 
@@ -44,6 +48,27 @@ def run(argv: Sequence[str]) -> int:
     elif args.measure or is_here(config):
         tell_plan(config, args.measure)
     return 0
+
+
+def elsewhere(config: TrainingConfig) -> list[str]:
+    """Return what to say of a model and tokenizer that are not on this machine, where no hub can be asked for them."""
+    from huggingface_hub import try_to_load_from_cache
+
+    from trainwright.config.keys.uses import OWN_MODELS
+    from trainwright.data.sources.reach import ask_at_once
+
+    model, said = config.model, []
+    given = {"tokenizer_name" if model.tokenizer_name else "model_name": model.tokenizer_name or model.model_name}
+    given |= {"model_name": model.model_name} if model.load_pretrained_weights else {}
+    for key, name in given.items():
+        if name in OWN_MODELS or Path(name or "").expanduser().exists():
+            continue
+        kept = False
+        with suppress(ValueError):  # of a folder, which is no name of the hub
+            kept = isinstance(try_to_load_from_cache(name or "", "config.json"), str)
+        missing = "" if kept else ask_at_once(name)
+        said += [f"model.{key} '{name}': {missing}"] if missing else []
+    return said
 
 
 def is_here(config: TrainingConfig) -> bool:
@@ -57,8 +82,6 @@ def is_here(config: TrainingConfig) -> bool:
 
 def tell_plan(config: TrainingConfig, measured: bool) -> None:
     """Say what the run will do and need."""
-    import sys
-
     from trainwright.cli.after.quiet import quiet
     from trainwright.tasks.language.planning import plan
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trainwright.data.sources import files
+from trainwright.data.sources.reach import ask_at_once
 from trainwright.data.sources.splits import TRAIN, VALIDATION, known_name
 from trainwright.errors import DataError
 
@@ -65,11 +66,12 @@ def _parts(name: str, whole: Any) -> dict[str, Any]:
 
 def _hub(name: str, config: str | None) -> files.Found:
     library = files.library()
+    missing = ask_at_once(name)
     try:
         tables = dict(library.load_dataset(name, config))
     except Exception as error:
         raise DataError(
             f"The dataset '{name}' is no file or folder here (looked for from {Path.cwd()}), and the hub gave: "
-            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
+            f"{missing or (str(error).splitlines()[0] if str(error) else type(error).__name__)}"
         ) from error
     return files.Found(list(tables), lambda split: tables[split])
