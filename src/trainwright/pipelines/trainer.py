@@ -24,7 +24,7 @@ from trainwright.errors import CheckpointError, ConfigError
 from trainwright.pipelines.io import ABOUT, IOPipeline, complete
 from trainwright.pipelines.model import ModelPipeline
 from trainwright.session.generation_settings import Generation
-from trainwright.tasks.algebra.batches import DecoderBatch, EncoderDecoderBatch
+from trainwright.tasks.algebra.batches import batches_for
 from trainwright.tasks.algebra.trainer import Trainer
 
 # CALT's names, by those of TrainingArguments
@@ -96,11 +96,10 @@ class TrainerPipeline:
         Raises:
             ConfigError: a key that is not known or missing, or values that cannot work.
         """
-        encoder = getattr(getattr(self.model, "config", None), "is_encoder_decoder", True)
         self.trainer = Trainer(
             self.model,
             arguments(self.config, self.wandb_config),
-            data_collator=self.data_collator if encoder else self._for_decoder(),
+            data_collator=batches_for(self.model, self.tokenizer, self.data_collator),
             train_dataset=self.train_dataset,
             eval_dataset=self.eval_dataset,
             processing_class=self.tokenizer,
@@ -123,12 +122,6 @@ class TrainerPipeline:
         """Return the checker of the task that the section `data` names."""
         data = getattr(self.train_dataset, "description", None)
         return data["checker"] if data else None
-
-    def _for_decoder(self) -> Any:
-        """Return the collator for a model without an encoder, in place of the one that `IOPipeline` makes."""
-        if not isinstance(self.data_collator, EncoderDecoderBatch):
-            return self.data_collator
-        return DecoderBatch(self.tokenizer.pad_token_id, self.tokenizer.sep_token_id)
 
     def train(self, resume_from_checkpoint: str | bool | None = None) -> Any:
         """Train, and leave a folder that is complete; a resumed pipeline goes on from its newest checkpoint.

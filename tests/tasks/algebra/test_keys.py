@@ -29,7 +29,7 @@ SMALL = {
     "decoder_ffn_dim": 64,
     "max_sequence_length": 64,
 }
-BOTH = {"num_encoder_heads": 2, "num_encoder_layers": 1, "encoder_ffn_dim": 64}
+READING = {"num_encoder_heads": 2, "num_encoder_layers": 1, "encoder_ffn_dim": 64}
 _SIDES = {
     "num_encoder_layers": (2, "encoder_layers"), "num_encoder_heads": (4, "encoder_attention_heads"),
     "num_decoder_layers": (2, "decoder_layers"), "num_decoder_heads": (4, "decoder_attention_heads"),
@@ -43,6 +43,11 @@ ARRIVES = {
     "generic": {
         **_SIDES, "use_positional_embedding": ("rope", "positions"),
         "embedding_layer_norm": (False, "embedding_layer_norm"),
+        "input_embedding_type": ("learned", "input_embedding_type"),
+    },
+    "classifier": {
+        **{name: value for name, value in _SIDES.items() if "_decoder_" not in name and "decoder_ffn" not in name},
+        "use_positional_embedding": ("rope", "positions"), "embedding_layer_norm": (False, "embedding_layer_norm"),
         "input_embedding_type": ("learned", "input_embedding_type"),
     },
     "bart": {
@@ -71,7 +76,10 @@ def tokenizer():
 
 
 def base(kind):
-    return {"model_type": kind, **SMALL, **(BOTH if kind in ("generic", "bart") else {})}
+    reads = READING if kind in ("generic", "bart") else {}
+    if kind == "classifier":
+        return {"model_type": "encoder_classifier", "d_model": 32, "max_sequence_length": 64, **READING}
+    return {"model_type": kind, **SMALL, **reads}
 
 
 @pytest.mark.parametrize("kind", MODELS)

@@ -32,8 +32,8 @@ ALGEBRA = {
         "verify_generation", "generation_max_length", "generation_num_beams", "save_safetensors",
     ),
 }  # fmt: skip
-MODELS = ("generic", "bart", "gpt2", "llama")
-_DECODERS, _BOTH_SIDES = ("gpt2", "llama"), ("generic", "bart")
+MODELS = ("generic", "classifier", "bart", "gpt2", "llama")
+_DECODERS, _ENCODERS = ("gpt2", "llama"), ("generic", "classifier", "bart")
 
 IMITATION = {
     "data": ("path", "record", "episodes", "held_out", "split_seed", "history", "chunk", "image_shift", "discrete"),
@@ -54,18 +54,20 @@ def _line(keys: str, kinds: tuple[str, ...], why: str, fate: Fate = Fate.REFUSED
 
 
 _MODEL = (
-    _line("model.encoder_layerdrop model.decoder_layerdrop", ("generic", *_DECODERS), "BART alone drops layers",
-          fine=(0,)),
-    _line("model.classifier_dropout", MODELS, "there is no classifier", fine=(0,)),
+    _line("model.encoder_layerdrop model.decoder_layerdrop", ("generic", "classifier", *_DECODERS),
+          "BART alone drops layers", fine=(0,)),
+    _line("model.classifier_dropout", MODELS, "no classifier here has one", fine=(0,)),
     _line("model.activation_dropout", _DECODERS, "GPT-2 and Llama have none", fine=(0,)),
     _line("model.dropout", ("llama",), "Llama has none but attention_dropout", fine=(0,)),
     _line("model.input_embedding_type", ("bart", *_DECODERS), "transformers' models have a table",
           fine=("token", "default", "learned")),
     _line("model.embedding_layer_norm", ("bart",), "BART always has it", fine=(True,)),
     _line("model.embedding_layer_norm", _DECODERS, "GPT-2 and Llama have none", fine=(False,)),
-    _line("model.num_layers model.num_heads model.ffn_dim", _BOTH_SIDES, "encoder and decoder have their own"),
+    _line("model.num_layers model.num_heads model.ffn_dim", _ENCODERS, "encoder and decoder have their own"),
     _line("model.num_encoder_layers model.num_encoder_heads model.encoder_ffn_dim", _DECODERS,
           "a decoder alone has no encoder", Fate.NO_EFFECT),
+    _line("model.num_decoder_layers model.num_decoder_heads model.decoder_ffn_dim", ("classifier",),
+          "a classifier has no decoder", Fate.NO_EFFECT),
 )  # fmt: skip
 ALGEBRA_LINES = (
     *_MODEL,

@@ -1,4 +1,4 @@
-"""Batches of problems and answers: for an encoder-decoder, and for a decoder alone."""
+"""Batches of problems and answers: for an encoder-decoder, an encoder that chooses, and a decoder alone."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 
 from trainwright.batch import IGNORED
 from trainwright.data.text.text_collators import padded
+from trainwright.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,45 @@ class EncoderDecoderBatch:
             "decoder_attention_mask": padded([torch.ones_like(one[:-1]) for one in answers], 0, None),
             "labels": padded([one[1:] for one in answers], IGNORED, None),
         }
+
+
+@dataclass(frozen=True)
+class ClassBatch:
+    """Batches for models that read the problem and choose one token; labels of shape (rows, 1)."""
+
+    pad_token_id: int
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Return the batch of some rows.
+
+        Raises:
+            DataError: an answer is not one token.
+        """
+        batch = EncoderDecoderBatch(self.pad_token_id)(rows)
+        if any(len(row["target_ids"]) != 3 for row in rows):
+            longest = max(len(row["target_ids"]) for row in rows) - 2
+            raise DataError(
+                f"model_type encoder_classifier answers with one token, and an answer here has {longest}. Give "
+                "model_type: generic, or make one token of the answer in the lexer (vocab.misc)."
+            )
+        return {
+            "input_ids": batch["input_ids"],
+            "attention_mask": batch["attention_mask"],
+            "labels": batch["labels"][:, :1],
+        }
+
+
+def batches_for(model: Any, tokenizer: Any, given: Any) -> Any:
+    """Return what makes batches for a kind of model, in place of what is made for an encoder-decoder; of one's own as
+    it is."""
+    if not isinstance(given, EncoderDecoderBatch):
+        return given
+    config = getattr(model, "config", None)
+    if getattr(config, "model_type", None) == "trainwright_problem_classifier":
+        return ClassBatch(tokenizer.pad_token_id)
+    if getattr(config, "is_encoder_decoder", True):
+        return given
+    return DecoderBatch(tokenizer.pad_token_id, tokenizer.sep_token_id)
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,12 @@ def reader(preprocessor: Any) -> Callable[[Any], Any]:
     def read(source: Any) -> Any:
         if preprocessor is None or (isinstance(source, Mapping) and "input_ids" in source):
             return pair_of(source)
-        made = applied(preprocessor, source)
+        try:
+            made = applied(preprocessor, source)
+        except DataError:
+            raise
+        except Exception as error:  # of the user's code, whose row is told
+            raise DataError(f"the preprocessor raised {type(error).__name__}: {error}.") from error
         if isinstance(made, tuple) and len(made) == 2 and all(isinstance(one, str) for one in made):
             return made
         raise DataError(f"the preprocessor made {str(made)[:60]!r} of it; (input text, target text) is expected.")
@@ -230,9 +235,9 @@ def imported(path: str, where: str) -> Any:
         for part in name.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
+        other = ", or set it as the pipeline's dataset_load_preprocessor" if where.endswith("preprocessor") else ""
         raise ConfigError(
-            f"{where} '{path}' cannot be imported ({error}). Put the function into a module that can, or set it as "
-            "the pipeline's dataset_load_preprocessor."
+            f"{where} '{path}' cannot be imported ({error}). Put the function into a module that can{other}."
         ) from None
     return found
 

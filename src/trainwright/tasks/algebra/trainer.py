@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from trainwright.session.generation_settings import Generation
+from trainwright.tasks.algebra.batches import batches_for
 from trainwright.tasks.algebra.metrics import argmax_of_logits, shifted_argmax, token_metrics
 from trainwright.trainer.trainer import Trainer as EngineTrainer
 
@@ -15,6 +16,7 @@ class Trainer(EngineTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.data_collator = batches_for(self.model, self.processing_class, self.data_collator)
         if self.compute_metrics is None:
             self.compute_metrics = token_metrics
             if self.preprocess_logits_for_metrics is None:

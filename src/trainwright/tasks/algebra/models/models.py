@@ -14,17 +14,21 @@ from trainwright.errors import ConfigError, did_you_mean
 from trainwright.tasks.algebra.models.embeddings import check_input_embedding
 
 GENERIC = ("generic", "transformer", "calt")
+CLASSIFIERS = ("encoder_classifier", "encoder_only")
 DECODERS = ("decoder_only", "decoder", "gpt2", "llama")
 # the positions that a kind of model can have, its default first
 POSITIONS = {
-    **dict.fromkeys(GENERIC, ("learned", "sinusoidal", "rope", "none")),
+    **dict.fromkeys((*GENERIC, *CLASSIFIERS), ("learned", "sinusoidal", "rope", "none")),
     "bart": ("learned",),
     "decoder_only": ("learned", "rope"),
     "decoder": ("learned", "rope"),
     "gpt2": ("learned",),
     "llama": ("rope",),
 }
-_KINDS = {**dict.fromkeys(GENERIC, "generic"), "bart": "bart", "gpt2": "gpt2", "llama": "llama"}
+_KINDS = {
+    **dict.fromkeys(GENERIC, "generic"), **dict.fromkeys(CLASSIFIERS, "classifier"), "bart": "bart", "gpt2": "gpt2",
+    "llama": "llama",
+}  # fmt: skip
 _DEFAULTS: dict[str, Any] = {
     **dict.fromkeys(ALGEBRA["model"]),
     "model_type": "generic",
@@ -44,16 +48,18 @@ _DEFAULTS: dict[str, Any] = {
     "embedding_layer_norm": True,
     "input_embedding_type": "token",
 }
-_ACTIVATIONS = {"generic": "relu", "bart": "gelu", "gpt2": "gelu_new", "llama": "silu"}  # transformers' own
-_CLASSES = "model_type generic learns a class as an answer of one token"
+_ACTIVATIONS = {
+    "generic": "relu",
+    "classifier": "relu",
+    "bart": "gelu",
+    "gpt2": "gelu_new",
+    "llama": "silu",
+}  # transformers' own
 _MONOMIALS = (
     "model_type generic with data.dataset_load_preprocessor expanded_form learns the same polynomials, with a token "
     "for every coefficient and exponent"
 )
-_NOT_BUILT = {
-    **dict.fromkeys(("encoder_classifier", "encoder_only"), _CLASSES),
-    **dict.fromkeys(("monomial", "monomial_transformer"), _MONOMIALS),
-}
+_NOT_BUILT = dict.fromkeys(("monomial", "monomial_transformer"), _MONOMIALS)
 _TWINS = (
     ("num_layers", "num_decoder_layers"), ("num_heads", "num_decoder_heads"), ("ffn_dim", "decoder_ffn_dim"),
 )  # fmt: skip
@@ -86,7 +92,7 @@ def check_model(config: Mapping[str, Any], source: str) -> dict[str, Any]:
     made = _made(values)
     values["activation"] = values["activation"] or _ACTIVATIONS[made]
     if values["attention_dropout"] is None:  # CALT's encoder-decoder has one rate
-        values["attention_dropout"] = values["dropout"] if made == "generic" else 0.0
+        values["attention_dropout"] = values["dropout"] if made in ("generic", "classifier") else 0.0
     _check_used(config, made, values["activation"], source)
     check_input_embedding(values["input_embedding_type"])
     for heads in _heads(values):
@@ -100,7 +106,7 @@ def check_model(config: Mapping[str, Any], source: str) -> dict[str, Any]:
 
 
 def _made(values: dict[str, Any]) -> str:
-    """Return the kind of model that is made: generic, bart, gpt2 or llama."""
+    """Return the kind of model that is made: generic, classifier, bart, gpt2 or llama."""
     kind, turned = values["model_type"], values["use_positional_embedding"] == "rope"
     return _KINDS.get(kind) or ("llama" if turned else "gpt2")
 
@@ -122,6 +128,8 @@ def _check_used(config: Mapping[str, Any], made: str, activation: str, source: s
 def _heads(values: dict[str, Any]) -> tuple[int, ...]:
     if values["model_type"] in DECODERS:
         return (values["num_heads"] or values["num_decoder_heads"],)
+    if values["model_type"] in CLASSIFIERS:
+        return (values["num_encoder_heads"],)
     return values["num_encoder_heads"], values["num_decoder_heads"]
 
 
@@ -142,13 +150,14 @@ def new_model(config: Mapping[str, Any], tokenizer: Any, source: str = "cfg.mode
             torch.manual_seed(seed)
         make = _decoder if values["model_type"] in DECODERS else _encoder_decoder
         model = make(values, tokenizer)
-    for place in (model.config, model.generation_config):
+    generation = getattr(model, "generation_config", None)  # a classifier has none
+    for place in (model.config, *([generation] if generation else [])):
         place.pad_token_id, place.eos_token_id = tokenizer.pad_token_id, tokenizer.eos_token_id
         place.bos_token_id = tokenizer.bos_token_id
-    if model.config.is_encoder_decoder:
-        model.config.decoder_start_token_id = model.generation_config.decoder_start_token_id = tokenizer.bos_token_id
-        model.generation_config.forced_eos_token_id = None
-        model.generation_config.num_beams = 1
+    if model.config.is_encoder_decoder and generation:
+        model.config.decoder_start_token_id = generation.decoder_start_token_id = tokenizer.bos_token_id
+        generation.forced_eos_token_id = None
+        generation.num_beams = 1
     model.pipeline_config = dict(config)
     return model
 
@@ -176,18 +185,13 @@ def _encoder_decoder(values: dict[str, Any], tokenizer: Any) -> Any:
         drops = {name: values[name] for name in ("encoder_layerdrop", "decoder_layerdrop")}
         return BartForConditionalGeneration(BartConfig(forced_eos_token_id=None, **sizes, **drops))
 
-    from trainwright.tasks.algebra.models.transformer import ProblemTransformer, ProblemTransformerConfig
+    from trainwright.tasks.algebra.models.classifier import ProblemClassifier
+    from trainwright.tasks.algebra.models.transformer import ProblemTransformer
 
-    norm, positions = values["embedding_layer_norm"], values["use_positional_embedding"]
-    return ProblemTransformer(
-        ProblemTransformerConfig(
-            positions=positions,
-            embedding_layer_norm=norm,
-            embedding_dropout=0.0,
-            input_embedding_type=values["input_embedding_type"],
-            **sizes,
-        )
-    )
+    kind = ProblemClassifier if values["model_type"] in CLASSIFIERS else ProblemTransformer
+    given = {name: values[name] for name in ("embedding_layer_norm", "input_embedding_type")}
+    settings = {"positions": values["use_positional_embedding"], "embedding_dropout": 0.0, **given, **sizes}
+    return kind(kind.config_class(**settings))
 
 
 def _decoder(values: dict[str, Any], tokenizer: Any) -> Any:

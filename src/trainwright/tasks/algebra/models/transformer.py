@@ -256,16 +256,12 @@ def key_mask(mask: torch.Tensor | None) -> torch.Tensor | None:
     return None if mask is None else mask.bool()[:, None, None]
 
 
-class ProblemTransformer(PreTrainedModel, GenerationMixin):
-    """An encoder that reads the problem, a decoder that writes the answer, and a projection onto the vocabulary."""
+class ProblemModel(PreTrainedModel):
+    """What models of problems have in common: an encoder, a projection onto the vocabulary, and how both begin."""
 
     config_class = ProblemTransformerConfig
-
-    def __init__(self, config: ProblemTransformerConfig) -> None:
-        super().__init__(config)
-        self.encoder, self.decoder = ProblemEncoder(config), AnswerDecoder(config, decoder=True)
-        self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
-        self.post_init()
+    encoder: ProblemEncoder
+    head: nn.Linear
 
     def _init_weights(self, module: nn.Module) -> None:
         """Draw the weights of a part; those of embeddings so that the stream begins near 1 in size, those of queries,
@@ -289,10 +285,6 @@ class ProblemTransformer(PreTrainedModel, GenerationMixin):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
 
-    def get_encoder(self, *_: Any, **__: Any) -> ProblemEncoder:
-        """Return the encoder; `generate` runs it once."""
-        return self.encoder
-
     def get_input_embeddings(self) -> nn.Module:
         """Return the embeddings of both sides."""
         return self.encoder.tokens
@@ -300,6 +292,20 @@ class ProblemTransformer(PreTrainedModel, GenerationMixin):
     def get_output_embeddings(self) -> nn.Linear:
         """Return the projection onto the vocabulary."""
         return self.head
+
+
+class ProblemTransformer(ProblemModel, GenerationMixin):
+    """An encoder that reads the problem, a decoder that writes the answer, and a projection onto the vocabulary."""
+
+    def __init__(self, config: ProblemTransformerConfig) -> None:
+        super().__init__(config)
+        self.encoder, self.decoder = ProblemEncoder(config), AnswerDecoder(config, decoder=True)
+        self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_encoder(self, *_: Any, **__: Any) -> ProblemEncoder:
+        """Return the encoder; `generate` runs it once."""
+        return self.encoder
 
     def forward(
         self,
