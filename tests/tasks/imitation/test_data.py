@@ -73,13 +73,13 @@ def test_robomimic(tmp_path):
         read_episodes(tmp_path / "other.hdf5")
 
 
-def lerobot(folder, made, feature="image"):
+def lerobot(folder, made):
     import pyarrow as arrow
     import pyarrow.parquet as parquet
 
     (folder / "data" / "chunk-000").mkdir(parents=True)
     (folder / "meta").mkdir()
-    features = {"observation.camera": {"dtype": feature, "shape": [12, 12, 3]},
+    features = {"observation.camera": {"dtype": "image", "shape": [12, 12, 3]},
                 "observation.state": {"dtype": "float32", "shape": [2]}}  # fmt: skip
     (folder / "meta" / "info.json").write_text(json.dumps({"features": features}))
     for file, part in enumerate((made[:2], made[2:])):
@@ -97,9 +97,6 @@ def test_lerobot(tmp_path):
     made = point.episodes(4, camera=True)
     lerobot(tmp_path / "good", made)
     same(read_episodes(tmp_path / "good"), made)
-    lerobot(tmp_path / "video", made, feature="video")
-    with pytest.raises(DataError, match=r"keeps observation.camera as video, which is not read; images are"):
-        read_episodes(tmp_path / "video")
 
 
 def test_image_files_in_lerobots_parquet(tmp_path):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -17,10 +16,12 @@ import numpy as np
 from trainwright.data.sources.files import reason
 from trainwright.data.sources.splits import TRAIN, VALIDATION, named_split
 from trainwright.errors import DataError, missing_package
+from trainwright.tasks.imitation.lerobot import OBSERVATION, lerobot
 from trainwright.tasks.imitation.observations import plain
+from trainwright.tasks.imitation.videos import Frames
 
-_LEROBOT = "observation."
-Parts = tuple[dict[str, np.ndarray], np.ndarray, dict[str, Any]]
+Seen = Mapping[str, np.ndarray | Frames]
+Parts = tuple[Seen, np.ndarray, dict[str, Any]]
 
 
 @dataclass
@@ -29,7 +30,7 @@ class Episode:
 
     Attributes:
         observations: by name, (steps, ...): numbers as float32 (size,), images as uint8, or floats from 0 to 1,
-            (height, width, channels); other forms are brought to these.
+            (height, width, channels); other forms are brought to these. Frames of a video stay there.
         actions: float32, shape (steps, size).
         about: what is known of it, such as its return; `split` where the file says which one it belongs to.
 
@@ -37,12 +38,15 @@ class Episode:
         DataError: an observation that is no number, or an image of another shape or range.
     """
 
-    observations: dict[str, np.ndarray]
+    observations: Seen
     actions: np.ndarray
     about: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.observations = {name: plain(name, values) for name, values in self.observations.items()}
+        self.observations = {
+            name: values if isinstance(values, Frames) else plain(name, values)
+            for name, values in self.observations.items()
+        }
         actions = np.asarray(self.actions, dtype=np.float32)
         self.actions = actions.reshape(len(actions), -1) if actions.size else actions
 
@@ -83,7 +87,7 @@ def _reader(path: Path) -> Iterator[Parts]:
     if path.is_file() and path.suffix in (".hdf5", ".h5"):
         return _whole(path, _robomimic(path))
     if path.is_dir() and (path / "data").is_dir():
-        return _whole(path, _lerobot(path))
+        return _whole(path, lerobot(path))
     if path.is_dir():
         return chain.from_iterable(_whole(file, _npz(file)) for file in sorted(path.glob("*.npz")))
     raise DataError(f"'{path}' is neither .npz, .hdf5, a folder of .npz files, nor a LeRobot folder with data/.")
@@ -117,7 +121,7 @@ def _check(episode: Episode, path: Path, number: int) -> None:
 def _npz(file: Path) -> Iterator[Parts]:
     """Yield episodes: a file's arrays `action` and `observation.<name>`, with `episode_ends` where it holds several."""
     with np.load(file, allow_pickle=False) as content:
-        names = [name for name in content.files if name.startswith(_LEROBOT)]
+        names = [name for name in content.files if name.startswith(OBSERVATION)]
         if "action" not in content.files or not names:
             raise DataError(f"'{file}' needs the arrays 'action' and 'observation.<name>'; it has {content.files}.")
         arrays = {name: content[name] for name in [*names, "action"]}
@@ -130,7 +134,7 @@ def _npz(file: Path) -> Iterator[Parts]:
             "expected, in order, the last at the end of all."
         )
     for start, end in zip([0, *ends[:-1]], ends, strict=True):
-        observations = {name.removeprefix(_LEROBOT): arrays[name][start:end] for name in names}
+        observations = {name.removeprefix(OBSERVATION): arrays[name][start:end] for name in names}
         yield observations, arrays["action"][start:end], dict(about)
 
 
@@ -139,7 +143,8 @@ def write_npz(path: Path, episodes: Sequence[Episode], about: dict[str, Any]) ->
     path.parent.mkdir(parents=True, exist_ok=True)
     names = episodes[0].observations
     arrays: dict[str, Any] = {
-        f"{_LEROBOT}{name}": np.concatenate([one.observations[name] for one in episodes]) for name in names
+        f"{OBSERVATION}{name}": np.concatenate([np.asarray(one.observations[name]) for one in episodes])
+        for name in names
     }
     arrays |= {
         "action": np.concatenate([one.actions for one in episodes]),
@@ -170,74 +175,6 @@ def _robomimic(path: Path) -> Iterator[Parts]:
                 raise DataError(f"'{path}': data/{name} needs 'obs' and 'actions'; it has {list(demo)}.")
             about = {"name": name, **({"split": splits.get(name)} if masks else {})}
             yield {key: demo["obs"][key][:] for key in demo["obs"]}, demo["actions"][:], about
-
-
-def _lerobot(path: Path) -> Iterator[Parts]:
-    """Yield the episodes of LeRobot's layout: data/**/*.parquet with episode_index, action, observation.<name>;
-    `splits` of meta/info.json, such as `train: 0:8`, name those of a split."""
-    try:
-        import pyarrow.parquet as parquet
-    except ModuleNotFoundError as error:
-        raise missing_package("pyarrow", "imitation", f"'{path}'") from error
-    info = path / "meta" / "info.json"
-    known = json.loads(info.read_text(encoding="utf-8")) if info.is_file() else {}
-    features, splits = known.get("features", {}), _ranges(known.get("splits") or {}, info)
-    videos = [name for name, feature in features.items() if feature.get("dtype") == "video"]
-    if videos:
-        raise DataError(
-            f"'{path}' keeps {', '.join(videos)} as video, which is not read; images are, as arrays or as files within "
-            "the parquet files (LeRobot writes them with use_videos=False)."
-        )
-    for file in sorted((path / "data").rglob("*.parquet")):
-        table = parquet.read_table(file)
-        names = [name for name in table.column_names if name.startswith(_LEROBOT)]
-        if not names or not {"action", "episode_index"} <= set(table.column_names):
-            raise DataError(
-                f"'{file}' needs episode_index, action and observation.<name>; it has {table.column_names}."
-            )
-        index = table.column("episode_index").to_numpy()
-        columns = {
-            name: _column(table.column(name), features.get(name, {}).get("shape")) for name in [*names, "action"]
-        }
-        for number in dict.fromkeys(index.tolist()):
-            rows = index == number
-            observations = {name.removeprefix(_LEROBOT): columns[name][rows] for name in names}
-            said = next((split for split, episodes in splits if number in episodes), None)
-            yield (
-                observations,
-                columns["action"][rows],
-                {"episode_index": number, **({"split": said} if splits else {})},
-            )
-
-
-def _ranges(splits: dict[str, Any], info: Path) -> list[tuple[str, range]]:
-    """Return the splits of a LeRobot folder with the numbers of their episodes."""
-    try:
-        bounds = [(named_split(name) or name, str(said).split(":")) for name, said in splits.items()]
-        return [(name, range(int(first), int(end))) for name, (first, end) in bounds]
-    except ValueError:
-        raise DataError(f"'{info}': splits are written like train: 0:8, not {splits}.") from None
-
-
-def _column(column: Any, shape: Any) -> np.ndarray:
-    """Return a column of numbers, lists or image files as an array of shape (rows, ...)."""
-    values = np.stack([_value(value) for value in column.to_pylist()])
-    return values.reshape(len(values), *shape) if shape and values.ndim == 2 and len(shape) > 1 else values
-
-
-def _value(value: Any) -> np.ndarray:
-    """Return a value of a column as an array; of an image file's bytes, as `datasets` keeps them, its pixels."""
-    if not isinstance(value, dict):
-        return np.asarray(value)
-    if not value.get("bytes"):
-        raise DataError(
-            f"An image is kept as the file {value.get('path')!r} elsewhere; its bytes are expected in place."
-        )
-    try:
-        from PIL import Image
-    except ModuleNotFoundError as error:
-        raise missing_package("pillow", "imitation", "images in parquet files") from error
-    return np.asarray(Image.open(io.BytesIO(value["bytes"])))
 
 
 def split(episodes: Sequence[Episode], share: float, seed: int) -> tuple[list[Episode], list[Episode]]:

@@ -86,7 +86,7 @@ def key(name: str) -> str:
 
 def _numbers(episodes: Sequence[Episode], name: str) -> np.ndarray:
     """Return the values of all episodes, float64 (rows, size)."""
-    parts = [one.actions if name == ACTION else one.observations[name] for one in episodes]
+    parts = [one.actions if name == ACTION else np.asarray(one.observations[name]) for one in episodes]
     for number, part in enumerate(parts):
         if not np.isfinite(part).all():
             raise DataError(f"Episode {number} has '{name}' with numbers that are not finite (NaN or inf); repair it.")
