@@ -738,7 +738,8 @@ def test_no_key_is_left_out():
     }
     seen |= {f"{KWARGS}.{name}" for name in (*PREFERENCE, *TRL_VALUES, "ref_model", "chat_template_path")}
     seen |= {
-        f"{KWARGS}.{name}" for name in ("class_names", "class_weights", "metrics", "num_beams", "max_target_length")
+        f"{KWARGS}.{name}"
+        for name in ("class_names", "class_weights", "metrics", "num_beams", "max_target_length", "source_prefix")
     }
     seen |= {"training.grpo", "training.reward_functions", "training.reward_function_kwargs"}
     seen |= {"training.gkd", "training.gold", *(f"{KWARGS}.{name}" for name in COMPARED)}

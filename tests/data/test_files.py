@@ -96,3 +96,19 @@ def test_commas_and_tabs_are_two_kinds(tmp_path):
         load(str(tmp_path), ["train"])
     only = mixture.read_one(DatasetParams(dataset_name="tsv", dataset_path=str(tmp_path)), False)
     assert only[:] == {"text": ["b"], "n": ["1"]}
+
+
+def test_files_of_other_columns_in_a_folder_and_lists_of_llama_factory_are_told(tmp_path):
+    for name, row in (("a", {"text": "x"}), ("b", {"prompt": "x", "completion": "y"})):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(
+        DataError, match=r"b.jsonl' has the columns completion, prompt, and '.*a.jsonl' text. Name files"
+    ):
+        mixture.read_one(DatasetParams(dataset_name=str(tmp_path)), False)
+    listed = {"mine": {"file_name": "a.jsonl", "columns": {"prompt": "ask", "response": "output"}}}
+    (tmp_path / "dataset_info.json").write_text(json.dumps(listed))
+    said = (
+        r"lists datasets as LLaMA-Factory's do: mine. Name .* {dataset_name: .*a.jsonl, column_map: {ask: instruction}}"
+    )
+    with pytest.raises(DataError, match=said):
+        mixture.read_one(DatasetParams(dataset_name=str(tmp_path)), False)

@@ -482,7 +482,7 @@ BAD = {
     "half of it": ([{"prompt": "a", "response": "b"}], "Say what they are: column_map: {response: completion}. Known"),
     "columns": ([{"txt": "a"}], "The data has the columns txt, which are none that can be learned from. Did you mean"),
     "a message": ([{"messages": [{"rol": "user"}]}], "Row 0: a message in 'messages' has the keys rol; it needs"),
-    "a number": ([{"text": 3}], "Row 0 is not text: AttributeError"),
+    "a number": ([{"text": 3}], "Row 0 has 3 in 'text', where a text is expected"),
     "no template": ([{"messages": TALK}], "the tokenizer has no chat template. Give model.chat_template"),
     "no template for a prompt": ([{"prompt": TALK[:1], "completion": TALK[1:2]}], "has no chat template. Give model"),
     "tools": ([{"messages": TALK, "tools": "{x"}], "Row 0: 'tools' is a text, but not JSON"),

@@ -9,6 +9,8 @@ import pytest
 from tests import tiny_language as tiny
 from tests.data.test_formats import learned, text_of
 from trainwright import DataError
+from trainwright.config.composition import built
+from trainwright.config.reading.read import load_checked
 from trainwright.config.schema import DatasetParams
 from trainwright.data.mixture import read_one
 from trainwright.data.sources.formats import canonical
@@ -179,11 +181,23 @@ def test_messages_may_be_json_texts_as_in_tables_of_texts(place, tmp_path):
     assert learned(text) == text.tokenizer.apply_chat_template(turns, tokenize=False)
 
 
-def test_an_answer_that_is_not_wanted_is_not_learned(place, tmp_path):
-    """KTO's rows."""
-    rows = [{"prompt": "a", "completion": " b", "label": wanted} for wanted in (True, False)]
-    with pytest.raises(DataError, match="Row 1: label is false: the completion is one that is not wanted"):
-        text_of(place, rows, tmp_path)
+JUDGED = {
+    "completion": {"prompt": "a", "completion": " b"},
+    "messages": {"messages": [ASKED, {"role": "assistant", "content": "warm"}]},
+}
+
+
+@pytest.mark.parametrize("engine", ["SFT", "TRL_SFT"])
+@pytest.mark.parametrize("kind", JUDGED)
+def test_an_answer_that_is_not_wanted_is_not_learned(kind, engine, place, tmp_path):
+    """KTO's rows: the only good ones are those that the first rows, which `check` sees, hold."""
+    rows = [{**JUDGED[kind], "label": number < 20} for number in range(21)]
+    content = tiny.settings(place, "chat", max_steps=9, trainer_type=engine)
+    content["data"]["train"]["datasets"] = [{"dataset_name": str(tiny.write_rows(tmp_path / "judged.jsonl", rows))}]
+    content["model"]["chat_template"] = QWEN
+    config = load_checked(tiny.write_yaml(tmp_path / "run.yaml", content)).config
+    with pytest.raises(DataError, match="Row 20: label is false: the completion is one that is not wanted"):
+        built(config).train()
 
 
 LOST = {  # what rows hold, the template, and what is said of it
@@ -196,6 +210,10 @@ LOST = {  # what rows hold, the template, and what is said of it
         "gemma2-it", "what a message of role system says",
     ),
     "calls that are written": ({"messages": [ASKED, called({"a": 1})]}, QWEN, None),
+    "thoughts": (
+        {"messages": [ASKED, {"role": "assistant", "content": "warm", "reasoning_content": "July"}]}, "chatml",
+        "'reasoning_content' of an answer",
+    ),
     "nothing": ({"prompt": [ASKED], "completion": [{"role": "assistant", "content": " a "}]}, "llama3-instruct", None),
 }  # fmt: skip
 

@@ -276,3 +276,29 @@ def test_pairs_are_judged_completions_that_stand_together_and_prompts_may_be_tex
     content["model"]["chat_template"] = "chatml"
     text = load_text(load_checked(tiny.write_yaml(tmp_path / "mixed.yaml", content)).config)
     assert mixed[0]["prompt"] in text.tokenizer.decode(text.train[0]["prompt_ids"])
+
+
+def test_conversations_and_alpacas_rows_with_a_judgement_are_prompts_and_their_last_answer(place, tmp_path):
+    """As LLaMA-Factory has them."""
+    plain = tiny.rows_of("chat_judged", 6)
+    forms = {
+        "plain": plain,
+        "messages": [{"messages": one["prompt"] + one["completion"], "label": one["label"]} for one in plain],
+        "alpaca": [
+            {"instruction": one["prompt"][0]["content"], "input": "", "output": one["completion"][0]["content"],
+             "label": one["label"]} for one in plain
+        ],
+    }  # fmt: skip
+    found = {}
+    for name, rows in forms.items():
+        tiny.write_rows(tmp_path / f"{name}.jsonl", rows)
+        content = tiny.settings(place, "judged", trainer_type="KTO")
+        content["model"]["chat_template"] = "chatml"
+        content["data"]["train"]["datasets"] = [{"dataset_name": str(tmp_path / f"{name}.jsonl")}]
+        text = load_text(load_checked(tiny.write_yaml(tmp_path / "run.yaml", content)).config)
+        found[name] = [{key: value.tolist() for key, value in row.items()} for row in text.train]
+    assert found["messages"] == found["plain"]
+    assert found["alpaca"] == found["plain"]
+    content["training"]["trainer_type"] = "SFT"
+    with pytest.raises(DataError, match="label is false: the completion is one that is not wanted"):
+        load_text(load_checked(tiny.write_yaml(tmp_path / "run.yaml", content)).config)

@@ -53,7 +53,9 @@ def by_the_formula(rows, alpha):
 def test_a_method_of_ones_own_is_known_to_every_command(place, capsys):
     assert main(["init", "unlikelihood", "run.yaml"]) == 0
     assert main(["check", "run.yaml"]) == 0
-    assert "run.yaml is valid: UNLIKELIHOOD, ./model, 1 step." in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert "run.yaml is valid: UNLIKELIHOOD, ./model, 1 step." in shown.out
+    assert "nothing reads" not in shown.err
     assert main(["check", "run.yaml", "--memory"]) == 0
     assert "in all" in capsys.readouterr().out
 

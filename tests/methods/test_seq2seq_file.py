@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests import tiny_language as tiny
-from trainwright import ConfigError
+from trainwright import ConfigError, DataError
 from trainwright.config.composition import built
 from trainwright.config.reading.read import load_checked
 
@@ -97,3 +97,24 @@ def test_rows_of_nothing_are_left_out_and_what_fails_is_told_by_its_reason(place
     args = TrainingArguments(str(tmp_path / "long"), max_steps=1, use_cpu=True, report_to=[], save_strategy="no")
     with pytest.raises(DataError, match="the sequences have 60 tokens, but the model has 32 positions"):
         Trainer(BartForConditionalGeneration(config), args, train_dataset=rows).train()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_texts_within_a_column_are_mapped_as_sets_of_translations_have_them(stream, tmp_path):
+    from trainwright.config.schema import DatasetParams
+    from trainwright.data.mixture import read_one, shaped
+
+    rows = [{"id": 1, "translation": {"en": f"the cat {number}", "de": "die Katze"}} for number in range(3)]
+    names = {"translation.en": "prompt", "translation.de": "completion"}
+    one = DatasetParams(dataset_name=str(tiny.write_rows(tmp_path / "rows.jsonl", rows)), column_map=names)
+    made = list(shaped(read_one(one, stream), one, "text"))
+    assert [(row["prompt"], row["completion"]) for row in made] == [(f"the cat {n}", "die Katze") for n in range(3)]
+    one.column_map["translation.fr"] = one.column_map.pop("translation.de")
+    with pytest.raises(DataError, match="Row 0 has no 'translation.fr' in column_map"):
+        list(shaped(read_one(one, stream), one, "text"))
+
+
+def test_a_column_of_translations_is_told_how_to_name(place, tmp_path):
+    tiny.write_rows(place / "translated.jsonl", [{"translation": {"en": "the cat", "de": "die Katze"}}])
+    with pytest.raises(DataError, match="column_map: {translation.en: prompt, translation.de: completion}"):
+        holder_of(place, tmp_path, "translated")

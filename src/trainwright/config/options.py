@@ -230,11 +230,13 @@ class Seq2SeqOptions(TextOptions):
     """Sequence-to-sequence training.
 
     Attributes:
+        source_prefix: what every prompt begins with, such as T5's "translate English to German: ".
         max_target_length: tokens of the longest completion, and of what is generated; None for no limit.
         num_beams: of generation.
         metrics: of what is generated in an evaluation; none generates nothing.
     """
 
+    source_prefix: str | None = None
     max_target_length: int | None = 128
     num_beams: int = 1
     metrics: list[str] = field(default_factory=list)

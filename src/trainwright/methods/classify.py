@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainwright.config.keys import uses
@@ -88,6 +88,18 @@ class Classify(LanguageMethod):
             f"CLASSIFY learns from {self.learns_from} (also ner_tags, pos_tags), but the data has the columns "
             f"{', '.join(columns)}. Say what they are: column_map: {{review: text, stars: label}}."
         )
+
+    def read_in(self, found: Format, text_column: str) -> Sequence[str]:
+        """Return the columns that are read of texts, or of words."""
+        from trainwright.data.text.class_rows import CLASS, TAGS, WORDS
+
+        return (*WORDS, *TAGS) if found is Format.TOKENS else (text_column, *CLASS)
+
+    def check_row(self, row: Mapping[str, Any], number: int, found: Format, text_column: str) -> None:
+        """Raise a DataError where a row has no text, or no class."""
+        for name in (one for one in self.read_in(found, text_column) if one in row):
+            if row[name] is None:
+                raise DataError(f"Row {number} has None in '{name}'. Drop the row or fill it in.")
 
     def rules(self, config: TrainingConfig, options: ClassifyOptions, tokenizer: Any, found: Format) -> ClassRules:
         """Return how rows are tokenised, with the names of the classes: those that are given, else the data's.

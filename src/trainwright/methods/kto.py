@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainwright.config.keys import uses
@@ -67,8 +67,8 @@ class KTO(Referenced):
                 and not c.training.auto_find_batch_size),
         no_effect(KWARGS, "padding_free", "rows are flattened where that is quicker"),
     )  # fmt: skip
-    accepts = (Format.COMPLETION, Format.PREFERENCE)
-    learns_from = "'prompt', 'completion' and 'label', or 'chosen' and 'rejected'"
+    accepts: tuple[Format, ...] = (Format.COMPLETION, Format.MESSAGES, Format.PREFERENCE)
+    learns_from = "'prompt', 'completion' and 'label', 'messages' and 'label', or 'chosen' and 'rejected'"
     columns = ("label",)
 
     def example(self) -> str:
@@ -97,12 +97,18 @@ class KTO(Referenced):
             DataError: neither.
         """
         found = super().format_of(columns, text_column)
-        if found is Format.COMPLETION and "label" not in columns:
+        if found in (Format.COMPLETION, Format.MESSAGES) and "label" not in columns:
             raise DataError(
                 f"{self.name} learns from {self.learns_from}, but the data has the columns {', '.join(columns)}. Say "
                 "which one is the judgement: column_map: {good: label}."
             )
         return found
+
+    def check_row(self, row: Mapping[str, Any], number: int, found: Format, text_column: str) -> None:
+        """Raise a DataError where a row has no completion, or no judgement."""
+        super().check_row(row, number, found, text_column)
+        if found is not Format.PREFERENCE and row.get("label") not in (True, False):
+            raise DataError(f"Row {number}: 'label' is {row.get('label')!r}; true (desirable) or false is expected.")
 
     def arranged(self, table: Any, options: KTOOptions) -> Any:
         """Return judged completions: of a pair both, one after the other."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from trainwright.config.keys.lines import Line
 from trainwright.config.keys.uses import KWARGS
@@ -16,6 +16,7 @@ from trainwright.methods.classify import not_of_chats, unknown_metrics
 from trainwright.tasks.language.method import LanguageMethod, Part, Text
 
 if TYPE_CHECKING:
+    from trainwright.data.text.pairs_of_texts import SourceTarget
     from trainwright.data.text.tokenize import TextRules
 
 
@@ -27,6 +28,7 @@ class Seq2Seq(LanguageMethod):
     lines: tuple[Line, ...] = (*LanguageMethod.lines, *not_of_chats("prompts are read as they are"))
     accepts = (Format.COMPLETION,)
     learns_from = "'prompt' and 'completion'"
+    learns_all = True
     adapter_tasks = ("SEQ_2_SEQ_LM",)
     estimated = ""
 
@@ -46,9 +48,11 @@ class Seq2Seq(LanguageMethod):
 
     def rules(self, config: TrainingConfig, options: Seq2SeqOptions, tokenizer: Any, found: Format) -> TextRules:
         """Return how rows are tokenised."""
-        from trainwright.data.text.pairs_of_texts import SourceTarget
+        from trainwright.data.text.pairs_of_texts import SourceTarget, check_languages
 
-        return SourceTarget(tokenizer, found, max_length=options.max_length)
+        rules = SourceTarget(tokenizer, found, max_length=options.max_length, source_prefix=options.source_prefix or "")
+        check_languages(rules)
+        return rules
 
     def model_class(self, text: Text) -> str:
         """Return the class of transformers that reads and writes."""
@@ -79,6 +83,17 @@ class Seq2Seq(LanguageMethod):
             Part(name, row[column], torch.full_like(row[column], learned).bool())
             for name, column, learned in (("read", "input_ids", 0), ("written", "target_ids", 1))
         ]
+
+    def ready(self, model: Any, text: Text) -> Any:
+        """Return the model, whose writing begins with the mark of the language that it is trained to write."""
+        from trainwright.data.text.pairs_of_texts import begins_with
+
+        for name, value in begins_with(cast("SourceTarget", text.rules)).items():
+            if getattr(model.generation_config, name) != value:
+                setattr(model.generation_config, name, value)
+                token = text.tokenizer.convert_ids_to_tokens(value)
+                text.notes.append(f"What is generated begins with {token!r}: {name} of the model's generation is set.")
+        return model
 
     def generation(self, text: Text) -> dict[str, Any]:
         """Return how evaluations generate, which they do where there are metrics of what is generated."""

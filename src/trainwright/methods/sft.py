@@ -67,6 +67,7 @@ class SFT(LanguageMethod):
     losses: tuple[str, ...] = SFT_LOSSES
     accepts: tuple[Format, ...] = (Format.TEXT, Format.COMPLETION, Format.MESSAGES, Format.TOKENS)
     learns_from = "text, prompts, messages or tokens"
+    learns_all = True
 
     def example(self) -> str:
         """Return recipes/sft.yaml."""

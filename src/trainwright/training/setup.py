@@ -154,6 +154,17 @@ def process_options(args: TrainingArguments) -> ProcessOptions:
     return ProcessOptions(args.ddp_backend, args.ddp_timeout, args.auto_find_batch_size, ddp, sharding_of(args))
 
 
+def _check_model(session: Session) -> None:
+    """Raise a ConfigError where there is not one model, or way to make one."""
+    if isinstance(session.model, str):
+        raise ConfigError(
+            f"model= is the text {session.model!r}; load it first, for example with "
+            f"AutoModelForCausalLM.from_pretrained({session.model!r})."
+        )
+    if (session.model is None) or (session.model_init is not None and session.model_given):
+        raise ConfigError("Trainer needs either model= or model_init=, and not both.")
+
+
 def check(session: Session) -> None:
     """Check the constructor's arguments against each other.
 
@@ -161,8 +172,7 @@ def check(session: Session) -> None:
         ConfigError, DataError: what cannot work together, and what to do.
     """
     args, (optimizer, scheduler) = session.args, (session.optimizer, session.lr_scheduler)
-    if (session.model is None) or (session.model_init is not None and session.model_given):
-        raise ConfigError("Trainer needs either model= or model_init=, and not both.")
+    _check_model(session)
     if session.model_init is not None and (optimizer is not None or scheduler is not None):
         raise ConfigError(
             "optimizers= belong to one model, but model_init makes a new one for every run; override create_optimizer "

@@ -26,7 +26,7 @@ from trainwright.config.reading.read import options_of
 from trainwright.config.reading.translate import argument_values
 from trainwright.config.schema import PeftSaveMode, TrainingConfig
 from trainwright.data import mixture
-from trainwright.data.sources.formats import canonical, is_chat, of_one_kind
+from trainwright.data.sources.formats import canonical, check_wanted, is_chat, of_one_kind
 from trainwright.errors import ConfigError, TrainwrightError
 from trainwright.models import adapters
 from trainwright.models.adapters import add_adapters, quantization
@@ -206,6 +206,8 @@ def build_trl(config: TrainingConfig, method: LanguageMethod, wanted: Wanted) ->
     template_settings, evaluation = config.model.chat_template_kwargs, None
     if config.data.validation.datasets:
         evaluation = _rows(mixture.read(config.data.validation, config.training.seed, column), template_settings)
+    if method.learns_all:
+        _check_wanted(table)
     set_seed(config.training.seed)
     make = partial(_model, config, tokenizer, wanted.kind, method.adapter_tasks[0])
     model = make()
@@ -247,6 +249,13 @@ def _model(config: TrainingConfig, tokenizer: Any, kind: Kind = Kind(), task: st
         peft = replace(config.peft, lora_task_type=task or config.peft.lora_task_type)
         return add_adapters(model, peft, config.model.adapter_model, False, new_tokens)
     return model
+
+
+def _check_wanted(table: Any) -> None:
+    """Raise a DataError where an answer is judged bad, and all are learned."""
+    if getattr(table.features.get("label"), "dtype", None) == "bool":
+        for number, label in enumerate(table["label"]):
+            check_wanted({"label": label}, number)
 
 
 def _rows(table: Any, template_settings: Mapping[str, Any] | None) -> Any:

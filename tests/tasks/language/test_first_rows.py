@@ -8,6 +8,7 @@ import pytest
 
 from tests import tiny_language as tiny
 from tests.installed import with_trl
+from trainwright import DataError
 from trainwright.cli.main import main
 from trainwright.config.composition import built
 from trainwright.config.reading.read import load_checked
@@ -163,7 +164,7 @@ def test_a_comparison_goes_on_without_who_refuses(place, capsys, monkeypatch):
 
 
 TRIED = {  # what rows hold, what is set beside, and what is said; tokenised as training does it
-    "numbers": ([{"text": 3}], {}, "Row 0 is not text"),
+    "numbers": ([{"text": 3}], {}, "Row 0 has 3 in 'text', where a text is expected"),
     "None in a later row": ([{"text": "a"}, {"text": None}], {}, "Row 1 has None in 'text'"),
     "texts of nothing": ([{"text": ""}], {}, "the row would have nothing to learn"),
     "blank lines": ("\n\n", {}, "rows.jsonl"),
@@ -254,3 +255,62 @@ def test_rows_are_no_longer_than_a_models_table_of_positions(place, kind, caplog
         assert main(["train", "run.yaml", "training.trainer_kwargs.max_length=100"]) == 0
     assert "max_length is 64 and not 100: the model has no more positions" in caplog.text
     assert "All 4 rows of the training data are longer than max_length=64" in caplog.text
+
+
+FINE = {"prompt": "the cat", "completion": " sat"}
+LATE = {  # what row 40 is, what is set beside, what is said
+    "None": ({"prompt": None, "completion": "b"}, {}, "Row 40 has None in 'prompt'. Drop the row or fill it in"),
+    "a missing column": ({"prompt": "a"}, {}, "Row 40 has None in 'completion'"),
+    "a number": ({"prompt": "a", "completion": 3}, {}, "Row 40 has 3 in 'completion', where a text is expected"),
+    "a judgement": ({**FINE, "label": False}, {}, "Row 40: label is false"),
+    "no JSON": ('{"prompt": "a"', {}, "'rows.jsonl' cannot be read: line 41 is not JSON"),
+    "beyond what is read": ({"prompt": None}, {"data.train.datasets.0.sample_count": "40"}, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LATE)
+def test_check_looks_at_every_row_of_a_file(place, name, capsys):
+    late, beside, said = LATE[name]
+    lines = [json.dumps(FINE)] * 40 + [late if isinstance(late, str) else json.dumps(late), json.dumps(FINE)]
+    write(place, "rows.jsonl", "\n".join(lines) + "\n")
+    code = main(["check", "run.yaml", *(f"{key}={value}" for key, value in beside.items())])
+    shown = capsys.readouterr().err
+    assert (code == 0, "run.yaml:6: " in shown) == (said is None, said is not None)
+    assert (said or "") in shown
+    if said is not None:
+        with pytest.raises(DataError, match=r"(?i)row 40|JSON"):
+            built(load_checked(place / "run.yaml").config).train()
+
+
+def test_a_table_that_was_saved_is_looked_at_whole(place, capsys):
+    import datasets
+
+    rows = [FINE] * 40 + [{**FINE, "completion": None}]
+    datasets.Dataset.from_list(rows).save_to_disk(str(place / "saved"))
+    write(place, "rows.jsonl", FINE)
+    assert main(["check", "run.yaml", f"data.train.datasets.0.dataset_name={place / 'saved'}"]) == 2
+    assert "Row 40 has None in 'completion'" in capsys.readouterr().err
+
+
+def test_empty_texts_and_columns_that_nothing_reads_are_told(place, capsys):
+    rows = [{**FINE, "id": 1, "history": "x"}] * 20 + [{**FINE, "completion": "", "id": 2, "history": "y"}]
+    write(place, "rows.jsonl", "\n".join(map(json.dumps, rows)))
+    assert main(["check", "run.yaml"]) == 0
+    said = capsys.readouterr().err
+    assert "data.train.datasets.0: 1 of 21 rows have nothing in 'completion'." in said
+    assert "data.train.datasets.0: nothing reads the columns id, history." in said
+    write(place, "rows.jsonl", "\n".join(map(json.dumps, [{"text": "a", "label": 1}, {"text": "b", "label": 0}])))
+    assert main(["check", "run.yaml", "training.trainer_type=CLASSIFY"]) == 0
+    assert "nothing reads" not in capsys.readouterr().err
+
+
+def test_keys_of_other_programs_are_told_by_ours(tmp_path, capsys):
+    theirs = "base_model: x\nmicro_batch_size: 2\nlearning_rate: 1.0e-4\ndatasets: [{path: a, type: alpaca}]\n"
+    (tmp_path / "axolotl.yaml").write_text(theirs)
+    assert main(["check", str(tmp_path / "axolotl.yaml")]) == 2
+    said = capsys.readouterr().err
+    for key, ours in (
+        ("base_model", "write model.model_name"), ("micro_batch_size", "write training.per_device_train_batch_size"),
+        ("learning_rate", "Did you mean 'training.learning_rate'?"), ("datasets", "write data.train.datasets[]"),
+    ):  # fmt: skip
+        assert ours in said.partition(f"unknown key {key}\n")[2].split("\n\n")[0]

@@ -94,6 +94,11 @@ def _shuffles(config: TrainingConfig) -> bool:
     return any(one.shuffle for split in (config.data.train, config.data.validation) for one in split.datasets)
 
 
+def _names_turns(config: TrainingConfig) -> bool:
+    known = {"response_template", "instruction_template"}
+    return all(set(split.collator_kwargs) <= known for split in (config.data.train, config.data.validation))
+
+
 def _checkpoints(config: TrainingConfig) -> bool:
     one = config.training
     return bool(one.enable_gradient_checkpointing or one.gradient_checkpointing or one.activation_checkpointing)
@@ -132,7 +137,8 @@ _DATA = (
         line
         for split in ("data.train", "data.validation")
         for line in (
-            refused(split, "collator_kwargs", "collator_kwargs are not read", "leave them out"),
+            refused(split, "collator_kwargs", "response_template and instruction_template alone, which the chat "
+                    "template says too", "leave them out", used_if=_names_turns),
             no_streams(split, who=THEIRS),
             no_effect(split, "use_torchdata", "torch's own DataLoader reads"),
             no_effect(split, "mixture_strategy seed", "mixture_proportion", used_if=_has_proportions),

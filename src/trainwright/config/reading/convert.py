@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
 from trainwright.config.methods import all_options
+from trainwright.config.reading.elsewhere import NAMES
 from trainwright.config.reading.tree import Diagnostics, Tree, plain
 from trainwright.config.schema import TrainingConfig
 from trainwright.errors import did_you_mean
@@ -42,6 +43,7 @@ def convert(tree: Tree, kind: type[T], path: str, problems: Diagnostics) -> T:
         if name not in types_of:
             section = _section_of(name)
             nearest = f"Did you mean '{section}.{name}'?" if section else did_you_mean(name, types_of).strip()
+            nearest = f"write {NAMES[name]}" if not path and name in NAMES else nearest
             hint = nearest or (f"known: {', '.join(types_of)}" if len(types_of) < 30 else "")
             problems.add(value.key or value.place, f"unknown key {dotted}", hint, len(name))
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -65,11 +66,19 @@ class Reader:
         try:
             return self._read(kind, files)
         except Exception as error:
+            columns: dict[str, list[str]] = {}
             for file in files if len(files) > 1 else ():
                 try:
-                    replace(self, stream=False)._read(kind, [file])
+                    columns[file] = sorted(replace(self, stream=False)._read(kind, [file]).column_names)
                 except Exception as cause:
                     raise DataError(f"'{file}' cannot be read: {reason(cause)}") from error
+            for file, names in columns.items():
+                others = columns[files[0]]
+                if names != others:
+                    raise DataError(
+                        f"'{file}' has the columns {', '.join(names)}, and '{files[0]}' {', '.join(others)}. Name "
+                        "files with other columns as datasets of their own."
+                    ) from error
             raise DataError(
                 f"'{files[0]}'{' and others' * (len(files) > 1)} cannot be read: {reason(error)}"
             ) from error
@@ -151,6 +160,7 @@ def find(where: Path, reader: Reader, kind: str | None = None, subset: str | Non
         if not (where / subset).is_dir():
             raise DataError(f"subset '{subset}' is no folder in '{where}'; leave it out, or name one that is there.")
         where /= subset
+    _check_not_listed(where)
     if any((where / name).exists() for name in _SAVED):
         if reader.settings:
             raise DataError(
@@ -164,6 +174,25 @@ def find(where: Path, reader: Reader, kind: str | None = None, subset: str | Non
         return Found([name], lambda _: reader.load(kind, [str(where)]), whole=True)
     found = splits.by_split(where, files)
     return Found(list(found), lambda name: reader.load(kind, found[name]))
+
+
+def _check_not_listed(where: Path) -> None:
+    """Raise a DataError for a folder whose files are listed as LLaMA-Factory does it, with what to write."""
+    file = where / "dataset_info.json"
+    held = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    listed = {name: entry for name, entry in held.items() if isinstance(entry, dict) and "file_name" in entry}
+    if not listed:
+        return
+    first, entry = next(iter(listed.items()))
+    ours = {"prompt": "instruction", "query": "input", "response": "output", "messages": "messages"}
+    columns = entry.get("columns") or {}
+    named = {theirs: ours.get(name, name) for name, theirs in columns.items()}
+    renamed = {one: other for one, other in named.items() if one not in (other, "conversations")}
+    also = f", column_map: {{{', '.join(f'{one}: {other}' for one, other in renamed.items())}}}" if renamed else ""
+    raise DataError(
+        f"'{file}' lists datasets as LLaMA-Factory's do: {', '.join(listed)}. Name a file of theirs itself, such as "
+        f"{first}: {{dataset_name: {where / entry['file_name']}{also}}}."
+    )
 
 
 def rows_files(folder: Path) -> list[Path]:

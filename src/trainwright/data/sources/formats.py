@@ -37,6 +37,16 @@ _ANSWERS = ("completion", "chosen", "rejected")
 _NOT_TEXT = ("image", "images", "video", "videos", "audio", "audios")
 
 
+_EITHER = ("messages", "conversations")
+_LEARNED = {
+    Format.TOKENS: ("input_ids", "labels", "completion_mask", "assistant_masks"),
+    Format.COMPLETION: ("prompt", "completion"),
+    Format.MESSAGES: _EITHER,
+    Format.PREFERENCE: ("chosen", "rejected"),
+    Format.PROMPT: ("prompt",),
+}
+ALSO_READ = ("prompt", "tools", "chat_template_kwargs")
+"""Columns that are read where they are, of rows that are learned from others."""
 _MOST = 1 << 31
 
 
@@ -59,6 +69,7 @@ def format_of(columns: Sequence[str], text_column: str = "text") -> Format:
         return Format.TEXT
     known = [*_KNOWN, text_column]
     called = [f"{name}: {_ELSEWHERE[name]}" for name in columns if name in _ELSEWHERE]
+    called = ["translation.en: prompt", "translation.de: completion"] if "translation" in has else called
     near = (did_you_mean(name, known) for name in columns if name not in known)
     hints = f" Say what they are: column_map: {{{', '.join(called)}}}." if called else "".join(near)
     raise DataError(
@@ -138,6 +149,36 @@ def _listed(given: Any, number: int) -> Any:
             "and 'value') is expected."
         )
     return found
+
+
+def learned_in(found: Format, text_column: str = "text") -> tuple[str, ...]:
+    """Return the columns that rows of a format must have something in."""
+    return (text_column,) if found is Format.TEXT else _LEARNED[found]
+
+
+def check_row(row: Mapping[str, Any], number: int, found: Format, text_column: str = "text") -> None:
+    """Raise a DataError where a column that is learned from is None, a number where a text is expected, or a
+    conversation without a message."""
+    for name in learned_in(found, text_column):
+        value = row.get(name)
+        if name in row and value is None and not (name in _EITHER and any(row.get(one) for one in _EITHER)):
+            raise DataError(f"Row {number} has None in '{name}'. Drop the row or fill it in.")
+        if found is Format.TOKENS:
+            continue
+        if isinstance(value, list) and not value:
+            raise DataError(f"Row {number} has no message in '{name}'. Drop the row or fill it in.")
+        if isinstance(value, int | float):
+            raise DataError(f"Row {number} has {value!r} in '{name}', where a text is expected. Make it one.")
+
+
+def check_wanted(row: Mapping[str, Any], number: int | None = None) -> None:
+    """Raise a DataError for an answer that is judged bad, as KTO's rows are, where all answers are learned."""
+    if row.get("label") is False:
+        where = "" if number is None else f"Row {number}: "
+        raise DataError(
+            f"{where}label is false: the completion is one that is not wanted (KTO's rows), and it would be learned. "
+            "Leave such rows out, or train with KTO."
+        )
 
 
 def of_one_kind(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -71,11 +71,13 @@ def alpaca(row: Row, settings: Any, subset: str | None) -> Made:
 
 
 def instructed(row: Row, settings: Any, subset: str | None) -> Made:
-    """A file of one's own in Alpaca's columns: the input follows the instruction; `system` and `history` go before."""
+    """A file of one's own in Alpaca's columns: the input follows the instruction; `system` and `history` go before. A
+    judgement of the output (KTO's `label`) stays beside it."""
     (output,) = needed(
         row, "output" if row.get("output") is not None else "response" if "response" in row else "output"
     )
-    return {"messages": [*_asked(row, "instruction"), *messages(("assistant", output))["messages"]]}
+    judged = {"label": row["label"]} if "label" in row and row["label"] in (None, True, False) else {}
+    return {"messages": [*_asked(row, "instruction"), *messages(("assistant", output))["messages"]], **judged}
 
 
 def _asked(row: Row, column: str) -> list[Any]:

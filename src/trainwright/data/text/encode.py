@@ -21,11 +21,14 @@ class Asked:
         text: what is encoded.
         plain: whether the tokenizer sets its marks around it.
         offsets: whether it is asked where in the text each token stands.
+        target: whether it is one that an encoder-decoder writes: tokenizers of translation have a vocabulary, or marks
+            of a language, for these.
     """
 
     text: str
     plain: bool = False
     offsets: bool = False
+    target: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.text, str):
@@ -65,8 +68,8 @@ def together(rows: Sequence[Steps[Result]], tokenizer: Any) -> list[Result]:
 def _encode(asked: Sequence[Asked], tokenizer: Any) -> list[Mapping[str, Any] | Exception]:
     """Return the tokens of texts, or what the tokenizer raises on one of them."""
     answers: dict[int, Mapping[str, Any] | Exception] = {}
-    for kind in dict.fromkeys((one.plain, one.offsets) for one in asked):
-        numbers = [number for number, one in enumerate(asked) if (one.plain, one.offsets) == kind]
+    for kind in dict.fromkeys((one.plain, one.offsets, one.target) for one in asked):
+        numbers = [number for number, one in enumerate(asked) if (one.plain, one.offsets, one.target) == kind]
         for some in _portions(numbers, asked):
             answers |= zip(some, _called(tokenizer, [asked[number].text for number in some], *kind), strict=True)
     return [answers[number] for number in range(len(asked))]
@@ -85,21 +88,24 @@ def _portions(numbers: Sequence[int], asked: Sequence[Asked]) -> list[list[int]]
     return portions
 
 
-def _called(tokenizer: Any, texts: list[str], plain: bool, offsets: bool) -> list[Mapping[str, Any] | Exception]:
+def _called(
+    tokenizer: Any, texts: list[str], plain: bool, offsets: bool, target: bool
+) -> list[Mapping[str, Any] | Exception]:
     settings = {"add_special_tokens": plain, "return_attention_mask": False, "return_token_type_ids": False}
     settings |= {"return_offsets_mapping": True} if offsets else {}
     try:
-        made = tokenizer(texts, **settings)
+        made = tokenizer(**{"text_target" if target else "text": texts}, **settings)
     except Exception as error:
         if len(texts) == 1:
             return [error]
-        return [one for text in texts for one in _called(tokenizer, [text], plain, offsets)]
+        return [one for text in texts for one in _called(tokenizer, [text], plain, offsets, target)]
     return [{name: made[name][number] for name in made} for number in range(len(texts))]
 
 
-def marks_of(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """Return the tokens that a tokenizer sets before and after a text by itself."""
-    whole, bare = (tokenizer("a", add_special_tokens=with_marks)["input_ids"] for with_marks in (True, False))
+def marks_of(tokenizer: Any, target: bool = False) -> tuple[list[int], list[int]]:
+    """Return the tokens that a tokenizer sets before and after a text by itself; `target`: one that is written."""
+    text = {"text_target" if target else "text": "a"}
+    whole, bare = (tokenizer(**text, add_special_tokens=with_marks)["input_ids"] for with_marks in (True, False))
     for start in range(len(whole) - len(bare) + 1):
         if whole[start : start + len(bare)] == bare:
             return whole[:start], whole[start + len(bare) :]

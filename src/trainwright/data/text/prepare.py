@@ -155,6 +155,13 @@ def code_of(kind: type) -> str:
         return str(Hasher.hash(kind))
 
 
+def _of_targets(tokenizer: Any) -> list[str]:
+    """Return what tokenizers of translation have for what is written: languages, and a vocabulary of its own."""
+    held = {name: getattr(tokenizer, name, None) for name in ("src_lang", "tgt_lang", "source_lang", "target_lang")}
+    words = getattr(tokenizer, "target_encoder", None)
+    return [repr(held), repr(sorted(words.items()) if words else None)] if any(held.values()) or words else []
+
+
 def fingerprint(table: Any, rules: TextRules) -> str:
     """Return a key of the content and of everything that decides what tokenising makes of it, before rows are cut."""
     tokenizer = rules.tokenizer
@@ -166,6 +173,7 @@ def fingerprint(table: Any, rules: TextRules) -> str:
         repr(getattr(tokenizer, "chat_template", None)),
         repr(sorted(tokenizer.special_tokens_map.items())),  # templates write them
         repr((type(tokenizer).__name__, getattr(tokenizer, "split_special_tokens", None))),
+        *_of_targets(tokenizer),
         f"{type(rules).__module__}.{type(rules).__qualname__}",
         *(code_of(kind) for kind in (type(rules), type(tokenizer)) if not kind.__module__.startswith(_KEPT)),
         repr([(f.name, getattr(rules, f.name)) for f in fields(rules) if f.name not in _NOT_KEYED]),

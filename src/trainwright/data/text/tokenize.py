@@ -13,7 +13,16 @@ from typing import Any, ClassVar
 import numpy as np
 
 from trainwright.batch import IGNORED
-from trainwright.data.sources.formats import Format, canonical, is_chat, of_one_kind, whole_numbers, with_prompt
+from trainwright.data.sources.formats import (
+    Format,
+    canonical,
+    check_row,
+    check_wanted,
+    is_chat,
+    of_one_kind,
+    whole_numbers,
+    with_prompt,
+)
 from trainwright.data.sources.messages import is_muted
 from trainwright.data.text import chat, turns
 from trainwright.data.text.encode import Asked, Steps, marks_of, together
@@ -111,7 +120,7 @@ class TextRules:
 
     def _row(self, given: Mapping[str, Any], number: int) -> Steps[dict[str, list[int]]]:
         row = canonical(given, number)
-        self._check(given, number)
+        check_row(given, number, self.format, self.text_column)
         try:
             return (yield from self.encode(row))
         except DataError as error:
@@ -138,16 +147,6 @@ class TextRules:
             raise DataError(f"{len(ids)} input_ids but {len(labels)} labels; they must be as many.")
         return {"input_ids": ids, "labels": labels}
 
-    def _check(self, given: Mapping[str, Any], number: int) -> None:
-        """Raise a DataError where a column that is learned from is None, or a conversation without a message."""
-        names = (self.text_column,) if self.format is Format.TEXT else _COLUMNS[self.format]
-        for name in names:
-            value = given.get(name)
-            if name in given and value is None and not (name in _EITHER and any(given.get(one) for one in _EITHER)):
-                raise DataError(f"Row {number} has None in '{name}'. Drop the row or fill it in.")
-            if isinstance(value, list) and not value and self.format is not Format.TOKENS:
-                raise DataError(f"Row {number} has no message in '{name}'. Drop the row or fill it in.")
-
     def tokens(self, row: dict[str, Any]) -> Steps[tuple[list[int], list[int]]]:
         """Return the tokens of a row and its labels, uncut."""
         if self.format is Format.TOKENS:
@@ -155,17 +154,14 @@ class TextRules:
         if self.format is Format.TEXT:
             ids = yield from self._encode(self._ended(row[self.text_column]))
             return ids, ids
+        if type(self) is TextRules:  # rules of one's own may know what to make of it
+            check_wanted(row)
         if self.format is Format.COMPLETION:
             return (yield from self._completion(of_one_kind(row)))
         ids, wrote = yield from self._conversation(row["messages"], row)
         return ids, [token if mine else IGNORED for token, mine in zip(ids, wrote, strict=True)]
 
     def _completion(self, row: dict[str, Any]) -> Steps[tuple[list[int], list[int]]]:
-        if type(self) is TextRules and row.get("label") is False:  # rules of one's own may know what to make of it
-            raise DataError(
-                "label is false: the completion is one that is not wanted (KTO's rows), and it would be learned. Leave "
-                "such rows out."
-            )
         prompt, completion = row["prompt"], row["completion"]
         wrote: Sequence[Any]
         if is_chat(prompt):
@@ -182,10 +178,11 @@ class TextRules:
         end = self.tokenizer.eos_token
         return text if end is None or text.endswith(end) else text + end
 
-    def _encode(self, text: str) -> Steps[list[int]]:
-        """Return the tokens of a text; marks that the tokenizer sets around it, and that it has already, once."""
-        ids: list[int] = (yield Asked(text, plain=True))["input_ids"]
-        before, after = self.marks
+    def _encode(self, text: str, target: bool = False) -> Steps[list[int]]:
+        """Return the tokens of a text, or one that is written; marks that the tokenizer sets around it, and that it has
+        already, once."""
+        ids: list[int] = (yield Asked(text, plain=True, target=target))["input_ids"]
+        before, after = self.target_marks if target else self.marks
         if before and ids[: 2 * len(before)] == before * 2:
             ids = ids[len(before) :]
         if after and ids[-2 * len(after) :] == after * 2:
@@ -196,6 +193,11 @@ class TextRules:
     def marks(self) -> tuple[list[int], list[int]]:
         """The tokens that the tokenizer sets before and after a text by itself."""
         return marks_of(self.tokenizer)
+
+    @cached_property
+    def target_marks(self) -> tuple[list[int], list[int]]:
+        """Those that it sets before and after a text that an encoder-decoder writes."""
+        return marks_of(self.tokenizer, target=True)
 
     def settings_of(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return the variables of the chat template for a row: its tools, and what is set."""
@@ -276,16 +278,6 @@ class PairRules(TextRules):
             rejected = yield from self._encode(prompt + self._ended(row["rejected"]))
         start = min(shared_length(before, ids) for ids in (chosen, rejected))
         return {"prompt_ids": before[:start], "chosen_ids": chosen[start:], "rejected_ids": rejected[start:]}
-
-
-_EITHER = ("messages", "conversations")
-_COLUMNS = {
-    Format.TOKENS: ("input_ids", "labels", "completion_mask", "assistant_masks"),
-    Format.COMPLETION: ("prompt", "completion"),
-    Format.MESSAGES: _EITHER,
-    Format.PREFERENCE: ("chosen", "rejected"),
-    Format.PROMPT: ("prompt",),
-}
 
 
 def _within(made: Any, spans: Sequence[turns.Span]) -> list[bool]:

@@ -24,7 +24,8 @@ _KEPT = ("tools", "chat_template_kwargs")
 
 
 def unpaired(table: Any, block: int | None = None) -> Any:
-    """Return a table of pairs as one of judged completions, two rows for each; others stay as they are.
+    """Return a table of pairs as one of judged completions, two rows for each; of conversations with a judgement the
+    last answer is the completion; others stay as they are.
 
     Args:
         table: a `datasets.Dataset`.
@@ -33,6 +34,8 @@ def unpaired(table: Any, block: int | None = None) -> Any:
     Raises:
         DataError: a row is no pair, or has no prompt.
     """
+    if {"label"} & set(table.column_names) and {"messages", "conversations"} & set(table.column_names):
+        return table.map(_of_turns, with_indices=True, remove_columns=table.column_names)
     if not {"chosen", "rejected"} <= set(table.column_names):
         return table
     kept = [name for name in _KEPT if name in table.column_names]
@@ -44,6 +47,15 @@ def unpaired(table: Any, block: int | None = None) -> Any:
         remove_columns=table.column_names,
         fn_kwargs={"together": block is None, "kept": kept},
     )
+
+
+def _of_turns(row: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """Return a conversation with a judgement as its last answer and what it answers."""
+    turns = canonical(row, number)["messages"]
+    if len(turns) < 2 or turns[-1].get("role") != "assistant":
+        raise DataError(f"Row {number} is no judged answer: a conversation that ends with the assistant is expected.")
+    kept = {name: row[name] for name in _KEPT if row.get(name) is not None}
+    return {"prompt": turns[:-1], "completion": turns[-1:], "label": row["label"], **kept}
 
 
 def _judged(

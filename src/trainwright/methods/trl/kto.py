@@ -7,12 +7,15 @@ from typing import Any
 
 from trainwright.config.keys.uses import KWARGS, no_effect, refused
 from trainwright.config.schema import TrainingConfig
+from trainwright.data.sources.formats import Format
 from trainwright.methods.kto import JUDGED, KTO, diverges
 
 
 class TrlKTO(KTO):
     """`trl.KTOTrainer`; TRL tokenises the rows itself, and sets completions beside other prompts by their order."""
 
+    accepts = (Format.COMPLETION, Format.PREFERENCE)
+    learns_from = "'prompt', 'completion' and 'label', or 'chosen' and 'rejected'"
     library, package, reads_our_rows = "TRL", ("trl", "trl"), False
     lines = (
         *JUDGED,

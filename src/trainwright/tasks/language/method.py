@@ -16,7 +16,7 @@ from trainwright.config.keys.lines import Line
 from trainwright.config.methods import Fault as Fault
 from trainwright.config.methods import Method
 from trainwright.config.schema import TrainingConfig
-from trainwright.data.sources.formats import Format, format_of
+from trainwright.data.sources.formats import ALSO_READ, Format, check_row, check_wanted, format_of, learned_in
 from trainwright.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ class LanguageMethod(Method):
         accepts: what its rows may hold.
         chosen_for: for which of these it is chosen where the data decide; None for all.
         learns_from: the columns of these in words, for messages.
+        learns_all: whether every answer is learned, so that one that is judged bad is refused.
         sequences: that the model sees of a row.
         estimated: the class of transformers that loads the model, for an estimate of its memory.
     """
@@ -91,6 +92,7 @@ class LanguageMethod(Method):
     accepts: tuple[Format, ...] = ()
     chosen_for: tuple[Format, ...] | None = None
     learns_from: str = ""
+    learns_all: bool = False
     sequences: int = 1
     estimated: str = "AutoModelForCausalLM"
 
@@ -107,6 +109,19 @@ class LanguageMethod(Method):
             DataError: nothing that can be learned from.
         """
         return format_of(columns, text_column)
+
+    def read_in(self, found: Format, text_column: str) -> Sequence[str] | None:
+        """Return the columns that are read of rows of a format; None where all may be, as by rewards and by a method of
+        the user's."""
+        if found is Format.PROMPT or not type(self).__module__.startswith("trainwright."):
+            return None
+        return (*learned_in(found, text_column), *ALSO_READ, *self.columns)
+
+    def check_row(self, row: Mapping[str, Any], number: int, found: Format, text_column: str) -> None:
+        """Raise a DataError where training would stop at a row, as its columns alone show."""
+        check_row(row, number, found, text_column)
+        if found in (Format.COMPLETION, Format.MESSAGES) and self.learns_all:
+            check_wanted(row, number)
 
     def check_data(self, config: TrainingConfig, options: Any, formats: Sequence[Format]) -> None:
         """Raise a ConfigError where settings ask for what the data, by their formats, do not have."""

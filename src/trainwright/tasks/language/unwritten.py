@@ -7,6 +7,7 @@ from typing import Any
 
 from trainwright.data.text.chat import Message, render
 
+_THOUGHT_OF = ("reasoning_content", "reasoning", "thinking")
 _THOUGHTS = "</think>"  # what comes before it is left out of earlier turns
 
 
@@ -19,6 +20,9 @@ def unwritten(tokenizer: Any, messages: Sequence[Message], **settings: Any) -> I
         settings: further variables of the template, tools.
     """
     text = render(tokenizer, messages, **settings)
+    for name in _THOUGHT_OF:  # of the last answer: templates leave out those before it
+        if str(messages[-1].get(name) or "").strip() not in text:
+            yield f"'{name}' of an answer"
     for message in messages:
         said = str(message.get("content") or "").rpartition(_THOUGHTS)[2].strip()
         if said and said not in text:

@@ -1,0 +1,1 @@
+"""What `check` finds out of the rows of data that lie here, before a model is loaded."""
