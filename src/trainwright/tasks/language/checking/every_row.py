@@ -68,7 +68,9 @@ def _looked_at(config: TrainingConfig, one: DatasetParams, where: str) -> list[s
 def _is_all(one: DatasetParams) -> bool:
     """Whether one file is all of a dataset."""
     where = Path(one.dataset_path or one.dataset_name or "").expanduser()
-    return where.is_file() or len(files.rows_files(where)) == 1
+    if where.is_file():
+        return True
+    return len([one for one in files.rows_files(where) if one.name != "state.json"]) == 1  # which save_to_disk writes
 
 
 def _listed(names: list[str]) -> str:
