@@ -151,7 +151,7 @@ VALUES = {
     f"{KWARGS}.router_aux_loss_coef": 0.1, f"{KWARGS}.completion_only_loss": True, f"{KWARGS}.eval_packing": True,
     f"{KWARGS}.packing_strategy": "wrapped", f"{KWARGS}.f_alpha_divergence_coef": 0.7,
     f"{KWARGS}.f_divergence_type": "forward_kl", "peft.lora_dropout": 0.25,
-    f"{KWARGS}.dataset_num_proc": 2,
+    f"{KWARGS}.dataset_num_proc": 2, f"{KWARGS}.temperature_eval": 0.5,
     f"{KWARGS}.precompute_ref_batch_size": 3, f"{KWARGS}.loss_type": "dft", f"{KWARGS}.model_init_kwargs": {"x": 1},
     f"{KWARGS}.assistant_only_loss": True, f"{KWARGS}.label_smoothing": 0.1, "training.greater_is_better": True,
     "training.dataloader_persistent_workers": True,
@@ -181,6 +181,7 @@ UNMET = {
     "adapters that are new (no model.adapter_model)": {"training.use_peft": True, "model.adapter_model": "adapters"},
     "save_strategy: steps": {"training.save_strategy": "epoch"},
     "loss_type: nll": {f"{KWARGS}.loss_type": "dft"},
+    "lmbda 0": {f"{KWARGS}.lmbda": 0.5},
     "q_lora_bits: 4": {"training.use_peft": True, "peft.q_lora": True, "peft.q_lora_bits": 8},
 }
 CELLS = [
