@@ -720,6 +720,7 @@ ELSEWHERE = {
     "data.train.datasets": "data/test_mixing.py", "data.train.datasets.*.subset": "data/test_files.py",
     "data.train.datasets.*.shuffle_buffer_size": "data/test_mixing.py",
     "data.train.datasets.*.column_map": "data/test_datasets.py",
+    "data.train.collator_kwargs": "data/test_messages.py",
     "training.try_resume_from_last_checkpoint": "tasks/language/test_train.py",
     "model.adapter_model": "tasks/language/test_train.py", "model.enable_liger_kernel": "config/test_settled.py",
 }  # fmt: skip

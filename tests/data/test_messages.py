@@ -8,12 +8,13 @@ import pytest
 
 from tests import tiny_language as tiny
 from tests.data.test_formats import learned, text_of
-from trainwright import DataError
+from trainwright import ConfigError, DataError
 from trainwright.config.composition import built
 from trainwright.config.reading.read import load_checked
 from trainwright.config.schema import DatasetParams
 from trainwright.data.mixture import read_one
 from trainwright.data.sources.formats import canonical
+from trainwright.tasks.language.text import load_text
 
 QWEN = (
     "{%- for m in messages %}{{- '<|im_start|>' + m.role + '\\n' }}{%- if m.tool_calls %}{%- for c in m.tool_calls %}"
@@ -225,3 +226,20 @@ def test_what_a_template_leaves_out_is_said(place, tmp_path, name):
     found = [note for note in notes if "leaves out" in note]
     wanted = [f"The chat template leaves out {said}. Give model.chat_template one that writes that too."]
     assert found == ([] if said is None else wanted)
+
+
+def test_templates_of_turns_for_a_collator_change_nothing_for_the_chat_template_says_them(place, tmp_path):
+    rows = [{"messages": [ASKED, {"role": "assistant", "content": "warm"}]}] * 2
+    given = {"response_template": "<|im_start|>assistant\n", "instruction_template": "<|im_start|>user\n"}
+    content = tiny.settings(place, "chat")
+    content["model"]["chat_template"] = "chatml"
+    datasets = [{"dataset_name": str(tiny.write_rows(tmp_path / "rows.jsonl", rows))}]
+    found = []
+    for kwargs in ({}, given):
+        content["data"]["train"] = {"datasets": datasets, "collator_name": "text_completions_only_with_padding",
+                                    "collator_kwargs": kwargs}  # fmt: skip
+        found.append(learned(load_text(load_checked(tiny.write_yaml(tmp_path / "run.yaml", content)).config)))
+    assert found[0] == found[1]
+    content["data"]["train"]["collator_kwargs"] = {"mlm": True}
+    with pytest.raises(ConfigError, match="response_template and instruction_template alone"):
+        load_checked(tiny.write_yaml(tmp_path / "run.yaml", content))
