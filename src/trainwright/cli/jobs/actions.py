@@ -54,7 +54,7 @@ def checked(file: Path, overrides: Any, whole: bool = True) -> tuple[dict[str, A
     """
     from trainwright.cli.as_job import described
     from trainwright.config.reading.read import load, load_checked
-    from trainwright.tasks.language.first_rows import look
+    from trainwright.tasks.language.checking.first_rows import look
 
     loaded = load_checked(file, overrides) if whole else load(file, overrides)
     if whole:
