@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import sys
@@ -18,7 +19,7 @@ from trainwright.data.text.named_templates import NAMED_TEMPLATES
 from trainwright.generation.sampling import Sampling
 from trainwright.trained.asking.conversation import Conversation
 from trainwright.trained.asking.generating import Answers, generate
-from trainwright.trained.asking.prompts import Asker, end_of_answers, prompt_of
+from trainwright.trained.asking.prompts import Asker, end_of_answers, prompt_of, up_to_the_answer
 from trainwright.trained.asking.writer import writer
 from trainwright.trained.folders import find
 
@@ -99,6 +100,23 @@ def test_what_a_row_asks():
     assert prompt_of({"text": "a"}, 0) == "a"
     with pytest.raises(DataError, match="Row 3 asks nothing: it has the columns question"):
         prompt_of({"question": "a"}, 3)
+
+
+@pytest.mark.parametrize(
+    ("template", "asked"),
+    [
+        ("{% for one in messages %}{{ one.role }}: {{ one.content }}\n{% endfor %}", "user: hi\nassistant:"),
+        ("{% for one in messages %}{{ '[INST] ' + one.content + ' [/INST]' if one.role == 'user' else "
+         "' ' + one.content }}{% endfor %}", "[INST] hi [/INST]"),
+        (NAMED_TEMPLATES["chatml"], "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"),
+    ],
+    ids=["which takes no notice of the prompt's end", "without a header", "as most are"],
+)  # fmt: skip
+def test_where_the_assistant_begins_is_found_by_any_template(drawing, template, asked):
+    tokenizer = copy.copy(drawing.tokenizer)
+    tokenizer.chat_template = template
+    text = up_to_the_answer(tokenizer, [{"role": "user", "content": "hi"}], {})
+    assert text.removeprefix(tokenizer.bos_token or "") == asked
 
 
 def test_a_conversation_is_asked_by_its_template_and_ends_with_the_turn(drawing):

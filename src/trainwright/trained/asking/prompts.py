@@ -45,11 +45,28 @@ class Asker:
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
         if self.system is not None and messages[0].get("role") != "system":
             messages = [{"role": "system", "content": self.system}, *messages]
-        return self._bare(chat.render(self.tokenizer, messages, prompt=True, **(self.template or {})))
+        return self._bare(up_to_the_answer(self.tokenizer, messages, self.template or {}))
 
     def _bare(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
+
+
+def up_to_the_answer(tokenizer: Any, messages: list[Message], template: Mapping[str, Any]) -> str:
+    """Return a conversation as text up to where the assistant begins to write.
+
+    A template may take no notice of `add_generation_prompt`; what it writes before an assistant's turn follows then.
+
+    Raises:
+        ConfigError: there is no template.
+        DataError: the template refuses the conversation.
+    """
+    asked, plain = (chat.render(tokenizer, messages, prompt=prompt, **template) for prompt in (True, False))
+    if asked != plain or messages[-1].get("role") in _ASSISTANTS:
+        return asked
+    answered = chat.render(tokenizer, [*messages, {"role": "assistant", "content": _SENTINEL}], **template)
+    before = answered.partition(_SENTINEL)[0]
+    return before.rstrip(" ") if before.startswith(asked) else asked
 
 
 def prompt_of(row: Mapping[str, Any], number: int) -> str | list[Message]:
