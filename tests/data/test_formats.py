@@ -6,6 +6,7 @@ import csv
 import json
 import random
 import re
+import shutil
 from pathlib import Path
 
 import datasets
@@ -382,6 +383,17 @@ def test_a_model_that_would_not_stop_is_told(place, tmp_path):
         ConfigError, match=r"eos_token '<\|im_ende\|>' is not in the tokenizer's vocabulary. Did you me"
     ):
         text_of(place, [{"messages": TALK}], tmp_path, {"eos_token": "<|im_ende|>"}, {"chat_template": "chatml"})
+
+
+def test_a_tokenizer_without_an_end_token_learns_the_answer_alone(place, tmp_path):
+    endless = tiny.new_tokenizer()
+    endless.eos_token = None
+    shutil.copytree(place / "model", tmp_path / "model")
+    endless.save_pretrained(tmp_path / "model")
+    rows = [{"prompt": "the", "completion": " cat"}]
+    text = text_of(place, rows, tmp_path, model={"model_name": str(tmp_path / "model")})
+    assert learned(text) == " cat"
+    assert not any("end token" in note for note in text.notes)
 
 
 @pytest.mark.parametrize("packing", [True, False])

@@ -15,6 +15,8 @@ from trainwright.cli.main import main
 from trainwright.config.composition import build_trainer
 from trainwright.config.reading.read import load_checked
 from trainwright.errors import DataError, TrainwrightError
+from trainwright.reinforcement.samples import shown
+from trainwright.tasks.language.synced import Syncing
 from trainwright.trainer.face import session_of
 
 
@@ -69,7 +71,8 @@ def test_every_setting_arrives(place, tmp_path, kind, own):
     assert (stage.multiple, stage.pad) == (16, session.processing_class.convert_tokens_to_ids("<|im_start|>"))
     assert session.objective.reference is not None
     assert stage.options is session.objective.options
-    assert session.checkpoint_parts["reference"].alpha == 0.3
+    syncing = [one for one in session.callback_handler.callbacks if isinstance(one, Syncing)]
+    assert [(one.steps, one.synced.alpha) for one in syncing] == [(7, 0.3)]
 
 
 def test_a_named_reference_is_the_reference(place, tmp_path):
@@ -92,6 +95,7 @@ def test_generations_are_as_many_micro_batches_as_asked_for(place, tmp_path):
         ({"max_completion_length": 500}, "the model has 128 positions"),
         ({"loss_type": "grpp"}, "loss_type 'grpp' is not known"),
         ({"temperature": -1.0}, "temperature -1.0"),
+        ({"temperature": 0}, "with temperature 0 all completions of a prompt would be the same"),
         ({"reward_functions": []}, "there is no reward"),
         ({"reward_functions": ["exact_mach"]}, "Did you mean 'exact_match'"),
         ({"reward_functions": ["json:dumps"]}, "it must take `completions`"),
@@ -214,3 +218,11 @@ def test_a_run_in_which_nothing_is_earned_says_so(place, tmp_path, caplog):
         trainer = built(place, tmp_path, training={"max_steps": 6}, **never)
         trainer.train()
     assert caplog.text.count("were all equal: nothing is learned") == 1
+
+
+def test_a_completion_is_shown_on_one_line_whatever_it_holds():
+    one = {"row": 0, "prompt": "the\ncat", "completion": "sat\r\x1b[2J\x00 über\u2028", "tokens": 3, "finished": True,
+           "rewards": {"right": None}, "reward": None, "advantage": 0.0}  # fmt: skip
+    group, _, text = shown([one], 1)
+    assert group == "--- row 0: the\\ncat"
+    assert text.strip() == "sat\\r\\x1b[2J\\x00 über\\u2028"

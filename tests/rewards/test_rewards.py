@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.reinforcement import tiny_prompts
+from trainwright.errors import ConfigError
 from trainwright.generation.rollouts import Completion
 from trainwright.objectives.policy import advantages
 from trainwright.reinforcement.judging import judged, told
@@ -47,6 +48,16 @@ def arrays(completions):
 
 def endless(completion):
     return float("inf") if completion == "c" else 1
+
+
+come = []
+
+
+async def meets(completion):  # ends when all four rows are judged at the same time
+    come.append(completion)
+    while len(come) < 4:
+        await asyncio.sleep(0)
+    return len(completion)
 
 
 def leaves(completion):
@@ -94,6 +105,19 @@ def test_a_function_that_raises_costs_its_row(place, processes, name, values, re
     assert reason in failure.reason
     (sentence,) = told(failures, [70 + failure.row // 2])
     assert f"The reward '{name}' failed for a completion of row {70 + values.index(None) // 2}" in sentence
+
+
+def test_coroutines_of_rows_are_awaited_at_the_same_time(place):
+    (found,), failures = Pool(rewards(place, "meets"), 1, 5.0).judge(COLUMNS)
+    assert found == [3.0, 2.0, 1.0, 1.0]
+    assert failures == []
+
+
+@pytest.mark.parametrize("what", ["undefined", "1 / 0", "raise KeyError('boom')"])
+def test_a_file_of_rewards_that_raises_is_told_in_a_sentence(tmp_path, what):
+    (tmp_path / "mine.py").write_text(f"def f(completion):\n    return 1\n\n\n{what}\n")
+    with pytest.raises(ConfigError, match=r"mine.py:f' cannot be imported: \w+Error: "):
+        of_names([f"{tmp_path / 'mine.py'}:f"], {})
 
 
 def test_a_list_of_another_length_is_told_with_both(place):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from tests import tiny_language as tiny
@@ -15,6 +16,7 @@ from trainwright.trained.asking.writer import writer
 from trainwright.trained.folders import find
 from trainwright.trained.measuring import rows
 from trainwright.trained.measuring.answers import by_answers, reference_of
+from trainwright.trained.measuring.comparing import Scores, compared
 
 pytestmark = pytest.mark.slow
 GREEDY = Sampling(max_new_tokens=6, temperature=0.0)
@@ -72,6 +74,33 @@ def test_what_a_verifier_lacks_is_told(whole, writing, asked, tmp_path):
     data = rows.read(find(whole), str(asked))
     with pytest.raises(DataError, match="'algebra' cannot judge the rows of 'asked.jsonl': .* 'task'"):
         by_answers(find(whole), writing, data, of_names(["algebra"], {}), tmp_path / "answers.jsonl")
+
+
+JUDGES = """
+def some(completion, prompt, answer):
+    return None if answer.endswith("no") else 1
+
+
+def none(completion):
+    return float("nan")
+
+
+def words(completion):
+    return "good"
+"""
+
+
+def test_answers_without_a_judgement_count_in_no_mean(whole, place, writing, asked, tmp_path):
+    (place / "own.py").write_text(JUDGES)
+    data, file = rows.read(find(whole), str(asked)), tmp_path / "answers.jsonl"
+    found = by_answers(find(whole), writing, data, of_names([f"{place / 'own.py'}:some"], {}), file)
+    assert found.metrics == {"some": 1.0}
+    assert [row["some"] for row in found.rows] == [None, 1.0] * 3
+    against = compared(found.scores[0], Scores("some", np.array([0.0, 0, 0, 1, 1, 1]), np.ones(6)))
+    assert (against.wins, against.losses, against.ties) == (1, 0, 2)
+    for name, told in (("none", "'none' judges no answer"), ("words", "ValueError: could not convert string")):
+        with pytest.raises(DataError, match=told):
+            by_answers(find(whole), writing, data, of_names([f"{place / 'own.py'}:{name}"], {}), file)
 
 
 def test_the_command_judges_answers_and_compares(whole, lora, asked, capsys):

@@ -198,6 +198,9 @@ def completion_faults(options: PolicyOptions) -> Iterator[Fault]:
         what = str(error).rstrip(".").replace("max_new_tokens", "max_completion_length")
         yield f"{KWARGS}.{what.split()[0]}", what, ""
     yield from _evaluation_faults(options)
+    if options.temperature == 0:
+        what = "with temperature 0 all completions of a prompt would be the same, and nothing would be learned"
+        yield f"{KWARGS}.temperature", what, "1.0"
     if options.num_generations < 2:
         what = f"num_generations {options.num_generations} leaves nothing to compare a completion with"
         yield f"{KWARGS}.num_generations", what, "2 or more"

@@ -102,6 +102,6 @@ def _figure(value: float | None) -> str:
 
 
 def _short(text: str) -> str:
-    """Return a text on one line, no longer than can be read."""
-    line = text.replace("\n", "\\n")
+    """Return a text on one line, no longer than can be read, without what would move or colour a terminal."""
+    line = "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
     return line if len(line) <= _WIDEST else f"{line[:_WIDEST]} ..."

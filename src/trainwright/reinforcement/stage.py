@@ -103,7 +103,9 @@ class RolloutStage:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the place in the data is counted in."""
-        return {"completions": self.schedule.completions, "group": self.schedule.group, "seed": self.seed}
+        schedule = self.schedule
+        order = {"sampling": schedule.order.sampling}
+        return {"completions": schedule.completions, "group": schedule.group, "seed": self.seed, **order}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Begin with no generation in memory; `begin` has looked at the rest."""
@@ -113,7 +115,8 @@ class RolloutStage:
         """Have generations of the size of the run that is gone on with, before its loader is made.
 
         Raises:
-            CheckpointError: they have another size now, not only since there are more ranks or fewer.
+            CheckpointError: they have another size now, not only since there are more ranks or fewer, or their
+                prompts another order.
         """
         self._held.clear()
         args, options = self.session.args, self.options
@@ -128,7 +131,13 @@ class RolloutStage:
                     f"prompt, and now {asked} and {options.num_generations} are asked for. Put back num_generations, "
                     "per_device_train_batch_size and steps_per_generation, or begin anew."
                 )
-            asked = then["completions"]
+            asked, sampling = then["completions"], self.schedule.order.sampling
+            if then.get("sampling", sampling) != sampling and not args.allow_batch_change:
+                raise CheckpointError(
+                    f"The order of the prompts is not the checkpoint's: {then['sampling']} -> {sampling}. Put "
+                    "shuffle_dataset back, or consent with allow_batch_change=True: the run then goes on after the "
+                    "same number of prompts, in the new order."
+                )
         self.places.schedule = replace(self.schedule, completions=asked)
 
     # ---- the stage

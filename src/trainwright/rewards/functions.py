@@ -102,8 +102,8 @@ def function_at(where: str) -> Callable[..., Any]:
         )
     try:
         module = _module(place)
-    except (ImportError, AttributeError, OSError, SyntaxError) as error:
-        raise ConfigError(f"The reward '{where}' cannot be imported: {error}.") from error
+    except Exception as error:  # of the user's file, whatever it does
+        raise ConfigError(f"The reward '{where}' cannot be imported: {type(error).__name__}: {error}.") from error
     found: Any = getattr(module, name, None)
     if found is None:
         known = [one for one, value in vars(module).items() if callable(value) and not one.startswith("_")]
@@ -185,7 +185,7 @@ def call(reward: Reward, columns: Mapping[str, list[Any]]) -> list[float | None]
         rows = [{name: values[n] for name, values in columns.items()} for n in range(count)]
         for row in rows:
             row |= {"completion": row["texts"], "prompt": row["prompts"], **reward.settings}
-        found = [_finished(function(**_wanted(row, taken, takes_any))) for row in rows]
+        found = _finished(_together([function(**_wanted(row, taken, takes_any)) for row in rows]))
     if hasattr(found, "tolist"):  # of numpy or torch
         found = found.tolist()
     if not isinstance(found, Sequence) or isinstance(found, str) or len(found) != count:
@@ -205,6 +205,15 @@ def _finished(value: Any) -> Any:
 
 async def _awaited(value: Any) -> Any:
     return await value
+
+
+def _together(values: list[Any]) -> Any:
+    """Return the values, or where they are coroutines, what awaits all of them at the same time."""
+    return _gathered(values) if any(map(inspect.isawaitable, values)) else values
+
+
+async def _gathered(coroutines: list[Any]) -> list[Any]:
+    return await asyncio.gather(*coroutines)
 
 
 def _number(value: Any) -> float | None:

@@ -269,7 +269,7 @@ def warn_of_ends(text: Text) -> None:
     if not parts:
         return
     answers = [part.ids[part.learned] for part in parts]
-    if not any(bool((answer == end).any()) for answer in answers) and end is not None:
+    if end is not None and not any(bool((answer == end).any()) for answer in answers):
         last = tokenizer.decode(answers[0][-3:])
         text.notes.append(
             f"No answer that is learned holds the end token {tokenizer.eos_token!r} (the first one ends with "

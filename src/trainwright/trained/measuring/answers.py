@@ -43,7 +43,7 @@ def by_answers(
         seed: of the random numbers.
 
     Raises:
-        DataError: a row asks nothing, or a verifier needs what it does not have.
+        DataError: a row asks nothing, or a verifier cannot judge the rows, or judges none.
     """
     prompts = [prompt_of(row, number) for number, row in enumerate(data.rows)]
     generate(writer, prompts, file, count=count, seed=seed, about={"model": str(trained.folder.resolve())})
@@ -56,15 +56,29 @@ def by_answers(
     for one in verifiers:
         try:
             judged = call(one, columns)
-        except TypeError as error:
-            raise DataError(f"'{one.name}' cannot judge the rows of '{data.name}': {error}.") from error
-        each = np.zeros(len(rows))
-        for line, value in zip(lines, judged, strict=True):
-            each[line["row"]] += (0.0 if value is None else value) / count
-        for row, value in zip(rows, each.tolist(), strict=True):
-            row[one.name] = value
-        found.append(Scores(one.name, each, np.ones(len(rows))))
+        except Exception as error:  # of the user's function
+            what = error if isinstance(error, TypeError) else f"{type(error).__name__}: {error}"
+            raise DataError(f"'{one.name}' cannot judge the rows of '{data.name}': {what}.") from error
+        found.append(_scores(one.name, rows, lines, judged))
     return Evaluation(trained, found, rows, vocabulary_of(writer.tokenizer))
+
+
+def _scores(
+    name: str, rows: list[dict[str, Any]], lines: Sequence[Mapping[str, Any]], judged: Sequence[float | None]
+) -> Scores:
+    """Return the mean of what each row's answers are worth, and note it in the rows; None counts in no mean."""
+    sums, counts = np.zeros(len(rows)), np.zeros(len(rows))
+    for line, value in zip(lines, judged, strict=True):
+        if value is not None:
+            sums[line["row"]] += value
+            counts[line["row"]] += 1
+    known = counts > 0
+    if not known.any():
+        raise DataError(f"'{name}' judges no answer: it returns None or NaN for all of them.")
+    each = np.divide(sums, counts, out=np.zeros(len(rows)), where=known)
+    for row, value, is_known in zip(rows, each.tolist(), known, strict=True):
+        row[name] = value if is_known else None
+    return Scores(name, each, known.astype(float))
 
 
 def columns_of(rows: Sequence[Mapping[str, Any]], lines: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

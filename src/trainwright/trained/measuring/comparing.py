@@ -80,7 +80,8 @@ def compared(one: Scores, other: Scores, seed: int = 0) -> Compared:
     if len(one.amounts) != len(other.amounts):
         raise ValueError(f"{one.name} of {len(one.amounts)} rows cannot be compared with {len(other.amounts)} rows")
     drawn = [one.of(counts) - other.of(counts) for counts in _drawn(len(one.amounts), seed)]
-    ours, theirs = (scores.amounts / scores.weights for scores in (one, other))
+    known = (one.weights > 0) & (other.weights > 0)
+    ours, theirs = (scores.amounts[known] / scores.weights[known] for scores in (one, other))
     better = ours < theirs if one.less_is_better else ours > theirs
     ties, wins = int((ours == theirs).sum()), int(better.sum())
     return Compared(one.value - other.value, _between(np.concatenate(drawn)), wins, len(ours) - wins - ties, ties)
