@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import pytest
 
-from trainwright.cli.jobs import actions
+from trainwright.cli.jobs import tables
 from trainwright.cli.main import main
 from trainwright.errors import JobError
 from trainwright.jobs import paths
@@ -102,11 +102,11 @@ def test_the_time_of_all_attempts_adds_up(store, home):
     (folder / paths.JOURNAL).write_text("".join(json.dumps(line) + "\n" for line in lines))
     store.move("j", folder)
     found = {**store.find("j"), "ended": 5100.0}
-    assert actions.age(found) == "8:20"
-    assert actions.left({**found, "status": "RUNNING"}) == "8:20"  # half of it took as long
+    assert tables.age(found) == "8:20"
+    assert tables.left({**found, "status": "RUNNING"}) == "8:20"  # half of it took as long
     store.update("j", ["RUNNING"], status="STOPPED", ended=5100.0)
     assert store.requeue("j", 1)
-    assert (store.find("j")["ran"], actions.age(store.find("j"))) == (500.0, "8:20")
+    assert (store.find("j")["ran"], tables.age(store.find("j"))) == (500.0, "8:20")
     assert store.claim("j", "w", "h", 1) == []
     append(folder / paths.JOURNAL, "start", **start)
     store.move("j", folder)
