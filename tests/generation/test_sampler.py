@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from transformers.generation import logits_process
 
-from tests import tiny
+from tests import tiny, tiny_language
 from trainwright.errors import ConfigError, DataError
 from trainwright.generation.choosing import picked, uniforms
 from trainwright.generation.sampler import Sampler
@@ -140,6 +142,24 @@ def test_a_text_ends_what_is_written_and_belongs_to_it():
     assert cut[1].ids.tolist() == whole[1].ids[:6].tolist()
     assert [one.finished for one in cut[:2]] == [False, True]
     assert cut[0].ids.tolist() == whole[0].ids.tolist()
+
+
+def test_a_stop_text_of_which_every_byte_is_a_token_ends_what_is_written():
+    model, tokenizer = tiny_language.new_model().eval(), tiny_language.new_tokenizer()
+    written = tokenizer("x日!")["input_ids"]
+    assert len(written) == 5  # three of them are one character
+    with torch.no_grad():  # every token is followed by the next of these
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
+        model.model.embed_tokens.weight.zero_()
+        model.lm_head.weight.zero_()
+        for place, (token, following) in enumerate(pairwise(written)):
+            model.model.embed_tokens.weight[token, place] = 1.0
+            model.lm_head.weight[following, place] = 9.0
+    sampler = Sampler(model, Sampling(4, temperature=0, stop=("日",)), tokenizer=tokenizer)
+    [[found]] = sampler.complete([written[:1]], [(0,)])
+    assert (found.ids.tolist(), found.finished) == (written[1:4], True)
 
 
 def test_a_stream_gives_the_same_tokens_one_after_another():

@@ -139,6 +139,20 @@ def test_other_generations_than_the_checkpoints_are_refused(place, whole, tmp_pa
         trained(place, tmp_path / "out", resume=True, trainer_kwargs=changes)
 
 
+@pytest.mark.parametrize("change", [{"learning_rate": 0.0}, {"trainer_kwargs": {"beta": 0.5}}])
+def test_what_was_written_after_other_steps_is_written_anew(place, tmp_path, change):
+    out = tmp_path / "out"
+    trained(place, out, save_total_limit=9)
+    path = generation.file_of(out, 0, 1)  # begun at step 3
+    _, before = generation.read(path)
+    for step in range(3, STEPS + 1):
+        shutil.rmtree(out / f"checkpoint-{step}")
+    trained(place, out, resume=True, **change)
+    _, after = generation.read(path)
+    assert after["run"] == before["run"]
+    assert after["weights"] != before["weights"]
+
+
 def test_a_generation_is_what_was_written(tmp_path):
     made = completions.generation()
     generation.write(made, tmp_path / "generations" / "x.safetensors", {"run": "a"})

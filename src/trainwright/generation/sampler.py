@@ -240,7 +240,7 @@ class _Batch:
         stop, decode = self.sampler.settings.stop, getattr(self.sampler.tokenizer, "decode", None)
         if not stop or decode is None:
             return ended
-        longest = max(map(len, stop))  # no token but special ones is without a character
+        longest = max(len(one.encode()) for one in stop)  # no token but special ones is without a byte
         tails = self.written.ids[self.rows, max(0, self.step - longest) : self.step + 1].tolist()
         texts = map(decode, tails)
         return ended | torch.tensor([any(one in text for one in stop) for text in texts], device=self.device)

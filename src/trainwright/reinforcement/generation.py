@@ -18,6 +18,8 @@ from trainwright.errors import CheckpointError
 from trainwright.parallel.strategy import Strategy
 
 FOLDER = "generations"
+MOVED_BY = ("learning_rate", "lr_scheduler_type", "weight_decay", "max_grad_norm", "optim")
+"""Arguments that the weights at a generation follow from, beside the settings of the method."""
 _RAGGED = ("prompts", "completions", "sampler", "old", "reference")
 
 

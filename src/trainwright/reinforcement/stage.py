@@ -209,7 +209,9 @@ class RolloutStage:
             path = store.file_of(run.origin.parent, run.epoch, number)
         found, about = strategy.on_main(lambda: store.read(path))
         now = self._about(run, number)
-        same = about["run"] == now["run"] or about["weights"] == now["weights"]
+        alike = about.get("moved_by", now["moved_by"]) == now["moved_by"]
+        mine = about["run"] == now["run"] and (alike or run.position > number * self.schedule.span)
+        same = mine or about["weights"] == now["weights"]
         changed = [
             f"{name}: {about[name]!r} -> {now[name]!r}" for name in ("settings", "rows") if about[name] != now[name]
         ]
@@ -218,7 +220,7 @@ class RolloutStage:
                 f"The generation '{path}' was written with others: {'; '.join(changed)}. Put them back, or delete it, "
                 "and its completions are written anew."
             )
-        if not same:  # of another run that has begun in this folder
+        if not same:  # of another run that has begun in this folder, or of this one by other steps
             return None
         generation: Generation = found
         return generation
@@ -229,6 +231,7 @@ class RolloutStage:
         names = ("max_completion_length", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "stop")
         return {
             "run": run.run_id,
+            "moved_by": repr([*(getattr(self.session.args, name) for name in store.MOVED_BY), options]),
             "weights": sums_of(self.session.model, self.session.strategy),
             "settings": {"seed": self.seed, **{name: options[name] for name in names}},
             "rows": self.schedule.rows(run.epoch, number),
