@@ -310,14 +310,16 @@ def test_runs_of_the_command_line_are_jobs_by_themselves(home, tmp_path):
     few = ["data.record.episodes=4", "data.held_out=0.3", "train.max_steps=4", "train.eval_steps=2",
            "train.save_steps=2", "rollout.episodes=2"]  # fmt: skip
     assert main(["demo", "imitation", *few]) == 0
-    assert main(["algebra", "train", "none.yaml"]) == 2
+    assert main(["init", "algebra", "none.yaml"]) == 0
+    assert main(["algebra", "train", "none.yaml", "data.train_dataset_path=none.txt"]) == 2
+    assert main(["algebra", "train", "not_there.yaml"]) == 2  # which begins nothing
     store = Store()
     done, failed = sorted(store.jobs(), key=lambda job: job["name"])
     assert (done["status"], done["name"], done["step"]) == ("COMPLETE", "demo-imitation", 4)
     assert done["params"]["train.max_steps"] == 4
     assert {"eval/success_rate", "eval/loss"} <= store.metric_names(done["id"]).keys()
     assert (failed["status"], failed["name"]) == ("FAILED", "none")
-    assert "There is no configuration 'none.yaml'" in failed["message"]
+    assert "none.txt" in failed["message"]
 
 
 def test_metrics_have_the_names_that_boards_know():

@@ -9,10 +9,7 @@ import random
 from pathlib import Path
 
 LONG_NUMBER = 584_834_482_176
-CHAT = (
-    "{% for one in messages %}{{ one.role }} {{ one.content }} . {% endfor %}"
-    "{% if add_generation_prompt %}assistant {% endif %}"
-)
+CHAT = "{% for one in messages %}{{ one.role }} {{ one.content }} . {% endfor %}"
 LEARNING_RATES = (3e-5, 1e-4, 3e-4, 1e-3)
 BATCHES = (8, 16)
 

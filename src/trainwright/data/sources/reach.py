@@ -7,7 +7,6 @@ import socket
 import threading
 from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 logger = logging.getLogger("trainwright")
 _PATIENCE = 5.0  # seconds
@@ -23,6 +22,8 @@ def ask_at_once(name: str | None) -> str:
         Why the name cannot be had, unless it was downloaded before; empty where it may be.
     """
     global _switched_off
+    from urllib.request import getproxies  # half of the standard library; a job's first lines go without
+
     from huggingface_hub import constants
 
     forbidden = constants.HF_HUB_OFFLINE and not _switched_off
