@@ -34,6 +34,11 @@ def test_a_list_is_found_shown_sorted_grouped_and_kept_in_its_address(served):
     page.get_by_label("Query").fill("train/loss < 100 and learning_rate > 1e-4")
     playwright.expect(rows(page)).to_have_count(4)
     page.get_by_role("button", name="Columns").click()
+    playwright.expect(page.get_by_role("dialog")).to_be_visible()
+    page.evaluate("location.hash = '#/chat'")  # as the button Back does
+    playwright.expect(page.get_by_role("dialog")).to_have_count(0)
+    page.go_back()
+    page.get_by_role("button", name="Columns").click()
     page.get_by_label("Search columns").fill("learning")
     page.get_by_role("dialog").get_by_label("training.learning_rate", exact=True).check()
     page.get_by_role("button", name="Show", exact=True).click()

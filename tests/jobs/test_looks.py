@@ -45,6 +45,8 @@ GEOMETRY = """() => {
       if (lines > 1 && isNumber) found.push(`a broken number: ${name(one)}`);
     }
   }
+  for (const one of document.querySelectorAll('dd, td, .error p'))
+    if (shown(one) && one.clientHeight > innerHeight / 3) found.push(`a long text unfolded: ${name(one)}`);
   for (const chart of document.querySelectorAll('.chart')) {
     if (!shown(chart)) continue;
     const plot = chart.querySelector('.u-over')?.getBoundingClientRect();

@@ -15,9 +15,11 @@ import pytest
 from trainwright import ConfigError
 from trainwright.checkpoint.lock import owned
 from trainwright.cli import folders
+from trainwright.cli.after import in_job
 from trainwright.cli.main import main
 from trainwright.config import TrainingConfig, load
 from trainwright.config.reading.writing import write_whole
+from trainwright.errors import JobError
 from trainwright.jobs import paths
 from trainwright.jobs.journal.journal import append
 from trainwright.jobs.store.store import Store
@@ -200,3 +202,18 @@ def test_without_a_home_folder_a_script_trains_untracked(home, monkeypatch, caps
     assert capsys.readouterr().err == (
         "Note: this run is not tracked: This user has no home folder; give one for jobs in TRAINWRIGHT_HOME.\n"
     )
+
+
+def test_a_trained_model_is_found_by_the_name_of_its_job(home, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    store = Store()
+    for job in ("first", "second"):
+        store.submit(job, name="mine", experiment="e", command=["python", "x.py"], params={}, cwd=str(tmp_path))
+        store.keep(job, "output_dir", f"runs/{job}")
+    assert in_job.place_of("first") == str(tmp_path / "runs" / "first")
+    assert in_job.place_of("base:second") == f"base:{tmp_path / 'runs' / 'second'}"
+    assert in_job.place_of("someone/model") == "someone/model"  # on a hub
+    with pytest.raises(JobError, match="2 jobs are called 'mine'"):
+        in_job.place_of("mine")
+    (tmp_path / "mine").mkdir()
+    assert in_job.place_of("mine") == "mine"

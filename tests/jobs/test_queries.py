@@ -69,11 +69,18 @@ RUNS = {  # name: parameters, default learning rate, metrics
 }
 
 
-def tell(home, names=RUNS):
+def tell(home, names=RUNS, **more):
     for number, (name, (params, rate, metrics)) in enumerate(RUNS.items()):
         if name not in names:
             continue
-        told = {"t": 1000.0 + number, "name": name, "experiment": "e", "params": params, "pid": 1, "host": "h"}
+        told = {
+            "t": 1000.0 + number,
+            "name": name,
+            "experiment": "e",
+            "params": {**params, **more},
+            "pid": 1,
+            "host": "h",
+        }
         defaults = None if rate is None else {"training.learning_rate": rate, "training.max_steps": -1}
         words = [{"k": "start", **told, "defaults": defaults}]
         words += [{"k": "metric", "t": 1500.0, "name": one, "step": step, "value": value}
@@ -183,6 +190,9 @@ def test_tags_and_notes_are_found_outlive_the_database_and_are_given_to_several(
     page = store.read(listing.page, listing.Query(sort="created"))["jobs"]
     assert page[0]["note"] == "the one that we keep"
     assert "tags" not in page[2]
+    page = store.read(listing.page, listing.Query(sort="created", show=["tag"], group="tags"))
+    assert {job["values"]["tag"] for job in page["jobs"]} == {"größer, besser", "größer, besser, old", None}
+    assert {one["value"] for one in page["groups"]} == {"größer, besser", "größer, besser, old", None}
 
 
 def test_several_are_changed_at_once_and_why_not_is_told(store, home):
@@ -230,6 +240,8 @@ def test_commands_take_names_queries_and_columns(home, capsys):
     assert head.split()[-3:] == ["lr", "loss", "created"]
     assert first.split()[:2] == ["id0", "fast"]
     assert "0.01" in second
+    assert main(["jobs", "list", "lr > 1e-4", "--sort", "-lr"]) == 0  # argparse takes that for an option
+    assert capsys.readouterr().out.splitlines()[1].split()[1] == second.split()[1]
     assert main(["jobs", "list", "lr >"]) == 2
     assert "a value after '>' is expected" in capsys.readouterr().err
     assert main(["jobs", "tag", "keep", "--where", "loss < 2"]) == 0
@@ -257,3 +269,15 @@ def test_a_name_that_several_jobs_have_is_told_with_their_ids(home, capsys):
     assert main(["jobs", "show", "fast"]) == 2
     said = "2 jobs are called 'fast': id1 (COMPLETE), id0 (COMPLETE). Name one by its id."
     assert said in capsys.readouterr().err
+
+
+def test_of_a_long_cell_the_beginning_and_the_end_are_printed(home, capsys):
+    tell(home, prompt="begin " + "very long " * 2000 + "end")
+    store = Store()
+    store.move_all()
+    store.submit("other", name="other", experiment="e", command=["python", "x.py"], params={})
+    assert main(["jobs", "compare", "fast", "other"]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("prompt"))
+    assert "begin very long" in line
+    assert "very long end" in line
+    assert len(line) < 200

@@ -543,6 +543,17 @@ def test_every_job_that_is_lost_is_begun_again_though_one_has_failed_too_often(h
     assert {job for job in used if store.find(job)["status"] == "QUEUED"} == {"first", "last"}
 
 
+def test_a_job_that_is_found_lost_ended_when_it_was_last_heard_of(home):
+    store = Store()
+    store.submit("dead", name="dead", experiment="e", command=["python", "x.py"], params={})
+    store.claim("dead", "", processes.hostname(), 9)
+    heard = time.time() - 3600
+    store.update("dead", started=heard - 60, heartbeat=heard)
+    sweep(store)
+    found = store.find("dead")
+    assert (found["status"], found["ended"]) == ("LOST", heard)
+
+
 @pytest.mark.parametrize(
     ("status", "step", "times"), [("FAILED", 7, 3), ("FAILED", 8, 1), ("LOST", 7, 3), ("LOST", None, 1)]
 )

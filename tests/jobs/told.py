@@ -99,7 +99,7 @@ def _failed(home: Path) -> None:
         1_790_000_400,
         "a_very_long_name_of_a_script_without_spaces_that_goes_on",
         "default",
-        {"lr": 1e-4},
+        {"lr": 1e-4, "system_prompt": "You are brief, and say nothing twice. " * 400},
         [],
         0,
         end,

@@ -17,7 +17,7 @@ from trainwright.data.sources.reach import ask_at_once
 from trainwright.errors import CheckpointError, ConfigError
 
 SETTINGS = "config.json"
-_FROM = "base:"
+FROM = "base:"
 BASE = "base_model"  # beside an adapter, where the base was saved with it
 _WHOLE = (layout.WEIGHTS, "pytorch_model.bin")
 _INDEX = ".index.json"
@@ -93,9 +93,9 @@ def asked_for(place: str) -> Trained:
         ConfigError: there is none, or the run began with random weights.
         CheckpointError: it is damaged.
     """
-    if not place.startswith(_FROM):
+    if not place.startswith(FROM):
         return find(place)
-    trained = find(place.removeprefix(_FROM))
+    trained = find(place.removeprefix(FROM))
     if trained.base is not None:
         return find(trained.base)
     model = trained.config.model if trained.config is not None else None
@@ -181,7 +181,9 @@ def _from_hub(name: str) -> Path:
         ConfigError: it is no name on the hub, or cannot be had.
     """
     if name.count("/") != 1 or name.startswith((".", "/", "~", "runs/")):
-        raise ConfigError(f"There is no folder '{name}'. Give a run's folder, a checkpoint, or a model's folder.")
+        raise ConfigError(
+            f"There is no folder '{name}'. Give a run's folder, its job, a checkpoint, or a model's folder."
+        )
     from huggingface_hub import snapshot_download
 
     missing = ask_at_once(name)

@@ -29,7 +29,7 @@ def run(argv: Sequence[str]) -> int:
         description="Talk with a model; several given, each answers. Ctrl-C stops an answer.",
         epilog="In the conversation: " + "; ".join(f"{name}: {text}" for name, text in _COMMANDS.items()) + ".",
     )
-    what = "a run's folder, a checkpoint, or a model's folder; base:RUN is what a run was trained from"
+    what = "a run's folder, its job, a checkpoint, or a model's folder; base:RUN is what a run was trained from"
     parser.add_argument("runs", nargs="+", metavar="RUN", help=what)
     parser.add_argument("--system", metavar="TEXT", help="the system prompt")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="the weights' number format")
@@ -39,6 +39,7 @@ def run(argv: Sequence[str]) -> int:
     sampling.add_arguments(parser, temperature=0.7, top_p=0.95, tokens=512)
     args = parser.parse_args(argv)
 
+    from trainwright.cli.after import in_job
     from trainwright.cli.after.quiet import quiet
     from trainwright.trained.asking.conversation import Conversation
     from trainwright.trained.asking.writer import writer
@@ -48,7 +49,7 @@ def run(argv: Sequence[str]) -> int:
     settings = sampling.asked(args)
     talks: dict[str, Conversation] = {}
     for given in args.runs:
-        trained = asked_for(given)
+        trained = asked_for(in_job.place_of(given))
         with quiet():
             talks[str(trained.folder)] = Conversation(
                 writer(trained, settings, dtype=args.dtype, device=fastest_device()), args.system, seed=args.seed

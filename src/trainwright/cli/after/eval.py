@@ -25,7 +25,9 @@ def run(argv: Sequence[str]) -> int:
         prog="trainwright eval", usage=_USAGE,
         description="Measure models on rows, or by tasks of the LM Evaluation Harness; several beside each other.",
     )  # fmt: skip
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, a checkpoint, or a model's folder")
+    parser.add_argument(
+        "runs", nargs="+", metavar="RUN", help="a run's folder, the name of its job, a checkpoint, or a model's folder"
+    )
     parser.add_argument(
         "--data", metavar="FILE", help="rows, or a run's YAML file (the first run's test or validation)"
     )
@@ -59,7 +61,7 @@ def run(argv: Sequence[str]) -> int:
     from trainwright.trained.measuring import evaluating
     from trainwright.trained.measuring.comparing import table
 
-    models = [find(one) for one in args.runs]
+    models = [find(in_job.place_of(one)) for one in args.runs]
     data, measure, settings = _measurement(args, models)
     found = []
     for trained in models:

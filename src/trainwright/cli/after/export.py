@@ -13,8 +13,8 @@ def run(argv: Sequence[str]) -> int:
         prog="trainwright export",
         description="Write a model for others: safetensors in shards, tokenizer and card; an adapter is merged.",
     )
-    parser.add_argument("run", help="a run's folder, a checkpoint, or a model's folder")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to (export, in the run's folder)")
+    parser.add_argument("run", help="a run's folder, the name of its job, a checkpoint, or a model's folder")
+    parser.add_argument("-o", "--out", type=Path, metavar="FOLDER", help="where to (export, in the run's folder)")
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16", "float16"), help="the weights' number format (that of the training)"
     )
@@ -27,12 +27,13 @@ def run(argv: Sequence[str]) -> int:
     if args.public and not args.push:
         parser.error("--public is of --push NAME, which is not given.")
 
+    from trainwright.cli.after import in_job
     from trainwright.cli.after.quiet import quiet
     from trainwright.jobs.store import masking
     from trainwright.trained.folders import find
     from trainwright.trained.making.exporting import export, push
 
-    trained = find(args.run)
+    trained = find(in_job.place_of(args.run))
     print(f"Exporting {trained} ...", flush=True)
     with quiet():
         exported = export(

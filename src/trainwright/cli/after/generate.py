@@ -18,14 +18,14 @@ def run(argv: Sequence[str]) -> int:
         prog="trainwright generate",
         description="Answer every prompt of a file. Given again after a kill, the command goes on where it was.",
     )
-    parser.add_argument("run", help="a run's folder, a checkpoint, or a model's folder")
+    parser.add_argument("run", help="a run's folder, the name of its job, a checkpoint, or a model's folder")
     parser.add_argument(
         "--prompts",
         default="-",
         metavar="FILE",
         help="rows with 'prompt', 'messages' or 'text', or lines of a .txt (-)",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="where to: a line of JSON each")
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="where to: a line of JSON each")
     parser.add_argument("--count", type=at_least(1), default=1, metavar="N", help="answers to every prompt (1)")
     parser.add_argument("--chat", action="store_true", help="a text is what a user says, and the answer a turn")
     parser.add_argument("--system", metavar="TEXT", help="the system prompt of conversations without one")
@@ -38,6 +38,7 @@ def run(argv: Sequence[str]) -> int:
     sampling.add_arguments(parser, temperature=0.0, top_p=1.0, tokens=256)
     args = parser.parse_args(argv)
 
+    from trainwright.cli.after import in_job
     from trainwright.cli.after.quiet import quiet
     from trainwright.cli.files import to_write
     from trainwright.trained.asking.generating import generate
@@ -45,7 +46,7 @@ def run(argv: Sequence[str]) -> int:
     from trainwright.trained.folders import find
     from trainwright.trained.loading import fastest_device
 
-    trained, settings = find(args.run), sampling.asked(args)
+    trained, settings = find(in_job.place_of(args.run)), sampling.asked(args)
     prompts = read(trained, args.prompts, args.limit)
     to_write(args.out)
     with quiet():

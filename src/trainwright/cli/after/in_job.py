@@ -38,6 +38,34 @@ def tell(evaluation: Evaluation, data: str) -> str | None:
         store.close()
 
 
+def place_of(word: str) -> str:
+    """Return the run's folder of the job that a word is the id or the name of; the word where a folder is called so.
+
+    `base:JOB` becomes `base:FOLDER`.
+
+    Raises:
+        JobError: several jobs are called so.
+    """
+    import sqlalchemy as sql
+
+    from trainwright.jobs.store import outputs, schema
+    from trainwright.jobs.store.store import Store
+    from trainwright.trained.folders import FROM
+
+    if word.startswith(FROM):
+        return FROM + place_of(word.removeprefix(FROM))
+    if Path(word).expanduser().is_dir() or paths.is_off() or not paths.has_home():
+        return word
+    store = Store()
+    try:
+        store.move_grown()
+        called = store.jobs(None, None, sql.or_(schema.jobs.c.id == word, schema.jobs.c.name == word))
+        folder = outputs.run_folder(store.find(word)) if called else None
+        return word if folder is None else str(folder)
+    finally:
+        store.close()
+
+
 def _job_of(store: Store, run: Path) -> Job | None:
     """Return the newest job that a run's folder is of."""
     from trainwright.jobs.store import outputs

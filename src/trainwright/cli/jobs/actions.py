@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trainwright.cli.files import to_write
-from trainwright.cli.jobs.tables import age, opened, pairs, print_json, short, span, table
+from trainwright.cli.jobs.tables import age, moment, opened, pairs, print_json, short, span, table
 from trainwright.errors import JobError
 from trainwright.jobs import paths
 from trainwright.jobs.journal.timesheet import PARTS
@@ -88,6 +88,7 @@ def show(args: Namespace) -> int:
         *([("tags", ", ".join(job["tags"]))] if job["tags"] else []),
         *([("note", job["note"])] if job["note"] else []),
     ]
+    lines += [(name, moment(job[name])) for name in ("started", "ended") if job[name]]
     lines += [("progress", f"{job['progress']:.0f} %"), ("time", age(job)), ("folder", job["folder"])]
     lines += [(name, job[name]) for name in ("host", "pid", "message") if job[name]]
     lines += [("same run", f"{one['id']} {one['name']} ({one['status']})") for one in outputs.of_same_run(store, job)]

@@ -15,7 +15,7 @@ _MOST = 2**31 - 1  # that every database counts to
 def run(argv: Sequence[str]) -> int:
     """Do what is asked with the jobs."""
     parser = _parser()
-    args, words = parser.parse_known_args(argv)
+    args, words = parser.parse_known_args(_joined(argv))
     if args.action == "submit":
         args.overrides = words
     elif words:
@@ -24,6 +24,17 @@ def run(argv: Sequence[str]) -> int:
 
     code: int = getattr(several if hasattr(several, args.action) else actions, args.action)(args)
     return code
+
+
+def _joined(argv: Sequence[str]) -> list[str]:
+    """Return words with `--sort -loss` as one word, which argparse would take for two options."""
+    found: list[str] = []
+    for word in argv:
+        if found and found[-1] == "--sort":
+            found[-1] += f"={word}"
+        else:
+            found.append(word)
+    return found
 
 
 def _parser() -> argparse.ArgumentParser:

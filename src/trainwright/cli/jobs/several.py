@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from argparse import Namespace
 from typing import Any
 
-from trainwright.cli.jobs.tables import age, left, opened, print_json, short, table
+from trainwright.cli.jobs.tables import age, left, moment, opened, print_json, short, table
 from trainwright.errors import JobError, did_you_mean
 from trainwright.jobs.finding import keys
 from trainwright.jobs.status import RUNNING, STATUSES, STOPPED
@@ -76,7 +75,7 @@ def _cells(jobs: Any, shown: Any, group: str) -> Any:
 
 def _cell(name: str, value: Any) -> str:
     if name in keys.TIMES and value is not None:
-        return time.strftime("%Y-%m-%d %H:%M", time.localtime(value))
+        return moment(value)
     return short(value)
 
 

@@ -12,6 +12,8 @@ from trainwright.jobs.store.rows import Job
 from trainwright.jobs.store.store import Store
 from trainwright.jobs.worker import health
 
+_WIDEST = 80  # letters of a cell, such as a prompt that is a parameter
+
 
 def opened() -> Store:
     """Return the store, with the statuses of all jobs as they are now."""
@@ -30,6 +32,11 @@ def _seconds(job: Job) -> float:
     if job["started"] is not None:
         return float(job["ran"] + until - job["started"])
     return float(job["ran"] or until - job["created"])
+
+
+def moment(seconds: float) -> str:
+    """Return a time since 1970 as the clock of this place has it, to the minute."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
 def left(job: Job) -> str:
@@ -77,11 +84,15 @@ def _finite(value: Any) -> Any:
 
 
 def table(head: Any, rows: Any) -> None:
-    """Print rows below a head, in columns as wide as they need."""
-    rows = [[_printable(str(cell)) for cell in row] for row in [head, *rows]]
+    """Print rows below a head, in columns as wide as they need; of a longer cell its beginning and its end."""
+    rows = [[_cut(_printable(str(cell))) for cell in row] for row in [head, *rows]]
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _WIDEST else f"{text[: _WIDEST // 2 - 1]}…{text[-_WIDEST // 2 :]}"
 
 
 def _printable(text: str) -> str:

@@ -72,7 +72,7 @@ def page(connection: Connection, query: Query) -> dict[str, Any]:
         for key in reversed(keys.meant(connection, name)):
             held |= keys.held(connection, key, [row["id"] for row in found])
         for row in found:
-            row.setdefault("values", {})[name] = held.get(row["id"])
+            row.setdefault("values", {})[name] = _shown(name, held.get(row["id"]))
     told = {"jobs": found, "total": count(connection, *chosen), "counts": counts(connection)}
     return told | ({"groups": _groups(connection, query.group, chosen)} if query.group else {})
 
@@ -146,7 +146,14 @@ def _groups(connection: Connection, group: str, chosen: Sequence[Any]) -> list[d
     value = _grouped(connection, group)
     rows = sql.select(value, sql.func.count()).select_from(schema.jobs).where(*chosen).group_by(sql.text("1"))
     found = connection.execute(rows.order_by(sql.text("2 DESC")).limit(_MOST_GROUPS))
-    return [{"value": one, "count": number} for one, number in found]
+    return [{"value": _shown(group, one), "count": number} for one, number in found]
+
+
+def _shown(name: str, value: Any) -> Any:
+    """Return a value of a key as lists show it: tags as words, None where there are none."""
+    if keys.exact(name) != Key("column", "tags"):
+        return value
+    return ", ".join(loaded(value, [])) or None
 
 
 def _grouped(connection: Connection, group: str) -> Any:

@@ -32,7 +32,7 @@ def sweep(store: Store, wait: bool = False, again: bool = False) -> None:
         running = {job["id"]: job for job in store.jobs([RUNNING])}
     for job in running.values():
         if not is_alive(store, job) and not _its_worker_lives(job):
-            mark_gone(store, job, "Its process vanished without a word.")
+            mark_gone(store, job, "Its process vanished without a word.", _last_word(job))
 
 
 def is_alive(store: Store, job: Job) -> bool:
@@ -71,11 +71,16 @@ def _its_worker_lives(job: Job) -> bool:
         return False
 
 
-def mark_gone(store: Store, job: Job, message: str) -> None:
-    """End a job whose process is gone; its own last word, where it left one, goes before."""
+def _last_word(job: Job) -> float:
+    """Return when a job was last heard of, for nobody knows how long its process has been gone."""
+    return job["heartbeat"] or job["started"] or job["created"]
+
+
+def mark_gone(store: Store, job: Job, message: str, ended: float | None = None) -> None:
+    """End a job whose process is gone, now or then; its own last word, where it left one, goes before."""
     folder = Path(job["folder"])
     if (folder / paths.JOURNAL).is_file():
         store.move(job["id"], folder)
     asked = store.find(job["id"])["stop_requested"] is not None
     status, text = (STOPPED, "Stopped on request.") if asked else (LOST, message)
-    store.update(job["id"], [RUNNING], status=status, ended=time.time(), message=text)
+    store.update(job["id"], [RUNNING], status=status, ended=ended or time.time(), message=text)

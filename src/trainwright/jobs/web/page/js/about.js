@@ -1,6 +1,6 @@
 // What a job is: its parameters, those that are given first and the defaults folded, checkpoints, code and versions.
 
-import { h, number, pairs } from "./dom.js";
+import { h, moment, number, pairs } from "./dom.js";
 
 const APART = ["code", "versions"]; // of what is kept with a job, what has places of its own
 
@@ -12,7 +12,7 @@ export class About {
   }
 
   update(job) {
-    const text = JSON.stringify([job.params, job.defaults, job.artifacts, job.kept, job.data]);
+    const text = JSON.stringify([job.params, job.defaults, job.artifacts, job.kept, job.data, job.started, job.ended]);
     if (text === this.seen) return; // somebody may be reading what is folded
     this.seen = text;
     const given = Object.entries(job.params);
@@ -23,7 +23,8 @@ export class About {
     const kept = Object.entries(job.kept).filter(([name]) => !APART.includes(name));
     const { code, versions } = job.kept;
     const commit = code ? [["commit", code.commit.slice(0, 12)], ["changed since", code.changed.length ? code.changed.join(", ") : "nothing"]] : [];
-    const facts = [["experiment", job.experiment], ["machine", job.host], ["folder", job.folder], ...kept, ...Object.entries(job.data), ...commit];
+    const when = ["started", "ended"].filter((name) => job[name]).map((name) => [name, moment(job[name])]);
+    const facts = [["experiment", job.experiment], ...when, ["machine", job.host], ["folder", job.folder], ...kept, ...Object.entries(job.data), ...commit];
     this.rest.replaceChildren(
       h("section", { class: "card" }, h("h2", {}, "Checkpoints"),
         saved.length ? pairs(saved.map((one) => [`step ${one.step}`, one.path])) : h("p", { class: "quiet" }, "None yet.")),

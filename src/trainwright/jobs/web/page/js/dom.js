@@ -54,6 +54,11 @@ export function span(seconds) {
   return hours ? `${hours}:${two(minutes)}:${two(whole % 60)}` : `${minutes}:${two(whole % 60)}`;
 }
 
+// A time since 1970 as the clock of this place has it.
+export function moment(seconds) {
+  return new Date(1000 * seconds).toLocaleString("sv").slice(0, 16);
+}
+
 // How long all attempts of a job ran together, or how long it waits; and how long it will still run.
 export function times(job) {
   const until = job.ended ?? Date.now() / 1000;

@@ -3,7 +3,7 @@
 import { query, watch } from "./api.js";
 import { bulk } from "./bulk.js";
 import { columnsButton, titleOf } from "./columns.js";
-import { h, number, show, status, times } from "./dom.js";
+import { h, moment, number, show, status, times } from "./dom.js";
 import { Overlay } from "./overlay.js";
 
 const DEFAULTS = { q: "", text: "", status: "", sort: "-created", group: "", columns: "", offset: 0 };
@@ -188,6 +188,6 @@ export function listPage() {
 
 function cell(name, value) {
   if (value === null || value === undefined) return "";
-  if (MOMENTS.includes(name)) return new Date(1000 * value).toLocaleString("sv").slice(0, 16);
+  if (MOMENTS.includes(name)) return moment(value);
   return name === "tags" ? "" : number(value);
 }

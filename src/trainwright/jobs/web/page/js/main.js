@@ -10,6 +10,7 @@ let leave = () => {};
 
 function open() {
   leave();
+  document.querySelectorAll("dialog[open]").forEach((box) => box.close()); // of the view that was left, which would lie over this one
   const [, name, rest] = location.hash.split("/");
   if (name === "job" && rest) leave = jobPage(plain(rest));
   else if (name === "compare" && rest) leave = comparePage(rest.split(",").map(plain));
