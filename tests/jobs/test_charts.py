@@ -95,6 +95,18 @@ def test_of_a_sweep_every_job_is_a_line_and_a_dot(told, page):
     playwright.expect(page.locator("h1")).to_contain_text(SWEEP[lowest])
 
 
+def test_what_one_job_alone_has_is_no_axis(told, page):
+    visit(page, told[0], "compare/sweep-1,sweep-2,algebra")
+    options = page.get_by_label("Parameter", exact=True).locator("option")
+    playwright.expect(options).to_have_text(["training.learning_rate"])
+
+
+def test_a_value_that_is_no_number_is_told(told, page):
+    visit(page, told[0], "job/policy")
+    playwright.expect(chart(page, "train/loss").get_by_text("no finite number at step 500")).to_be_visible()
+    playwright.expect(chart(page, "eval/success_rate").get_by_text("no finite number")).to_be_hidden()
+
+
 def test_a_curve_is_kept_as_a_picture_and_as_a_table_of_all_points(told, page):
     visit(page, told[0], "compare/sweep-0,sweep-1")
     playwright.expect(chart(page, "train/loss").locator("canvas")).to_be_visible()

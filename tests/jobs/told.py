@@ -112,7 +112,7 @@ def _policy(home: Path) -> None:
     for step in range(0, 1001, 20):
         at = 1_790_030_000 + step
         records += [
-            _metric(at, "train/loss", math.exp(-step / 200), step),
+            _metric(at, "train/loss", math.exp(-step / 200) if step != 500 else math.nan, step),
             _metric(at, "eval/success_rate", 1 - math.exp(-step / 400), step),
         ]
     kept = {"k": "kept", "t": 1_790_030_000, "name": "output_dir", "value": str(folder)}

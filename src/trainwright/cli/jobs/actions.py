@@ -88,7 +88,7 @@ def show(args: Namespace) -> int:
         *([("tags", ", ".join(job["tags"]))] if job["tags"] else []),
         *([("note", job["note"])] if job["note"] else []),
     ]
-    lines += [(name, moment(job[name])) for name in ("started", "ended") if job[name]]
+    lines += [(name, moment(at)) for name, at in (("started", job["started"]), ("ended", job["ended"])) if at]
     lines += [("progress", f"{job['progress']:.0f} %"), ("time", age(job)), ("folder", job["folder"])]
     lines += [(name, job[name]) for name in ("host", "pid", "message") if job[name]]
     lines += [("same run", f"{one['id']} {one['name']} ({one['status']})") for one in outputs.of_same_run(store, job)]

@@ -19,11 +19,12 @@ export class Chart {
   constructor(metric, jobs, state) {
     Object.assign(this, { metric, jobs, state, loadedCurves: [], drawn: [], before: [], range: null, plot: null, version: null, loaded: null });
     this.holder = h("div", { class: "plot", tabindex: 0, role: "img", "aria-label": `Curve of ${metric}`, onkeydown: (event) => this.key(event) });
+    this.missing = h("p", { class: "quiet missing", hidden: true });
     this.point = h("div", { class: "point", "aria-live": "polite" });
     const csv = `api/csv?${query("name", [metric])}&${query("job", jobs.map((job) => job.id))}`;
     this.element = h("div", { class: "card chart" }, h("div", { class: "title" }, h("h3", {}, metric),
       h("button", { class: "small", title: "Keep a picture", "aria-label": `Picture of ${metric}`, onclick: () => savePicture(this) }, "PNG"),
-      h("a", { class: "button small", title: "Keep all points", "aria-label": `Table of ${metric}`, href: csv, download: "" }, "CSV")), this.holder, this.point);
+      h("a", { class: "button small", title: "Keep all points", "aria-label": `Table of ${metric}`, href: csv, download: "" }, "CSV")), this.missing, this.holder, this.point);
     this.observer = new ResizeObserver(() => this.plot?.setSize(this.size()));
     this.observer.observe(this.holder);
   }
@@ -89,6 +90,7 @@ export class Chart {
     const axis = { stroke: quiet, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1, size: 4 }, gap: 3, values: (_, ticks) => ticks.map(brief) };
     const across = this.state.axis === "time" ? { values: (_, ticks) => ticks.map(span), space: 70, incrs: SECONDS } : {};
     this.drawn = this.curves();
+    this.tellMissing();
     const data = aligned(this.drawn.map(({ points }) => points));
     const few = data[0].length < 60;
     this.plot = new window.uPlot({
@@ -100,6 +102,13 @@ export class Chart {
       hooks: { setCursor: [(plot) => this.tell(plot.cursor.idx)], setSelect: [(plot) => this.zoom(plot)] },
     }, data, this.holder);
     this.holder.ondblclick = () => { this.range = null; this.load(); };
+  }
+
+  // A line goes on over what is no number, so that is said.
+  tellMissing() {
+    const steps = this.loadedCurves.flatMap(({ points }) => points.filter(([, value]) => value === null).map(([, , step]) => step));
+    this.missing.hidden = !steps.length;
+    this.missing.textContent = steps.length ? `no finite number at step ${number(steps.reduce((a, b) => Math.min(a, b)))}${steps.length > 1 ? " and others" : ""}` : "";
   }
 
   zoom(plot) {

@@ -3,8 +3,10 @@
 import { get, query, watch } from "./api.js";
 import { amount, failure, h, number, show, status } from "./dom.js";
 import { Overlay } from "./overlay.js";
+import { variants } from "./sweep.js";
 
 const LOOK = 2000; // milliseconds at least between two looks
+const FEW = 20; // parameters that are shown though only some of the jobs have them
 
 export function comparePage(ids) {
   document.title = "Compare · Trainwright";
@@ -26,10 +28,14 @@ export function comparePage(ids) {
         begun = true;
       }
       problem.replaceChildren();
+      const params = Object.entries(found.params);
+      const partly = params.filter(([, values]) => variants(values) < 2).map(([name]) => name); // not of all jobs
+      const folded = partly.length > FEW ? partly : [];
       table.replaceChildren(h("section", { class: "card scroll" }, h("table", { class: `compared ${isMany(found.jobs) ? "many" : ""}` }, head(found.jobs), h("tbody", {},
-        Object.entries(found.params).map(([name, values]) => row(name, values, "differs", found.jobs, number)),
+        params.filter(([name]) => !folded.includes(name)).map(([name, values]) => row(name, values, "differs", found.jobs, number)),
         [...Object.entries(found.code ?? {}), ...Object.entries(found.versions ?? {})].map(([name, values]) => row(name, values, "differs", found.jobs, number)),
-        Object.entries(found.metrics).map(([name, values]) => row(name, values, "", found.jobs, amount))))));
+        Object.entries(found.metrics).map(([name, values]) => row(name, values, "", found.jobs, amount))))),
+        ...(folded.length ? [h("p", { class: "quiet" }, `${folded.length} parameters, which only some of these jobs have, are left out; trainwright jobs compare has them.`)] : []));
       await overlay.draw(found);
     } catch (error) {
       if (open && begun) problem.replaceChildren(failure(error.message));

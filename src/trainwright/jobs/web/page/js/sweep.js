@@ -21,7 +21,7 @@ export class Sweep {
   // `found` is the answer of the comparison.
   update(found) {
     this.found = found;
-    const varied = Object.keys(found.params).filter((name) => found.params[name].filter((value) => value !== null).length > 1 && !name.endsWith("_dir"));
+    const varied = Object.keys(found.params).filter((name) => variants(found.params[name]) > 1 && !name.endsWith("_dir"));
     const metrics = Object.keys(found.metrics).filter((name) => found.metrics[name].filter((value) => value !== null).length > 1);
     this.element.hidden = found.jobs.length < 3 || !varied.length || !metrics.length;
     if (this.element.hidden) return;
@@ -85,6 +85,11 @@ export class Sweep {
     element.append(svg("title", {}, `${job.name} ${job.id}`));
     return element;
   }
+}
+
+// How many values there are; what a job has none of is none.
+export function variants(values) {
+  return new Set(values.filter((value) => value !== null).map((value) => JSON.stringify(value))).size;
 }
 
 function options(select, names, first) {
