@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from contextlib import suppress
+from types import SimpleNamespace
 
 import pytest
 
@@ -164,6 +165,19 @@ def test_a_search_killed_anywhere_goes_on_with_the_same_trials(home, tmp_path, m
         drawn.append([one["params"] for one in table.table(store, "s")["trials"]])
         assert len(store.jobs()) == 6
     assert drawn[0] == drawn[1]
+
+
+def test_a_sweep_ends_when_the_last_of_its_processes_has(home, tmp_path):
+    store = Store()
+    made = planned(tmp_path, ["lr=1,2"])
+    drive.begin(store, made, described)
+    job, other = (one["id"] for one in store.jobs())
+    for one in (job, other):
+        told(home, store, one, [(1, 3.0)])
+    worker = SimpleNamespace(look=lambda: None, children={job: "its process", "of another": "process"})
+    assert not drive._look(store, made, None, worker)
+    del worker.children[job]
+    assert drive._look(store, made, None, worker)
 
 
 def test_what_is_worse_than_the_median_is_ended_and_is_no_failure(home, tmp_path):

@@ -25,9 +25,7 @@ def run(argv: Sequence[str]) -> int:
         prog="trainwright eval", usage=_USAGE,
         description="Measure models on rows, or by tasks of the LM Evaluation Harness; several beside each other.",
     )  # fmt: skip
-    parser.add_argument(
-        "runs", nargs="+", metavar="RUN", help="a run's folder, the name of its job, a checkpoint, or a model's folder"
-    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, its job, a checkpoint, or a model's")
     parser.add_argument(
         "--data", metavar="FILE", help="rows, or a run's YAML file (the first run's test or validation)"
     )

@@ -77,9 +77,10 @@ def _look(store: Store, plan: Plan, study: Study | None, worker: Worker | None) 
             worker.look()
         else:
             health.sweep(store, again=True)
-        if study is not None:
-            return study.look()
-        return all(job["status"] in ENDED and not is_to_restart(job) for job in table.jobs(store, plan.name))
+        jobs = table.jobs(store, plan.name)
+        ended = study.look() if study else all(job["status"] in ENDED and not is_to_restart(job) for job in jobs)
+        own = worker.children if worker is not None else {}
+        return ended and not any(job["id"] in own for job in jobs)  # whose ends the worker is still to say
     except Exception as error:
         if not is_away(error):
             raise
