@@ -12,6 +12,7 @@ from safetensors.torch import load
 
 from tests import fake_hub, tiny
 from trainwright import ConfigError, Trainer, TrainerCallback, TrainingArguments
+from trainwright.data.sources import reach
 
 MODEL = {"README.md", "config.json", "generation_config.json", "model.safetensors", "training_args.bin"}
 RESUMABLE = {"optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "trainwright.json", "manifest.json"}
@@ -135,6 +136,15 @@ def test_a_hub_that_cannot_be_reached_is_noticed_before_a_step(tmp_path, hub, mo
     monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", "http://127.0.0.1:9")
     with pytest.raises(ConfigError, match="Nothing can be pushed to the repository 'me/model': .*refused"):
         made(tmp_path, push_to_hub=True)
+
+
+def test_a_run_that_began_where_the_hub_was_out_of_reach_pushes_when_it_is_there(tmp_path, hub, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(reach, "_switched_off", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    made(tmp_path, push_to_hub=True).train()
+    assert set(hub.sent()) >= MODEL
 
 
 def test_a_push_that_fails_ends_no_run(tmp_path, hub, caplog):

@@ -17,6 +17,7 @@ from typing import Any
 
 from trainwright import compat
 from trainwright.checkpoint import folder, layout
+from trainwright.data.sources.reach import ask_again
 from trainwright.errors import ConfigError
 from trainwright.saving.model_card import CARD
 from trainwright.session.session import Session
@@ -49,6 +50,7 @@ def repository(name: str, token: str | None, private: bool | None) -> str:
     """
     from huggingface_hub import create_repo, model_info
 
+    ask_again()
     try:
         made: str = create_repo(name, token=token, private=private, exist_ok=True).repo_id
         compat.check_writing(made, token)
@@ -175,6 +177,8 @@ def upload(
     """
     from huggingface_hub import run_as_future, upload_folder
     from transformers.utils import PushInProgress
+
+    ask_again()
 
     def send() -> Any:
         try:

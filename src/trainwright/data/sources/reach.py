@@ -41,6 +41,15 @@ def ask_at_once(name: str | None) -> str:
     return f"it is not on this machine, and {host} cannot be reached ({reason})."
 
 
+def ask_again() -> None:
+    """Let the hub's libraries ask it again where `ask_at_once` has kept them from it: days may have passed since."""
+    global _switched_off
+    if _switched_off:
+        from huggingface_hub import constants
+
+        constants.HF_HUB_OFFLINE = _switched_off = False
+
+
 def _failure(host: str, port: int) -> str:
     """Return why there is no connection; looking a name up may take longer than a socket's patience, so a thread does
     it."""
