@@ -228,15 +228,6 @@ def translated(place: Path, sharding: dict[str, Any] | None) -> Any:
     return found.predictions.tolist()
 
 
-def exact_copy(source: Path, place: Path) -> None:
-    """Save a model of transformers in float64, in two files, with its tokenizer."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float64)
-    model.save_pretrained(place, max_shard_size=sum(p.nbytes for p in model.parameters()) // 2)
-    AutoTokenizer.from_pretrained(source).save_pretrained(place)
-
-
 def anonymous() -> float:
     """Return the megabytes of this process that no file holds, and that are not free again."""
     gc.collect()
@@ -279,7 +270,7 @@ def from_file(place: Path, name: str, sharding: dict[str, Any] | None) -> Any:
     data = place.parent / "language"
     if current_world().is_main and not (data / "ready").exists():
         tiny_language.make_place(data)
-        exact_copy(data / "model", data / "exact")
+        language.exact_copy(data / "model", data / "exact")
         (data / "ready").touch()
     while not (data / "ready").exists():
         time.sleep(0.1)

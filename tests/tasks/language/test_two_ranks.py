@@ -22,6 +22,7 @@ CLOSE = 1e-9  # float64: only the order of additions differs
 def results(tmp_path_factory):
     """The outcome of every case: of both ranks, by rank."""
     place = tiny.make_place(tmp_path_factory.mktemp("ranks"))
+    two_ranks.exact_copy(place / "model", place / "exact")
     out = place / "two"
     out.mkdir()
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]

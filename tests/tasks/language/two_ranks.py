@@ -52,6 +52,15 @@ def exact_norm(norm: Gemma3RMSNorm, x: torch.Tensor) -> torch.Tensor:
     return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + norm.eps) * (1 + norm.weight)
 
 
+def exact_copy(source: Path, place: Path) -> None:
+    """Save a model of transformers in float64, in two files, with its tokenizer."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float64)
+    model.save_pretrained(place, max_shard_size=sum(p.nbytes for p in model.parameters()) // 2)
+    AutoTokenizer.from_pretrained(source).save_pretrained(place)
+
+
 def run(place: Path, out: Path, name: str, ranks: int, more: dict[str, Any] | None = None) -> dict[str, Any]:
     """Train a case in float64 for 6 steps of 12 rows, the last ones ragged, and return losses and weights.
 
