@@ -15,7 +15,8 @@ os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="cache-")
 os.environ["TRAINWRIGHT_HOME"] = tempfile.mkdtemp(prefix="jobs-")
 os.environ["TRAINWRIGHT_JOBS"] = "off"  # tests of jobs switch it on
 
-from trainwright.errors import STOP_SIGNALS  # noqa: E402 (after the environment is set)
+from trainwright.data.sources import reach  # noqa: E402 (after the environment is set)
+from trainwright.errors import STOP_SIGNALS  # noqa: E402
 
 # `make test` draws the same few inputs each time; HYPOTHESIS_PROFILE=torture, as `make torture` sets it, many new ones.
 settings.register_profile("fixed", deadline=None, derandomize=True, database=None, max_examples=50)
@@ -34,4 +35,5 @@ def leaves_no_trace():
     """What a test leaves behind, a later one meets: a job that it seems to belong to, a handler, another folder."""
     before = _traces()
     yield
+    reach.ask_again()
     assert _traces() == before
