@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 
 import pytest
@@ -20,6 +21,18 @@ def home(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path / "home"
+
+
+@pytest.fixture(autouse=True)
+def no_loop_of_the_browser(request):
+    """A test without a page meets no running event loop: playwright's goes on in the thread of the tests."""
+    if "page" in request.fixturenames or "browser" in request.fixturenames:
+        yield
+        return
+    before = asyncio.events._get_running_loop()
+    asyncio.events._set_running_loop(None)
+    yield
+    asyncio.events._set_running_loop(before)
 
 
 @pytest.fixture(scope="session")
