@@ -113,7 +113,7 @@ def test_processes_make_the_same_tokens_and_end_with_the_one_that_began_them(pla
     tokenised.at[700] = lambda: os.getpid() != began and kill(os.getppid())
     assert ended(child(lambda: made(processes=3))) == -signal.SIGKILL
     assert made() == expected  # the lock is free
-    assert 0 < len(tokenised) < ROWS
+    assert len(tokenised) < ROWS  # none, where the others were about to end
     for _ in range(200):  # those whose parent died end with the batch that they were in
         if all(name.endswith(".arrow") for name in left_of(place)):
             break
