@@ -26,13 +26,7 @@ BETAS = (0.0, 0.3, 0.5, 1.0)
 def place(tmp_path_factory):
     logging.getLogger("trl").setLevel(logging.ERROR)
     place = tiny.make_place(tmp_path_factory.mktemp("distill"))
-    torch.manual_seed(7)
-    teacher = tiny.new_model(hidden_size=48, num_hidden_layers=1)
-    with torch.no_grad():
-        for parameter in teacher.parameters():
-            parameter.mul_(1.5).add_(0.02 * torch.randn_like(parameter))
-    teacher.save_pretrained(place / "teacher")
-    tiny.new_tokenizer().save_pretrained(place / "teacher")
+    tiny.write_teacher(place / "teacher")
     return place
 
 

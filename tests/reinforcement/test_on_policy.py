@@ -18,13 +18,7 @@ WRITES = {"lmbda": 1.0, "max_new_tokens": 9, "temperature": 0.8, "beta": 0.3}
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     place = tiny.make_place(tmp_path_factory.mktemp("on-policy"))
-    torch.manual_seed(7)
-    teacher = tiny.new_model(hidden_size=48, num_hidden_layers=1)
-    with torch.no_grad():
-        for parameter in teacher.parameters():
-            parameter.mul_(1.5).add_(0.02 * torch.randn_like(parameter))
-    teacher.save_pretrained(place / "teacher")
-    tiny.new_tokenizer().save_pretrained(place / "teacher")
+    tiny.write_teacher(place / "teacher")
     return place
 
 
