@@ -174,7 +174,7 @@ def _by_trl(setting: Setting, data: Any, batch: int) -> float:
         str(setting.place / "trl"), max_steps=_STEPS, logging_steps=_STEPS, save_strategy="no", report_to="none",
         per_device_train_batch_size=batch, disable_tqdm=True, use_cpu=not setting.on_card, bf16=setting.on_card,
         gradient_checkpointing=False, train_sampling_strategy="sequential",
-        use_liger_kernel=find_spec("liger_kernel") is not None,
+        use_liger_kernel=setting.on_card and find_spec("liger_kernel") is not None,
     )  # fmt: skip
     table = datasets.Dataset.from_list(data)
     model = _dense(setting, 512)

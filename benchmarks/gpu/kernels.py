@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from importlib.util import find_spec
 from itertools import product
 from typing import Any
 
@@ -83,7 +84,7 @@ def _off(ours: torch.Tensor, exact: torch.Tensor) -> float:
 
 
 def head(setting: Setting) -> dict[str, Any]:
-    """The output layer with its loss, 8,192 tokens and 151,936 classes: numbers, time and memory, beside torch's."""
+    """The output layer with its loss, 8,192 tokens and 151,936 classes: numbers, time, memory; beside torch, Liger."""
     from trainwright.objectives import card_products
     from trainwright.objectives.linear_loss import linear_cross_entropy, linear_log_probs
 
@@ -102,10 +103,12 @@ def head(setting: Setting) -> dict[str, Any]:
         "sum": lambda: linear_cross_entropy(hidden, weight, targets),
         "of rows": lambda: -linear_log_probs(hidden, weight, targets).sum(),
     }
+    if setting.on_card and find_spec("liger_kernel") is not None:
+        ways["Liger"] = lambda: _by_liger(hidden, weight, targets)
     found: dict[str, Any] = {}
     expected = [one.float() for one in torch.autograd.grad(plain(), (hidden, weight))]
     for (name, way), context in product(ways.items(), (nullcontext, card_products.as_on_card)):
-        if name == "torch" and context is not nullcontext:
+        if name in ("torch", "Liger") and context is not nullcontext:
             continue
         with context():
 
@@ -121,6 +124,13 @@ def head(setting: Setting) -> dict[str, Any]:
         version = ".".join(torch.__version__.split(".")[:2])
         found["record"] = str(card_products.Passed(torch.cuda.get_device_name(), version))
     return found
+
+
+def _by_liger(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    from liger_kernel.transformers.functional import liger_fused_linear_cross_entropy
+
+    loss: torch.Tensor = liger_fused_linear_cross_entropy(hidden, weight, targets, reduction="sum")
+    return loss
 
 
 def optimizers(setting: Setting) -> dict[str, Any]:

@@ -77,3 +77,12 @@ def test_without_a_card_the_way_to_try_it_is_told(monkeypatch, capsys):
 def test_a_check_passes_on_this_card(tmp_path, monkeypatch, stage):
     monkeypatch.chdir(ROOT)
     stage.function(Setting(tmp_path, "cuda", tiny=True))
+
+
+def test_the_last_result_of_every_stage_on_this_machine_stays_on_the_page(tmp_path):
+    journal = tmp_path / "results.jsonl"
+    assert gpu.earlier(journal, "this") == {}
+    told = [("this", "head", 1.0), ("other", "twins", 2.0), ("this", "head", 3.0), ("this", "kill", 4.0)]
+    lines = [json.dumps({"machine": machine, "stage": stage, "seconds": took}) for machine, stage, took in told]
+    journal.write_text("\n".join(lines) + "\n")
+    assert {name: one["seconds"] for name, one in gpu.earlier(journal, "this").items()} == {"head": 3.0, "kill": 4.0}

@@ -10,6 +10,7 @@ from enum import Enum
 from importlib.metadata import version
 from typing import Any
 
+from trainwright import __version__
 from trainwright.args.training import Seq2SeqTrainingArguments
 from trainwright.data.introspection import length_of
 from trainwright.errors import ConfigError
@@ -24,7 +25,7 @@ _OF_A_MACHINE = (  # arguments that change no number, and may differ
     "dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers", "dataloader_prefetch_factor",
     "dataloader_multiprocessing_context", "resume_from_checkpoint", "do_train", "do_eval", "do_predict",
 )  # fmt: skip
-_PACKAGES = ("trainwright", "torch", "numpy", "transformers")
+_PACKAGES = ("torch", "numpy", "transformers")
 _SHOWN = 3
 
 
@@ -79,6 +80,7 @@ def facts(session: Session, wanted: Any) -> Iterator[tuple[str, Any]]:
         known = {"lr", *getattr(session.optimizer, "defaults", {})}  # what else lies in a group is the user's own
         for key in group.keys() & known:
             yield f"{key} of the optimizer's group {number}", plain(group[key])
+    yield "the version of trainwright", __version__  # which may run from its source, not installed
     for name in _PACKAGES:
         yield f"the version of {name}", version(name)
     yield "the version of python", platform.python_version()
