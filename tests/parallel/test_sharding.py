@@ -93,7 +93,6 @@ def test_recomputed_activations_are_an_argument_of_their_own():
         ({"fsdp_config": {"shard": 2}}, "fsdp_config has no effect without fsdp=True"),
         ({"fsdp": True, "optim": "adafactor"}, "optim='adafactor' cannot be used with fsdp: .* Use adamw_torch"),
         ({"fsdp": True, "fp16": True}, "fp16=True cannot be used with fsdp: .*use bf16=True"),
-        ({"fsdp": True, "auto_find_batch_size": True}, "auto_find_batch_size=True cannot be used with fsdp"),
         ({"parallelism_config": {"dp_shard_size": 2, "cp_size": 2}}, "cp_size=2 asks for context parallelism"),
         ({"parallelism_config": {"tp_size": 2}}, "tp_size=2 asks for layers divided over processes"),
     ],

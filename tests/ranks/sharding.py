@@ -89,7 +89,9 @@ def train(
 
 def exact(place: Path, make: Any, sharding: dict[str, Any] | None, **more: Any) -> dict[str, Any]:
     """Train a model in float64."""
-    return train(place, make().double(), sharding, **FEW, **more)[1]
+    RAN_OUT.clear()
+    found = train(place, make().double(), sharding, **FEW, **more)[1]
+    return {**found, "ran_out": list(RAN_OUT)}
 
 
 def single(place: Path, sharding: dict[str, Any] | None, **more: Any) -> dict[str, Any]:
@@ -168,6 +170,34 @@ def lora() -> Any:
     return peft.get_peft_model(model, settings)
 
 
+RAN_OUT: list[int] = []
+"""The rows with which memory ran out on this process."""
+
+
+def hungry(where: str, layer: int = 1) -> Any:
+    """Return a model that runs out of memory with two rows, on the second rank and from its fifth call on, in the midst
+    of a forward or backward pass."""
+    model, calls = tiny.llama(), []
+    part = model.model.layers[layer].mlp
+
+    def fails(*given: Any) -> None:
+        if len(given[-1][0]) > 1 and current_world().rank == 1 and len(calls) > 4:
+            RAN_OUT.append(len(given[-1][0]))
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    def forward(hidden: torch.Tensor) -> torch.Tensor:
+        if model.training and torch.is_grad_enabled():
+            calls.append(1)
+            if where == "forward":
+                fails([hidden])
+            else:
+                hidden.register_hook(lambda gradient: fails([gradient]))
+        return type(part).forward(part, hidden)
+
+    part.forward = forward
+    return model
+
+
 MODELS: dict[str, dict[str, Any]] = {
     "plain": {"make": tiny.llama},
     "built logits": {"make": tiny.llama, "use_fused_loss": False},
@@ -183,6 +213,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "own layers": {"make": tiny.words},
     "recomputed": {"make": tiny.llama, "gradient_checkpointing": True},
     "averaged": {"make": tiny.llama, "ema_decay": 0.9},
+    "out of memory, forward": {"make": lambda: hungry("forward"), "auto_find_batch_size": True},
+    "out of memory, backward": {"make": lambda: hungry("backward", 0), "auto_find_batch_size": True},
 }  # fmt: skip
 
 
@@ -284,10 +316,10 @@ FILES = (
 )  # fmt: skip
 WAYS = {
     "fsdp": (2, {}, tuple(MODELS)),
-    "often": (2, {"reduce_gradients": "micro_batch"}, ("plain", "LoRA")),
+    "often": (2, {"reduce_gradients": "micro_batch"}, ("plain", "LoRA", "out of memory, backward")),
     "fsdp of four": (4, {}, ("plain", "tied")),
     "hybrid": (4, HYBRID, ("plain", "tied", "LoRA", "classification")),
-    "hybrid, often": (4, {**HYBRID, "reduce_gradients": "micro_batch"}, ("plain",)),
+    "hybrid, often": (4, {**HYBRID, "reduce_gradients": "micro_batch"}, ("plain", "out of memory, forward")),
 }
 """By name: ranks, `fsdp_config`, and the models that are trained so."""
 LAUNCHED: dict[int, dict[str, launch.Case]] = {2: {}, 4: {}}

@@ -39,10 +39,14 @@ def alone(tmp_path_factory):
 
 
 def of(found, case):
-    """Return what every rank found, which is the same but for what it holds."""
+    """Return what every rank found, which is the same but for what it holds, and whether its memory ran out."""
     for rank in found:
         assert "error" not in rank[case], rank[case]
-    plain = [{**rank[case], "held": 0} if "held" in rank[case] else rank[case] for rank in found]
+    apart = ("held", "ran_out")
+    plain = [
+        {name: value for name, value in one.items() if name not in apart} if isinstance(one, dict) else one
+        for one in (rank[case] for rank in found)
+    ]
     assert all(one == plain[0] for one in plain)
     return plain[0]
 
@@ -76,6 +80,13 @@ def test_processes_that_share_a_model_train_what_one_process_trains(request, alo
     assert distance(found, expected) < CLOSE
     for logged in ("loss", "grad_norm", "eval_loss"):
         assert found[logged] == pytest.approx(expected[logged], rel=1e-6), logged  # logged as float32
+
+
+def test_memory_that_runs_out_on_one_process_makes_smaller_micro_batches_on_all(two, four):
+    """The run is compared with one process's above; here, that it did run out, once, on that process alone."""
+    for found, case in ((two, "fsdp, out of memory, forward"), (two, "often, out of memory, backward"),
+                        (four, "hybrid, often, out of memory, forward")):  # fmt: skip
+        assert [rank[case]["ran_out"] for rank in found] == [[], [2], [], []][: len(found)]
 
 
 @pytest.mark.parametrize("name", sharding.FILES)

@@ -59,7 +59,6 @@ _WITH_FSDP = {
     "fp16": "one process's overflow is not the others'; use bf16=True",
     "bf16_full_eval": "set param_dtype: bf16 in fsdp_config",
     "fp16_full_eval": "set param_dtype: bf16 in fsdp_config",
-    "auto_find_batch_size": "a process that runs out of memory leaves the others waiting; set the batch size",
 }
 _LAYOUT = {
     "dp_replicate_size": "replicate", "dp_shard_size": "shard", "fsdp_size": "shard", "tp_size": "tensor",

@@ -12,7 +12,7 @@ from trainwright.batch import IGNORED, map_tensors, row_count
 from trainwright.errors import TrainwrightError
 from trainwright.evaluation_mode import evaluation_mode
 from trainwright.inputs import document_isolation
-from trainwright.losses.out_of_memory import split
+from trainwright.losses.out_of_memory import passes_over, split
 from trainwright.losses.step_batch import StepBatch
 from trainwright.models import packed_attention
 from trainwright.models.head import asks_for_logits, language_head
@@ -222,6 +222,8 @@ def other_terms(session: Session, model: Any, fused: FusedLoss, inputs: Any) -> 
         expected = bent(given[0].view_as(logits).float(), fused.head)
         plain = functional.cross_entropy(*targets_of(logits, rows["labels"]))
     except _FAULTS as error:
+        if not passes_over(error, session.strategy):
+            raise
         return cannot(error)
     finally:
         handle.remove()
@@ -275,6 +277,8 @@ def difference(session: Session, model: Any, fused: FusedLoss, inputs: Any) -> s
                 spread = (own - own.mean()).norm().clamp(min=1e-3 * own.norm())
                 off = torch.maximum(off, (own - ours).norm() / spread)
     except _FAULTS as error:
+        if not passes_over(error, session.strategy):
+            raise
         return cannot(error)
     low = session.precision.dtype is not None or next(model.parameters()).dtype.itemsize < 4
     if off <= _CLOSE[2 if low else 4]:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from trainwright.batch import is_one_for_each_row, record_of, row_count, with_fields
+from trainwright.parallel.strategy import Strategy
 
 _MESSAGES = ("out of memory", "DefaultCPUAllocator: can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
@@ -18,6 +19,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(message in str(error) for message in _MESSAGES)
+
+
+def passes_over(error: BaseException, strategy: Strategy) -> bool:
+    """Whether what a process only tries out may fail of an error: memory runs out on one alone, and where all run the
+    model together, the others would wait for it."""
+    return not (strategy.shards_state and is_out_of_memory(error))
 
 
 def split(batch: Any, pieces: int) -> list[Any]:

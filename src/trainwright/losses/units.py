@@ -16,7 +16,7 @@ import torch
 from trainwright.batch import MeanOver, by_name, map_tensors, row_count
 from trainwright.evaluation_mode import evaluation_mode
 from trainwright.losses.loss_source import has_own_loss, own_copy, steps_by_itself
-from trainwright.losses.out_of_memory import split
+from trainwright.losses.out_of_memory import passes_over, split
 from trainwright.losses.step_batch import StepBatch
 from trainwright.models.head import own_loss
 from trainwright.models.hooks import unwatched
@@ -106,6 +106,8 @@ def ask(session: Session, batch: Any) -> Answer | None:
             counts = held_by(objective, [batch])
             off = {name: max(one, abs(counts[name][0] / items - 1)) for name, one in off.items()}
     except Exception as error:  # of a loss that cannot be asked so: it is weighed as it is
+        if not passes_over(error, strategy):
+            raise
         if objective.asked == 0:
             session.note(
                 "What the loss is a mean over cannot be found out, for it does not take parts of a batch "

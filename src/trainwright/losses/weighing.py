@@ -15,7 +15,7 @@ import torch
 from trainwright.batch import map_tensors
 from trainwright.errors import ConfigError
 from trainwright.losses.loss_source import asked, is_the_users, steps_by_itself
-from trainwright.losses.out_of_memory import is_out_of_memory
+from trainwright.losses.out_of_memory import is_out_of_memory, passes_over
 from trainwright.losses.probing import undone
 from trainwright.losses.step_batch import StepBatch
 from trainwright.session.loss_rules import Rule
@@ -131,7 +131,7 @@ def ask(run: Run, work: StepBatch) -> Answer | None:
     try:
         first, second, third = (_loss_without_traces(run, work, factor * work.total) for factor in (1, 2, 1))
     except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
+        if not (is_out_of_memory(error) and passes_over(error, run.session.strategy)):
             raise
         return None
     (loss, recorded), (half, half_recorded), (again, _) = first, second, third

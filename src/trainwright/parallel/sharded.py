@@ -7,7 +7,7 @@ between the processes: all of them run the model equally often.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -21,6 +21,7 @@ from trainwright.models.inspect import ALIKE, base_model, uncompiled
 from trainwright.parallel.blocks import blocks_of
 from trainwright.parallel.boxes import local
 from trainwright.parallel.ddp import BUCKET, DataParallel, exact_norms
+from trainwright.parallel.gathering import CountedGather
 from trainwright.parallel.layout import SHARD
 from trainwright.parallel.sharding import Sharding
 from trainwright.parallel.strategy import ProcessOptions
@@ -55,15 +56,16 @@ class Sharded(DataParallel):
         self.layout.check(world.size)
         if self.layout.tensor > 1:
             raise ConfigError("tensor= is not supported yet: layers cannot be divided over processes; use shard=.")
-        if options.late:
+        if options.late and not hasattr(FSDPModule, "reset_iter_state"):
             raise ConfigError(
-                "auto_find_batch_size cannot be used with a sharded model: a process that runs out of memory leaves "
-                "the others waiting for its parameters. Set per_device_train_batch_size."
+                f"auto_find_batch_size with a sharded model needs torch 2.13, and this is {torch.__version__}. Set "
+                "per_device_train_batch_size."
             )
         super().setup(world, device, options)
         self.data_shard = DataShard(self.layout.data_index(world.rank), self.layout.data_ranks)
         self.gradient_divide_factor = 1  # gradients are added up
         self.mesh = self.layout.mesh(device.type)
+        self.gathers = CountedGather()
 
     def describe(self) -> str:
         """Return the number of processes and their layout."""
@@ -89,6 +91,8 @@ class Sharded(DataParallel):
             part = fully_shard(block, mesh=self.mesh, reshard_after_forward=keeps, mp_policy=policy)
             part.set_gradient_divide_factor(1.0)
             part.set_force_sum_reduction_for_comms(True)  # gloo has no other with a factor
+            if self.options.late:
+                part.set_custom_all_gather(self.gathers)  # type: ignore[arg-type]  # its base class is private
         self._same_everywhere(model)
         fully_shard.state(root)._lazy_init()  # type: ignore[attr-defined]  # else the first part that is called is the root
         return model
@@ -148,12 +152,39 @@ class Sharded(DataParallel):
     # ---- gradients
 
     def accumulate(self, model: nn.Module, last: bool) -> AbstractContextManager[Any]:
-        """Reduce gradients in the last micro-batch of a step, or a process's part of them in each."""
+        """Reduce gradients in the last micro-batch of a step, or a process's part of them in each; or after it, where a
+        process may fail in its backward pass."""
         root = _root(model)
-        root.set_requires_gradient_sync(last or self.sharding.reduce_often)
+        root.set_requires_gradient_sync(not self.options.late and (last or self.sharding.reduce_often))
         if self.sharding.reduce_often and self.layout.replicate > 1:
             root.set_requires_all_reduce(last)
+        self.gathers.begin()
         return nullcontext()
+
+    def ran_out(self, model: nn.Module, failed: bool, last: bool, again: Callable[[], None]) -> bool:
+        """Return whether memory has run out on any process in a micro-batch, after all have come to its end; else
+        reduce the gradients where they are due."""
+        root = _root(model)
+        if failed:
+            self.forget(model)
+            self.gathers.again()
+            again()
+        if self.any(failed):
+            return True
+        if last or self.sharding.reduce_often:
+            root.set_requires_gradient_sync(True)
+            fully_shard.state(root)._root_post_backward_final_callback()  # type: ignore[attr-defined]  # ends a backward pass
+        return False
+
+    def forget(self, model: nn.Module) -> None:
+        """Let go of gathered layers, and of gradients that are not reduced."""
+        _root(model).reset_iter_state()
+        for part in model.modules():
+            groups = fully_shard.state(part)._fsdp_param_groups if isinstance(part, FSDPModule) else ()  # type: ignore[attr-defined]
+            for one in (one for group in groups for one in group.fsdp_params):
+                one.unsharded_accumulated_grad = None
+                if hasattr(one, "_unsharded_param"):
+                    one._unsharded_param.grad = None
 
     def needs_zero_weight_step(self, last: bool) -> bool:
         """Whether there are other processes: they wait for this one's part of every layer."""

@@ -189,6 +189,20 @@ class Strategy:
             for handle in handles:
                 handle.remove()
 
+    def ran_out(self, model: nn.Module, failed: bool, last: bool, again: Callable[[], None]) -> bool:
+        """Return whether a micro-batch breaks off because memory ran out, called after each where that may be.
+
+        Args:
+            model: what the loop calls.
+            failed: whether it did in this process.
+            last: whether the micro-batch is the last of its step.
+            again: runs it with one row and gradients of 0, where other processes wait for this one in its midst.
+        """
+        return failed
+
+    def forget(self, model: nn.Module) -> None:
+        """Let go of what a step that broke off has left in a model, but for the gradients of its parameters."""
+
     def finish_gradients(self, parameters: list[nn.Parameter]) -> None:
         """Exchange the gradients between processes, where the backward passes have not done it."""
 

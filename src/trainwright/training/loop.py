@@ -8,6 +8,7 @@ train:  for every pass over the data, for every optimizer step:
 from __future__ import annotations
 
 from contextlib import closing
+from functools import partial
 
 import torch
 
@@ -23,7 +24,7 @@ from trainwright.saving import agreement, outcome, reporting, save
 from trainwright.session.exact_sums import widened
 from trainwright.session.run import Run
 from trainwright.training import shutdown
-from trainwright.training.step_batches import feed, follow_rows, halve
+from trainwright.training.step_batches import catch_up, feed, follow_rows, halve
 
 
 def train(run: Run) -> None:
@@ -115,11 +116,11 @@ def step(run: Run, work: StepBatch) -> None:
     units.settle(run, work)
     weighing.settle(run, work)
     work = look_ahead(run, work)
-    loss = backward(run, work)
+    loss, failed = backward(run, work)
     while loss is None:
-        work = halve(run, work)
+        work = halve(run, work, failed)
         weighing.settle(run, work)
-        loss = backward(run, work)
+        loss, failed = backward(run, work)
     if not work.total:
         session.records.end_step(True)
     updated = bool(work.total) and update(run, loss)
@@ -137,8 +138,9 @@ def step(run: Run, work: StepBatch) -> None:
         run.advance(work.position)
 
 
-def backward(run: Run, work: StepBatch) -> torch.Tensor | None:
-    """Add the gradients of all micro-batches; return the sum of their losses, or None when memory ran out."""
+def backward(run: Run, work: StepBatch) -> tuple[torch.Tensor | None, bool]:
+    """Add the gradients of all micro-batches; return the sum of their losses, or None when memory ran out, and whether
+    that was here."""
     strategy, careful = run.session.strategy, run.session.args.auto_find_batch_size
     loss, failed = None, False
     run.session.records.begin_step()
@@ -151,18 +153,19 @@ def backward(run: Run, work: StepBatch) -> torch.Tensor | None:
         except (RuntimeError, MemoryError) as error:
             if not (careful and is_out_of_memory(error)):
                 raise
-            failed = True
+            share, failed = None, True
+        if careful and strategy.ran_out(run.model, failed, last, partial(catch_up, run, batch)):
             break
         if share is not None:
             loss = share if loss is None else widened(loss) + share
         if not last:
             run.fire("substep_end")
     if careful and strategy.any(failed):
-        return None
+        return None, failed
     run.follow_trained()
     strategy.finish_gradients([*run.parameters, *run.others])
     strategy.share_buffers(run.model)
-    return torch.zeros((), device=strategy.device) if loss is None else loss
+    return torch.zeros((), device=strategy.device) if loss is None else loss, False
 
 
 def update(run: Run, loss: torch.Tensor) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import itemgetter
 from typing import Any, NamedTuple, NoReturn
 
 from trainwright.batch import row_count
@@ -133,25 +134,40 @@ def work_of(run: Run, batches: list[Any]) -> Counts:
     return Counts(*found[0]) if len(found) == 1 else Counts(*map(sum, zip(*found, strict=True)))
 
 
-def halve(run: Run, work: StepBatch) -> StepBatch:
+def catch_up(run: Run, batch: Any) -> None:
+    """Take part in a micro-batch in which memory ran out here, with one row of it and gradients of 0."""
+    empty_cache(run.session.strategy.device)
+    run.session.hooks.zero_weight_step(run.model, split(batch, row_count(batch))[0])
+
+
+def halve(run: Run, work: StepBatch, failed: bool) -> StepBatch:
     """Return the work with every micro-batch cut into two, since memory ran out; later steps are cut too.
+
+    Args:
+        run: the run.
+        work: of the step.
+        failed: whether memory ran out in this process.
 
     Raises:
         DataError: a micro-batch is down to one row.
     """
+    strategy = run.session.strategy
     run.clear_gradients()
+    strategy.forget(run.model)
     run.health.buffers.put_back(True)
-    empty_cache(run.session.strategy.device)
-    rows = max(row_count(batch) for batch in work.batches)
+    empty_cache(strategy.device)
+    ranks = strategy.agree(failed, max(row_count(batch) for batch in work.batches))
+    where, rows = min(((rank, int(rows)) for rank, (out, rows) in enumerate(ranks) if out), key=itemgetter(1))
+    who = f" on rank {where}" if strategy.is_distributed else ""
     if rows == 1:
         raise DataError(
-            "Memory ran out with one row per micro-batch, which auto_find_batch_size cannot divide. Shorten the rows, "
-            "set activation_checkpointing=True, or use a smaller model."
+            f"Memory ran out{who} with one row per micro-batch, which auto_find_batch_size cannot divide. Shorten the "
+            "rows, set activation_checkpointing=True, or use a smaller model."
         )
     run.pieces *= 2
     run.session.note(
-        f"Memory ran out with {rows} rows in a micro-batch; from here on each is computed in {run.pieces} pieces, and "
-        "a step keeps its rows."
+        f"Memory ran out{who} with {rows} rows in a micro-batch; from here on each is computed in {run.pieces} pieces, "
+        "and a step keeps its rows."
     )
     parts = zip(work.batches, work.items, work.shares, strict=True)
     batches = [PaddingBatch(batch) if items == 0 else Piece(batch, share) for batch, items, share in parts]
