@@ -179,9 +179,9 @@ class Sharded(DataParallel):
     def forget(self, model: nn.Module) -> None:
         """Let go of gathered layers, and of gradients that are not reduced."""
         _root(model).reset_iter_state()
-        for part in model.modules():
-            groups = fully_shard.state(part)._fsdp_param_groups if isinstance(part, FSDPModule) else ()  # type: ignore[attr-defined]
-            for one in (one for group in groups for one in group.fsdp_params):
+        states: list[Any] = [fully_shard.state(part) for part in model.modules() if isinstance(part, FSDPModule)]  # type: ignore[attr-defined]  # as in `place`
+        for group in (group for state in states for group in state._fsdp_param_groups):
+            for one in group.fsdp_params:
                 one.unsharded_accumulated_grad = None
                 if hasattr(one, "_unsharded_param"):
                     one._unsharded_param.grad = None

@@ -17,7 +17,7 @@ from trainwright.devices import empty_cache
 from trainwright.errors import DataError
 from trainwright.inputs import dataloaders, dividing
 from trainwright.inputs.batch_counts import work_in
-from trainwright.losses.out_of_memory import split
+from trainwright.losses.out_of_memory import is_out_of_memory, split
 from trainwright.losses.step_batch import StepBatch
 from trainwright.saving import step_boundary
 from trainwright.session.loss_rules import Rule
@@ -135,9 +135,25 @@ def work_of(run: Run, batches: list[Any]) -> Counts:
 
 
 def catch_up(run: Run, batch: Any) -> None:
-    """Take part in a micro-batch in which memory ran out here, with one row of it and gradients of 0."""
+    """Take part in a micro-batch in which memory ran out here, with one row of it and gradients of 0.
+
+    Raises:
+        DataError: there is not enough for that.
+    """
     empty_cache(run.session.strategy.device)
-    run.session.hooks.zero_weight_step(run.model, split(batch, row_count(batch))[0])
+    try:
+        run.session.hooks.zero_weight_step(run.model, split(batch, row_count(batch))[0])
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise _with_one_row() from error
+
+
+def _with_one_row(where: str = "") -> DataError:
+    return DataError(
+        f"Memory ran out{where} with one row per micro-batch, which auto_find_batch_size cannot divide. "
+        "Shorten the rows, set activation_checkpointing=True, or use a smaller model."
+    )
 
 
 def halve(run: Run, work: StepBatch, failed: bool) -> StepBatch:
@@ -157,17 +173,14 @@ def halve(run: Run, work: StepBatch, failed: bool) -> StepBatch:
     run.health.buffers.put_back(True)
     empty_cache(strategy.device)
     ranks = strategy.agree(failed, max(row_count(batch) for batch in work.batches))
-    where, rows = min(((rank, int(rows)) for rank, (out, rows) in enumerate(ranks) if out), key=itemgetter(1))
-    who = f" on rank {where}" if strategy.is_distributed else ""
+    rank, rows = min(((rank, int(rows)) for rank, (out, rows) in enumerate(ranks) if out), key=itemgetter(1))
+    where = f" on rank {rank}" if strategy.is_distributed else ""
     if rows == 1:
-        raise DataError(
-            f"Memory ran out{who} with one row per micro-batch, which auto_find_batch_size cannot divide. Shorten the "
-            "rows, set activation_checkpointing=True, or use a smaller model."
-        )
+        raise _with_one_row(where)
     run.pieces *= 2
     run.session.note(
-        f"Memory ran out{who} with {rows} rows in a micro-batch; from here on each is computed in {run.pieces} pieces, "
-        "and a step keeps its rows."
+        f"Memory ran out{where} with {rows} rows in a micro-batch; from here on each is computed in {run.pieces} "
+        "pieces, and a step keeps its rows."
     )
     parts = zip(work.batches, work.items, work.shares, strict=True)
     batches = [PaddingBatch(batch) if items == 0 else Piece(batch, share) for batch, items, share in parts]
