@@ -86,6 +86,9 @@ def test_of_a_sweep_every_job_is_a_line_and_a_dot(told, page):
     playwright.expect(card.locator("polyline")).to_have_count(8)
     dots = card.locator("circle")
     playwright.expect(dots).to_have_count(8)
+    drawn = "lines => lines.map((one) => getComputedStyle(one).stroke)"
+    legend = "swatches => swatches.map((one) => getComputedStyle(one).backgroundColor)"
+    assert card.locator("polyline").evaluate_all(drawn) == page.locator(".legend .swatch").evaluate_all(legend)
     lowest = max(range(8), key=lambda place: float(dots.nth(place).get_attribute("cy")))
     best = [min(values_of(page, job, "eval/loss")) for job in SWEEP]
     assert lowest == best.index(min(best))
@@ -103,7 +106,11 @@ def test_what_one_job_alone_has_is_no_axis(told, page):
 
 def test_a_value_that_is_no_number_is_told(told, page):
     visit(page, told[0], "job/policy")
-    playwright.expect(chart(page, "train/loss").get_by_text("no finite number at step 500")).to_be_visible()
+    losses = chart(page, "train/loss")
+    playwright.expect(losses.get_by_text("no finite number at step 500")).to_be_visible()
+    for _ in range(26):  # of 51 points, from the last
+        losses.locator(".plot").press("ArrowLeft")
+    playwright.expect(losses.locator(".point")).to_have_text("step 500 nan")
     playwright.expect(chart(page, "eval/success_rate").get_by_text("no finite number")).to_be_hidden()
 
 

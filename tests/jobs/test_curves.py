@@ -45,12 +45,15 @@ def test_few_points_stay(count, most, left):
     assert downsampled(points, most) == points if left == count else len(downsampled(points, most)) == left
 
 
-def test_what_is_no_number_stands_where_there_is_no_other():
-    points = curve(1000, **{f"at_{step}": math.nan for step in [*range(400, 600), 100, 900]})
+def test_what_is_no_number_is_seen_among_those_that_are():
+    points = curve(1000, **{f"at_{step}": math.nan for step in [*range(400, 600), 100, 900]}, at_150=math.inf)
     kept = downsampled(points, 42)
-    assert {point[0] for point in kept if math.isnan(point[1])} <= set(range(400, 600))
-    assert any(math.isnan(point[1]) for point in kept)
-    assert sum(not math.isnan(point[1]) for point in kept) >= 34  # of the stretches with numbers, both ends
+    odd = {step for step, value in kept if math.isnan(value)}
+    assert {100, 900} < odd <= {100, 900, *range(400, 600)}
+    assert (150, math.inf) in kept
+    assert kept == sorted(kept)
+    assert len(kept) <= 42
+    assert sum(math.isfinite(value) for _, value in kept) >= 16  # of the eight stretches with numbers, both ends
 
 
 def journal(home, attempts, job="told"):
@@ -123,10 +126,12 @@ def is_of_all_points(store, job, attempts, window, most):
     first, last = window
     inside = [point for point in points if first <= point[0] <= last]
     seen = store.read(curves.curve, job, "a", most, first, last)
-    assert len(seen) <= max(most, 4)
+    assert len(seen) <= max(most, 7)  # both ends of all, of one stretch both extremes and each kind that is none
     assert set(plain(seen)) <= set(plain(inside))
     assert [step for step, _ in seen] == sorted({step for step, _ in seen})
     assert [one[:1] + one[-1:] for one in (plain(seen), plain(inside))][0] == plain(inside[:1] + inside[-1:])
+    if most >= 7:
+        assert {str(value) for _, value in inside if not math.isfinite(value)} <= {str(value) for _, value in seen}
     good = [value for _, value in inside if not math.isnan(value)]
     assert {min(good, default=0.0), max(good, default=0.0)} <= {value for _, value in seen} | {0.0}
 

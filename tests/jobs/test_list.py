@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.jobs import told
 from tests.jobs.browsing import entered, needs_chromium, playwright, serving, visit
 from tests.jobs.test_page import picture
+from trainwright.jobs import paths
 from trainwright.jobs.store.store import Store
 
 pytestmark = [pytest.mark.slow, needs_chromium]
@@ -78,4 +81,31 @@ def test_several_are_tagged_and_removed_together(served):
     assert not store.jobs(None, "lr-sweep")
     assert store.jobs()
     store.close()
+    page.close()
+
+
+def test_more_than_a_request_takes_are_removed_and_those_that_ended_are_not_to_be_stopped(served):
+    link, browser, home = served
+    for place in range(205):
+        folder = home / "jobs" / f"many-{place}"
+        folder.mkdir()
+        start = {"k": "start", "t": 1.0, "name": "m", "experiment": "many", "params": {}, "pid": 1, "host": "h"}
+        end = {"k": "status", "t": 2.0, "status": "COMPLETE"}
+        (folder / paths.JOURNAL).write_text(f"{json.dumps(start)}\n{json.dumps(end)}\n")
+    page = entered(browser, link)
+    visit(page, link, "?q=experiment+%3D+many")
+    for first in range(1, 205, 50):
+        playwright.expect(page.locator("nav[aria-label=Pages]")).to_contain_text(
+            f"{first}–{min(first + 49, 205)} of 205"
+        )
+        page.get_by_label("Choose all that are shown").check()
+        if first < 200:
+            page.get_by_role("button", name="Older").click()
+    playwright.expect(page.get_by_text("205 chosen")).to_be_visible()
+    playwright.expect(page.get_by_role("button", name="Stop", exact=True)).to_be_disabled()
+    page.get_by_role("button", name="Remove", exact=True).click()
+    page.get_by_role("dialog").get_by_role("button", name="Remove", exact=True).click()
+    playwright.expect(page.get_by_role("dialog")).to_have_count(0)
+    playwright.expect(rows(page)).to_have_count(0)
+    assert not [*(home / "jobs").glob("many-*")]
     page.close()

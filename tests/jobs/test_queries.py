@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
@@ -15,6 +16,7 @@ from trainwright.jobs.finding.language import Both, Comparison, Not
 from trainwright.jobs.store import listing
 from trainwright.jobs.store.store import Store
 from trainwright.jobs.web import list_api
+from trainwright.jobs.web.answers import as_json
 from trainwright.jobs.web.server import Api
 from trainwright.jobs.worker import labels
 
@@ -128,6 +130,8 @@ def test_which_jobs_a_query_finds(store, home, query, names):
         ("learning_rte > 1", "No job has a parameter or a metric 'learning_rte'. Did you mean 'learning_rate'?"),
         ("statsu = FAILED", "Did you mean 'status'?"),
         ("loss < low", "'low' is no number"),
+        ("loss <= NaN", "Nothing is <= nan; compare with it by = or !="),
+        ("loss ~ 1.5", "~ looks for a part of a text, such as '1.5', and this is a number"),
     ],
 )
 def test_a_query_that_names_nothing_is_told(store, home, query, said):
@@ -135,6 +139,20 @@ def test_a_query_that_names_nothing_is_told(store, home, query, said):
     store.move_all()
     with pytest.raises(JobError, match=said):
         store.read(listing.page, listing.Query(query=query))
+
+
+def test_nan_and_infinity_are_values_of_parameters_and_metrics(store, home):
+    tell(home, ["fast"], cap=1.0, rate=1.0)
+    tell(home, ["script"], cap=math.inf, rate=math.nan)
+    with (home / "jobs" / "id2" / paths.JOURNAL).open("a") as journal:
+        journal.write('{"k": "metric", "t": 1600.0, "name": "loss", "step": 9, "value": NaN}\n')
+    store.move_all()
+    infinite = ("cap = inf", "cap > 3", "loss = nan", "loss != 1", "not loss < 5", "rate = nan", "rate != 1")
+    assert {query: found(store, query) for query in infinite} == dict.fromkeys(infinite, ["script"])
+    usual = ("cap < inf", "cap != inf", "loss != nan", "loss < 5", "rate != nan", "rate > 0")
+    assert {query: found(store, query) for query in usual} == dict.fromkeys(usual, ["fast"])
+    told = json.loads(as_json(store.find("script")["params"]))
+    assert (told["cap"], told["rate"], told["lr"]) == ("inf", "nan", 0.01)
 
 
 def test_a_name_that_ends_several_is_told_with_them(store, home):
@@ -257,6 +275,11 @@ def test_commands_take_names_queries_and_columns(home, capsys):
     assert Store().find("fast")["note"] == "ours"
     assert main(["jobs", "rm", "--where", "not tag = keep"]) == 0
     assert [job["name"] for job in Store().jobs()] == ["script", "fast"]
+    store = Store()
+    store.update("id0", status="RUNNING")
+    assert main(["jobs", "rm", "fast", "script"]) == 2  # the first runs, which keeps no other
+    told = capsys.readouterr()
+    assert ("id2 is removed." in told.out, "id0 is RUNNING; stop it first" in told.err) == (True, True)
     assert main(["jobs", "rm"]) == 2
     assert "Name jobs, or give --where QUERY" in capsys.readouterr().err
 

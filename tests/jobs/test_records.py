@@ -60,7 +60,7 @@ def test_no_script_ends_for_a_value_and_every_database_holds_it(store, home, cap
         for name, value, step in [
             (("a", "b"), 1.0, 1), (None, 1.0, 1), ("s\udcff\0", 1.0, 1), ("n" * 300, 1, 1), ("big", 10**400, 1),
             ("step", 1, 10**20), ("step", 1, 10**21), ("step", 1, "x"), ("text", "x", 1), ("odd", Odd(), 1),
-            ("nan", math.nan, 1), ("inf", -math.inf, 1),
+            ("half", 1, 3.5), ("nan", math.nan, 1), ("inf", -math.inf, 1),
         ]:  # fmt: skip
             job.metric(name, value, step)
         job.progress(math.nan)
@@ -78,14 +78,14 @@ def test_no_script_ends_for_a_value_and_every_database_holds_it(store, home, cap
     assert (found["progress"], found["step"], found["total_steps"]) == (20, 10, 50)
     assert found["params"]["p\\udcff"][1].keys() == {"(0, 1)"}
     assert {"('a', 'b')", "None", "s\\udcff\\x00", "nan", "inf"} < store.metric_names(job.id).keys()
-    assert not {"big", "step", "text", "odd"} & store.metric_names(job.id).keys()
+    assert not {"big", "step", "half", "text", "odd"} & store.metric_names(job.id).keys()
     assert found["data"]["keys"]["(0, 1)"] == 5
     assert "None" not in found["data"]
     said = capsys.readouterr().err
     assert said.count("the metric 'step' was left out") == 1
     assert "'None' was left out: its value has 5,000,002 bytes, and at most 4,000,000 are kept" in said
     events = [event["text"] for event in store.of_job(schema.events, job.id)]
-    assert sum("was left out" in text for text in events) == 6
+    assert sum("was left out" in text for text in events) == 7
     json.dumps(found).encode()
 
 

@@ -10,11 +10,13 @@ import time
 
 import pytest
 
+from tests.jobs.test_decorator import wait_for
 from trainwright import jobs
+from trainwright.cli.jobs import tables
 from trainwright.errors import JobError
 from trainwright.jobs import commands, paths
 from trainwright.jobs.store.store import Store
-from trainwright.jobs.tracking import models, params, tracking
+from trainwright.jobs.tracking import keeper, models, params, tracking
 from trainwright.jobs.tracking.decorator import TrainerJob
 from trainwright.jobs.worker import health
 
@@ -99,6 +101,21 @@ def test_a_run_that_is_asked_to_stop_stops(home, tmp_path, form):
     assert process.wait(100) == 0
     assert ("went on" in process.stdout.read()) == (form == "context")
     assert Store().find(found["id"])["status"] == "STOPPED"
+
+
+def test_a_clock_that_is_set_back_changes_no_duration_and_no_order(home, monkeypatch):
+    before = time.time
+    monkeypatch.setattr(keeper, "HEARTBEAT_SECONDS", 0.05)
+    with jobs.init("back") as run:
+        wait_for(lambda: newest()["heartbeat"] > newest()["started"])
+        monkeypatch.setattr(time, "time", lambda: before() - 3600)
+        heartbeat = newest()["heartbeat"]
+        later = wait_for(lambda: next((one for one in [newest()] if one["heartbeat"] > heartbeat), None))
+        assert tables._seconds(later) >= later["heartbeat"] - later["started"]  # as lists show it
+        run.log({"loss": 1.0})
+    job = newest()
+    ((_, _, told),) = Store().metric(job["id"], "loss")
+    assert later["heartbeat"] < told < job["ended"] < job["started"] + 100
 
 
 def test_a_context_ends_with_its_body(home):

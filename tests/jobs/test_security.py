@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
@@ -284,6 +285,32 @@ def test_neither_is_a_path(served, job):
                  f"/api/compare?job={job}&job=%25", f"/api/jobs/{job}/metrics?from=-1e5",
                  "/api/jobs?limit=x", "/api/jobs?where=lr", "/api/jobs?sort=nothing"):  # fmt: skip
         assert served.ask(path)[0] == 400, path[:40]
+
+
+def test_what_is_under_way_when_the_server_ends_is_told_so():
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    async def ended():
+        begun = asyncio.Event()
+
+        async def waiting(*_):
+            begun.set()
+            await asyncio.Event().wait()
+
+        asked = {"type": "http", "method": "GET", "path": "/api/jobs", "query_string": b"", "scheme": "http",
+                 "headers": [(b"host", b"127.0.0.1"), (b"authorization", f"Bearer {SECRET}".encode())]}  # fmt: skip
+        guard = access_control.Guard(waiting, "127.0.0.1", SECRET)
+        task = asyncio.create_task(guard(asked, None, send))
+        await begun.wait()
+        task.cancel()
+        await task
+
+    asyncio.run(ended())
+    assert sent[0]["status"] == 503
+    assert b"has been ended" in sent[1]["body"]
 
 
 def test_a_request_without_an_end_is_not_waited_for(made, monkeypatch):

@@ -15,6 +15,7 @@ from trainwright.errors import JobError
 from trainwright.jobs.store import listing, outputs, typed
 from trainwright.jobs.store.store import Store
 from trainwright.jobs.tracking import console, provenance, system
+from trainwright.jobs.tracking.runs import init
 from trainwright.jobs.tracking.tracking import Tracking, tracked
 from trainwright.jobs.worker import declared, queue
 
@@ -203,8 +204,9 @@ def test_jobs_of_one_folder_are_told_with_each_other(home, tmp_path, capsys):
     assert "again (COMPLETE)" in capsys.readouterr().out
 
 
-def test_what_a_run_by_hand_prints_is_kept_as_a_terminal_shows_it_last(home, capsys):
-    with as_job.running("mine", {}, {}):
+@pytest.mark.parametrize("way", [as_job.running, tracked, init], ids=["command", "decorator", "init"])
+def test_what_a_run_by_hand_prints_is_kept_as_a_terminal_shows_it_last(home, capsys, way):
+    with way("mine", {}):
         print("first\nprogress 1 %\rprogress 99 %\rprogress 100 %\r")
         print("\x1b[31mred\x1b[0m", file=sys.stderr)
         for number in range(3):  # a live table of two lines

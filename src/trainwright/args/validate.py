@@ -212,6 +212,9 @@ def _intervals(args: Any) -> Iterator[str]:
             yield f"{kind}_steps={steps!r} must be above 0; use {kind}_strategy='no' to switch it off."
         elif steps > 1 and steps != int(steps):
             yield f"{kind}_steps={steps!r} must be a whole number, or a share of all steps below 1."
+    steps = args.warmup_steps
+    if is_number(steps) and is_finite(steps) and steps > 1 and steps != int(steps):
+        yield f"warmup_steps={steps!r} must be a whole number, or a share of all steps below 1."
 
 
 def _best_model(args: Any) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 from trainwright.config.keys import fates
@@ -24,18 +24,12 @@ def running(
         job: that this run goes on with.
     """
     from trainwright.jobs import paths
-    from trainwright.jobs.tracking import console
     from trainwright.jobs.tracking.tracking import current, tracked
 
     around = current()
-    with (
-        tracked(name, params, job=None if paths.job_of_this_process() else job, defaults=defaults) as own,
-        ExitStack() as stack,
-    ):
+    with tracked(name, params, job=None if paths.job_of_this_process() else job, defaults=defaults):
         if around is not None and defaults is not None:  # the queue knew no more than the command
             around.describe(params, defaults)
-        if own is not None and around is None:
-            stack.enter_context(console.kept(own.folder))
         yield
 
 

@@ -55,8 +55,11 @@ def whole(value: Any, below: int = _LARGEST) -> int:
     """
     try:
         made = int(value)
+        is_whole = isinstance(value, str | bytes) or bool(made == value)
     except Exception:
-        raise ValueError(f"{_shown(value)} is no whole number") from None
+        is_whole = False
+    if not is_whole:
+        raise ValueError(f"{_shown(value)} is no whole number")
     if not -below < made < below:
         raise ValueError(f"{_shown(made)} is beyond 2**{below.bit_length() - 1}")
     return made
@@ -103,6 +106,18 @@ def plain(value: Any, depth: int = 0) -> Any:
     if depth < _DEEPEST and hasattr(value, "tolist"):  # numpy and torch
         return plain(value.tolist(), depth + 1)
     return _shown(value)
+
+
+def for_json(value: Any, deepest: int = _DEEPEST) -> Any:
+    """Return a value as JSON that every reader knows has it: nan and the infinities are the texts nan, inf and -inf,
+    which `float` reads, and what lies too deep is an ellipsis."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict | list | tuple) and not deepest:
+        return "…"
+    if isinstance(value, dict):
+        return {key: for_json(one, deepest - 1) for key, one in value.items()}
+    return [for_json(one, deepest - 1) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _shown(value: Any) -> str:

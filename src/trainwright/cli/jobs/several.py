@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Callable
 from typing import Any
 
 from trainwright.cli.jobs.tables import age, left, moment, opened, print_json, short, table
@@ -110,38 +111,59 @@ def chosen(store: Store, args: Namespace) -> Any:
 def stop(args: Namespace) -> int:
     """Ask jobs to stop."""
     store = opened()
-    for job in chosen(store, args):
+
+    def ask(job: Job) -> str:
         if args.grace is not None:
             store.keep(job["id"], "grace", args.grace)
         status = store.ask_to_stop(job["id"])
-        text = {RUNNING: "is asked to stop", STOPPED: "is stopped"}.get(status, f"has ended already: {status}")
-        print(f"{job['id']} {text}.")
-    return 0
+        said = {RUNNING: "is asked to stop", STOPPED: "is stopped"}
+        return f"{job['id']} {said.get(status, f'has ended already: {status}')}."
+
+    return _each(store, args, ask)
 
 
 def resume(args: Namespace) -> int:
     """Put jobs back into the queue."""
     store = opened()
-    for job in chosen(store, args):
-        print(f"{queue.resume(store, job)} is queued again.")
-    return 0
+    return _each(store, args, lambda job: f"{queue.resume(store, job)} is queued again.")
 
 
 def rm(args: Namespace) -> int:
     """Forget jobs."""
     store = opened()
-    for job in chosen(store, args):
+
+    def forget(job: Job) -> str:
         labels.remove(store, job)
-        print(f"{job['id']} is removed.")
-    return 0
+        return f"{job['id']} is removed."
+
+    return _each(store, args, forget)
 
 
 def tag(args: Namespace) -> int:
     """Give jobs a tag, or take it away."""
     store = opened()
-    for job in chosen(store, args):
+
+    def give(job: Job) -> str:
         labels.do(store, job, "untag" if args.away else "tag", args.tag)
-        print(f"{job['id']} {_tags(store.find(job['id']))}")
+        return f"{job['id']} {_tags(store.find(job['id']))}"
+
+    return _each(store, args, give)
+
+
+def _each(store: Store, args: Namespace, do: Callable[[Job], str]) -> int:
+    """Do something with every job that a command names, and print what it says.
+
+    Raises:
+        JobError: it cannot be done with some of them; with the others it is done.
+    """
+    wrong = []
+    for job in chosen(store, args):
+        try:
+            print(do(job))
+        except JobError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise JobError("\n".join(wrong))
     return 0
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from typing import Any
 
+from trainwright.jobs import values
 from trainwright.jobs.status import RUNNING
 from trainwright.jobs.store.rows import Job
 from trainwright.jobs.store.store import Store
@@ -28,7 +28,7 @@ def age(job: Job) -> str:
 
 
 def _seconds(job: Job) -> float:
-    until = job["ended"] or time.time()
+    until = job["ended"] or max(time.time(), job.get("heartbeat") or 0.0, job["started"] or 0.0)  # it may have been set
     if job["started"] is not None:
         return float(job["ran"] + until - job["started"])
     return float(job["ran"] or until - job["created"])
@@ -71,16 +71,7 @@ def short(value: Any) -> str:
 
 def print_json(value: Any) -> None:
     """Print a value for machines."""
-    print(json.dumps(_finite(value), indent=1))
-
-
-def _finite(value: Any) -> Any:
-    """Return a value with null for numbers that JSON has not."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    return [_finite(one) for one in value] if isinstance(value, tuple | type([])) else value
+    print(json.dumps(values.for_json(value), indent=1))
 
 
 def table(head: Any, rows: Any) -> None:

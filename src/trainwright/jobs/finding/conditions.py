@@ -23,7 +23,8 @@ from trainwright.jobs.store import schema
 _MEANS = {"=": sql.ColumnElement.__eq__, "<": sql.ColumnElement.__lt__, "<=": sql.ColumnElement.__le__,
           ">": sql.ColumnElement.__gt__, ">=": sql.ColumnElement.__ge__}  # fmt: skip
 _FILTER = re.compile(r"(?P<key>.+?)(?P<operator><=|>=|!=|=|<|>|~)(?P<value>.*)", re.DOTALL)
-_AS_JSON = {"true": "true", "false": "false", "null": "null", "none": "null"}
+_AS_JSON = {"true": "true", "false": "false", "null": "null", "none": "null", "nan": "NaN", "inf": "Infinity",
+            "-inf": "-Infinity"}  # fmt: skip
 _AGO = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>[smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
@@ -72,7 +73,7 @@ def _of_key(connection: Connection, key: Key, operator: str, value: str) -> Any:
         return sql.and_(column.is_not(None), _compared([] if texts else [column], texts, operator, value))
     if key.kind != "param":
         table = schema.figures
-        return _has(table, key.name, _compared([key.column], [], operator, value))
+        return _has(table, key.name, _of_figure(key.column, operator, value))
     given = schema.params
     is_so = _has(given, key.name, _compared([given.c.number], [given.c.text], operator, value))
     if not keys.is_default(connection, key):
@@ -82,6 +83,21 @@ def _of_key(connection: Connection, key: Key, operator: str, value: str) -> Any:
     sets = sql.select(usual.c.digest).where(usual.c.name == key.name, fits)
     is_given = jobs.c.id.in_(sql.select(given.c.job).where(given.c.name == key.name))
     return sql.or_(is_so, sql.and_(jobs.c.defaults.in_(sets), sql.not_(is_given)))
+
+
+def _of_figure(column: Any, operator: str, value: str) -> Any:
+    """Return a comparison with a metric's figure, which is null where it is nan.
+
+    Raises:
+        JobError: the value is no number, or is nan and an order is asked for.
+    """
+    is_nan = value.lower() == "nan"
+    if is_nan and operator not in ("=", "!="):
+        raise JobError(f"Nothing is {operator} nan; compare with it by = or !=.")
+    if is_nan:
+        return column.is_(None) if operator == "=" else column.is_not(None)
+    compared = _compared([column], [], operator, value)
+    return sql.or_(column.is_(None), compared) if operator == "!=" else compared
 
 
 def _has(table: Any, name: str, compared: Any) -> Any:
@@ -107,6 +123,8 @@ def _compared(numbers: Sequence[Any], texts: Sequence[Any], operator: str, value
         JobError: the value is no number, and there are numbers alone.
     """
     given = _number(value)
+    if not texts and operator == "~":
+        raise JobError(f"~ looks for a part of a text, such as {value[:60]!r}, and this is a number.")
     if given is None and not texts:
         raise JobError(f"{value[:60]!r} is no number, and this is compared with numbers alone.")
     if operator == "~":

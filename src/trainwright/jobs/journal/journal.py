@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainwright.jobs import paths
+from trainwright.jobs import clock, paths
 from trainwright.jobs.journal import records
 
 FLUSH_SECONDS = 0.2
@@ -49,11 +49,11 @@ class Journal:
 
     def add(self, what: str, /, **values: Any) -> None:
         """Note that something happened, now."""
-        self._waiting.append({"k": what, "t": time.time(), **values})
+        self._waiting.append({"k": what, "t": clock.now(), **values})
 
     def replace(self, what: str, /, **values: Any) -> None:
         """Note how something is by now; of several such words between two writes the last one is written."""
-        self._known |= {"k": what, "t": time.time(), **values}
+        self._known |= {"k": what, "t": clock.now(), **values}
         self._newest.append(dict(self._known))
 
     def flush(self) -> None:
@@ -147,7 +147,7 @@ class Direct:
     def add(self, what: str, /, **values: Any) -> None:
         """Note that something happened, now."""
         try:
-            append(self.path, what, **values)
+            append(self.path, what, **{"t": clock.now(), **values})
             self._failing = False
         except OSError as error:
             if not self._failing:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any, Literal, get_args
 
+from trainwright.jobs import clock
+
 Part = Literal["starting", "training", "again", "evaluating", "saving", "other", "data", "exchanging"]
 _OF_STEPS: tuple[Part, ...] = ("training", "again", "data", "exchanging")
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -31,7 +33,7 @@ class Timesheet:
     """
 
     def __init__(self, passed: float = 0.0, earlier: dict[str, int] | None = None) -> None:
-        self.began = time.time() - passed
+        self.began = clock.now() - passed
         self.earlier = earlier or {}
         self.run, self.first_step, self.reached, self.step = "", 0, 0, 0
         spent: dict[Part, float] = dict.fromkeys(PARTS, 0.0)

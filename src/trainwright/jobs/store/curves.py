@@ -43,8 +43,9 @@ def curve(
 ) -> list[Point]:  # fmt: skip
     """Return at most about `most` points (step, value) of a metric between two steps; a value that is none is nan.
 
-    No spike is lost: of every stretch the least and the greatest value are there. Where there are at most `most` points
-    they are all there. What is read does not grow with the points: some `4 * FACTOR * most` rows.
+    No spike is lost: of every stretch the least and the greatest value are there, and the first that is none. Where
+    there are at most `most` points they are all there. What is read does not grow with the points: some
+    `4 * FACTOR * most` rows.
 
     Args:
         connection: to the database.
@@ -173,6 +174,8 @@ def _overlaps(part: Part) -> list[Any]:
 def _ends(row: Any) -> dict[int, float | None]:
     """Return the points that a stretch is drawn with."""
     found = {row["low"]: row["first"], row["high"]: row["last"]}
+    if row["none_step"] is not None:
+        found[row["none_step"]] = None
     if row["least"] is not None:
         found |= {row["least_step"]: row["least"], row["greatest_step"]: row["greatest"]}
     return found
@@ -181,22 +184,28 @@ def _ends(row: Any) -> dict[int, float | None]:
 def downsampled(points: Sequence[Point], most: int) -> list[Point]:
     """Return at most about `most` points (step, value) of a curve: of every stretch the least and the greatest.
 
-    So no spike is lost. The first and the last point stay; a value that is none stands for its stretch only where there
-    is no other.
+    So no spike is lost. The first and the last point stay, and of every stretch the first that is nan, inf or -inf.
     """
     if len(points) <= most:
         return list(points)
     inner = points[1:-1]
-    stretches = max((most - 2) // 2, 1)
+    kinds = {str(value) for _, value in inner if not math.isfinite(value)}
+    stretches = max((most - 2) // (2 + len(kinds)), 1)
     kept = [points[0]]
     for number in range(stretches):
         part = inner[number * len(inner) // stretches : (number + 1) * len(inner) // stretches]
         if not part:
             continue
-        good = [point for point in part if not math.isnan(point[1])] or part[:1]
-        kept += sorted({min(good, key=_value), max(good, key=_value)})
+        good = [point for point in part if math.isfinite(point[1])]
+        odd = {str(value): (step, value) for step, value in reversed(part) if not math.isfinite(value)}
+        ends = {min(good, key=_value), max(good, key=_value)} if good else set()
+        kept += sorted([*ends, *odd.values()], key=_step)
     return [*kept, points[-1]]
 
 
 def _value(point: Point) -> float:
     return point[1]
+
+
+def _step(point: Point) -> int:
+    return point[0]

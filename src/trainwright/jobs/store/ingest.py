@@ -125,7 +125,8 @@ def _of_job(record: Record, found: dict[str, Any]) -> dict[str, Any]:
         return {name: record[name] for name in ("progress", "step", "total_steps") if record[name] is not None}
     if kind == "status":
         asked = found.get("stop_requested") is not None  # however it ended then
-        return {"status": STOPPED if asked else record["status"], "ended": record["t"],
+        ended = max(record["t"], found.get("started") or record["t"])
+        return {"status": STOPPED if asked else record["status"], "ended": ended,
                 "message": record["message"] or ("Stopped on request." if asked else None),
                 "traceback": record["traceback"]}  # fmt: skip
     return {}

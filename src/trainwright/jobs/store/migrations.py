@@ -71,6 +71,18 @@ def _whole(connection: Connection) -> None:
     schema.META.create_all(connection, [schema.default_sets, schema.defaults])
 
 
+def _nones(connection: Connection) -> None:
+    """Keep in stretches where a value is no number, also in those that are there."""
+    _add(connection, "stretches", "none_step BIGINT")
+    points = schema.points
+    for row in connection.execute(select(schema.series)).mappings().all():
+        where = (points.c[name] == row[name] for name in ("job", "name", "attempt"))
+        asked = select(points.c.step).where(*where, points.c.value.is_(None)).distinct().order_by(points.c.step)
+        steps = [*connection.execute(asked).scalars()]
+        if steps:
+            series.remake(connection, dict(row), steps)
+
+
 def _mapping(written: str) -> dict[str, object]:
     try:
         found = json.loads(written)
@@ -86,7 +98,9 @@ def _add(connection: Connection, table: str, column: str) -> None:
         connection.execute(text(f"ALTER TABLE {table} ADD COLUMN {column}"))
 
 
-MIGRATIONS: list[Callable[[Connection], None]] = [_first, _attempts, _boot, _superseded, _counted, _waits, _whole]
+MIGRATIONS: list[Callable[[Connection], None]] = [
+    _first, _attempts, _boot, _superseded, _counted, _waits, _whole, _nones,
+]  # fmt: skip
 """Step n takes a database of version n to version n + 1."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any, NotRequired, TypedDict, cast
 
 from trainwright.jobs import values
@@ -50,6 +51,11 @@ class Job(TypedDict):
     tags: list[str]
     note: str | None
     changed: int
+
+
+def until_now(job: Job) -> float:
+    """Return the time, in seconds since 1970, and no earlier one than the job has told: the clock may have been set."""
+    return max(time.time(), job["heartbeat"] or 0.0, job["started"] or 0.0)
 
 
 class Event(TypedDict):

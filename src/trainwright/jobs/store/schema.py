@@ -148,6 +148,7 @@ stretches = Table(  # of series: `curves.SIZE` points, then `curves.FACTOR` stre
     Column("least", Float),
     Column("greatest_step", BigInteger),
     Column("greatest", Float),
+    Column("none_step", BigInteger),  # the first whose value is no number
     sqlite_with_rowid=False,
 )  # fmt: skip
 

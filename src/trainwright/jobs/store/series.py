@@ -117,6 +117,11 @@ def _there(connection: Connection, row: Row, told: Told) -> set[int]:
     return found
 
 
+def remake(connection: Connection, row: Row, steps: Sequence[int]) -> None:
+    """Make those stretches of a series anew that hold some steps, which are in order."""
+    _mend(connection, row, steps, (row["count"] - len(json.loads(row["tail"]))) // SIZE)
+
+
 def _mend(connection: Connection, row: Row, again: Sequence[int], full: int) -> None:
     """Make those of the first `full` stretches anew that hold a step, of those in order, which is told again.
 
@@ -169,9 +174,10 @@ def _stretch_of(points: Sequence[tuple[int, float | None]]) -> Row:
     good = [point for point in points if point[1] is not None]
     least = min(good, key=_value, default=(None, None))
     greatest = max(good, key=_value, default=(None, None))
+    none_step = next((step for step, value in points if value is None), None)
     return {"low": points[0][0], "first": points[0][1], "high": points[-1][0], "last": points[-1][1],
             "least_step": least[0], "least": least[1],
-            "greatest_step": greatest[0], "greatest": greatest[1]}  # fmt: skip
+            "greatest_step": greatest[0], "greatest": greatest[1], "none_step": none_step}  # fmt: skip
 
 
 def _stretch_over(rows: Sequence[Row]) -> Row:
@@ -180,9 +186,11 @@ def _stretch_over(rows: Sequence[Row]) -> Row:
     good = [row for row in rows if row["least"] is not None]
     least = min(good, key=lambda row: row["least"], default=first)
     greatest = max(good, key=lambda row: row["greatest"], default=first)
+    none_steps = [row["none_step"] for row in rows if row["none_step"] is not None]
     return {**{name: first[name] for name in ("low", "first")}, **{name: last[name] for name in ("high", "last")},
             **{name: least[name] for name in ("least_step", "least")},
-            **{name: greatest[name] for name in ("greatest_step", "greatest")}}  # fmt: skip
+            **{name: greatest[name] for name in ("greatest_step", "greatest")},
+            "none_step": min(none_steps, default=None)}  # fmt: skip
 
 
 def _value(point: tuple[int, float | None]) -> float:

@@ -17,7 +17,7 @@ import sqlalchemy as sql
 from sqlalchemy.exc import DBAPIError
 
 from trainwright.errors import JobError, did_you_mean
-from trainwright.jobs import paths
+from trainwright.jobs import clock, paths
 from trainwright.jobs.journal.journal import append, read_journal
 from trainwright.jobs.journal.journals import Looks
 from trainwright.jobs.status import ENDED, LOST, QUEUED, RUNNING, STOPPED
@@ -254,7 +254,7 @@ class Store:
                 return False
             if attempt not in (None, found["attempt"]):
                 return True
-            alive: dict[str, Any] = {"heartbeat": time.time()}
+            alive: dict[str, Any] = {"heartbeat": clock.now()}
             if found["status"] == LOST:  # it was only slow
                 self._write(connection, job, {**alive, "status": RUNNING, "ended": None, "message": None})
             else:  # which no list shows, and so it is no change

@@ -69,14 +69,14 @@ def spelled(value: Any) -> str:
 
 
 def number(value: Any) -> float | None:
-    """Return the number that a value is; None for what is none, true and false too."""
+    """Return the number that a value is; None for what is none: nan, true and false too."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
         found = float(value)
     except OverflowError:  # a whole number of more than 308 digits
         return None
-    return found if math.isfinite(found) else None
+    return None if math.isnan(found) else found
 
 
 def _leaves(params: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:

@@ -120,9 +120,10 @@ def kept(folder: Path) -> Iterator[None]:
         print(f"Note: what this run prints is not kept ({error.strerror}).", file=sys.stderr, flush=True)
         yield
         return
-    before = sys.stdout, sys.stderr
-    own: Any = (_Copied(sys.stdout, log), _Copied(sys.stderr, log))
-    sys.stdout, sys.stderr = own
+    before = {name: getattr(sys, name) for name in ("stdout", "stderr") if getattr(sys, name) is not None}
+    own: dict[str, Any] = {name: _Copied(stream, log) for name, stream in before.items()}
+    for name, copied in own.items():
+        setattr(sys, name, copied)
     over = threading.Event()
     writer = threading.Thread(target=_flushing, args=(log, over), name="trainwright-console", daemon=True)
     writer.start()
@@ -130,8 +131,9 @@ def kept(folder: Path) -> Iterator[None]:
         yield
     finally:
         over.set()
-        if (sys.stdout, sys.stderr) == own:
-            sys.stdout, sys.stderr = before
+        for name, copied in own.items():
+            if getattr(sys, name) is copied:
+                setattr(sys, name, before[name])
         writer.join()
         log.close()
 

@@ -8,17 +8,17 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from trainwright.errors import STOP_SIGNALS, is_foreign, leave_by_exception
-from trainwright.jobs import commands, outcomes, paths, processes, values
+from trainwright.jobs import clock, commands, outcomes, paths, processes, values
 from trainwright.jobs.journal.journal import Direct, Journal, last_steps, steps_before
 from trainwright.jobs.journal.timesheet import Timesheet
 from trainwright.jobs.outcomes import JobStopped, Outcome, conclusion, outcome
 from trainwright.jobs.status import COMPLETE, STOPPED
-from trainwright.jobs.tracking import keeper
+from trainwright.jobs.tracking import console, keeper
 
 _PREDECESSOR_SECONDS = 10.0  # that a job which goes on waits for its process before, which has said how it ended
 _LAST_SECONDS = 3.0  # that an ending job waits for the database
@@ -88,6 +88,7 @@ class Tracking:
         self._keeper.start()
 
     def _begin(self, name: str, experiment: str) -> None:
+        clock.begin()
         pid = os.getpid()
         paths.database_url()  # a relative one is of this folder
         os.environ[paths.OWNER] = f"{self.id}:{pid}"
@@ -307,7 +308,8 @@ def tracked(
     ending = _unheard()
     _hear(ending, signal.SIG_DFL, leave_by_exception)  # a training takes these over, and saves
     try:
-        yield tracking
+        with nullcontext() if tracking.is_guest else console.kept(tracking.folder):
+            yield tracking
     except BaseException as error:
         _hear(ending, leave_by_exception, signal.SIG_IGN)  # none cuts the last word short
         _end(tracking, outcome(error, tracking.stop_requested, tracking.reason))

@@ -77,7 +77,14 @@ class Guard:
                 answer = body
             else:
                 receive = _again(body, receive)
-        await (answer or self.app)(scope, receive, _with_headers(send))
+        sending = _Sending(send)
+        try:
+            await (answer or self.app)(scope, receive, sending)
+        except asyncio.CancelledError:  # the server ends, and waits for what is under way no longer
+            if sending.begun:
+                await send({"type": "http.response.body", "body": b""})
+            else:
+                await _sentence(asked, 503, "The page's server has been ended.")(scope, receive, sending)
 
     def _misdirected(self, asked: HTTPConnection) -> Response | None:
         """Return what a request is answered with that is not for this server, or not to be understood."""
@@ -215,12 +222,17 @@ def _sentence(asked: HTTPConnection, status: int, text: str) -> Response:
     return HTMLResponse(f"{_HEAD}<title>Jobs</title><p>{escape(text)}", status, {"connection": "close"})
 
 
-def _with_headers(send: Any) -> Any:
-    async def sending(message: dict[str, Any]) -> None:
+@dataclass
+class _Sending:
+    """Sends an answer with the headers of every one."""
+
+    send: Any
+    begun: bool = False
+
+    async def __call__(self, message: dict[str, Any]) -> None:
         if message["type"] == "http.response.start":
+            self.begun = True
             given = {name for name, _ in message["headers"]}
             more = [(name.encode(), value.encode()) for name, value in HEADERS.items() if name.encode() not in given]
             message = {**message, "headers": [*message["headers"], *more]}
-        await send(message)
-
-    return sending
+        await self.send(message)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from trainwright.errors import JobError
-from trainwright.jobs import paths
+from trainwright.jobs import paths, values
 from trainwright.jobs.store import curves
 from trainwright.jobs.store.database import is_away
 from trainwright.jobs.web import feed
@@ -94,15 +93,4 @@ def step(text: str | None, default: int) -> int:
 
 def as_json(value: Any) -> str:
     """Return JSON in ASCII, which also holds what is no text: an argument of a command that was no UTF-8."""
-    return json.dumps(_plain(value))
-
-
-def _plain(value: Any, deepest: int = _DEEPEST) -> Any:
-    """Return a value with null for the numbers that JSON has not, and an ellipsis for what lies too deep."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict | list | tuple) and not deepest:
-        return "…"
-    if isinstance(value, dict):
-        return {key: _plain(one, deepest - 1) for key, one in value.items()}
-    return [_plain(one, deepest - 1) for one in value] if isinstance(value, list | tuple) else value
+    return json.dumps(values.for_json(value, _DEEPEST))

@@ -57,7 +57,7 @@ def no_log(job: Job) -> str:
         return "It waits for a worker; what it prints will stand here."
     if job["started"] is None and job["attempt"] == 1:
         return "It was never begun, so it has printed nothing."
-    return "It was run by hand; what it printed is where it ran."
+    return "It has none: it was run by hand and printed nothing that was kept, or by an older Trainwright."
 
 
 def samples(job: Job) -> list[dict[str, Any]]:

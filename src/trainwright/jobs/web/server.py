@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 import sys
@@ -235,6 +236,7 @@ def serve(host: str, port: int, browser: bool, names: Collection[str] = ()) -> N
             timeout_graceful_shutdown=1,
         )
     )
+    logging.getLogger("uvicorn.error").addFilter(_is_no_farewell)
     _leave_by_signals()
     with link.kept(opens, port) as file:
         print(f"Jobs: {opens}", flush=True)
@@ -242,6 +244,11 @@ def serve(host: str, port: int, browser: bool, names: Collection[str] = ()) -> N
             link.open_browser(file)
         server.run(sockets=[listening])
     store.close()
+
+
+def _is_no_farewell(record: logging.LogRecord) -> bool:
+    """Whether a line of uvicorn's is another one than that an open page was not waited for."""
+    return not str(record.msg).startswith("Cancel %s running task")
 
 
 def _listening(host: str, port: int) -> socket.socket:

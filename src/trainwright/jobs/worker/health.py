@@ -7,7 +7,7 @@ from pathlib import Path
 
 from trainwright.jobs import paths, processes
 from trainwright.jobs.status import HEARTBEAT_SECONDS, LOST, LOST_SECONDS, RUNNING, STOPPED
-from trainwright.jobs.store.rows import Job
+from trainwright.jobs.store.rows import Job, until_now
 from trainwright.jobs.store.store import Store
 
 _STARTING_SECONDS = 30.0  # from a worker's claim to the first word of the process
@@ -83,4 +83,4 @@ def mark_gone(store: Store, job: Job, message: str, ended: float | None = None) 
         store.move(job["id"], folder)
     asked = store.find(job["id"])["stop_requested"] is not None
     status, text = (STOPPED, "Stopped on request.") if asked else (LOST, message)
-    store.update(job["id"], [RUNNING], status=status, ended=ended or time.time(), message=text)
+    store.update(job["id"], [RUNNING], status=status, ended=ended or until_now(job), message=text)

@@ -18,7 +18,7 @@ from trainwright.jobs.journal.journal import append
 from trainwright.jobs.status import COMPLETE, ENDED, FAILED, LOST, QUEUED, RUNNING, STOPPED
 from trainwright.jobs.store import schema
 from trainwright.jobs.store.database import is_away
-from trainwright.jobs.store.rows import Job
+from trainwright.jobs.store.rows import Job, until_now
 from trainwright.jobs.store.store import Store
 from trainwright.jobs.worker import health, launch
 
@@ -195,7 +195,7 @@ class Worker:
         status = STOPPED if job["stop_requested"] else COMPLETE if code == 0 else FAILED
         text = None if status == COMPLETE else f"Its process left with exit code {code}."
         done = {"progress": 100.0} if status == COMPLETE else {}
-        self.store.update(job["id"], [RUNNING], status=status, message=text, ended=time.time(), **done)
+        self.store.update(job["id"], [RUNNING], status=status, message=text, ended=until_now(job), **done)
 
     def _hurry(self, job: Job) -> None:
         """Send SIGTERM to a job that is asked to stop and goes on, then SIGKILL."""

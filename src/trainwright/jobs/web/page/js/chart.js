@@ -3,7 +3,7 @@
 
 import { get, query } from "./api.js";
 import { aligned, gathered, nearest, placed, smoothed } from "./curves.js";
-import { amount, h, number, span } from "./dom.js";
+import { amount, h, number, span, swatch } from "./dom.js";
 import { savePicture } from "./picture.js";
 
 const POINTS = 1200;
@@ -54,9 +54,10 @@ export class Chart {
     const text = JSON.stringify([axis, found]);
     if (text === this.text) return;
     this.text = text;
-    this.loadedCurves = asked.map(([job, attempt], place) => ({
-      job, attempt, place, points: placed(found[place][this.metric] ?? [], by === "time" || !by ? by : found[place][by] ?? []),
-    }));
+    this.loadedCurves = asked.map(([job, attempt], place) => {
+      const all = placed(found[place][this.metric] ?? [], by === "time" || !by ? by : found[place][by] ?? []);
+      return { job, attempt, place, points: all.map(([x, value, step]) => [x, finite(value), step]), odd: all.filter(([, value]) => finite(value) === null) };
+    });
     this.draw();
   }
 
@@ -99,14 +100,33 @@ export class Chart {
       axes: [{ ...axis, size: 26, ...across }, { ...axis, size: 56 }], padding: [8, 12, 0, 0],
       series: [{}, ...this.drawn.map((one) => ({ spanGaps: true, points: { show: few && !one.edge, size: 5 }, ...stroke(one, quiet) }))],
       bands: this.drawn.flatMap((one, at) => (one.edge && this.drawn[at + 1]?.edge && this.drawn[at + 1].place === one.place ? [{ series: [at + 2, at + 1], fill: `${colour(one.place)}2e` }] : [])),
-      hooks: { setCursor: [(plot) => this.tell(plot.cursor.idx)], setSelect: [(plot) => this.zoom(plot)] },
+      hooks: { draw: [(plot) => this.mark(plot)], setCursor: [(plot) => this.tell(plot.cursor.idx)], setSelect: [(plot) => this.zoom(plot)] },
     }, data, this.holder);
     this.holder.ondblclick = () => { this.range = null; this.load(); };
   }
 
-  // A line goes on over what is no number, so that is said.
+  // A line goes on over what is no number: a cross below stands for nan, an arrow at the edge for an infinite value.
+  mark(plot) {
+    const { left, top, width, height } = plot.bbox;
+    const size = 14 * (window.devicePixelRatio || 1);
+    const { ctx } = plot;
+    ctx.save();
+    ctx.font = `bold ${size}px system-ui, sans-serif`;
+    ctx.textAlign = "center";
+    const several = this.loadedCurves.length > 1 && !this.state.groups[this.state.group];
+    for (const { odd, place } of this.loadedCurves) {
+      ctx.fillStyle = several ? colour(place) : getComputedStyle(document.documentElement).getPropertyValue("--bad").trim();
+      for (const [x, value] of odd) {
+        const at = plot.valToPos(x, "x", true);
+        if (at >= left && at <= left + width) ctx.fillText({ inf: "↑", "-inf": "↓" }[value] ?? "×", at, value === "inf" ? top + size : top + height - 2);
+      }
+    }
+    ctx.restore();
+  }
+
+  // And it is said.
   tellMissing() {
-    const steps = this.loadedCurves.flatMap(({ points }) => points.filter(([, value]) => value === null).map(([, , step]) => step));
+    const steps = this.loadedCurves.flatMap(({ odd }) => odd.map(([, , step]) => step));
     this.missing.hidden = !steps.length;
     this.missing.textContent = steps.length ? `no finite number at step ${number(steps.reduce((a, b) => Math.min(a, b)))}${steps.length > 1 ? " and others" : ""}` : "";
   }
@@ -127,8 +147,9 @@ export class Chart {
     const { min, max } = this.plot.scales.x;
     const parts = this.drawn.filter((one) => !one.edge).map((one) => [one, nearest(one.points, x, NEAR * (max - min))]).filter(([, point]) => point);
     const several = this.drawn.filter((one) => !one.edge && !one.attempt).length > 1;
+    for (const one of this.drawn) for (const [at, value] of one.odd ?? []) if (at === x) parts.push([one, [at, value]]);
     this.point.replaceChildren(`${this.said(x)} `, ...parts.map(([one, [, value]]) =>
-      h("span", {}, !one.attempt && h("span", { class: `swatch c${one.place % 6}` }), one.attempt || (several ? `${one.name} ` : ""), `${number(value)}  `)));
+      h("span", {}, !one.attempt && swatch(one.place), one.attempt || (several ? `${one.name} ` : ""), `${number(value)}  `)));
   }
 
   said(x) {
@@ -157,6 +178,11 @@ function stroke(one, quiet) {
   if (one.edge) return { width: 0, stroke: "transparent" };
   if (one.attempt) return { stroke: quiet, width: 1, dash: [4, 4] };
   return { stroke: colour(one.place), width: 1.6, ...(one.place > 5 && { dash: [8, 3] }) }; // there are six colours
+}
+
+// A value as a line has it: what is none is nan, inf or -inf.
+function finite(value) {
+  return typeof value === "number" ? value : null;
 }
 
 // The number at a tick, in a few letters.

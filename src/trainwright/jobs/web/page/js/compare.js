@@ -1,7 +1,7 @@
 // Several jobs: curves over one another, and one table of what differs.
 
 import { get, query, watch } from "./api.js";
-import { amount, failure, h, number, show, status } from "./dom.js";
+import { amount, broken, failure, h, number, show, status, swatch } from "./dom.js";
 import { Overlay } from "./overlay.js";
 import { variants } from "./sweep.js";
 
@@ -61,11 +61,11 @@ function isMany(jobs) {
 
 function head(jobs) {
   return h("thead", {}, h("tr", {}, h("th", { scope: "col" }, ""), jobs.map((job, place) => h("th", { scope: "col" },
-    h("span", { class: `swatch c${place % 6}` }), h("a", { href: `#/job/${encodeURIComponent(job.id)}` }, `${job.name} ${job.id}`), " ", status(job)))));
+    swatch(place), h("a", { href: `#/job/${encodeURIComponent(job.id)}` }, `${job.name} ${job.id}`), " ", status(job)))));
 }
 
 function row(name, values, kind, jobs, written) {
-  return h("tr", { class: kind }, h("th", { scope: "row" }, name), values.map((value, place) => h("td", { class: value === null ? "none" : "text" },
-    h("span", { class: "of" }, h("span", { class: `swatch c${place % 6}` }), `${jobs[place].name} ${jobs[place].id}`),
+  return h("tr", { class: kind }, h("th", { scope: "row" }, broken(name)), values.map((value, place) => h("td", { class: value === null ? "none" : "text" },
+    h("span", { class: "of" }, swatch(place), `${jobs[place].name} ${jobs[place].id}`),
     h("span", { class: typeof value === "number" ? "figure" : "" }, value === null ? "" : written(value)))));
 }

@@ -18,7 +18,7 @@ export function smoothed(points, weight) {
 export function placed(points, by) {
   if (!by) return points.map(([step, value]) => [step, value, step]);
   if (by === "time") return points.map(([step, value, seconds]) => [seconds, value, step]).sort((a, b) => a[0] - b[0]);
-  const known = by.filter(([, x]) => x !== null);
+  const known = by.filter(([, x]) => typeof x === "number");
   return points.map(([step, value]) => [between(known, step), value, step]).filter(([x]) => x !== null);
 }
 

@@ -40,6 +40,16 @@ export function amount(value) {
   return h("span", { class: typeof value === "number" ? "figure" : "", title: unit ? String(value) : null }, text);
 }
 
+// The colour of a curve, by its job's place; there are six, and the lines of those after them are dashed.
+export function swatch(place) {
+  return h("span", { class: `swatch c${place % 6} ${place > 5 ? "dashed" : ""}` });
+}
+
+// A name that breaks behind its points, slashes and underscores where it has to.
+export function broken(name) {
+  return name.split(/(?<=[./_])/).flatMap((part) => [part, h("wbr")]);
+}
+
 // Names and values, each pair a line of its own.
 export function pairs(rows, written = amount) {
   return h("dl", {}, rows.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value instanceof Node ? value : written(value)))));

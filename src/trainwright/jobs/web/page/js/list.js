@@ -11,7 +11,7 @@ const PAGE = 50;
 const TYPING = 250; // milliseconds without a key, after which is looked
 const MOMENTS = ["created", "started", "ended"];
 const OWN = [["Job", "name"], ["Experiment", "experiment"], ["Status", "status"], ["Progress", "progress"], ["Time", "-started"], ["Left", null]];
-const chosen = new Set();
+const chosen = new Map(); // by name the status that it had when it was seen last
 const closed = new Set(); // groups
 let remembered = "";
 
@@ -83,7 +83,7 @@ export function listPage() {
     group.replaceChildren(...groups.map((name) => h("option", { value: name }, name ? `Group by ${titleOf(name)}` : "No groups")));
     group.value = filter.group;
     const all = h("input", { type: "checkbox", "aria-label": "Choose all that are shown", onchange: (event) => {
-      for (const job of found?.jobs ?? []) event.target.checked ? chosen.add(job.id) : chosen.delete(job.id);
+      for (const job of found?.jobs ?? []) event.target.checked ? chosen.set(job.id, job.status) : chosen.delete(job.id);
       draw();
     } });
     head.replaceChildren(h("th", { scope: "col" }, all), ...OWN.map(([title, key]) => sortable(title, key, "")),
@@ -103,7 +103,8 @@ export function listPage() {
     if (!found) return;
     const { jobs, total, counts } = found;
     const all = Object.values(counts).reduce((sum, one) => sum + one, 0);
-    overlay.show([...chosen]);
+    for (const job of jobs) if (chosen.has(job.id)) chosen.set(job.id, job.status);
+    overlay.show([...chosen.keys()]);
     overlay.changed();
     count.textContent = `${all.toLocaleString("en")} in all, ${counts.RUNNING ?? 0} running`;
     const kept = new Map([...body.children].filter((row) => row.dataset.job && row.dataset.columns === filter.columns).map((row) => [row.dataset.job, row]));
@@ -142,7 +143,7 @@ export function listPage() {
 
   function makeRow(job) {
     const box = h("input", { type: "checkbox", "aria-label": `Choose ${job.name} ${job.id} to compare`,
-      onchange: (event) => { event.target.checked ? chosen.add(job.id) : chosen.delete(job.id); actions.update(); overlay.show([...chosen]); } });
+      onchange: (event) => { event.target.checked ? chosen.set(job.id, job.status) : chosen.delete(job.id); actions.update(); overlay.show([...chosen.keys()]); } });
     return h("tr", { "data-job": job.id, "data-columns": filter.columns }, h("td", {}, box), h("td", { class: "text" }),
       h("td", { class: "text", "data-label": "Experiment" }, job.experiment), h("td", { "data-label": "Status" }), h("td", { "data-label": "Progress" }),
       h("td", { class: "number", "data-label": "Time" }), h("td", { class: "number", "data-label": "Left" }),

@@ -2,10 +2,11 @@
 
 import { get, query } from "./api.js";
 import { Board } from "./board.js";
-import { h } from "./dom.js";
+import { h, swatch } from "./dom.js";
 import { Sweep } from "./sweep.js";
 
 const LOOK = 2000; // milliseconds between two looks while something changes
+const MOST = 40; // jobs whose curves are drawn below the list, for many are chosen to be removed
 
 export class Overlay {
   constructor() {
@@ -19,8 +20,9 @@ export class Overlay {
 
   // Show other jobs, or none.
   show(ids) {
-    if (JSON.stringify(ids) === JSON.stringify(this.ids)) return;
-    this.ids = [...ids];
+    this.rest = ids.length - MOST;
+    if (JSON.stringify(ids.slice(0, MOST)) === JSON.stringify(this.ids)) return this.tellRest();
+    this.ids = ids.slice(0, MOST);
     this.look();
   }
 
@@ -49,12 +51,16 @@ export class Overlay {
       this.names = names;
       this.board = new Board(found.jobs);
       this.holder.replaceChildren(this.board.element);
-      this.legend.replaceChildren(...found.jobs.map((job, place) => h("span", {}, h("span", { class: `swatch c${place % 6}` }), h("a", { href: `#/job/${encodeURIComponent(job.id)}` }, `${job.name} ${job.id}`))));
+      this.legend.replaceChildren(...found.jobs.map((job, place) => h("span", {}, swatch(place), h("a", { href: `#/job/${encodeURIComponent(job.id)}` }, `${job.name} ${job.id}`))));
     }
-    this.problem.textContent = "";
+    this.tellRest();
     this.board.setGroups(groups(found));
     this.sweep.update(found);
     await this.board.update(found.curves, {}, found.metric_versions, found.flat);
+  }
+
+  tellRest() {
+    this.problem.textContent = this.rest > 0 ? `The first ${MOST} of those that are chosen; Compare draws all.` : "";
   }
 
   clear() {

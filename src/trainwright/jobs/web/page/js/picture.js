@@ -23,7 +23,7 @@ export function savePicture(chart) {
   legend.forEach((one, row) => {
     const y = canvas.height + scale * LINE * (2.1 + row);
     ink.fillStyle = colour(one.place);
-    ink.fillRect(8 * scale, y - 6 * scale, 14 * scale, 3 * scale);
+    for (const [from, width] of one.place > 5 ? [[8, 5], [17, 5]] : [[8, 14]]) ink.fillRect(from * scale, y - 6 * scale, width * scale, 3 * scale);
     ink.fillStyle = style.getPropertyValue("--ink");
     ink.fillText(one.name, 28 * scale, y);
   });

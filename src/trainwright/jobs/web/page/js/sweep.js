@@ -1,28 +1,32 @@
 // What came of parameters: lines through parallel axes, and one parameter against a result, a line and a dot for each job.
 
+import { colour } from "./chart.js";
 import { amount, h, number } from "./dom.js";
 
 const NAMESPACE = "http://www.w3.org/2000/svg";
 const [HEIGHT, TOP, BOTTOM, SIDE] = [240, 38, 24, 62]; // pixels
 const AXIS = 92; // pixels at least from one to the next
+const OWN = 12; // jobs that have colours and dashes of their own, those of their curves
+const NONE = [null, "nan", "inf", "-inf"]; // what has no place on an axis
 
 export class Sweep {
   constructor() {
     this.metric = h("select", { "aria-label": "Result", onchange: () => this.draw() });
     this.parameter = h("select", { "aria-label": "Parameter", onchange: () => this.draw() });
     this.words = h("p", { class: "quiet", role: "status" });
+    this.key = h("p", { class: "quiet", hidden: true }, "From the worst result ", h("span", { class: "ramp" }), " to the best.");
     this.lines = h("div");
     this.dots = h("div");
     this.element = h("section", { class: "card sweep", "aria-label": "Parameters and results", hidden: true },
       h("div", { class: "row" }, h("h2", {}, "Parameters and results"), h("label", {}, "Result", this.metric)),
-      this.lines, h("div", { class: "row" }, h("label", {}, "Against", this.parameter)), this.dots, this.words);
+      this.key, this.lines, h("div", { class: "row" }, h("label", {}, "Against", this.parameter)), this.dots, this.words);
   }
 
   // `found` is the answer of the comparison.
   update(found) {
     this.found = found;
     const varied = Object.keys(found.params).filter((name) => variants(found.params[name]) > 1 && !name.endsWith("_dir"));
-    const metrics = Object.keys(found.metrics).filter((name) => found.metrics[name].filter((value) => value !== null).length > 1);
+    const metrics = Object.keys(found.metrics).filter((name) => found.metrics[name].filter((value) => !NONE.includes(value)).length > 1);
     this.element.hidden = found.jobs.length < 3 || !varied.length || !metrics.length;
     if (this.element.hidden) return;
     this.width = Math.max(this.element.clientWidth - 32, 280);
@@ -43,7 +47,9 @@ export class Sweep {
   draw() {
     const best = this.best();
     const columns = [...this.varied.map((name) => ({ name, values: this.found.params[name] })), best].map(scaled);
-    const shade = shades(columns.at(-1), best.isLeast);
+    const own = this.found.jobs.length <= OWN;
+    this.key.hidden = own;
+    const shade = own ? colour : shades(columns.at(-1), best.isLeast);
     this.lines.replaceChildren(this.parallel(columns, shade));
     const across = scaled({ name: this.parameter.value, values: this.found.params[this.parameter.value] });
     this.dots.replaceChildren(this.scatter(across, columns.at(-1), shade));
@@ -62,7 +68,7 @@ export class Sweep {
     const lines = columns.map((_, at) => line(place(at), TOP, place(at), HEIGHT - BOTTOM));
     const paths = this.found.jobs.map((job, row) => {
       const points = columns.map((column, at) => [place(at), column.at(row)]).filter(([, y]) => y !== null).map(([x, y]) => `${x.toFixed(1)},${down(y).toFixed(1)}`);
-      return this.linked(svg("polyline", { class: "line", points: points.join(" "), stroke: shade(row) }), job, row);
+      return this.linked(svg("polyline", { class: `line ${isDashed(this, row) ? "dashed" : ""}`, points: points.join(" "), stroke: shade(row) }), job, row);
     });
     return svg("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, role: "img", "aria-label": "Parameters and a result of every job" }, ...lines, ...paths, ...axes);
   }
@@ -74,7 +80,7 @@ export class Sweep {
       ...across.marks.map(([x, word]) => text(wide(x), HEIGHT - 6, word, "middle")), ...result.marks.map(([y, word]) => text(SIDE - 6, down(y) + 4, word, "end")),
       text(width / 2, 14, `${result.name} against ${across.name}`, "middle")];
     const dots = this.found.jobs.flatMap((job, row) => (across.at(row) === null || result.at(row) === null ? []
-      : [this.linked(svg("circle", { cx: wide(across.at(row)), cy: down(result.at(row)), r: 6, fill: shade(row) }), job, row)]));
+      : [this.linked(svg("circle", { cx: wide(across.at(row)), cy: down(result.at(row)), r: 6, class: isDashed(this, row) ? "dashed" : "", fill: shade(row), stroke: shade(row) }), job, row)]));
     return svg("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, role: "img", "aria-label": `${result.name} against ${across.name}` }, ...axes, ...dots);
   }
 
@@ -101,7 +107,7 @@ function options(select, names, first) {
 // A column of values with places from 0 to 1: numbers by their size, by its logarithm where they span more than
 // thirtyfold, others one beside the other.
 function scaled({ name, values }) {
-  const given = values.filter((value) => value !== null);
+  const given = values.filter((value) => !NONE.includes(value));
   if (given.every((value) => typeof value === "number")) {
     const positive = given.every((value) => value > 0);
     const isLog = positive && Math.max(...given) / Math.min(...given) > 30;
@@ -115,10 +121,14 @@ function scaled({ name, values }) {
   }
   const kinds = [...new Set(given.map(String))].sort();
   const place = (value) => (kinds.length > 1 ? kinds.indexOf(String(value)) / (kinds.length - 1) : 0.5);
-  return { name, marks: kinds.slice(0, 12).map((kind) => [place(kind), kind.slice(0, 18)]), at: (row) => (values[row] === null ? null : place(values[row])) };
+  return { name, marks: kinds.slice(0, 12).map((kind) => [place(kind), kind.slice(0, 18)]), at: (row) => (NONE.includes(values[row]) ? null : place(values[row])) };
 }
 
-// From the worst of a result to the best the page's quiet colour becomes its strong one.
+function isDashed({ found }, row) {
+  return found.jobs.length <= OWN && row > 5;
+}
+
+// From the worst of a result to the best one colour becomes another; of more jobs than have a colour of their own.
 function shades(column, isLeast) {
   const style = getComputedStyle(document.documentElement);
   const [good, poor, none] = ["--c0", "--c1", "--line"].map((name) => style.getPropertyValue(name).trim());
