@@ -277,11 +277,11 @@ def test_commands_take_names_queries_and_columns(home, capsys):
     assert [job["name"] for job in Store().jobs()] == ["script", "fast"]
     assert main(["jobs", "rm"]) == 2
     assert "Name jobs, or give --where QUERY" in capsys.readouterr().err
-    Store().update("id0", status="RUNNING")
-    assert main(["jobs", "rm", "fast", "script"]) == 2  # that one runs keeps no other
+    Store().update("id0", status="QUEUED")
+    assert main(["jobs", "rm", "fast", "script"]) == 2  # that one waits keeps no other
     told = capsys.readouterr()
     assert "id2 is removed." in told.out
-    assert "id0 is RUNNING; stop it first" in told.err
+    assert "id0 is QUEUED; stop it first" in told.err
 
 
 def test_a_name_that_several_jobs_have_is_told_with_their_ids(home, capsys):
