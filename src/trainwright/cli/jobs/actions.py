@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trainwright.cli.files import to_write
-from trainwright.cli.jobs.tables import age, moment, opened, pairs, print_json, short, span, table
+from trainwright.cli.jobs.tables import age, exact, moment, opened, pairs, print_json, short, span, table
 from trainwright.errors import JobError
 from trainwright.jobs import paths
 from trainwright.jobs.journal.timesheet import PARTS
@@ -96,10 +96,10 @@ def show(args: Namespace) -> int:
     pairs("ranks", [(str(one["rank"]), _rank(one)) for one in job["kept"].get("ranks", [])])
     usual = masking.params(store.read(typed.defaults, job["defaults"]))
     given = typed.changed(job["params"], usual)
-    pairs("parameters", [(name, short(job["params"][name])) for name in given])
+    pairs("parameters", [(name, exact(job["params"][name])) for name in given])
     rest = {**usual, **job["params"]}
     if args.all:
-        pairs("as by default", [(name, short(value)) for name, value in rest.items() if name not in given])
+        pairs("as by default", [(name, exact(value)) for name, value in rest.items() if name not in given])
     elif len(rest) > len(given):
         print(f"\n{len(rest) - len(given)} more are as by default; --all shows them.")
     newest = store.last_metrics(job["id"]).items()
@@ -202,7 +202,11 @@ def compare(args: Namespace) -> int:
         print_json(differing)
         return 0
     parts = ("params", "code", "versions", "metrics")
-    rows = [[name, *map(short, values)] for part in parts for name, values in differing[part].items()]
+    rows = [
+        [name, *map(short if part == "metrics" else exact, values)]
+        for part in parts
+        for name, values in differing[part].items()
+    ]
     table(["", *(f"{job['id']} {job['name']}" for job in found)], rows)
     return 0
 

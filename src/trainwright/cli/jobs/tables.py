@@ -12,6 +12,7 @@ from trainwright.jobs.store.rows import Job
 from trainwright.jobs.store.store import Store
 from trainwright.jobs.worker import health
 
+_EXACT = 2**53  # below which a float is the whole number that it says
 _WIDEST = 80  # letters of a cell, such as a prompt that is a parameter
 
 
@@ -65,8 +66,15 @@ def pairs(title: str, pairs: Any) -> None:
 
 
 def short(value: Any) -> str:
-    """Return a value as a cell of a table."""
-    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    """Return a value as a cell of a table; a whole number has all its digits."""
+    if isinstance(value, float):
+        return f"{value + 0.0:.0f}" if value.is_integer() and abs(value) < _EXACT else f"{value:g}"
+    return "" if value is None else str(value)
+
+
+def exact(value: Any) -> str:
+    """Return a parameter's value as it was given: every digit counts."""
+    return repr(value) if isinstance(value, float) and not value.is_integer() else short(value)
 
 
 def print_json(value: Any) -> None:

@@ -101,7 +101,7 @@ def _model(config: TrainingConfig) -> Iterator[Fault]:
         yield "model.model_name", "model.model_name is missing", "give a folder, a hub name, or a model type"
     for name in ("model_name", "tokenizer_name", "adapter_model"):
         value = getattr(model, name)
-        if value is not None and value.startswith((".", "/", "~")) and not _expanded(value).exists():
+        if value is not None and _is_folder(value) and not _expanded(value).exists():
             yield f"model.{name}", f"there is no folder '{value}'", _nearest_file(Path(value))
     if model.torch_dtype_str not in DTYPES:
         near = did_you_mean(model.torch_dtype_str, DTYPES).strip()
@@ -111,6 +111,13 @@ def _model(config: TrainingConfig) -> Iterator[Fault]:
     yield from _names_of_ours(model)
     if model.model_max_length is not None and model.model_max_length < 1:
         yield "model.model_max_length", f"model_max_length {model.model_max_length} is less than one token", ""
+
+
+def _is_folder(name: str) -> bool:
+    """Whether a name is one of a folder: no hub has such names, or it lies where runs do."""
+    return (
+        name.startswith((".", "/", "~")) or name.count("/") > 1 or (name.startswith("runs/") and Path("runs").is_dir())
+    )
 
 
 def _expanded(path: str | Path) -> Path:

@@ -6,7 +6,7 @@ import asyncio
 import hmac
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from dataclasses import dataclass, field
 from functools import partial
 from html import escape
@@ -229,7 +229,8 @@ class _Sending:
     send: Any
     begun: bool = False
 
-    async def __call__(self, message: dict[str, Any]) -> None:
+    async def __call__(self, message: MutableMapping[str, Any]) -> None:
+        """Send a part of an answer."""
         if message["type"] == "http.response.start":
             self.begun = True
             given = {name for name, _ in message["headers"]}
