@@ -193,7 +193,7 @@ def test_a_teacher_of_other_tokens_is_refused(place, tmp_path):
     told = {
         "wide": "predicts 321 tokens, and the student 320",
         "other": "has another vocabulary: its token [0-9]+ is '[ab]', which the student knows as",
-        "none": "teacher_model_name_or_path '.*none' cannot be loaded",
+        "none": "there is no folder '.*none'",
     }
     for name, words in told.items():
         content = content_of(place, tmp_path, kwargs={"teacher_model_name_or_path": str(tmp_path / name)})
@@ -207,6 +207,15 @@ def test_the_commands_know_it(place, tmp_path, capsys, monkeypatch):
     assert main(["check", file]) == 0
     assert main(["check", file, "--memory"]) == 0
     assert "in all" in capsys.readouterr().out
+    teacher = "training.trainer_kwargs.teacher_model_name_or_path"
+    (tmp_path / "empty").mkdir()
+    for other, words in (
+        ("./none", "there is no folder './none'"),
+        (f"{tmp_path}/empty", f"{teacher} '{tmp_path}/empty' cannot"),
+    ):
+        main(["check", file, f"{teacher}={other}"])
+        told = capsys.readouterr()
+        assert words in told.out + told.err
     assert main(["data", "show", file, "-n", "1"]) == 0
     assert "DISTILL on prompt and completion" in capsys.readouterr().out
     assert main(["init", "distill", "new.yaml"]) == 0

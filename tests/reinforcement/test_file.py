@@ -131,7 +131,9 @@ ROWS = {
         ("prompts", {"num_generations": 3}, "does not divide into groups of num_generations=3"),
         ("prompts", {"num_generations": 1}, "leaves nothing to compare a completion with"),
         ("prompts", {"endless": True}, "Neither the tokenizer nor the model has an end token"),
-        ("prompts", {"best": True}, "Give training.metric_for_best_model: eval_reward"),
+        ("prompts", {"best": "loss"}, "measures no 'loss' on prompts that are held out"),
+        ("prompts", {"best": "eval_rewards/letter/mean"}, "measured are reward, reward_std, rewards/lucky/mean"),
+        ("prompts", {"beta": 0.1, "ref_model": "/not/there"}, "there is no folder '/not/there'"),
     ],
 )  # fmt: skip
 def test_check_tells_what_the_first_rows_and_the_folder_of_the_model_show(place, tmp_path, capsys, rows, changes, told):
@@ -141,6 +143,7 @@ def test_check_tells_what_the_first_rows_and_the_folder_of_the_model_show(place,
     given["data"]["train"]["datasets"] = [{"dataset_name": str(write_rows(tmp_path / "rows.jsonl", ROWS[rows]))}]
     if changes.get("best"):
         given["training"] |= {"save_strategy": "best", "eval_strategy": "steps"}
+        given["training"]["metric_for_best_model"] = changes["best"]
         given["data"]["validation"] = given["data"]["train"]
     if changes.get("endless"):
         shutil.copytree(place / "model", tmp_path / "model")

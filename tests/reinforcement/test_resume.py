@@ -129,6 +129,7 @@ def test_a_damaged_generation_is_named(place, whole, tmp_path):
         ({"num_generations": 2}, "4 of a prompt"),
         ({"temperature": 0.5}, "temperature"),
         ({"steps_per_generation": 6}, "12 completions"),
+        ({"reward_weights": [1.0, 2.0]}, r"judged with others: reward_weights None -> \[1.0, 2.0\]"),
         ({"shuffle_dataset": False}, "order of the prompts is not the checkpoint's: random -> sequential"),
     ],
 )

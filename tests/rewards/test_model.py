@@ -31,7 +31,7 @@ ANSWERS = ["sat on the mat", "the", "very very happy then"]
 
 
 def columns():
-    return {"prompts": PROMPTS, "completions": ANSWERS, "texts": ANSWERS, "completion_ids": [[1]] * 3}
+    return {"prompts": PROMPTS, "completions": ANSWERS, "completion_ids": [[1]] * 3}
 
 
 def expected(folder):

@@ -12,12 +12,12 @@ from trainwright.errors import ConfigError
 from trainwright.generation.rollouts import Completion
 from trainwright.objectives.policy import advantages
 from trainwright.reinforcement.judging import judged, told
-from trainwright.rewards.functions import call, of_names
+from trainwright.rewards.functions import call, of_names, shadowed
 from trainwright.rewards.pool import Pool
 
 COLUMNS = {
     "prompts": ["p"] * 4, "completions": ["aab", "be", "c", "d"], "completion_ids": [[1], [2], [3], [4]],
-    "texts": ["aab", "be", "c", "d"], "answer": ["1", "2", "none", "4"],
+    "answer": ["1", "2", "none", "4"],
 }  # fmt: skip
 
 
@@ -37,8 +37,15 @@ def words(completions):
     return ["many" if one == "c" else 2 for one in completions]
 
 
-def nan(completions, **columns):
-    return [float("nan"), None, len(columns), 1]
+def longest(completions, prompts):  # of those of its prompt
+    most = {p: max(len(c) for c, q in zip(completions, prompts) if p == q) for p in prompts}
+    return [float(len(c) == most[p]) for c, p in zip(completions, prompts)]
+
+
+def longest_or_fails(completions, prompts):
+    if "b" in "".join(completions):
+        raise ValueError("a b")
+    return longest(completions, prompts)
 
 
 def arrays(completions):
@@ -46,8 +53,15 @@ def arrays(completions):
     return numpy.array([1, 2, 3, 4])
 
 
-def endless(completion):
-    return float("inf") if completion == "c" else 1
+def far(completions):
+    return [float("inf"), -1e300, float("nan"), 1]
+
+
+def exits(completion):
+    if completion == "c":
+        import sys
+        sys.exit("enough")
+    return 1.0
 
 
 come = []
@@ -78,13 +92,17 @@ def rewards(place, *names, **settings):
 
 @pytest.mark.parametrize("processes", [0, 1, 3])
 def test_values_of_several_functions_by_row(place, processes):
-    pool = Pool(rewards(place, "letters", "nan", "lucky"), processes, 20.0)
-    (letters, nan, lucky), failures = pool.judge(COLUMNS)
+    pool = Pool(rewards(place, "letters", "longest", "longest_or_fails", "lucky"), processes, 20.0)
+    columns = {**COLUMNS, "prompts": ["p", "p", "q", "q"], "completions": ["a", "ab", "ccc", "d"]}
+    (letters, longest, picky, lucky), failures = pool.judge(columns, group=2)
     pool.close()
-    assert letters == [0.2, 0.0, None, 0.0]
-    assert (nan[:2] if processes < 2 else nan[:1]) == ([None, None] if processes < 2 else [None])
+    assert letters == [0.1, 0.1, None, 0.0]
+    assert longest == [0.0, 1.0, 1.0, 0.0]  # however many processes there are, a prompt's are seen together
+    assert picky == [None, None, 1.0, 0.0]  # and where it fails for another prompt
+    assert [(one.reward, one.row, one.reason) for one in failures] == [
+        ("longest_or_fails", row, "ValueError: a b") for row in (0, 1)
+    ]
     assert all(0 <= value <= 1 for value in lucky)
-    assert failures == [] or processes == 3  # `nan` returns four rewards, whatever it is asked for
 
 
 @pytest.mark.parametrize("processes", [0, 1])
@@ -92,7 +110,8 @@ def test_values_of_several_functions_by_row(place, processes):
     ("name", "values", "reason"),
     [
         ("fails", [1.0, None, 1.0, 1.0], "ValueError: an e"),
-        ("words", [2.0, 2.0, None, 2.0], "could not convert string to float: 'many'"),
+        ("words", [2.0, 2.0, None, 2.0], "it returned 'many', which is no number"),
+        ("exits", [1.0, 1.0, None, 1.0], "SystemExit: enough"),
     ],
 )
 def test_a_function_that_raises_costs_its_row(place, processes, name, values, reason):
@@ -120,12 +139,14 @@ def test_a_file_of_rewards_that_raises_is_told_in_a_sentence(tmp_path, what):
         of_names([f"{tmp_path / 'mine.py'}:f"], {})
 
 
-def test_a_list_of_another_length_is_told_with_both(place):
+def test_a_list_of_another_length_is_no_reward_of_any_row_and_told_with_both(place):
     (found,), failures = Pool(rewards(place, "short"), 0, 1.0).judge(COLUMNS)
-    assert found == [1.0] * 4  # row by row it is right
-    assert failures == []
-    with pytest.raises(ValueError, match="a list of 1 for 4 rows"):
-        call(rewards(place, "short")[0], COLUMNS)
+    assert found == [None] * 4  # one by one it would seem right
+    (sentence,) = told(failures, [7, 7, 8, 8])
+    assert sentence == (
+        "The reward 'short' failed for 4 completions, the first of row 7, without a reward of it now: it returned a "
+        "list of 1 for 4 completions."
+    )
 
 
 @pytest.mark.slow
@@ -150,17 +171,20 @@ def test_a_function_that_ends_its_process_costs_its_row(place):
 
 def test_a_function_sees_what_it_takes_alone(place):
     one = Completion(torch.tensor([5, 6]), torch.zeros(2), True)
-    rows = [{"prompt": [{"role": "user", "content": "x"}], "answer": "1", "completion": "the data's own"}]
+    own = {"answer": "1", "texts": "its own", "completions": "never seen"}
+    rows = [{"prompt": [{"role": "user", "content": "x"}], **own}]
     pool = Pool(of_names(["tests.rewards.test_rewards:sees"], {}), 0, 1.0)
     found, failures = judged(pool, rows, [[one, one]], lambda ids: "written")
     assert failures == []
     assert found.tolist() == [[1.0], [1.0]]
 
 
-def sees(completions, prompts, completion_ids, answer):
+def sees(completions, prompts, completion_ids, answer, texts):
     """TRL's: lists, a conversation's completion as messages."""
     wanted = [[{"role": "assistant", "content": "written"}]] * 2
-    right = completions == wanted and completion_ids == [[5, 6]] * 2 and answer == ["1"] * 2
+    right = (
+        completions == wanted and completion_ids == [[5, 6]] * 2 and answer == ["1"] * 2 and texts == ["its own"] * 2
+    )
     return [float(right and prompts[0][0]["role"] == "user")] * 2
 
 
@@ -187,19 +211,23 @@ def test_a_completion_that_alone_has_a_reward_has_no_advantage():
 
 
 def test_rewards_of_oumis_names_have_its_numbers():
-    told = {"texts": ["a b c d e", r"it is \boxed{3}", r"\boxed{1} or \boxed{2}", ""], "letter_count": [0, 4, 1, 1]}
-    columns = {**told, "prompts": [""] * 4, "completions": told["texts"], "completion_ids": [[1]] * 4}
+    texts = ["a b c d e", r"it is \boxed{3}", r"\boxed{1} or \boxed{2}", ""]
+    columns = {"prompts": [""] * 4, "completions": texts, "completion_ids": [[1]] * 4, "letter_count": [0, 4, 1, 1]}
     names = ["soft_5tokens_completions", "sharp_10tokens_completions", "count_letters"]
-    soft, sharp, counted = (call(one, columns) for one in of_names(names, {}))
+    soft, sharp, counted = (call(one, columns).values for one in of_names(names, {}))
     assert soft == pytest.approx([1.0, 0.6 * math.exp(0.4), 0.6 * math.exp(0.4), 0.0])
     assert sharp == [-5.0, -7.0, -7.0, -10.0]
     assert counted == pytest.approx([-3.0, 1 / 1.5 - 2, -3.0, -3.0])
 
 
-def test_an_array_is_a_list_and_what_is_infinite_costs_its_row(place):
+def test_an_array_is_a_list_and_what_cannot_be_compared_costs_its_row(place):
     """One infinite reward would make the advantages of its whole group infinite."""
-    pool = Pool(rewards(place, "arrays", "endless"), 0, 20.0)
-    (arrays, endless), (failure,) = pool.judge(COLUMNS)
+    pool = Pool(rewards(place, "arrays", "far"), 0, 20.0)
+    (arrays, far), failures = pool.judge(COLUMNS)
     assert arrays == [1.0, 2.0, 3.0, 4.0]
-    assert endless == [1.0, 1.0, None, 1.0]
-    assert "it returned inf" in failure.reason
+    assert far == [None, None, None, 1.0]
+    assert [one.reason.partition(",")[0] for one in failures] == [
+        "it returned inf", "it returned -1e+300", "it returned nan; None says that there is no reward",
+    ]  # fmt: skip
+    (note,) = shadowed(pool.rewards, ["prompt", "answer", "completions", "completion"])
+    assert note.startswith("The column 'completions' of the data is not given to rewards")

@@ -82,7 +82,7 @@ def some(completion, prompt, answer):
 
 
 def none(completion):
-    return float("nan")
+    return None
 
 
 def words(completion):
@@ -98,7 +98,7 @@ def test_answers_without_a_judgement_count_in_no_mean(whole, place, writing, ask
     assert [row["some"] for row in found.rows] == [None, 1.0] * 3
     against = compared(found.scores[0], Scores("some", np.array([0.0, 0, 0, 1, 1, 1]), np.ones(6)))
     assert (against.wins, against.losses, against.ties) == (1, 0, 2)
-    for name, told in (("none", "'none' judges no answer"), ("words", "ValueError: could not convert string")):
+    for name, told in (("none", "'none' judges no answer"), ("words", "it returned .good., which is no number")):
         with pytest.raises(DataError, match=told):
             by_answers(find(whole), writing, data, of_names([f"{place / 'own.py'}:{name}"], {}), file)
 

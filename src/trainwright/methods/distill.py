@@ -122,8 +122,8 @@ class Distill(SFT):
 
     def further_weights(self, config: TrainingConfig, base: int, weights: int, named: Callable[[str], int]) -> int:
         """Return the bytes of the teacher."""
-        teacher = config.training.trainer_kwargs.get("teacher_model_name_or_path")
-        return 0 if teacher is None else named(teacher)
+        name = "teacher_model_name_or_path"
+        return 0 if config.training.trainer_kwargs.get(name) is None else named(name)
 
 
 def _write_on_policy(session: Session, text: Text) -> None:

@@ -117,11 +117,8 @@ class GRPO(Referenced):
             )
 
         params = config.training
-        if (params.load_best_model_at_end or params.save_strategy == "best") and not params.metric_for_best_model:
-            raise ConfigError(
-                f"{self.name} measures no loss on prompts that are held out, by which the best model would be chosen. "
-                "Give training.metric_for_best_model: eval_reward."
-            )
+        if params.load_best_model_at_end or params.save_strategy == "best":
+            _check_metric(self.name, params.metric_for_best_model or "loss", options)
 
     def try_rows(self, config: TrainingConfig, text: Text, table: Any, rows: Sequence[Mapping[str, Any]]) -> None:
         """Raise a ConfigError or DataError where the first prompts cannot be written after, or not be judged."""
@@ -186,6 +183,20 @@ def _rows(split: DatasetSplitParams, seed: int, prompts: Any) -> Any:
     if len(rows) != len(prompts):
         raise DataError(f"{len(rows) - len(prompts)} prompts of the data are empty. Leave those rows out.")
     return rows
+
+
+def _check_metric(method: str, metric: str, options: PolicyOptions) -> None:
+    """Raise a ConfigError where the best model is chosen by what is not measured on prompts that are held out."""
+    from trainwright.reinforcement.held_out import names_of
+    from trainwright.rewards.functions import of_names
+
+    functions = [one.name for one in of_names(options.functions, options.reward_function_kwargs)]
+    known = names_of(functions, options)
+    if metric.removeprefix("eval_") not in known:
+        raise ConfigError(
+            f"{method} measures no '{metric.removeprefix('eval_')}' on prompts that are held out, by which the best "
+            f"model would be chosen. Give training.metric_for_best_model: eval_reward; measured are {', '.join(known)}."
+        )
 
 
 def completion_faults(options: PolicyOptions) -> Iterator[Fault]:

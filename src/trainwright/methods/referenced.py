@@ -90,7 +90,7 @@ class Referenced(LanguageMethod):
         if params.trainer_kwargs.get("precompute_ref_log_probs"):
             return 0
         if params.trainer_kwargs.get("ref_model") is not None:
-            return named(params.trainer_kwargs["ref_model"])
+            return named("ref_model")
         if params.use_peft and config.model.adapter_model is None:
             return 0 if keeps_base(config.peft) else base
         return weights

@@ -113,6 +113,9 @@ class Reward(LanguageMethod):
         """Return the model, without dropout unless `disable_dropout` is false."""
         from trainwright.models.load import without_dropout
 
+        embeddings = model.get_input_embeddings()
+        if getattr(embeddings, "padding_idx", None) == text.tokenizer.eos_token_id:
+            embeddings.padding_idx = None  # an end token that also pads is learned; padding itself is masked
         return without_dropout(model) if text.options.disable_dropout else model
 
     def objective(self, model: Any, args: TrainingArguments, text: Text) -> Objective:

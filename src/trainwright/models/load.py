@@ -54,7 +54,7 @@ def load_tokenizer(params: ModelParams) -> Any:
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(
             f"model.{'tokenizer_name' if params.tokenizer_name else 'model_name'} '{name}' holds no tokenizer: "
-            f"{missing or _first_line(error)} Give model.tokenizer_name: a folder or hub name."
+            f"{missing or first_line(error)} Give model.tokenizer_name: a folder or hub name."
         ) from error
     check_tokenizer_settings(tokenizer, params.tokenizer_kwargs)
     tokenizer.add_tokens(params.new_special_tokens, special_tokens=True)
@@ -128,10 +128,23 @@ class Kind:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def load_model(params: ModelParams, tokenizer: Any, quantization: Any = None, kind: Kind = Kind()) -> Any:  # noqa: B008
+def load_model(
+    params: ModelParams,
+    tokenizer: Any,
+    quantization: Any = None,
+    kind: Kind = Kind(),  # noqa: B008
+    key: str = "model.model_name",
+) -> Any:
     """Return the model, by default a causal language model: its weights, or random ones for a configuration.
 
     Random weights come from torch's global stream; set the seed before.
+
+    Args:
+        params: the section of the file.
+        tokenizer: whose tokens a configuration without weights has.
+        quantization: settings of bitsandbytes, or None.
+        kind: what is loaded.
+        key: of the file, by which the model is named.
 
     Raises:
         ConfigError: it cannot be loaded.
@@ -141,7 +154,7 @@ def load_model(params: ModelParams, tokenizer: Any, quantization: Any = None, ki
     loader = getattr(transformers, kind.name)
     if NO_DROPOUT in params.model_kwargs:
         rest = {name: value for name, value in params.model_kwargs.items() if name != NO_DROPOUT}
-        model = load_model(replace(params, model_kwargs=rest), tokenizer, quantization, kind)
+        model = load_model(replace(params, model_kwargs=rest), tokenizer, quantization, kind, key)
         return undropped(model) if params.model_kwargs[NO_DROPOUT] else model
     options: dict[str, Any] = {"trust_remote_code": params.trust_remote_code}
     if params.attn_implementation is not None:
@@ -172,8 +185,13 @@ def load_model(params: ModelParams, tokenizer: Any, quantization: Any = None, ki
         raise
     except faults as error:
         given = f" with model.model_kwargs {params.model_kwargs}" if params.model_kwargs else ""
-        reason = f"{given}: {missing or _first_line(error)}"
-        raise ConfigError(f"model.model_name '{params.model_name}' cannot be loaded{reason}") from error
+        reason = f"{given}: {missing or first_line(error)}"
+        raise ConfigError(f"{key} '{params.model_name}' cannot be loaded{reason}") from error
+
+
+def beside(params: ModelParams, name: str) -> ModelParams:
+    """Return the section for another model that is loaded beside the trained one: of its own revision, and whole."""
+    return replace(params, model_name=name, model_revision=None, adapter_model=None, load_pretrained_weights=True)
 
 
 def _mark_what_was_read(model: nn.Module, about: Mapping[str, Any]) -> None:
@@ -298,6 +316,7 @@ def _drops(values: dict[str, Any]) -> list[str]:
     return [name for name, value in values.items() if "drop" in name and isinstance(value, float) and value > 0]
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of what an error says, as a sentence."""
     said = (str(error).strip() or type(error).__name__).splitlines()[0]
     return f"{said.rstrip('.')}."

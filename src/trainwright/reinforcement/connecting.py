@@ -16,7 +16,7 @@ from trainwright.reinforcement.sampling import sampling_of
 from trainwright.reinforcement.schedule import Places, Schedule
 from trainwright.reinforcement.stage import RolloutStage, size_of
 from trainwright.reinforcement.trying import check_ends, check_lengths, check_rewards
-from trainwright.rewards.functions import of_names
+from trainwright.rewards.functions import of_names, shadowed
 from trainwright.rewards.pool import Pool
 from trainwright.session.session import Session
 
@@ -69,6 +69,8 @@ def connect(
         multiple=multiple or 1,
         seed=args.seed,
     )
+    for sentence in shadowed(stage.pool.rewards, rows.column_names):
+        session.note(sentence)
     if held_out is not None:
         stage.held_out = _held_out(stage, sampler_of(session.model, sampling_of(options, True), tokenizer), *held_out)
     session.stage, session.train_dataset = stage, places

@@ -20,6 +20,13 @@ from trainwright.parallel.strategy import Strategy
 FOLDER = "generations"
 MOVED_BY = ("learning_rate", "lr_scheduler_type", "weight_decay", "max_grad_norm", "optim")
 """Arguments that the weights at a generation follow from, beside the settings of the method."""
+WRITTEN_BY = ("max_completion_length", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "stop")
+"""Settings of the method that completions follow from."""
+JUDGED_BY = (
+    "reward_functions", "reward_function_kwargs", "reward_weights", "scale_rewards", "reward_clip_range",
+    "normalize_advantages",
+)  # fmt: skip
+"""Settings of the method that advantages follow from."""
 _RAGGED = ("prompts", "completions", "sampler", "old", "reference")
 
 
@@ -181,6 +188,16 @@ def write(generation: Generation, path: Path, about: dict[str, Any]) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Return what a generation would be written or judged with now, other than it was, as words."""
+    found = [f"rows {before['rows']} -> {now['rows']}"] if before["rows"] != now["rows"] else []
+    for part in ("settings", "judged"):
+        then = before.get(part, {})
+        other = [name for name, value in now[part].items() if then.get(name, value) != value]
+        found += [f"{name} {then[name]} -> {now[part][name]}" for name in other]
+    return found
 
 
 def read(path: Path) -> tuple[Generation, dict[str, Any]]:

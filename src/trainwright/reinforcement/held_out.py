@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +57,14 @@ def group_of(options: PolicyOptions) -> int:
     if options.num_generations_eval is not None:
         return options.num_generations_eval
     return 1 if options.temperature_eval == 0 else options.num_generations
+
+
+def names_of(functions: Sequence[str], options: PolicyOptions) -> list[str]:
+    """Return what is measured, by rewards of these names."""
+    lengths = ("mean_length", "min_length", "max_length", "clipped_ratio")
+    known = ["reward", "reward_std", *(f"rewards/{name}/{what}" for name in functions for what in ("mean", "std"))]
+    known += [] if group_of(options) == 1 else ["frac_reward_zero_std"]
+    return [*known, *(f"completions/{name}" for name in lengths)]
 
 
 def rewards_on(held_out: HeldOut, prefix: str) -> dict[str, float]:

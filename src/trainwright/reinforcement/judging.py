@@ -11,7 +11,7 @@ from trainwright.data.sources.formats import is_chat
 from trainwright.generation.rollouts import Completion
 from trainwright.rewards.pool import Failure, Pool
 
-_SHOWN = 3  # failures that are told of a generation
+_SHOWN = 3  # reasons that are told of a generation
 
 
 def judged(
@@ -25,10 +25,10 @@ def judged(
     Args:
         pool: calls the functions.
         rows: of the prompts, as they were read.
-        completions: of every prompt.
+        completions: of every prompt, as many of each.
         decode: tokens to text, without special tokens.
     """
-    columns: dict[str, list[Any]] = {"prompts": [], "completions": [], "completion_ids": [], "texts": []}
+    columns: dict[str, list[Any]] = {"prompts": [], "completions": [], "completion_ids": []}
     names = list(dict.fromkeys(name for row in rows for name in row if name != "prompt"))
     further: dict[str, list[Any]] = {name: [] for name in names}
     for row, some in zip(rows, completions, strict=True):
@@ -38,24 +38,28 @@ def judged(
             columns["prompts"].append(row["prompt"])
             columns["completions"].append([{"role": "assistant", "content": text}] if chat else text)
             columns["completion_ids"].append(one.ids.tolist())
-            columns["texts"].append(text)
             for name in names:
                 further[name].append(row.get(name))
-    found, failures = pool.judge(further | columns)
+    found, failures = pool.judge(further | columns, len(completions[0]))
     values = [[float("nan") if value is None else value for value in one] for one in found]
     return torch.tensor(values, dtype=torch.float64).reshape(len(found), -1).T.contiguous(), failures
 
 
 def told(failures: Sequence[Failure], rows: Sequence[int]) -> list[str]:
-    """Return sentences about rewards that failed, by function and row of the data.
+    """Return sentences about rewards that failed, by function, reason and row of the data.
 
     Args:
         rows: that of each.
     """
-    found = [
-        f"The reward '{one.reward}' failed for a completion of row {row}, which has none of it: {one.reason}"
-        for one, row in zip(failures[:_SHOWN], rows, strict=False)
-    ]
-    if len(failures) > _SHOWN:
-        found.append(f"{len(failures) - _SHOWN} more rewards of this generation failed.")
+    alike: dict[tuple[str, str], list[int]] = {}
+    for one, row in zip(failures, rows, strict=True):
+        alike.setdefault((one.reward, one.reason), []).append(row)
+    found = []
+    for (reward, reason), some in list(alike.items())[:_SHOWN]:
+        which = "a completion" if len(some) == 1 else f"{len(some)} completions, the first"
+        found.append(
+            f"The reward '{reward}' failed for {which} of row {some[0]}, without a reward of it now: {reason}."
+        )
+    if (left := sum(map(len, list(alike.values())[_SHOWN:]))) > 0:
+        found.append(f"It failed for {left} more, for other reasons.")
     return found

@@ -212,15 +212,13 @@ class RolloutStage:
         alike = about.get("moved_by", now["moved_by"]) == now["moved_by"]
         mine = about["run"] == now["run"] and (alike or run.position > number * self.schedule.span)
         same = mine or about["weights"] == now["weights"]
-        changed = [
-            f"{name}: {about[name]!r} -> {now[name]!r}" for name in ("settings", "rows") if about[name] != now[name]
-        ]
-        if same and changed:
+        changed = store.changed(about, now)
+        if mine and changed and run.position > number * self.schedule.span:
             raise CheckpointError(
-                f"The generation '{path}' was written with others: {'; '.join(changed)}. Put them back, or delete it, "
-                "and its completions are written anew."
+                f"The checkpoint is in the middle of the generation '{path}', which was written and judged with "
+                f"others: {'; '.join(changed)}. Put them back, or resume from a checkpoint at the end of a generation."
             )
-        if not same:  # of another run that has begun in this folder, or of this one by other steps
+        if not same or changed:  # of another run that has begun in this folder, or of this one by other steps
             return None
         generation: Generation = found
         return generation
@@ -228,12 +226,12 @@ class RolloutStage:
     def _about(self, run: Run, number: int) -> dict[str, Any]:
         """Return what a generation depends on."""
         options = asdict(self.options)
-        names = ("max_completion_length", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "stop")
         return {
             "run": run.run_id,
             "moved_by": repr([*(getattr(self.session.args, name) for name in store.MOVED_BY), options]),
             "weights": sums_of(self.session.model, self.session.strategy),
-            "settings": {"seed": self.seed, **{name: options[name] for name in names}},
+            "settings": {"seed": self.seed, **{name: options[name] for name in store.WRITTEN_BY}},
+            "judged": {name: repr(options[name]) for name in store.JUDGED_BY if name in options},
             "rows": self.schedule.rows(run.epoch, number),
         }
 

@@ -14,7 +14,7 @@ import inspect
 import math
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ VERIFIERS: dict[str, str] = {
 """Names of rewards that ship; the last ones are Oumi's."""
 
 _GIVEN = ("prompts", "completions", "completion_ids")
+_OF_ROWS = ("prompt", "completion")
+_LARGEST = 1e18  # its square, which norms of gradients have, is a number of float32
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,29 @@ class Reward:
     where: str
     settings: Mapping[str, Any]
     here: bool = False
+
+    @property
+    def takes_lists(self) -> bool:
+        """Whether it is called with lists of completions, which it may compare, and not with one."""
+        return "completions" in _taken(self)
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """What it may take of the run, which columns of these names are not given for."""
+        return _GIVEN if self.takes_lists else (*_GIVEN, *_OF_ROWS)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a reward says of some rows.
+
+    Attributes:
+        values: of every row; None where there is none.
+        wrong: why a row has none that ought to have one.
+    """
+
+    values: list[float | None]
+    wrong: dict[int, str] = field(default_factory=dict)
 
 
 def of_names(
@@ -102,7 +127,7 @@ def function_at(where: str) -> Callable[..., Any]:
         )
     try:
         module = _module(place)
-    except Exception as error:  # of the user's file, whatever it does
+    except (Exception, SystemExit) as error:  # of the user's file, whatever it does
         raise ConfigError(f"The reward '{where}' cannot be imported: {type(error).__name__}: {error}.") from error
     found: Any = getattr(module, name, None)
     if found is None:
@@ -130,9 +155,13 @@ def _module(place: str) -> Any:
     return module
 
 
+def _taken(reward: Reward) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(function_at(reward.where)).parameters
+
+
 def check(reward: Reward) -> None:
     """Raise a ConfigError where a reward cannot be called as one, or does not take its settings."""
-    taken = inspect.signature(function_at(reward.where)).parameters
+    taken = _taken(reward)
     if not {"completion", "completions"} & set(taken):
         raise ConfigError(
             f"The reward '{reward.name}' takes ({', '.join(taken)}); it must take `completions`, a list, and "
@@ -152,9 +181,8 @@ def check_columns(reward: Reward, columns: Collection[str]) -> None:
     Args:
         columns: of the rows.
     """
-    taken = inspect.signature(function_at(reward.where)).parameters
-    own = _GIVEN if "completions" in taken else (*_GIVEN, "completion", "prompt")
-    known = [*own, *(name for name in columns if name != "prompt")]
+    taken = _taken(reward)
+    known = [*reward.given, *(name for name in columns if name not in (*reward.given, "prompt"))]
     for name, one in taken.items():
         needed = one.default is one.empty and one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)
         if needed and name not in known and name not in reward.settings:
@@ -164,34 +192,51 @@ def check_columns(reward: Reward, columns: Collection[str]) -> None:
             )
 
 
-def call(reward: Reward, columns: Mapping[str, list[Any]]) -> list[float | None]:
+def shadowed(rewards: Sequence[Reward], columns: Collection[str]) -> list[str]:
+    """Return a sentence about each column that rewards are not given, since its name stands for something else."""
+    names = {name for reward in rewards for name in reward.given} - {"prompt"}
+    return [
+        f"The column '{name}' of the data is not given to rewards: by that name they get what the run has. Give it "
+        f"another with column_map, where a reward is to have it: {{{name}: reference}}."
+        for name in columns
+        if name in names
+    ]
+
+
+def call(reward: Reward, columns: Mapping[str, list[Any]]) -> Answer:
     """Return the rewards of some rows; what the function raises is raised.
+
+    A list of another length says of no row which value is its own, so none has one.
 
     Args:
         reward: of which function.
-        columns: of the rows; `prompts`, `completions`, `completion_ids` and `texts` (of what is written) among them.
-
-    Raises:
-        ValueError: it returns something else than a finite number, NaN or None for every row.
+        columns: of the rows; `prompts`, `completions` and `completion_ids` among them.
     """
-    function = function_at(reward.where)
-    taken = inspect.signature(function).parameters
+    function, taken = function_at(reward.where), _taken(reward)
     takes_any = any(one.kind is one.VAR_KEYWORD for one in taken.values())
     count = len(columns["completions"])
-    if "completions" in taken:
-        given = {**{name: values for name, values in columns.items() if name != "texts"}, **reward.settings}
-        found = _finished(function(**_wanted(given, taken, takes_any)))
+    if reward.takes_lists:
+        found = _finished(function(**_wanted({**columns, **reward.settings}, taken, takes_any)))
     else:
         rows = [{name: values[n] for name, values in columns.items()} for n in range(count)]
         for row in rows:
-            row |= {"completion": row["texts"], "prompt": row["prompts"], **reward.settings}
+            row |= {"completion": _text(row["completions"]), "prompt": row["prompts"], **reward.settings}
         found = _finished(_together([function(**_wanted(row, taken, takes_any)) for row in rows]))
     if hasattr(found, "tolist"):  # of numpy or torch
         found = found.tolist()
     if not isinstance(found, Sequence) or isinstance(found, str) or len(found) != count:
         size = f" of {len(found)}" if isinstance(found, Sequence) else ""
-        raise ValueError(f"it returned a {type(found).__name__}{size} for {count} rows")
-    return [_number(value) for value in found]
+        told = f"it returned a {type(found).__name__}{size} for {count} completions"
+        return Answer([None] * count, dict.fromkeys(range(count), told))
+    wrong = {row: why for row, value in enumerate(found) if (why := _fault(value)) is not None}
+    values = [None if value is None or row in wrong else float(value) for row, value in enumerate(found)]
+    return Answer(values, wrong)
+
+
+def _text(completion: Any) -> str:
+    """Return what was written: the completion, or the content of its one message."""
+    written: str = completion if isinstance(completion, str) else completion[-1]["content"]
+    return written
 
 
 def _wanted(given: Mapping[str, Any], taken: Mapping[str, Any], takes_any: bool) -> dict[str, Any]:
@@ -216,10 +261,16 @@ async def _gathered(coroutines: list[Any]) -> list[Any]:
     return await asyncio.gather(*coroutines)
 
 
-def _number(value: Any) -> float | None:
+def _fault(value: Any) -> str | None:
+    """Return why a value is no reward, or None where it is one, or says itself that there is none."""
     if value is None:
         return None
-    number = float(value)
-    if math.isinf(number):
-        raise ValueError(f"it returned {number}, which no other reward can be compared with")
-    return None if math.isnan(number) else number
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return f"it returned {str(value)[:60]!r}, which is no number"
+    if math.isnan(number):
+        return "it returned nan; None says that there is no reward"
+    if abs(number) > _LARGEST:
+        return f"it returned {number:g}, with which no other reward can be compared; {_LARGEST:g} is the largest"
+    return None

@@ -55,19 +55,23 @@ def elsewhere(config: TrainingConfig) -> list[str]:
     from huggingface_hub import try_to_load_from_cache
 
     from trainwright.config.keys.uses import OWN_MODELS
+    from trainwright.config.reading.validation import BESIDE
     from trainwright.data.sources.reach import ask_at_once
 
     model, said = config.model, []
     given = {"tokenizer_name" if model.tokenizer_name else "model_name": model.tokenizer_name or model.model_name}
     given |= {"model_name": model.model_name} if model.load_pretrained_weights else {}
-    for key, name in given.items():
+    named = {f"model.{key}": name for key, name in given.items()}
+    kwargs = config.training.trainer_kwargs
+    named |= {f"training.trainer_kwargs.{key}": kwargs[key] for key in BESIDE if kwargs.get(key) is not None}
+    for key, name in named.items():
         if name in OWN_MODELS or Path(name or "").expanduser().exists():
             continue
         kept = False
         with suppress(ValueError):  # of a folder, which is no name of the hub
             kept = isinstance(try_to_load_from_cache(name or "", "config.json"), str)
         missing = "" if kept else ask_at_once(name)
-        said += [f"model.{key} '{name}': {missing}"] if missing else []
+        said += [f"{key} '{name}': {missing}"] if missing else []
     return said
 
 

@@ -95,6 +95,10 @@ def _needs(package: str, extra: str, path: str, what: str) -> Iterator[Fault]:
         yield path, f"{what} needs the package '{package}', which is not installed", command
 
 
+BESIDE = ("ref_model", "teacher_model_name_or_path", "teacher_tokenizer_name_or_path")
+"""Settings of methods that are the folders of other models."""
+
+
 def _model(config: TrainingConfig) -> Iterator[Fault]:
     model = config.model
     if model.model_name is None:
@@ -103,6 +107,10 @@ def _model(config: TrainingConfig) -> Iterator[Fault]:
         value = getattr(model, name)
         if value is not None and _is_folder(value) and not _expanded(value).exists():
             yield f"model.{name}", f"there is no folder '{value}'", _nearest_file(Path(value))
+    for name in BESIDE:
+        value = config.training.trainer_kwargs.get(name)
+        if isinstance(value, str) and value.startswith((".", "/", "~")) and not _expanded(value).exists():
+            yield f"training.trainer_kwargs.{name}", f"there is no folder '{value}'", _nearest_file(Path(value))
     if model.torch_dtype_str not in DTYPES:
         near = did_you_mean(model.torch_dtype_str, DTYPES).strip()
         yield "model.torch_dtype_str", f"'{model.torch_dtype_str}' is no number format", near or ", ".join(DTYPES)

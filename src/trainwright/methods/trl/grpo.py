@@ -79,11 +79,14 @@ def as_trls(reward: Reward) -> Callable[..., list[float | None]]:
     from trainwright.rewards.functions import call
 
     def judge(prompts: list[Any], completions: list[Any], **given: Any) -> list[float | None]:
-        texts = [one if isinstance(one, str) else one[-1]["content"] for one in completions]
+        count = len(completions)
         columns: Mapping[str, list[Any]] = {
-            name: values for name, values in given.items() if isinstance(values, list) and len(values) == len(texts)
+            name: values for name, values in given.items() if isinstance(values, list) and len(values) == count
         }
-        return call(reward, {**columns, "prompts": prompts, "completions": completions, "texts": texts})
+        answer = call(reward, {**columns, "prompts": prompts, "completions": completions})
+        if answer.wrong:
+            raise ValueError(f"The reward '{reward.name}' failed: {next(iter(answer.wrong.values()))}.")
+        return answer.values
 
     judge.__name__ = reward.name
     return judge

@@ -211,7 +211,7 @@ class LanguageMethod(Method):
         Args:
             base: bytes of the model without adapters.
             weights: bytes of the model.
-            named: of a model that is named.
+            named: of a model that a setting of the method names, by the setting.
         """
         return 0
 

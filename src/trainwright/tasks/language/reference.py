@@ -6,7 +6,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from trainwright import __version__
 from trainwright.bars import counting
 from trainwright.config.schema import TrainingConfig
 from trainwright.losses import fused_loss
-from trainwright.models.load import grow, load_model, without_dropout
+from trainwright.models.load import beside, grow, load_model, without_dropout
 from trainwright.objectives.preference import PreferenceLoss
 from trainwright.session.session import Session
 from trainwright.tasks.language.method import Text
@@ -32,7 +31,8 @@ def add_reference(session: Session, config: TrainingConfig, text: Text, base: An
     options, model = text.options, session.model
     fresh_adapters = config.training.use_peft and config.model.adapter_model is None
     if options.ref_model is not None:
-        objective.reference = load_model(replace(config.model, model_name=options.ref_model), text.tokenizer)
+        params = beside(config.model, options.ref_model)
+        objective.reference = load_model(params, text.tokenizer, key="training.trainer_kwargs.ref_model")
         grow(objective.reference, text.tokenizer, config.model)
     elif base is not None:
         objective.reference = base

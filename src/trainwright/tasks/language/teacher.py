@@ -8,7 +8,7 @@ from typing import Any
 from trainwright.config.schema import TrainingConfig
 from trainwright.errors import ConfigError
 from trainwright.losses import fused_loss
-from trainwright.models.load import load_model
+from trainwright.models.load import beside, load_model
 from trainwright.session.session import Session
 from trainwright.tasks.language.method import Text
 
@@ -22,14 +22,7 @@ def add_teacher(session: Session, config: TrainingConfig, text: Text) -> None:
         ConfigError: it cannot be loaded, or predicts other tokens than the student.
     """
     name = text.options.teacher_model_name_or_path
-    params = replace(
-        config.model, model_name=name, model_revision=None, adapter_model=None, load_pretrained_weights=True,
-        model_kwargs={},
-    )  # fmt: skip
-    try:
-        teacher: Any = load_model(params, text.tokenizer)
-    except ConfigError as error:
-        raise ConfigError(str(error).replace("model.model_name", _NAME, 1)) from error
+    teacher: Any = load_model(replace(beside(config.model, name), model_kwargs={}), text.tokenizer, key=_NAME)
     mine, theirs = (one.config.get_text_config().vocab_size for one in (session.model, teacher))
     if mine != theirs:
         raise ConfigError(

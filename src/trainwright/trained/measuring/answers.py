@@ -59,7 +59,10 @@ def by_answers(
         except Exception as error:  # of the user's function
             what = error if isinstance(error, TypeError) else f"{type(error).__name__}: {error}"
             raise DataError(f"'{one.name}' cannot judge the rows of '{data.name}': {what}.") from error
-        found.append(_scores(one.name, rows, lines, judged))
+        for number, why in judged.wrong.items():
+            row = lines[number]["row"]
+            raise DataError(f"'{one.name}' cannot judge the rows of '{data.name}': of an answer to row {row} {why}.")
+        found.append(_scores(one.name, rows, lines, judged.values))
     return Evaluation(trained, found, rows, vocabulary_of(writer.tokenizer))
 
 
@@ -74,7 +77,7 @@ def _scores(
             counts[line["row"]] += 1
     known = counts > 0
     if not known.any():
-        raise DataError(f"'{name}' judges no answer: it returns None or NaN for all of them.")
+        raise DataError(f"'{name}' judges no answer: it returns None for all of them.")
     each = np.divide(sums, counts, out=np.zeros(len(rows)), where=known)
     for row, value, is_known in zip(rows, each.tolist(), known, strict=True):
         row[name] = value if is_known else None
@@ -90,7 +93,7 @@ def columns_of(rows: Sequence[Mapping[str, Any]], lines: Sequence[Mapping[str, A
     if ANSWER not in columns and None not in references:
         columns[ANSWER] = references
     written = [line["generated"] for line in lines]
-    return columns | {"prompts": [line["prompt"] for line in lines], "completions": written, "texts": written}
+    return columns | {"prompts": [line["prompt"] for line in lines], "completions": written}
 
 
 def reference_of(row: Mapping[str, Any]) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,9 +11,10 @@ from trainwright import compat
 from trainwright.config import methods
 from trainwright.config.reading.translate import argument_values
 from trainwright.config.schema import ModelParams, PeftParams, TrainingConfig
+from trainwright.data.sources.reach import ask_at_once
 from trainwright.errors import ConfigError
 from trainwright.models.adapters import lora_config
-from trainwright.models.load import NO_DROPOUT, freeze, load_tokenizer, model_config, number_format
+from trainwright.models.load import NO_DROPOUT, beside, first_line, freeze, load_tokenizer, model_config, number_format
 from trainwright.objectives.linear_loss import CHUNK
 from trainwright.optim.optimizers import parse_settings, state_copies
 from trainwright.tasks.language.method import LanguageMethod, able_of
@@ -104,9 +105,7 @@ def estimate(config: TrainingConfig, rows: int, length: int, method: LanguageMet
         average = 0
     copies = state_copies(values["optim"], parse_settings(values["optim_args"]))
     micro = rows * method.sequences
-    further = method.further_weights(
-        config, described.base, weights, lambda name: _bytes(_empty(replace(config.model, model_name=name)))
-    )
+    further = method.further_weights(config, described.base, weights, lambda name: _bytes(_other(config, name)))
     return Estimate(
         weights + average + further,
         trained,
@@ -119,18 +118,33 @@ def estimate(config: TrainingConfig, rows: int, length: int, method: LanguageMet
     )
 
 
-def _empty(params: ModelParams, kind: str = LanguageMethod.estimated) -> Any:
-    """Return a model as `load_model` makes it, without values, of a class of transformers."""
+def _empty(params: ModelParams, kind: str = LanguageMethod.estimated, key: str = "model.model_name") -> Any:
+    """Return a model as `load_model` makes it, without values, of a class of transformers.
+
+    Args:
+        params: the section of the file.
+        kind: the class.
+        key: of the file, by which the model is named.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
     import transformers
 
     dtype = number_format(params)
     if params.load_pretrained_weights:
-        described = _config_of(params)
+        described = _config_of(params, key)
         dtype = dtype or described.dtype
     else:
         described = model_config(params, load_tokenizer(params))
     with torch.device("meta"):
         return getattr(transformers, kind).from_config(described, dtype=dtype)
+
+
+def _other(config: TrainingConfig, setting: str) -> Any:
+    """Return the model that a setting of the method names, without values."""
+    params = beside(config.model, config.training.trainer_kwargs[setting])
+    return _empty(params, key=f"training.trainer_kwargs.{setting}")
 
 
 def _bytes(model: Any) -> int:
@@ -180,13 +194,17 @@ def _kernel(module: Any, query: Any, key: Any, value: Any, mask: Any, **more: An
     return out.transpose(1, 2), None
 
 
-def _config_of(params: ModelParams) -> Any:
+def _config_of(params: ModelParams, key: str) -> Any:
     from transformers import AutoConfig
 
-    return AutoConfig.from_pretrained(
-        params.model_name, trust_remote_code=params.trust_remote_code, revision=params.model_revision,
-        **{name: value for name, value in params.model_kwargs.items() if name != NO_DROPOUT},
-    )  # fmt: skip
+    missing = ask_at_once(params.model_name)
+    try:
+        return AutoConfig.from_pretrained(
+            params.model_name, trust_remote_code=params.trust_remote_code, revision=params.model_revision,
+            **{name: value for name, value in params.model_kwargs.items() if name != NO_DROPOUT},
+        )  # fmt: skip
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{key} '{params.model_name}' cannot be loaded: {missing or first_line(error)}") from error
 
 
 def parts(found: Estimate) -> dict[str, int]:
