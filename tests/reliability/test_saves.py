@@ -25,7 +25,7 @@ from torch.utils.data import IterableDataset
 from tests.reliability import cases, errnos
 from tests.reliability.test_failures import _script, made, weights
 from trainwright import CheckpointError, TrainerCallback
-from trainwright.checkpoint import check, folder, layout, plain, writer
+from trainwright.checkpoint import check, folder, layout, output, plain, writer
 from trainwright.checkpoint.past import Past
 from trainwright.errors import UnsavableError
 
@@ -269,7 +269,7 @@ class Alien:
 
 
 def _second(function, change):
-    """Return torch.save, changed in the first of its three calls for the state in the second save."""
+    """Return what writes archives, changed in the first of its three calls for the state in the second save."""
     calls = []
 
     def wrapped(value, *args, **kwargs):
@@ -286,7 +286,7 @@ def test_a_checkpoint_that_cannot_be_read_again_is_a_failed_save(tmp_path, caplo
     def alien(save, value, file):
         return save({**value, "more": Alien()} if "param_groups" in value else value, file)
 
-    monkeypatch.setattr(torch, "save", _second(torch.save, alien))
+    monkeypatch.setattr(output, "write_archive", _second(output.write_archive, alien))
     made(tmp_path, save_strategy="steps", save_steps=4).train()
     assert "checkpoint-8 could not be written: it could not be read again: optimizer.pt" in caplog.text
     assert "Training goes on, and the next save tries again" in caplog.text
@@ -314,7 +314,7 @@ def test_every_error_of_a_write_is_a_failed_save(tmp_path, caplog, monkeypatch, 
         raise ERRORS[name]
 
     if where == "in the thread":
-        monkeypatch.setattr(torch, "save", _second(torch.save, broken))
+        monkeypatch.setattr(output, "write_archive", _second(output.write_archive, broken))
     else:
         calls = []
         write = folder.open_temporary

@@ -13,6 +13,8 @@ import os
 import shutil
 import stat
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -22,7 +24,7 @@ import torch
 
 from trainwright.checkpoint import plain
 from trainwright.checkpoint.layout import MANIFEST, PREFIX, checkpoints, step_of
-from trainwright.checkpoint.output import ALGORITHMS, summed
+from trainwright.checkpoint.output import ALGORITHMS, begin_flush, summed
 from trainwright.errors import CheckpointError
 
 _TEMPORARY = f".{PREFIX}-"
@@ -80,18 +82,18 @@ def seal(
         written: what the manifest says of files that were summed while they were written.
         linked: and of files that are on the disk already.
     """
-    files = {**(linked or {}), **(written or {})}
-    for name in sorted(files_in(folder)):
-        path = folder / name
-        if name.as_posix() not in (linked or {}):
-            flush(path)
+    linked = linked or {}
+    files = {**linked, **(written or {})}
+    inside = sorted(files_in(folder))
+    for name in inside:
         if name.as_posix() not in files:
-            files[name.as_posix()] = summed(path)
+            files[name.as_posix()] = summed(folder / name)
     manifest = folder / MANIFEST
     content = {"version": 2, "run": run_id, "files": files}
     manifest.write_text(json.dumps({**content, "sha256": digest(content)}, indent=1) + "\n", encoding="utf-8")
-    flush(manifest)
-    flush(folder)
+    flush_all([*(folder / name for name in inside if name.as_posix() not in linked), manifest])
+    for place in (*(path for path in folder.rglob("*") if path.is_dir()), folder):
+        flush(place)
 
 
 def files_in(folder: Path) -> set[Path]:
@@ -122,14 +124,30 @@ def digest(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+def flush_all(files: list[Path]) -> None:
+    """Have files on the disk, which gets all of them to do before the first is waited for."""
+    for path in files:
+        with _opened(path) as descriptor:
+            begin_flush(descriptor)
+    for path in files:
+        flush(path)
+
+
 def flush(path: Path) -> None:
     """Have a file or folder on the disk."""
+    with _opened(path) as descriptor:
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in _NO_FSYNC or not path.is_dir():
+                raise
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in _NO_FSYNC or not path.is_dir():
-            raise
+        yield descriptor
     finally:
         os.close(descriptor)
 

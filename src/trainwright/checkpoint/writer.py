@@ -201,8 +201,7 @@ def write_files(draft: PendingCheckpoint) -> None:
         fault = check.unreadable(draft.temporary, draft.objects, draft.texts, mine)
         if fault is not None:
             raise CheckpointError(f"it could not be read again: {fault}")
-        for path in mine or ():
-            folder.flush(path)
+        folder.flush_all(mine or [])
 
 
 def publish(draft: PendingCheckpoint) -> Written:
