@@ -19,7 +19,9 @@ from torch.serialization import DEFAULT_PROTOCOL
 from torch.utils.serialization import config
 
 try:
-    from isal.isal_zlib import crc32
+    from isal import isal_zlib
+
+    crc32: Any = isal_zlib.crc32
 except ImportError:  # there is none for this machine
     crc32 = None
 
@@ -68,7 +70,7 @@ class _Archive:
         self._held: list[bytes] = []  # pieces that are not written yet, the newest among them unless it is large
         self._size = 0  # of these
         self._ends = False
-        self._writer = torch._C.PyTorchFileWriter(self, False, config.save.storage_alignment)
+        self._writer = torch._C.PyTorchFileWriter(cast(IO[bytes], self), False, config.save.storage_alignment)
 
     def write(self, piece: Any) -> int:
         """Take a piece; what follows the records is held until it is whole."""
@@ -113,8 +115,9 @@ class _Archive:
 
 def _sum_of(content: Any) -> int:
     if isinstance(content, torch.UntypedStorage):
-        return cast(int, crc32(torch.empty(0, dtype=torch.uint8).set_(content).numpy()))
-    return cast(int, crc32(content.encode() if isinstance(content, str) else content))
+        content = torch.empty(0, dtype=torch.uint8).set_(content).numpy()
+    number: int = crc32(content.encode() if isinstance(content, str) else content)
+    return number
 
 
 def _summed(behind: bytes, number: int) -> bytes:
