@@ -48,7 +48,6 @@ _OPTIMIZERS = (
     ("adamw_8bit", "bitsandbytes", "quant"), ("ademamix", "bitsandbytes", "quant"), ("lion", "bitsandbytes", "quant"),
     ("paged", "bitsandbytes", "quant"), ("rmsprop_bnb", "bitsandbytes", "quant"),
 )  # fmt: skip
-
 _PIP = {"optimi": "torch-optimi", "galore_torch": "galore-torch", "apollo_torch": "apollo-torch"}
 
 
@@ -95,8 +94,7 @@ def _needs(package: str, extra: str, path: str, what: str) -> Iterator[Fault]:
         yield path, f"{what} needs the package '{package}', which is not installed", command
 
 
-BESIDE = ("ref_model", "teacher_model_name_or_path", "teacher_tokenizer_name_or_path")
-"""Settings of methods that are the folders of other models."""
+BESIDE = ("ref_model", "teacher_model_name_or_path", "teacher_tokenizer_name_or_path")  # folders of other models
 
 
 def _model(config: TrainingConfig) -> Iterator[Fault]:
