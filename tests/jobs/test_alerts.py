@@ -17,6 +17,7 @@ from trainwright.jobs.alerts import rules, send
 from trainwright.jobs.alerts.watch import Watch
 from trainwright.jobs.journal.journal import append
 from trainwright.jobs.store.store import Store
+from trainwright.jobs.tracking.tracking import tracked
 
 
 @pytest.fixture
@@ -128,6 +129,10 @@ def test_what_cannot_be_sent_is_said_and_ends_nothing(home, monkeypatch, capsys)
     ({"metric": "loss > much", "webhook": "https://a"}, "no bound"),
     ({"on": "RUNNING", "webhook": "https://a"}, "no status that a job ends with"),
     ({"on": "LOST", "webhook": "ftp://a"}, "no address"),
+    ({"on": "LOST", "webhook": "https://a b/"}, "no address"),
+    ({"on": "LOST", "webhook": "http://a:99999/"}, "no address"),
+    ({"on": 5, "webhook": "https://a"}, "'5' is no status"),
+    ({"on": "LOST", "webhook": "https://a", "added": "soon"}, "added: 'soon': seconds since 1970"),
     ({"on": "LOST", "webhok": "https://a"}, "Did you mean 'webhook'"),
 ])  # fmt: skip
 def test_what_is_no_alert_is_refused_with_a_sentence(home, given, why):
@@ -148,6 +153,25 @@ def test_alerts_are_listed_tried_and_forgotten_and_their_file_is_the_users_alone
     assert key in capsys.readouterr().out
     assert main(["alerts", "rm", key]) == 0
     assert rules.read() == []
+
+
+@pytest.mark.slow
+def test_a_run_that_ends_waits_until_its_alert_was_tried_again(home, webhook, monkeypatch):
+    address, got = webhook
+    rules.add(on="FAILED", webhook=address)
+    once, tries = send.once, []
+
+    def refused_first(*given):
+        tries.append(given)
+        if len(tries) == 1:
+            raise OSError("busy")
+        once(*given)
+
+    monkeypatch.setattr(send, "once", refused_first)
+    monkeypatch.setattr(send, "_WAITS", (0.0, 3.5))  # longer than an end waits for the database
+    with pytest.raises(ValueError, match="no"), tracked("mine"):
+        raise ValueError("no")
+    assert [one["what"] for one in got] == ["FAILED"]
 
 
 @pytest.mark.slow

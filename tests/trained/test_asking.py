@@ -14,11 +14,12 @@ import transformers
 from tests import tiny_language as tiny
 from trainwright import ConfigError, DataError
 from trainwright.cli.after.chat import printable
+from trainwright.cli.after.generate import read
 from trainwright.cli.main import main
 from trainwright.data.text.named_templates import NAMED_TEMPLATES
 from trainwright.generation.sampling import Sampling
 from trainwright.trained.asking.conversation import Conversation
-from trainwright.trained.asking.generating import Answers, generate
+from trainwright.trained.asking.generating import Answers, generate, lines_of
 from trainwright.trained.asking.prompts import Asker, end_of_answers, prompt_of, up_to_the_answer
 from trainwright.trained.asking.writer import writer
 from trainwright.trained.folders import find
@@ -41,10 +42,6 @@ def drawing(pissa):
 @pytest.fixture(scope="module")
 def prompts():
     return [row["prompt"] for row in tiny.rows_of("completion", 7, seed=3)]
-
-
-def lines_of(file):
-    return [json.loads(line) for line in file.read_text().splitlines()]
 
 
 def test_greedy_answers_are_those_of_transformers(writing, whole, prompts, tmp_path):
@@ -84,6 +81,22 @@ def test_answers_that_were_made_otherwise_are_kept(writing, prompts, tmp_path):
     (tmp_path / "mine.jsonl").write_text("{}\n")
     with pytest.raises(ConfigError, match="holds what was made by something else"):
         generate(writing, prompts, tmp_path / "mine.jsonl")
+
+
+def test_a_text_with_a_mark_at_which_lines_could_be_cut_is_one_prompt(writing, tmp_path):
+    file, odd = tmp_path / "out.jsonl", "the\u2028cat\x85is\x0bon"
+    assert [generate(writing, [odd], file) for _ in range(2)] == [1, 0]
+    assert [line["prompt"] for line in lines_of(file)] == [odd]
+    (tmp_path / "prompts.txt").write_text(f"{odd}\n\nthe ball\r\n", newline="")
+    assert read(None, str(tmp_path / "prompts.txt"), None) == [odd, "the ball"]
+
+
+def test_prompts_that_cannot_be_read_are_told(tmp_path):
+    with pytest.raises(DataError, match="gone.txt' cannot be read: No such file"):
+        read(None, str(tmp_path / "gone.txt"), None)
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
+    with pytest.raises(DataError, match="is no text in UTF-8 .invalid continuation byte at byte 3"):
+        read(None, str(tmp_path / "latin.txt"), None)
 
 
 def test_a_prompt_that_leaves_no_room_is_told_before_anything_is_written(writing, tmp_path):

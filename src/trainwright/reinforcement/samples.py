@@ -9,6 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainwright.data.sources import json_lines
 from trainwright.errors import DataError
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def _place(path: Path) -> tuple[int, ...]:
 
 def read(path: Path) -> list[dict[str, Any]]:
     """Return the completions in a file, group after group."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [*json_lines.read(path)]
 
 
 def shown(completions: list[dict[str, Any]], groups: int) -> Iterator[str]:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainwright.cli.numbers import written
+
 if TYPE_CHECKING:
     from trainwright.trained.asking.conversation import Conversation
 
@@ -31,7 +33,7 @@ def run(argv: Sequence[str]) -> int:
     )
     what = "a run's folder, its job, a checkpoint, or a model's folder; base:RUN is what a run was trained from"
     parser.add_argument("runs", nargs="+", metavar="RUN", help=what)
-    parser.add_argument("--system", metavar="TEXT", help="the system prompt")
+    parser.add_argument("--system", type=written, metavar="TEXT", help="the system prompt")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="the weights' number format")
     parser.add_argument("--lines", action="store_true", help="for programs: JSON lines in and out")
     from trainwright.cli.after import sampling
@@ -82,6 +84,8 @@ class Talk:
 
     def go_on(self) -> None:
         """Read questions and commands until the input ends."""
+        from trainwright.errors import DataError
+
         if self.shown:
             import readline  # noqa: F401 (input() then knows the keys of a line and what was written before)
         while True:
@@ -89,6 +93,8 @@ class Talk:
                 line = input("> " if self.shown else "").strip()
             except EOFError:
                 break
+            except UnicodeDecodeError as error:
+                raise DataError(f"Standard input is no text in UTF-8 ({error.reason} at byte {error.start}).") from None
             except KeyboardInterrupt:
                 print("\nCtrl-D or /quit leaves.")
                 continue

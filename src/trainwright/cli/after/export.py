@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from trainwright.cli.numbers import size
+
 
 def run(argv: Sequence[str]) -> int:
     """Write the model of a run with a card, and push it where that is asked for."""
@@ -18,7 +20,9 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16", "float16"), help="the weights' number format (that of the training)"
     )
-    parser.add_argument("--shard", default="5GB", metavar="SIZE", help="the most that a file of weights holds (5GB)")
+    parser.add_argument(
+        "--shard", type=size, default="5GB", metavar="SIZE", help="the most that a file of weights holds (5GB)"
+    )
     parser.add_argument("--adapter", action="store_true", help="the adapter alone, to be loaded onto its base")
     parser.add_argument("--overwrite", action="store_true", help="a model that lies there gives way")
     parser.add_argument("--push", metavar="NAME", help="also to this repository of the Hugging Face hub, private")

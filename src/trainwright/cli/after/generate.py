@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trainwright.cli.numbers import at_least
+from trainwright.cli.numbers import at_least, written
 
 
 def run(argv: Sequence[str]) -> int:
@@ -28,7 +28,7 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="where to: a line of JSON each")
     parser.add_argument("--count", type=at_least(1), default=1, metavar="N", help="answers to every prompt (1)")
     parser.add_argument("--chat", action="store_true", help="a text is what a user says, and the answer a turn")
-    parser.add_argument("--system", metavar="TEXT", help="the system prompt of conversations without one")
+    parser.add_argument("--system", type=written, metavar="TEXT", help="the system prompt of conversations without one")
     parser.add_argument("--batch", type=at_least(1), default=16, metavar="N", help="answers at a time (16)")
     parser.add_argument("--limit", type=at_least(1), metavar="N", help="the first N prompts alone")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="the weights' number format")
@@ -72,6 +72,7 @@ def read(trained: Any, given: str, limit: int | None) -> list[Any]:
     Raises:
         DataError: it has none, or a row asks nothing.
     """
+    from trainwright.data.sources import json_lines
     from trainwright.errors import DataError
     from trainwright.trained.asking.prompts import prompt_of
     from trainwright.trained.measuring import rows
@@ -79,10 +80,16 @@ def read(trained: Any, given: str, limit: int | None) -> list[Any]:
     if given != "-" and not given.endswith(".txt"):
         found = rows.read(trained, given, limit=limit).rows
         return [prompt_of(row, number) for number, row in enumerate(found)]
-    text = sys.stdin.read() if given == "-" else Path(given).read_text(encoding="utf-8")
-    lines = [line for line in text.splitlines() if line.strip()][:limit]
+    what = "Standard input" if given == "-" else f"'{given}'"
+    try:
+        text = sys.stdin.read() if given == "-" else Path(given).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{what} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{what} is no text in UTF-8 ({error.reason} at byte {error.start}).") from None
+    lines = json_lines.lines(text)[:limit]
     if not lines:
-        raise DataError(f"{'Standard input' if given == '-' else given} holds no prompt.")
+        raise DataError(f"{what} holds no prompt.")
     if not lines[0].lstrip().startswith("{"):
         return lines
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,5 +33,5 @@ def run(argv: Sequence[str]) -> int:
         merged = merge_adapter(trained, args.out, args.dtype, args.overwrite)
     print(f"Written: {merged.folder}.")
     print(f"Compared: {merged.agreement}.")
-    print(f"Next: trainwright chat {merged.folder}")
+    print(f"Next: {shlex.join(['trainwright', 'chat', str(merged.folder)])}")
     return 0

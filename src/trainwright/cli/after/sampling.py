@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from trainwright.cli.numbers import at_least
+from trainwright.cli.numbers import at_least, written
 
 if TYPE_CHECKING:
     from trainwright.generation.sampling import Sampling
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser, temperature: float, top_p: fl
     group.add_argument("--top-k", type=at_least(0), default=0, metavar="K", help="so many of the likeliest (0: all)")
     group.add_argument("--repetition-penalty", type=at_least(0.0), default=1.0, metavar="R", help="1 is none (1)")
     group.add_argument(
-        "--stop", action="append", default=[], metavar="TEXT", help="ends an answer; several are allowed"
+        "--stop", type=written, action="append", default=[], metavar="TEXT", help="ends an answer; several are allowed"
     )
     group.add_argument("--seed", type=int, default=0, help="of the random numbers (0)")
 

@@ -32,8 +32,6 @@ def run(argv: Sequence[str]) -> int:
 
 def _test(key: str) -> int:
     """Send an alert that says that it is one."""
-    import subprocess
-
     from trainwright.errors import JobError, did_you_mean
     from trainwright.jobs.alerts import rules, send
 
@@ -44,7 +42,7 @@ def _test(key: str) -> int:
             "what": "test", "alert": key}  # fmt: skip
     try:
         send.once(known[key], told)
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
+    except send.FAILURES as error:
         raise JobError(f"It could not be sent: {error}") from None
     print("Sent.")
     return 0

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from trainwright.errors import JobError, did_you_mean
 from trainwright.jobs import paths
@@ -86,7 +87,7 @@ def checked(given: Mapping[str, Any]) -> Rule:
         if name not in names:
             raise JobError(f"An alert has no '{name}'.{did_you_mean(str(name), names)} It has {', '.join(names)}.")
     on = given.get("on") or ()
-    statuses = tuple(str(one).upper() for one in ([on] if isinstance(on, str) else on))
+    statuses = tuple(str(one).upper() for one in (on if isinstance(on, list | tuple) else [on]))
     wrong = [one for one in statuses if one not in ENDED]
     if wrong:
         raise JobError(
@@ -99,14 +100,16 @@ def checked(given: Mapping[str, Any]) -> Rule:
     stuck = given.get("stuck") or 0.0
     if not _is_number(stuck) or float(stuck) < 0:
         raise JobError(f"stuck: {stuck!r}: seconds are expected.")
+    if not _is_number(given.get("added") or 0.0):
+        raise JobError(f"added: {given['added']!r}: seconds since 1970 are expected.")
     rule = Rule(statuses, float(stuck), metric, str(given.get("jobs") or ""), str(given.get("webhook") or ""),
                 str(given.get("command") or ""), float(given.get("added") or 0.0))  # fmt: skip
     if not (rule.on or rule.stuck or rule.metric):
         raise JobError("An alert needs something to tell of: on: [FAILED, LOST], stuck: 600 or metric: eval/loss > 3.")
     if bool(rule.webhook) == bool(rule.command):
         raise JobError("An alert needs a webhook or a command, and not both.")
-    if rule.webhook and not rule.webhook.startswith(("http://", "https://")):
-        raise JobError(f"'{rule.webhook}' is no address of a webhook; it begins with https:// or http://.")
+    if rule.webhook and not _is_address(rule.webhook):
+        raise JobError(f"{rule.webhook!r} is no address of a webhook, such as https://hooks.example.org/T0.")
     return rule
 
 
@@ -182,6 +185,16 @@ def remove(key: str) -> Rule:
 def file() -> Path:
     """Return where the alerts are kept."""
     return paths.home() / FILE
+
+
+def _is_address(webhook: str) -> bool:
+    """Whether a request can be sent there: a scheme, a host and a port that there can be, and no blank in it."""
+    try:
+        found = urlsplit(webhook)
+        good = found.scheme in ("http", "https") and bool(found.hostname) and found.port != 0
+    except ValueError:
+        return False
+    return good and webhook.isascii() and webhook.isprintable() and " " not in webhook
 
 
 def _is_number(value: Any) -> bool:

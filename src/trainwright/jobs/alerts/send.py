@@ -11,9 +11,11 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from http.client import HTTPException
 
 from trainwright.jobs.alerts.rules import Rule
 
+FAILURES = (OSError, ValueError, HTTPException, subprocess.SubprocessError)
 _WAITS = (0.0, 1.0, 5.0)  # seconds before each try
 _WEBHOOK_SECONDS = 10.0
 _COMMAND_SECONDS = 60.0
@@ -32,7 +34,7 @@ def _send(rule: Rule, told: Mapping[str, str]) -> None:
         time.sleep(wait)
         try:
             once(rule, told)
-        except (OSError, ValueError, subprocess.SubprocessError) as error:
+        except FAILURES as error:
             why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         else:
             return
@@ -43,7 +45,7 @@ def once(rule: Rule, told: Mapping[str, str]) -> None:
     """Send an alert.
 
     Raises:
-        OSError: the webhook cannot be reached, or did not take it.
+        OSError, HTTPException: the webhook cannot be reached, or did not take it.
         ValueError: its address is none.
         SubprocessError: the command failed.
     """

@@ -20,7 +20,7 @@ from trainwright.jobs.store.store import Store
 _SENT = "alerts"  # the folder of what was sent, in that of all jobs
 _LOOK_SECONDS = 2.0
 _LATE_SECONDS = 600.0  # after which the end of a job elsewhere is known here
-_LAST_SECONDS = 20.0  # that a process which ends waits for its alerts
+LAST_SECONDS = 20.0  # that a process which ends waits for its alerts
 
 
 class Watch:
@@ -51,11 +51,20 @@ class Watch:
         except Exception as error:  # an alert is no reason for a worker, a page or a run to end
             print(f"Note: the alerts could not be looked at: {error}", file=sys.stderr, flush=True)
 
-    def close(self) -> None:
-        """Wait a little for what is being sent."""
-        end = time.monotonic() + _LAST_SECONDS
+    @property
+    def is_sending(self) -> bool:
+        """Whether an alert is under way."""
+        return any(one.is_alive() for one in self._sending)
+
+    def close(self, waiting: threading.Event | None = None) -> None:
+        """Wait a little for what is being sent; `waiting` is set where there is something."""
+        if waiting is not None and self.is_sending:
+            waiting.set()
+        end = time.monotonic() + LAST_SECONDS
         for thread in self._sending:
             thread.join(max(end - time.monotonic(), 0.0))
+        if self.is_sending:
+            print("Note: an alert is not sent yet, and is waited for no longer.", file=sys.stderr, flush=True)
 
     def _refresh(self) -> None:
         """Read the alerts where their file has changed; a file that is wrong is told of once."""

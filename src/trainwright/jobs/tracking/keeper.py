@@ -25,6 +25,7 @@ class Job(Protocol):
     is_guest: bool
     stop_requested: bool
     described: threading.Event
+    alerting: threading.Event
 
     def tell_time(self) -> None:
         """Note where the time went until now."""
@@ -59,7 +60,7 @@ def keep(job: Job, over: threading.Event) -> None:
             if not is_over and sampler is not None:
                 sampler.look(partial(_ran, store, job.id))
             if is_over:
-                alerts.close()
+                alerts.close(job.alerting)
                 store.close()
                 return
             told = False

@@ -39,6 +39,7 @@ class Tracking:
         is_guest: a parent process is this job, and this one only adds to it: a rank of a training on several.
         failed: how a function of the job failed, whatever the script did about it.
         described: set when the journal tells what the job runs.
+        alerting: set when the end waits for an alert that is being sent.
 
     Args:
         job: its name.
@@ -73,6 +74,7 @@ class Tracking:
         self._held = ExitStack()
         self._over = threading.Event()
         self.described = threading.Event()
+        self.alerting = threading.Event()
         if as_child:
             self.become_child()
             return
@@ -214,6 +216,8 @@ class Tracking:
         self._over.set()
         if self._keeper.is_alive():
             self._keeper.join(_LAST_SECONDS)
+        if self.alerting.is_set():
+            self._keeper.join()  # it waits for so long and no longer
         self._held.close()
         if not self.is_guest:
             os.environ.pop(paths.OWNER, None)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from itertools import groupby, islice
 from typing import Any
 
+from trainwright.data.sources import json_lines
 from trainwright.jobs.store import outputs
 from trainwright.jobs.store.rows import Job
 from trainwright.jobs.web.files import inside, is_of
@@ -40,7 +40,7 @@ def groups(job: Job, name: str) -> list[dict[str, Any]]:
     if path is None or path.stat().st_size > _LARGEST:
         return []
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = [*json_lines.read(path)]
         each = islice(groupby(rows, key=lambda row: row["row"]), _GROUPS)
         return [_group(list(some)) for _, some in each]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):  # removed meanwhile, or no completions of ours

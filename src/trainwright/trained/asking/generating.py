@@ -7,11 +7,13 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from trainwright.bars import counting
 from trainwright.config.reading.writing import write_whole
+from trainwright.data.sources import json_lines
 from trainwright.errors import ConfigError
 from trainwright.trained.asking.prompts import Message
 from trainwright.trained.asking.writer import Writer
@@ -45,7 +47,11 @@ class Answers:
         wanted = json.loads(json.dumps(settings))
         if file.exists() and told != wanted:
             differing = [name for name in wanted if not isinstance(told, dict) or told.get(name) != wanted[name]]
-            what = f"with another {' and '.join(differing)}" if told is not None else "by something else"
+            what = (
+                f"with another {' and '.join(differing)}".replace("another prompts", "other prompts")
+                if told is not None
+                else "by something else"
+            )
             raise ConfigError(f"'{file}' holds what was made {what}. Give another file, or --overwrite.")
         file.parent.mkdir(parents=True, exist_ok=True)
         if told is None:
@@ -72,15 +78,14 @@ class Answers:
     def add(self, lines: Sequence[Mapping[str, Any]]) -> None:
         """Write the answers of some rows, and see that they are on the disk."""
         with self.file.open("ab") as file:
-            file.write("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
+            file.write(_written(lines).encode())
             file.flush()
             os.fsync(file.fileno())
 
     def in_order(self) -> None:
         """Bring the rows, which were written after by their length, into the order of the prompts."""
-        lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.exists() else []
-        rows = sorted(lines, key=lambda line: [json.loads(line)[name] for name in ("row", "sample")])
-        write_whole(self.file, "".join(f"{line}\n" for line in rows))
+        rows = lines_of(self.file) if self.file.exists() else []
+        write_whole(self.file, _written(sorted(rows, key=itemgetter("row", "sample"))))
 
 
 def generate(
@@ -135,7 +140,11 @@ def generate(
 
 def lines_of(file: Path) -> list[dict[str, Any]]:
     """Return the answers of a file, in its order."""
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    return [*json_lines.read(file)]
+
+
+def _written(answers: Sequence[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in answers)
 
 
 def digest(prompts: Sequence[Prompt]) -> str:
