@@ -9,7 +9,7 @@ import torch
 
 from tests import tiny
 from trainwright import ConfigError, Trainer, TrainingArguments
-from trainwright.optim.bf16 import AdamWBF16, rounded
+from trainwright.optim.bf16 import AdamWBF16, random_bits, rounded
 from trainwright.optim.muon import MuonAndAdamW, split_groups
 
 
@@ -31,7 +31,7 @@ def losses(trainer):
 
 def test_rounding_gives_the_two_neighbours_and_their_mean_is_the_value():
     values = torch.tensor([1.0, 1.001, -3.3, 1e-30, 0.0]).repeat(20_000, 1)
-    found = rounded(values, generator()).float()
+    found = rounded(values, random_bits(values, (1, 2), generator())).float()
     below, above = values.bfloat16().float(), torch.nextafter(values.bfloat16(), torch.tensor(9e9).bfloat16())
     step = (above.float() - below).abs().amax(0)
     assert bool(((found - values).abs() < step).all())
@@ -39,6 +39,15 @@ def test_rounding_gives_the_two_neighbours_and_their_mean_is_the_value():
     assert torch.equal(found[exact], values[exact])
     spread = step / 20_000**0.5  # of a mean of so many coins
     assert bool(((found.double().mean(0) - values[0]).abs() <= 4 * spread).all())
+
+
+def test_random_bits_are_other_ones_for_every_key_and_block_and_the_same_again():
+    values = torch.zeros(600, 1000)  # three blocks
+    one, again, other = (random_bits(values, (1, key), generator(key)) for key in (2, 2, 3))
+    assert torch.equal(one, again)
+    assert float((one == other).float().mean()) < 1e-3
+    assert float((one[:262] == one[263:525]).float().mean()) < 1e-3
+    assert float(one.double().mean()) == pytest.approx(2**15, rel=1e-3)
 
 
 def test_updates_below_half_a_step_of_the_format_are_not_lost():

@@ -95,6 +95,7 @@ def test_recomputed_activations_are_an_argument_of_their_own():
         ({"fsdp": True, "fp16": True}, "fp16=True cannot be used with fsdp: .*use bf16=True"),
         ({"parallelism_config": {"dp_shard_size": 2, "cp_size": 2}}, "cp_size=2 asks for context parallelism"),
         ({"parallelism_config": {"tp_size": 2}}, "tp_size=2 asks for layers divided over processes"),
+        ({"parallelism_config": {"tensor": 2}}, "tensor=2 asks for layers divided over processes"),
     ],
     ids=str,
 )

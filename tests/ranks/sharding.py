@@ -213,6 +213,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "own layers": {"make": tiny.words},
     "recomputed": {"make": tiny.llama, "gradient_checkpointing": True},
     "averaged": {"make": tiny.llama, "ema_decay": 0.9},
+    "muon": {"make": tiny.llama, "optim": "muon"},
     "out of memory, forward": {"make": lambda: hungry("forward"), "auto_find_batch_size": True},
     "out of memory, backward": {"make": lambda: hungry("backward", 0), "auto_find_batch_size": True},
 }  # fmt: skip
@@ -296,6 +297,57 @@ def read_in_parts(place: Path) -> Any:
     return {"loaded": loaded / size, "shared": shared / size, "sent": sum(sent) / 1e6 / size, "same": same}
 
 
+def resident(name: str) -> float:
+    """Return the megabytes of this process in memory, `VmRSS`, or the most since that was forgotten, `VmHWM`."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1e3 for line in lines if line.startswith(name))
+
+
+def drawn_in_parts(place: Path) -> Any:
+    """Build a model of 60 MB of random weights and share it: the most memory that takes, and whether it is the one that
+    a process draws at once."""
+    from trainwright.parallel import deferred
+    from trainwright.parallel.sharded import Sharded
+    from trainwright.parallel.strategy import ProcessOptions
+
+    def make() -> Any:
+        return tiny.llama(hidden_size=256, intermediate_size=1024, num_hidden_layers=14, tie_word_embeddings=True)
+
+    strategy, size = Sharded(), 4 * sum(p.numel() for p in make().parameters()) / 1e6
+    strategy.setup(current_world(), torch.device("cpu"), ProcessOptions())
+    strategy.place(deferred.built(tiny.llama))  # which loads what sharding needs
+    ctypes.CDLL(None).mallopt(-3, 1 << 16)  # tensors of 64 kB have pages of their own, which are free at once
+    anonymous()
+    Path("/proc/self/clear_refs").write_text("5")  # the most is forgotten
+    before = resident("VmRSS")
+    model = strategy.place(deferred.built(make))
+    most, drawn_next = resident("VmHWM") - before, torch.rand(2)
+    at_once = make()
+    same = all(torch.equal(whole(p), own) for p, own in zip(model.parameters(), at_once.parameters(), strict=True))
+    return {"most": most / size, "same": same and torch.equal(drawn_next, torch.rand(2))}
+
+
+def rounded_alike(place: Path) -> bool:
+    """Whether three updates in bfloat16 of tensors of which each process holds a part are those of whole ones."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    from trainwright.optim.bf16 import AdamWBF16
+
+    generator, found = torch.Generator().manual_seed(7), []
+    tensors = [torch.randn(shape, generator=generator).bfloat16() for shape in ((37, 50), (5,), (1200, 500))]
+    mesh = init_device_mesh("cpu", (current_world().size,))
+    for spread in (lambda tensor: tensor.clone(), lambda tensor: distribute_tensor(tensor, mesh, [Shard(0)])):
+        parameters = [torch.nn.Parameter(spread(tensor)) for tensor in tensors]
+        optimizer = AdamWBF16(parameters, lr=1e-3, weight_decay=0.1)
+        for step in range(3):
+            for parameter, tensor in zip(parameters, tensors, strict=True):
+                parameter.grad = spread((tensor * (step + 1)).cos())
+            optimizer.step()
+        found.append([whole(p) for p in parameters])
+    return all(map(torch.equal, *found))
+
+
 def from_file(place: Path, name: str, sharding: dict[str, Any] | None) -> Any:
     """Train a case of tests/tasks/language/two_ranks.py by a file with a section `fsdp`."""
     place.mkdir(parents=True, exist_ok=True)
@@ -318,7 +370,7 @@ WAYS = {
     "fsdp": (2, {}, tuple(MODELS)),
     "often": (2, {"reduce_gradients": "micro_batch"}, ("plain", "LoRA", "out of memory, backward")),
     "fsdp of four": (4, {}, ("plain", "tied")),
-    "hybrid": (4, HYBRID, ("plain", "tied", "LoRA", "classification")),
+    "hybrid": (4, HYBRID, ("plain", "tied", "LoRA", "classification", "muon")),
     "hybrid, often": (4, {**HYBRID, "reduce_gradients": "micro_batch"}, ("plain", "out of memory, forward")),
 }
 """By name: ranks, `fsdp_config`, and the models that are trained so."""
@@ -327,7 +379,7 @@ for name, more in (("fused", {}), ("built", {"use_fused_loss": False}), ("noise"
     LAUNCHED[2][f"ddp, {name}"] = lambda place, more=more: single(place, None, **more)
     LAUNCHED[2][f"fsdp, {name}"] = lambda place, more=more: single(place, {}, **more)
 LAUNCHED[2]["zero 2"] = lambda place: single(place, {"reshard_after_forward": False})
-LAUNCHED[2]["resumed"] = lambda place: resumed(place, {}, ema_decay=0.9)
+LAUNCHED[2]["resumed"] = lambda place: resumed(place, {}, ema_decay=0.9, optim="muon")
 LAUNCHED[2]["mixed"] = mixed
 LAUNCHED[2]["mixed, by hand"] = mixed_by_hand
 LAUNCHED[2]["read in parts"] = read_in_parts
@@ -341,6 +393,9 @@ for way, (ranks, config, names) in WAYS.items():
 for ranks, config, names in ((2, {"shard": 2}, FILES), (4, HYBRID, FILES[2::2])):
     for name in names:
         LAUNCHED[ranks][f"file, {name}"] = lambda place, name=name, config=config: from_file(place, name, config)
+for ranks in LAUNCHED:
+    LAUNCHED[ranks]["rounded alike"] = rounded_alike
+    LAUNCHED[ranks]["drawn in parts"] = drawn_in_parts
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

@@ -105,6 +105,10 @@ def test_layers_in_bfloat16_with_gradients_added_up_in_float32_train_as_by_torch
     assert distance(ours, by_hand) < 1e-3
 
 
+def test_numbers_of_bfloat16_are_rounded_at_random_as_by_one_process(two, four):
+    assert [rank["rounded alike"] for rank in two + four] == [True] * 6
+
+
 def test_each_process_holds_its_part_alone(two, four):
     assert [rank["ddp, fused"]["held"] for rank in two] == [1, 1]
     assert max(rank["fsdp, plain"]["held"] for rank in two) <= 1.05 / 2
@@ -123,8 +127,18 @@ def test_each_process_reads_its_part_of_the_weights_alone(two):
         assert found["sent"] < 0.01  # buffers alone
 
 
+def test_random_weights_are_drawn_in_parts_and_are_those_of_one_process(two, four):
+    """The same bits; a process never holds more than its share, a layer that is drawn and one that is thrown away."""
+    for launched, share in ((two, 1 / 2), (four, 1 / 4)):
+        for rank in launched:
+            found = rank["drawn in parts"]
+            assert "error" not in found, found
+            assert found["same"]
+            assert found["most"] < share + 0.2  # two layers of fourteen are 0.14
+
+
 def test_two_that_share_a_model_go_on_bit_for_bit_where_they_stopped(two):
-    """With dropout and a moving average, from the checkpoint of the eighth step of twenty."""
+    """With dropout, Muon and a moving average, from the checkpoint of the eighth step of twenty."""
     straight, again = of(two, "resumed")
     assert again["bits"] == straight["bits"]
     for name in ("loss", "grad_norm", "eval_loss"):

@@ -16,7 +16,7 @@ from trainwright.errors import did_you_mean
 from trainwright.parallel.layout import Layout
 from trainwright.parallel.sharding import Sharding
 
-_ELEMENTWISE = ("adamw_torch", "adamw_torch_fused", "sgd", "adagrad", "rmsprop")
+_KNOWS_PARTS = ("adamw_torch", "adamw_torch_fused", "adamw_bf16", "muon", "sgd", "adagrad", "rmsprop")
 _LAUNCHED = {  # of accelerate's launcher, by its environment
     "FSDP_SHARDING_STRATEGY": "sharding_strategy", "FSDP_RESHARD_AFTER_FORWARD": "reshard_after_forward",
     "FSDP_AUTO_WRAP_POLICY": "auto_wrap_policy", "FSDP_TRANSFORMER_CLS_TO_WRAP": "transformer_layer_cls_to_wrap",
@@ -65,7 +65,8 @@ _LAYOUT = {
     "replicate": "replicate", "shard": "shard", "tensor": "tensor",
 }  # fmt: skip
 _OTHER_WAYS = {
-    "tp_size": "layers divided over processes", "cp_size": "context parallelism",
+    "tp_size": "layers divided over processes", "tensor": "layers divided over processes",
+    "cp_size": "context parallelism",
     "sp_size": "sequence parallelism", "ep_size": "expert parallelism",
     "pp_size": "pipelines", "fsdp_cpu_offload": "offloading", "enable_expert_parallel": "expert parallelism",
     "enable_sequence_parallel": "sequence parallelism",
@@ -177,10 +178,10 @@ def _config_faults(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _argument_faults(args: Any) -> Iterator[str]:
-    if args.optim not in _ELEMENTWISE:
+    if args.optim not in _KNOWS_PARTS:
         yield (
             f"optim='{args.optim}' cannot be used with fsdp: it looks at whole matrices, or keeps formats of its own, "
-            f"and a process holds parts. Use {', '.join(_ELEMENTWISE)}."
+            f"and a process holds parts. Use {', '.join(_KNOWS_PARTS)}."
         )
     for name, advice in _WITH_FSDP.items():
         if getattr(args, name):

@@ -7,6 +7,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim._muon import _adjust_lr, _zeropower_via_newtonschulz  # of Muon.step, which knows no parts of matrices
+
+from trainwright.parallel.boxes import box_of, from_local, is_spread, local
 
 
 class MuonAndAdamW(torch.optim.Optimizer):
@@ -53,8 +56,27 @@ class MuonAndAdamW(torch.optim.Optimizer):
         for is_muon, part in self._parts.items():
             part.param_groups = [group for group in self.param_groups if group["muon"] is is_muon]
             part.state = self.state  # which a checkpoint may have replaced
-            part.step()
+            if is_muon and any(is_spread(p) for group in part.param_groups for p in group["params"]):
+                for group in part.param_groups:
+                    step_of_parts(group, self.state)
+            else:
+                part.step()
         return loss
+
+
+def step_of_parts(group: dict[str, Any], states: dict[torch.Tensor, Any]) -> None:
+    """Update matrices of which every process holds some rows, as `torch.optim.Muon.step` does whole ones: the direction
+    is gathered, one matrix at a time, and each process computes all of it, as it would under DDP."""
+    for p in (p for p in group["params"] if p.grad is not None):
+        state = states[p]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(p.grad)
+        own, gradient, momentum = local(p), local(p.grad), local(state["momentum_buffer"])
+        momentum.lerp_(gradient, 1 - group["momentum"])
+        whole: torch.Tensor = from_local(gradient.lerp(momentum, group["momentum"]), p).full_tensor()  # type: ignore[attr-defined]  # a DTensor
+        turned = _zeropower_via_newtonschulz(whole, group["ns_coefficients"], group["ns_steps"], group["eps"])
+        own.mul_(1 - group["lr"] * group["weight_decay"])
+        own.add_(turned[box_of(p).slices], alpha=-_adjust_lr(group["lr"], group["adjust_lr_fn"], p.shape))
 
 
 def split_groups(model: nn.Module, groups: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

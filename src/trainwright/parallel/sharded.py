@@ -18,6 +18,7 @@ from torch.distributed.tensor import DTensor
 
 from trainwright.errors import ConfigError
 from trainwright.models.inspect import ALIKE, base_model, uncompiled
+from trainwright.parallel import deferred
 from trainwright.parallel.blocks import blocks_of
 from trainwright.parallel.boxes import local
 from trainwright.parallel.ddp import BUCKET, DataParallel, exact_norms
@@ -85,7 +86,10 @@ class Sharded(DataParallel):
         check(model)
         used, added = (_FORMATS.get(name or "") for name in (self.sharding.param_dtype, self.sharding.reduce_dtype))
         policy = MixedPrecisionPolicy(param_dtype=used, reduce_dtype=added)
+        drawn_alike = len(set(self.gather(deferred.fingerprint(model)))) == 1
         for block in [*blocks_of(root, self.sharding), root]:
+            for tensor in deferred.draw(block):
+                setattr(tensor, ALIKE, drawn_alike)
             keeps = None if block is root else self.sharding.reshard_after_forward
             self._same_everywhere(block)
             part = fully_shard(block, mesh=self.mesh, reshard_after_forward=keeps, mp_policy=policy)
@@ -93,6 +97,8 @@ class Sharded(DataParallel):
             part.set_force_sum_reduction_for_comms(True)  # gloo has no other with a factor
             if self.options.late:
                 part.set_custom_all_gather(self.gathers)  # type: ignore[arg-type]  # its base class is private
+        for tensor in deferred.draw(model):  # of what lies outside of it
+            setattr(tensor, ALIKE, drawn_alike)
         self._same_everywhere(model)
         fully_shard.state(root)._lazy_init()  # type: ignore[attr-defined]  # else the first part that is called is the root
         return model

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from trainwright import bars
+from trainwright.args.sharding import sharding_of
 from trainwright.args.training import Seq2SeqTrainingArguments, TrainingArguments
 from trainwright.config.params import TrainingParams
 from trainwright.config.reading.translate import argument_values
@@ -19,9 +21,11 @@ from trainwright.errors import ConfigError
 from trainwright.models.adapters import add_adapters, quantization
 from trainwright.models.load import Kind, freeze, grow, load_model
 from trainwright.objectives.objective import Objective
+from trainwright.parallel import deferred
+from trainwright.parallel.choice import chosen
 from trainwright.randomness import set_seed
 from trainwright.session.model_setup import change_configuration
-from trainwright.tasks.language.method import Text
+from trainwright.tasks.language.method import LanguageMethod, Text
 from trainwright.tasks.language.show import show_rows
 from trainwright.tasks.language.text import load_text
 from trainwright.trainer.face import session_of
@@ -115,12 +119,28 @@ def set_levels(params: TrainingParams) -> None:
         os.environ["TENSORBOARD_LOGGING_DIR"] = params.logging_dir
 
 
+def random_model(load: Callable[[], Any], config: TrainingConfig, args: TrainingArguments, text: Text) -> Any:
+    """Return a model of random weights; where processes will share it, they are drawn when each takes its part of them,
+    layer by layer, unless adapters or a reference are made of it before."""
+    shared = chosen(current_world(), sharding_of(args)).shards_state
+    looked_at = type(text.method).before_adapters is not LanguageMethod.before_adapters or config.training.use_peft
+    if not shared or looked_at:
+        return load()
+    try:
+        return deferred.built(load)
+    except deferred.CannotDeferError as error:
+        model = load()
+        text.notes.append(f"Every process draws the whole model before it is shared: {error}.")
+        return model
+
+
 def build_model(config: TrainingConfig, args: TrainingArguments, text: Text) -> tuple[Any, Any]:
     """Return the model: loaded or random, frozen in parts, with adapters; and what the method keeps of it without
     them."""
     method, peft = text.method, config.peft
     kind = Kind(method.model_class(text), method.model_settings(text))
-    model = load_model(config.model, text.tokenizer, quantization(peft), kind)
+    load = partial(load_model, config.model, text.tokenizer, quantization(peft), kind)
+    model = load() if config.model.load_pretrained_weights else random_model(load, config, args, text)
     new_tokens = grow(model, text.tokenizer, config.model)
     if new_tokens:
         shown = ", ".join(text.tokenizer.convert_ids_to_tokens(new_tokens))
