@@ -1,13 +1,15 @@
 """`make mutants`: of COUNT mutants drawn with SEED from the modules that decide numbers, data, checkpoints and the
 states of jobs, how many do the tests catch?
 
-First the quick tests are run once, file by file, to learn which functions each of them runs; then each mutant meets
-the tests that run its function, the quickest first, until one fails. Survivors meet the slow tests in the same way.
+They are tried one by one in the order of the draw, so that those which were tried, however many, are a sample of
+all. A mutant meets the tests that run its function: of what is known, the quickest first; then file by file, each file
+run once to learn which functions its tests run. First come the files that name its module and those of its package.
 Everything learnt is kept in `.mutants`, so that a run goes on where it was ended: which functions a test runs until its
 file changes, what became of a mutant until its function changes; a survivor meets new and changed tests again.
 Mutants that change nothing are named in equal.toml, with the reason, and others are drawn for them.
 
-`python -m tests.mutants quick` leaves the slow tests out.
+`python -m tests.mutants near` tries those first files alone, a lower bound for a tenth of the time; `quick` leaves the
+slow tests out; `score` tells what is known so far and tries nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import re
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -43,6 +46,7 @@ WORDS_ALONE = ("saving/model_card.py", "training/run_cards.py", "saving/hub.py",
 # Loaded once for all forks; not datasets, whose caches are each test run's own.
 LOADED = ("torch", "transformers.training_args", "hypothesis", "sympy", "sqlalchemy", "accelerate", "peft")
 MARKS = {"quick": "not slow and not ranks", "slow": "slow or ranks"}
+KINDS = ("all", "near", "quick", "score")
 FILE_LIMIT = 1800.0  # seconds for the tests of one file, measured
 PATIENCE = 60.0  # seconds of its tests that a mutant may survive before it counts as a survivor
 
@@ -69,43 +73,83 @@ def drawn(texts: dict[str, str], equal: dict[str, str]) -> Iterator[tuple[Mutant
             yield every[key], text
 
 
-def learnt(copy: Copy, marks: str) -> dict[str, Any]:
+def near(copy: Copy, path: str) -> list[str]:
+    """Return the files of tests that name a module, then the others in the folder of its package."""
+    module = path.removesuffix(".py").replace("/", ".")
+    parent, _, name = module.rpartition(".")
+    named = re.compile(rf"trainwright\.{module}\b|from trainwright\.{parent or '?'} import [^\n]*\b{name}\b")
+    folders = (copy.root / "tests" / parent.replace(".", "/")).parents if parent else ()
+    packages = [copy.root / "tests" / parent.replace(".", "/"), *folders]
+    own = next((one for one in packages if one.is_dir() and one != copy.root / "tests"), None)
+    files = sorted((copy.root / "tests").rglob("test_*.py"))
+    naming = [file for file in files if named.search(file.read_text())]
+    beside = [file for file in files if own in file.parents and file not in naming]
+    return [str(file.relative_to(copy.root)) for file in naming + beside]
+
+
+def groups(copy: Copy, path: str, kind: str) -> list[tuple[str, str]]:
+    """Return (file of tests, marks) in the order in which a mutant of the module at `path` meets them."""
+    files = near(copy, path)
+    if kind != "near":
+        every = sorted(str(file.relative_to(copy.root)) for file in (copy.root / "tests").rglob("test_*.py"))
+        files += [file for file in every if file not in files]
+    return [(file, marks) for marks in (["quick"] if kind == "quick" else MARKS) for file in files]
+
+
+def kept_at(copy: Copy, file: str, marks: str) -> Path:
+    name = f"{file.removesuffix('.py').replace('/', '.')}.{marks}"
+    return PLACE / "tests" / f"{name}.{digest(copy.root / file)}.json"
+
+
+def learnt(copy: Copy, file: str, marks: str) -> dict[str, Any]:
     """Return {test: its file's digest, seconds and functions} for the tests with these marks; run what is not known."""
-    tests: dict[str, Any] = {}
-    for file in sorted((copy.root / "tests").rglob("test_*.py")):
-        name = str(file.relative_to(copy.root))
-        state = digest(file)
-        kept = PLACE / "tests" / f"{name.removesuffix('.py').replace('/', '.')}.{marks}.{state}.json"
-        if not kept.exists():
-            for old in kept.parent.glob(f"{kept.name.removesuffix(f'{state}.json')}*"):
-                old.unlink()
-            print(f"{marks} {name}", flush=True)
-            code = record(copy, name, MARKS[marks], kept, FILE_LIMIT)
-            if code not in (0, 5):  # 5: it has no tests with these marks
-                print(f"{name}: not all of its {marks} tests pass; see {kept.with_suffix('.log')}", flush=True)
-        found = json.loads(kept.read_text()) if kept.exists() else {}
-        tests |= {test: {"file": state, **one} for test, one in found.items()}
-    return tests
+    kept = kept_at(copy, file, marks)
+    if not kept.exists():
+        for old in kept.parent.glob(f"{kept.name.rsplit('.', 2)[0]}.*"):
+            old.unlink()
+        print(f"{marks} {file}", flush=True)
+        code = record(copy, file, MARKS[marks], kept, FILE_LIMIT)
+        if code not in (0, 5):  # 5: it has no tests with these marks
+            print(f"{file}: not all of its {marks} tests pass; see {kept.with_suffix('.log')}", flush=True)
+            if not kept.exists():
+                kept.write_text("{}")
+    state = digest(copy.root / file)
+    return {test: {"file": state, **one} for test, one in json.loads(kept.read_text()).items()}
 
 
-def attempt(copy: Copy, mutant: Mutant, text: str, tests: dict[str, Any]) -> dict[str, Any]:
-    """Return what is known of a mutant after it met these tests; those that it survived already are not run again."""
+def known(mutant: Mutant) -> dict[str, Any] | None:
+    """Return what became of a mutant, where it was tried."""
     kept = PLACE / "results" / f"{mutant.key}.json"
-    result = json.loads(kept.read_text()) if kept.exists() else {**asdict(mutant), "caught": None, "survived": {}}
-    where = f"{mutant.path}:{mutant.function}"
-    covering = sorted((one["seconds"], test) for test, one in tests.items() if where in one["functions"])
-    patience, wanted = PATIENCE, []
-    for seconds, test in covering:
-        patience -= seconds
-        if result["survived"].get(test) != tests[test]["file"] and (patience > 0 or not wanted):
-            wanted.append(test)
-    if result["caught"] or not wanted:
+    return json.loads(kept.read_text()) if kept.exists() else None
+
+
+def attempt(copy: Copy, mutant: Mutant, text: str, kind: str) -> dict[str, Any]:
+    """Return what is known of a mutant after it met its tests; those that it survived already are not run again."""
+    result = known(mutant) or {**asdict(mutant), "caught": None, "survived": {}}
+    if result["caught"]:
         return result
-    limit = 60 + 5 * sum(tests[test]["seconds"] for test in wanted)
-    result["caught"] = outcome(copy, mutant.path, text, wanted, limit, PLACE / "results" / f"{mutant.key}.log")
-    if not result["caught"]:
-        result["survived"] |= {test: tests[test]["file"] for test in wanted}
-    kept.write_text(json.dumps(result, indent=1))
+    where, patience = f"{mutant.path}:{mutant.function}", PATIENCE
+    order = groups(copy, mutant.path, kind)
+    there = [one for one in order if kept_at(copy, *one).exists()]
+    for some in [there, *([one] for one in order if one not in there)]:
+        tests = {test: one for group in some for test, one in learnt(copy, *group).items() if where in one["functions"]}
+        wanted: list[str] = []
+        for test in sorted(tests, key=lambda test: float(tests[test]["seconds"])):
+            if patience <= 0:
+                break
+            patience -= tests[test]["seconds"]
+            if result["survived"].get(test) != tests[test]["file"]:
+                wanted.append(test)
+        if wanted:
+            limit = 60 + 5 * sum(tests[test]["seconds"] for test in wanted)
+            log = PLACE / "results" / f"{mutant.key}.log"
+            result["caught"] = outcome(copy, mutant.path, text, wanted, limit, log)
+            if result["caught"]:
+                break
+            result["survived"] |= {test: tests[test]["file"] for test in wanted}
+        if patience <= 0:
+            break
+    (PLACE / "results" / f"{mutant.key}.json").write_text(json.dumps(result, indent=1))
     return result
 
 
@@ -114,36 +158,37 @@ def told(result: dict[str, Any]) -> str:
     return f"{result['key']} {result['path']}:{result['line']} {result['function']}: `{words[0]}` to `{words[1]}`"
 
 
-def main(kinds: list[str]) -> int:
-    """Draw, learn, try, and print the survivors and the score; return 2 for words that are not understood."""
-    if unknown := set(kinds) - MARKS.keys():
-        print(f"There are no '{unknown.pop()}' tests; known: {', '.join(MARKS)}.", file=sys.stderr)
+def score(results: list[dict[str, Any]]) -> str:
+    return f"{sum(bool(one['caught']) for one in results)} of {len(results)}"
+
+
+def main(words: list[str]) -> int:
+    """Draw, try, and print the survivors and the score; return 2 for words that are not understood."""
+    kind = words[0] if words else "all"
+    if len(words) > 1 or kind not in KINDS:
+        print(f"`{' '.join(words)}` is not understood; known: {', '.join(KINDS)}.", file=sys.stderr)
         return 2
-    for name in LOADED:
-        importlib.import_module(name)
     for folder in ("tests", "results"):
         (PLACE / folder).mkdir(parents=True, exist_ok=True)
-    copy = Copy(PLACE / "tree")
-    copy.renew(ROOT)
     equal: dict[str, str] = tomllib.loads(EQUAL.read_text())
-    sample = list(islice(drawn(modules(copy.package), equal), COUNT))
-    results: dict[str, dict[str, Any]] = {}
-    for kind in kinds or MARKS:
-        tests = learnt(copy, kind)
+    results = []
+    if kind == "score":
+        found = (known(mutant) for mutant, _ in islice(drawn(modules(ROOT / "src" / "trainwright"), equal), COUNT))
+        results = [one for one in found if one is not None]
+    else:
+        for name in LOADED:
+            importlib.import_module(name)
+        copy = Copy(PLACE / "tree")
+        copy.renew(ROOT)
+        sample = list(islice(drawn(modules(copy.package), equal), COUNT))
         for number, (mutant, text) in enumerate(sample, 1):
-            if results.get(mutant.key, {}).get("caught"):
-                continue
-            result = results[mutant.key] = attempt(copy, mutant, text, tests)
-            print(f"{kind} {number}/{len(sample)} {told(result)}: {result['caught'] or 'survives'}", flush=True)
-    survivors = [one for one in results.values() if not one["caught"]]
-    print(
-        "\nSurvivors:",
-        *(told(one) + ("" if one["survived"] else ", which no test runs") for one in survivors),
-        sep="\n",
-    )
-    print(
-        f"{len(results) - len(survivors)} of {len(results)} mutants are caught; {len(equal)} equal ones are left out."
-    )
+            results.append(attempt(copy, mutant, text, kind))
+            became = results[-1]["caught"] or "survives"
+            print(f"{number}/{len(sample)} {told(results[-1])}: {became}; {score(results)} are caught", flush=True)
+    survivors = [one for one in results if not one["caught"]]
+    for one in survivors:
+        print("survives:", told(one) + ("" if one["survived"] else ", which no test runs"))
+    print(f"{score(results)} mutants are caught; {len(equal)} equal ones are left out.")
     return 0
 
 

@@ -64,7 +64,7 @@ def test_every_setting_arrives(place, tmp_path, kind, own):
     assert (settings.max_new_tokens, settings.stop) == (9, ("dog",))
     schedule = stage.schedule
     assert (schedule.completions, schedule.group, schedule.iterations) == (16, 2, 3)
-    assert schedule.order.sampling == "sequential"
+    assert schedule.order.sampling == session.args.train_sampling_strategy == "sequential"
     assert len(stage.pool._workers) == 2
     assert stage.pool._workers[0].timeout == 3.0
     assert [one.name for one in stage.pool.rewards] == ["lucky", "letters"]

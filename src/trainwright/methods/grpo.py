@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from trainwright.config.keys import uses
@@ -48,6 +49,8 @@ class GRPO(Referenced):
 
     title = "reinforcement learning"
     options: type[PolicyOptions] = GRPOOptions
+    # of places; the prompts have an order of their own
+    arguments = MappingProxyType({"train_sampling_strategy": "sequential"})
     lines: tuple[Line, ...] = (
         *LanguageMethod.lines,
         *(line for line in REFERENCE if not line.keys[0].endswith("precompute_ref_batch_size")),

@@ -45,7 +45,7 @@ def connect(
         ConfigError: generations cannot be made of the prompts, no token ends a completion, or prompts and completions
             do not fit into the model.
     """
-    args, schedule = session.args, schedule_of(session, options, len(prompts))
+    schedule = schedule_of(session, options, len(prompts))
     _check_prompts(session.model, options, prompts)
     check_rewards(options, rows.column_names)
     objective: Any = session.objective
@@ -67,14 +67,13 @@ def connect(
         pad=tokenizer.pad_token_id,
         decode=lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True)),
         multiple=multiple or 1,
-        seed=args.seed,
+        seed=session.args.seed,
     )
     for sentence in shadowed(stage.pool.rewards, rows.column_names):
         session.note(sentence)
     if held_out is not None:
         stage.held_out = _held_out(stage, sampler_of(session.model, sampling_of(options, True), tokenizer), *held_out)
     session.stage, session.train_dataset = stage, places
-    args.train_sampling_strategy = "sequential"  # of the places; the prompts have an order of their own
     return stage
 
 

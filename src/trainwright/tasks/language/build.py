@@ -43,6 +43,8 @@ def build(config: TrainingConfig) -> Trainer:
     args = arguments(config.training, fsdp=config.fsdp)
     set_levels(config.training)
     text = load_text(config)
+    if text.method.arguments:
+        args = arguments(config.training, more=text.method.arguments, fsdp=config.fsdp)
     set_seed(args.seed, args.full_determinism)
     model, kept = build_model(config, args, text)
     kind, generating = Trainer, text.method.generation(text)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from trainwright.config import methods
@@ -81,6 +82,7 @@ class LanguageMethod(Method):
         learns_all: whether every answer is learned, so that one that is judged bad is refused.
         sequences: that the model sees of a row.
         estimated: the class of transformers that loads the model, for an estimate of its memory.
+        arguments: those of the Trainer that it decides itself, whatever the file says of them.
     """
 
     lines: tuple[Line, ...] = (
@@ -95,6 +97,7 @@ class LanguageMethod(Method):
     learns_all: bool = False
     sequences: int = 1
     estimated: str = "AutoModelForCausalLM"
+    arguments: Mapping[str, Any] = MappingProxyType({})
 
     def faults(self, options: Any) -> Any:
         """Yield what is wrong with the settings of text."""
