@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import warnings
@@ -12,7 +13,17 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from tests import tiny
-from trainwright import CheckpointError, ConfigError, DataError, EarlyStoppingCallback, Trainer, TrainingArguments
+from trainwright import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    EarlyStoppingCallback,
+    Loss,
+    Objective,
+    Strategy,
+    Trainer,
+    TrainingArguments,
+)  # fmt: skip
 
 ARGUMENTS = [
     ({"learning_rate": "1e-3"}, r"learning_rate='1e-3' is str, not a number\. Write it without quotes"),
@@ -324,3 +335,84 @@ def test_checkpoint_of_another_architecture(tmp_path):
     with pytest.raises(CheckpointError, match=r"of another architecture .*layer.weight \(1, 4\) against \(1, 7\)"):
         other.train(resume_from_checkpoint=True)
     assert torch.equal(other.model.layer.weight, before)
+
+
+def own(**methods):
+    return type("Mine", (Trainer,), methods)
+
+
+def on_step_end(*names):
+    return type("Watcher", (), {"on_step_end": eval(f"lambda {', '.join(('self', *names))}: True")})()
+
+
+WRONG_HOOKS = [  # seen before work starts
+    (own(training_step=lambda self, model, inputs: 0), {}, r"Mine\.training_step\(model, inputs\) is called with"),
+    (own(compute_loss=lambda self, model: 0), {}, r"Mine\.compute_loss\(model\) is called with \(model, inputs\)"),
+    (own(prediction_step=lambda self, model, inputs: 0), {}, r"prediction_loss_only, ignore_keys=\.\.\.\), but"),
+    (own(evaluate=lambda self: {}), {"eval_strategy": "steps"}, r"Mine\.evaluate\(\) is called with \(ignore_keys="),
+    (own(save_model=lambda self: 0), {"save_strategy": "steps"}, r"Mine\.save_model\(\) .* Let it take \*\*kwargs"),
+    (own(create_scheduler=lambda self: 0), {}, r"Mine\.create_scheduler\(\) is called with \(num_training_steps="),
+    ({"compute_metrics": {"accuracy": 1}}, {}, r"compute_metrics\['accuracy'\] is 1; it must be a function"),
+    ({"compute_metrics": lambda one, two: {}}, {}, r"compute_metrics\(one, two\) is called with \(prediction\)"),
+    ({"preprocess_logits_for_metrics": lambda logits: logits}, {}, r"\(logits\) is called with \(logits, labels\)"),
+    ({"compute_loss_func": lambda outputs, labels: 0}, {}, r"but got an unexpected keyword argument 'num_items_in_"),
+    ({"data_collator": lambda rows, more: rows}, {}, r"data_collator\(rows, more\) is called with \(rows\), but miss"),
+    ({"model": tiny.Line}, {}, r"model= is the class Line; give what it makes: Line\(\.\.\.\)"),
+    ({"model": None, "model_init": lambda: tiny.Line}, {}, "model_init returned <class 'tests.tiny.Line'>; it must"),
+    ({"model": None, "model_init": lambda one, two: 0}, {}, r"model_init\(one, two\) is called with \(trial\)"),
+    ({"optimizers": (None,)}, {}, r"optimizers= is \(None,\); optimizers=\(optimizer, lr_scheduler\) is expected"),
+    ({"optimizers": ("adam", None)}, {}, "optimizers= begins with 'adam', which has no param_groups"),
+    ({"optimizer_cls_and_kwargs": torch.optim.SGD}, {}, r"; \(class, keywords\) is expected"),
+    ({"callbacks": [on_step_end("args", "state", "control")]}, {}, r"Watcher\.on_step_end\(.*Let it take \*\*kwargs"),
+    ({"objective": type("Own", (Objective,), {"loss": lambda self, model: 0})()}, {}, r"Own\.loss\(model\) is called"),
+    ({"strategy": type("Own", (Strategy,), {"prepare": lambda self, model: model})()}, {}, r"Own\.prepare\(model\) is"),
+]  # fmt: skip
+WRONG_RETURNS = [  # seen where it is returned
+    (own(training_step=lambda self, *given: None), {}, r"Mine\.training_step returned nothing \(None\)"),
+    (own(training_step=lambda self, *given: {"loss": 1}), {}, r"Mine\.training_step returned dict; it must"),
+    (own(compute_loss=lambda self, model, inputs, return_outputs=False: model(**inputs)["loss"]),
+     {"eval_on_start": True}, r"compute_loss returned a Tensor of shape \(\); it must return \(loss, outputs\)"),
+    (own(prediction_step=lambda self, *given, **more: (None, None)), {"eval_on_start": True}, r"\(loss, logits"),
+    (own(evaluation_loop=lambda self, *given, **more: None), {"eval_on_start": True}, "must return an EvalLoopOutput"),
+    (own(evaluate=lambda self, **more: None), {"eval_on_start": True}, r"Mine\.evaluate returned nothing"),
+    (own(get_train_dataloader=lambda self: None), {}, "dataloader returned nothing"),
+    (own(get_eval_dataloader=lambda self, rows: 3), {"eval_on_start": True}, "dataloader returned int; it must"),
+    (own(create_optimizer=lambda self: None), {}, r"Mine\.create_optimizer has left self\.optimizer = None"),
+    (own(create_scheduler=lambda self, **more: None), {}, r"create_scheduler has left self\.lr_scheduler = None"),
+    (own(get_decay_parameter_names=lambda self, model: list(model.parameters())), {}, "must return names"),
+    (own(get_optimizer_cls_and_kwargs=lambda self, *given: torch.optim.SGD), {}, r"it must return \(class, keywords\)"),
+    (own(floating_point_ops=lambda self, inputs: None), {}, "it must return a number of operations"),
+    ({"preprocess_logits_for_metrics": lambda logits, labels: None, "compute_metrics": lambda _: {}},
+     {"eval_on_start": True}, "preprocess_logits_for_metrics returned nothing"),
+    ({"data_collator": lambda rows: None}, {}, "At step 1, the batch is None: the data collator returned nothing"),
+    ({"data_collator": lambda rows: rows}, {}, "the batch is a list of 8 rows: the data collator must make one batch"),
+    ({"callbacks": [on_step_end("*given", "**more")]}, {}, "on_step_end returned bool; it must return the control"),
+    ({"objective": type("Own", (Objective,), {"count": lambda self, batch: 8, "loss": lambda *_: Loss(None)})()},
+     {}, r"Own\.loss returned Loss\(value=NoneType, terms=dict\)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("given", "settings", "told"), [*WRONG_HOOKS, *WRONG_RETURNS])
+def test_code_of_the_users_that_cannot_be_called_or_returns_something_else_is_named(tmp_path, given, settings, told):
+    kind, parts = (Trainer, given) if isinstance(given, dict) else (given, {})
+    args = TrainingArguments(tmp_path, max_steps=1, use_cpu=True, **{"save_strategy": "no", **settings})
+    parts = {"model": tiny.new_line(), "train_dataset": tiny.line_rows(), "eval_dataset": tiny.line_rows(8), **parts}
+    with pytest.raises((ConfigError, DataError), match=told):
+        trainer = kind(args=args, **parts)
+        assert (given, settings, told) in WRONG_RETURNS
+        trainer.train()
+
+
+def test_decorated_and_generous_hooks_are_taken(tmp_path):
+    """What a decorator wraps may take less than what it is called with."""
+
+    def without_the_last(method):
+        @functools.wraps(method)
+        def called(self, *given):
+            return method(self, *given[:2])
+
+        return called
+
+    kind = own(training_step=without_the_last(lambda self, model, inputs: Trainer.training_step(self, model, inputs)))
+    args = TrainingArguments(tmp_path, max_steps=1, use_cpu=True, save_strategy="no")
+    assert kind(tiny.new_line(), args, train_dataset=tiny.line_rows()).train().global_step == 1

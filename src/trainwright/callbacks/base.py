@@ -19,6 +19,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from trainwright.args.signatures import check_call, check_returned, is_of
 from trainwright.errors import ConfigError, add_note
 from trainwright.state import TrainerControl, TrainerState
 from trainwright.trackers.callback import TrackerCallback
@@ -30,6 +31,8 @@ _LOWERED_BEFORE = {
     "step_begin": ("should_log", "should_evaluate", "should_save"),
 }
 """The other flags the loop lowers when it acts on them: what a callback logs or evaluates itself leaves them raised."""
+# What is told of an event besides.
+DETAILS = {"log": "logs", "evaluate": "metrics", "predict": "metrics", "save": "checkpoint", "error": "exception"}
 
 
 class TrainerCallback:
@@ -95,7 +98,7 @@ class TrainerCallback:
 
 def _method(event: str) -> Callable[..., TrainerControl]:
     """Return the method of an event that overrides written for transformers call: `handler.on_evaluate(...)`."""
-    detail = {"log": "logs", "evaluate": "metrics", "predict": "metrics"}.get(event)
+    detail = DETAILS.get(event)
 
     def call(
         self: CallbackHandler, args: Any, state: TrainerState, control: TrainerControl, *last: Any, **details: Any
@@ -169,8 +172,19 @@ class CallbackHandler:
         if isinstance(made, Tracker):
             self.callbacks.append(TrackerCallback(made))
         if hears:
+            self._check(made)
             self.callbacks.append(made)
         self._listeners = {}
+
+    def _check(self, callback: Any) -> None:
+        """Raise a ConfigError where one of its methods does not take what the callbacks are told of an event."""
+        for name in dir(callback):
+            if not name.startswith("on_") or not hasattr(CallbackHandler, name):
+                continue
+            method, detail = getattr(callback, name), DETAILS.get(name.removeprefix("on_"))
+            if not is_of(method, "trainwright"):
+                told = [*self.shared, *([detail] if detail else [])]
+                check_call(method, f"{type(callback).__name__}.{name}", ("args", "state", "control"), told)
 
     def pop_callback(self, callback: Any) -> Any:
         """Remove and return a callback, given as an instance or as a class; None where there is none.
@@ -216,7 +230,11 @@ class CallbackHandler:
         with self.around():
             for listener in listeners:
                 returned = listener(args, state, control, **self.shared, **details)
-                control = control if returned is None else returned
+                if returned is not None:
+                    name = f"{type(getattr(listener, '__self__', listener)).__name__}.on_{event}"
+                    fits = hasattr(returned, "should_training_stop")
+                    check_returned(fits, returned, name, "the control that it was given, or nothing")
+                    control = returned
         return control
 
     def tell_error(self, args: Any, state: TrainerState, control: TrainerControl, error: BaseException) -> None:

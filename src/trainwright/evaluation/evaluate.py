@@ -10,33 +10,28 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
+from trainwright.args.signatures import check_returned
 from trainwright.bars import counting
-from trainwright.batch import by_name, row_count
+from trainwright.batch import by_name
 from trainwright.data.introspection import length_of
 from trainwright.data.loaders.rows import PaddingBatch
 from trainwright.errors import DataError, as_raised
 from trainwright.evaluation import by_stage, generation
-from trainwright.evaluation.prediction_buffer import Collector, losses_of_rows, to_host
+from trainwright.evaluation.live_metrics import LiveMetrics
+from trainwright.evaluation.prediction_buffer import Collector, losses_of_rows
+from trainwright.evaluation.prediction_step import of_step, reads_alone
 from trainwright.inputs import dataloaders, dividing, document_isolation
-from trainwright.losses import fused_loss, units
-from trainwright.losses.diagnose import takes
+from trainwright.losses import units
 from trainwright.losses.eval_context import batches_of, evaluating, rows_of, together
-from trainwright.losses.loss_source import overrides_loss, own_copy
+from trainwright.losses.loss_source import own_copy
 from trainwright.models.hooks import unwatched
-from trainwright.models.inspect import base_model, forward_columns
-from trainwright.objectives.model_loss import call_model, labels_of, named_loss, named_outputs
 from trainwright.saving import reporting
 from trainwright.session import metric_values
 from trainwright.session.exact_sums import widened
-from trainwright.session.loss_rules import is_of
 from trainwright.session.meters import Records, averages
 from trainwright.session.session import Evaluation, Hooks, Session
 from trainwright.state import EvalLoopOutput, EvalPrediction, PredictionOutput
-
-_PREDICTIONS = (torch.Tensor, np.ndarray, int, float, Mapping, list, tuple, type(None))
-"""What a prediction can be; other objects in an output, of whatever name, are the model's cache."""
 
 
 @as_raised
@@ -94,11 +89,13 @@ def evaluate_set(session: Session, dataset: Any, ignore_keys: list[str] | None, 
         return by_stage.evaluate(session, session.stage, dataset, prefix)
     dividing.look(session, dataloaders.rows_to_evaluate(session, dataset), dividing.EVALUATION)
     loader = session.hooks.get_eval_dataloader(dataset)
+    dataloaders.check_loader(loader, session.hooks, "get_eval_dataloader")
     session.callback_handler.shared["eval_dataloader"] = loader
     started = time.time()
     forced = None if session.generation is None else generation.forcing(session, loader)
     with session.evaluating(Evaluation(dataset if isinstance(dataset, str) else None, forced)):
-        output = session.hooks.evaluation_loop(
+        output = of_loop(
+            session.hooks,
             loader,
             description="Evaluation",
             prediction_loss_only=True if metrics_function(session, loader, prefix) is None else None,
@@ -115,6 +112,19 @@ def evaluate_set(session: Session, dataset: Any, ignore_keys: list[str] | None, 
     metrics = session.strategy.from_main(metrics)
     session.hooks.log(dict(metrics))
     return {**metrics, "epoch": session.state.epoch}
+
+
+def of_loop(hooks: Hooks, loader: Any, **settings: Any) -> EvalLoopOutput:
+    """Return what `evaluation_loop`, which may be overridden, makes of a loader.
+
+    Raises:
+        ConfigError: nothing.
+    """
+    output = hooks.evaluation_loop(loader, **settings)
+    fits = hasattr(output, "metrics") and hasattr(output, "num_samples")
+    wanted = "an EvalLoopOutput, as super().evaluation_loop(...) does"
+    check_returned(fits, output, f"{type(hooks).__name__}.evaluation_loop", wanted)
+    return output
 
 
 def kept_metrics(session: Session, metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -205,19 +215,20 @@ def evaluation_loop(
             rows = 0 if is_padding else document_isolation.rows_in(batch)
             given = batch if reads_alone(session.hooks) else own_copy(session.strategy.device, batch)
             with unwatched(session.model) if is_padding else nullcontext():
-                loss, logits, labels = session.hooks.prediction_step(
-                    model, given, without_logits, ignore_keys=ignore_keys
-                )
+                step = session.hooks.prediction_step(model, given, without_logits, ignore_keys=ignore_keys)
+                loss, logits, labels = of_step(session.hooks, step)
             totals.add(loss, weight, rows)
             if logits is not None and forced is not None and not is_padding:
                 forced.add(batch, logits)
             if logits is not None and session.preprocess_logits_for_metrics is not None and not is_padding:
                 logits = session.preprocess_logits_for_metrics(logits, labels)
+                check_returned(logits is not None, logits, "preprocess_logits_for_metrics", "what is kept of them")
             if not loss_only and live is not None:
                 each = None if loss is None or is_padding else losses_of_rows(loss, rows)
                 live.add(None if is_padding or logits is None or labels is None else (each, logits, labels, batch))
             if not loss_only and (live is None or wants_predictions):
-                collector.add(loss, logits, labels, main_input(session, batch), rows)
+                inputs = main_input(session.model, batch) if "inputs" in args.include_for_metrics else None
+                collector.add(loss, logits, labels, inputs, rows)
             session.fire("prediction_step")
             tell(1)
     if live is not None:
@@ -264,112 +275,16 @@ def has_both(parts: Mapping[str, Any]) -> bool:
     return parts.get("predictions") is not None and parts.get("labels") is not None
 
 
-class LiveMetrics:
-    """Metrics computed batch by batch (`batch_eval_metrics`), so that no predictions are kept."""
-
-    def __init__(self, session: Session, function: Any) -> None:
-        self.session = session
-        self.function = function
-        self.waiting: Any = None
-        self.metrics: dict[str, float] = {}
-
-    def add(self, batch: Any) -> None:
-        """Give the batch before this one to the metrics function, of every rank in turn."""
-        self._take((to_host(batch), True))
-
-    def finish(self) -> None:
-        """Give what ranks with more batches have left, and the last one; keep what the function returns for it."""
-        while self._take((None, False)):
-            pass
-        self._flush(last=True)
-
-    def _take(self, mine: tuple[Any, bool]) -> bool:
-        """Exchange a batch, and whether there was one; return whether any rank had one."""
-        everyone = self.session.strategy.gather_shards(mine)
-        if not any(has for _, has in everyone):
-            return False
-        self._flush(last=False)
-        self.waiting = [batch for batch, _ in everyone]
-        return True
-
-    def _flush(self, last: bool) -> None:
-        present = [one for one in self.waiting or [] if one is not None]
-        for number, (loss, logits, labels, batch) in enumerate(present):
-            final = last and number == len(present) - 1
-            wanted = self.session.args.include_for_metrics
-            prediction = EvalPrediction(
-                logits, labels, batch if "inputs" in wanted else None, loss if "loss" in wanted else None
-            )
-            self.metrics = self.function(prediction, compute_result=final)
-        self.waiting = None
-
-
-def prediction_step(
-    session: Session, model: nn.Module, inputs: Any, loss_only: bool, ignore_keys: list[str] | None
-) -> tuple[Any, Any, Any]:
-    """Return (loss, logits, labels) of a batch, detached; see `Trainer.prediction_step`.
-
-    The loss is a scalar, or where the model gives one for every row, these: shape (rows,).
-    """
-    labels = labels_of(inputs, session.label_names)
-    asked_for = isinstance(inputs, Mapping) and bool(inputs.get("return_loss"))  # by a collator, as for CLIP
-    of_itself = session.can_return_loss or asked_for
-    only_runs = session.evaluation.predicts and takes(base_model(session.model).forward, inputs)
-    has_loss = labels is not None or of_itself or (session.hooks.has_own_loss and not only_runs)
-    with_logits = not loss_only or overrides_loss(session.hooks)
-    if has_loss and not with_logits:
-        fused_loss.before_loss(session, inputs)
-    inputs = document_isolation.kept_apart(session, inputs, None if with_logits else session.objective.fused)
-    labels, items = labels_of(inputs, session.label_names), session.objective.count(inputs)
-    given, inputs = inputs, session.hooks._prepare_inputs(inputs)
-    if not with_logits:
-        fused_loss.foresee(session, given, inputs)
-    found = labels_of(inputs, session.label_names)
-    labels = session.strategy.to_device(labels) if found is None else found
-    inputs = own_copy(session.strategy.device, inputs) if session.hooks.has_own_loss else inputs
-    loss = outputs = None
-    with torch.no_grad(), session.hooks.compute_loss_context_manager():
-        if has_loss:
-            share: dict[str, Any] = {"num_items_in_batch": max(items, 1)} if session.takes_num_items else {}
-            if with_logits:
-                loss, outputs = session.hooks.compute_loss(model, inputs, return_outputs=True, **share)
-            else:
-                loss = session.hooks.compute_loss(model, inputs, **share)
-            loss = loss.detach() if is_of_rows(loss, inputs) else session.hooks.one_loss(loss).detach().mean()
-        else:
-            loss = named_loss(outputs := call_model(model, inputs))
-    if loss_only:
-        return loss, None, None
-    if labels is None and of_itself and not knows_labels(session):
-        labels = ()  # as transformers has it: such a model's metrics are those of its predictions
-    ignored = ["loss", *(ignore_keys or session.keys_to_ignore)]
-    return loss, predictions_of(outputs, ignored, has_loss), labels
-
-
-def reads_alone(hooks: Hooks) -> bool:
-    """Whether none of the user's code sees an evaluation's batch itself."""
-    return is_of(hooks.prediction_step, "trainwright") and is_of(hooks._prepare_inputs, "trainwright")
-
-
-def knows_labels(session: Session) -> bool:
-    """Whether the model's forward takes any labels."""
-    return any(name in (forward_columns(session.model) or ()) for name in session.label_names)
-
-
-def is_of_rows(loss: Any, inputs: Any) -> bool:
-    """Whether a loss is one for every row of a batch."""
-    return isinstance(loss, torch.Tensor) and loss.ndim == 1 and len(loss) == row_count(inputs)
-
-
 @as_raised
 def predict(session: Session, dataset: Any, ignore_keys: list[str] | None, prefix: str) -> PredictionOutput:
     """Predict a set, and tell the callbacks; see `Trainer.predict`."""
     started = time.time()
     dividing.look(session, dataset, "test data")
     loader = session.hooks.get_test_dataloader(dataset)
+    dataloaders.check_loader(loader, session.hooks, "get_test_dataloader")
     with session.evaluating(Evaluation(predicts=True)):
-        output = session.hooks.evaluation_loop(
-            loader, description="Prediction", ignore_keys=ignore_keys, metric_key_prefix=prefix
+        output = of_loop(
+            session.hooks, loader, description="Prediction", ignore_keys=ignore_keys, metric_key_prefix=prefix
         )
     rows = output.num_samples or 0
     steps = -(-rows // (session.args.eval_batch_size * session.strategy.data_shard.num_shards))
@@ -378,21 +293,6 @@ def predict(session: Session, dataset: Any, ignore_keys: list[str] | None, prefi
     return PredictionOutput(output.predictions, output.label_ids, metrics)
 
 
-def predictions_of(outputs: Any, ignored: list[str], has_loss: bool) -> Any:
-    """Return what is left of a model's outputs without the loss and the cache: a tensor, or a tuple of several."""
-    named = named_outputs(outputs, "loss")
-    if named is not None:
-        left = tuple(value for name, value in named.items() if name not in ignored)
-    elif isinstance(outputs, list | tuple):
-        left = tuple(outputs[1:] if has_loss else outputs)
-    else:
-        left = (outputs,)
-    left = tuple(value for value in left if isinstance(value, _PREDICTIONS))
-    return left[0] if len(left) == 1 else left
-
-
-def main_input(session: Session, batch: Any) -> Any:
-    """Return the model's main input of a batch, where the metrics ask for it."""
-    if "inputs" not in session.args.include_for_metrics:
-        return None
-    return (by_name(batch) or {}).get(getattr(session.model, "main_input_name", "input_ids"))
+def main_input(model: Any, batch: Any) -> Any:
+    """Return the model's main input of a batch."""
+    return (by_name(batch) or {}).get(getattr(model, "main_input_name", "input_ids"))

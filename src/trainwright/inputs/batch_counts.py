@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from trainwright.args.signatures import check_returned
 from trainwright.batch import row_count
 from trainwright.errors import DataError
 from trainwright.inputs import document_isolation
@@ -58,8 +59,11 @@ def work_in(session: Session, batch: Any) -> tuple[float, int, int, float, int]:
     kind = session.args.include_num_input_tokens_seen
     counts = kind != "no" and isinstance(batch, Mapping)
     tokens = tokens_of(session, batch, kind == "non_padding") if counts else 0
+    operations = session.hooks.floating_point_ops(batch)
+    fits = isinstance(operations, int | float)
+    check_returned(fits, operations, f"{type(session.hooks).__name__}.floating_point_ops", "a number of operations")
     return (
-        session.hooks.floating_point_ops(batch),
+        operations,
         tokens,
         document_isolation.rows_in(batch),
         *useful_work(session, batch),

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from trainwright.args.signatures import check_returned, is_of
 from trainwright.data.columns import check_columns, column_names
 from trainwright.data.fingerprint import content_of
 from trainwright.data.introspection import is_stream, length_of, uses_random_numbers
@@ -31,14 +32,14 @@ from trainwright.data.sampling.packing import PackedRows
 from trainwright.data.sampling.plan import Batching, Order, Plan
 from trainwright.errors import ConfigError, DataError
 from trainwright.inputs import dividing
-from trainwright.session.loss_rules import is_of
-from trainwright.session.session import Session
+from trainwright.session.session import Hooks, Session
 from trainwright.world import DataShard
 
 
 def train_loader(session: Session) -> TrainLoader:
     """Return what the loop iterates, around the loader that `get_train_dataloader` gives."""
     loader, gather = session.hooks.get_train_dataloader(), session.strategy.gather
+    check_loader(loader, session.hooks, "get_train_dataloader")
     batches = getattr(loader, "batch_sampler", None)
     if isinstance(batches, PlannedBatches):
         batches.plan.most_rows = max(gather(batches.plan.epoch_rows))
@@ -55,6 +56,16 @@ def train_loader(session: Session) -> TrainLoader:
         raise DataError("The training loader is empty (its length is 0). Give one with batches.")
     divided = shard.num_shards < shards
     return SequentialLoader(source, session.args.gradient_accumulation_steps, length, shards, divided)
+
+
+def check_loader(loader: Any, hooks: Hooks, method: str) -> None:
+    """Check what a method of the user's has returned for a loader.
+
+    Raises:
+        ConfigError: it cannot be gone through.
+    """
+    fits = hasattr(loader, "__iter__") or hasattr(loader, "__getitem__")
+    check_returned(fits, loader, f"{type(hooks).__name__}.{method}", "a loader of batches")
 
 
 def source_of(session: Session, loader: Any, shard: DataShard) -> Source:

@@ -44,6 +44,10 @@ class Explained:
 
 def fault(session: Session, batch: Any, error: Exception) -> str | None:
     """Return what is wrong with a batch for this model, or None when nothing is seen."""
+    if batch is None:
+        return "the batch is None: the data collator returned nothing."
+    if isinstance(batch, list) and batch and all(isinstance(row, Mapping) for row in batch):
+        return f"the batch is a list of {len(batch)} rows: the data collator must make one batch of them."
     if not isinstance(batch, Mapping):
         return None
     sizes = limits(session.model)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from trainwright.args.signatures import is_of
 from trainwright.batch import IGNORED, map_tensors, row_count
 from trainwright.errors import TrainwrightError
 from trainwright.evaluation_mode import evaluation_mode
@@ -23,7 +24,6 @@ from trainwright.objectives.language import FusedLoss
 from trainwright.objectives.model_loss import call_model, logits_of, loss_of
 from trainwright.objectives.padding_free import FLAT_INPUTS, document_lengths
 from trainwright.parallel.strategy import Strategy
-from trainwright.session.loss_rules import is_of
 from trainwright.session.model_setup import called
 from trainwright.session.run import Run
 from trainwright.session.session import Session

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from trainwright.args.signatures import check_returned, is_of
 from trainwright.batch import by_name, map_tensors
 from trainwright.devices import empty_cache
 from trainwright.errors import DataError
@@ -17,7 +18,7 @@ from trainwright.losses.diagnose import Explained
 from trainwright.losses.probing import unnoticed
 from trainwright.models.inspect import uncompiled
 from trainwright.objectives.objective import Loss
-from trainwright.session.loss_rules import Rule, is_of, takes_num_items
+from trainwright.session.loss_rules import Rule, takes_num_items
 from trainwright.session.run import Run
 from trainwright.session.session import Hooks, Session
 
@@ -68,6 +69,9 @@ def micro_batch(run: Run, batch: Any, items: float, total: float, last: bool) ->
             count = total / items if session.rule is Rule.MEAN else total  # of pieces of unequal size
             session.in_own_step = True  # until ours is called
             loss = session.hooks.training_step(run.model, batch, count)
+            if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
+                name = f"{type(session.hooks).__name__}.training_step"
+                check_returned(False, loss, name, "the loss, a scalar tensor, as super().training_step(...) does")
             loss = loss.detach() if loss.requires_grad else loss
             loss = loss / session.strategy.gradient_divide_factor if session.in_own_step else loss
             return loss.reshape(()) if loss.ndim else loss
@@ -115,6 +119,11 @@ def compute_loss(session: Session, model: nn.Module, inputs: Any, return_outputs
         raise DataError(
             f"{type(objective).__name__}.loss returned {type(loss).__name__}; it must return trainwright.Loss(value, "
             "outputs, terms)."
+        )
+    if session.own_objective and not (isinstance(loss.value, torch.Tensor) and isinstance(loss.terms, Mapping)):
+        raise DataError(
+            f"{type(objective).__name__}.loss returned Loss(value={type(loss.value).__name__}, "
+            f"terms={type(loss.terms).__name__}); the value must be a scalar tensor, and the terms scalars by name."
         )
     for name, value in loss.terms.items():
         if name in loss.parts:

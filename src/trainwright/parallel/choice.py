@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from trainwright.args.signatures import check_overrides
 from trainwright.errors import ConfigError
 from trainwright.parallel.ddp import DataParallel
 from trainwright.parallel.sharding import Sharding
@@ -26,7 +27,7 @@ def start_strategy(
         options: of several processes.
 
     Raises:
-        ConfigError: what is given is none, or the processes or the device do not suit it.
+        ConfigError: what is given is none, or cannot be called as one, or the processes or the device do not suit it.
     """
     world = current_world() if world is None else world
     options = options or ProcessOptions()
@@ -34,6 +35,7 @@ def start_strategy(
     if not isinstance(strategy, Strategy):
         what = f"the class {strategy.__name__}" if isinstance(strategy, type) else f"a {type(strategy).__name__}"
         raise ConfigError(f"strategy= is {what}; it must be an instance of a subclass of trainwright.Strategy.")
+    check_overrides(strategy, Strategy)
     strategy.setup(world, device or choose_device(world, use_cpu=False), options)
     return strategy
 

@@ -6,9 +6,11 @@ import inspect
 import logging
 import math
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from trainwright.args.signatures import check_returned
 from trainwright.errors import ConfigError, did_you_mean
 from trainwright.saving import agreement, outcome
 from trainwright.session import metric_values
@@ -79,7 +81,10 @@ def evaluate(run: Run, decides: bool = True) -> None:
     it judges a trial, moves a schedule that follows a metric, and tells whether this is the best model."""
     session = run.session
     with run.timesheet.spending("evaluating"):
-        metrics = agreement.of_main(session.strategy, session.hooks.evaluate(ignore_keys=run.ignore_keys_for_eval))
+        metrics = session.hooks.evaluate(ignore_keys=run.ignore_keys_for_eval)
+        name = f"{type(session.hooks).__name__}.evaluate"
+        check_returned(isinstance(metrics, Mapping), metrics, name, "its metrics, numbers by name")
+        metrics = agreement.of_main(session.strategy, metrics)
     run.evaluated = True
     if not decides:
         return

@@ -32,9 +32,3 @@ def takes_num_items(function: Any) -> bool:
         return True
     wrapped = getattr(function, "__wrapped__", None)
     return any(p.kind is p.VAR_KEYWORD for p in parameters) and (wrapped is None or takes_num_items(wrapped))
-
-
-def is_of(function: Any, package: str) -> bool:
-    """Whether a function was written in a module of a package; `functools.wraps` does not change what it looks at."""
-    module = getattr(getattr(function, "__func__", function), "__globals__", {}).get("__name__", "")
-    return bool(module == package or module.startswith(f"{package}."))

@@ -19,7 +19,7 @@ from trainwright.args.training import TrainingArguments
 from trainwright.callbacks import job
 from trainwright.checkpoint.parts import Stateful
 from trainwright.errors import as_raised
-from trainwright.evaluation import evaluate
+from trainwright.evaluation import evaluate, prediction_step
 from trainwright.evaluation import generation as generating
 from trainwright.evaluation import replay as replaying
 from trainwright.inputs import batch_counts, dataloaders
@@ -36,7 +36,7 @@ from trainwright.trainer import metrics_io as files
 from trainwright.trainer.attributes import Attributes
 from trainwright.trainer.face import begun, copy_of, method
 from trainwright.trainer.private import PrivateNames
-from trainwright.training import optimizing
+from trainwright.training import optimizing, users_code
 from trainwright.training import train as runs
 from trainwright.training.setup import OldNames, assemble, old_names, own_arguments
 
@@ -113,7 +113,7 @@ class Trainer(Attributes, PrivateNames):
         self.model_init = model_init
         self.compute_loss_func = compute_loss_func
         self.compute_metrics = compute_metrics
-        self.optimizer, self.lr_scheduler = optimizers
+        self.optimizer, self.lr_scheduler = users_code.pair_of(optimizers)
         self.optimizer_cls_and_kwargs = optimizer_cls_and_kwargs
         self.preprocess_logits_for_metrics = preprocess_logits_for_metrics
         self.train_loader, self.eval_loader = train_loader, eval_loader
@@ -285,7 +285,7 @@ class Trainer(Attributes, PrivateNames):
         self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None = None
     ) -> tuple[Any, Any, Any]:
         """Return (loss, logits, labels) of a batch, each None where there is none."""
-        return evaluate.prediction_step(self._session, model, inputs, prediction_loss_only, ignore_keys)
+        return prediction_step.prediction_step(self._session, model, inputs, prediction_loss_only, ignore_keys)
 
     # ---- logging and saving
 

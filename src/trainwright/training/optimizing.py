@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import nn
 
 from trainwright.args.names import METRIC_SCHEDULERS
+from trainwright.args.signatures import check_returned
+from trainwright.errors import ConfigError
 from trainwright.models.inspect import parameter_count
 from trainwright.optim.optimizers import build_optimizer
 from trainwright.optim.parameters import decay_parameter_names, parameter_groups
 from trainwright.optim.schedules import build_scheduler
-from trainwright.session.session import Session
+from trainwright.session.session import Hooks, Session
+from trainwright.training import users_code
 
 
 def make(session: Session, num_training_steps: int) -> None:
@@ -22,18 +26,36 @@ def make(session: Session, num_training_steps: int) -> None:
             setattr(session, name, None)
     before = {"optimizer": session.optimizer, "lr_scheduler": session.lr_scheduler}
     session.hooks.create_optimizer_and_scheduler(num_training_steps=num_training_steps)
+    _check_made(session.hooks, "optimizer", session.optimizer, "param_groups")
+    _check_made(session.hooks, "lr_scheduler", session.lr_scheduler, "step")
     session.created = {name: getattr(session, name) for name, had in before.items() if had is None}
     # A first step that is left out moves the schedule on all the same, which torch would take for a mistake.
     session.optimizer._opt_called = True
+
+
+def _check_made(hooks: Hooks, name: str, made: Any, part: str) -> None:
+    """Raise a ConfigError where the user's methods leave none that a run can work with."""
+    method = {"optimizer": "create_optimizer", "lr_scheduler": "create_scheduler"}[name]
+    if not hasattr(made, part):
+        raise ConfigError(
+            f"{type(hooks).__name__}.{method} has left self.{name} = {made!r:.80}; it must set self.{name} to what has "
+            f"{part}."
+        )
 
 
 def create_optimizer(session: Session, model: nn.Module | None) -> torch.optim.Optimizer:
     """Make the optimizer over the trainable parameters, unless there is one."""
     if session.optimizer is None:
         model = session.model if model is None else model
-        groups = parameter_groups(model, session.hooks.get_decay_parameter_names(model), session.args.weight_decay)
+        decayed = session.hooks.get_decay_parameter_names(model)
+        named = isinstance(decayed, Collection) and all(isinstance(one, str) for one in decayed)
+        name = f"{type(session.hooks).__name__}.get_decay_parameter_names"
+        check_returned(named, decayed, name, "names of parameters")
+        groups = parameter_groups(model, decayed, session.args.weight_decay)
         given = session.optimizer_cls_and_kwargs
         choice = given if given is not None else session.hooks.get_optimizer_cls_and_kwargs(session.args, model)
+        name = f"{type(session.hooks).__name__}.get_optimizer_cls_and_kwargs"
+        check_returned(users_code.is_choice(choice), choice, name, "(class, keywords)")
         session.optimizer = build_optimizer(choice, model, groups)
     optimizer: torch.optim.Optimizer = session.optimizer
     return optimizer
@@ -42,10 +64,11 @@ def create_optimizer(session: Session, model: nn.Module | None) -> torch.optim.O
 def create_scheduler(session: Session, num_training_steps: int, optimizer: torch.optim.Optimizer | None) -> Any:
     """Make the schedule over the optimizer, unless there is one."""
     if session.lr_scheduler is None:
-        args = session.args
+        args, optimizer = session.args, session.optimizer if optimizer is None else optimizer
+        _check_made(session.hooks, "optimizer", optimizer, "param_groups")
         session.lr_scheduler = build_scheduler(
             args.lr_scheduler_type,
-            session.optimizer if optimizer is None else optimizer,
+            optimizer,
             args.get_warmup_steps(num_training_steps),
             num_training_steps,
             plateau_settings(args),

@@ -16,6 +16,7 @@ from torch import nn
 from trainwright import bars, compat
 from trainwright.args import foreign
 from trainwright.args.sharding import sharding_of
+from trainwright.args.signatures import is_of
 from trainwright.args.training import TrainingArguments
 from trainwright.batch import IGNORED, MeanOver
 from trainwright.callbacks.base import CallbackHandler
@@ -37,11 +38,11 @@ from trainwright.parallel.choice import start_strategy
 from trainwright.parallel.precision import choose_precision
 from trainwright.parallel.strategy import ProcessOptions, Strategy
 from trainwright.randomness import SeedsUndone, seed_trainer
-from trainwright.session.loss_rules import is_of
 from trainwright.session.model_setup import take_model
 from trainwright.session.session import Hooks, Session
 from trainwright.state import TrainerControl, TrainerState
 from trainwright.trackers import table as trackers
+from trainwright.training import users_code
 from trainwright.world import choose_device, current_world
 
 logger = logging.getLogger("trainwright")
@@ -161,6 +162,10 @@ def _check_model(session: Session) -> None:
             f"model= is the text {session.model!r}; load it first, for example with "
             f"AutoModelForCausalLM.from_pretrained({session.model!r})."
         )
+    if isinstance(session.model, type):
+        raise ConfigError(
+            f"model= is the class {session.model.__name__}; give what it makes: {session.model.__name__}(...)."
+        )
     if (session.model is None) or (session.model_init is not None and session.model_given):
         raise ConfigError("Trainer needs either model= or model_init=, and not both.")
 
@@ -185,6 +190,7 @@ def check(session: Session) -> None:
             f"objective= is a {type(session.own_objective).__name__}; it must be a trainwright.Objective, with "
             "count(batch) and loss(model, batch, num_items)."
         )
+    users_code.check(session)
     check_users(session.checkpoint_parts)
     if args.eval_strategy != "no" and session.eval_dataset is None and session.eval_loader is None:
         raise ConfigError(

@@ -14,6 +14,7 @@ from trainwright import randomness
 from trainwright.args.durations import seconds
 from trainwright.args.foreign import check as check_arguments
 from trainwright.args.names import SCHEDULERS_WITHOUT_TOTAL
+from trainwright.args.signatures import check_call
 from trainwright.callbacks import job
 from trainwright.callbacks.job import Timesheet
 from trainwright.checkpoint import folder
@@ -65,9 +66,11 @@ def call_model_init(session: Session, trial: Any = None) -> Any:
         ConfigError: it returns none.
     """
     make: Any = session.model_init
-    model = make(trial) if inspect.signature(make).parameters else make()
-    if model is None:
-        raise ConfigError("model_init returned None; it must return the model.")
+    takes = callable(make) and inspect.signature(make).parameters
+    check_call(make, "model_init", ("trial",) if takes else ())
+    model = make(trial) if takes else make()
+    if model is None or isinstance(model, type):
+        raise ConfigError(f"model_init returned {model}; it must return the model.")
     return model
 
 
