@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests import forked
+
 Case = Callable[[Path], Any]
 HANGS = 600  # seconds: no case takes more than one
 
 
 def launched(script: str | Path, folder: Path, ranks: int = 2, cases: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Run all cases of a script under torchrun, or some; return what each rank found, by name."""
+    """Run all cases of a script on some ranks, or some of them; return what each rank found, by name."""
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    path = Path(__file__).parent / script
-    done = subprocess.run(
-        [*command, str(path), str(folder), *cases], capture_output=True, text=True, timeout=HANGS, env=environment
-    )
-    assert done.returncode == 0, done.stderr[-5000:]
+    done = forked.ranks([Path(__file__).parent / script, folder, *cases], ranks, timeout=HANGS)
+    assert not any(done.codes), done.said[-5000:]
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(ranks)]
 
 

@@ -1,17 +1,15 @@
-"""Two real processes under torchrun give what one process gives."""
+"""Two real processes give what one process gives."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests import forked
 from tests.ranks import two_ranks
 
 pytestmark = pytest.mark.ranks
@@ -19,14 +17,10 @@ SCRIPT = Path(__file__).parent / "two_ranks.py"
 CLOSE = 1e-9  # float64: only the order of additions differs
 
 
-def torchrun(kind, folder, ranks=2):
+def together(kind, folder, ranks=2):
     folder.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, str(SCRIPT), kind, str(folder)], capture_output=True, text=True, timeout=300, env=environment
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = forked.ranks([SCRIPT, kind, folder], ranks)
+    assert not any(done.codes), done.said[-3000:]
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(ranks)]
 
 
@@ -37,7 +31,7 @@ def flat(result):
 @pytest.mark.parametrize("kind", ["map", "stream", "fused"])
 def test_two_ranks_are_one_process(tmp_path, kind):
     one = two_ranks.run(kind, tmp_path / "one", 1)
-    first, second = torchrun(kind, tmp_path / "two")
+    first, second = together(kind, tmp_path / "two")
     assert torch.equal(flat(first), flat(second))
     assert (flat(first) - flat(one)).abs().max() < CLOSE
     assert first["losses"] == pytest.approx(one["losses"], abs=1e-6)  # logged as float32
@@ -57,7 +51,7 @@ def test_two_ranks_are_one_process(tmp_path, kind):
 
 
 def test_a_ready_loader_is_divided_between_the_ranks(tmp_path):
-    first, second = torchrun("loader", tmp_path / "two")
+    first, second = together("loader", tmp_path / "two")
     assert torch.equal(flat(first), flat(second))
     data = sorted(int(row["input_ids"][0]) for row in two_ranks.tiny.tokens(two_ranks.ROWS, ragged=True))
     epoch = [entry for result in (first, second) for entry in result["seen"] if entry[0] < 2]
@@ -68,10 +62,10 @@ def test_a_ready_loader_is_divided_between_the_ranks(tmp_path):
 
 
 def test_two_ranks_resume_bitwise_and_on_one_rank_with_the_same_rows(tmp_path):
-    straight = torchrun("resume", tmp_path / "run")[0]
+    straight = together("resume", tmp_path / "run")[0]
     shutil.rmtree(tmp_path / "run" / "checkpoint-10")
     shutil.copytree(tmp_path / "run", tmp_path / "alone")
-    resumed = torchrun("resume", tmp_path / "run")[0]
+    resumed = together("resume", tmp_path / "run")[0]
     assert torch.equal(flat(resumed), flat(straight))
     assert resumed["losses"] == straight["losses"]
     alone = two_ranks.run("resume", tmp_path / "alone", 1)
@@ -82,7 +76,7 @@ def test_two_ranks_resume_bitwise_and_on_one_rank_with_the_same_rows(tmp_path):
 
 
 def test_ranks_that_are_not_alike_are_told_in_what(tmp_path):
-    first, second = torchrun("unlike", tmp_path / "two")
+    first, second = together("unlike", tmp_path / "two")
     assert first == second  # every rank says it
     expected = {
         "learning_rate": "learning_rate is 0.01 on rank 0 and 0.001 on rank 1. Start every rank with the same script",

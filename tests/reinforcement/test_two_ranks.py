@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
 
-from tests import ROOT
+from tests import forked
 from tests.reinforcement import tiny_prompts as tiny
 from tests.reinforcement import two_ranks
 
@@ -19,16 +16,8 @@ CLOSE = 1e-9  # float64: only the order of additions differs
 
 def launched(place, out, stop):
     out.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*command, "-m", "tests.reinforcement.two_ranks", str(place), str(out), str(stop)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    done = forked.ranks(["-m", "tests.reinforcement.two_ranks", place, out, stop])
+    assert not any(done.codes), done.said[-4000:]
     return [json.loads((out / f"rank{rank}.json").read_text()) for rank in range(2)]
 
 

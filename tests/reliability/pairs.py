@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import random
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -24,6 +22,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from tests import forked
 from trainwright import Trainer, TrainerCallback, TrainingArguments
 from trainwright.checkpoint import folder, layout
 from trainwright.parallel.precision import Float16
@@ -356,12 +355,10 @@ def faults_among_ranks(pairs: Sequence[Pair], place: Path) -> dict[int, str]:
         if pair.ranks[0] == 1:
             whole[pair.seed] = one_process(pair, place / f"{pair.seed}" / "straight")
             stopped[pair.seed] = cut(pair, place / f"{pair.seed}" / "straight", place / f"{pair.seed}" / "resumed")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", __file__]
     (place / "pairs.json").write_text(json.dumps([asdict(pair) for pair in pairs]))
-    done = subprocess.run([*command, str(place)], capture_output=True, text=True,
-                          env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
-    if done.returncode:
-        raise RuntimeError(done.stderr[-5000:])
+    done = forked.ranks([__file__, place])
+    if any(done.codes):
+        raise RuntimeError(done.said[-5000:])
     both = [json.loads((place / f"rank{rank}.json").read_text()) for rank in range(2)]
     for pair in pairs:
         joined = both[0][str(pair.seed)]

@@ -85,7 +85,7 @@ def run(kind: str, place: Path) -> dict:
     if kind == "endless":
         changes = {"max_steps": 10**6, "logging_steps": 10**6}
     if kind == "time":
-        changes = {"max_steps": 10**6, "save_strategy": "no", "logging_steps": 10**6, "max_train_time": 15}
+        changes = {"max_steps": 10**6, "save_strategy": "no", "logging_steps": 10**6, "max_train_time": 5}
     data = {"uneven": Uneven, "broken": Broken}.get(kind, cases.Augmented)()
     args = TrainingArguments(
         str(place),

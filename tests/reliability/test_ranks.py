@@ -15,6 +15,7 @@ import psutil
 import pytest
 import torch
 
+from tests import forked
 from tests.jobs.listed import listed
 from trainwright.checkpoint import check, layout
 
@@ -31,16 +32,12 @@ def started(kind, place, **more):
     )
 
 
-def torchrun(kind, place, fails=False, **more):
-    process = started(kind, place, **more)
-    try:
-        errors = process.communicate(timeout=300)[1]
-    except subprocess.TimeoutExpired:
-        process.terminate()  # torchrun ends its workers
-        raise
-    assert (process.returncode != 0) == fails, errors[-3000:]
+def together(kind, place, fails=False, **more):
+    place.mkdir(exist_ok=True)
+    done = forked.ranks([SCRIPT, kind, place], environment=more)
+    assert any(done.codes) == fails, done.said[-3000:]
     results = [place / f"rank{rank}.json" for rank in range(2)]
-    return [json.loads(path.read_text()) for path in results if path.exists()], errors
+    return [json.loads(path.read_text()) for path in results if path.exists()], done.said
 
 
 def weights(result):
@@ -48,15 +45,15 @@ def weights(result):
 
 
 def test_sigterm_to_one_of_two_ranks(tmp_path):
-    straight, _ = torchrun("logged", tmp_path / "straight")
-    _, said = torchrun("terminate", tmp_path / "run", fails=True)
+    straight, _ = together("logged", tmp_path / "straight")
+    _, said = together("terminate", tmp_path / "run", fails=True)
     assert "Interrupted by SIGTERM at step 6 of 12" in said or "at step 7 of 12" in said
     saved, passed_over = check.newest_valid(tmp_path / "run")
     assert layout.step_of(saved) in (6, 7)
     assert not passed_over
     if layout.step_of(saved) == 7:
         (tmp_path / "run" / "checkpoint-6").mkdir()
-    resumed, _ = torchrun("terminate", tmp_path / "run")
+    resumed, _ = together("terminate", tmp_path / "run")
     for one, other in zip(resumed, straight, strict=True):
         assert torch.equal(weights(one), weights(other))
         assert one["seen"] == [entry for entry in other["seen"] if entry[0] >= layout.step_of(saved)]
@@ -76,7 +73,7 @@ def test_sigterm_to_torchrun_and_its_ranks_together(tmp_path):
 
 def test_a_job_of_two_ranks_that_is_asked_to_stop(tmp_path, monkeypatch):
     home = tmp_path / "home"
-    results, said = torchrun("wish", tmp_path / "run", TRAINWRIGHT_JOBS="on", TRAINWRIGHT_HOME=str(home))
+    results, said = together("wish", tmp_path / "run", TRAINWRIGHT_JOBS="on", TRAINWRIGHT_HOME=str(home))
     assert [result["step"] for result in results] == [6, 6], said[-3000:]
     newest = check.newest_valid(tmp_path / "run")[0]
     assert layout.step_of(newest) == 6
@@ -88,32 +85,32 @@ def test_a_job_of_two_ranks_that_is_asked_to_stop(tmp_path, monkeypatch):
 
 
 def test_the_time_is_up_for_two_ranks_at_the_same_step(tmp_path):
-    _, said = torchrun("time", tmp_path, fails=True)
-    saved, _ = check.newest_valid(tmp_path)
-    assert f"Interrupted since max_train_time=15 is over, at step {layout.step_of(saved)} of 1000000" in said
-    assert "exitcode  : 142" in said
+    done = forked.ranks([SCRIPT, "time", tmp_path])
+    assert done.codes == [142, 142]
+    saved, said = check.newest_valid(tmp_path)[0], done.said
+    assert f"Interrupted since max_train_time=5 is over, at step {layout.step_of(saved)} of 1000000" in said
 
 
 def test_out_of_memory_on_one_of_two_ranks(tmp_path):
-    whole, _ = torchrun("whole", tmp_path / "whole")
-    parts, said = torchrun("memory", tmp_path / "parts")
-    assert "Memory ran out with 4 rows in a micro-batch" in said
+    whole, _ = together("whole", tmp_path / "whole")
+    parts, said = together("memory", tmp_path / "parts")
+    assert "Memory ran out on rank 1 with 4 rows in a micro-batch" in said
     assert torch.equal(weights(parts[0]), weights(parts[1]))
     assert torch.allclose(weights(parts[0]), weights(whole[0]), atol=1e-4)  # float32, means of other groups of rows
     assert parts[0]["step"] == 12
 
 
 def test_a_stream_whose_ranks_end_apart(tmp_path):
-    results, _ = torchrun("uneven", tmp_path / "run")
+    results, _ = together("uneven", tmp_path / "run")
     assert torch.equal(weights(results[0]), weights(results[1]))
     shutil.rmtree(tmp_path / "run" / "checkpoint-12")
     shutil.rmtree(tmp_path / "run" / "checkpoint-10")
     (tmp_path / "run" / "resume").touch()
-    resumed, _ = torchrun("uneven", tmp_path / "run")
+    resumed, _ = together("uneven", tmp_path / "run")
     assert torch.equal(weights(results[0]), weights(resumed[0]))
 
 
 def test_data_that_fails_on_one_rank_ends_both_with_a_checkpoint(tmp_path):
-    _, said = torchrun("broken", tmp_path / "run", fails=True)
+    _, said = together("broken", tmp_path / "run", fails=True)
     assert "this row is broken" in said
     assert layout.step_of(check.newest_valid(tmp_path / "run")[0]) == 2

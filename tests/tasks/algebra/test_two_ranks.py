@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
-from tests import ROOT
+from tests import forked
 from tests.tasks.algebra import task, two_ranks
 
 pytestmark = pytest.mark.ranks
@@ -17,13 +14,8 @@ pytestmark = pytest.mark.ranks
 
 def test_two_ranks_generate_what_one_does_and_fail_together(tmp_path, monkeypatch):
     task.write(tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m",
-         "tests.tasks.algebra.two_ranks", str(tmp_path)],
-        cwd=tmp_path, capture_output=True, text=True, timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = forked.ranks(["-m", "tests.tasks.algebra.two_ranks", tmp_path], cwd=tmp_path)
+    assert not any(done.codes), done.said[-3000:]
     ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2)]
     monkeypatch.chdir(tmp_path)
     one = two_ranks.run(tmp_path, tmp_path / "one")

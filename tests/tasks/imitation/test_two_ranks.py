@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
-from tests import ROOT
+from tests import forked
 from tests.tasks.imitation import point, two_ranks
 from trainwright.tasks.imitation.episodes import write_npz
 
@@ -18,13 +15,8 @@ pytestmark = pytest.mark.ranks
 
 def test_two_ranks_share_the_episodes(tmp_path):
     write_npz(tmp_path / "point.npz", point.episodes(6), {})
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m",
-         "tests.tasks.imitation.two_ranks", str(tmp_path)],
-        cwd=tmp_path, capture_output=True, text=True, timeout=120,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = forked.ranks(["-m", "tests.tasks.imitation.two_ranks", tmp_path], cwd=tmp_path)
+    assert not any(done.codes), done.said[-3000:]
     first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2))
     one = two_ranks.run(tmp_path, tmp_path / "one")
     assert first["before"] == second["before"] == one["before"]

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests import forked
 from tests import tiny_language as tiny
 from tests.tasks.language import peaks
 from trainwright.cli.main import main
@@ -43,12 +41,8 @@ def file(tmp_path):
 def test_the_plan_is_within_a_tenth_of_what_lives_on_two_ranks(file, tmp_path):
     out = tmp_path / "peaks"
     out.mkdir()
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*command, "-m", "tests.tasks.language.peaks", str(file), str(out)],
-        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = forked.ranks(["-m", "tests.tasks.language.peaks", file, out])
+    assert not any(done.codes), done.said[-3000:]
     lived = json.loads((out / "rank0.json").read_text())
     for name, words in peaks.CASES.items():
         layout = Layout(shard=2) if name.startswith("fsdp") else Layout(replicate=2)

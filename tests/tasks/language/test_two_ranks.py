@@ -1,16 +1,13 @@
-"""Two real processes under torchrun train from a file what one process trains."""
+"""Two real processes train from a file what one process trains."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
 
-from tests import ROOT
+from tests import forked
 from tests import tiny_language as tiny
 from tests.tasks.language import two_ranks
 
@@ -25,16 +22,8 @@ def results(tmp_path_factory):
     two_ranks.exact_copy(place / "model", place / "exact")
     out = place / "two"
     out.mkdir()
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*command, "-m", "tests.tasks.language.two_ranks", str(place), str(out)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = forked.ranks(["-m", "tests.tasks.language.two_ranks", place, out])
+    assert not any(done.codes), done.said[-3000:]
     return place, [json.loads((out / f"rank{rank}.json").read_text()) for rank in range(2)]
 
 
