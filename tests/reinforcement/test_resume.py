@@ -45,6 +45,13 @@ class Dies(TrainerCallback):
         self._count()
 
 
+class Stops(TrainerCallback):
+    """Ends training after the step before the last."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop = state.global_step == STEPS - 1
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     return tiny.make_place(tmp_path_factory.mktemp("rl"))
@@ -106,21 +113,28 @@ def test_generations_go_when_no_checkpoint_needs_them(place, whole, tmp_path):
     assert not list((tmp_path / "out" / generation.FOLDER).glob(".*"))
 
 
-def test_a_checkpoint_in_the_middle_of_a_generation_that_is_gone_says_so(place, whole, tmp_path):
-    shutil.copytree(place / "whole", tmp_path / "out")
-    shutil.rmtree(tmp_path / "out" / generation.FOLDER)
-    shutil.rmtree(tmp_path / "out" / "checkpoint-5")
-    with pytest.raises(CheckpointError, match=r"generation-0-1.safetensors', which is gone"):
-        trained(place, tmp_path / "out", resume=True)
-
-
-def test_a_damaged_generation_is_named(place, whole, tmp_path):
-    shutil.copytree(place / "whole", tmp_path / "out")
-    path = generation.file_of(tmp_path / "out", 0, 1)
-    path.write_bytes(path.read_bytes()[:-100])
-    shutil.rmtree(tmp_path / "out" / "checkpoint-5")
-    with pytest.raises(CheckpointError, match=r"generation-0-1.safetensors' cannot be read"):
-        trained(place, tmp_path / "out", resume=True)
+@pytest.mark.parametrize("lost", ["gone", "damaged", "all but a second place"])
+def test_a_checkpoint_in_the_middle_of_a_generation_keeps_it(place, whole, tmp_path, lost):
+    """As bits, without a reward that is asked for again: beside what is left of the run's folder, and alone."""
+    losses, weights, _ = whole
+    out, changes = tmp_path / "out", {}
+    if lost == "all but a second place":
+        changes = {"checkpoint_mirror": str(tmp_path / "mirror")}
+        trained(place, tmp_path / "first", Stops(), **changes)
+        assert not list((tmp_path / "mirror").rglob(generation.FOLDER))
+    else:
+        shutil.copytree(place / "whole", out)
+        shutil.rmtree(out / "checkpoint-5")
+        path = generation.file_of(out, 0, 1)
+        path.write_bytes(path.read_bytes()[:-100])
+        if lost == "gone":
+            shutil.rmtree(out / generation.FOLDER)
+    forget_calls(place)
+    found, after = trained(place, out, resume=True, **changes)
+    assert found.items() <= losses.items()
+    assert max(found) == STEPS
+    assert all(torch.equal(after[name], value) for name, value in weights.items())
+    assert not tiny.calls(place)
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,12 @@ def file_of(run_folder: Path, epoch: int, number: int) -> Path:
     return run_folder / FOLDER / f"generation-{epoch}-{number}.safetensors"
 
 
+def lying(run: Any, epoch: int, number: int) -> Path | None:
+    """Return where a generation lies: in the run's folder, or beside the checkpoint that the run went on from."""
+    folders = [run.folder, *([] if run.origin is None else [run.origin.parent])]
+    return next((path for path in (file_of(folder, epoch, number) for folder in folders) if path.exists()), None)
+
+
 def written(run_folder: Path) -> Iterator[tuple[int, int, Path]]:
     """Yield (pass, number, file) of every generation that lies in a run's folder."""
     for path in (run_folder / FOLDER).glob("generation-*-*.safetensors"):
@@ -177,9 +183,25 @@ def write(generation: Generation, path: Path, about: dict[str, Any]) -> None:
     flat["prompt_lengths"] = torch.tensor([len(one) for one in generation.prompts])
     flat["lengths"] = generation.lengths
     told = {"about": about, **{name: getattr(generation, name) for name in ("epoch", "number", "step", "functions")}}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}-{os.getpid()}")
+    part = _unfinished(path)
     save_file(flat, part, metadata={"generation": json.dumps(told)})
+    _publish(part, path)
+
+
+def put_back(content: bytes, path: Path) -> None:
+    """Write a generation as a checkpoint has kept its file, where none or another one lies; as `write` does."""
+    if not path.exists() or path.read_bytes() != content:
+        part = _unfinished(path)
+        part.write_bytes(content)
+        _publish(part, path)
+
+
+def _unfinished(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(f".{path.name}-{os.getpid()}")
+
+
+def _publish(part: Path, path: Path) -> None:
     for place in (part, path.parent):
         if place == path.parent:
             part.replace(path)

@@ -49,6 +49,7 @@ class OnPolicyStage:
     multiple: int | None
     seed: int
     measures = False
+    in_use = None
 
     def begin(self, saved: Any) -> None:
         """Begin with nothing: what is written is used at once."""

@@ -29,6 +29,7 @@ from trainwright.reinforcement import generation as store
 from trainwright.reinforcement import samples
 from trainwright.reinforcement.generation import Generation, joined, padded, sums_of
 from trainwright.reinforcement.held_out import HeldOut, rewards_on
+from trainwright.reinforcement.in_use import InUse
 from trainwright.reinforcement.judging import judged, told
 from trainwright.reinforcement.metrics import metrics
 from trainwright.reinforcement.schedule import Places, Schedule
@@ -89,8 +90,10 @@ class RolloutStage:
     held_out: HeldOut | None = None
     measures = True
     symptoms: Symptoms = field(init=False)
+    in_use: InUse = field(init=False)
 
     def __post_init__(self) -> None:
+        self.in_use = InUse(self.session, self.places)
         self._held: dict[tuple[int, int], Generation] = {}
         self.symptoms = Symptoms(self.session.note)
 
@@ -197,16 +200,16 @@ class RolloutStage:
 
     def _found(self, run: Run, number: int) -> Generation | None:
         """Return a generation that was written before, by this run or by one that began with the same weights."""
-        strategy, path = self.session.strategy, store.file_of(run.folder, run.epoch, number)
-        if not strategy.on_main(path.exists):
-            if run.origin is None or not strategy.on_main(store.file_of(run.origin.parent, run.epoch, number).exists):
-                if run.position > number * self.schedule.span:
-                    raise CheckpointError(
-                        f"The checkpoint is in the middle of the generation '{path}', which is gone. Put it back "
-                        "beside the checkpoints, or resume from one before it."
-                    )
-                return None
-            path = store.file_of(run.origin.parent, run.epoch, number)
+        strategy = self.session.strategy
+        path = strategy.on_main(lambda: store.lying(run, run.epoch, number))
+        if path is None:
+            if run.position > number * self.schedule.span:
+                path = store.file_of(run.folder, run.epoch, number)
+                raise CheckpointError(
+                    f"The checkpoint is in the middle of the generation '{path}', which is gone, and keeps none. Put "
+                    "it back beside the checkpoints, or resume from one before it."
+                )
+            return None
         found, about = strategy.on_main(lambda: store.read(path))
         now = self._about(run, number)
         alike = about.get("moved_by", now["moved_by"]) == now["moved_by"]

@@ -237,7 +237,11 @@ def of_stage(session: Session) -> dict[str, Part]:
     """Return what stands between the loader and the step, where something does."""
     if session.stage is None:
         return {}
-    return {"stage": Part(state=session.stage, title="The state of the stage", file=layout.RUN, key=("stage",))}
+    found = {"stage": Part(state=session.stage, title="The state of the stage", file=layout.RUN, key=("stage",))}
+    if session.stage.in_use is not None:
+        title = "What the stage has in use"
+        found["in use"] = Part(state=session.stage.in_use, title=title, key=("in_use",), on_all=True)
+    return found
 
 
 def activate(run: Run, saved: Saved | None, then: list[str]) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from trainwright.checkpoint.parts import Stateful
 from trainwright.models.operations import Operations
 from trainwright.session.loss_rules import Rule
 from trainwright.session.meters import Records
@@ -186,6 +187,10 @@ class Stage(Protocol):
     """
 
     measures: bool
+
+    @property
+    def in_use(self) -> Stateful | None:
+        """What checkpoints keep besides: of what lies in the run's folder and is in use."""
 
     def begin(self, saved: Any) -> None:
         """Hear of the checkpoint that a run goes on from (`saving/resume_source.py: Saved`) before its loader is."""
