@@ -37,7 +37,7 @@ def alone(place):
 def same(found, wanted):
     weights = [torch.tensor(one["weights"], dtype=torch.float64) for one in (found, wanted)]
     assert (weights[0] - weights[1]).abs().max() < CLOSE
-    for name in ("losses", "rewards"):
+    for name in ("losses", "rewards", "held out"):
         known = {int(step): value for step, value in found[name].items()}
         assert known == {step: pytest.approx(value, abs=1e-6) for step, value in wanted[name].items()}  # as float32
 
@@ -60,6 +60,6 @@ def test_two_ranks_then_one_then_two_are_one_run(place, alone):
     for name, wanted in alone.items():
         assert both[0][name]["weights"] == both[1][name]["weights"]
         same(both[0][name], wanted)
-    for name in two_ranks.SHARED:  # whose ranks share one model, and gather it to write
+    for name in two_ranks.SHARED:  # whose ranks share one model, and gather it to write; from the second step on again
         assert both[0][f"{name}, shared"]["weights"] == both[1][f"{name}, shared"]["weights"]
         same(both[0][f"{name}, shared"], alone[name])

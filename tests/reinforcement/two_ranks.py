@@ -60,6 +60,8 @@ def run(
     else:
         told["training"]["trainer_kwargs"]["loss_type"] = CASES[name]["loss_type"]
     told["model"] |= {"torch_dtype_str": "float64"}
+    told["data"]["validation"] = {"datasets": [{"dataset_name": str(place / "prompts.jsonl"), "sample_count": 5}]}
+    told["training"] |= {"eval_strategy": "steps", "eval_steps": 3}
     if fsdp is not None:
         told["fsdp"] = {"enable_fsdp": True, **fsdp}
     file = out / f"{name}-{current_world().rank}.yaml"
@@ -71,13 +73,14 @@ def run(
     weights = torch.cat([whole(value).flatten() for value in trainer.model.state_dict().values()])
     losses = {one["step"]: one["loss"] for one in trainer.state.log_history if "loss" in one}
     rewards = {one["step"]: one["reward"] for one in trainer.state.log_history if "reward" in one}
-    return {"losses": losses, "rewards": rewards, "weights": weights.tolist()}
+    held_out = {one["step"]: one["eval_reward"] for one in trainer.state.log_history if "eval_reward" in one}
+    return {"losses": losses, "rewards": rewards, "held out": held_out, "weights": weights.tolist()}
 
 
 if __name__ == "__main__":
     place, out, stop = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     found = {name: run(place, out, name, 2, 2, Stops(stop)) for name in CASES}
     (out / "shared").mkdir(exist_ok=True)
-    for name, fsdp in SHARED.items() if stop == STEPS else ():
-        found[f"{name}, shared"] = run(place, out / "shared", name, 2, 2, fsdp=fsdp)
+    for name, fsdp in SHARED.items():
+        found[f"{name}, shared"] = run(place, out / "shared", name, 2, 2, Stops(stop), fsdp)
     (out / f"rank{current_world().rank}.json").write_text(json.dumps(found))
