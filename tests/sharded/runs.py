@@ -22,10 +22,11 @@ from tests.ranks import launch
 from trainwright import Trainer, TrainerCallback, TrainingArguments
 from trainwright.checkpoint import check, layout, writer
 from trainwright.checkpoint.sharded import convert
-from trainwright.errors import ConfigError
+from trainwright.errors import CheckpointError, ConfigError
 from trainwright.parallel.layout import Layout
 from trainwright.parallel.sharded import Sharded
 from trainwright.parallel.sharding import Sharding
+from trainwright.saving import model_files
 from trainwright.world import current_world
 
 STEP_ROWS = 4
@@ -206,7 +207,7 @@ def failed(place: Path, event: str) -> dict[str, Any]:
 
 
 def exported(place: Path) -> dict[str, Any]:
-    """Save the model alone."""
+    """Save the model alone, and then on one rank alone."""
     args = TrainingArguments(str(place / "out"), use_cpu=True, report_to="none", max_steps=1, save_strategy="no")
     trainer = Trainer(model(), args, train_dataset=tiny.tokens(), strategy=spread())
     trainer.train()
@@ -214,7 +215,13 @@ def exported(place: Path) -> dict[str, Any]:
         (place / "model").mkdir()
         (place / "model" / "model.safetensors").write_bytes(b"of another model")
     trainer.save_model(str(place / "model"))
-    return {"weights": digests(trainer)[0]}
+    told, model_files._PATIENCE = "", 1.0
+    try:
+        if current_world().is_main:
+            trainer.save_model(str(place / "model"))
+    except CheckpointError as error:
+        told = str(error)
+    return {"weights": digests(trainer)[0], "told": told}
 
 
 class Odd(torch.nn.Module):

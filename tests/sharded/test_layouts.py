@@ -99,6 +99,9 @@ def test_a_model_saved_alone_replaces_what_is_there(found, folder):
 
     model = LlamaForCausalLM.from_pretrained(folder / "exported" / "model", dtype="auto")
     assert runs.digest(dict(model.named_parameters())) == found["exported"][0]["weights"]
+    assert found["exported"][0]["told"].startswith(
+        "save_model was called on some ranks alone (waited 1 s for the others)"
+    )
 
 
 def test_adapters_alone_are_written_as_peft_has_them(found, folder):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import itertools
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -18,9 +19,13 @@ from trainwright.checkpoint.output import write_tensors
 from trainwright.checkpoint.sharded import weights as sharded
 from trainwright.checkpoint.sharded.snapshot import Owned
 from trainwright.checkpoint.sharded.weights import Contents
+from trainwright.errors import CheckpointError
 from trainwright.losses.eval_context import averaged
 from trainwright.session.model_setup import users_configuration
 from trainwright.session.session import Session
+
+_PATIENCE = 60.0  # seconds in which all ranks have come to a save of the model
+_CALLS = itertools.count()  # of such saves, as many on every rank
 
 
 def save_model(session: Session, output_dir: str | None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
@@ -61,9 +66,15 @@ def save_parts(session: Session, place: Path) -> None:
     """Write the weights, configuration and tokenizer into a folder; all processes call it, and each writes its part.
 
     Raises:
+        CheckpointError: some processes do not call it.
         UnsavableError: the model has other tensors in its files than in memory.
     """
     strategy, owned = session.strategy, Owned()
+    if strategy.all_here(f"save_model {next(_CALLS)}", None, _PATIENCE) is None:
+        raise CheckpointError(
+            f"save_model was called on some ranks alone (waited {_PATIENCE:g} s for the others), and each holds a part "
+            "of the model. Call it on all ranks: the files are written once."
+        )
     if strategy.on_main(lambda: session.is_in_train and (place / layout.MANIFEST).exists()):
         return
     with averaged(session), users_configuration(session):
