@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
+import random
 import shutil
 import sys
 import threading
+import time
 import zipfile
 from collections import Counter
+from fcntl import F_GETFL, F_SETFL, fcntl
 from pathlib import Path
 
 import numpy as np
@@ -141,7 +145,80 @@ def test_a_file_is_the_same_wherever_its_pieces_are_written(tmp_path, monkeypatc
 
 def test_what_goes_wrong_in_that_thread_is_told(tmp_path):
     with output.Yielding() as doing, pytest.raises(OSError, match="[Nn]o space"):
-        output.write_bytes([bytes(1 << 17)], Path("/dev/full"), doing)
+        output.write_bytes([bytes(output.PIECE)], Path("/dev/full"), doing)
+
+
+class Picky:
+    """A file of a file system that refuses to write past its cache, or writes less than it is given."""
+
+    def __init__(self, file, refuses, most):
+        self.file, self.refuses, self.most, self.direct = file, refuses, most, []
+
+    def fileno(self):
+        return self.file.fileno()
+
+    def close(self):
+        self.file.close()
+
+    def write(self, piece):
+        self.direct.append(bool(fcntl(self.file, F_GETFL) & os.O_DIRECT))
+        if self.refuses and self.direct[-1]:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return self.file.write(piece[: self.most])
+
+
+@pytest.mark.skipif(not hasattr(os, "O_DIRECT"), reason="this system writes through its cache alone")
+@pytest.mark.parametrize("system", ["as it is", "has no such flag", "refuses what is written", "writes parts"])
+def test_a_large_file_is_the_same_on_every_file_system(tmp_path, monkeypatch, system):
+    real, files = Path.open, []
+
+    def opened(path, mode="r", *given, **more):
+        file = real(path, mode, *given, **more)
+        if mode != "wb":
+            return file
+        files.append(Picky(file, system == "refuses what is written", 5000 if system == "writes parts" else None))
+        return files[0]
+
+    def without(file, command, *value):
+        if command == F_SETFL and value[0] & os.O_DIRECT:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return fcntl(file, command, *value)
+
+    monkeypatch.setattr(Path, "open", opened)
+    monkeypatch.setattr(output, "PIECE", 1 << 13)
+    if system == "has no such flag":
+        monkeypatch.setattr(output, "fcntl", without)
+    content = random.Random(0).randbytes(5 * output.PIECE + 300)
+    entry = output.write_bytes([content[:100], content[100:30_000], b"", content[30_000:]], tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == content
+    assert entry == output.summed(tmp_path / "file")
+    [file] = files
+    if system == "has no such flag":
+        assert not any(file.direct)
+    elif system == "refuses what is written":
+        assert sum(file.direct) <= 1  # and never again
+    elif system == "as it is" and any(file.direct):  # not on every disk
+        assert file.direct == [True] * 5 + [False]
+
+
+def test_the_next_save_does_not_wait_for_what_is_deleted(tmp_path, monkeypatch):
+    """The first checkpoint is removed no sooner than the third one is there."""
+    real, seen = shutil.rmtree, []
+
+    def slowly(path, *given, **more):
+        if "gone-checkpoint-1-" in str(path):
+            for _ in range(3000):
+                if (tmp_path / "checkpoint-3").exists():
+                    break
+                time.sleep(0.01)
+            seen.append(steps(tmp_path))
+        real(path, *given, **more)
+
+    monkeypatch.setattr(shutil, "rmtree", slowly)
+    made(tmp_path, save_strategy="steps", save_steps=1, max_steps=3, save_total_limit=1).train()
+    assert seen == [[2, 3]]
+    assert steps(tmp_path) == [3]
+    assert not list(tmp_path.glob(".checkpoint-*"))
 
 
 def test_weights_are_written_as_safetensors_reads_them(tmp_path):

@@ -90,6 +90,7 @@ class Checkpoints:
             elif (problem := self._writer.close()) is not None:
                 self._note(str(problem))
         finally:
+            self._writer.close()
             self._lock.release()
 
     def restore(self) -> int:

