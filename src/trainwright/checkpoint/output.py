@@ -137,7 +137,7 @@ class Output:
         self._doing = doing
         self._sum = ALGORITHMS[NEWEST]()
         self._size = 0
-        self._piece = np.frombuffer(mmap(-1, PIECE), np.uint8)  # which begins where a page does, as O_DIRECT wants it
+        self._piece = memoryview(mmap(-1, PIECE))  # which begins where a page does, as O_DIRECT wants it
         self._filled = 0
         self._is_direct = False
 
@@ -162,13 +162,14 @@ class Output:
 
     def _take(self, part: memoryview) -> None:
         end = self._filled + len(part)
-        np.copyto(self._piece[self._filled : end], np.frombuffer(part, np.uint8))
+        into = np.frombuffer(self._piece[self._filled : end], np.uint8)
+        np.copyto(into, np.frombuffer(part, np.uint8))  # without Python's lock, which an assignment would hold
         self._filled = end
         if end == PIECE:
             self._put()
 
     def _put(self) -> None:
-        piece = memoryview(self._piece)[: self._filled]
+        piece = self._piece[: self._filled]
         self._sum.update(piece)
         if self._filled < PIECE:
             self._go_direct(False)
