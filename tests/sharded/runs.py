@@ -89,7 +89,12 @@ def trained(
     }  # fmt: skip
     args = TrainingArguments(str(place), **settings)
     Seeing.states, Seeing.rows, Seeing.told = {}, {}, []
-    given = {"train_dataset": tiny.tokens(), "callbacks": callbacks, "strategy": strategy}
+    given = {
+        "train_dataset": tiny.tokens(),
+        "eval_dataset": tiny.tokens(8),
+        "callbacks": callbacks,
+        "strategy": strategy,
+    }
     trainer = Seeing(of or model(), args, **given)
     trainer.train(resume_from_checkpoint=resume)
     losses = {one["step"]: one["loss"] for one in trainer.state.log_history if "loss" in one}
@@ -179,7 +184,7 @@ def mirrored(place: Path, strategy: Any) -> dict[str, Any]:
 
 
 class Fails(TrainerCallback):
-    """Fails on every rank: after the third step, or in the middle of the fourth."""
+    """Fails on every rank: after the third step, in the middle of the fourth, or in a layer when it is evaluated."""
 
     def __init__(self, event: str) -> None:
         self.event = event
@@ -190,20 +195,24 @@ class Fails(TrainerCallback):
     def on_substep_end(self, args, state, control, **kwargs):
         self.fail("middle", state)
 
+    def on_prediction_step(self, args, state, control, model=None, **kwargs):
+        if self.event == "evaluation" and state.global_step == 3:
+            model.model.layers[1].mlp.register_forward_pre_hook(lambda *given: self.fail("evaluation", state))
+
     def fail(self, event, state):
         if event == self.event and state.global_step == 3:
             raise ValueError("what the user wrote")
 
 
-def failed(place: Path, event: str) -> dict[str, Any]:
+def failed(place: Path, event: str, **changes: Any) -> dict[str, Any]:
     """Fail on all ranks, and go on."""
     told = ""
     try:
-        trained(place, spread(), callbacks=[Fails(event)])
+        trained(place, spread(), callbacks=[Fails(event)], **changes)
     except ValueError as error:
         told = "; ".join(error.__notes__)
     saved = sorted(path.name for path in place.glob("checkpoint-*"))
-    return {**trained(place, spread(), resume=True), "notes": told, "saved": saved}
+    return {**trained(place, spread(), resume=True, **changes), "notes": told, "saved": saved}
 
 
 def exported(place: Path) -> dict[str, Any]:
@@ -315,6 +324,7 @@ CASES: dict[str, launch.Case] = {
     "whole": lambda place: trained(place),
     "failed after a step": lambda place: failed(place, "end"),
     "failed in a step": lambda place: failed(place, "middle"),
+    "failed in an evaluation": lambda place: failed(place, "evaluation", eval_strategy="steps", eval_steps=3),
     "four from two": lambda place: resumed(place, spread(), "two"),
     "four replicated": lambda place: trained(place, spread(2)),
     "four replicated, stopped": lambda place: stopped(place, spread(2)),

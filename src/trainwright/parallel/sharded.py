@@ -182,8 +182,10 @@ class Sharded(DataParallel):
             fully_shard.state(root)._root_post_backward_final_callback()  # type: ignore[attr-defined]  # ends a backward pass
         return False
 
-    def forget(self, model: nn.Module) -> None:
+    def forget(self, model: nn.Module) -> bool:
         """Let go of gathered layers, and of gradients that are not reduced."""
+        if not hasattr(FSDPModule, "reset_iter_state"):  # of torch 2.13
+            return False
         _root(model).reset_iter_state()
         states: list[Any] = [fully_shard.state(part) for part in model.modules() if isinstance(part, FSDPModule)]  # type: ignore[attr-defined]  # as in `place`
         for group in (group for state in states for group in state._fsdp_param_groups):
@@ -191,6 +193,7 @@ class Sharded(DataParallel):
                 one.unsharded_accumulated_grad = None
                 if hasattr(one, "_unsharded_param"):
                     one._unsharded_param.grad = None
+        return True
 
     def needs_zero_weight_step(self, last: bool) -> bool:
         """Whether there are other processes: they wait for this one's part of every layer."""

@@ -200,8 +200,10 @@ class Strategy:
         """
         return failed
 
-    def forget(self, model: nn.Module) -> None:
-        """Let go of what a step that broke off has left in a model, but for the gradients of its parameters."""
+    def forget(self, model: nn.Module) -> bool:
+        """Let go of what a step that broke off has left in a model, but for the gradients of its parameters; return
+        whether that is possible."""
+        return True
 
     def finish_gradients(self, parameters: list[nn.Parameter]) -> None:
         """Exchange the gradients between processes, where the backward passes have not done it."""

@@ -202,8 +202,8 @@ def save_if_all_failed(run: Run, error: BaseException) -> None:
 
 
 def save_parts_if_all_failed(run: Run, error: BaseException, place: str, midway: bool) -> None:
-    """Finish the save in flight, and save what is done where no rank is in the middle of a step: there one may hold
-    gathered parameters, or wait for those of another.
+    """Finish the save in flight, and save what is done where all ranks came here: none of them waits for another one's
+    part in the middle of a step. What they have gathered there is let go of, where torch knows how.
 
     Args:
         run: the run.
@@ -217,7 +217,7 @@ def save_parts_if_all_failed(run: Run, error: BaseException, place: str, midway:
         say_not_saved(run, error, "Not all ranks failed at the same step")
         return
     outcome.publish_parts(run, [told for _, told in ranks])
-    if any(computing for computing, _ in ranks):
+    if not strategy.forget(run.model) and any(computing for computing, _ in ranks):
         if strategy.is_main:
             outcome.collect(run, wait=True)
             strategy.tell(f"{place} saved")
