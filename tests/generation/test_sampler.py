@@ -120,7 +120,8 @@ def test_what_has_no_share_is_never_taken_however_many_classes_there_are():
     shares = torch.zeros(1, 5000)
     shares[0, [0, 255, 256, 700, 4999]] = torch.tensor([0.1, 0.2, 0.3, 0.3, 0.1])
     drawn = torch.linspace(0, 1 - 1e-9, 1001, dtype=torch.float64)
-    found = picked(shares.expand(1001, -1), drawn)
+    found, total = picked(shares.expand(1001, -1), drawn)
+    torch.testing.assert_close(total, shares.double().sum(-1, keepdim=True).expand(1001, 1))
     assert found.unique().tolist() == [0, 255, 256, 700, 4999]
     assert torch.equal(found, found.sort().values)
     counts = torch.bincount(found, minlength=5000)[[0, 255, 256, 700, 4999]]

@@ -235,6 +235,9 @@ def test_the_commands_know_it(place, tmp_path, capsys, monkeypatch):
     assert main(["check", file]) == 0
     assert main(["check", file, "--memory"]) == 0
     assert "in all" in capsys.readouterr().out
+    pairs = tiny.write_yaml(tmp_path / "pairs.yaml", tiny.settings(place, "preference", trainer_type="KTO"))
+    assert main(["check", str(pairs), "training.max_steps=-1", "training.num_train_epochs=1"]) == 0
+    assert "40, each of 4 rows; 1 pass over the data, which have 80 rows" in capsys.readouterr().out  # two of a pair
     assert main(["data", "show", file, "-n", "2"]) == 0
     shown = capsys.readouterr().out
     labels = ["desirable" if row["label"] else "undesirable" for row in tiny.rows_of("judged")[:2]]

@@ -113,6 +113,15 @@ def test_what_cannot_be_is_told_before_work_starts(place, tmp_path, changes, tol
     assert told in str(caught.value)
 
 
+def test_the_steps_that_check_tells_are_those_of_a_pass(place, tmp_path, capsys):
+    training = {"max_steps": -1, "num_train_epochs": 1}
+    trainer = built(place, tmp_path, training=training, num_iterations=2, steps_per_generation=5)
+    assert len(trainer.train_dataset) == 2 * 20 * 2  # generations of 20 completions, of 5 prompts; 2 prompts are left
+    assert main(["check", str(tmp_path / "run.yaml")]) == 0
+    told = capsys.readouterr().out
+    assert "10, each of 8 rows (4 × 2 micro-batches); 1 pass over the data, which have 12 rows" in told
+
+
 ROWS = {
     "prompts": [{"prompt": f"the cat {n}", "answer": "1"} for n in range(8)],
     "long": [{"prompt": "the cat " * 60, "answer": "1"}] * 8,

@@ -199,14 +199,13 @@ class Interrupts(TrainerCallback):
 def test_sigterm_while_completions_are_written_loses_nothing(place, whole, tmp_path, monkeypatch):
     losses, weights, calls = whole
     forget_calls(place)
-    write = Sampler._write
+    call = Sampler.call
 
-    def slowly(self, *given):
-        for written in write(self, *given):
-            time.sleep(0.02)
-            yield written
+    def slowly(self, **inputs):
+        time.sleep(0.02)
+        return call(self, **inputs)
 
-    monkeypatch.setattr(Sampler, "_write", slowly)
+    monkeypatch.setattr(Sampler, "call", slowly)
     with pytest.raises(SystemExit) as stopped:
         trained(place, tmp_path / "out", Interrupts())
     assert stopped.value.code == 128 + signal.SIGTERM

@@ -69,20 +69,24 @@ class Choice:
         for change in self._before:
             logits = change(seen, logits)
         if self.settings.greedy:
-            tokens = logits.argmax(-1)
-        elif self.settings.temperature != 1:
+            tokens = logits.argmax(-1, keepdim=True)
+            return tokens.squeeze(1), (logits.gather(1, tokens) - logits.logsumexp(-1, keepdim=True)).squeeze(1)
+        if self.settings.temperature != 1:
             logits = logits / self.settings.temperature
-        total = logits.logsumexp(-1, keepdim=True)
-        if not self.settings.greedy:
-            kept = logits
-            for change in self._after:
-                kept = change(seen, kept)
-            tokens = picked((kept - (total if kept is logits else kept.logsumexp(-1, keepdim=True))).exp_(), drawn)
-        return tokens, (logits.gather(1, tokens[:, None]) - total).squeeze(1)
+        kept = logits
+        for change in self._after:
+            kept = change(seen, kept)
+        highest = logits.amax(-1, keepdim=True)  # which is kept, whatever is left out
+        tokens, total = picked((kept - highest).exp_(), drawn)
+        if kept is not logits:
+            total = (logits - highest).exp_().sum(-1, keepdim=True)
+        log_probs = logits.gather(1, tokens[:, None]) - highest - total.log().to(logits.dtype)
+        return tokens, log_probs.squeeze(1)
 
 
-def picked(shares: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
-    """Return the class in which a random number falls when the shares are laid end to end, shape (rows,).
+def picked(shares: torch.Tensor, drawn: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return (the class in which a random number falls when the shares are laid end to end, shape (rows,); the sum of
+    the shares, float64, shape (rows, 1)).
 
     Args:
         shares: not negative; shape (rows, classes).
@@ -94,7 +98,7 @@ def picked(shares: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
     block = _first_above(ends, place)
     before = functional.pad(ends, (1, 0)).gather(1, block)
     inner = blocks.gather(1, block[..., None].expand(-1, -1, _BLOCK)).squeeze(1).double().cumsum(-1)
-    return (block * _BLOCK + _first_above(inner, place - before)).squeeze(1)
+    return (block * _BLOCK + _first_above(inner, place - before)).squeeze(1), ends[:, -1:]
 
 
 def _first_above(ends: torch.Tensor, place: torch.Tensor) -> torch.Tensor:

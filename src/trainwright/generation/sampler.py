@@ -98,26 +98,29 @@ class Sampler:
         found: list[list[Completion]] = [[] for _ in prompts]
         with counting(0 if self.quiet else len(prompts), "prompts written after") as tell:
             for some in self._batches([len(prompt) for prompt in prompts], count):
-                written = None
-                for written in self._write([prompts[n] for n in some], [keys[n] for n in some], count):
-                    pass
-                assert written is not None
-                for number, completions in zip(some, _split(written, count), strict=True):
+                batch = _Batch(self, [prompts[n] for n in some], [keys[n] for n in some], count)
+                with torch.no_grad(), evaluation_mode(self.model):
+                    while len(batch.rows):
+                        batch.add_token()
+                for number, completions in zip(some, _split(batch.written, count), strict=True):
                     found[number] = completions
                 tell(len(some))
         return found
 
     def stream(self, prompt: Sequence[int], key: tuple[int, ...]) -> Iterator[int]:
-        """Yield the tokens of one completion as they are written: those that `complete` gives for it alone.
+        """Yield the tokens of one completion as they are written: those that `complete` gives for it alone. The
+        model is in evaluation mode only while one is.
 
         Raises:
             DataError: the prompt is empty, or leaves the model no position to write at.
         """
         self.check(prompt, 0)
-        shown = 0
-        for written in self._write([prompt], [key], 1):
-            length = int(written.lengths[0])
-            yield from written.ids[0, shown:length].tolist()
+        batch, shown = _Batch(self, [prompt], [key], 1), 0
+        while len(batch.rows):
+            with torch.no_grad(), evaluation_mode(self.model):
+                batch.add_token()
+            length = int(batch.written.lengths[0])
+            yield from batch.written.ids[0, shown:length].tolist()
             shown = length
 
     def _batches(self, lengths: list[int], count: int) -> Iterator[list[int]]:
@@ -138,16 +141,6 @@ class Sampler:
                 f"Prompt {number} has {len(prompt)} tokens, and the model {positions} positions, so nothing can be "
                 "written after it. Shorten the prompt."
             )
-
-    def _write(
-        self, prompts: Sequence[Sequence[int]], keys: Sequence[tuple[int, ...]], count: int
-    ) -> Iterator[Written]:
-        """Yield what has been written, after every token of a batch; the model is in evaluation mode only meanwhile."""
-        batch = _Batch(self, prompts, keys, count)
-        while len(batch.rows):
-            with torch.no_grad(), evaluation_mode(self.model):
-                batch.add_token()
-            yield batch.written
 
     def call(self, **inputs: Any) -> torch.Tensor:
         """Return the logits that predict the next token of every row, shape (rows, classes)."""

@@ -123,6 +123,16 @@ class GRPO(Referenced):
         if params.load_best_model_at_end or params.save_strategy == "best":
             _check_metric(self.name, params.metric_for_best_model or "loss", options)
 
+    def trained_rows(self, config: TrainingConfig, rows: int, columns: Sequence[str]) -> int:
+        """Return how many completions a pass trains on, as often as it does."""
+        from trainwright.config.reading.read import options_of
+        from trainwright.reinforcement.stage import size_of
+        from trainwright.tasks.language.build import arguments
+
+        options = self.options(**options_of(config, self.options))
+        size = size_of(options, arguments(config.training), 1)
+        return rows // max(1, size // options.num_generations) * size * options.num_iterations
+
     def try_rows(self, config: TrainingConfig, text: Text, table: Any, rows: Sequence[Mapping[str, Any]]) -> None:
         """Raise a ConfigError or DataError where the first prompts cannot be written after, or not be judged."""
         from trainwright.reinforcement.trying import try_prompts

@@ -116,6 +116,10 @@ class KTO(Referenced):
 
         return unpaired(table, TRLS_BLOCK if options.trl_compatible else None)
 
+    def trained_rows(self, config: TrainingConfig, rows: int, columns: Sequence[str]) -> int:
+        """Return twice the rows where these are pairs."""
+        return 2 * rows if "rejected" in columns else rows
+
     def rules(self, config: TrainingConfig, options: KTOOptions, tokenizer: Any, found: Format) -> TextRules:
         """Return how completions are tokenised."""
         from trainwright.data.text.unpaired import UnpairedRules

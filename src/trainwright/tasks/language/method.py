@@ -137,6 +137,10 @@ class LanguageMethod(Method):
         """
         return table
 
+    def trained_rows(self, config: TrainingConfig, rows: int, columns: Sequence[str]) -> int:
+        """Return how many rows a pass trains on, where the data have so many, of these columns."""
+        return rows
+
     def rules(self, config: TrainingConfig, options: Any, tokenizer: Any, found: Format) -> TextRules:
         """Return how rows are tokenised."""
         from trainwright.data.text.tokenize import TextRules

@@ -53,8 +53,11 @@ class Measured:
 def facts(config: TrainingConfig, measured: Measured | None = None) -> Iterator[tuple[str, str]]:
     """Yield (name, text) of what is known: steps, memory, disk, time."""
     params = config.training
-    rows = measured.rows if measured is not None else rows_of(config)
-    steps, passes = steps_of(config, rows, measured is not None)
+    if measured is not None:
+        rows = trained = measured.rows
+    else:
+        rows, trained = rows_of(config)
+    steps, passes = steps_of(config, trained, measured is not None)
     yield "steps", _steps(config, rows, steps, passes, measured is not None)
     try:
         found = memory.for_config(config)
@@ -73,18 +76,22 @@ def facts(config: TrainingConfig, measured: Measured | None = None) -> Iterator[
         yield "time", _time(config, measured, steps)
 
 
-def rows_of(config: TrainingConfig) -> int | None:
-    """Return how many rows the training data have before they are packed; None of streams, and of what cannot be read
-    here."""
+def rows_of(config: TrainingConfig) -> tuple[int | None, int | None]:
+    """Return how many rows the training data have before they are packed, and how many a pass trains on; None of
+    streams, and of what cannot be read here."""
     split = config.data.train
     if split.stream:
-        return None
+        return None, None
     try:
         parts = mixture.read_parts(split, config.training.seed, text_column_of(config))
         drawn = split.datasets[0].mixture_proportion is not None
-        return len(mixture.mix(parts, split, config.training.seed)) if drawn else sum(map(len, parts))
+        count = len(mixture.mix(parts, split, config.training.seed)) if drawn else sum(map(len, parts))
+        method, _ = memory.method_and_length(config)
     except DataError:
-        return None
+        return None, None
+    except ConfigError:  # of a method whose models are no language models
+        return count, count
+    return count, method.trained_rows(config, count, parts[0].column_names)
 
 
 def steps_of(config: TrainingConfig, rows: int | None, final: bool) -> tuple[int | None, float | None]:
