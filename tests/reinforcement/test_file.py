@@ -225,11 +225,13 @@ def test_what_was_written_is_shown_group_by_group(place, tmp_path, capsys):
 
 
 def test_a_run_in_which_nothing_is_earned_says_so(place, tmp_path, caplog):
-    never = {"reward_functions": ["matches"], "reward_function_kwargs": {"matches": {"pattern": "never this"}}}
+    never = {"reward_functions": ["matches"], "reward_function_kwargs": {"matches": {"pattern": "never this"}},
+             "mask_truncated_completions": True}  # fmt: skip
     with caplog.at_level(logging.INFO, logger="trainwright"):
         trainer = built(place, tmp_path, training={"max_steps": 6}, **never)
         trainer.train()
     assert caplog.text.count("were all equal: nothing is learned") == 1
+    assert caplog.text.count("were cut off at max_completion_length=12, and mask_truncated_completions leaves") == 1
 
 
 def test_a_completion_is_shown_on_one_line_whatever_it_holds():

@@ -374,7 +374,8 @@ class RolloutStage:
         found = metrics(generation, self.options.num_generations)
         for name, value in found.items():
             self.session.hooks.record(name, value)
-        self.symptoms.look(found, self.options.max_completion_length)
+        options = self.options
+        self.symptoms.look(found, options.max_completion_length, options.mask_truncated_completions)
 
 
 def size_of(options: PolicyOptions, args: Any, ranks: int) -> int:

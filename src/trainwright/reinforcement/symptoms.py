@@ -24,14 +24,26 @@ class Symptoms:
         self._first: float | None = None
         self._said: set[str] = set()
 
-    def look(self, found: Mapping[str, float], most: int) -> None:
-        """Look at the numbers of a generation (`metrics`), whose completions have at most so many tokens."""
+    def look(self, found: Mapping[str, float], most: int, masks_truncated: bool) -> None:
+        """Look at the numbers of a generation (`metrics`).
+
+        Args:
+            found: the numbers.
+            most: tokens that a completion has at most.
+            masks_truncated: whether completions without an end are left out of the loss.
+        """
         self._equal = self._equal + 1 if found["frac_reward_zero_std"] >= _MOST else 0
         length = found["completions/mean_length"]
         self._first = length if self._first is None else self._first
         if "reward" not in found:
             self._say(
                 "none", "No completion of a generation has a reward, so nothing is learned: look at the functions."
+            )
+        if masks_truncated and found["completions/clipped_ratio"] == 1:
+            self._say(
+                "masked",
+                f"All completions of a generation were cut off at max_completion_length={most}, and mask_truncated_"
+                "completions leaves them out: nothing is learned of it. Give more room, or a reward for the end.",
             )
         if self._equal >= _OFTEN:
             self._say(
