@@ -48,6 +48,35 @@ def test_attention_within_documents_and_its_gradients_are_the_formulas(key_heads
         torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)  # sums of some hundred products in float64
 
 
+@pytest.mark.parametrize("window", [None, 70])
+def test_documents_that_go_on_from_another_attend_to_it_as_if_they_began_with_it(window):
+    lengths, begins = [90, 30, 200, 5, 64], [None, 0, 0, None, 3]
+    generator, total = torch.Generator().manual_seed(0), sum(lengths)
+    given = [torch.randn(1, heads, total, 16, dtype=torch.float64, generator=generator) for heads in (4, 2, 2)]
+    upstream = torch.randn(1, total, 4, 16, dtype=torch.float64, generator=generator)
+    places = list(torch.arange(total).split(lengths))
+    found = []
+    for goes_on in (True, False):
+        parts = [part.clone().requires_grad_() for part in given]
+        documents = Documents(lengths, begins=begins)
+        if goes_on:
+            attended = document_attention(None, *parts, None, documents=documents, sliding_window=window)[0]
+        else:  # each by itself, whole
+            each = []
+            for place, begin in zip(places, begins, strict=True):
+                whole = place if begin is None else torch.cat([places[begin], place])
+                query, key, value = (part[:, :, whole] for part in parts)
+                seen = torch.ones(len(whole), len(whole), dtype=torch.bool).tril()
+                seen = seen if window is None else seen.triu(1 - window)
+                one = torch.nn.functional.scaled_dot_product_attention(query, key, value, seen, enable_gqa=True)
+                each.append(one[:, :, -len(place) :])
+            attended = torch.cat(each, dim=2).transpose(1, 2)
+        attended.backward(upstream)
+        found.append([attended.detach(), *(part.grad for part in parts)])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)  # sums of some hundred products in float64
+
+
 def test_a_softmax_is_kept_where_it_is_small_and_the_device_a_cpu():
     def document(length, dtype=torch.float32, device="cpu"):
         return torch.empty(1, 4, length, 16, dtype=dtype, device=device)

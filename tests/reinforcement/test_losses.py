@@ -9,6 +9,7 @@ from tests import tiny
 from tests.installed import with_trl
 from tests.reinforcement.completions import GROUP, as_trl, generation
 from trainwright.config.policy_options import CORRECTIONS, POLICY_LOSSES, GRPOOptions, RLOOOptions
+from trainwright.models import packed_attention
 from trainwright.models.head import language_head
 from trainwright.objectives.language import FusedLoss
 from trainwright.objectives.policy.objective import PolicyLoss
@@ -182,6 +183,29 @@ def test_micro_batches_add_up_to_the_whole(name, size):
     assert total == pytest.approx(whole.value.item(), abs=1e-12)
     for key, value in gradients(model).items():
         torch.testing.assert_close(value, wanted[key], atol=1e-12, rtol=1e-9)
+
+
+@pytest.mark.parametrize("mixes", [False, True])
+def test_completions_of_a_prompt_share_what_is_computed_of_it(mixes):
+    made, options, model = generation(3), GRPOOptions(loss_type="grpo"), tiny.llama().double()
+    batch = made.batch(list(range(3 * GROUP)), 0, False)
+    whole, wanted = ours(model, options, batch)
+    packed_attention.register()
+    model.set_attn_implementation(packed_attention.NAME)
+    fused, widths = FusedLoss(language_head(model), packed_attention.FlatRows(torch.device("cpu"))), []
+    embeddings = model.get_input_embeddings()
+    embeddings.register_forward_hook(lambda part, given, output: widths.append(output.shape[1]))
+    if mixes:  # tokens meet before they attend
+        embeddings.register_forward_hook(lambda part, given, output: output + output.roll(1, dims=1))
+    loss = PolicyLoss(options, fused=fused).loss(model, batch, None)
+    loss.value.backward()
+    prompts = sum(map(len, made.prompts[::GROUP])) if not mixes else sum(map(len, made.prompts))
+    assert widths[-1] == sum(map(len, made.completions)) + prompts
+    assert fused.shares is not mixes
+    if not mixes:
+        assert loss.value.item() == pytest.approx(whole.value.item(), abs=1e-12)
+        for key, value in gradients(model).items():
+            torch.testing.assert_close(value, wanted[key], atol=1e-12, rtol=1e-9)
 
 
 def test_completions_of_two_generations_make_one_micro_batch():

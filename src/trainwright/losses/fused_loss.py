@@ -72,7 +72,7 @@ def flat_rows(session: Session, whole: torch.nn.Module) -> Any:
         return None
     packed_attention.register()
     model.set_attn_implementation(packed_attention.NAME)
-    return packed_attention.FlatRows(session.strategy.device)
+    return packed_attention.FlatRows(session.strategy.device, alone=not session.strategy.shards_state)
 
 
 def _drops_attention(name: str, value: Any) -> bool:

@@ -27,10 +27,13 @@ class Documents:
     Attributes:
         lengths: tokens of every document, in order; None where every row is one, padded at its end.
         kernel: the name of what attends; None for the device's default.
+        begins: of every document, which one it goes on from, or None; only the kernel `documents` knows of these. None
+            where none does.
     """
 
     lengths: list[int] | None = None
     kernel: str | None = None
+    begins: list[int | None] | None = None
     _made: dict[Any, Any] = field(default_factory=dict)
 
     def ends(self, device: torch.device) -> torch.Tensor:
@@ -102,25 +105,29 @@ class Attended(NamedTuple):
         )
 
 
-def band(like: torch.Tensor, window: int | None) -> torch.Tensor:
-    """Return which tokens each of a row sees: itself and those before it, of a sliding window; (tokens, tokens)."""
-    seen = torch.ones(len(like), len(like), dtype=torch.bool, device=like.device).tril()
-    return seen if window is None else seen.triu(1 - window)
+def band(like: torch.Tensor, window: int | None, before: int = 0) -> torch.Tensor:
+    """Return which tokens each of a row sees: itself and those before it, of a sliding window; `before` more than the
+    row has stand before it; shape (tokens, before + tokens)."""
+    seen = torch.ones(len(like), before + len(like), dtype=torch.bool, device=like.device).tril(before)
+    return seen if window is None else seen.triu(before + 1 - window)
 
 
 def by_document(a: Attended, documents: Documents) -> torch.Tensor:
     """Attend to one document after another; shape (1, tokens, heads, width), as of all kernels."""
     attended = []
-    parts = (part.split(documents.lengths, dim=2) for part in (a.query, a.key, a.value))
-    for query, key, value in zip(*parts, strict=True):
-        length = query.shape[2]
-        narrow = a.window is not None and length > a.window
+    queries, keys, values = (part.split(documents.lengths, dim=2) for part in (a.query, a.key, a.value))
+    for number, (query, key, value) in enumerate(zip(queries, keys, values, strict=True)):
+        begin = None if documents.begins is None else documents.begins[number]
+        if begin is not None:
+            key, value = torch.cat([keys[begin], key], dim=2), torch.cat([values[begin], value], dim=2)
+        before = key.shape[2] - query.shape[2]
+        narrow = a.window is not None and key.shape[2] > a.window
         if not narrow and fits(query, key, a.dropout):
             one = causal_attention(query, key, value, a.scale)
         else:
-            mask = band(query[0, 0], a.window) if narrow else None
+            mask = band(query[0, 0], a.window, before) if narrow or before else None
             one = functional.scaled_dot_product_attention(
-                query, key, value, mask, a.dropout, is_causal=not narrow, scale=a.scale, enable_gqa=a.grouped
+                query, key, value, mask, a.dropout, is_causal=mask is None, scale=a.scale, enable_gqa=a.grouped
             )
         attended.append(one.transpose(1, 2))
     return torch.cat(attended, dim=1)

@@ -18,8 +18,9 @@ _KEPT = 8  # tokens of a document per number of a head: its kept softmax has at 
 
 
 def fits(query: torch.Tensor, key: torch.Tensor, dropout: float) -> bool:
-    """Whether a document is one that is faster so; queries and keys of shape (1, heads, tokens, width)."""
-    length, width = query.shape[2:]
+    """Whether a document is one that is faster so; queries of its last tokens and keys of all, shape (1, heads, tokens,
+    width)."""
+    length, width = key.shape[2:]
     return (
         query.device.type == "cpu"
         and query.dtype in (torch.float32, torch.float64)
@@ -31,22 +32,24 @@ def fits(query: torch.Tensor, key: torch.Tensor, dropout: float) -> bool:
 
 
 class CausalAttention(torch.autograd.Function):
-    """softmax(scale · query · keyᵀ) · value, where a token sees itself and those before it."""
+    """softmax(scale · query · keyᵀ) · value, where a token sees itself and those before it; queries are of the last
+    tokens."""
 
     @staticmethod
     def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float) -> torch.Tensor:
-        """Return what every token has attended to; all are of shape (heads, tokens, width)."""
-        heads, tokens, width = value.shape
+        """Return what every query has attended to; all are of shape (heads, tokens, width)."""
+        heads, tokens, width = query.shape
+        before = key.shape[1] - tokens
         scaled = query * scale
         found = value.new_empty(tokens, heads, width).transpose(0, 1)  # as the model goes on with it
         future = scaled.new_full((BLOCK, BLOCK), -math.inf).triu_(1)
         shares = []
         for start, end in _blocks(tokens):
-            scores = torch.bmm(scaled[:, start:end], key[:, :end].transpose(1, 2))
-            scores[:, :, start:] += future[: end - start, : end - start]
+            scores = torch.bmm(scaled[:, start:end], key[:, : before + end].transpose(1, 2))
+            scores[:, :, before + start :] += future[: end - start, : end - start]
             shares.append(torch.softmax(scores, dim=-1, out=scores))
-            found[:, start:end] = torch.bmm(scores, value[:, :end])
-        ctx.scale = scale
+            found[:, start:end] = torch.bmm(scores, value[:, : before + end])
+        ctx.scale, ctx.before = scale, before
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(scaled, key, value, *shares)
         return found
@@ -57,13 +60,13 @@ class CausalAttention(torch.autograd.Function):
         """Return the gradients of query, key and value."""
         scaled, key, value, *shares = ctx.saved_tensors
         of_query, of_key, of_value = torch.empty_like(scaled), torch.zeros_like(key), torch.zeros_like(value)
-        for (start, end), share in zip(_blocks(key.shape[1]), shares, strict=True):
-            above = upstream[:, start:end]
-            of_value[:, :end].baddbmm_(share.transpose(1, 2), above)
-            of_share = torch.bmm(above, value[:, :end].transpose(1, 2))
+        for (start, end), share in zip(_blocks(scaled.shape[1]), shares, strict=True):
+            above, seen = upstream[:, start:end], ctx.before + end
+            of_value[:, :seen].baddbmm_(share.transpose(1, 2), above)
+            of_share = torch.bmm(above, value[:, :seen].transpose(1, 2))
             of_scores = torch._softmax_backward_data(of_share, share, -1, share.dtype, grad_input=of_share)
-            of_query[:, start:end] = torch.bmm(of_scores, key[:, :end])
-            of_key[:, :end].baddbmm_(of_scores.transpose(1, 2), scaled[:, start:end])
+            of_query[:, start:end] = torch.bmm(of_scores, key[:, :seen])
+            of_key[:, :seen].baddbmm_(of_scores.transpose(1, 2), scaled[:, start:end])
         return of_query.mul_(ctx.scale), of_key, of_value, None
 
 
@@ -75,8 +78,8 @@ def causal_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
     """Return causal attention within one document for which `fits` holds.
 
     Args:
-        query: shape (1, heads, tokens, width).
-        key: shape (1, key heads, tokens, width); each serves as many heads in turn.
+        query: of the last tokens or of all, shape (1, heads, tokens, width).
+        key: of all, shape (1, key heads, tokens, width); each serves as many heads in turn.
         value: as `key`.
         scale: factor of the products; 1 / sqrt(width) when not given.
     """

@@ -24,23 +24,31 @@ class FlatRows:
     Attributes:
         device: where it computes.
         kernel: the name of what attends; None for the device's default.
+        alone: whether this process computes the model by itself, and may call it when others do not.
     """
 
     device: torch.device
     kernel: str | None = None
+    alone: bool = True
 
     @property
     def unpads(self) -> bool:
         """Whether rows with padding are better put one after another; a mask of all of them would cost more."""
         return (self.kernel or default_kernel(self.device)) in ("documents", *WITHOUT_PADDING)
 
-    def inputs(self, lengths: list[int] | None) -> dict[str, Any]:
-        """Return what a model is told of the documents of its one row; None for rows that are padded at their ends.
+    @property
+    def goes_on(self) -> bool:
+        """Whether a document may go on from another, and be tried against what it is by itself."""
+        return self.alone and (self.kernel or default_kernel(self.device)) == "documents"
+
+    def inputs(self, lengths: list[int] | None, begins: list[int | None] | None = None) -> dict[str, Any]:
+        """Return what a model is told of the documents of its one row, and which they go on from; None for rows that
+        are padded at their ends.
 
         A mask of four dimensions is one that transformers takes as it is: nothing is built, no padding looked for.
         """
         nothing = torch.ones((1, 1, 1, 1), dtype=torch.bool, device=self.device)
-        return {"documents": Documents(lengths, self.kernel), "attention_mask": nothing, "use_cache": False}
+        return {"documents": Documents(lengths, self.kernel, begins), "attention_mask": nothing, "use_cache": False}
 
 
 def register() -> None:

@@ -47,8 +47,13 @@ class FlatInputs(Protocol):
     def unpads(self) -> bool:
         """Whether rows with padding are better put one after another."""
 
-    def inputs(self, lengths: list[int] | None) -> dict[str, Any]:
-        """Return what the model is told of the documents of its row; None for rows padded at their ends."""
+    @property
+    def goes_on(self) -> bool:
+        """Whether a document may go on from another."""
+
+    def inputs(self, lengths: list[int] | None, begins: list[int | None] | None = None) -> dict[str, Any]:
+        """Return what the model is told of the documents of its row, and which they go on from; None for rows padded at
+        their ends."""
 
 
 @dataclass(frozen=True)
@@ -87,12 +92,14 @@ class FusedLoss:
         flat_rows: how the model takes documents one after another, without padding; None where it does not.
         checked: whether the model was in training mode when its loss was compared with the model's own; empty before.
         coming: what the host has found out of the coming batch, so that a device need not be asked.
+        shares: whether rows that begin alike may have that computed once (`shared_prompts`); None before it was tried.
     """
 
     head: OutputLayer
     flat_rows: FlatInputs | None = None
     checked: set[bool] = field(default_factory=set)
     coming: Foreseen | None = None
+    shares: bool | None = None
     _owners: WeakKeyDictionary[nn.Module, bool] = field(default_factory=WeakKeyDictionary)
 
     def fits(self, model: nn.Module, inputs: Any) -> bool:
@@ -133,13 +140,18 @@ class FusedLoss:
         cap = self.head.cap if self.head.cap is None else self.head.cap / temperature
         return {"bias": self.head.layer.bias, "scale": self.head.scale / temperature, "cap": cap}
 
-    def labelled(self, model: nn.Module, inputs: Mapping[str, Any]) -> Labelled:
+    def labelled(self, model: nn.Module, inputs: Mapping[str, Any], layout: Layout | None = None) -> Labelled:
         """Return the targets of a batch, and the hidden states that predict them.
+
+        Args:
+            model: whose head this is.
+            inputs: the batch.
+            layout: another than is usual.
 
         Raises:
             DataError: the model does not give every position to its output layer.
         """
-        layout = self._layout(inputs)
+        layout = self._layout(inputs) if layout is None else layout
         with self.head.intercepted() as seen:
             self._run(model, inputs, layout)
         if len(seen) != 1 or seen[0].shape[:2] != layout.shape:
@@ -165,7 +177,8 @@ class FusedLoss:
     def _run(self, model: nn.Module, inputs: Mapping[str, Any], layout: Layout) -> None:
         flat, told = layout.flat, self.flat_rows
         if told is not None and flat is not None:
-            model(input_ids=flat.input_ids, position_ids=flat.position_ids, **told.inputs(flat.lengths))
+            told_of = told.inputs(flat.lengths, flat.begins)
+            model(input_ids=flat.input_ids, position_ids=flat.position_ids, **told_of)
         elif told is not None and layout.is_causal:
             model(input_ids=inputs["input_ids"], **told.inputs(None))
         else:

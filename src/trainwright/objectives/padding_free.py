@@ -29,12 +29,14 @@ class Flat:
         position_ids: the column each token had, shape (1, tokens).
         labels: shape (1, tokens); the first of every document is no target.
         lengths: tokens of every document.
+        begins: of every document, which one it goes on from, or None; None where none does.
     """
 
     input_ids: torch.Tensor
     position_ids: torch.Tensor
     labels: torch.Tensor
     lengths: list[int]
+    begins: list[int | None] | None = None
 
 
 def flattened(inputs: Mapping[str, Any]) -> Flat | None:

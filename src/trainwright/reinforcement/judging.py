@@ -1,4 +1,4 @@
-"""What a reward function is told of completions, and what becomes of what it says."""
+"""What a reward function is told of completions, what becomes of what it says, and what completions are worth by it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from typing import Any
 
 import torch
 
+from trainwright.config.policy_options import PolicyOptions, RLOOOptions
 from trainwright.data.sources.formats import is_chat
 from trainwright.generation.rollouts import Completion
+from trainwright.objectives.policy import advantages
+from trainwright.reinforcement.generation import Generation
 from trainwright.rewards.pool import Failure, Pool
 
 _SHOWN = 3  # reasons that are told of a generation
@@ -63,3 +66,18 @@ def told(failures: Sequence[Failure], rows: Sequence[int]) -> list[str]:
     if (left := sum(map(len, list(alike.values())[_SHOWN:]))) > 0:
         found.append(f"It failed for {left} more, for other reasons.")
     return found
+
+
+def worth(generation: Generation, options: PolicyOptions) -> torch.Tensor:
+    """Return the advantages of the completions, float64, shape (completions,)."""
+    rewards, group = generation.totals, options.num_generations
+    if not isinstance(options, RLOOOptions):
+        return advantages.of_groups(rewards, group, getattr(options, "scale_rewards", "group"))
+    if options.reward_clip_range is not None:
+        rewards = rewards.clamp(*options.reward_clip_range)
+    if generation.reference is not None:
+        old = generation.old if generation.old is not None else generation.sampler
+        distance = [(a - b).double().sum() for a, b in zip(old, generation.reference, strict=True)]
+        rewards = rewards - options.beta * torch.stack(distance)
+    found = advantages.of_the_others(rewards, group)
+    return advantages.standardized(found) if options.normalize_advantages else found

@@ -17,7 +17,7 @@ import torch
 
 from trainwright import randomness
 from trainwright.checkpoint import layout
-from trainwright.config.policy_options import GRPOOptions, PolicyOptions, RLOOOptions
+from trainwright.config.policy_options import GRPOOptions, PolicyOptions
 from trainwright.data.loaders.rows import PaddingBatch
 from trainwright.errors import CheckpointError, ConfigError, DataError
 from trainwright.generation.rollouts import Completion, Rollouts
@@ -30,7 +30,7 @@ from trainwright.reinforcement import samples
 from trainwright.reinforcement.generation import Generation, joined, padded, sums_of
 from trainwright.reinforcement.held_out import HeldOut, rewards_on
 from trainwright.reinforcement.in_use import InUse
-from trainwright.reinforcement.judging import judged, told
+from trainwright.reinforcement.judging import judged, told, worth
 from trainwright.reinforcement.metrics import metrics
 from trainwright.reinforcement.schedule import Places, Schedule
 from trainwright.reinforcement.symptoms import Symptoms
@@ -160,16 +160,26 @@ class RolloutStage:
             if number * self.schedule.span >= run.position:
                 self._tell(run, self._held[run.epoch, number])
         self._count(run, range(run.position, work.position))
-        return replace(work, batches=[self._batch(run, batch) for batch in work.batches])
+        return replace(work, batches=[self._batch(run, chosen) for chosen in self._chosen(run, work.batches)])
 
-    def _batch(self, run: Run, batch: Any) -> Any:
-        """Return the completions of some places."""
-        plain = batch.batch if isinstance(batch, PaddingBatch) else batch
-        chosen = [self.schedule.of_place(int(place)) for place in plain["places"][:, 0]]
+    def _chosen(self, run: Run, batches: list[Any]) -> list[list[tuple[int, int]]]:
+        """Return (generation, completion) of every row of some micro-batches; those of a prompt come together, which is
+        computed once then, where that changes no loss."""
+        plain = [batch.batch if isinstance(batch, PaddingBatch) else batch for batch in batches]
+        places = [[self.schedule.of_place(place) for place in one["places"][:, 0].tolist()] for one in plain]
+        numbers = {number for one in places for number, _ in one}
+        orders = {number: self.schedule.shuffled(run.epoch, number) for number in numbers}
+        found = [[(number, orders[number][place]) for number, place in one] for one in places]
+        if any(isinstance(batch, PaddingBatch) for batch in batches) or not self.objective.adds_up:
+            return found
+        rows = iter(sorted(row for one in found for row in one))
+        return [[next(rows) for _ in one] for one in found]
+
+    def _batch(self, run: Run, chosen: list[tuple[int, int]]) -> Any:
+        """Return some completions."""
         parts = []
         for number in dict.fromkeys(number for number, _ in chosen):
-            order = self.schedule.shuffled(run.epoch, number)
-            some = [order[place] for other, place in chosen if other == number]
+            some = [completion for other, completion in chosen if other == number]
             held = self._held[run.epoch, number]
             parts.append(held.batch(some, self.pad, self.options.mask_truncated_completions, self.multiple))
         return parts[0] if len(parts) == 1 else joined(parts, self.pad)
@@ -384,18 +394,3 @@ def size_of(options: PolicyOptions, args: Any, ranks: int) -> int:
         return options.generation_batch_size
     steps = options.steps_per_generation or args.gradient_accumulation_steps
     return int(args.train_batch_size * steps * ranks)
-
-
-def worth(generation: Generation, options: PolicyOptions) -> torch.Tensor:
-    """Return the advantages of the completions, float64, shape (completions,)."""
-    rewards, group = generation.totals, options.num_generations
-    if not isinstance(options, RLOOOptions):
-        return advantages.of_groups(rewards, group, getattr(options, "scale_rewards", "group"))
-    if options.reward_clip_range is not None:
-        rewards = rewards.clamp(*options.reward_clip_range)
-    if generation.reference is not None:
-        old = generation.old if generation.old is not None else generation.sampler
-        distance = [(a - b).double().sum() for a, b in zip(old, generation.reference, strict=True)]
-        rewards = rewards - options.beta * torch.stack(distance)
-    found = advantages.of_the_others(rewards, group)
-    return advantages.standardized(found) if options.normalize_advantages else found

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 COMMAND = "trainwright demo rl"
 FOLDER = Path("runs/demo-rl")
 _SEED = "training.seed="
+_TOLD = {
+    "sft": "1 of 2: a Llama of random weights learns derivatives from 1,000 worked problems.",
+    "grpo": "2 of 2: it answers other problems, 8 times each, and learns from the answers that the checker finds right "
+    "(GRPO). eval_reward is the share of right answers to 500 problems that it never practises on.",
+}
 
 
 def run(overrides: Sequence[str]) -> int:
@@ -79,6 +84,7 @@ def _train(name: str, overrides: Sequence[str]) -> None:
     from trainwright.config.reading.writing import keep
 
     folder = FOLDER / name
+    print(_TOLD[name], flush=True)
     with as_file(files("trainwright") / "recipes" / f"demo_{name}.yaml") as recipe:
         config = load_checked(recipe, overrides).config
     with owned(folder) as lock, as_job.running(f"demo-{name}", as_job.changed(config)):

@@ -13,6 +13,7 @@ from torch import nn
 from trainwright.batch import IGNORED, row_count
 from trainwright.config.policy_options import GRPOOptions, PolicyOptions, RLOOOptions
 from trainwright.evaluation_mode import evaluation_mode
+from trainwright.objectives import shared_prompts
 from trainwright.objectives.language import FusedLoss
 from trainwright.objectives.linear_loss import TokenStatistics, new_watch
 from trainwright.objectives.objective import Loss, Objective
@@ -47,6 +48,14 @@ class PolicyLoss(Objective):
     def fusable(self) -> bool:
         """Whether log-probabilities alone are wanted: the entropy as a part of the loss needs the logits."""
         return not (isinstance(self.options, GRPOOptions) and self.options.entropy_coef)
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether the loss of a step is the same however it is cut into micro-batches."""
+        options = self.options
+        if not isinstance(options, GRPOOptions):
+            return True
+        return options.loss_type != "bnpo" and not options.entropy_coef and options.top_entropy_quantile >= 1
 
     def count(self, batch: Any) -> int:
         """Return the number of completions."""
@@ -107,7 +116,7 @@ class PolicyLoss(Objective):
         if fused is None:
             per_token, entropy = self._from_logits(model, rows, wanted)
         else:
-            found = fused.labelled(model, rows)
+            found = shared_prompts.labelled(fused, model, rows)
             watch: TokenStatistics = new_watch(("entropy",), found.targets)
             per_token = fused.log_probs(found, watch, self.temperature)
             entropy = watch["entropy"].to(per_token.dtype)
