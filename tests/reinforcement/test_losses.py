@@ -187,7 +187,7 @@ def test_micro_batches_add_up_to_the_whole(name, size):
 
 @pytest.mark.parametrize("mixes", [False, True])
 def test_completions_of_a_prompt_share_what_is_computed_of_it(mixes):
-    made, options, model = generation(3), GRPOOptions(loss_type="grpo"), tiny.llama().double()
+    made, options, model = generation(3), GRPOOptions(loss_type="grpo"), tiny.llama()
     batch = made.batch(list(range(3 * GROUP)), 0, False)
     whole, wanted = ours(model, options, batch)
     packed_attention.register()
@@ -203,9 +203,9 @@ def test_completions_of_a_prompt_share_what_is_computed_of_it(mixes):
     assert widths[-1] == sum(map(len, made.completions)) + prompts
     assert fused.shares is not mixes
     if not mixes:
-        assert loss.value.item() == pytest.approx(whole.value.item(), abs=1e-12)
+        assert loss.value.item() == pytest.approx(whole.value.item(), abs=1e-6)
         for key, value in gradients(model).items():
-            torch.testing.assert_close(value, wanted[key], atol=1e-12, rtol=1e-9)
+            torch.testing.assert_close(value, wanted[key], atol=1e-6, rtol=0)  # float32, sums in another order
 
 
 def test_completions_of_two_generations_make_one_micro_batch():

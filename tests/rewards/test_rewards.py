@@ -144,8 +144,8 @@ def test_a_list_of_another_length_is_no_reward_of_any_row_and_told_with_both(pla
     assert found == [None] * 4  # one by one it would seem right
     (sentence,) = told(failures, [7, 7, 8, 8])
     assert sentence == (
-        "The reward 'short' failed for 4 completions, the first of row 7, without a reward of it now: it returned a "
-        "list of 1 for 4 completions."
+        "The reward 'short' failed for 4 completions, the first of row 7, and is left out there: it returned a list of "
+        "1 for 4 completions."
     )
 
 

@@ -92,7 +92,7 @@ class FusedLoss:
         flat_rows: how the model takes documents one after another, without padding; None where it does not.
         checked: whether the model was in training mode when its loss was compared with the model's own; empty before.
         coming: what the host has found out of the coming batch, so that a device need not be asked.
-        shares: whether rows that begin alike may have that computed once (`shared_prompts`); None before it was tried.
+        shares: whether what rows begin with may be computed once (`policy.shared_prompts`); None before it was tried.
     """
 
     head: OutputLayer

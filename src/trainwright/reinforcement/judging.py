@@ -60,11 +60,9 @@ def told(failures: Sequence[Failure], rows: Sequence[int]) -> list[str]:
     found = []
     for (reward, reason), some in list(alike.items())[:_SHOWN]:
         which = "a completion" if len(some) == 1 else f"{len(some)} completions, the first"
-        found.append(
-            f"The reward '{reward}' failed for {which} of row {some[0]}, without a reward of it now: {reason}."
-        )
+        found.append(f"The reward '{reward}' failed for {which} of row {some[0]}, and is left out there: {reason}.")
     if (left := sum(map(len, list(alike.values())[_SHOWN:]))) > 0:
-        found.append(f"It failed for {left} more, for other reasons.")
+        found.append(f"{left} more rewards of this generation failed, for other reasons.")
     return found
 
 

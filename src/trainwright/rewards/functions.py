@@ -196,8 +196,8 @@ def shadowed(rewards: Sequence[Reward], columns: Collection[str]) -> list[str]:
     """Return a sentence about each column that rewards are not given, since its name stands for something else."""
     names = {name for reward in rewards for name in reward.given} - {"prompt"}
     return [
-        f"The column '{name}' of the data is not given to rewards: by that name they get what the run has. Give it "
-        f"another with column_map, where a reward is to have it: {{{name}: reference}}."
+        f"The column '{name}' of the data is not given to rewards: by that name they get the run's own. Where a reward "
+        f"is to have it, give it another name: column_map: {{{name}: reference}}."
         for name in columns
         if name in names
     ]

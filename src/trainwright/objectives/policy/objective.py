@@ -13,10 +13,10 @@ from torch import nn
 from trainwright.batch import IGNORED, row_count
 from trainwright.config.policy_options import GRPOOptions, PolicyOptions, RLOOOptions
 from trainwright.evaluation_mode import evaluation_mode
-from trainwright.objectives import shared_prompts
 from trainwright.objectives.language import FusedLoss
 from trainwright.objectives.linear_loss import TokenStatistics, new_watch
 from trainwright.objectives.objective import Loss, Objective
+from trainwright.objectives.policy import shared_prompts
 from trainwright.objectives.policy.losses import Policy, grpo, mean, rloo
 
 _MODEL_INPUTS = ("input_ids", "attention_mask", "labels")
