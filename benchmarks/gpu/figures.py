@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
 from importlib.util import find_spec
+from itertools import product
 from typing import Any
 
 import torch
 
-from benchmarks.gpu.toys import Setting, arguments, expect, packed, padded, rows, sizes
+from benchmarks.gpu.toys import Setting, arguments, packed, padded, rows, sizes
 
 _STEPS, _WARM_UP = 10, 3
 
 
 def _dense(setting: Setting, length: int) -> Any:
-    """Return a Llama of 1.1 billion parameters with its output layer, in bfloat16 on a card."""
+    """Return a Llama of 1.3 billion parameters with its output layer, in bfloat16 on a card."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     real = {
@@ -73,7 +73,7 @@ def _by_library(name: str, setting: Setting, model: Any, data: Any, collator: An
     library, clock = importlib.import_module(name), _Clock(setting)
     values = vars(arguments(setting, name, max_steps=_STEPS, logging_steps=_STEPS, **changes))
     wanted = ("max_steps", "logging_steps", "save_strategy", "learning_rate", "report_to", "disable_tqdm", "use_cpu",
-              "per_device_train_batch_size", "train_sampling_strategy")  # fmt: skip
+              "per_device_train_batch_size", "train_sampling_strategy", *changes)  # fmt: skip
     args = library.TrainingArguments(str(setting.place / name), **{one: values[one] for one in wanted})
     callbacks = [clock.callback(library.TrainerCallback)]
     library.Trainer(model, args, train_dataset=data, data_collator=collator, callbacks=callbacks).train()
@@ -100,45 +100,54 @@ def _whole(batch: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "labels": ids.clone()}
 
 
+_WAYS: dict[str, dict[str, Any]] = {  # Liger last, for models that are made after it have its kernels too
+    "trainwright": {}, "by hand": {}, "transformers": {}, "trainwright, layers compiled": {"torch_compile": "layers"},
+    "trainwright, Liger": {"use_liger_kernel": True}, "transformers, Liger": {"use_liger_kernel": True},
+}  # fmt: skip
+_NEEDED = {"transformers": "accelerate", "Liger": "liger_kernel"}
+
+
 def dense(setting: Setting) -> dict[str, Any]:
-    """Pretraining of 1.1 billion parameters in bfloat16: tokens per second and MFU, beside transformers and by hand."""
+    """Pretraining of 1.3 billion parameters in bfloat16: tokens per second and MFU, beside transformers and by hand."""
     from trainwright.models.operations import operations_of
     from trainwright.parallel.throughput import peak_operations
 
     found: dict[str, Any] = {}
     peak = peak_operations(torch.device(setting.device), torch.bfloat16)
-    for length, batch in setting.pick(((2048, 8), (8192, 2)), ((32, 2),)):
+    for (name, changes), (length, batch) in product(_WAYS.items(), setting.pick(((2048, 8), (8192, 2)), ((32, 2),))):
+        library, about = name.split(",")[0], f"{length} tokens, {name}"
+        reason = _left_out(*(package for word, package in _NEEDED.items() if word in name))
+        if reason is None and changes and not setting.on_card:
+            reason = "left out: it is for a card"
+        if reason is not None:
+            found[about] = reason
+            continue
         generator = torch.Generator().manual_seed(0)
         vocabulary = setting.pick(32_768, sizes(setting)["vocab_size"])
         data = [{"input_ids": torch.randint(3, vocabulary, (length,), generator=generator).tolist()} for _ in range(64)]
-        ways: dict[str, Callable[[Any], float]] = {
-            "trainwright": lambda model: _by_library("trainwright", setting, model, data, _whole, per_device_train_batch_size=batch),  # noqa: B023, E501
-            "by hand": lambda model: _by_hand(setting, model, data, _whole, batch),  # noqa: B023
-            "transformers": lambda model: _by_library("transformers", setting, model, data, _whole, per_device_train_batch_size=batch),  # noqa: B023, E501
-        }  # fmt: skip
-        for name, way in ways.items():
-            if name == "transformers" and (reason := _left_out("accelerate")):
-                found[f"{length} tokens, {name}"] = reason
-                continue
-            model = _dense(setting, length)
-            work = operations_of(model).training([length] * batch)
-            try:
-                seconds = way(model)
-            except torch.OutOfMemoryError:
-                found[f"{length} tokens, {name}"] = "out of memory"
-                continue
-            finally:
-                del model
-                if setting.on_card:
-                    torch.cuda.empty_cache()
-            share = f", MFU {work / seconds / peak:.1%}" if peak else ""
-            found[f"{length} tokens, {name}"] = f"{length * batch / seconds:,.0f} tokens/s{share}"
+        model = _dense(setting, length)
+        work = operations_of(model).training([length] * batch)
+        try:
+            if library == "by hand":
+                seconds = _by_hand(setting, model, data, _whole, batch)
+            else:
+                changes = {"per_device_train_batch_size": batch, **changes}
+                seconds = _by_library(library, setting, model, data, _whole, **changes)
+        except torch.OutOfMemoryError:
+            found[about] = "out of memory"
+            continue
+        finally:
+            del model
+            if setting.on_card:
+                torch.cuda.empty_cache()
+        share = f", MFU {work / seconds / peak:.1%}" if peak else ""
+        found[about] = f"{length * batch / seconds:,.0f} tokens/s{share}"
     return found
 
 
 def tuning(setting: Setting) -> dict[str, Any]:
     """Fine-tuning on rows of different lengths: real tokens a second, padded and packed, beside others."""
-    data = rows(setting, setting.pick(320, 80))
+    data = rows(setting, setting.pick(320, 80), longest=setting.pick(1024, None))
     batch = setting.pick(16, 4)
     counted = sum(len(row["input_ids"]) for row in data[_WARM_UP * batch : _STEPS * batch])
     found: dict[str, Any] = {}
@@ -146,17 +155,21 @@ def tuning(setting: Setting) -> dict[str, Any]:
     def note(name: str, seconds: float) -> None:
         found[name] = f"{counted / (seconds * (_STEPS - _WARM_UP)):,.0f} tokens/s"
 
-    for library, packages in (("trainwright", ()), ("transformers", ("accelerate",))):
-        if reason := _left_out(*packages):
-            found[library] = reason
+    ways: dict[str, tuple[Any, dict[str, Any]]] = {
+        "trainwright": (padded, {}), "transformers": (padded, {}), "trainwright, packed": (packed, {}),
+        "trainwright, Liger": (padded, {"use_liger_kernel": True}),
+        "transformers, Liger": (padded, {"use_liger_kernel": True}),
+    }  # fmt: skip
+    for name, (collator, changes) in ways.items():
+        reason = _left_out(*(package for word, package in _NEEDED.items() if word in name))
+        if reason is not None or (changes and not setting.on_card):
+            found[name] = reason or "left out: it is for a card"
             continue
-        changes = {"per_device_train_batch_size": batch}
-        note(library, _by_library(library, setting, _dense(setting, 512), data, padded, **changes))
-    note("trainwright, packed", _by_library(
-        "trainwright", setting, _dense(setting, 512), data, packed, per_device_train_batch_size=batch))  # fmt: skip
+        changes = {"per_device_train_batch_size": batch, **changes}
+        note(name, _by_library(name.split(",")[0], setting, _dense(setting, 1024), data, collator, **changes))
     if reason := _left_out("trl", "datasets"):
         return found | {"TRL": reason}
-    note("TRL", _by_trl(setting, data, batch))
+    note("TRL, Liger" if setting.on_card else "TRL", _by_trl(setting, data, batch))
     return found
 
 
@@ -177,7 +190,7 @@ def _by_trl(setting: Setting, data: Any, batch: int) -> float:
         use_liger_kernel=setting.on_card and find_spec("liger_kernel") is not None,
     )  # fmt: skip
     table = datasets.Dataset.from_list(data)
-    model = _dense(setting, 512)
+    model = _dense(setting, 1024)
     trl.SFTTrainer(
         model, args, train_dataset=table, processing_class=tokenizer, callbacks=[clock.callback(TrainerCallback)]
     ).train()
@@ -200,12 +213,14 @@ def preferences(setting: Setting) -> dict[str, Any]:
 
 
 def stall(setting: Setting) -> dict[str, Any]:
-    """How long training stands still for a save of 8 GB that is written in the background."""
+    """How much later the step after a save ends, of 8 GB that are written in the background: the first, which finds
+    memory for its copies, and a later one."""
     from torch import nn
 
     from trainwright import Trainer, TrainerCallback
 
     width, layers = setting.pick((8192, 10), (64, 2))  # with AdamW's two moments, 12 bytes a weight: 8.05 GB
+    every, saves = 10, 3
 
     class Wide(nn.Module):
         def __init__(self) -> None:
@@ -215,25 +230,29 @@ def stall(setting: Setting) -> dict[str, Any]:
         def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
             return {"loss": self.layers(x).square().mean()}
 
-    begins: dict[int, float] = {}
     ends: dict[int, float] = {}
 
     class Times(TrainerCallback):
-        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            begins[state.global_step] = time.perf_counter()
-
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            step = state.global_step
+            if step > every and step % every == 5:  # the write of the save before, which another would wait for
+                while not (setting.place / "run" / f"checkpoint-{step - 5}").exists():
+                    time.sleep(0.05)
             if setting.on_card:
                 torch.cuda.synchronize()
-            ends[state.global_step] = time.perf_counter()
+            ends[step] = time.perf_counter()
 
-    every, steps = setting.pick((30, 75), (4, 10))
-    args = arguments(setting, max_steps=steps, save_strategy="steps", save_steps=every, save_total_limit=1,
-                     logging_steps=steps)  # fmt: skip
-    Trainer(Wide(), args, train_dataset=[{"x": torch.randn(width)} for _ in range(64)], callbacks=[Times()]).train()
-    gaps = {step: begins[step] - ends[step] for step in begins if step in ends}
-    usual = statistics.median(gap for step, gap in gaps.items() if step % every)
-    stalls = [gaps[step] - usual for step in gaps if step % every == 0]
-    expect(bool(stalls), "no save was seen")
+    args = arguments(setting, max_steps=saves * every + 2, save_strategy="steps", save_steps=every, save_total_limit=1,
+                     logging_steps=every)  # fmt: skip
+    with torch.device(setting.device):
+        model = Wide()
+    Trainer(model, args, train_dataset=[{"x": torch.randn(width)} for _ in range(64)], callbacks=[Times()]).train()
+    took = {step: ends[step + 1] - ends[step] for step in ends if step + 1 in ends}
+    usual = statistics.median(took[step] for step in took if step % every in (7, 8, 9))
+    late = [took[step] - usual for step in took if step % every == 0]
     size = 12 * layers * (width**2 + width) / 1e9
-    return {"checkpoint": f"{size:.2f} GB", "stall": ", ".join(f"{one:.3f} s" for one in stalls)}
+    return {
+        "checkpoint": f"{size:.2f} GB",
+        "a step": f"{usual:.3f} s",
+        "stall": ", ".join(f"{one:.3f} s" for one in late),
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import shutil
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -18,14 +19,14 @@ _CLOSE = {
 }  # of losses; 8 and 11 bits of a number in the half formats
 
 
-def _trained(setting: Setting, name: str, **given: Any) -> Any:
+def _trained(setting: Setting, name: str, goes_on: bool = False, **given: Any) -> Any:
     """Return a Trainer after a short run; `given` are arguments, and parts of a Trainer by their names there."""
     from trainwright import Trainer
 
     parts = {"model": llama(setting), "train_dataset": rows(setting, 24), "data_collator": padded}
     parts |= {part: given.pop(part) for part in (*parts, "objective", "callbacks") if part in given}
     trainer = Trainer(args=arguments(setting, name, **given), **parts)
-    trainer.train()
+    trainer.train(resume_from_checkpoint=goes_on)
     return trainer
 
 
@@ -38,9 +39,11 @@ def twins(setting: Setting) -> dict[str, Any]:
         "with logits": lambda: {"use_fused_loss": False}, "recomputed": lambda: {"activation_checkpointing": True},
         "pairs": lambda: _pairs(setting),
     }  # fmt: skip
+    if setting.on_card and find_spec("liger_kernel") is not None:
+        kinds["Liger"] = lambda: {"use_liger_kernel": True}  # last, for what is made later has its kernels too
     found: dict[str, Any] = {}
     for kind, make in kinds.items():
-        expected = losses(_trained(host, f"cpu {kind}", **make()))
+        expected = losses(_trained(host, f"cpu {kind}", **({} if kind == "Liger" else make())))
         for format in _CLOSE if setting.on_card else ("float32", "bfloat16"):
             switch = {} if format == "float32" else {"bf16" if format == "bfloat16" else "fp16": True}
             off = worst(losses(_trained(setting, f"{kind} {format}", **make(), **switch)), expected)
@@ -89,23 +92,41 @@ def _weights(trainer: Any) -> list[torch.Tensor]:
 
 
 def resume(setting: Setting) -> dict[str, Any]:
-    """A run that was stopped and goes on ends with the same bits as one that was not."""
-    from trainwright import Trainer
+    """A run that was stopped and goes on ends with the same bits as one that was not.
 
-    kinds: dict[str, dict[str, Any]] = {"float32": {}, "bfloat16": {"bf16": True}, "packed": {"data_collator": packed}}
+    So it is with deterministic algorithms; without them a device's sums may differ from one run to the next, which is
+    told beside it: a run that goes on differs only where one that is begun again does.
+    """
+    kinds: dict[str, dict[str, Any]] = {
+        "float32": {}, "bfloat16": {"bf16": True}, "packed": {"data_collator": packed}, "pairs": _pairs(setting),
+    }  # fmt: skip
     if setting.on_card:
         kinds["float16"] = {"fp16": True}
+    found: dict[str, Any] = {}
     for kind, changes in kinds.items():
-        given = {"save_strategy": "steps", "save_steps": 3, "full_determinism": False, **changes}
-        collator = given.pop("data_collator", padded)
-        whole = _trained(setting, kind, data_collator=collator, **given)
-        shutil.rmtree(setting.place / kind / "checkpoint-6")
-        again = Trainer(llama(setting, seed=9), arguments(setting, kind, **given), train_dataset=rows(setting, 24),
-                        data_collator=collator)  # fmt: skip
-        again.train(resume_from_checkpoint=True)
-        same = all(torch.equal(a, b) for a, b in zip(_weights(whole), _weights(again), strict=True))
-        expect(same, f"{kind}: the resumed run's weights are others")
-    return {"bitwise": ", ".join(kinds)}
+        given = {"save_strategy": "steps", "save_steps": 3, **changes}
+        whole, again = (_weights(_trained(setting, f"{kind} {place}", **given)) for place in ("whole", "again"))
+        repeats, same = _equal(whole, again), _equal(whole, _resumed(setting, f"{kind} whole", given))
+        found[kind] = f"goes on {_words(same)}, begun again {_words(repeats)}"
+        expect(same or not repeats, f"{kind}: the resumed run's weights are others, and those of a second run are not")
+        exact = {**given, "full_determinism": True}
+        whole = _weights(_trained(setting, f"{kind} exact", **exact))
+        expect(_equal(whole, _resumed(setting, f"{kind} exact", exact)), f"{kind}, deterministic: others when resumed")
+    return found | {"bitwise with full_determinism": ", ".join(kinds)}
+
+
+def _words(same: bool) -> str:
+    return "with the same bits" if same else "with others"
+
+
+def _equal(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def _resumed(setting: Setting, name: str, given: dict[str, Any]) -> list[torch.Tensor]:
+    """Return the weights of a run that goes on from the middle of another."""
+    shutil.rmtree(setting.place / name / "checkpoint-6")
+    return _weights(_trained(setting, name, **given, model=llama(setting, seed=9), goes_on=True))
 
 
 def bad_step(setting: Setting) -> dict[str, Any]:

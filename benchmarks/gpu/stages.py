@@ -33,7 +33,7 @@ class Stage(NamedTuple):
 STAGES = (
     Stage("twins", "numbers", 120),
     Stage("waits", "numbers"),
-    Stage("resume", "numbers"),
+    Stage("resume", "numbers", 120),
     Stage("bad_step", "numbers"),
     Stage("attention", "kernels", 90),
     Stage("head", "kernels"),

@@ -53,10 +53,10 @@ def llama(setting: Setting, seed: int = 0, **changes: Any) -> Any:
     return LlamaForCausalLM(LlamaConfig(**{**sizes(setting), **changes}))
 
 
-def rows(setting: Setting, count: int, seed: int = 1) -> list[dict[str, list[int]]]:
+def rows(setting: Setting, count: int, seed: int = 1, longest: int | None = None) -> list[dict[str, list[int]]]:
     """Return rows of different lengths, of which the first part is no target."""
     generator = torch.Generator().manual_seed(seed)
-    made, longest = [], setting.pick(200, 24)
+    made, longest = [], longest or setting.pick(200, 24)
     for _ in range(count):
         length = int(torch.randint(8, longest, (1,), generator=generator))
         tokens = torch.randint(3, sizes(setting)["vocab_size"], (length,), generator=generator).tolist()

@@ -39,6 +39,12 @@ def keeps_graph() -> bool:
 
 
 @functools.cache
+def takes_grouped(attention: Any) -> bool:
+    """Whether torch's attention of rows of several lengths takes fewer heads of keys than of queries; 2.11's not."""
+    return "enable_gqa" in inspect.signature(attention).parameters
+
+
+@functools.cache
 def warn_of_untested_versions() -> None:
     """Say, once per process, which libraries are newer than all that the tests have seen."""
     newer = []

@@ -15,6 +15,7 @@ from trainwright import ConfigError
 from trainwright.config.composition import build, built
 from trainwright.config.reading.read import load_checked
 from trainwright.config.reading.translate import argument_values
+from trainwright.tasks.language.kernels import liger
 
 
 @pytest.fixture(scope="module")
@@ -116,9 +117,19 @@ def test_recipes_of_images_are_declined_by_name(checked, place):
         checked(sections={"data": data})
 
 
-def test_ligers_kernels_are_said_to_be_of_no_effect_where_they_are(checked):
-    _, warned = checked(trainer_type="SFT", model={"enable_liger_kernel": True})
-    assert "enable_liger_kernel has no effect: our own loss is fused already" in warned
+@pytest.mark.parametrize("is_there", [False, True])
+def test_ligers_kernels_are_ours_where_they_are_installed_and_can_run(checked, monkeypatch, caplog, is_there):
+    config, warned = checked(trainer_type="SFT", model={"enable_liger_kernel": True})
+    assert "enable_liger_kernel has no effect without the package liger-kernel" in warned
+    assert liger(config) == {}
+    package = ModuleType("liger_kernel")
+    package.__spec__ = ModuleType("spec")  # which find_spec returns
+    monkeypatch.setitem(sys.modules, "liger_kernel", package)
+    assert checked(trainer_type="SFT", model={"enable_liger_kernel": True})[1] == ""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: is_there)
+    config.training.use_cpu = False
+    assert liger(config) == ({"use_liger_kernel": True} if is_there else {})
+    assert ("Liger's kernels run on GPUs alone" in caplog.text) is not is_there
 
 
 @with_trl

@@ -30,11 +30,11 @@ def test_stages_run_at_toy_size_and_write_the_page(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     results = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     assert [(one["stage"], one["outcome"]) for one in results] == [("attention", "passed"), ("head", "passed")]
-    assert results[0]["found"]["varlen"] == "left out: it runs on CUDA, not on cpu"
+    assert results[0]["found"]["varlen, window None"] == "left out: it runs on CUDA, not on cpu"
     page = (tmp_path / "gpu.md").read_text()
     assert "nothing here is a figure" in page
     assert "| twins | not run |  |" in page
-    assert "| varlen | left out: it runs on CUDA, not on cpu |" in page
+    assert "| varlen, window None | left out: it runs on CUDA, not on cpu |" in page
 
 
 def test_a_stage_that_takes_too_long_is_ended_and_told(tmp_path):

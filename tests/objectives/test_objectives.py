@@ -7,6 +7,7 @@ import torch
 
 from tests import tiny
 from trainwright import ConfigError, DataError, Loss, Objective, Trainer, TrainingArguments
+from trainwright.objectives.targets import sums_of_rows
 
 
 class Distillation(Objective):
@@ -129,3 +130,15 @@ def test_parameters_of_an_objective_that_nobody_trains_are_said(tmp_path, caplog
     caplog.clear()
     run(tmp_path, Distillation(tiny.new_line(seed=1)))
     assert "Not trained" not in caplog.text
+
+
+def test_sums_of_rows_are_those_of_additions_one_by_one():
+    rows = torch.tensor([0, 0, 2, 2, 2, 5])  # rows 1, 3 and 4 have no target
+    for shape in ((6,), (6, 3)):
+        values = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        factors = torch.arange(7.0, dtype=torch.float64).view(-1, *[1] * (len(shape) - 1))
+        ours = sums_of_rows(values, rows, 7)
+        plain = torch.zeros(7, *shape[1:], dtype=torch.float64).index_add(0, rows, values)
+        assert torch.equal(ours, plain)
+        gradients = [torch.autograd.grad((sums * factors).sum(), values)[0] for sums in (ours, plain)]
+        assert torch.equal(*gradients)

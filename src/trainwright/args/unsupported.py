@@ -16,8 +16,6 @@ REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
         f"{_LATER}; start the script under torchrun, which trains with DistributedDataParallel, or with fsdp=True with "
         "a model that the processes share",
     ),
-    "use_liger_kernel": (bool, f"{_LATER}; load the model with the kernels you want before passing it"),
-    "liger_kernel_config": (bool, f"{_LATER}; load the model with the kernels you want before passing it"),
     "average_tokens_across_devices": (
         lambda value: not value,
         "cannot be False: every token weighs the same on every device; leave it out",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from enum import Enum
+from importlib.util import find_spec
 from typing import Any
 
 from trainwright.args import launched, names, sharding
@@ -186,6 +187,8 @@ def _choices(args: Any) -> Iterator[str]:
     )
     if not isinstance(args.torch_compile, bool):
         yield from _choice("torch_compile", args.torch_compile, (names.LAYERS, "true", "false"))
+    if args.use_liger_kernel and find_spec("liger_kernel") is None:
+        yield "use_liger_kernel needs the package liger-kernel, which is not installed: pip install liger-kernel."
     if args.optim in names.REFUSED_OPTIMIZERS:
         yield f"optim='{args.optim}' {names.REFUSED_OPTIMIZERS[args.optim]}."
     else:

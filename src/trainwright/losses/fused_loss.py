@@ -50,6 +50,8 @@ def prepare(session: Session) -> None:
         switch_off(session.note, "torch.compile compiles the whole model")
     else:
         objective.fused = FusedLoss(head, flat_rows(session, session.model))
+        if objective.reference is not None and objective.fused_reference is None:
+            objective.fused_reference = of_frozen(session, objective.reference)
 
 
 def of_frozen(session: Session, model: torch.nn.Module) -> FusedLoss | None:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn import functional
 
+from trainwright.compat import takes_grouped
 from trainwright.devices import moved
 from trainwright.models.causal import causal_attention, fits
 
@@ -96,6 +97,13 @@ class Attended(NamedTuple):
         """Whether a head of keys serves several of queries."""
         return self.query.shape[1] != self.key.shape[1]
 
+    def repeated(self) -> Attended:
+        """Return the same with as many heads of keys and values as of queries."""
+        times = self.query.shape[1] // self.key.shape[1]
+        return self._replace(
+            key=self.key.repeat_interleave(times, dim=1), value=self.value.repeat_interleave(times, dim=1)
+        )
+
     def flat(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return queries, keys and values as (tokens, heads, width)."""
         return (
@@ -148,9 +156,9 @@ def by_varlen(a: Attended, documents: Documents) -> torch.Tensor:
 
     ends, longest = documents.ends(a.query.device), max(documents.lengths or ())
     window = (-1 if a.window is None else a.window - 1, 0)
-    found = varlen_attn(
-        *a.flat(), ends, ends, longest, longest, scale=a.scale, window_size=window, enable_gqa=a.grouped
-    )
+    grouped = {"enable_gqa": a.grouped} if takes_grouped(varlen_attn) else {}
+    given = a.flat() if grouped or not a.grouped else a.repeated().flat()
+    found = varlen_attn(*given, ends, ends, longest, longest, scale=a.scale, window_size=window, **grouped)
     return found[None]  # type: ignore[call-overload]  # one tensor, as nothing else is asked for
 
 
@@ -232,7 +240,10 @@ class Passed(NamedTuple):
     torch: str
 
 
-PASSED: tuple[Passed, ...] = ()
+PASSED = (
+    Passed("varlen", "NVIDIA H200", "2.11"),
+    Passed("flex", "NVIDIA H200", "2.11"),
+)
 
 
 def default_kernel(device: torch.device) -> str:

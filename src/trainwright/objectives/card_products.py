@@ -24,7 +24,7 @@ class Passed(NamedTuple):
     torch: str
 
 
-PASSED: tuple[Passed, ...] = ()
+PASSED = (Passed("NVIDIA H200", "2.11"),)
 _asked = False
 
 

@@ -18,6 +18,7 @@ from trainwright.objectives.dpo_losses import Pairs, losses_of
 from trainwright.objectives.language import FusedLoss
 from trainwright.objectives.linear_loss import TokenStatistics, new_watch
 from trainwright.objectives.objective import Loss, Objective
+from trainwright.objectives.targets import sums_of_rows
 
 _MODEL_INPUTS = ("input_ids", "attention_mask", "labels")
 
@@ -127,7 +128,7 @@ class PreferenceLoss(Objective):
         weight = self._token_weights(owners, tokens)
         exact = per_token.to(widest_float(per_token.device))  # log-ratios are small differences of large sums
         weighted = exact if weight is None else exact * weight
-        sums = torch.zeros(count, dtype=exact.dtype, device=exact.device).index_add(0, owners, weighted)
+        sums = sums_of_rows(weighted, owners, count)
         nll = -torch.where(owners % 2 == 0, exact, 0.0).sum()
         return Answers(
             log_probs=sums.unflatten(0, (-1, 2)),
@@ -150,7 +151,7 @@ class PreferenceLoss(Objective):
     def _weights(self, policy: Answers) -> torch.Tensor:
         """Return the weights of the pairs, from how likely the policy finds both answers; detached."""
         aligned = policy.per_token.detach() - policy.watch["log_sum_square"]
-        sums = torch.zeros_like(policy.tokens).flatten().index_add_(0, policy.rows, aligned.float())
+        sums = sums_of_rows(aligned.float(), policy.rows, policy.tokens.numel())
         mean: torch.Tensor = sums.unflatten(0, (-1, 2)) / policy.tokens.clamp(min=1)
         return mean.exp().prod(dim=1)
 

@@ -14,6 +14,7 @@ from trainwright.evaluation_mode import evaluation_mode
 from trainwright.objectives.language import FusedLoss
 from trainwright.objectives.linear_loss import TokenStatistics, new_watch
 from trainwright.objectives.preference import plain_log_probs
+from trainwright.objectives.targets import sums_of_rows
 
 Rows = Mapping[str, torch.Tensor]
 """input_ids, attention_mask and labels of padded rows, each of shape (rows, tokens)."""
@@ -55,7 +56,7 @@ def row_log_probs(model: nn.Module, rows: Rows, fused: FusedLoss | None, noted: 
         per_token, owners, watch = plain_log_probs(model, rows, noted)
     count = len(rows["labels"])
     exact = per_token.to(widest_float(per_token.device))  # log-ratios are small differences of large sums
-    sums = torch.zeros(count, dtype=exact.dtype, device=exact.device).index_add(0, owners, exact)
+    sums = sums_of_rows(exact, owners, count)
     tokens = torch.zeros(count, dtype=torch.int64, device=exact.device).index_add_(0, owners, torch.ones_like(owners))
     return RowLogProbs(sums, tokens, per_token, owners, watch)
 

@@ -37,3 +37,16 @@ def wanted(labels: torch.Tensor, ignored: int = IGNORED) -> torch.Tensor:
     if ignored < 0 and not labels.dtype.is_signed:
         return torch.ones_like(labels, dtype=torch.bool)
     return labels != ignored
+
+
+def sums_of_rows(values: torch.Tensor, rows: torch.Tensor, count: int) -> torch.Tensor:
+    """Return the sum of the values of every row, always in their order, in which a GPU's additions into one place are
+    not; shape (count, ...).
+
+    Args:
+        values: one for every target, shape (targets, ...).
+        rows: the row of every target, ascending, shape (targets,).
+        count: how many rows there are, those without a target included.
+    """
+    lengths = torch.zeros(count, dtype=torch.int64, device=rows.device).index_add_(0, rows, torch.ones_like(rows))
+    return torch.segment_reduce(values, "sum", lengths=lengths, unsafe=True)  # safe is to wait for the lengths

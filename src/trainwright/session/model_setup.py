@@ -14,6 +14,7 @@ from trainwright.errors import ConfigError, did_you_mean
 from trainwright.evaluation_mode import modes_of, put_back
 from trainwright.models.activations import checkpoint_activations
 from trainwright.models.inspect import base_model, is_pretrained, layers_of, uncompiled
+from trainwright.models.liger import use_liger_kernels
 from trainwright.models.quantized import keep_backward
 from trainwright.parallel.boxes import is_spread
 from trainwright.session.session import Session
@@ -41,6 +42,8 @@ def training_model(session: Session) -> nn.Module:
     """Return the module whose forward the loop calls: checkpointed, compiled and spread, as the arguments say."""
     args = session.args
     inner = base_model(session.model)
+    if args.use_liger_kernel:
+        use_liger_kernels(session.model, args.liger_kernel_config or {}, session.strategy.device)
     if args.activation_checkpointing:
         checkpoint_activations(inner, args.activation_checkpointing_kwargs or {})
     if is_pretrained(inner) and hasattr(inner.config, "use_cache"):

@@ -11,8 +11,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from trainwright import compat
 from trainwright.callbacks import job
 from trainwright.callbacks.beginning import BeginningCallback
@@ -20,7 +18,6 @@ from trainwright.checkpoint.check import choose
 from trainwright.checkpoint.folder import set_aside
 from trainwright.checkpoint.lock import RunLock
 from trainwright.checkpoint.model.adapters import export
-from trainwright.config.keys.uses import has_package
 from trainwright.config.params import TrainingParams
 from trainwright.config.reading.read import options_of
 from trainwright.config.reading.translate import argument_values
@@ -35,6 +32,7 @@ from trainwright.optim.optimizers import optimizer_class
 from trainwright.randomness import set_seed
 from trainwright.tasks.language.build import set_levels
 from trainwright.tasks.language.holder import TrainerAdapter
+from trainwright.tasks.language.kernels import liger
 from trainwright.tasks.language.method import LanguageMethod, able_of
 from trainwright.tasks.language.text import load_text, processes_of, text_column_of, tokenizer_of
 
@@ -140,22 +138,12 @@ def foreign_arguments(config: TrainingConfig, kind: Any, more: dict[str, Any]) -
             f"training.{unknown[0]} is unknown to the {kind.__name__} of transformers {version('transformers')}; "
             "leave it out, or install a newer transformers."
         )
-    more = {**_liger(config), **more}
+    more = {**liger(config), **more}
     level = "passive" if config.training.log_level == TrainingParams().log_level else config.training.log_level
     given = {**values, "log_level": level, **more}
     missing = ("fsdp", "fsdp_config", "deepspeed", "accelerator_config", "parallelism_config", "liger_kernel_config")
     given = {name: value for name, value in given.items() if name in known and not (name in missing and not value)}
     return kind(**given)
-
-
-def _liger(config: TrainingConfig) -> dict[str, bool]:
-    """Return the argument that switches Liger's kernels on, where they are wanted, and can run."""
-    if not config.model.enable_liger_kernel or not has_package("liger_kernel"):  # which `config/keys/uses.py` says
-        return {}
-    if config.training.use_cpu or not torch.cuda.is_available():
-        logger.warning("model.enable_liger_kernel has no effect on a CPU: Liger's kernels run on GPUs alone.")
-        return {}
-    return {"use_liger_kernel": True}
 
 
 def build_transformers(config: TrainingConfig) -> Any:

@@ -96,8 +96,11 @@ class Compute:
     torch_compile_backend: str | None = option(None, "Backend of torch.compile; switches it on.")
     torch_compile_mode: str | None = option(None, "Mode of torch.compile; switches it on.")
     use_fused_loss: bool = option(True, "Compute a causal model's loss at labelled positions, without the logits.")
-    use_liger_kernel: bool = option(False, "Not supported.")
-    liger_kernel_config: dict[str, bool] | None = option(None, "Not supported.")
+    use_liger_kernel: bool = option(False, "Compute norms, rotary positions and gated products by Liger, on a GPU.")
+    liger_kernel_config: dict[str, bool] | None = option(
+        None,
+        "Which of Liger's kernels, by its names; those of the loss are left out, for ours builds no logits either.",
+    )
     use_cache: bool = option(False, "Let the model keep a key-value cache in training.")
     torch_empty_cache_steps: int | None = option(None, "Empty the device's memory cache every so many steps.")
     auto_find_batch_size: bool = option(False, "Compute micro-batches in smaller pieces when memory runs out.")

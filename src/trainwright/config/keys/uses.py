@@ -121,10 +121,8 @@ _MODEL = (
     refused("model", "processor_kwargs", "models of images and sound are not supported from a file",
             "leave it out"),
     refused("model", "compile", "the model is compiled by training.compile", "write training.compile: true"),
-    no_effect("model", "enable_liger_kernel", "our own loss is fused already; Liger's others change no number",
-              who=OURS),
     no_effect("model", "enable_liger_kernel", "the package liger-kernel, which is not installed (pip install "
-              "liger-kernel)", who=THEIRS, used_if=lambda c: has_package("liger_kernel")),
+              "liger-kernel)", used_if=lambda c: has_package("liger_kernel")),
     refused("model", "device_map", "every process has one device, and the whole model on it",
             "leave it out; training.use_cpu: true trains on the CPU", fine=(None,)),
     refused("model", "adapter_model", "training.use_peft: true", used_if=lambda c: c.training.use_peft),

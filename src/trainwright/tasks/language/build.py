@@ -25,6 +25,7 @@ from trainwright.parallel import deferred
 from trainwright.parallel.choice import chosen
 from trainwright.randomness import set_seed
 from trainwright.session.model_setup import change_configuration
+from trainwright.tasks.language.kernels import liger
 from trainwright.tasks.language.method import LanguageMethod, Text
 from trainwright.tasks.language.show import show_rows
 from trainwright.tasks.language.text import load_text
@@ -40,16 +41,18 @@ def build(config: TrainingConfig) -> Trainer:
     Raises:
         ConfigError, DataError: something cannot be read, loaded, or does not fit.
     """
-    args = arguments(config.training, fsdp=config.fsdp)
+    kernels = liger(config)
+    args = arguments(config.training, more=kernels, fsdp=config.fsdp)
     set_levels(config.training)
     text = load_text(config)
     if text.method.arguments:
-        args = arguments(config.training, more=text.method.arguments, fsdp=config.fsdp)
+        args = arguments(config.training, more={**kernels, **text.method.arguments}, fsdp=config.fsdp)
     set_seed(args.seed, args.full_determinism)
     model, kept = build_model(config, args, text)
     kind, generating = Trainer, text.method.generation(text)
     if generating is not None:
-        kind, args = Seq2SeqTrainer, arguments(config.training, Seq2SeqTrainingArguments, generating, config.fsdp)
+        more = {**generating, **kernels}
+        kind, args = Seq2SeqTrainer, arguments(config.training, Seq2SeqTrainingArguments, more, config.fsdp)
     trainer = kind(
         model,
         args,

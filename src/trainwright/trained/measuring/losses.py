@@ -18,6 +18,7 @@ from trainwright.models.inspect import shifts_labels
 from trainwright.objectives.language import FusedLoss
 from trainwright.objectives.linear_loss import new_watch
 from trainwright.objectives.preference import plain_log_probs
+from trainwright.objectives.targets import sums_of_rows
 
 _TOKENS = 4096  # of a batch, with its padding
 
@@ -102,6 +103,5 @@ def _measure(model: Any, batch: dict[str, torch.Tensor], fused: FusedLoss | None
         log_probs, owners, watch = plain_log_probs(model, batch, ("top1",))
     exact = log_probs.to(widest_float(log_probs.device))
     each = torch.stack([-exact, torch.ones_like(exact), watch["top1"].to(exact.dtype)], dim=1)
-    sums = torch.zeros(len(batch["labels"]), 3, dtype=exact.dtype, device=exact.device).index_add_(0, owners, each)
-    found: list[list[float]] = sums.tolist()
+    found: list[list[float]] = sums_of_rows(each, owners, len(batch["labels"])).tolist()
     return found
