@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from tests import tiny
 from trainwright import Trainer, TrainerCallback, TrainingArguments
+from trainwright.losses import fused_loss
 from trainwright.objectives import linear_loss
 from trainwright.objectives.linear_loss import CHUNK, linear_cross_entropy, linear_log_probs
 
@@ -467,3 +468,32 @@ def test_resuming_without_padding_is_bitwise(tmp_path, adapters):
     assert numbers(resumed, "loss") == numbers(straight, "loss")
     pairs = zip(resumed.model.parameters(), straight.model.parameters(), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
+
+
+@pytest.mark.parametrize("what", ["rows", "logits"])
+def test_what_the_first_batch_did_not_prove_a_resumed_run_does_not_try_again(tmp_path, caplog, monkeypatch, what):
+    """Else its own first batch might, and its numbers be rounded otherwise."""
+    judged, seen = [], []
+
+    def at_first(tokens):
+        judged.append(tokens)
+        return "it seems so" if len(judged) <= (1 if what == "rows" else 2) else None  # flat rows, then others
+
+    if what == "rows":
+        monkeypatch.setattr(fused_loss.document_isolation, "leak", lambda *given: at_first(given[3]))
+    else:
+        monkeypatch.setattr(fused_loss, "difference", lambda *given: at_first(given[3]["input_ids"]))
+    straight = padded(tmp_path, tiny.llama())
+    assert "it seems so" in caplog.text
+    caplog.clear()
+    if what == "rows":
+        assert (judged[0] != 0).all()  # no padding is among the tokens that are tried
+    shutil.rmtree(tmp_path / "checkpoint-8")
+    resumed = Lengths(
+        tiny.llama(seed=5), straight.args, train_dataset=lists(), eval_dataset=lists(6), data_collator=Pad()
+    )
+    resumed.shapes = seen
+    resumed.train(resume_from_checkpoint=True)
+    assert 1 not in {rows for rows, _ in seen}
+    assert ("use_fused_loss is off: it seems so" in caplog.text) is (what == "logits")
+    assert numbers(resumed, "loss") == numbers(straight, "loss")

@@ -24,6 +24,7 @@ from trainwright.session.session import Session
 
 _TOKENS = 64  # of each of the two documents that are compared
 _CLOSE = {4: 1e-3, 2: 5e-2}  # relative difference from a document alone, by bytes of the number format
+_SCALES = (1.0, 2.0**-12)  # of what is differentiated: the gradient at the embedding of padding, 0, overflows float16
 _FAULTS = (
     TrainwrightError, RuntimeError, IndexError, ValueError, TypeError, AttributeError, NotImplementedError,
 )  # fmt: skip
@@ -80,6 +81,13 @@ def rows_in(inputs: Any) -> int:
     return len(document_lengths(inputs["position_ids"])) if is_flat(inputs) else row_count(inputs)
 
 
+def tokens_of(inputs: Mapping[str, Any]) -> torch.Tensor:
+    """Return the tokens of a batch without its padding, where a mask tells it; of any shape."""
+    ids: torch.Tensor = inputs["input_ids"]
+    mask = inputs.get("attention_mask")
+    return ids[mask.bool()] if isinstance(mask, torch.Tensor) and mask.shape == ids.shape else ids
+
+
 def leak(
     session: Session, model: Any, fused: FusedLoss | None, input_ids: torch.Tensor, more: Mapping[str, Any]
 ) -> str | None:
@@ -106,7 +114,11 @@ def leak(
             with torch.enable_grad(), _embeddings(model) as seen:
                 found = _computed(session, model, fused, together, len(ids) - first)
                 weights = torch.linspace(-1, 1, found.numel(), device=found.device).view_as(found)
-                gradients = torch.autograd.grad((found.float() * weights).sum(), seen)
+                for scale in _SCALES:
+                    total = (found.float() * weights * scale).sum()
+                    gradients = torch.autograd.grad(total, seen, retain_graph=True)
+                    if all(bool(one.isfinite().all()) for one in gradients):
+                        break
             with torch.no_grad():
                 expected = _computed(session, model, fused, alone, len(ids) - first)
     except _FAULTS as error:

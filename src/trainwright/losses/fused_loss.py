@@ -122,7 +122,7 @@ def prove(session: Session, inputs: Any) -> None:
     objective, strategy = session.objective, session.strategy
     judge, reference, fused = objective.reference, objective.fused_reference, objective.fused
     if reference is not None and judge is not None and judge.training not in reference.checked:
-        objective.fused_reference = proven(session, judge, reference, inputs)
+        objective.fused_reference = proven(session, judge, reference, inputs, "reference")
     if fused is None or session.model.training in fused.checked:
         return
     fits = fused.fits(session.model, inputs)
@@ -132,7 +132,7 @@ def prove(session: Session, inputs: Any) -> None:
             switch_off(session.note, "a process's first batch has no labels at every position")
     elif fits:
         with unwatched(session.model):
-            objective.fused = proven(session, session.model, fused, inputs)
+            objective.fused = proven(session, session.model, fused, inputs, "model")
 
 
 def foresee(session: Session, inputs: Any, moved: Any) -> None:
@@ -173,32 +173,62 @@ def heed_hooks(session: Session, fused: FusedLoss) -> FusedLoss | None:
     return fused
 
 
-def proven(session: Session, model: Any, fused: FusedLoss, inputs: Any) -> FusedLoss | None:
+def proven(session: Session, model: Any, fused: FusedLoss, inputs: Any, whose: str) -> FusedLoss | None:
     """Return the fused loss as far as it is the model's own: with flat rows, without them, or None."""
     is_new = not fused.checked
     fused.checked.add(model.training)
     padding, reason = None, agreed(session.strategy, other_terms(session, model, fused, inputs))
     if reason is not None:
         keep_padding(model, fused)
+        session.isolation[f"{whose}, logits"] = reason
         switch_off(session.note, reason)
         return None
     if not is_new:
         return fused
     if fused.flat_rows is not None:
-        padding = document_isolation.leak(session, model, fused, inputs["input_ids"], {"use_cache": False})
+        tokens = document_isolation.tokens_of(inputs)
+        padding = document_isolation.leak(session, model, fused, tokens, {"use_cache": False})
         padding = agreed(session.strategy, padding) or agreed(
             session.strategy, difference(session, model, fused, inputs)
         )
         if padding is None:
             return fused
+        session.isolation[f"{whose}, rows"] = padding
         keep_padding(model, fused)
     reason = agreed(session.strategy, difference(session, model, fused, inputs))
     if reason is not None:
+        session.isolation[f"{whose}, logits"] = reason
         switch_off(session.note, reason)
         return None
     if padding is not None and not document_isolation.is_flat(inputs):
         session.note(f"Batches keep their padding: with several documents in one row, {padding}.")
     return fused
+
+
+def given_up(session: Session) -> dict[str, str]:
+    """Return what was not proven, and why: of the fused loss, and of documents in one row."""
+    return {name: reason for name, reason in session.isolation.items() if reason is not None}
+
+
+def give_up(session: Session, before: dict[str, str]) -> None:
+    """Go without what was given up before: the next batch might prove it, and the run would compute by other ways.
+
+    Args:
+        before: what `given_up` returned.
+    """
+    objective = session.objective
+    session.isolation.update(before)
+    for whose, model, fused in (
+        ("model", session.model, objective.fused), ("reference", objective.reference, objective.fused_reference),
+    ):  # fmt: skip
+        if fused is None or model is None:
+            continue
+        reason = before.get(f"{whose}, logits")
+        if reason is not None or f"{whose}, rows" in before:
+            keep_padding(model, fused)
+        if reason is not None:
+            setattr(objective, "fused" if whose == "model" else "fused_reference", None)
+            switch_off(session.note, reason)
 
 
 @torch.no_grad()

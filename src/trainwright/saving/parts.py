@@ -16,7 +16,7 @@ from trainwright.callbacks import states
 from trainwright.checkpoint import layout, parts, plain
 from trainwright.checkpoint.parts import Exchange, Part
 from trainwright.errors import ConfigError, UnsavableError
-from trainwright.losses import units
+from trainwright.losses import fused_loss, units
 from trainwright.models import adapters
 from trainwright.saving import extra_parameters, optimizer_state
 from trainwright.saving.resume_source import Saved
@@ -38,6 +38,13 @@ def of_run(run: Run, saved: Saved | None) -> dict[str, Part]:
             file=layout.RUN,
             key=("unit",),
             with_model=True,
+        ),
+        "ways": Part(
+            state=Exchange(lambda: fused_loss.given_up(session), lambda before: fused_loss.give_up(session, before)),
+            title="What was not proven of the loss",
+            file=layout.RUN,
+            key=("ways",),
+            lacking=lambda alone: None,
         ),
         "others": extra_parameters.part(session, place),
         **optimizer_state.parts(run, saved),
