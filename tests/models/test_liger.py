@@ -52,7 +52,8 @@ def test_what_cannot_be_had_is_said(applied, make, settings, device, wrong):
 
 
 def test_it_is_said_before_training(tmp_path, monkeypatch, applied):
-    args = TrainingArguments(str(tmp_path), use_liger_kernel=True, max_steps=1, use_cpu=True)
+    kernels = {"use_liger_kernel": True, "liger_kernel_config": {"rope": False}}
+    args = TrainingArguments(str(tmp_path), **kernels, max_steps=1, use_cpu=True)
     with pytest.raises(ConfigError, match="run on GPUs"):
         Trainer(tiny.llama(), args, train_dataset=tiny.tokens(8)).train()
     monkeypatch.delitem(sys.modules, "liger_kernel")
