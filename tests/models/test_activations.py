@@ -7,7 +7,7 @@ import torch
 
 from tests import tiny
 from trainwright import ConfigError, Trainer, TrainingArguments
-from trainwright.models.activations import checkpoint_activations
+from trainwright.models.activations import checkpoint_activations, within_budget
 
 LAYERS = 4
 IDS = torch.randint(3, tiny.VOCABULARY, (2, 9), generator=torch.Generator().manual_seed(0))
@@ -102,3 +102,50 @@ def test_a_run_has_the_losses_of_one_without(tmp_path):
         trainer.train()
         found.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
     assert found[0] == found[1]
+
+
+def bytes_kept(model):
+    """What the backward pass of a step finds kept, without the parameters."""
+    held, parameters = {}, {p.untyped_storage().data_ptr() for p in model.parameters()}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            held[storage.data_ptr()] = tensor, storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model(input_ids=IDS, labels=IDS, use_cache=False)
+    return sum(size for _, size in held.values())
+
+
+@pytest.mark.slow
+def test_compiled_layers_keep_a_share_of_their_activations_and_no_number_changes():
+    found = {}
+    for share in (1.0, 0.5, 0.0):
+        torch._dynamo.reset()
+        model = made()
+        for layer in model.model.layers:
+            layer.compile(backend=within_budget("aot_eager_decomp_partition", share))  # the partitions of inductor
+        found[share] = bytes_kept(model), gradients(model)
+    assert found[1.0][0] > 1.3 * found[0.5][0] > 1.3 * 1.3 * found[0.0][0]
+    assert all(torch.equal(*pair) for share in (0.5, 0.0) for pair in zip(found[1.0][1], found[share][1], strict=True))
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize(
+    ("settings", "more", "wrong"),
+    [
+        ({"memory_budget": 0.5}, {}, "Give torch_compile='layers' as well"),
+        ({"memory_budget": 2}, {}, "memory_budget=2 is no share"),
+        ({"memory_budget": 0.5, "every": 2}, {"torch_compile": "layers"}, "every does too"),
+        ({"memory_budget": 0.5}, {"torch_compile": "layers", "torch_compile_mode": "reduce-overhead"}, "two ways"),
+    ],
+)
+def test_a_share_that_cannot_be_kept_is_refused(tmp_path, settings, more, wrong):
+    args = TrainingArguments(
+        str(tmp_path), max_steps=1, use_cpu=True, activation_checkpointing=True,
+        activation_checkpointing_kwargs=settings, **more,
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match=wrong):
+        Trainer(tiny.llama(), args, train_dataset=tiny.tokens(8)).train()

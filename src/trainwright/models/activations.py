@@ -1,4 +1,5 @@
-"""Activations that are computed again in the backward pass: of every n-th layer, with their inputs in host memory."""
+"""Activations that are computed again in the backward pass: of every n-th layer, with their inputs in host memory, or
+those that a share of their memory leaves no room for."""
 
 from __future__ import annotations
 
@@ -42,6 +43,40 @@ def checkpoint_activations(model: nn.Module, settings: Any) -> None:
             layer.gradient_checkpointing = False
         elif offload:
             layer._gradient_checkpointing_func = _offloaded(layer)
+
+
+def memory_budget(settings: Any) -> float | None:
+    """Return which share of their activations compiled layers keep, from 0 to 1; None where it is not asked for.
+
+    Args:
+        settings: by name, of the recomputation; `memory_budget` stands alone.
+
+    Raises:
+        ConfigError: it is no such share, or does not stand alone.
+    """
+    share = settings.get("memory_budget")
+    if share is None:
+        return None
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+        raise ConfigError(f"activation_checkpointing_kwargs: memory_budget={share!r} is no share from 0 to 1.")
+    others = [name for name in settings if name != "memory_budget"]
+    if others:
+        raise ConfigError(
+            f"activation_checkpointing_kwargs: memory_budget chooses what is computed again, and {others[0]} does too. "
+            "Leave one of them out."
+        )
+    return float(share)
+
+
+def within_budget(backend: str, share: float) -> Callable[..., Any]:
+    """Return a backend of torch.compile that keeps a share of the activations' memory, and computes again what is cheap
+    to (by torch's partitioner, a knapsack)."""
+
+    def compiled(graph: Any, inputs: Any, **options: Any) -> Any:
+        with torch._functorch.config.patch(activation_memory_budget=share):
+            return torch._dynamo.lookup_backend(backend)(graph, inputs, **options)
+
+    return compiled
 
 
 def _enable(model: nn.Module, settings: dict[str, Any]) -> None:

@@ -156,7 +156,7 @@ def by_varlen(a: Attended, documents: Documents) -> torch.Tensor:
 
     ends, longest = documents.ends(a.query.device), max(documents.lengths or ())
     window = (-1 if a.window is None else a.window - 1, 0)
-    grouped = {"enable_gqa": a.grouped} if takes_grouped(varlen_attn) else {}
+    grouped: dict[str, Any] = {"enable_gqa": a.grouped} if takes_grouped(varlen_attn) else {}
     given = a.flat() if grouped or not a.grouped else a.repeated().flat()
     found = varlen_attn(*given, ends, ends, longest, longest, scale=a.scale, window_size=window, **grouped)
     return found[None]  # type: ignore[call-overload]  # one tensor, as nothing else is asked for

@@ -12,7 +12,7 @@ from torch import nn
 from trainwright.args import names
 from trainwright.errors import ConfigError, did_you_mean
 from trainwright.evaluation_mode import modes_of, put_back
-from trainwright.models.activations import checkpoint_activations
+from trainwright.models.activations import checkpoint_activations, memory_budget, within_budget
 from trainwright.models.inspect import base_model, is_pretrained, layers_of, uncompiled
 from trainwright.models.liger import use_liger_kernels
 from trainwright.models.quantized import keep_backward
@@ -44,21 +44,27 @@ def training_model(session: Session) -> nn.Module:
     inner = base_model(session.model)
     if args.use_liger_kernel:
         use_liger_kernels(session.model, args.liger_kernel_config or {}, session.strategy.device)
-    if args.activation_checkpointing:
+    budget = memory_budget(args.activation_checkpointing_kwargs or {}) if args.activation_checkpointing else None
+    if args.activation_checkpointing and budget is None:
         checkpoint_activations(inner, args.activation_checkpointing_kwargs or {})
     if is_pretrained(inner) and hasattr(inner.config, "use_cache"):
         session.before_training = change_configuration(session, use_cache=args.use_cache)
     if args.neftune_noise_alpha is not None:
         _add_noise(session, inner)
     align_special_tokens(session.model, session.processing_class)
-    recomputes = args.activation_checkpointing or any(
+    recomputes = (args.activation_checkpointing and budget is None) or any(
         getattr(part, "gradient_checkpointing", False) for part in inner.modules()
     )
+    if budget is not None and not args.torch_compile:
+        raise ConfigError(
+            f"activation_checkpointing_kwargs: memory_budget={budget} is the share that compiled layers keep. Give "
+            "torch_compile='layers' as well, or every=2 in its place."
+        )
     if args.torch_compile == names.LAYERS:
-        compile_layers(inner, **_compiler(args))
+        compile_layers(inner, **_compiler(args, budget))
     wrapped = prepared(session, recomputes)
     if args.torch_compile is True:
-        wrapped = torch.compile(wrapped, **_compiler(args))  # type: ignore[assignment]  # of a module, a module
+        wrapped = torch.compile(wrapped, **_compiler(args, budget))  # type: ignore[assignment]  # of a module, a module
     return wrapped
 
 
@@ -79,17 +85,24 @@ def compile_layers(model: nn.Module, **options: Any) -> None:
             layer.compile(**options)
 
 
-def _compiler(args: Any) -> dict[str, Any]:
-    """Return what torch.compile is told.
+def _compiler(args: Any, budget: float | None) -> dict[str, Any]:
+    """Return what torch.compile is told; `budget` is the share of activations that is kept.
 
     Raises:
-        ConfigError: there is no such backend.
+        ConfigError: there is no such backend, or a mode, which says what is computed again, beside the share.
     """
     backend = args.torch_compile_backend or "inductor"
     known = torch._dynamo.list_backends(exclude_tags=())
     if backend not in known:
         raise ConfigError(f"torch_compile_backend='{backend}' is not known.{did_you_mean(backend, known)}")
-    return {"backend": backend, "mode": args.torch_compile_mode}
+    if budget is None:
+        return {"backend": backend, "mode": args.torch_compile_mode}
+    if args.torch_compile_mode is not None:
+        raise ConfigError(
+            f"torch_compile_mode='{args.torch_compile_mode}' and activation_checkpointing_kwargs with a memory_budget "
+            "are two ways to compile. Leave one of them out."
+        )
+    return {"backend": within_budget(backend, budget)}
 
 
 def placed(session: Session) -> None:

@@ -84,7 +84,7 @@ class Compute:
     activation_checkpointing_kwargs: dict[str, Any] | str | None = option(
         None,
         "Settings of the recomputation, such as use_reentrant; `every`: of so many layers one recomputes; `offload`: "
-        "its inputs wait in host memory.",
+        "its inputs wait in host memory; `memory_budget`: the share of activations that compiled layers keep, 0 to 1.",
     )
     gradient_checkpointing: bool | None = flag(None, "The older name of activation_checkpointing.")
     gradient_checkpointing_kwargs: dict[str, Any] | str | None = option(
