@@ -40,9 +40,9 @@ def timed(setting: Setting, run: Callable[[], Any], times: int = 5) -> tuple[flo
 def attention(setting: Setting) -> dict[str, Any]:
     """Every kernel that there is: its numbers beside float64 of each document alone, and its time beside the mask's.
 
-    What passes is told as the line that records it (`models/attention_kernels.py: PASSED`).
+    What passes is told as the line that records it (`models/kernels/attention.py: PASSED`).
     """
-    from trainwright.models.attention_kernels import KERNELS, Attended, Documents, Passed, attend, by_document
+    from trainwright.models.kernels.attention import KERNELS, Attended, Documents, Passed, attend, by_document
 
     lengths = setting.pick([1500, 700, 1, 2000, 899, 3092], [5, 1, 20, 6])
     heads, key_heads, width = setting.pick((32, 8, 128), (4, 2, 16))

@@ -723,7 +723,8 @@ ELSEWHERE = {
     "data.train.collator_kwargs": "data/test_messages.py",
     "training.try_resume_from_last_checkpoint": "tasks/language/test_train.py",
     "model.adapter_model": "tasks/language/test_train.py", "model.enable_liger_kernel": "config/test_settled.py",
-    "training.use_liger_kernel": "models/test_liger.py", "training.liger_kernel_config": "models/test_liger.py",
+    "training.use_liger_kernel": "models/kernels/test_liger.py",
+    "training.liger_kernel_config": "models/kernels/test_liger.py",
 }  # fmt: skip
 
 

@@ -8,8 +8,8 @@ import torch
 from tests import stand_in, tiny
 from trainwright import Trainer, TrainerCallback, TrainingArguments
 from trainwright.config.options import DPOOptions
-from trainwright.models import packed_attention
 from trainwright.models.head import language_head
+from trainwright.models.kernels import packed_attention
 from trainwright.objectives.language import FusedLoss
 from trainwright.objectives.padding_free import foreseen
 from trainwright.objectives.preference import PreferenceLoss

@@ -15,10 +15,10 @@ from trainwright.evaluation_mode import evaluation_mode
 from trainwright.inputs import document_isolation
 from trainwright.losses.out_of_memory import passes_over, split
 from trainwright.losses.step_batch import StepBatch
-from trainwright.models import packed_attention
 from trainwright.models.head import asks_for_logits, language_head
 from trainwright.models.hooks import unwatched, watched
 from trainwright.models.inspect import base_model
+from trainwright.models.kernels import packed_attention
 from trainwright.models.unchanged import unchanged
 from trainwright.objectives.language import FusedLoss
 from trainwright.objectives.model_loss import call_model, logits_of, loss_of

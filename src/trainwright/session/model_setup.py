@@ -14,7 +14,7 @@ from trainwright.errors import ConfigError, did_you_mean
 from trainwright.evaluation_mode import modes_of, put_back
 from trainwright.models.activations import checkpoint_activations, memory_budget, within_budget
 from trainwright.models.inspect import base_model, is_pretrained, layers_of, uncompiled
-from trainwright.models.liger import use_liger_kernels
+from trainwright.models.kernels.liger import use_liger_kernels
 from trainwright.models.quantized import keep_backward
 from trainwright.parallel.boxes import is_spread
 from trainwright.session.session import Session

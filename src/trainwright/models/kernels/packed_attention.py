@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from trainwright.models.attention_kernels import WITHOUT_PADDING, Attended, Documents, attend, band, default_kernel
+from trainwright.models.kernels.attention import WITHOUT_PADDING, Attended, Documents, attend, band, default_kernel
 
 NAME = "trainwright_documents"
 _UNKNOWN = ("softcap", "position_bias", "s_aux", "cache")

@@ -11,8 +11,8 @@ import torch
 from torch.nn import functional
 
 from tests import tiny
-from trainwright.models import attention_kernels, packed_attention
-from trainwright.models.attention_kernels import KERNELS, Attended, Documents, Passed, attend, default_kernel
+from trainwright.models.kernels import attention, packed_attention
+from trainwright.models.kernels.attention import KERNELS, Attended, Documents, Passed, attend, default_kernel
 
 LENGTHS = [5, 1, 90, 30]
 
@@ -70,7 +70,7 @@ def kernels_of_a_card(monkeypatch):
     module.flash_attn_varlen_func = of_flash
     monkeypatch.setitem(sys.modules, "flash_attn", module)
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", of_torch)
-    monkeypatch.setattr(attention_kernels, "_half_on_cuda", lambda a, package: None)
+    monkeypatch.setattr(attention, "_half_on_cuda", lambda a, package: None)
 
 
 @pytest.mark.usefixtures("kernels_of_a_card")
@@ -106,11 +106,11 @@ def test_a_card_has_the_kernel_that_was_recorded_as_passed_there_and_else_a_mask
     assert default_kernel(device) == "mask"
     assert not packed_attention.FlatRows(device).unpads
     version = torch.__version__[:4]
-    monkeypatch.setattr(attention_kernels, "PASSED", (Passed("flex", "NVIDIA H100", version),))
+    monkeypatch.setattr(attention, "PASSED", (Passed("flex", "NVIDIA H100", version),))
     assert default_kernel(device) == "flex"
-    monkeypatch.setattr(attention_kernels, "PASSED", (Passed("varlen", "NVIDIA A100", version),))
+    monkeypatch.setattr(attention, "PASSED", (Passed("varlen", "NVIDIA A100", version),))
     assert default_kernel(device) == "mask"
-    assert all(one.kernel in KERNELS for one in attention_kernels.PASSED)
+    assert all(one.kernel in KERNELS for one in attention.PASSED)
 
 
 @pytest.mark.parametrize("kernel", ["documents", "mask"])

@@ -10,7 +10,7 @@ import torch
 
 from tests import tiny
 from trainwright import ConfigError, Trainer, TrainingArguments
-from trainwright.models.liger import use_liger_kernels
+from trainwright.models.kernels.liger import use_liger_kernels
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from trainwright.models.attention_kernels import Documents
-from trainwright.models.causal import BLOCK, fits
-from trainwright.models.packed_attention import document_attention
+from trainwright.models.kernels.attention import Documents
+from trainwright.models.kernels.causal import BLOCK, fits
+from trainwright.models.kernels.packed_attention import document_attention
 from trainwright.objectives.linear_loss import CHUNK, linear_cross_entropy, linear_log_probs, new_watch
 
 LENGTHS = [3, BLOCK, BLOCK + 1, 3 * BLOCK - 5, 700]  # the first is too short for the kept softmax, the last too long

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from trainwright.compat import takes_grouped
 from trainwright.devices import moved
-from trainwright.models.causal import causal_attention, fits
+from trainwright.models.kernels.causal import causal_attention, fits
 
 _HALF = (torch.float16, torch.bfloat16)
 

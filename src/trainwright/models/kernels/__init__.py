@@ -1,0 +1,1 @@
+"""What computes the layers of a model faster: attention within documents, and the kernels of others."""
