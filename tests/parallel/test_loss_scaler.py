@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests import tiny
-from trainwright import DivergenceError, Trainer, TrainerCallback, TrainingArguments
+from trainwright import ConfigError, DivergenceError, Trainer, TrainerCallback, TrainingArguments
 from trainwright.parallel.precision import Float16, Precision
 
 CPU = torch.device("cpu")
@@ -145,3 +145,12 @@ def test_a_second_run_and_a_resumed_one_have_their_own_scale(tmp_path):
         assert trainer.precision.scale == 2.0**16 * 2**3
     whole.train()
     assert whole.precision.scale == 2.0**16 * 2**3  # from the beginning, as a new Trainer
+
+
+def test_weights_of_float16_are_a_sentence_before_the_first_step(tmp_path):
+    """torch's own is "Attempting to unscale FP16 gradients", at the end of a step."""
+    args = TrainingArguments(str(tmp_path), max_steps=1, use_cpu=True, report_to="none")
+    trainer = Trainer(tiny.new_line().half(), args, train_dataset=tiny.line_rows())
+    trainer.precision = Float16(CPU)
+    with pytest.raises(ConfigError, match=r"2 of those that are trained are in float16 \(.*Load the model with"):
+        trainer.train()

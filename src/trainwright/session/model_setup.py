@@ -42,6 +42,8 @@ def training_model(session: Session) -> nn.Module:
     """Return the module whose forward the loop calls: checkpointed, compiled and spread, as the arguments say."""
     args = session.args
     inner = base_model(session.model)
+    if session.precision.scales:
+        check_scaled(session.model)
     if args.use_liger_kernel:
         use_liger_kernels(session.model, args.liger_kernel_config or {}, session.strategy.device)
     budget = memory_budget(args.activation_checkpointing_kwargs or {}) if args.activation_checkpointing else None
@@ -66,6 +68,20 @@ def training_model(session: Session) -> nn.Module:
     if args.torch_compile is True:
         wrapped = torch.compile(wrapped, **_compiler(args, budget))  # type: ignore[assignment]  # of a module, a module
     return wrapped
+
+
+def check_scaled(model: nn.Module) -> None:
+    """See whether the loss can be scaled: gradients of float16 would overflow with it.
+
+    Raises:
+        ConfigError: weights that are trained are of float16.
+    """
+    half = [name for name, weight in model.named_parameters() if weight.requires_grad and weight.dtype == torch.float16]
+    if half:
+        raise ConfigError(
+            f"fp16=True computes in float16 with weights in float32, and {len(half)} of those that are trained are in "
+            f"float16 ({half[0]}). Load the model with dtype=torch.float32, or train it in bfloat16 with bf16=True."
+        )
 
 
 def compile_layers(model: nn.Module, **options: Any) -> None:
