@@ -56,6 +56,9 @@ def test_what_a_query_says(query, said):
         ("lr ! 1", "a mark that is none, '!'"),
         ("name ~ 'a", "or a quote that is not closed"),
         ("status in FAILED", r"'\(' is expected at 'FAILED'"),
+        (f"{'(' * 60}lr = 1{')' * 60}", "more than 20 brackets in brackets"),
+        (f"{'not ' * 2000}lr = 1", "more than 20 brackets in brackets"),
+        (" and ".join(["lr = 1"] * 300), "more than 400 names and values"),
     ],
 )
 def test_what_is_wrong_with_one(query, said):
@@ -130,6 +133,7 @@ def test_which_jobs_a_query_finds(store, home, query, names):
         ("learning_rte > 1", "No job has a parameter or a metric 'learning_rte'. Did you mean 'learning_rate'?"),
         ("statsu = FAILED", "Did you mean 'status'?"),
         ("loss < low", "'low' is no number"),
+        ("created > soon", "'soon' is no time: a day is, 2026-11-28, or so long ago, 3d or 12h"),
         ("loss <= NaN", "Nothing is <= nan; compare with it by = or !="),
         ("loss ~ 1.5", "~ looks for a part of a text, such as '1.5', and this is a number"),
     ],

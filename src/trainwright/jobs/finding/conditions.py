@@ -70,6 +70,8 @@ def _of_key(connection: Connection, key: Key, operator: str, value: str) -> Any:
         texts = [column] if column.type.python_type is str else []
         if key.name in keys.TIMES:
             value = _moment(value)
+            if _number(value) is None:
+                raise JobError(f"{value[:60]!r} is no time: a day is, 2026-11-28, or so long ago, 3d or 12h.")
         return sql.and_(column.is_not(None), _compared([] if texts else [column], texts, operator, value))
     if key.kind != "param":
         table = schema.figures

@@ -12,6 +12,7 @@ _TOKEN = re.compile(
     r"""\s*(?:(?P<quoted>"[^"]*"|'[^']*')|(?P<sign><=|>=|!=|!~|==|[=<>~(),])|(?P<word>[^\s()<>=!~,"']+))"""
 )
 _WORDS = ("and", "or", "not", "in")
+_MOST, _DEEPEST = 200, 20  # comparisons of a query, and brackets in brackets: more than that no database takes
 _EXAMPLE = "such as lr > 1e-4 and loss < 2"
 
 
@@ -68,6 +69,7 @@ class _Reader:
     def __init__(self, query: str) -> None:
         self.query = query
         self.tokens = _tokens(query)
+        self._depth = self._count = 0
 
     def whole(self) -> Condition:
         found = self._several("or")
@@ -83,14 +85,8 @@ class _Reader:
         return parts[0] if len(parts) == 1 else Both(tuple(parts), any_of=word == "or")
 
     def _one(self) -> Condition:
-        if self.tokens[0].says("not"):
-            self._next()
-            return Not(self._one())
-        if self.tokens[0].says("("):
-            self._next()
-            found = self._several("or")
-            self._expect(")")
-            return found
+        if self.tokens[0].says("not", "("):
+            return self._inner()
         key = self._text("a name")
         if self.tokens[0].says("in"):
             self._next()
@@ -100,6 +96,19 @@ class _Reader:
             raise self._wrong(f"one of {' '.join(OPERATORS)} after '{key}'")
         self._next()
         return Comparison(key, sign.text.replace("==", "="), self._text(f"a value after '{sign.text}'"))
+
+    def _inner(self) -> Condition:
+        """Return what stands behind a `not` or in brackets."""
+        self._depth += 1
+        if self._depth > _DEEPEST:
+            raise JobError(f"The query {self.query[:80]!r}… has more than {_DEEPEST} brackets in brackets.")
+        is_not = self.tokens[0].says("not")
+        self._next()
+        found = Not(self._one()) if is_not else self._several("or")
+        if not is_not:
+            self._expect(")")
+        self._depth -= 1
+        return found
 
     def _values(self) -> list[str]:
         self._expect("(")
@@ -114,6 +123,9 @@ class _Reader:
         token = self.tokens[0]
         if token.kind not in ("word", "quoted") or token.says(*_WORDS):
             raise self._wrong(what)
+        self._count += 1
+        if self._count > 2 * _MOST:
+            raise JobError(f"The query {self.query[:80]!r}… has more than {2 * _MOST} names and values.")
         self._next()
         return token.text[1:-1] if token.kind == "quoted" else token.text
 

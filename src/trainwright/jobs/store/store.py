@@ -17,7 +17,7 @@ import sqlalchemy as sql
 from sqlalchemy.exc import DBAPIError
 
 from trainwright.errors import JobError, did_you_mean
-from trainwright.jobs import clock, paths
+from trainwright.jobs import clock, paths, values
 from trainwright.jobs.journal.journal import append, read_journal
 from trainwright.jobs.journal.journals import Looks
 from trainwright.jobs.status import ENDED, LOST, QUEUED, RUNNING, STOPPED
@@ -291,6 +291,7 @@ class Store:
         Raises:
             JobError: there is none, or more than one.
         """
+        job = values.text(job)
         with self.reader.connect() as connection:
             row = connection.execute(sql.select(schema.jobs).where(schema.jobs.c.id == job)).mappings().first()
             if row is None:
