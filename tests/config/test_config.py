@@ -200,6 +200,7 @@ ELSEWHERE = {
     "another's trainer": (("SFT", "VERL_GRPO"), "valid, but VERL_GRPO is not run here; run it with verl"),
     "a dtype": (("model_name: llama", "model_name: llama\n  torch_dtype_str: bf61"), "'bf61' is no number format"),
     "proportions": (("rows.jsonl", "rows.jsonl\n        mixture_proportion: 0.4"), "add up to 0.4, not to 1"),
+    "no hub's name": (("model_name: llama", "model_name: my lama"), "run.yaml:2: there is no folder 'my lama'"),
     "a checkpoint": (("model_name: llama", "model_name: runs/sft-9/checkpoint-8"), "there is no folder 'runs/sft-9/"),
     "nobody's model": (("model_name: llama", "model_name: ~nobody-of-that-name/x"), "there is no folder '~nobody-of-"),
     "a key of its own": (("llama", "llama\n  model_kwargs: {dtype: float16}"), "model.model_kwargs.dtype is a key of"),

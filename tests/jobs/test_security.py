@@ -259,6 +259,16 @@ def again(served, job, body, head, token=SECRET):
     return served.raw("\r\n".join([*lines, "Content-Type: application/json", *head, "", ""]).encode() + body)
 
 
+def test_a_form_takes_what_a_command_line_holds(served, made):
+    asked = {"file": "sft.yaml", "kind": "recipe"}
+    for text in ("a\0b", "\ud800"):
+        said = served.change("/api/form/train", json.dumps({**asked, "values": {"training.run_name": text}}))
+        assert (said[0], "holds what no command line can" in said[1]) == (409, True)
+    for body in ([], 5, None, {"file": 5}, {**asked, "values": "abc"}):
+        assert served.change("/api/form/train", json.dumps(body))[0] in (400, 409), body
+    assert not made.jobs()
+
+
 def test_a_body_in_chunks_is_measured_too(served, job, made):
     chunked, small, large = "Transfer-Encoding: chunked", b'{"params": {"steps": 5}}', b" " * 0x8000
     assert again(served, job, b"18\r\n%b\r\n0\r\n\r\n" % small, [chunked]) == 200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -121,9 +122,8 @@ def _model(config: TrainingConfig) -> Iterator[Fault]:
 
 def _is_folder(name: str) -> bool:
     """Whether a name is one of a folder: no hub has such names, or it lies where runs do."""
-    return (
-        name.startswith((".", "/", "~")) or name.count("/") > 1 or (name.startswith("runs/") and Path("runs").is_dir())
-    )
+    is_hubs = re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name) is not None
+    return not is_hubs or (name.startswith("runs/") and Path("runs").is_dir())
 
 
 def _expanded(path: str | Path) -> Path:

@@ -16,6 +16,7 @@ from trainwright.jobs import paths, values
 from trainwright.jobs.store import curves
 from trainwright.jobs.store.database import is_away
 from trainwright.jobs.web import feed
+from trainwright.jobs.written import spelled
 
 _DEEPEST = 20  # that values of a job may be nested
 
@@ -74,6 +75,12 @@ def name_of(text: str) -> str:
     if not paths.is_name(text):
         raise Malformed(f"{text[:40]!r} is no name of a job.")
     return text
+
+
+def is_argument(value: Any) -> bool:
+    """Whether a command line can hold a value: a plain one, or JSON."""
+    text = spelled(value)
+    return "\0" not in text and text == text.encode(errors="replace").decode()
 
 
 def number(text: str | None, default: int) -> int:

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from trainwright.errors import JobError
 from trainwright.jobs.store.store import Store
-from trainwright.jobs.web.answers import answered, as_json, error_of
+from trainwright.jobs.web.answers import answered, as_json, error_of, is_argument
 from trainwright.jobs.worker import queue
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -143,8 +143,11 @@ def _asked(body: Mapping[str, Any]) -> tuple[Path, list[str]]:
     """Return the file of a request and what is changed of it, as a command line says it.
 
     Raises:
-        JobError: there is no such file, or a name is none of a key.
+        JobError: there is no such file, a name is none of a key, or a value is none of a command line.
+        TypeError: it is no request.
     """
+    if not isinstance(body, dict):
+        raise TypeError
     wanted = (body.get("kind"), body["file"])
     file = next((path for kind, path in _files() if (kind, path.name) == wanted), None)
     if file is None:
@@ -153,5 +156,7 @@ def _asked(body: Mapping[str, Any]) -> tuple[Path, list[str]]:
     for name, text in dict(body.get("values", {})).items():
         if not name.replace(".", "").replace("_", "").replace("[", "").replace("]", "").isalnum():
             raise JobError(f"{name!r} is no name of a key.")
+        if not is_argument(text):
+            raise JobError(f"The value of {name} holds what no command line can.")
         overrides.append(f"{name}={text}")
     return file, overrides

@@ -28,12 +28,11 @@ from trainwright.jobs.store.rows import Job
 from trainwright.jobs.store.store import Store
 from trainwright.jobs.web import charted, completions, feed, files, link, list_api
 from trainwright.jobs.web.access_control import Guard
-from trainwright.jobs.web.answers import as_json, changing, name_of, number, reading
+from trainwright.jobs.web.answers import as_json, changing, is_argument, name_of, number, reading
 from trainwright.jobs.web.connection import Connection
 from trainwright.jobs.web.forms import Forms
 from trainwright.jobs.web.talks import Talks, models_of
 from trainwright.jobs.worker import health, queue
-from trainwright.jobs.written import spelled
 
 PAGE = Path(__file__).parent / "page"
 _SWEEP_SECONDS = 1.0
@@ -135,7 +134,7 @@ class Api:
     def again(self, request: Request, body: Any) -> Any:
         """Put a new job into the queue, with changed parameters; a secret that comes back as it was shown is kept."""
         changes = body.get("params", {}) if isinstance(body, dict) else None
-        if not isinstance(changes, dict) or not all(_is_argument(value) for value in changes.values()):
+        if not isinstance(changes, dict) or not all(is_argument(value) for value in changes.values()):
             raise JobError("`params` with names and values that are text is expected.")
         job = self.find(request)
         masked = {name: masking.shown(name, job["params"][name]) for name in masking.hidden(job["params"])}
@@ -202,12 +201,6 @@ def application(store: Store, host: str, token: str, names: Collection[str] = ()
         talks.close()
 
     return Guard(Starlette(routes=routes, lifespan=lifespan), host, token, names)
-
-
-def _is_argument(value: Any) -> bool:
-    """Whether a command line can hold a value: a plain one, or JSON."""
-    text = spelled(value)
-    return "\0" not in text and text == text.encode(errors="replace").decode()
 
 
 def serve(host: str, port: int, browser: bool, names: Collection[str] = ()) -> None:
