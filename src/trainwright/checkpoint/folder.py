@@ -82,18 +82,20 @@ def seal(
         written: what the manifest says of files that were summed while they were written.
         linked: and of files that are on the disk already.
     """
-    linked = linked or {}
-    files = {**linked, **(written or {})}
+    known = {**(linked or {}), **(written or {})}
     inside = sorted(files_in(folder))
-    for name in inside:
-        if name.as_posix() not in files:
-            files[name.as_posix()] = summed(folder / name)
+    others = [name for name in inside if name.as_posix() not in known]
+    files = {**known, **{name.as_posix(): summed(folder / name) for name in others}}
     manifest = folder / MANIFEST
     content = {"version": 2, "run": run_id, "files": files}
     manifest.write_text(json.dumps({**content, "sha256": digest(content)}, indent=1) + "\n", encoding="utf-8")
-    flush_all([*(folder / name for name in inside if name.as_posix() not in linked), manifest])
-    for place in (*(path for path in folder.rglob("*") if path.is_dir()), folder):
-        flush(place)
+    for path in (*(folder / name for name in others), manifest):
+        with _opened(path) as descriptor:
+            begin_flush(descriptor)
+    for path in (*(folder / name for name in inside if name.as_posix() not in (linked or {})), manifest):
+        flush(path)
+    for path in (*(path for path in folder.rglob("*") if path.is_dir()), folder):
+        flush(path)
 
 
 def files_in(folder: Path) -> set[Path]:
@@ -122,15 +124,6 @@ def publish(temporary: Path, place: Path) -> None:
 def digest(content: dict[str, Any]) -> str:
     """Return the SHA-256 of what a manifest says."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def flush_all(files: list[Path]) -> None:
-    """Have files on the disk, which gets all of them to do before the first is waited for."""
-    for path in files:
-        with _opened(path) as descriptor:
-            begin_flush(descriptor)
-    for path in files:
-        flush(path)
 
 
 def flush(path: Path) -> None:

@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from fcntl import F_GETFL, F_SETFL, fcntl
+from io import FileIO
 from mmap import mmap
 from pathlib import Path
 from typing import Any, cast
@@ -124,12 +125,12 @@ def begin_flush(descriptor: int) -> None:
 
 
 class Output:
-    """A new file, open for writing, with its size and checksum; what is written is gathered into pieces, which are
-    summed and written as `doing` says.
+    """A new file, open for writing, with its size and checksum; what is written is summed and written in pieces, as
+    `doing` says.
 
-    A file of more than one piece is written past the system's cache (O_DIRECT) where the file system can: that takes
-    a third less of the processor, which training needs, and leaves the cache to the data. The end of a file, and all
-    of it elsewhere, goes through the cache, and is on its way to the disk while the next piece is summed.
+    A file of more than one piece that lies on a disk of this machine is written past the system's cache (O_DIRECT):
+    that takes a third less of the processor, which training needs, and leaves the cache to the data. The end of a
+    file, and all of it elsewhere, goes through the cache, and is on its way to the disk while the next piece is summed.
     """
 
     def __init__(self, path: Path, doing: Doing = at_once) -> None:
@@ -137,8 +138,9 @@ class Output:
         self._doing = doing
         self._sum = ALGORITHMS[NEWEST]()
         self._size = 0
-        self._piece = memoryview(mmap(-1, PIECE))  # which begins where a page does, as O_DIRECT wants it
+        self._gathered = memoryview(mmap(-1, PIECE))  # which begins where a page does, as O_DIRECT wants it
         self._filled = 0
+        self._may_be_direct = _lies_on_disk(self._file)
         self._is_direct = False
 
     def __enter__(self) -> Output:
@@ -147,7 +149,7 @@ class Output:
     def __exit__(self, *raised: object) -> None:
         try:
             if raised[0] is None:
-                self._put()
+                self._put_gathered()
         finally:
             self._file.close()
 
@@ -161,26 +163,30 @@ class Output:
         return len(whole)
 
     def _take(self, part: memoryview) -> None:
-        end = self._filled + len(part)
-        into = np.frombuffer(self._piece[self._filled : end], np.uint8)
+        if len(part) > _SMALL and not self._may_be_direct:
+            self._put_gathered()
+            self._put(part)
+            return
+        into = np.frombuffer(self._gathered, np.uint8, len(part), self._filled)
         np.copyto(into, np.frombuffer(part, np.uint8))  # without Python's lock, which an assignment would hold
-        self._filled = end
-        if end == PIECE:
-            self._put()
+        self._filled += len(part)
+        if self._filled == PIECE:
+            self._put_gathered()
 
-    def _put(self) -> None:
-        piece = self._piece[: self._filled]
+    def _put_gathered(self) -> None:
+        filled, self._filled = self._filled, 0
+        self._put(self._gathered[:filled])
+
+    def _put(self, piece: memoryview) -> None:
         self._sum.update(piece)
-        if self._filled < PIECE:
-            self._go_direct(False)
-        elif self._size == 0:
-            self._go_direct(True)
+        self._size += len(piece)
+        self._go_direct(self._may_be_direct and len(piece) == PIECE)
         while piece:
             piece = piece[self._written(piece) :]
-            if piece:
-                self._go_direct(False)  # a part of a piece may lie where no block begins
+            if piece:  # which may begin where no block does
+                self._may_be_direct = False
+                self._go_direct(False)
         begin_flush(self._file.fileno())
-        self._size, self._filled = self._size + self._filled, 0
 
     def _written(self, piece: memoryview) -> int:
         try:
@@ -191,18 +197,17 @@ class Output:
             return 0  # some file systems refuse here only
 
     def _go_direct(self, on: bool) -> None:
-        """Begin or cease to write past the system's cache; some file systems cannot."""
-        direct = getattr(os, "O_DIRECT", 0)
-        if on == self._is_direct or not direct:
+        """Begin or cease to write past the system's cache, where the file system can."""
+        if on == self._is_direct:
             return
         flags = fcntl(self._file, F_GETFL)
         try:
-            fcntl(self._file, F_SETFL, flags | direct if on else flags & ~direct)
+            fcntl(self._file, F_SETFL, flags | os.O_DIRECT if on else flags & ~os.O_DIRECT)
+            self._is_direct = on
         except OSError as error:
             if not on or error.errno != errno.EINVAL:
                 raise
-        else:
-            self._is_direct = on
+            self._may_be_direct = False
 
     def flush(self) -> None:
         """Do nothing: what is held back is not whole yet; torch.save and others call it."""
@@ -210,6 +215,12 @@ class Output:
     def entry(self) -> dict[str, Any]:
         """Return what a manifest says of the file, when it is closed."""
         return {"size": self._size, NEWEST: self._sum.hexdigest()}
+
+
+def _lies_on_disk(file: FileIO) -> bool:
+    """Whether a file lies on a disk of this machine, as none does in networks, in layers of containers or in memory:
+    there each write past the cache waits for much, or there is none."""
+    return hasattr(os, "O_DIRECT") and os.major(os.fstat(file.fileno()).st_dev) != 0
 
 
 def summed(path: Path, algorithm: str = NEWEST, tell: Callable[[float], None] = lambda more: None) -> dict[str, Any]:

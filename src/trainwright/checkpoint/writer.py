@@ -216,7 +216,8 @@ def write_files(draft: PendingCheckpoint) -> None:
         fault = check.unreadable(draft.temporary, draft.objects, draft.texts, mine)
         if fault is not None:
             raise CheckpointError(f"it could not be read again: {fault}")
-        folder.flush_all(mine or [])
+        for path in mine or ():
+            folder.flush(path)
 
 
 def publish(draft: PendingCheckpoint) -> Written:
