@@ -19,7 +19,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from subprocess import TimeoutExpired
+from subprocess import CompletedProcess, TimeoutExpired
 from typing import Any
 
 from tests import ROOT
@@ -27,21 +27,32 @@ from tests import ROOT
 LOADED = ["torch", "torch._dynamo", "torch.distributed.tensor", "transformers.models.llama.modeling_llama"]
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(LOADED)
+_READ: dict[str, dict[str, str]] = {}
 
 
 class Python:
     """A Python that runs, with what tests use of `subprocess.Popen`; what it prints is kept as text.
 
     Args:
-        words: such as `-m module argument` or `script.py argument`.
+        words: such as `-m module argument`, `script.py argument` or `-c text argument`.
         environment: what differs from this process's.
+        given: what it reads.
     """
 
-    def __init__(self, words: Sequence[Any], environment: Mapping[str, str] | None = None, cwd: Path = ROOT) -> None:
-        with tempfile.NamedTemporaryFile(prefix="said-", delete=False) as said:
-            self._said = Path(said.name)
-        given = (list(map(str, words)), {**os.environ, **(environment or {})}, str(cwd), said.name)
-        self._process = _CONTEXT.Process(target=_become, args=given)
+    def __init__(
+        self,
+        words: Sequence[Any],
+        environment: Mapping[str, str] | None = None,
+        cwd: Path | str = ROOT,
+        given: str | None = None,
+    ) -> None:
+        whole = {**os.environ, **(environment or {})}
+        read_when_loaded = {name: value for name, value in whole.items() if name.startswith(("HF_", "TRANSFORMERS_"))}
+        assert _READ.setdefault("environment", read_when_loaded) == read_when_loaded, "this takes a new Python"
+        self._folder = Path(tempfile.mkdtemp(prefix="forked-"))
+        (self._folder / "in").write_text(given or "")
+        given_to_it = (list(map(str, words)), whole, str(cwd), str(self._folder))
+        self._process = _CONTEXT.Process(target=_become, args=given_to_it)
         self._process.start()
         self.pid = self._process.pid or 0
 
@@ -51,8 +62,8 @@ class Python:
 
     poll = returncode.fget
 
-    def said(self) -> str:
-        return self._said.read_text(errors="replace")
+    def said(self, name: str = "err") -> str:
+        return (self._folder / name).read_text(errors="replace")
 
     def wait(self, timeout: float | None = None) -> int:
         self._process.join(timeout)
@@ -61,9 +72,9 @@ class Python:
         return self._process.exitcode
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """Wait for its end; return an empty text, and all that it has printed."""
+        """Wait for its end; return what it has printed, and its errors."""
         self.wait(timeout)
-        return "", self.said()
+        return self.said("out"), self.said()
 
     def send_signal(self, number: int) -> None:
         if self._process.exitcode is None:
@@ -88,7 +99,7 @@ class Ranks:
     """A Python for each rank, as torchrun starts them and ends them."""
 
     def __init__(
-        self, words: Sequence[Any], count: int = 2, environment: Mapping[str, str] | None = None, cwd: Path = ROOT
+        self, words: Sequence[Any], count: int = 2, environment: Mapping[str, str] | None = None, cwd: Path | str = ROOT
     ) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -120,37 +131,49 @@ class Ranks:
         finally:
             for one in self.started:
                 one.kill()
-        return Done([one.wait() for one in self.started], "".join(one.said() for one in self.started))
+        return Done([one.wait() for one in self.started], "".join(one.said() + one.said("out") for one in self.started))
+
+
+def run(words: Sequence[Any], timeout: float = 300, **settings: Any) -> CompletedProcess[str]:
+    """Run a Python to its end, as `subprocess.run` does."""
+    process = Python(words, **settings)
+    try:
+        out, errors = process.communicate(timeout)
+    finally:
+        process.kill()
+    return CompletedProcess(words, process.wait(), out, errors)
 
 
 def ranks(
     words: Sequence[Any],
     count: int = 2,
     environment: Mapping[str, str] | None = None,
-    cwd: Path = ROOT,
+    cwd: Path | str = ROOT,
     timeout: float = 300,
 ) -> Done:
     """Run a Python for each rank until all have ended."""
     return Ranks(words, count, environment, cwd).wait(timeout)
 
 
-def _become(words: list[str], environment: dict[str, str], cwd: str, said: str) -> None:
+def _become(words: list[str], environment: dict[str, str], cwd: str, folder: str) -> None:
     """Be a Python that was started with these words."""
     multiprocessing.set_start_method(None, force=True)  # what is started here is started as from any Python
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
-    file = os.open(said, os.O_WRONLY | os.O_APPEND)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
+    for number, name in enumerate(("in", "out", "err")):
+        os.dup2(os.open(f"{folder}/{name}", os.O_RDWR | os.O_APPEND | os.O_CREAT), number)
     sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115 (for as long as the process lives)
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
-    sys.stdin = open(os.devnull)  # noqa: SIM115
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115
     coverage = _counted()
     try:
         if words[0] == "-m":
             sys.argv, sys.path[0:0] = words[1:], [cwd]
             runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+        elif words[0] == "-c":
+            sys.argv, sys.path[0:0] = ["-c", *words[2:]], [cwd]
+            exec(compile(words[1], "<string>", "exec"), {"__name__": "__main__"})
         else:
             sys.argv, sys.path[0:0] = words, [str(Path(words[0]).parent)]
             runpy.run_path(words[0], run_name="__main__")

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from tests import tiny
+from tests import forked, tiny
 from trainwright import CheckpointError, ConfigError, SaveError, Trainer, TrainerCallback, TrainingArguments
 from trainwright.checkpoint import layout
 from trainwright.checkpoint.parts import Exchange, Opened, Part, restore, trees
@@ -117,8 +115,7 @@ def test_parts_go_on_bitwise(tmp_path, straight, how, event, step):
 
 @pytest.mark.slow
 def test_parts_of_a_killed_run_go_on_bitwise(tmp_path, straight):
-    words = [sys.executable, "-m", "tests.checkpoint.test_checkpoint_parts", str(tmp_path / "run")]
-    done = subprocess.run(words, cwd=Path(__file__).parents[2], capture_output=True)
+    done = forked.run(["-m", "tests.checkpoint.test_checkpoint_parts", tmp_path / "run"])
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert max(map(layout.step_of, layout.checkpoints(tmp_path / "run"))) < 7
     critic = Critic()

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset
 import trainwright
 from tests import tiny
 from trainwright import CheckpointError, Trainer, TrainingArguments
-from trainwright.checkpoint import check, folder, layout
+from trainwright.checkpoint import check, folder, layout, snapshot
 from trainwright.checkpoint.model.weights import save_model
 from trainwright.checkpoint.past import Past
 from trainwright.data.sampling.plan import Batching, Order, Plan
@@ -340,3 +340,12 @@ def test_saved_model_loads_in_transformers(tmp_path):
     trainer.save_model(str(tmp_path / "final"))
     loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "final")
     assert torch.equal(loaded.lm_head.weight, trainer.model.lm_head.weight)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.complex64, torch.int64, torch.bool])
+def test_a_mark_is_another_where_one_value_is(dtype):
+    values = torch.tensor([1, 0, 1], dtype=dtype)
+    other = values.clone()
+    other[1] = 1j if dtype.is_complex else 1
+    assert snapshot.mark({"a": [values]}) == snapshot.mark({"a": [values.clone()]})
+    assert snapshot.mark({"a": [values]}) != snapshot.mark({"a": [other]})

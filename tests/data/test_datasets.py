@@ -448,3 +448,16 @@ def test_a_file_of_ones_own_is_no_registered_dataset(tmp_path, monkeypatch):
     assert find("HuggingFaceFW/fineweb-mine", None) is None
     assert find("HuggingFaceFW/fineweb-mine", "rows.jsonl") is REGISTERED["HuggingFaceFW/fineweb*"]
     assert find("somebody/else", None) is None
+
+
+def test_a_dataset_of_the_hub_is_asked_for_by_its_name_part_and_split(monkeypatch):
+    import datasets
+
+    asked = {}
+    rows = datasets.Dataset.from_list([{"text": "one"}])
+    monkeypatch.setattr(mixture, "ask_at_once", lambda name: "")
+    monkeypatch.setattr(datasets, "load_dataset", lambda *names, **given: asked.update(given, names=names) or rows)
+    one = DatasetParams(dataset_name="somebody/else", subset="small", split="test", dataset_kwargs={"revision": "v1"})
+    assert mixture.read(DatasetSplitParams(datasets=[one]), 0)["text"] == ["one"]
+    assert asked["names"] == ("somebody/else", "small")
+    assert (asked["split"], asked["streaming"], asked["revision"]) == ("test", False, "v1")

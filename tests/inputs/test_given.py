@@ -10,15 +10,22 @@ import pytest
 import torch
 from datasets import Dataset
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from tests import tiny
 from trainwright import ConfigError, DataError, Trainer, TrainingArguments
+from trainwright.inputs import dataloaders
+from trainwright.trainer.face import session_of
 from trainwright.training import setup
 
 X, Y = torch.arange(24.0).reshape(8, 3) / 10, torch.arange(8.0)
 ROWS = [{"x": x, "y": y} for x, y in zip(X, Y, strict=True)]
 SET = TensorDataset(X, Y)
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(ROWS)
 
 
 class Line(nn.Module):
@@ -201,3 +208,13 @@ def test_rows_that_a_tokenizers_collator_cannot_join_are_told(tmp_path, label, t
     trainer = Trainer(tiny.bert_classifier(), args, train_dataset=rows, processing_class=tokenizer())
     with pytest.raises(DataError, match=said):
         trainer.train()
+
+
+@pytest.mark.parametrize("data", [SET, Stream()], ids=["rows", "stream"])
+def test_a_loader_of_ones_own_keeps_its_workers_and_what_they_do_ahead(tmp_path, data):
+    given = DataLoader(data, batch_size=2, num_workers=1, prefetch_factor=3, persistent_workers=True)
+    trainer = Trainer(Line(), TrainingArguments(tmp_path, max_steps=1, use_cpu=True), train_loader=given)
+    source = dataloaders.train_loader(session_of(trainer)).source
+    read = source.rebuilt if hasattr(source, "rebuilt") else source.loader
+    assert read is not given
+    assert (read.num_workers, read.prefetch_factor, read.persistent_workers) == (1, 3, True)

@@ -15,6 +15,7 @@ from trainwright.config.composition import build_trainer
 from trainwright.config.keys import uses
 from trainwright.config.reading.read import load_checked
 from trainwright.data.text.tokenize import shared_length
+from trainwright.data.text.unpaired import UnpairedBatch
 from trainwright.tasks.language.text import load_text
 from trainwright.world import World
 
@@ -305,3 +306,15 @@ def test_conversations_and_alpacas_rows_with_a_judgement_are_prompts_and_their_l
     content["training"]["trainer_type"] = "SFT"
     with pytest.raises(DataError, match="label is false: the completion is one that is not wanted"):
         load_text(load_checked(tiny.write_yaml(tmp_path / "run.yaml", content)).config)
+
+
+def test_a_batch_of_one_row_has_what_its_row_brings():
+    ids = torch.tensor([5, 6])
+    row = {"prompt_ids": ids, "completion_ids": ids + 2, "label": torch.tensor([1])}
+    bare = UnpairedBatch(0)([row])
+    assert bare["input_ids"].tolist() == [[5, 6, 7, 8]]
+    whole = UnpairedBatch(0)([{**row, "other_ids": ids + 4, "reference": torch.tensor(-1.5)}])
+    assert whole["kl_input_ids"].tolist() == [[5, 6, 9, 10]]
+    assert whole["kl_labels"].tolist() == [[-100, -100, 9, 10]]
+    assert whole["reference"].tolist() == [-1.5]
+    assert bare.keys() == {name for name in whole if not name.startswith("kl_")} - {"reference"}

@@ -8,8 +8,8 @@ Everything learnt is kept in `.mutants`, so that a run goes on where it was ende
 file changes, what became of a mutant until its function changes; a survivor meets new and changed tests again.
 Mutants that change nothing are named in equal.toml, with the reason, and others are drawn for them.
 
-`python -m tests.mutants near` tries those first files alone, a lower bound for a tenth of the time; `quick` leaves the
-slow tests out; `score` tells what is known so far and tries nothing.
+`python -m tests.mutants near` runs no other files than those first ones to learn of them, and what is known already: a
+lower bound for a tenth of the time. `quick` leaves the slow tests out; `score` tells what is known and tries nothing.
 """
 
 from __future__ import annotations
@@ -129,8 +129,9 @@ def attempt(copy: Copy, mutant: Mutant, text: str, kind: str) -> dict[str, Any]:
     if result["caught"]:
         return result
     where, patience = f"{mutant.path}:{mutant.function}", PATIENCE
-    order = groups(copy, mutant.path, kind)
-    there = [one for one in order if kept_at(copy, *one).exists()]
+    order = groups(copy, mutant.path, kind)  # of what is not known
+    every = groups(copy, mutant.path, "quick" if kind == "quick" else "all")
+    there = [one for one in every if kept_at(copy, *one).exists()]
     for some in [there, *([one] for one in order if one not in there)]:
         tests = {test: one for group in some for test, one in learnt(copy, *group).items() if where in one["functions"]}
         wanted: list[str] = []

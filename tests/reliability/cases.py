@@ -356,12 +356,12 @@ class Watched(Trainer):
 
 def trainer(name: str, folder: Path, seed: int = 0) -> Watched:
     """Return the trainer of a case; `seed` decides the first weights only."""
-    data, changes, _ = CASES[name]
+    data, changes, where = CASES[name]
     given = data()
     settings: dict[str, Any] = {
         "per_device_train_batch_size": 4,
         "max_steps": STEPS,
-        "save_steps": 1,
+        "save_steps": SAVED[where],
         "logging_steps": 1,
         "learning_rate": 1e-2,
         "use_cpu": True,

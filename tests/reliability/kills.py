@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import random
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests import ROOT
+from tests import forked
 from trainwright.checkpoint import layout
 
 
@@ -26,10 +24,9 @@ class Tally:
     failures: int = 0
 
 
-def start(place: Path, given: dict[str, Any]) -> subprocess.Popen[str]:
-    """Start or resume the run in a new process."""
-    command = [sys.executable, "-m", "tests.reliability.victim", str(place), json.dumps(given)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+def start(place: Path, given: dict[str, Any]) -> forked.Python:
+    """Start or resume the run in a process of its own."""
+    return forked.Python(["-m", "tests.reliability.victim", place, json.dumps(given)])
 
 
 def lines(place: Path) -> list[list[str]]:
@@ -43,7 +40,7 @@ def steps_done(place: Path) -> int:
     return next((int(words[1]) for words in reversed(lines(place)) if words[0] == "step"), 0)
 
 
-def wait_for_steps(place: Path, process: subprocess.Popen[str], beyond: int, count: int) -> None:
+def wait_for_steps(place: Path, process: forked.Python | forked.Ranks, beyond: int, count: int) -> None:
     """Wait until `count` lines of steps after line number `beyond` are in the log, or the process has ended."""
     while process.poll() is None and sum(words[0] == "step" for words in lines(place)[beyond:]) < count:
         time.sleep(0.005)

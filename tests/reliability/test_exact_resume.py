@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
 
-from tests import ROOT
+from tests import forked
 from tests.reliability import cases
 from trainwright.checkpoint import layout
 
@@ -32,8 +30,7 @@ def runs(tmp_path_factory):
             if layout.step_of(path) > cases.SAVED[where]:
                 shutil.rmtree(path)
     torch.set_num_threads(threads)
-    command = [sys.executable, "-m", "tests.reliability.cases", str(place), *cases.CASES]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = forked.run(["-m", "tests.reliability.cases", place, *cases.CASES])
     assert done.returncode == 0, done.stderr[-3000:]
     return straight, json.loads((place / "resumed.json").read_text()), done.stderr
 

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import trainwright
-from tests import ROOT
+from tests import ROOT, forked
 from tests.reliability import cases
 from trainwright import (
     CheckpointError,
@@ -370,8 +370,7 @@ def test_the_hosts_memory_really_runs_out(tmp_path):
 def _script(body, place):
     head = "import resource, sys, torch\nfrom tests.reliability import cases\n"
     head += "from tests.reliability.test_failures import made\n"
-    command = [sys.executable, "-c", head + textwrap.dedent(body), str(place)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    return forked.run(["-c", head + textwrap.dedent(body), place])
 
 
 class Deadly(cases.Augmented):

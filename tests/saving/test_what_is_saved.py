@@ -19,6 +19,8 @@ from torch import nn
 import trainwright
 from tests import installed, tiny
 from trainwright import CheckpointError, Trainer, TrainingArguments
+from trainwright.session.model_setup import called
+from trainwright.trainer.face import session_of
 
 ROWS = [{name: row[name] for name in ("input_ids", "labels")} for row in tiny.tokens(16)]
 QUIET = {"use_cpu": True, "disable_tqdm": True, "report_to": "none"}
@@ -141,6 +143,7 @@ def test_a_model_that_the_user_compiled_is_trained_and_saved_as_what_it_is(tmp_p
     runs = [made(tmp_path / str(compiled), compiled) for compiled in (False, True)]
     for run in runs:
         run.train()
+    assert [called(session_of(run)) is run.model for run in runs] == [True, False]  # the second one is called compiled
     assert losses(runs[1]) == pytest.approx(losses(runs[0]), abs=1e-5)
     assert runs[1].evaluate()["eval_loss"] == pytest.approx(runs[0].evaluate()["eval_loss"], abs=1e-5)
     file = "adapter_model.safetensors" if adapters else "model.safetensors"

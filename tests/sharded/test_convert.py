@@ -7,6 +7,7 @@ import pickle
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.distributed import checkpoint as dcp
 
 from tests import tiny
@@ -74,6 +75,9 @@ def test_large_states_lie_in_several_files(foreign, tmp_path, monkeypatch):
     convert.convert(place, converted)
     assert len(layout.shares_of(converted, layout.WEIGHTS)) > 2
     assert len(layout.shares_of(converted, layout.OPTIMIZER)) > 2
+    for path in layout.shares_of(converted, layout.WEIGHTS):
+        tensors = load_file(path)
+        assert len(tensors) == 1 or sum(tensor.nbytes for tensor in tensors.values()) <= 20_000
     read = type(straight.model).from_pretrained(converted)
     saved = type(straight.model).from_pretrained(tmp_path / "run" / "checkpoint-2")
     assert all(torch.equal(one, other) for one, other in zip(read.parameters(), saved.parameters(), strict=True))

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests import forked
 from tests.reliability import kills
 from tests.sharded import victim
 from trainwright.checkpoint import layout
@@ -23,14 +20,9 @@ pytestmark = [pytest.mark.ranks, pytest.mark.slow]
 END = 10**6
 
 
-def start(place: Path, steps: int) -> subprocess.Popen[str]:
+def start(place: Path, steps: int) -> forked.Ranks:
     place.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    return subprocess.Popen(
-        [*command, "-m", "tests.sharded.victim", str(place), str(steps)],
-        cwd=kills.ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        text=True,
-    )  # fmt: skip
+    return forked.Ranks(["-m", "tests.sharded.victim", place, steps])
 
 
 def kill_one_again_and_again(place: Path, times: int, seed: int) -> kills.Tally:
@@ -42,16 +34,14 @@ def kill_one_again_and_again(place: Path, times: int, seed: int) -> kills.Tally:
         process = start(place, END)
         kills.wait_for_steps(place, process, before, chance.randint(2 * victim.INTERVAL, 3 * victim.INTERVAL + 1))
         time.sleep(chance.uniform(0, 0.1))
-        workers = sorted(psutil.Process(process.pid).children(), key=lambda one: one.pid)
-        assert len(workers) == 2, process.communicate()[1][-2000:]
-        workers[chance.randrange(2)].send_signal(signal.SIGKILL)
-        errors = process.communicate(timeout=120)[1]
-        assert "exitcode  : -9" in errors, errors[-2000:]
+        process.started[chance.randrange(2)].kill()
+        done = process.wait(120)
+        assert -signal.SIGKILL in done.codes, done.said[-2000:]
         tally.kills += 1
-        done = kills.steps_done(place)
+        reached = kills.steps_done(place)
         present = {layout.step_of(path) for path in layout.checkpoints(place)}
-        tally.inside_a_save += done // victim.INTERVAL * victim.INTERVAL not in present
-        tally.most_lost = max(tally.most_lost, done - max(present, default=0))
+        tally.inside_a_save += reached // victim.INTERVAL * victim.INTERVAL not in present
+        tally.most_lost = max(tally.most_lost, reached - max(present, default=0))
     return tally
 
 
@@ -64,8 +54,8 @@ def ends_alike(place: Path, straight: Path) -> bool:
     """Let a run go on to the next save, and one of its own do as many steps; say whether their weights are the same."""
     last = kills.steps_done(place) // victim.INTERVAL * victim.INTERVAL + victim.INTERVAL
     for folder in (place, straight):
-        process = start(folder, last)
-        assert process.wait(timeout=300) == 0, process.communicate()[1][-2000:]
+        done = start(folder, last).wait()
+        assert not any(done.codes), done.said[-2000:]
     one, other = weights(place, last), weights(straight, last)
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 

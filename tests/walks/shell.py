@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-from pathlib import Path
+
+from tests import forked
 
 
 def settle(folder, monkeypatch):
@@ -20,10 +19,8 @@ def settle(folder, monkeypatch):
 def typed(command, given=None, code=0):
     """Return what a command prints; of one that fails, what it says of that."""
     name, *words = command.split()
-    done = subprocess.run(
-        [str(Path(sys.executable).parent / name), *words], input=given, capture_output=True, text=True, env=os.environ,
-        timeout=300,
-    )  # fmt: skip
+    assert name == "trainwright"
+    done = forked.run(["-m", "trainwright.cli.main", *words], cwd=os.getcwd(), given=given)
     assert done.returncode == code, f"{command}\n{done.stdout}{done.stderr}"
     assert "Traceback" not in done.stderr
     return done.stdout if code == 0 else done.stderr

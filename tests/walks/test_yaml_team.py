@@ -8,12 +8,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
+from tests import forked
 from tests import tiny_language as tiny
 
 pytest.importorskip("peft", reason="peft is in the extra `llm`")
@@ -55,8 +53,7 @@ def folder(tmp_path, monkeypatch):
 
 def typed(command, given=None, code=0):
     """Return what a command prints."""
-    words = [str(Path(sys.executable).parent / "trainwright"), *command.split()]
-    done = subprocess.run(words, input=given, capture_output=True, text=True, env=os.environ, timeout=300)
+    done = forked.run(["-m", "trainwright.cli.main", *command.split()], cwd=os.getcwd(), given=given)
     assert done.returncode == code, f"{command}\n{done.stdout}{done.stderr}"
     assert "Traceback" not in done.stderr
     return done.stdout if code == 0 else done.stderr

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import gymnasium
 import numpy as np
 import pytest
 import torch
 
-from tests import ROOT
+from tests import ROOT, forked
 from tests.tasks.imitation import point, resume
 from trainwright import CheckpointError, ConfigError
 from trainwright.checkpoint import layout
@@ -127,7 +125,7 @@ rollouts = Rollouts(point.NAME, episodes=12, workers=0, success="terminated")
 results = rollouts.run(load_policy({str(tmp_path / "run" / "checkpoint-40")!r}))
 print(json.dumps([vars(one) for one in results]))
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = forked.run(["-c", code])
     assert json.loads(done.stdout.splitlines()[-1]) == inside
 
 
@@ -143,8 +141,7 @@ def test_a_resumed_run_is_bitwise_the_same(tmp_path):
             import shutil
 
             shutil.rmtree(path)
-    done = subprocess.run([sys.executable, "-m", "tests.tasks.imitation.resume", str(tmp_path)], cwd=ROOT,
-                          capture_output=True, text=True, timeout=300)  # fmt: skip
+    done = forked.run(["-m", "tests.tasks.imitation.resume", tmp_path])
     assert done.returncode == 0, done.stderr[-3000:]
     resumed = json.loads((tmp_path / "resumed.json").read_text())
     assert resumed["logs"] == straight["logs"]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +12,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from tests import ROOT, installed
+from tests import forked, installed
 from tests import tiny_language as tiny
 from tests.jobs.test_decorator import wait_for
 from tests.tasks.language import resumes
@@ -46,8 +44,7 @@ def runs(tmp_path_factory):
         made[name] = (file, whole, resumed)
     torch.set_num_threads(threads)
     folders = [str(resumed) for _, _, resumed in made.values()]
-    command = [sys.executable, "-m", "tests.tasks.language.resumes", *folders]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = forked.run(["-m", "tests.tasks.language.resumes", *folders])
     assert done.returncode == 0, done.stderr[-2000:]
     return made
 
