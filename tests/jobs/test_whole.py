@@ -14,7 +14,7 @@ from trainwright.config.reading.read import load
 from trainwright.errors import JobError
 from trainwright.jobs.store import listing, outputs, typed
 from trainwright.jobs.store.store import Store
-from trainwright.jobs.tracking import console, provenance, system
+from trainwright.jobs.tracking import console, provenance, system, tracking
 from trainwright.jobs.tracking.runs import init
 from trainwright.jobs.tracking.tracking import Tracking, tracked
 from trainwright.jobs.worker import declared, queue
@@ -233,3 +233,17 @@ def test_lines_that_come_again_wait_until_they_are_the_last(tmp_path):
     log.take("\x1b[1Astep 3\n")
     log.close()
     assert (tmp_path / "log").read_text() == "one\nstep 3\n"
+
+
+def test_an_attempt_that_begins_anew_does_not_wait_to_tell_what_it_runs(home, monkeypatch):
+    """Processes that have lost another one leave at once; the last attempt tells all."""
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    monkeypatch.setattr(tracking, "_LAST_SECONDS", 30.0)
+    asked = []
+    for number in (2, 3):
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(number))
+        job = Tracking(f"attempt-{number}", {}, "a")
+        told = job.described.wait
+        monkeypatch.setattr(job.described, "wait", lambda seconds, told=told: asked.append(seconds) or told(seconds))
+        job.end("FAILED")
+    assert asked == [30.0]

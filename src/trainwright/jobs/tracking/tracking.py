@@ -17,11 +17,12 @@ from trainwright.jobs import clock, commands, outcomes, paths, processes, values
 from trainwright.jobs.journal.journal import Direct, Journal, last_steps, steps_before
 from trainwright.jobs.journal.timesheet import Timesheet
 from trainwright.jobs.outcomes import JobStopped, Outcome, conclusion, outcome
-from trainwright.jobs.status import COMPLETE, STOPPED
+from trainwright.jobs.status import COMPLETE, FAILED, STOPPED
 from trainwright.jobs.tracking import console, keeper
 
 _PREDECESSOR_SECONDS = 10.0  # that a job which goes on waits for its process before, which has said how it ended
 _LAST_SECONDS = 3.0  # that an ending job waits for the database
+_HURRIED = 0.5  # that one waits which begins anew at once, and goes on telling
 
 
 class Tracking:
@@ -207,7 +208,8 @@ class Tracking:
             return
         self.ended = True
         self.tell_time()
-        if self._keeper.is_alive():
+        hurries = status == FAILED and _begins_anew()
+        if self._keeper.is_alive() and not hurries:
             self.described.wait(_LAST_SECONDS)
         if not self.is_guest:
             said = {"message": message and values.text(message), "traceback": text and values.text(text)}
@@ -215,12 +217,18 @@ class Tracking:
         self.journal.close()
         self._over.set()
         if self._keeper.is_alive():
-            self._keeper.join(_LAST_SECONDS)
+            self._keeper.join(_HURRIED if hurries else _LAST_SECONDS)
         if self.alerting.is_set():
             self._keeper.join()  # it waits for so long and no longer
         self._held.close()
         if not self.is_guest:
             os.environ.pop(paths.OWNER, None)
+
+
+def _begins_anew() -> bool:
+    """Whether torchrun begins this process anew where it fails."""
+    begun, most = (os.environ.get(f"TORCHELASTIC_{name}", "0") for name in ("RESTART_COUNT", "MAX_RESTARTS"))
+    return begun.isdigit() and most.isdigit() and int(begun) < int(most)
 
 
 def _is_guest(job: str) -> bool:
