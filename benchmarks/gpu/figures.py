@@ -220,7 +220,7 @@ def stall(setting: Setting) -> dict[str, Any]:
     from trainwright import Trainer, TrainerCallback
 
     width, layers = setting.pick((8192, 10), (64, 2))  # with AdamW's two moments, 12 bytes a weight: 8.05 GB
-    every, saves = 10, 3
+    every, saves = 10, 2
 
     class Wide(nn.Module):
         def __init__(self) -> None:
