@@ -146,7 +146,10 @@ def dense(setting: Setting) -> dict[str, Any]:
 
 
 def tuning(setting: Setting) -> dict[str, Any]:
-    """Fine-tuning on rows of different lengths: real tokens a second, padded and packed, beside others."""
+    """Fine-tuning on rows of different lengths: real tokens a second, padded and packed, beside others.
+
+    Of two runs the second counts, which finds the kernels for its lengths made.
+    """
     data = rows(setting, setting.pick(320, 80), longest=setting.pick(1024, None))
     batch = setting.pick(16, 4)
     counted = sum(len(row["input_ids"]) for row in data[_WARM_UP * batch : _STEPS * batch])
@@ -166,10 +169,12 @@ def tuning(setting: Setting) -> dict[str, Any]:
             found[name] = reason or "left out: it is for a card"
             continue
         changes = {"per_device_train_batch_size": batch, **changes}
-        note(name, _by_library(name.split(",")[0], setting, _dense(setting, 1024), data, collator, **changes))
+        for _ in range(2):
+            note(name, _by_library(name.split(",")[0], setting, _dense(setting, 1024), data, collator, **changes))
     if reason := _left_out("trl", "datasets"):
         return found | {"TRL": reason}
-    note("TRL, Liger" if setting.on_card else "TRL", _by_trl(setting, data, batch))
+    for _ in range(2):
+        note("TRL, Liger" if setting.on_card else "TRL", _by_trl(setting, data, batch))
     return found
 
 

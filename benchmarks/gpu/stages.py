@@ -45,6 +45,6 @@ STAGES = (
     Stage("optimizers", "kernels"),
     Stage("compiled", "numbers", 90),
     Stage("stall", "figures", 90),
-    Stage("tuning", "figures", 90),
+    Stage("tuning", "figures", 180),
     Stage("preferences", "figures"),
 )
