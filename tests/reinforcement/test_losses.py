@@ -9,8 +9,8 @@ from tests import tiny
 from tests.installed import with_trl
 from tests.reinforcement.completions import GROUP, as_trl, generation
 from trainwright.config.policy_options import CORRECTIONS, POLICY_LOSSES, GRPOOptions, RLOOOptions
-from trainwright.models import packed_attention
 from trainwright.models.head import language_head
+from trainwright.models.kernels import packed_attention
 from trainwright.objectives.language import FusedLoss
 from trainwright.objectives.policy.objective import PolicyLoss
 from trainwright.reinforcement.generation import joined

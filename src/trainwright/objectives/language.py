@@ -14,7 +14,9 @@ from torch import nn
 from trainwright.devices import moved
 from trainwright.errors import DataError
 from trainwright.objectives.linear_loss import TokenStatistics, linear_cross_entropy, linear_log_probs
-from trainwright.objectives.padding_free import Foreseen, Layout, foreseen, layout_of
+from trainwright.objectives.padding_free import Foreseen, Layout, foreseen, layout_of, sharing
+
+_SAME = {4: 1e-4, 2: 5e-2}  # difference of hidden states by their size, by bytes of a number
 
 
 class OutputLayer(Protocol):
@@ -66,6 +68,7 @@ class Labelled:
         index: of each among all positions but the first of every row, shape (targets,).
         width: tokens of a row.
         lengths: of the documents in the one row of a flat batch, or None.
+        owners: the row of every target, shape (targets,), where documents are parts of rows; else None.
     """
 
     hidden: torch.Tensor
@@ -73,10 +76,13 @@ class Labelled:
     index: torch.Tensor
     width: int
     lengths: list[int] | None
+    owners: torch.Tensor | None = None
 
     @property
     def rows(self) -> torch.Tensor:
         """The row or document of every target, shape (targets,)."""
+        if self.owners is not None:
+            return self.owners
         if self.lengths is None:
             return self.index // (self.width - 1)
         ends = moved(torch.tensor(self.lengths).cumsum(0), self.index.device)
@@ -92,7 +98,7 @@ class FusedLoss:
         flat_rows: how the model takes documents one after another, without padding; None where it does not.
         checked: whether the model was in training mode when its loss was compared with the model's own; empty before.
         coming: what the host has found out of the coming batch, so that a device need not be asked.
-        shares: whether what rows begin with may be computed once (`policy.shared_prompts`); None before it was tried.
+        shares: whether what several rows begin with may be computed once; None before it was tried.
     """
 
     head: OutputLayer
@@ -159,7 +165,27 @@ class FusedLoss:
         index, targets = (tensor.to(seen[0].device) for tensor in (layout.index, layout.targets))
         hidden = seen[0][:, :-1].reshape(-1, seen[0].shape[-1]).index_select(0, index)
         lengths = None if layout.flat is None else layout.flat.lengths
-        return Labelled(hidden, targets, index, layout.shape[1], lengths)
+        return Labelled(hidden, targets, index, layout.shape[1], lengths, layout.owners)
+
+    def answers(self, model: nn.Module, rows: Mapping[str, torch.Tensor]) -> Labelled:
+        """Return the targets of rows, as `labelled`, where several may answer one prompt.
+
+        What rows are alike in before their first label is computed once, where the kernel can and the model gives the
+        same so, which is tried once. Not in float64, which is asked for where a step is to be the same to many digits
+        however it is cut: transformers' norms are of float32, and the last bit of what they are given changes those.
+        """
+        may = self.shares is not False and self.head.layer.weight.element_size() in _SAME
+        layout = sharing(rows) if may and self.flat_rows is not None and self.flat_rows.goes_on else None
+        if layout is not None and self.shares is None:
+            self.shares = self._gives_the_same(getattr(model, "module", model), rows, layout)
+        return self.labelled(model, rows, layout if self.shares else None)
+
+    @torch.no_grad()
+    def _gives_the_same(self, model: nn.Module, rows: Mapping[str, torch.Tensor], layout: Layout) -> bool:
+        """Whether hidden states are the same in a layout of shared prompts: not where tokens meet otherwise than by
+        attention."""
+        usual, found = self.labelled(model, rows).hidden, self.labelled(model, rows, layout).hidden
+        return bool((usual - found).abs().max() <= _SAME[usual.element_size()] * usual.abs().max())
 
     def foresee(self, inputs: Mapping[str, Any], labels: torch.Tensor) -> None:
         """Find out, from a batch's inputs on the host, what is needed of its labels on a device."""

@@ -107,6 +107,7 @@ class Layout:
         index: of every target among all positions but the first of every row, shape (targets,).
         targets: token numbers, shape (targets,).
         is_causal: whether no mask is needed for rows: their padding is at their ends, where no token of theirs sees it.
+        owners: the row of every target, shape (targets,), where documents are parts of rows; else None.
     """
 
     flat: Flat | None
@@ -114,6 +115,7 @@ class Layout:
     index: torch.Tensor
     targets: torch.Tensor
     is_causal: bool = False
+    owners: torch.Tensor | None = None
 
 
 def layout_of(inputs: Mapping[str, Any], joins: bool, unpads: bool) -> Layout:
@@ -129,6 +131,42 @@ def layout_of(inputs: Mapping[str, Any], joins: bool, unpads: bool) -> Layout:
     targets = labels[:, 1:].reshape(-1)
     index = (targets != IGNORED).nonzero().squeeze(1)
     return Layout(flat, (labels.shape[0], labels.shape[1]), index, targets[index])
+
+
+def sharing(rows: Mapping[str, torch.Tensor]) -> Layout | None:
+    """Return rows one after another, what several begin with once; None where none do, or a row has no label.
+
+    Args:
+        rows: input_ids, attention_mask and labels, padded on the right; shape (rows, tokens).
+    """
+    targets = rows["labels"] != IGNORED
+    if not ends_in_padding(rows) or not bool(targets.any(dim=1).all()) or bool(targets[:, 0].any()):
+        return None
+    ends, starts = rows["attention_mask"].sum(dim=1).tolist(), targets.int().argmax(dim=1).tolist()
+    parts, positions, begins = list[torch.Tensor](), list[torch.Tensor](), list[int | None]()
+    places, index = dict[tuple[int, ...], tuple[int, int]](), list[torch.Tensor]()
+    width = 0
+    for ids, wanted, start, end in zip(rows["input_ids"], targets, starts, ends, strict=True):
+        prompt = tuple(ids[:start].tolist())
+        if prompt not in places:
+            places[prompt] = len(parts), width + start - 1  # its document, and its last token in the row
+            parts.append(ids[:start])
+            positions.append(torch.arange(start))
+            begins.append(None)
+            width += start
+        document, last = places[prompt]
+        before = torch.cat([torch.tensor([last]), torch.arange(width, width + end - start - 1)])  # what predicts each
+        index.append(before[wanted[start:end]])
+        parts.append(ids[start:end])
+        positions.append(torch.arange(start, end))
+        begins.append(document)
+        width += end - start
+    if len(places) == len(ends):
+        return None
+    row = torch.cat(parts)[None]
+    flat = Flat(row, torch.cat(positions)[None], torch.full_like(row, IGNORED), list(map(len, parts)), begins)
+    owners = targets.nonzero()[:, 0]
+    return Layout(flat, (1, width), torch.cat(index), rows["labels"][targets], owners=owners)
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,7 @@ class PreferenceLoss(Objective):
     ) -> Answers:
         labels = rows["labels"]
         if fused is not None:
-            found = fused.labelled(model, rows)
+            found = fused.answers(model, rows)
             watch = new_watch(noted, found.targets)
             per_token, owners = fused.log_probs(found, watch or None), found.rows
         else:

@@ -16,7 +16,6 @@ from trainwright.evaluation_mode import evaluation_mode
 from trainwright.objectives.language import FusedLoss
 from trainwright.objectives.linear_loss import TokenStatistics, new_watch
 from trainwright.objectives.objective import Loss, Objective
-from trainwright.objectives.policy import shared_prompts
 from trainwright.objectives.policy.losses import Policy, grpo, mean, rloo
 
 _MODEL_INPUTS = ("input_ids", "attention_mask", "labels")
@@ -116,7 +115,7 @@ class PolicyLoss(Objective):
         if fused is None:
             per_token, entropy = self._from_logits(model, rows, wanted)
         else:
-            found = shared_prompts.labelled(fused, model, rows)
+            found = fused.answers(model, rows)
             watch: TokenStatistics = new_watch(("entropy",), found.targets)
             per_token = fused.log_probs(found, watch, self.temperature)
             entropy = watch["entropy"].to(per_token.dtype)
