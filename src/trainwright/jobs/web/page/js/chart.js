@@ -97,7 +97,7 @@ export class Chart {
     this.plot = new window.uPlot({
       ...this.size(), legend: { show: false }, cursor: { drag: { x: true, y: false } },
       scales: { x: { time: false }, y: this.state.log ? { distr: 3 } : {} },
-      axes: [{ ...axis, size: 26, ...across }, { ...axis, size: 56 }], padding: [8, 12, 0, 0],
+      axes: [{ ...axis, size: 26, ...across }, { ...axis, size: 56 }], padding: [8, 20, 0, 0],
       series: [{}, ...this.drawn.map((one) => ({ spanGaps: true, points: { show: few && !one.edge, size: 5 }, ...stroke(one, quiet) }))],
       bands: this.drawn.flatMap((one, at) => (one.edge && this.drawn[at + 1]?.edge && this.drawn[at + 1].place === one.place ? [{ series: [at + 2, at + 1], fill: `${colour(one.place)}2e` }] : [])),
       hooks: { draw: [(plot) => this.mark(plot)], setCursor: [(plot) => this.tell(plot.cursor.idx)], setSelect: [(plot) => this.zoom(plot)] },
