@@ -16,6 +16,7 @@ from trainwright.config.composition import build_trainer
 from trainwright.config.reading.read import load_checked
 from trainwright.errors import DataError, TrainwrightError
 from trainwright.reinforcement.samples import shown
+from trainwright.session.symptoms import Symptoms
 from trainwright.tasks.language.synced import Syncing
 from trainwright.trainer.face import session_of
 
@@ -232,6 +233,11 @@ def test_a_run_in_which_nothing_is_earned_says_so(place, tmp_path, caplog):
         trainer.train()
     assert caplog.text.count("were all equal: nothing is learned") == 1
     assert caplog.text.count("were cut off at max_completion_length=12, and mask_truncated_completions leaves") == 1
+    assert "The gradient is 0" not in caplog.text  # of which the rewards are the reason
+    watch = Symptoms(session_of(trainer))
+    for loss in (1e-8, 0.1, 0.2):  # which says nothing of what is learned
+        watch.look({"loss": loss, "grad_norm": 1.0})
+    assert "goes the wrong way" not in caplog.text
 
 
 def test_a_completion_is_shown_on_one_line_whatever_it_holds():

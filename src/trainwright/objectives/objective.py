@@ -64,12 +64,14 @@ class Objective:
 
     Attributes:
         shifted: whether the targets are the labels but the first of every row, as for causal language models.
+        descends: whether its value falls while a model learns; that of a policy gradient is near 0 whatever it learns.
         fused: computes log-probabilities without the logits; the engine sets it where that is the model's own loss.
         reference: a model that is not trained and is called with the same inputs.
         fused_reference: the same as `fused`, for the reference.
     """
 
     shifted: bool = False
+    descends: bool = True
     fused: FusedLoss | None = None
     reference: nn.Module | None = None
     fused_reference: FusedLoss | None = None

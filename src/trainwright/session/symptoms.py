@@ -35,7 +35,7 @@ class Symptoms:
     def look(self, logs: dict[str, Any]) -> None:
         """Look at the numbers of a log, before they are in the history."""
         loss, before = logs.get("loss"), self.before
-        if loss is None:
+        if loss is None or not self.session.objective.descends:
             return
         if self.first is None:
             history = self.session.state.log_history  # as an overridden `log` left it

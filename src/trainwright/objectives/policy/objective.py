@@ -42,6 +42,7 @@ class PolicyLoss(Objective):
     fused_reference: FusedLoss | None = None
 
     shifted = True
+    descends = False
 
     @property
     def fusable(self) -> bool:
