@@ -164,8 +164,18 @@ class Sharded(DataParallel):
         root.set_requires_gradient_sync(not self.options.late and (last or self.sharding.reduce_often))
         if self.sharding.reduce_often and self.layout.replicate > 1:
             root.set_requires_all_reduce(last)
-        self.gathers.begin()
+        if self.options.late:
+            self._begin_anew(model)
+            self.gathers.begin()
         return nullcontext()
+
+    def _begin_anew(self, model: nn.Module) -> None:
+        """Leave nothing of passes before, by which this one would gather other layers than one that begins anew."""
+        self.rest(model)
+        for state in _states(model):
+            state._comm_ctx.post_forward_order.clear()
+            for group in state._fsdp_param_groups:
+                group._post_forward_indices.clear()
 
     def ran_out(self, model: nn.Module, failed: bool, last: bool, again: Callable[[], None]) -> bool:
         """Return whether memory has run out on any process in a micro-batch, after all have come to its end; else
@@ -187,8 +197,7 @@ class Sharded(DataParallel):
         if not hasattr(FSDPModule, "reset_iter_state"):  # of torch 2.13
             return False
         _root(model).reset_iter_state()
-        states: list[Any] = [fully_shard.state(part) for part in model.modules() if isinstance(part, FSDPModule)]  # type: ignore[attr-defined]  # as in `place`
-        for group in (group for state in states for group in state._fsdp_param_groups):
+        for group in (group for state in _states(model) for group in state._fsdp_param_groups):
             for one in group.fsdp_params:
                 one.unsharded_accumulated_grad = None
                 if hasattr(one, "_unsharded_param"):
@@ -242,6 +251,11 @@ def _root(model: nn.Module) -> FSDPModule:
     root = base_model(uncompiled(model))
     assert isinstance(root, FSDPModule)
     return root
+
+
+def _states(model: nn.Module) -> list[Any]:
+    """Return what FSDP2 knows of every part that it gathers."""
+    return [fully_shard.state(part) for part in model.modules() if isinstance(part, FSDPModule)]  # type: ignore[attr-defined]  # as in `place`
 
 
 def check(model: nn.Module) -> None:

@@ -1,9 +1,9 @@
 """How a run is spread over processes: all that the engine asks of it, with one process as the plain case.
 
 What a subclass for sharded models overrides: `place`, `prepare`, `rest` and `accumulate` (the model),
-`finish_gradients`, `needs_zero_weight_step` and `silenced` (its exchanges), `norms` and `held` (of parts); and where
-several processes compute one model together, `setup`, which says that they read the same rows, `one_per_shard` and
-`sum_tensor`.
+`finish_gradients`, `needs_zero_weight_step` and `silenced` (its exchanges), `ran_out` and `forget` (a step that breaks
+off), `norms` and `held` (of parts); and where several processes compute one model together, `setup`, which says that
+they read the same rows, `one_per_shard` and `sum_tensor`.
 """
 
 from __future__ import annotations
