@@ -27,7 +27,15 @@ from tests import ROOT
 LOADED = ["torch", "torch._dynamo", "torch.distributed.tensor", "transformers.models.llama.modeling_llama"]
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(LOADED)
-_READ: dict[str, dict[str, str]] = {}
+_READ_WHEN_LOADED = (
+    "HF_HOME",
+    "HF_HUB_OFFLINE",
+    "HF_ENDPOINT",
+    "HF_TOKEN",
+    "HF_DATASETS_CACHE",
+    "TRANSFORMERS_OFFLINE",
+)
+_OF_THE_SERVER: dict[str, dict[str, str | None]] = {}
 
 
 class Python:
@@ -47,8 +55,8 @@ class Python:
         given: str | None = None,
     ) -> None:
         whole = {**os.environ, **(environment or {})}
-        read_when_loaded = {name: value for name, value in whole.items() if name.startswith(("HF_", "TRANSFORMERS_"))}
-        assert _READ.setdefault("environment", read_when_loaded) == read_when_loaded, "this takes a new Python"
+        read = {name: whole.get(name) for name in _READ_WHEN_LOADED}
+        assert _OF_THE_SERVER.setdefault("environment", read) == read, "this takes a new Python"
         self._folder = Path(tempfile.mkdtemp(prefix="forked-"))
         (self._folder / "in").write_text(given or "")
         given_to_it = (list(map(str, words)), whole, str(cwd), str(self._folder))

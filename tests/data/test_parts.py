@@ -285,3 +285,9 @@ def test_a_token_of_more_than_32_bits_is_told_with_its_row(tmp_path, monkeypatch
     table = datasets.Dataset.from_dict({"input_ids": [[5, 6], [7, 2**40]]})
     with pytest.raises(DataError, match=r"Row 1 .*1099511627776 is no token"):
         prepare({"rows": (table, TextRules(tiny.new_tokenizer(), Format.TOKENS))}, lambda parts: parts[0], None, "data")
+
+
+def test_no_parts_are_a_dataset_without_rows():
+    features = datasets.Features({"input_ids": datasets.Sequence(datasets.Value("int64"))})
+    made = parts.joined([], features, "known")
+    assert (len(made), made.features, made._fingerprint) == (0, features, "known")

@@ -11,6 +11,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from tests import tiny_language as tiny
 from trainwright import ConfigError, Trainer, TrainingArguments
 from trainwright.cli.main import main
+from trainwright.data.introspection import asks_for_its_worker
 
 
 class Rows(IterableDataset):
@@ -96,3 +97,8 @@ def test_a_file_with_such_a_share_is_refused_before_anything_is_loaded(tmp_path,
     content["data"]["train"]["stream"] = True
     assert main(["check", "-c", str(tiny.write_yaml(tmp_path / "run.yaml", content))]) != 0
     assert "a share of a run over a stream, whose steps are not known" in "".join(capsys.readouterr())
+
+
+def test_a_stream_whose_iteration_is_not_written_in_python_asks_for_no_worker():
+    assert not asks_for_its_worker(range(3))
+    assert asks_for_its_worker(Divided())

@@ -170,11 +170,11 @@ def test_what_a_loader_leaves_without_effect_is_told(tmp_path, caplog):
 def test_gpus_that_are_not_used_are_told(tmp_path, caplog, monkeypatch):
     made = trainer(tmp_path, train_dataset=ROWS)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    setup.tell_of_idle_devices(made)
+    setup.tell_of_idle_devices(made.strategy, made.note)
     assert "GPUs" not in caplog.text  # for it uses the CPU
     monkeypatch.setattr(made.strategy, "device", torch.device("cuda"))
     with caplog.at_level(logging.WARNING):
-        setup.tell_of_idle_devices(made)
+        setup.tell_of_idle_devices(made.strategy, made.note)
     assert (
         "4 GPUs are visible, and one process uses one of them. All of them: torchrun --nproc-per-node=4 " in caplog.text
     )

@@ -92,16 +92,20 @@ def test_models_that_do_not_recompute_by_layers_are_refused():
 
 
 def test_a_run_has_the_losses_of_one_without(tmp_path):
-    found = []
+    found, again = [], []
     for number, settings in enumerate(({}, {"activation_checkpointing_kwargs": {"every": 2, "offload": True}})):
         args = TrainingArguments(
             str(tmp_path / str(number)), max_steps=3, logging_steps=1, per_device_train_batch_size=4, report_to="none",
             disable_tqdm=True, save_strategy="no", use_cpu=True, activation_checkpointing=bool(settings), **settings,
         )  # fmt: skip
-        trainer = Trainer(tiny.llama(), args, train_dataset=tiny.tokens(16, ragged=True))
+        trainer, runs = Trainer(tiny.llama(), args, train_dataset=tiny.tokens(16, ragged=True)), []
+        for layer in trainer.model.model.layers:
+            layer.input_layernorm.register_forward_hook(lambda *given, runs=runs: runs.append(1))
         trainer.train()
         found.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
+        again.append(len(runs))
     assert found[0] == found[1]
+    assert again == [2 * 3, 3 * 3]  # of two layers one is computed again, in each of three steps
 
 
 def bytes_kept(model):

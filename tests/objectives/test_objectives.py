@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+
 import pytest
 import torch
 
@@ -142,3 +144,21 @@ def test_sums_of_rows_are_those_of_additions_one_by_one():
         assert torch.equal(ours, plain)
         gradients = [torch.autograd.grad((sums * factors).sum(), values)[0] for sums in (ours, plain)]
         assert torch.equal(*gradients)
+
+
+def test_from_the_loop_to_the_loss_are_five_stops(tmp_path):
+    """The walk of docs/architecture.md; the Trainer's one-line methods, which users override, are no stops."""
+    walks = []
+
+    class Looking(Distillation):
+        def loss(self, model, batch, num_items):
+            frames = traceback.extract_stack()
+            ours = [one for one in frames if "/src/trainwright/" in one.filename and "/trainer/" not in one.filename]
+            walks.append([one.name for one in ours])
+            return super().loss(model, batch, num_items)
+
+    args = TrainingArguments(tmp_path, max_steps=1, save_strategy="no", report_to="none", disable_tqdm=True)
+    objective = Looking(tiny.new_line(seed=1))
+    Trainer(tiny.new_line(), args, train_dataset=tiny.line_rows(8), objective=objective).train()
+    first = walks[0].index("backward")
+    assert walks[0][first:] == ["backward", "micro_batch", "training_step", "compute_loss"]  # and the objective's own

@@ -44,6 +44,14 @@ def test_two_ranks_are_one_process(tmp_path, kind):
         alone, both = (flat({"parameters": result["mean"]}) for result in (one, first))
         assert (alone - both).abs().max() < CLOSE
         assert first["buffers"] == second["buffers"]
+        for name, found in first["options"].items():
+            apart, alone = flat(found), flat(one["options"][name])
+            assert (apart - alone).abs().max() < CLOSE, name
+            wanted = {**one["options"][name], "parameters": found["parameters"]}
+            assert {key: pytest.approx(value, rel=1e-6) for key, value in wanted.items() if key != "parameters"} == {
+                key: value for key, value in found.items() if key != "parameters"
+            }, name
+        assert one["options"]["clipped"] != one["options"]["not clipped"]
         for logged, expected in zip(first["terms"], one["terms"], strict=True):
             assert logged == pytest.approx(expected, rel=1e-6)
             assert logged["loss"] == pytest.approx(logged["sum"], abs=1e-6)

@@ -88,6 +88,54 @@ def run(kind: str, folder: Path, ranks: int) -> dict:
         "mean": mean_loss(folder, ranks) if kind == "map" else None,
         "terms": terms(folder, ranks) if kind == "map" else None,
         "buffers": buffers(folder) if kind == "map" else None,
+        "options": {name: with_options(folder, ranks, **given) for name, given in OPTIONS.items()}
+        if kind == "map"
+        else None,
+    }
+
+
+OPTIONS = {  # that could take each rank's part for the whole
+    "clipped": {"max_grad_norm": 0.05},
+    "not clipped": {"max_grad_norm": 0.0},
+    "smoothed": {"label_smoothing_factor": 0.2},
+    "decayed": {"weight_decay": 0.5},
+    "averaged": {"ema_decay": 0.8},
+    "by a metric": {
+        "lr_scheduler_type": "reduce_lr_on_plateau", "eval_strategy": "steps", "eval_steps": 1,
+        "lr_scheduler_kwargs": {"patience": 0, "threshold": 0.5}, "metric_for_best_model": "loss",
+    },
+    "metrics of each batch": {"batch_eval_metrics": True, "eval_strategy": "steps", "eval_steps": 2},
+    "predictions brought to the host": {"eval_accumulation_steps": 1},
+    "tokens counted": {"include_num_input_tokens_seen": "non_padding"},
+    "all tokens counted": {"include_num_input_tokens_seen": "all"},
+}  # fmt: skip
+
+
+def with_options(folder: Path, ranks: int, **given: object) -> dict[str, object]:
+    """Train two passes and evaluate; return what is trained, logged and measured."""
+    args = TrainingArguments(
+        str(folder / "options"), per_device_train_batch_size=2, gradient_accumulation_steps=4 // ranks,
+        per_device_eval_batch_size=3, max_steps=5, learning_rate=1e-2, logging_steps=1, save_strategy="no",
+        use_cpu=True, disable_tqdm=True, **given,
+    )  # fmt: skip
+    seen: list[int] = []
+
+    def metrics(p: object, compute_result: bool = True) -> dict[str, float]:
+        seen.append(len(p.label_ids))  # type: ignore[attr-defined]
+        return {"rows": float(sum(seen)) if compute_result else 0.0}
+
+    rows = [{name: row[name] for name in ("input_ids", "labels")} for row in tiny.tokens(19, ragged=True)]
+    trainer = Trainer(tiny.words(), args, train_dataset=rows, eval_dataset=rows[:7], compute_metrics=metrics)
+    trainer.train()
+    seen.clear()
+    measured = trainer.evaluate()
+    return {
+        "parameters": [p.detach().flatten().tolist() for p in trainer.model.parameters()],
+        "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
+        "norms": [entry["grad_norm"] for entry in trainer.state.log_history if "grad_norm" in entry],
+        "rates": [entry["learning_rate"] for entry in trainer.state.log_history if "learning_rate" in entry],
+        "tokens": trainer.state.num_input_tokens_seen,
+        "measured": [measured["eval_loss"], measured["eval_rows"]],
     }
 
 

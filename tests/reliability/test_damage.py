@@ -169,3 +169,13 @@ def test_nothing_in_a_checkpoint_is_unpickled_that_could_run_code(run, tmp_path)
     (place / "trainwright.json").unlink()
     with pytest.raises(CheckpointError, match=r"optimizer\.pt"):
         made(tmp_path / "run").train(resume_from_checkpoint=str(place))
+
+
+def test_a_folder_of_transformers_without_an_optimizer_is_whole_and_one_with_half_a_state_is_not(theirs, tmp_path):
+    place = tmp_path / "checkpoint-4"
+    shutil.copytree(theirs / "checkpoint-4", place)
+    for name in ("optimizer.pt", "scheduler.pt"):
+        (place / name).unlink()
+    assert check.damage(place) is None  # as `save_only_model` leaves it
+    shutil.copy(theirs / "checkpoint-4" / "optimizer.pt", place)
+    assert "scheduler.pt is missing" in str(check.damage(place))

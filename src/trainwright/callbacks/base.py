@@ -231,9 +231,9 @@ class CallbackHandler:
             for listener in listeners:
                 returned = listener(args, state, control, **self.shared, **details)
                 if returned is not None:
-                    name = f"{type(getattr(listener, '__self__', listener)).__name__}.on_{event}"
-                    fits = hasattr(returned, "should_training_stop")
-                    check_returned(fits, returned, name, "the control that it was given, or nothing")
+                    if not hasattr(returned, "should_training_stop"):
+                        name = f"{type(getattr(listener, '__self__', listener)).__name__}.on_{event}"
+                        check_returned(False, returned, name, "the control that it was given, or nothing")
                     control = returned
         return control
 

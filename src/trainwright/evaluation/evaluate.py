@@ -87,7 +87,9 @@ def evaluate_set(session: Session, dataset: Any, ignore_keys: list[str] | None, 
     """Evaluate one set and log its metrics."""
     if session.stage is not None and session.stage.measures:
         return by_stage.evaluate(session, session.stage, dataset, prefix)
-    dividing.look(session, dataloaders.rows_to_evaluate(session, dataset), dividing.EVALUATION)
+    dividing.look(
+        session, dataloaders.rows_to_evaluate(session.eval_dataset, session.eval_loader, dataset), dividing.EVALUATION
+    )
     loader = session.hooks.get_eval_dataloader(dataset)
     dataloaders.check_loader(loader, session.hooks, "get_eval_dataloader")
     session.callback_handler.shared["eval_dataloader"] = loader

@@ -162,7 +162,9 @@ def _generate(session: Session, model: Any, rows: list[Row], settings: Generatio
                 some = left.pop(0) if left else []
             together_most = min(map(most, some), default=1)
             given = some or [Row(0, [end], [], [])]  # for processes that run the model together, of which one is done
-            written = _written(session, model, given, settings.num_beams, together_most)
+            written = _written(
+                session.strategy, session.processing_class, model, given, settings.num_beams, together_most
+            )
             for row, tokens in zip(some, written, strict=False):
                 row.written = tokens
                 if end not in tokens and most(row) > together_most:  # cut off by the longest prompt of the batch alone
@@ -176,11 +178,13 @@ def _any_left(strategy: Strategy, left: list[list[Row]]) -> bool:
     return strategy.any(left) if strategy.shards_state else bool(left)
 
 
-def _written(session: Session, model: Any, rows: list[Row], num_beams: int, most: int) -> list[list[int]]:
+def _written(
+    strategy: Strategy, tokenizer: Any, model: Any, rows: list[Row], num_beams: int, most: int
+) -> list[list[int]]:
     """Return what is generated for a batch; processes that run the model together go on until all of them are done."""
-    encoder, device = model.config.is_encoder_decoder, session.strategy.device
+    encoder, device = model.config.is_encoder_decoder, strategy.device
     width = max(len(row.given) for row in rows)
-    ids = torch.full((len(rows), width), session.processing_class.pad_token_id)
+    ids = torch.full((len(rows), width), tokenizer.pad_token_id)
     mask = torch.zeros(len(rows), width, dtype=torch.int64)
     for number, row in enumerate(rows):
         # prompts end together
@@ -191,7 +195,7 @@ def _written(session: Session, model: Any, rows: list[Row], num_beams: int, most
         "num_beams": num_beams,
         "do_sample": False,
         "max_new_tokens": most,
-        **session.strategy.generating(model),
+        **strategy.generating(model),
     }
     made = model.generate(ids.to(device), attention_mask=mask.to(device), **settings)
     written: list[list[int]] = made[:, 1 if encoder else width :].tolist()

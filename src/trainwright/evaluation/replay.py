@@ -73,7 +73,7 @@ def _replayed(session: Session, step: int, loss: bool) -> Step:
     lengths = batches.plan.order.lengths if isinstance(batches, PlannedBatches) else None
     found = find_step(session.run_folder, step, lengths)
     for row in found.rows:
-        row.shown = shown(session, row.index)
+        row.shown = shown(session.train_dataset, session.processing_class, row.index)
     if loss:
         if found.checkpoint is None:
             raise CheckpointError(f"There is no whole checkpoint before step {step} in '{session.run_folder}'.")
@@ -141,12 +141,11 @@ def plan_of(data: Mapping[str, Any], lengths: Any) -> Plan:
     return Plan(order, Batching(data["batch_size"], data["accumulation"], data["ranks"], data["drop_last"]))
 
 
-def shown(session: Session, index: int) -> str:
+def shown(rows: Any, tokenizer: Any, index: int) -> str:
     """Return a row of the training data as text; of a packed row every document, on a line of its own."""
-    rows = session.train_dataset
     if not isinstance(rows, PackedRows):
-        return describe(session.processing_class, rows[index])
-    documents = [describe(session.processing_class, one) for one in rows.documents(index)]
+        return describe(tokenizer, rows[index])
+    documents = [describe(tokenizer, one) for one in rows.documents(index)]
     return "".join(f"\n  document {number}  {text}" for number, text in enumerate(documents, start=1))
 
 

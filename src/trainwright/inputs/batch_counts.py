@@ -13,7 +13,7 @@ from trainwright.batch import row_count
 from trainwright.errors import DataError
 from trainwright.inputs import document_isolation
 from trainwright.models.inspect import base_model, is_pretrained
-from trainwright.models.operations import operations_of
+from trainwright.models.operations import Operations, operations_of
 from trainwright.objectives.objective import Objective
 from trainwright.objectives.padding_free import document_lengths
 from trainwright.parallel.throughput import Throughput, peak_operations
@@ -58,22 +58,22 @@ def work_in(session: Session, batch: Any) -> tuple[float, int, int, float, int]:
     by the model's own shapes operations and tokens)."""
     kind = session.args.include_num_input_tokens_seen
     counts = kind != "no" and isinstance(batch, Mapping)
-    tokens = tokens_of(session, batch, kind == "non_padding") if counts else 0
+    tokens = tokens_of(session.model, session.processing_class, batch, kind == "non_padding") if counts else 0
     operations = session.hooks.floating_point_ops(batch)
-    fits = isinstance(operations, int | float)
-    check_returned(fits, operations, f"{type(session.hooks).__name__}.floating_point_ops", "a number of operations")
+    if not isinstance(operations, int | float):
+        name = f"{type(session.hooks).__name__}.floating_point_ops"
+        check_returned(False, operations, name, "a number of operations")
     return (
         operations,
         tokens,
         document_isolation.rows_in(batch),
-        *useful_work(session, batch),
+        *useful_work(session.operations, session.objective, batch),
     )
 
 
-def useful_work(session: Session, batch: Any) -> tuple[float, int]:
+def useful_work(operations: Operations | None, objective: Objective, batch: Any) -> tuple[float, int]:
     """Return the operations that training on a batch takes by the model's own shapes, those of a reference included,
     and its tokens without padding; 0 on a device whose best is not known, and of a batch without tokens."""
-    operations, objective = session.operations, session.objective
     if operations is None or not isinstance(batch, Mapping) or not isinstance(batch.get("input_ids"), torch.Tensor):
         return 0.0, 0
     lengths = lengths_in(objective.model_inputs(batch))
@@ -94,17 +94,17 @@ def lengths_in(inputs: Mapping[str, Any]) -> list[int]:
     return [inputs["input_ids"].shape[-1]] * row_count(inputs)
 
 
-def tokens_of(session: Session, batch: Mapping[str, Any], without_padding: bool) -> int:
+def tokens_of(model: Any, tokenizer: Any, batch: Mapping[str, Any], without_padding: bool) -> int:
     """Return the tokens of a batch; those that are no padding, by the mask or else by the tokenizer's padding token.
 
     Rows with positions of their own and no mask are packed, and have no padding.
     """
-    main = batch.get(getattr(session.model, "main_input_name", "input_ids"))
+    main = batch.get(getattr(model, "main_input_name", "input_ids"))
     if without_padding and batch.get("attention_mask") is not None:
         return int(batch["attention_mask"].sum())
     if not isinstance(main, torch.Tensor):
         return 0
-    padding = getattr(session.processing_class, "pad_token_id", None)
+    padding = getattr(tokenizer, "pad_token_id", None)
     if without_padding and padding is not None and "position_ids" not in batch:
         return int((main != padding).sum())
     return main.numel()

@@ -127,12 +127,12 @@ def train_dataloader(session: Session) -> Any:
     if dataset is None:
         raise ConfigError("Training needs data: give train_dataset= or a ready train_loader= to the Trainer.")
     columns = wanted_columns(session, dataset, "training data")
-    collate = Collate(session.data_collator, columns, "training data", floats_for(session, dataset))
+    collate = Collate(session.data_collator, columns, "training data", floats_for(session.data_collator, dataset))
     if is_stream(dataset):
         return stream_dataloader(session, dataset, collate, args.train_batch_size, args.dataloader_drop_last)
     if len(dataset) == 0:
         raise DataError("The training dataset is empty (its length is 0). Check how it was loaded and filtered.")
-    if (sampler := own_sampler(session, "_get_train_sampler", dataset)) is not None:
+    if (sampler := own_sampler(session.hooks, "_get_train_sampler", dataset)) is not None:
         return sampled_dataloader(
             session, dataset, collate, sampler, args.train_batch_size, drop_last=args.dataloader_drop_last
         )
@@ -169,7 +169,9 @@ def dataloader(
     session: Session, dataset: Any, what: str, size: int, *, sampler_of: Any, training: bool
 ) -> DataLoader[Any]:
     """Return a loader of batches of a size, in the order of the sampler that `sampler_of` gives for the dataset."""
-    collate = Collate(session.data_collator, wanted_columns(session, dataset, what), what, floats_for(session, dataset))
+    collate = Collate(
+        session.data_collator, wanted_columns(session, dataset, what), what, floats_for(session.data_collator, dataset)
+    )
     drop_last = training and session.args.dataloader_drop_last
     if is_stream(dataset):
         return stream_dataloader(session, dataset, collate, size, drop_last)
@@ -210,14 +212,13 @@ def drawing(session: Session, dataset: Any, collate: Collate) -> int | None:
     return session.args.seed if uses_random_numbers(dataset, collate.collator) else None
 
 
-def rows_to_evaluate(session: Session, dataset: Any) -> Any:
+def rows_to_evaluate(own: Any, loader: Any, dataset: Any) -> Any:
     """Return the set that an evaluation is of: the one given, or named, or the Trainer's own; None for a ready loader.
 
     What is named and is not there is `eval_dataloader`'s to refuse.
     """
-    own = session.eval_dataset
     if dataset is None:
-        return own if session.eval_loader is None else None
+        return own if loader is None else None
     if isinstance(dataset, str):
         return own.get(dataset) if isinstance(own, dict) else None
     return dataset
@@ -258,10 +259,12 @@ def evaluation_dataloader(session: Session, dataset: Any, what: str) -> DataLoad
     Rows that know their lengths are read by length, which saves padding; `evaluation_loop` brings them back into order.
     """
     args, shard = session.args, dividing.shard_of(session, dataset)
-    collate = Collate(session.data_collator, wanted_columns(session, dataset, what), what, floats_for(session, dataset))
+    collate = Collate(
+        session.data_collator, wanted_columns(session, dataset, what), what, floats_for(session.data_collator, dataset)
+    )
     if is_stream(dataset):
         return stream_dataloader(session, dataset, collate, args.eval_batch_size, drop_last=False)
-    if (sampler := own_sampler(session, "_get_eval_sampler", dataset)) is not None:
+    if (sampler := own_sampler(session.hooks, "_get_eval_sampler", dataset)) is not None:
         return sampled_dataloader(session, dataset, collate, sampler, args.eval_batch_size, drop_last=False)
     sorts = args.eval_do_concat_batches and not isinstance(
         dataset, PackedRows
@@ -288,9 +291,8 @@ def wanted_columns(session: Session, dataset: Any, what: str) -> list[str] | Non
     return columns
 
 
-def floats_for(session: Session, dataset: Any) -> bool:
+def floats_for(collator: Any, dataset: Any) -> bool:
     """Return whether labels are floats by the dataset; a collator of the user's own decides it itself."""
-    collator = session.data_collator
     named = collator if hasattr(collator, "__name__") else type(collator)
     return named.__module__.startswith(("trainwright.", "transformers.")) and has_float_labels(dataset)
 
@@ -326,9 +328,9 @@ def settings(session: Session) -> dict[str, Any]:
     return found
 
 
-def own_sampler(session: Session, name: str, dataset: Any) -> Any:
+def own_sampler(hooks: Hooks, name: str, dataset: Any) -> Any:
     """Return the sampler that an override of `_get_train_sampler` or `_get_eval_sampler` gives; None for ours."""
-    method = getattr(session.hooks, name)
+    method = getattr(hooks, name)
     if is_of(method, "trainwright"):
         return None
     sampler = method(dataset) if inspect.signature(method).parameters else method()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -15,6 +15,7 @@ from trainwright.data.loaders.rows import as_it_is
 from trainwright.data.loaders.streams import RankStream
 from trainwright.data.loaders.wrapped_loaders import DrawnSource, EveryNth
 from trainwright.errors import ConfigError, DataError
+from trainwright.parallel.strategy import Strategy
 from trainwright.session.session import Session
 from trainwright.world import DataShard
 
@@ -114,10 +115,10 @@ def shard_of_loader(session: Session, loader: Any) -> DataShard:
         return dataset.shard
     look(session, dataset, DATA, loader)
     shard = shard_of(session, loader)
-    return DataShard() if shard.num_shards > 1 and draws_apart(session, loader) else shard
+    return DataShard() if shard.num_shards > 1 and draws_apart(session.strategy, session.note, loader) else shard
 
 
-def draws_apart(session: Session, loader: Any) -> bool:
+def draws_apart(strategy: Strategy, note: Callable[[str], None], loader: Any) -> bool:
     """Whether a ready loader has a sampler of the user's own that gives every rank other rows, as theirs alone."""
     if type(loader) is not DataLoader or is_stream(loader.dataset):
         return False
@@ -126,11 +127,11 @@ def draws_apart(session: Session, loader: Any) -> bool:
         return False
     rows = list(chain.from_iterable(DrawnSource(loader, 0, DataShard(), as_it_is).drawn_ahead()))
     mine = rows if len(rows) < len(loader.dataset) else None  # type: ignore[arg-type]  # a sampler has asked, too
-    everyone = session.strategy.gather_shards(mine)
+    everyone = strategy.gather_shards(mine)
     if any(one is None for one in everyone) or len(set(chain.from_iterable(everyone))) < sum(map(len, everyone)):
         return False
     rows_each = " + ".join(str(len(one)) for one in everyone)
-    session.note(f"The sampler gives every rank rows of its own ({rows_each}), so they are not divided again.")
+    note(f"The sampler gives every rank rows of its own ({rows_each}), so they are not divided again.")
     return True
 
 

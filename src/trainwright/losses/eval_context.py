@@ -18,6 +18,7 @@ from trainwright.errors import DataError
 from trainwright.evaluation_mode import modes_of, put_back
 from trainwright.inputs import dividing
 from trainwright.losses import fused_loss, loss_source
+from trainwright.session.ema import Ema
 from trainwright.session.meters import Records
 from trainwright.session.model_setup import called, full_evaluation_type, in_format, optimizer_mode, train_mode
 from trainwright.session.session import Session
@@ -120,9 +121,9 @@ def rows_of(loader: Any) -> np.ndarray | None:
     return plan.order.rows(0) if plan is not None and plan.order.sampling == "by_length" else None
 
 
-def averaged(session: Session) -> AbstractContextManager[None]:
+def averaged(ema: Ema | None, model: nn.Module) -> AbstractContextManager[None]:
     """Return the context in which the model has the moving average of its weights, where the run keeps one."""
-    return nullcontext() if session.ema is None else session.ema.applied(session.model)
+    return nullcontext() if ema is None else ema.applied(model)
 
 
 @contextmanager
@@ -143,7 +144,13 @@ def evaluating(session: Session, records: Records) -> Iterator[nn.Module]:
             loss_source.look_at(session)
             fused_loss.prepare(session)
         same_buffers = session.strategy.with_main_buffers(model)
-        with in_format(model, kind), torch.no_grad(), averaged(session), same_buffers, session.recording(records):
+        with (
+            in_format(model, kind),
+            torch.no_grad(),
+            averaged(session.ema, session.model),
+            same_buffers,
+            session.recording(records),
+        ):
             yield called(session)
     finally:
         session.strategy.rest(model)

@@ -36,16 +36,18 @@ def save_model(session: Session, output_dir: str | None, state_dict: dict[str, t
         save_parts(session, place)
         return
     if session.args.should_save and not (session.is_in_train and (place / layout.MANIFEST).exists()):
-        with averaged(session), users_configuration(session):
-            weights.save_model(session.model, place, processor_of(session), state_dict)
+        with averaged(session.ema, session.model), users_configuration(session):
+            weights.save_model(
+                session.model, place, processor_of(session.processing_class, session.data_collator), state_dict
+            )
         save_arguments(session, place)
 
 
-def processor_of(session: Session) -> Any:
+def processor_of(processor: Any, collator: Any) -> Any:
     """Return what is saved with the model: the Trainer's tokenizer or processor, or else its collator's."""
-    if session.processing_class is not None:
-        return session.processing_class
-    tokenizer = getattr(session.data_collator, "tokenizer", None)
+    if processor is not None:
+        return processor
+    tokenizer = getattr(collator, "tokenizer", None)
     return tokenizer if hasattr(tokenizer, "save_pretrained") else None
 
 
@@ -77,7 +79,7 @@ def save_parts(session: Session, place: Path) -> None:
         )
     if strategy.on_main(lambda: session.is_in_train and (place / layout.MANIFEST).exists()):
         return
-    with averaged(session), users_configuration(session):
+    with averaged(session.ema, session.model), users_configuration(session):
         contents = strategy.on_all(lambda: sharded.contents_of(session.model, strategy.share.count))
         owned.take(strategy, contents.tensors, contents.owner)
         strategy.on_main(lambda: drop_weights(place))
@@ -115,6 +117,6 @@ def write_around(
     else:
         weights.save_configuration(session.model, place)
         (place / layout.INDEX).write_text(contents.index(session.strategy.share.count), encoding="utf-8")
-    if (processor := processor_of(session)) is not None:
+    if (processor := processor_of(session.processing_class, session.data_collator)) is not None:
         processor.save_pretrained(place)
     save_arguments(session, place)

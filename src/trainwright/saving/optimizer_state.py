@@ -64,7 +64,8 @@ def parts(run: Run, saved: Saved | None) -> dict[str, Part]:
         ),
         "schedule": Part(
             state=Exchange(
-                lambda: session.lr_scheduler.state_dict(), lambda state: restore_schedule(session, state, began, today)
+                lambda: session.lr_scheduler.state_dict(),
+                lambda state: restore_schedule(session.lr_scheduler, session.optimizer, state, began, today),
             ),
             title="The state of the schedule",
             file=layout.SCHEDULER,
@@ -187,13 +188,15 @@ def _say_changes(note: Callable[[str], None], loaded: list[dict[str, Any]], merg
         note(f"Settings of the optimizer changed since the checkpoint: {'; '.join(changed)}.")
 
 
-def restore_schedule(session: Session, state: dict[str, Any], began: dict[str, Any], today: dict[str, Any]) -> None:
+def restore_schedule(
+    scheduler: Any, optimizer: Any, state: dict[str, Any], began: dict[str, Any], today: dict[str, Any]
+) -> None:
     """Put the schedule's progress back; its functions and the settings that the script has changed stay today's.
 
     A rate that its schedule computes from the step is computed from today's peak; one that follows from the rate
     before is the checkpoint's, scaled as the peak was.
     """
-    scheduler, groups = session.lr_scheduler, session.optimizer.param_groups
+    groups = optimizer.param_groups
     kept, before = scheduler.state_dict(), began.get("schedule", {})
     same = before.get("class", type(scheduler).__name__) == type(scheduler).__name__
     if not same:

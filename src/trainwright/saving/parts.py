@@ -6,10 +6,12 @@ small; what every rank keeps for itself goes to the first one through the hosts.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from trainwright import randomness
 from trainwright.callbacks import states
@@ -22,7 +24,7 @@ from trainwright.saving import extra_parameters, optimizer_state
 from trainwright.saving.resume_source import Saved
 from trainwright.session import ema
 from trainwright.session.run import Run
-from trainwright.session.session import Session
+from trainwright.session.session import Session, Stage
 
 OF_CALLBACKS = ("counters", "callbacks")
 
@@ -66,11 +68,11 @@ def of_run(run: Run, saved: Saved | None) -> dict[str, Part]:
             key=("buffers",),
             on_all=True,
         ),
-        **of_reference(session, place),
+        **of_reference(session.synced_reference, session.note, place),
         **dict(parts.of_users(session.checkpoint_parts, place, session.note)),
         **of_randomness(run),
         **of_logs(run),
-        **of_stage(session),
+        **of_stage(session.stage),
     }
 
 
@@ -148,9 +150,8 @@ def of_average(session: Session) -> Part:
     )
 
 
-def of_reference(session: Session, place: Path | None) -> dict[str, Part]:
+def of_reference(reference: nn.Module | None, note: Callable[[str], None], place: Path | None) -> dict[str, Part]:
     """Return what a checkpoint keeps of a reference that follows the model; `place` is the one that is gone on from."""
-    reference = session.synced_reference
     if reference is None:
         return {}
     parameters = dict(reference.named_parameters())
@@ -162,7 +163,7 @@ def of_reference(session: Session, place: Path | None) -> dict[str, Part]:
 
     def tell(alone: bool) -> None:
         if not alone:  # else it is said with all others
-            session.note(f"'{place}' keeps no reference that follows the model; it begins anew.")
+            note(f"'{place}' keeps no reference that follows the model; it begins anew.")
 
     return {
         "reference": Part(
@@ -240,14 +241,14 @@ def of_logs(run: Run) -> dict[str, Part]:
     }
 
 
-def of_stage(session: Session) -> dict[str, Part]:
+def of_stage(stage: Stage | None) -> dict[str, Part]:
     """Return what stands between the loader and the step, where something does."""
-    if session.stage is None:
+    if stage is None:
         return {}
-    found = {"stage": Part(state=session.stage, title="The state of the stage", file=layout.RUN, key=("stage",))}
-    if session.stage.in_use is not None:
+    found = {"stage": Part(state=stage, title="The state of the stage", file=layout.RUN, key=("stage",))}
+    if stage.in_use is not None:
         title = "What the stage has in use"
-        found["in use"] = Part(state=session.stage.in_use, title=title, key=("in_use",), on_all=True)
+        found["in use"] = Part(state=stage.in_use, title=title, key=("in_use",), on_all=True)
     return found
 
 

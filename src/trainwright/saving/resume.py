@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -19,6 +20,7 @@ from trainwright.checkpoint.sharded.weights import load_model
 from trainwright.data.fingerprint import difference
 from trainwright.data.loaders.loader import PlannedLoader, TrainLoader
 from trainwright.errors import CheckpointError
+from trainwright.parallel.strategy import Strategy
 from trainwright.saving.parts import OF_CALLBACKS
 from trainwright.saving.resume_source import Saved
 from trainwright.session.run import Run
@@ -63,7 +65,7 @@ def find(session: Session, wanted: bool | str | Path | None) -> Saved | None:
     return Saved(chosen, state, about)
 
 
-def find_best(session: Session, saved: Saved) -> None:
+def find_best(strategy: Strategy, note: Callable[[str], None], saved: Saved) -> None:
     """Find the best checkpoint beside the one that is resumed, wherever their folder lies now.
 
     Its name is relative to the run's folder; where another engine or version has noted a path, its last part counts.
@@ -76,25 +78,25 @@ def find_best(session: Session, saved: Saved) -> None:
     beside = saved.folder.parent
     places = [beside / noted] if told else [beside / Path(noted).name, Path(noted)]
     run_id = folder.run_of(saved.folder)
-    found = session.strategy.on_main(lambda: next((p for p in places if _is_of_run(p, run_id, beside)), None))
+    found = strategy.on_main(lambda: next((p for p in places if _is_of_run(p, run_id, beside)), None))
     if found is not None:
         state.best_model_checkpoint = str(found)
         return
-    session.note(f"The best checkpoint so far, '{noted}', is gone; the search for it begins anew.")
+    note(f"The best checkpoint so far, '{noted}', is gone; the search for it begins anew.")
     state.best_model_checkpoint = state.best_metric = state.best_global_step = None
 
 
-def begin_search_anew(session: Session, saved: Saved) -> None:
+def begin_search_anew(args: TrainingArguments, note: Callable[[str], None], saved: Saved) -> None:
     """Forget the best model so far where it was found by another metric, or the other way round: the values of two
     metrics cannot be compared."""
-    before, now, state = saved.about.get("arguments", {}), saved_arguments(session.args), saved.state
+    before, now, state = saved.about.get("arguments", {}), saved_arguments(args), saved.state
     changed = [
         f"{name} was {before[name]!r} and is {now[name]!r}"
         for name in ("metric_for_best_model", "greater_is_better")
         if name in before and _bare(before[name]) != _bare(now[name])
     ]
     if changed and state.best_metric is not None:
-        session.note(f"{'; '.join(changed)}: the search for the best model begins anew.")
+        note(f"{'; '.join(changed)}: the search for the best model begins anew.")
         state.best_model_checkpoint = state.best_metric = state.best_global_step = None
 
 
@@ -110,7 +112,9 @@ def _is_of_run(path: Path, run_id: str | None, beside: Path) -> bool:
     return path.is_dir() and known
 
 
-def keep_step_rows(session: Session, saved: Saved, loader: TrainLoader) -> TrainingArguments:
+def keep_step_rows(
+    args: TrainingArguments, note: Callable[[str], None], saved: Saved, loader: TrainLoader
+) -> TrainingArguments:
     """Keep the rows of a step on another number of ranks, by another accumulation; what the script itself has changed
     of a step is judged by `check_order`.
 
@@ -120,7 +124,7 @@ def keep_step_rows(session: Session, saved: Saved, loader: TrainLoader) -> Train
     Raises:
         CheckpointError: they do not divide, and `allow_batch_change` is off.
     """
-    before, now, args = saved.data, loader.describe(), session.args
+    before, now = saved.data, loader.describe()
     if before.get("kind") != now["kind"] or "batch_size" not in before:  # of another engine, or old
         return args
     whole, rows = _step_rows(before), _step_rows({**now, "accumulation": 1})
@@ -131,7 +135,7 @@ def keep_step_rows(session: Session, saved: Saved, loader: TrainLoader) -> Train
             args = copy(args)
             args.gradient_accumulation_steps = whole // rows
             loader.accumulate(args.gradient_accumulation_steps)
-            session.note(
+            note(
                 f"The run goes on with {now['ranks']} process(es), after {before['ranks']}: "
                 f"gradient_accumulation_steps is {args.gradient_accumulation_steps}, so that a step keeps its {told}."
             )
@@ -153,7 +157,7 @@ def check_order(session: Session, saved: Saved, loader: TrainLoader) -> None:
         CheckpointError: it changed, and `allow_batch_change` is off.
     """
     before, now = saved.data, session.strategy.from_main(loader.describe())
-    _check_place(session, saved, loader)
+    _check_place(session.args, session.note, saved, loader)
     kept = now["ranks"] != before.get("ranks") and _step_rows(now) == _step_rows(before)
     meanings = _ORDER_KEYS if now["kind"] == "planned" else _ORDER_KEYS | {"batch_size": "rows of a micro-batch"}
     changed = [
@@ -192,11 +196,11 @@ def _left_out(data: dict[str, Any]) -> int | str:
     return data["num_rows"] % group if "num_rows" in data else f"up to {group - 1}"
 
 
-def _check_place(session: Session, saved: Saved, loader: TrainLoader) -> None:
+def _check_place(args: TrainingArguments, note: Callable[[str], None], saved: Saved, loader: TrainLoader) -> None:
     """Refuse the middle of a pass whose batches were trained as they were ready, without consent, and a place within a
     batch that is taken whole."""
     done, before, now = saved.about.get("position", 0), saved.data, loader.describe()
-    if not done or session.args.ignore_data_skip:
+    if not done or args.ignore_data_skip:
         return
     if now.get("whole") and None not in (before.get("batch_size"), now["batch_size"]):
         rows = done * before["batch_size"]
@@ -209,16 +213,16 @@ def _check_place(session: Session, saved: Saved, loader: TrainLoader) -> None:
     if before.get("in_order", True) or not loader.steps_left(done):
         return
     why = "batches were trained as they were ready (dataloader_in_order=False), so which rows are done is not known"
-    if not session.args.allow_batch_change:
+    if not args.allow_batch_change:
         raise CheckpointError(
             f"'{saved.folder}' is of the middle of a pass whose {why}. Resume from a checkpoint between two passes, "
             "begin the pass anew with ignore_data_skip=True, or consent with allow_batch_change=True: some rows of "
             "this pass are then read twice, and others never."
         )
-    session.note(f"Some rows of this pass are read twice and others never: its {why}.")
+    note(f"Some rows of this pass are read twice and others never: its {why}.")
 
 
-def check_data(session: Session, saved: Saved, now: str | None) -> None:
+def check_data(args: TrainingArguments, note: Callable[[str], None], saved: Saved, now: str | None) -> None:
     """Compare what the training data holds with what it held; a change needs consent.
 
     Raises:
@@ -227,12 +231,12 @@ def check_data(session: Session, saved: Saved, now: str | None) -> None:
     other = difference(saved.about.get("content"), now)
     if other is None:
         return
-    if not session.args.allow_data_change:
+    if not args.allow_data_change:
         raise CheckpointError(
             f"The training data is not what '{saved.folder}' was trained on, though as long: {other}. Put it back, or "
             "consent with allow_data_change=True: the run then goes on with the new data from the same place."
         )
-    session.note(f"The training data changes from here: {other}.")
+    note(f"The training data changes from here: {other}.")
 
 
 def _step_rows(data: dict[str, Any]) -> int:

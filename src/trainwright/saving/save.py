@@ -215,8 +215,10 @@ def begin(run: Run, ranks: list[dict[str, Any]], early: bool = False) -> Pending
         if not session.args.save_only_model:
             objects |= {layout.of_rank(rank, len(ranks)): state for rank, state in enumerate(ranks)}
         temporary = folder.open_temporary(place)
-        with averaged(session), users_configuration(session):
-            tensors = weights.save_all_but_tensors(session.model, temporary, processor_of(session))
+        with averaged(session.ema, session.model), users_configuration(session):
+            tensors = weights.save_all_but_tensors(
+                session.model, temporary, processor_of(session.processing_class, session.data_collator)
+            )
         save_arguments(session, temporary)
         run.model_files = folder.files_in(temporary) | ({Path(layout.WEIGHTS)} if tensors is not None else set())
         write_progress(run, temporary, found)

@@ -21,6 +21,7 @@ from trainwright.data.contents import Contents, contents_of
 from trainwright.data.loaders.loader import PlannedLoader
 from trainwright.models import inspect as models
 from trainwright.optim.optimizers import state_copies
+from trainwright.parallel.strategy import Strategy
 from trainwright.session.run import Beginning, Run
 from trainwright.session.session import Session
 from trainwright.state import UNKNOWN, TrainerState
@@ -37,7 +38,7 @@ def begin(run: Run) -> None:
     earlier = timesheet.told()["spent"] if timesheet.run else {}  # of the first run, the start of the process too
     run.beginning = Beginning(state.num_input_tokens_seen, state.total_flos, earlier)
     is_over = UNKNOWN != state.max_steps <= run.first_step  # which the line about the checkpoint has said
-    if speaks(run.session) and not is_over:
+    if speaks(run.session.strategy, run.session.trial) and not is_over:
         show(
             run.session.args,
             f"Training goes on after step {run.first_step}" if run.first_step else "Training",
@@ -48,15 +49,15 @@ def begin(run: Run) -> None:
 def end(run: Run) -> None:
     """Say what has come of a run that is over."""
     state = run.session.state
-    if speaks(run.session):
+    if speaks(run.session.strategy, run.session.trial):
         is_whole = state.global_step >= state.max_steps or state.max_steps == UNKNOWN
         title = f"Done: {_many(state.global_step, 'step')}" if is_whole else f"Stopped at step {state.step_of()}"
         show(run.session.args, title, results(run))
 
 
-def speaks(session: Session) -> bool:
+def speaks(strategy: Strategy, trial: Any) -> bool:
     """Whether this process shows cards: the main one, outside of a search, where warnings are shown."""
-    return session.strategy.is_main and session.trial is None and logger.isEnabledFor(logging.WARNING)
+    return strategy.is_main and trial is None and logger.isEnabledFor(logging.WARNING)
 
 
 def show(args: TrainingArguments, title: str, lines: Facts) -> None:

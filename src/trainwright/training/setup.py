@@ -6,7 +6,7 @@ import inspect
 import logging
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -113,7 +113,7 @@ def assemble(session: Session, callbacks: list[Any] | None, strategy: Strategy |
 
         session.debug_overflow = DebugUnderflowOverflow(session.model)
     session.run_folder = Path(args.output_dir or ".")
-    tell_of_idle_devices(session)
+    tell_of_idle_devices(session.strategy, session.note)
     if args.push_to_hub:
         session.strategy.on_main(session.hooks.init_hf_repo)
 
@@ -199,7 +199,7 @@ def check(session: Session) -> None:
     if isinstance(session.eval_dataset, dict) and not session.eval_dataset:
         raise DataError("eval_dataset={} holds no set. Give at least one, or None.")
     if isinstance(session.eval_dataset, dict) and session.eval_loader is None and args.eval_strategy != "no":
-        check_best_metric(session, list(session.eval_dataset))
+        check_best_metric(session.args, session.hooks, list(session.eval_dataset))
     if session.train_loader is not None and session.train_dataset is not None:
         raise ConfigError("Give train_dataset= or train_loader=, not both.")
     check_data(session)
@@ -240,25 +240,25 @@ def returns_outputs(hooks: Hooks) -> bool:
     )
 
 
-def tell_of_idle_devices(session: Session) -> None:
+def tell_of_idle_devices(strategy: Strategy, note: Callable[[str], None]) -> None:
     """Say how several GPUs are used, where there are some and one process."""
-    count = torch.cuda.device_count() if session.strategy.device.type == "cuda" else 1
+    count = torch.cuda.device_count() if strategy.device.type == "cuda" else 1
     if count > 1 and not torch.distributed.is_initialized():
         script = sys.argv[0] or "script.py"
-        session.note(
+        note(
             f"{count} GPUs are visible, and one process uses one of them. All of them: torchrun "
             f"--nproc-per-node={count} {script}"
         )
 
 
-def check_best_metric(session: Session, sets: list[str]) -> None:
+def check_best_metric(args: TrainingArguments, hooks: Hooks, sets: list[str]) -> None:
     """Check that the metric by which the best model is chosen is one of several evaluation sets, or of their mean.
 
     Raises:
         ConfigError: it names none of them; a subclass's own `evaluate` may give whatever it likes.
     """
-    given = session.args.metric_for_best_model
-    if given is None or not is_of(session.hooks.evaluate, "trainwright"):
+    given = args.metric_for_best_model
+    if given is None or not is_of(hooks.evaluate, "trainwright"):
         return
     name = given.removeprefix("eval_")
     if not any(name.startswith(f"{one}_") for one in [*sets, "mean"]):

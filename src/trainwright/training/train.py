@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -22,7 +23,7 @@ from trainwright.checkpoint.checkpoints import claim
 from trainwright.checkpoint.lock import RunLock
 from trainwright.checkpoint.mirror.copying import Mirror
 from trainwright.checkpoint.mirror.remote import Remote
-from trainwright.checkpoint.parts import ABSENT, Opened, check_users, of_users, restore
+from trainwright.checkpoint.parts import ABSENT, Opened, Stateful, check_users, of_users, restore
 from trainwright.checkpoint.sharded import verify
 from trainwright.checkpoint.sharded.weights import load_model
 from trainwright.data import fingerprint
@@ -107,18 +108,18 @@ def train(
         with Signals(session.note, None if limit is None else seconds(limit)) as signals:
             saved = resume.find(session, wanted)
             if saved is not None:
-                resume.find_best(session, saved)
-                resume.begin_search_anew(session, saved)
+                resume.find_best(session.strategy, session.note, saved)
+                resume.begin_search_anew(session.args, session.note, saved)
             if session.stage is not None:
                 session.stage.begin(saved)
             loader = dataloaders.train_loader(session)
             try:
                 if saved is not None:
-                    session.args = resume.keep_step_rows(session, saved, loader)
+                    session.args = resume.keep_step_rows(session.args, session.note, saved, loader)
                     resume.check_order(session, saved, loader)
                 content = session.strategy.on_main(lambda: dataloaders.content_of_training(loader))
                 if saved is not None:
-                    resume.check_data(session, saved, content)
+                    resume.check_data(session.args, session.note, saved, content)
                 run = build(session, loader, saved, signals)
                 run.ignore_keys_for_eval, run.content, run.timesheet = ignore_keys, content, timesheet
                 run.accumulation, run.throughput = asked.gradient_accumulation_steps, throughput_of(session)
@@ -357,23 +358,22 @@ def load_best(session: Session, best: Path) -> None:
     load_model(session.model, best)
     checkpoint = Opened(best, session.strategy)
     restore({"others": extra_parameters.part(session, best)}, checkpoint)
-    with_parts = load_best_parts(session, checkpoint)
+    with_parts = load_best_parts(session.checkpoint_parts, session.note, checkpoint)
     ema.put(session.model, parts.average_in(session, best).get("weights", {}))  # which older ones have there alone
     measured = f"{session.args.metric_for_best_model} {session.state.best_metric}"
     session.note(f"Loaded the best model, '{best}', with {measured}{with_parts}.")
 
 
-def load_best_parts(session: Session, checkpoint: Opened) -> str:
+def load_best_parts(given: dict[str, Stateful], note: Callable[[str], None], checkpoint: Opened) -> str:
     """Give the modules among the user's parts what the best checkpoint keeps of them, as they go with its model; return
     what to say of that.
 
     Raises:
         CheckpointError: one cannot go on with it.
     """
-    given = session.checkpoint_parts
     back: list[str] = []
     stay: list[str] = []
-    for name, (_, part) in zip(given, of_users(given, checkpoint.place, session.note), strict=True):
+    for name, (_, part) in zip(given, of_users(given, checkpoint.place, note), strict=True):
         state = checkpoint.state_of(part) if isinstance(given[name], nn.Module) else ABSENT
         if state is not ABSENT:
             part.state.load_state_dict(state)

@@ -54,7 +54,7 @@ def take(run: Run, early: bool) -> PendingCheckpoint:
         objects |= {layout.of_rank(number, len(ranks)): state for number, state in enumerate(ranks)}
     finite = run.health.finite_parameters()
     slices = {file: own_slices(strategy, spread) for file, (_, spread) in parts.items() if spread}
-    with averaged(session), users_configuration(session):
+    with averaged(session.ema, session.model), users_configuration(session):
         contents = strategy.on_all(lambda: contents_of(session.model, strategy.share.count))
         run.together.owned.take(strategy, contents.tensors, contents.owner)
         temporary = strategy.on_main(lambda: begun(run, place, found, contents))
