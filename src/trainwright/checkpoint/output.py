@@ -129,8 +129,8 @@ class Output:
     `doing` says.
 
     A file of more than one piece that lies on a disk of this machine is written past the system's cache (O_DIRECT):
-    that takes a third less of the processor, which training needs, and leaves the cache to the data. The end of a
-    file, and all of it elsewhere, goes through the cache, and is on its way to the disk while the next piece is summed.
+    that takes less of the processor, which training needs, and leaves the cache to the data. The end of a file, and all
+    of it elsewhere, goes through the cache, and is on its way to the disk while the next piece is summed.
     """
 
     def __init__(self, path: Path, doing: Doing = at_once) -> None:
