@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from contextlib import contextmanager
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -497,3 +498,16 @@ def test_what_the_first_batch_did_not_prove_a_resumed_run_does_not_try_again(tmp
     assert 1 not in {rows for rows, _ in seen}
     assert ("use_fused_loss is off: it seems so" in caplog.text) is (what == "logits")
     assert numbers(resumed, "loss") == numbers(straight, "loss")
+
+
+def test_a_prompt_that_could_not_be_shared_is_not_shared_by_a_resumed_run():
+    def session(shares):
+        fused = SimpleNamespace(shares=shares, flat_rows=None)
+        return SimpleNamespace(isolation={}, model=tiny.llama(), objective=SimpleNamespace(
+            fused=fused, fused_reference=None, reference=None))  # fmt: skip
+
+    before, after = session(False), session(None)
+    fused_loss.give_up(after, fused_loss.given_up(before))
+    assert after.objective.fused.shares is False
+    fused_loss.give_up(after := session(None), fused_loss.given_up(session(True)))
+    assert after.objective.fused.shares is None

@@ -207,7 +207,11 @@ def proven(session: Session, model: Any, fused: FusedLoss, inputs: Any, whose: s
 
 def given_up(session: Session) -> dict[str, str]:
     """Return what was not proven, and why: of the fused loss, and of documents in one row."""
-    return {name: reason for name, reason in session.isolation.items() if reason is not None}
+    found = {name: reason for name, reason in session.isolation.items() if reason is not None}
+    for whose, fused in (("model", session.objective.fused), ("reference", session.objective.fused_reference)):
+        if fused is not None and fused.shares is False:
+            found[f"{whose}, shared"] = "what rows share is not the same computed once"
+    return found
 
 
 def give_up(session: Session, before: dict[str, str]) -> None:
@@ -223,6 +227,7 @@ def give_up(session: Session, before: dict[str, str]) -> None:
     ):  # fmt: skip
         if fused is None or model is None:
             continue
+        fused.shares = False if f"{whose}, shared" in before else fused.shares
         reason = before.get(f"{whose}, logits")
         if reason is not None or f"{whose}, rows" in before:
             keep_padding(model, fused)
