@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+import time
 
 import pytest
 
@@ -81,6 +83,18 @@ def test_several_are_tagged_and_removed_together(served):
     assert not store.jobs(None, "lr-sweep")
     assert store.jobs()
     store.close()
+    page.close()
+
+
+def test_times_are_the_servers_where_the_browsers_clock_is_wrong(served):
+    link, browser, _ = served
+    page = browser.new_page()
+    page.clock.set_fixed_time(datetime.datetime.now() - datetime.timedelta(hours=1))
+    page.goto(link)
+    playwright.expect(rows(page).first).to_be_visible()
+    running = {"status": "RUNNING", "progress": 0, "ended": None, "ran": 0, "started": time.time() - 200}
+    passed = page.evaluate("async (job) => (await import('./js/dom.js')).times(job).passed", running)
+    assert passed.split(":")[0] in ("3", "4")  # minutes
     page.close()
 
 

@@ -166,7 +166,7 @@ def application(store: Store, host: str, token: str, names: Collection[str] = ()
 
     async def watch(request: Request) -> Response:
         told = feed.changes(request.is_disconnected, partial(api.look, request))
-        events = (f"data: {as_json(news)}\n\n" if news else ":\n\n" async for news in told)
+        events = (f"data: {as_json({**news, 'now': time.time()})}\n\n" if news else ":\n\n" async for news in told)
         return StreamingResponse(events, media_type="text/event-stream")
 
     routes = [

@@ -1,5 +1,8 @@
 // What the server is asked, and the streams of changes that it sends by itself.
 
+// By how many seconds the server's clock is ahead of this browser's.
+export const server = { ahead: 0 };
+
 async function answer(response) {
   const body = await response.json().catch(() => ({ error: `The server answered ${response.status}.` }));
   if (!response.ok) throw new Error(body.error ?? `The server answered ${response.status}.`);
@@ -33,7 +36,8 @@ export function watch(words, listener, wrong = (error) => { document.getElementB
   let open = true;
 
   function take(event) {
-    const { jobs = [], first, error, ...rest } = JSON.parse(event.data);
+    const { jobs = [], first, error, now, ...rest } = JSON.parse(event.data);
+    server.ahead = now - Date.now() / 1000;
     if (error !== undefined) wrong(error);
     if (error) return;
     if (first) rows.clear();

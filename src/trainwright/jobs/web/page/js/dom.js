@@ -1,5 +1,7 @@
 // Elements from names, attributes and children. Text is only ever set as text, so nothing of a job becomes markup.
 
+import { server } from "./api.js";
+
 export function h(name, attributes = {}, ...children) {
   const element = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
@@ -71,7 +73,7 @@ export function moment(seconds) {
 
 // How long all attempts of a job ran together, or how long it waits; and how long it will still run.
 export function times(job) {
-  const until = job.ended ?? Date.now() / 1000;
+  const until = job.ended ?? Date.now() / 1000 + server.ahead;
   const passed = job.started === null ? job.ran || until - job.created : job.ran + until - job.started;
   const left = job.status === "RUNNING" && job.progress > 0 && job.started !== null ? (passed * (100 - job.progress)) / job.progress : null;
   return { passed: span(passed), left: left === null ? "" : span(left) };
