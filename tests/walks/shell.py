@@ -17,10 +17,10 @@ def settle(folder, monkeypatch):
 
 
 def typed(command, given=None, code=0):
-    """Return what a command prints; of one that fails, what it says of that."""
+    """Return what a command, trainwright or python, prints; of one that fails, what it says of that."""
     name, *words = command.split()
-    assert name == "trainwright"
-    done = forked.run(["-m", "trainwright.cli.main", *words], cwd=os.getcwd(), given=given)
+    before = {"trainwright": ["-m", "trainwright.cli.main"], "python": []}[name]
+    done = forked.run([*before, *words], cwd=os.getcwd(), given=given)
     assert done.returncode == code, f"{command}\n{done.stdout}{done.stderr}"
     assert "Traceback" not in done.stderr
     return done.stdout if code == 0 else done.stderr
