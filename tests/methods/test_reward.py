@@ -87,6 +87,7 @@ def test_it_is_trls(place, tmp_path, name):
     reference = theirs(place, tmp_path, data, kwargs, template, data_seed=42, **more)
     mine = ours(place, tmp_path, data, kwargs, {"chat_template": template}, **more)
     assert mine.objective.flat_rows is not None
+    assert name == "whole texts" or mine.objective.shares  # what is computed of the prompt
     compare(mine, reference, NAMES)
 
 

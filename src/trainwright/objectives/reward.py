@@ -11,13 +11,15 @@ import torch
 from torch import nn
 from torch.nn.functional import logsigmoid
 
+from trainwright.batch import IGNORED
 from trainwright.config.options import RewardOptions
 from trainwright.errors import DataError
 from trainwright.objectives.language import FlatInputs
 from trainwright.objectives.objective import Loss, Objective
-from trainwright.objectives.padding_free import flattened
+from trainwright.objectives.padding_free import Flat, flattened, sharing
 
 _NAMES = ("input_ids", "attention_mask", "labels")
+_SAME = 1e-3  # difference of scores by their size, where padding or what is shared makes none
 CALIBRATION = "calibration"
 SURE = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Edges of how sure a model is of a pair: the probability, by its scores, of the answer that it prefers."""
@@ -32,11 +34,13 @@ class RewardLoss(Objective):
         layer: the layer that gives every token a score, that of the last being the row's; None where the
             model returns one logit for every row, as it is where TRL's rule is asked for.
         flat_rows: how the model takes rows one after another, without padding; None where it does not.
+        shares: whether what both answers of a pair begin with may be computed once; None before it was tried.
     """
 
     options: RewardOptions
     layer: nn.Module | None = None
     flat_rows: FlatInputs | None = None
+    shares: bool | None = None
 
     def count(self, batch: Any) -> int:
         """Return the number of pairs."""
@@ -75,17 +79,50 @@ class RewardLoss(Objective):
         if self.layer is None or self.options.trl_compatible:
             return _one_each(model(**_unlabelled(rows)), len(rows["input_ids"]))
         told = self.flat_rows
-        flat = flattened(rows) if told is not None and told.unpads else None
+        if told is None or not told.unpads:
+            return self._of_rows(model, rows)
+        pairs = self._of_pairs(rows) if told.goes_on else None
+        if pairs is None or self.shares is False:
+            return self._of_flat(model, rows, flattened(rows))
+        if self.shares is None:
+            with torch.no_grad():
+                usual, found = (self._of_flat(model, rows, flat) for flat in (flattened(rows), pairs))
+            self.shares = bool((usual - found).abs().max() <= _SAME * usual.abs().max())
+        return self._of_flat(model, rows, pairs if self.shares else flattened(rows))
+
+    def _of_rows(self, model: nn.Module, rows: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        assert self.layer is not None
         with _outputs_of(self.layer) as seen:
-            if flat is None or told is None:
-                model(**_unlabelled(rows))
-            else:
-                model(input_ids=flat.input_ids, position_ids=flat.position_ids, **told.inputs(flat.lengths))
-        values = seen[-1].squeeze(-1)  # of every token
-        if flat is not None:
-            return values[0, torch.tensor(flat.lengths, device=values.device).cumsum(0) - 1]
+            model(**_unlabelled(rows))
         last = rows["attention_mask"].sum(dim=1) - 1
-        return values[torch.arange(len(last), device=values.device), last]
+        return seen[-1].squeeze(-1)[torch.arange(len(last), device=last.device), last]
+
+    def _of_flat(self, model: nn.Module, rows: Mapping[str, torch.Tensor], flat: Flat | None) -> torch.Tensor:
+        """Return the scores of rows that lie one after another; of documents that others go on from, none."""
+        if flat is None or self.flat_rows is None or self.layer is None:
+            return self._of_rows(model, rows)
+        with _outputs_of(self.layer) as seen:
+            told = self.flat_rows.inputs(flat.lengths, flat.begins)
+            model(input_ids=flat.input_ids, position_ids=flat.position_ids, **told)
+        values = seen[-1].squeeze(-1)[0]  # of every token
+        ends = torch.tensor(flat.lengths, device=values.device).cumsum(0) - 1
+        if flat.begins is not None:
+            ends = ends[torch.tensor([begin is not None for begin in flat.begins], device=ends.device)]
+        return values[ends]
+
+    def _of_pairs(self, rows: Mapping[str, torch.Tensor]) -> Flat | None:
+        """Return rows of which what both answers of a pair begin with stands once; None where some differ at once, and
+        in float64 (`FusedLoss.answers`)."""
+        if self.layer is None or next(self.layer.parameters()).dtype == torch.float64:
+            return None
+        ids, real = (rows[name].unflatten(0, (-1, 2)) for name in ("input_ids", "attention_mask"))
+        alike = ((ids[:, 0] == ids[:, 1]) & real.bool().all(dim=1)).int().cumprod(dim=1).sum(dim=1)
+        begin = torch.minimum(alike, real.sum(dim=2).amin(dim=1) - 1).repeat_interleave(
+            2
+        )  # each has a token of its own
+        before = torch.arange(ids.shape[-1], device=ids.device) < begin[:, None]
+        layout = sharing({**rows, "labels": rows["labels"].masked_fill(before, IGNORED)})
+        return None if layout is None else layout.flat
 
 
 def _unlabelled(rows: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
