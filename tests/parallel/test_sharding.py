@@ -162,9 +162,10 @@ def one():
     ("model", "told"),
     [
         (nn.ParameterList([nn.Parameter(torch.ones(()))]), "The parameter '0' is a scalar"),
+        (nn.Linear(2, 2, device="meta"), "'weight' lies on the meta device, so it has no numbers"),
         (nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).double()), r"one number format.*float32 .*float64"),
     ],
-    ids=["scalar", "formats"],
+    ids=["scalar", "meta", "formats"],
 )
 def test_a_model_that_cannot_be_sharded_is_refused(one, model, told):
     with pytest.raises(ConfigError, match=told):

@@ -52,16 +52,6 @@ class Write(NamedTuple):
     stream: torch.Tensor | None
 
 
-class _Disguised(TorchFunctionMode):
-    """Lets tensors without memory pass for those of the host: there is code that leaves meta tensors as they are."""
-
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function is _IS_META:
-            return False
-        found = function(*args, **(kwargs or {}))
-        return torch.device("cpu") if function is _DEVICE and found.type == "meta" else found
-
-
 class _Noting(TorchDispatchMode):
     """Takes no memory for large empty tensors, and notes what is written into them."""
 
@@ -125,6 +115,19 @@ class _Noting(TorchDispatchMode):
         return target
 
 
+class _Disguised(TorchFunctionMode):
+    """Lets tensors without memory pass for those of the host: there is code that leaves meta tensors as they are."""
+
+    def __init__(self, noting: _Noting) -> None:
+        self._noting = noting
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = function(*args, **(kwargs or {}))
+        if function not in (_IS_META, _DEVICE) or not args[0].is_meta or _place(args[0]) not in self._noting.writes:
+            return found
+        return False if function is _IS_META else torch.device("cpu")
+
+
 def _is_large(size: Any) -> bool:
     return torch.Size(size).numel() >= _LEAST
 
@@ -155,7 +158,7 @@ def built(make: Callable[[], nn.Module]) -> nn.Module:
     """
     stream, noting = torch.get_rng_state(), _Noting()
     try:
-        with noting.truncated(), _Disguised(), noting:
+        with noting.truncated(), _Disguised(noting), noting:
             model = make()
         for tensor in tensors_of(model):
             if tensor.is_meta:
@@ -171,6 +174,11 @@ def built(make: Callable[[], nn.Module]) -> nn.Module:
     return model
 
 
+def is_waiting(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is still to be drawn."""
+    return hasattr(tensor, _WRITES)
+
+
 def fingerprint(module: nn.Module) -> str:
     """Return a digest of what is still to be drawn of a module: equal in processes that will draw the same."""
     found = hashlib.sha256()
@@ -182,7 +190,7 @@ def fingerprint(module: nn.Module) -> str:
 
 def draw(module: nn.Module) -> list[torch.Tensor]:
     """Draw the weights of a module that are not drawn yet, in place, and return them; the stream stays where it is."""
-    waiting = [one for one in tensors_of(module) if hasattr(one, _WRITES)]
+    waiting = [one for one in tensors_of(module) if is_waiting(one)]
     if not waiting:
         return []
     with torch.random.fork_rng(devices=[]), torch.no_grad():

@@ -266,6 +266,12 @@ def check(model: nn.Module) -> None:
     """
     if getattr(model, "hf_quantizer", None) is not None:
         raise ConfigError("A quantized model cannot be sharded. Load it without quantization, or train without fsdp.")
+    empty = next((name for name, p in model.named_parameters() if p.is_meta and not deferred.is_waiting(p)), None)
+    if empty is not None:
+        raise ConfigError(
+            f"The parameter '{empty}' lies on the meta device, so it has no numbers. Build the model without "
+            "torch.device('meta'); of a file's random model each process draws its part alone as it is."
+        )
     scalar = next((name for name, p in model.named_parameters() if p.ndim == 0), None)
     if scalar is not None:
         raise ConfigError(f"The parameter '{scalar}' is a scalar, which cannot be sharded. Give it the shape (1,).")
