@@ -332,14 +332,15 @@ def rounded_alike(place: Path) -> bool:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import Shard, distribute_tensor
 
-    from trainwright.optim.bf16 import AdamWBF16
+    from trainwright.optim import bf16
 
+    bf16._BLOCK = 1 << 18  # so that there are three of the largest
     generator, found = torch.Generator().manual_seed(7), []
     tensors = [torch.randn(shape, generator=generator).bfloat16() for shape in ((37, 50), (5,), (1200, 500))]
     mesh = init_device_mesh("cpu", (current_world().size,))
     for spread in (lambda tensor: tensor.clone(), lambda tensor: distribute_tensor(tensor, mesh, [Shard(0)])):
         parameters = [torch.nn.Parameter(spread(tensor)) for tensor in tensors]
-        optimizer = AdamWBF16(parameters, lr=1e-3, weight_decay=0.1)
+        optimizer = bf16.AdamWBF16(parameters, lr=1e-3, weight_decay=0.1)
         for step in range(3):
             for parameter, tensor in zip(parameters, tensors, strict=True):
                 parameter.grad = spread((tensor * (step + 1)).cos())
