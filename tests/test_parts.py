@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests import forked
 from trainwright import CheckpointError, ConfigError, DataError, SaveError, Trainer, TrainingArguments
 from trainwright.parts import Checkpoints, Streams, batches, start_strategy, weighed
 from trainwright.world import DataShard
@@ -131,10 +132,11 @@ def test_it_goes_on_bitwise_from_any_checkpoint(tmp_path):
 def test_it_survives_a_kill(tmp_path):
     _, straight = run(tmp_path / "straight")
     row = int(torch.randint(60, 400, (), generator=torch.Generator().manual_seed(7)))
-    launch(tmp_path, [sys.executable], row, ["killed"], code=-9)
+    words = script(tmp_path, row, "killed")
+    assert forked.run(words, environment={"DEADLY": "0"}).returncode == -9
     left = [path.name for path in (tmp_path / "killed").glob("checkpoint-*")]
     assert left
-    launch(tmp_path, [sys.executable], row, ["killed"])
+    assert forked.run(words, environment={"DEADLY": "0"}).returncode == 0
     resumed = json.loads((tmp_path / "killed0.json").read_text())
     assert 0 < len(resumed["losses"]) < STEPS
     assert resumed["parameters"] == straight.tolist()
@@ -144,8 +146,12 @@ def test_it_survives_a_kill(tmp_path):
 def test_two_processes_are_one_and_survive_the_kill_of_one(tmp_path):
     row = int(torch.randint(40, 200, (), generator=torch.Generator().manual_seed(8)))
     torchrun = [sys.executable, *"-m torch.distributed.run --standalone --nproc-per-node=2".split()]
-    launch(tmp_path, torchrun, row, ["killed"], code=1, deadly="1")
-    launch(tmp_path, torchrun, row, ["straight", "exact", "killed"])
+    killed = forked.ranks(script(tmp_path, row, "killed"), environment={"DEADLY": "1"})
+    assert -9 in killed.codes
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DEADLY": "0", "PYTHONPATH": str(PAGE.parent.parent)}
+    words = [*torchrun, *map(str, script(tmp_path, row, *NAMES))]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "dead").exists()
     found = {name: [json.loads((tmp_path / f"{name}{rank}.json").read_text()) for rank in range(2)] for name in NAMES}
     for first, second in found.values():
@@ -161,14 +167,10 @@ def test_two_processes_are_one_and_survive_the_kill_of_one(tmp_path):
 NAMES = ("straight", "exact", "killed")
 
 
-def launch(place, command, row, names, code=0, deadly="0"):
+def script(place, row, *names):
+    """Return the words that run the page's loop, with the models of these names."""
     (place / "script.py").write_text(SCRIPT)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DEADLY": deadly, "PYTHONPATH": str(PAGE.parent.parent)}
-    done = subprocess.run(
-        [*command, str(place / "script.py"), str(place), str(row), *names],
-        capture_output=True, text=True, timeout=300, env=environment,
-    )  # fmt: skip
-    assert done.returncode == code, done.stderr[-3000:]
+    return [place / "script.py", place, row, *names]
 
 
 def kept(place, steps, parts=None, model=None, **options):

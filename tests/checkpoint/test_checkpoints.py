@@ -342,7 +342,9 @@ def test_saved_model_loads_in_transformers(tmp_path):
     assert torch.equal(loaded.lm_head.weight, trainer.model.lm_head.weight)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.complex64, torch.int64, torch.bool])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.bfloat16, torch.complex64, torch.complex128, torch.int64, torch.bool]
+)
 def test_a_mark_is_another_where_one_value_is(dtype):
     values = torch.tensor([1, 0, 1], dtype=dtype)
     other = values.clone()

@@ -20,7 +20,7 @@ from trainwright.config.params import TrainerType
 from trainwright.config.reading.read import load_checked
 from trainwright.data.sampling.packing import PackedRows
 from trainwright.data.sources.formats import canonical, format_of, with_prompt
-from trainwright.data.text import chat, turns
+from trainwright.data.text import chat, encode, turns
 from trainwright.tasks.language.text import load_text
 
 TALK = [
@@ -551,3 +551,9 @@ def test_data_show(place, tmp_path, capsys):
     packed = ["training.trainer_kwargs.packing=true", "training.trainer_kwargs.max_length=128"]
     assert main(["data", "show", "-c", str(file), "-n", "1", *packed]) == 0
     assert "row 0, document 1 of" in capsys.readouterr().out
+
+
+def test_a_call_of_the_tokenizer_takes_no_more_texts_once_it_is_long_enough(monkeypatch):
+    monkeypatch.setattr(encode, "_CHARACTERS", 10)
+    asked = [encode.Asked("x" * length) for length in (4, 6, 1, 20, 3, 3, 3, 3)]
+    assert encode._portions(range(8), asked) == [[0, 1], [2, 3], [4, 5, 6, 7]]

@@ -12,6 +12,7 @@ import torch
 
 from tests import tiny_language as tiny
 from trainwright import Trainer, TrainingArguments
+from trainwright.data import contents
 from trainwright.data.sampling.packing import PackedRows, best_fit, wrapped
 from trainwright.data.sources.formats import Format
 from trainwright.data.text.prepare import prepare
@@ -288,3 +289,11 @@ def test_a_stream_goes_on_from_any_row(packing):
         second = stream()
         second.load_state_dict(first.state_dict())
         assert [row["input_ids"].tolist() for row in second] == whole[stop:]
+
+
+def test_rows_that_lie_on_a_card_are_brought_to_the_host_where_their_tokens_are_counted():
+    class OnACard:
+        def cpu(self):
+            return torch.tensor([5, 6])
+
+    assert contents._array(OnACard()).tolist() == [5, 6]

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_in
 
 from trainwright import Trainer, TrainingArguments
 
-ROWS, STEPS, SAVED = 26, 20, {"first pass": 4, "second pass": 10, "end of a pass": 7, "odd turn": 11}
+ROWS, STEPS, SAVED = 26, 16, {"first pass": 4, "second pass": 10, "end of a pass": 7, "odd turn": 11}
 
 
 class Net(nn.Module):
