@@ -374,6 +374,19 @@ def test_every_file_is_on_the_disk_before_the_checkpoint_has_its_name(tmp_path, 
     assert ("fsync", str(tmp_path)) in done[place:]
 
 
+def test_folders_in_a_checkpoint_are_on_the_disk_too(tmp_path, monkeypatch):
+    """As adapters have them; what is linked was flushed when it was written."""
+    for name in ("inner/deeper/file", "inner/linked", "outer"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    done, real = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (done.append(os.readlink(f"/proc/self/fd/{file}")), real(file))[1])
+    folder.seal(tmp_path, "a run", linked={"inner/linked": {"size": 12, "xxh3": "0"}})
+    places = ["inner/deeper/file", "outer", layout.MANIFEST, "inner", "inner/deeper"]
+    assert sorted(done) == sorted([*(str(tmp_path / place) for place in places), str(tmp_path)])
+    assert folder.manifest(tmp_path)["files"].keys() == {"inner/deeper/file", "inner/linked", "outer"}
+
+
 def _renames(monkeypatch, name, number):
     """Let the renaming of a folder fail."""
     real = Path.rename
