@@ -60,6 +60,7 @@ def test_both_runs_go_on_where_they_were_killed_and_end_as_they_would_have(place
     out = capsys.readouterr().out
     folder, grpo = place / "runs" / "demo-rl", place / "runs" / "demo-rl" / "grpo"
     assert re.search(r"Of 12 problems never seen \d+\.\d% were right after supervised training and \d+\.\d% are", out)
+    assert re.search(r"Where the likeliest token is always written, it is \d+\.\d% and \d+\.\d%\.", out)
     assert len(re.findall(r"^d/dx \(.+\)\n  before wrong  .*\n  after  (wrong|right)  ", out, re.MULTILINE)) == 10
     assert (folder / "curve.png").read_bytes().startswith(b"\x89PNG")
     last = (grpo / "completions" / "held-out-2-0-0.jsonl").read_text()

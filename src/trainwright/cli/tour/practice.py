@@ -30,9 +30,12 @@ def run(overrides: Sequence[str]) -> int:
     Args:
         overrides: change both files.
     """
+    from trainwright.cli.after.quiet import quiet
     from trainwright.reinforcement import samples
     from trainwright.tasks.practice import show
+    from trainwright.tasks.practice.measure import solved
     from trainwright.tasks.practice.start import make_start
+    from trainwright.verifiers.algebra import algebra
 
     if any(word.startswith("training.output_dir=") for word in overrides):
         raise ConfigError(f"demo rl has two runs, both in {FOLDER}; training.output_dir is of one. Leave it out.")
@@ -48,12 +51,15 @@ def run(overrides: Sequence[str]) -> int:
         print(f"Both runs are complete. Start anew with: rm -r {FOLDER} && {COMMAND}")
     before, after = (samples.read(samples.newest(grpo, step, samples.HELD_OUT)) for step in (0, None))
     first, *_, last = show.numbers(history, "eval_reward")
+    with quiet():
+        greedy = [solved(folder, FOLDER / "unseen.jsonl", algebra) for folder in (FOLDER / "sft", grpo)]
     print("\n".join(show.in_letters(history)))
     print("\nTen problems that neither run has seen, answered by the same random numbers before and after GRPO:\n")
     print("\n".join(show.side_by_side(before, after)))
     print(
         f"\nOf {len(before)} problems never seen {first[1]:.1%} were right after supervised training and {last[1]:.1%} "
-        f"are after {last[0]} steps of GRPO, by the checker of the task.\n"
+        f"are after {last[0]} steps of GRPO, by the checker of the task; each was answered once, by chance as in "
+        f"training.\nWhere the likeliest token is always written, it is {greedy[0]:.1%} and {greedy[1]:.1%}.\n"
         f"Curve: {show.draw(FOLDER / 'curve.png', history)}. What was written and earned: trainwright rl show {grpo} "
         "--step 1"
     )
