@@ -42,6 +42,7 @@ if TYPE_CHECKING:  # our names as a type checker sees them; those of transformer
     from trainwright.errors import SaveError as SaveError
     from trainwright.objectives.objective import Loss as Loss
     from trainwright.objectives.objective import Objective as Objective
+    from trainwright.parallel.deferred import deferred_init as deferred_init
     from trainwright.parallel.strategy import Strategy as Strategy
     from trainwright.randomness import set_seed as set_seed
     from trainwright.state import BestRun as BestRun
@@ -82,6 +83,7 @@ _OURS = {
     "Loss": "objectives.objective",
     "Stateful": "checkpoint.parts",
     "Strategy": "parallel.strategy",
+    "deferred_init": "parallel.deferred",
     "set_seed": "randomness",
     "default_data_collator": "data.loaders.collate",
     "ConfigError": "errors",

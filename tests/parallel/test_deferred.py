@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from tests import tiny
+from trainwright import Trainer, TrainingArguments, deferred_init
 from trainwright.parallel import deferred
 
 
@@ -30,7 +31,7 @@ class Own(nn.Module):
 
 MODELS = {
     "own": Own,
-    "llama": lambda: tiny.llama(tie_word_embeddings=True).to(torch.float32),
+    "llama": lambda: tiny.llama(tie_word_embeddings=True).to("cpu", torch.bfloat16),
     "gpt2": tiny.gpt2,
     "t5": tiny.t5,
     "bert": tiny.bert_classifier,
@@ -78,3 +79,20 @@ def test_what_needs_its_numbers_at_once_is_said_and_the_stream_is_where_it_was(k
     with pytest.raises(deferred.CannotDeferError, match=told):
         deferred.built(kind)
     assert torch.equal(torch.get_rng_state(), stream)
+
+
+def test_a_trainer_draws_what_a_script_has_deferred(tmp_path):
+    args = TrainingArguments(
+        str(tmp_path), max_steps=2, save_strategy="no", use_cpu=True, report_to="none", disable_tqdm=True
+    )
+    ended, waiting = [], deferred_init(tiny.llama)
+    assert any(p.is_meta for p in waiting.parameters())
+    for model in (tiny.llama(), waiting):
+        Trainer(model, args, train_dataset=tiny.tokens(16)).train()
+        ended.append(list(model.parameters()))
+    assert all(map(torch.equal, *ended))
+
+
+def test_a_script_is_told_where_a_model_cannot_wait(caplog):
+    assert not deferred_init(Asked).weight.is_meta
+    assert "The model's weights are drawn at once" in caplog.text

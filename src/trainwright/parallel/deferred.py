@@ -9,6 +9,7 @@ that the stream goes on as it would, and thrown away. `draw` writes them again, 
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+logger = logging.getLogger("trainwright")
 _LEAST = 1024  # elements of a tensor that is worth it
 _aten = torch.ops.aten
 _WHOLLY = (  # what writes all of a tensor, whatever it held
@@ -52,6 +54,14 @@ class Write(NamedTuple):
     stream: torch.Tensor | None
 
 
+class Undrawn(NamedTuple):
+    """A whole tensor that is still to be drawn, and is read by what is written into another one."""
+
+    shape: torch.Size
+    dtype: torch.dtype
+    writes: tuple[Write, ...]
+
+
 class _Noting(TorchDispatchMode):
     """Takes no memory for large empty tensors, and notes what is written into them."""
 
@@ -67,7 +77,9 @@ class _Noting(TorchDispatchMode):
             self.writes[_place(made)] = []
             self._made.append(made)
             return made
-        target = args[0] if args else None
+        target: Any = args[0] if args else None
+        if operation is _aten._to_copy.default and target.is_meta and _place(target) in self.writes:
+            return self._converted(target, **kwargs)
         if not (isinstance(target, torch.Tensor) and target.is_meta and operation._schema.is_mutable):
             return operation(*args, **kwargs)
         if operation is _aten.copy_.default and _view(args[1]) == _view(target):
@@ -75,6 +87,17 @@ class _Noting(TorchDispatchMode):
         if any(one.is_meta for one in tree_leaves((args[1:], kwargs)) if isinstance(one, torch.Tensor)):
             raise CannotDeferError("a weight is made of another one")
         return self.note(operation, target, args[1:], kwargs)
+
+    def _converted(self, source: torch.Tensor, dtype: Any = None, device: Any = None, **named: Any) -> torch.Tensor:
+        """Return a weight in another format, still without memory."""
+        if not (_is_of_the_host(device) and source.is_contiguous() and not source.storage_offset()):
+            raise CannotDeferError("a weight is moved before it is drawn")
+        made = torch.empty(source.shape, dtype=dtype or source.dtype, device="meta")
+        read = Undrawn(source.shape, source.dtype, tuple(self.writes[_place(source)]))
+        view = tuple(made.shape), made.stride(), 0
+        self.writes[_place(made)] = [Write(_aten.copy_.default, view, (read,), {}, None)]
+        self._made.append(made)
+        return made
 
     @contextmanager
     def truncated(self) -> Iterator[None]:
@@ -174,6 +197,22 @@ def built(make: Callable[[], nn.Module]) -> nn.Module:
     return model
 
 
+def deferred_init(make: Callable[[], nn.Module]) -> nn.Module:
+    """Return the model that a function makes, without its large weights: a Trainer draws them when it trains or
+    evaluates, and where processes share the model, each layer by layer. They are the numbers that would have been drawn
+    now, and so are those that are drawn next. A model that cannot wait, for it reads weights while it is built, is
+    built whole, and that is said.
+
+    Args:
+        make: builds the model, with random weights; called again where it cannot wait.
+    """
+    try:
+        return built(make)
+    except CannotDeferError as error:
+        logger.warning("The model's weights are drawn at once: %s.", error)
+        return make()
+
+
 def is_waiting(tensor: torch.Tensor) -> bool:
     """Whether a tensor is still to be drawn."""
     return hasattr(tensor, _WRITES)
@@ -195,13 +234,19 @@ def draw(module: nn.Module) -> list[torch.Tensor]:
         return []
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         for tensor in waiting:
-            whole = torch.empty(tensor.shape, dtype=tensor.dtype)
-            for write in getattr(tensor, _WRITES):
-                if write.stream is not None:
-                    torch.set_rng_state(write.stream)
-                write.operation(whole.as_strided(*write.view), *write.given, **write.named)
+            whole = _drawn(Undrawn(tensor.shape, tensor.dtype, getattr(tensor, _WRITES)))
             delattr(tensor, _WRITES)
             made = nn.Parameter(whole, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else whole
             vars(made).update(vars(tensor))
             torch.utils.swap_tensors(tensor, made)  # so that ties stay
     return waiting
+
+
+def _drawn(tensor: Undrawn) -> torch.Tensor:
+    whole = torch.empty(tensor.shape, dtype=tensor.dtype)
+    for write in tensor.writes:
+        given = [_drawn(one) if isinstance(one, Undrawn) else one for one in write.given]
+        if write.stream is not None:
+            torch.set_rng_state(write.stream)
+        write.operation(whole.as_strided(*write.view), *given, **write.named)
+    return whole

@@ -270,7 +270,7 @@ def check(model: nn.Module) -> None:
     if empty is not None:
         raise ConfigError(
             f"The parameter '{empty}' lies on the meta device, so it has no numbers. Build the model without "
-            "torch.device('meta'); of a file's random model each process draws its part alone as it is."
+            "torch.device('meta'), or with trainwright.deferred_init, so that each process draws its part alone."
         )
     scalar = next((name for name, p in model.named_parameters() if p.ndim == 0), None)
     if scalar is not None:

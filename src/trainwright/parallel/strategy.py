@@ -22,6 +22,7 @@ from trainwright.batch import map_tensors
 from trainwright.checkpoint import layout
 from trainwright.devices import moved
 from trainwright.errors import ConfigError, TrainwrightError
+from trainwright.parallel import deferred
 from trainwright.parallel.precision import Flag, Precision
 from trainwright.parallel.sharding import Sharding
 from trainwright.world import DataShard, World
@@ -133,6 +134,7 @@ class Strategy:
 
     def place(self, model: nn.Module) -> nn.Module:
         """Bring a model to where it is trained or evaluated, in place; return it. Done again, it changes nothing."""
+        deferred.draw(model)
         return model.to(self.device)
 
     def prepare(self, model: nn.Module, recomputes: bool = False) -> nn.Module:
