@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import forked
+
 pytestmark = pytest.mark.slow
 
 SCRIPT = """
@@ -52,17 +54,15 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def begun(words, **more):
+def begun(words):
     command = [str(Path(sys.executable).parent / "trainwright"), *words]
-    return subprocess.Popen(
-        command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ, **more
-    )
+    return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ)
 
 
 def typed(*words, code=0):
-    process = begun(words)
-    said, _ = process.communicate(timeout=300)
-    assert process.returncode == code, said
+    done = forked.run(["-m", "trainwright.cli.main", *words], cwd=os.getcwd())
+    said = done.stdout + done.stderr
+    assert done.returncode == code, said
     assert "Traceback" not in said
     return said
 
