@@ -7,7 +7,7 @@ import re
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -108,34 +108,41 @@ class _Copied:
         self._stream.flush()
 
 
-@contextmanager
-def kept(folder: Path) -> Iterator[None]:
-    """Keep in a job's folder what this process prints while the body runs, unless a worker does."""
-    if paths.WORKER in os.environ:
-        yield
-        return
-    try:
-        log = _Log(folder / paths.LOG)
-    except OSError as error:
-        print(f"Note: what this run prints is not kept ({error.strerror}).", file=sys.stderr, flush=True)
-        yield
-        return
-    before = {name: getattr(sys, name) for name in ("stdout", "stderr") if getattr(sys, name) is not None}
-    own: dict[str, Any] = {name: _Copied(stream, log) for name, stream in before.items()}
-    for name, copied in own.items():
-        setattr(sys, name, copied)
-    over = threading.Event()
-    writer = threading.Thread(target=_flushing, args=(log, over), name="trainwright-console", daemon=True)
-    writer.start()
-    try:
-        yield
-    finally:
-        over.set()
-        for name, copied in own.items():
+class Kept:
+    """What this process prints from now on until `end` is kept in a job's folder, unless a worker does.
+
+    No context manager, which would put a traceback on an exception that takes none.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._log: _Log | None = None
+        if paths.WORKER in os.environ:
+            return
+        try:
+            self._log = _Log(folder / paths.LOG)
+        except OSError as error:
+            print(f"Note: what this run prints is not kept ({error.strerror}).", file=sys.stderr, flush=True)
+            return
+        names = [name for name in ("stdout", "stderr") if getattr(sys, name) is not None]
+        self._before = {name: getattr(sys, name) for name in names}
+        self._own: dict[str, Any] = {name: _Copied(stream, self._log) for name, stream in self._before.items()}
+        for name, copied in self._own.items():
+            setattr(sys, name, copied)
+        self._over = threading.Event()
+        given = (self._log, self._over)
+        self._writer = threading.Thread(target=_flushing, args=given, name="trainwright-console", daemon=True)
+        self._writer.start()
+
+    def end(self) -> None:
+        """Write the rest, and print as before."""
+        if self._log is None:
+            return
+        self._over.set()
+        for name, copied in self._own.items():
             if getattr(sys, name) is copied:
-                setattr(sys, name, before[name])
-        writer.join()
-        log.close()
+                setattr(sys, name, self._before[name])
+        self._writer.join()
+        self._log.close()
 
 
 def _flushing(log: _Log, over: threading.Event) -> None:

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -319,9 +319,13 @@ def tracked(
     _said.clear()
     ending = _unheard()
     _hear(ending, signal.SIG_DFL, leave_by_exception)  # a training takes these over, and saves
+    kept = None if tracking.is_guest else console.Kept(tracking.folder)
     try:
-        with nullcontext() if tracking.is_guest else console.kept(tracking.folder):
+        try:
             yield tracking
+        finally:
+            if kept is not None:
+                kept.end()
     except BaseException as error:
         _hear(ending, leave_by_exception, signal.SIG_IGN)  # none cuts the last word short
         _end(tracking, outcome(error, tracking.stop_requested, tracking.reason))
