@@ -9,7 +9,7 @@ import functools
 import random
 import types
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -27,11 +27,11 @@ _ITEMS = 32  # of a container
 _OBJECTS = 20_000
 
 
-def held_by(owners: Mapping[Any, Any], apart: Any = None) -> dict[str, Any]:
+def held_by(owners: Mapping[Any, Any], apart: Sequence[Any] = ()) -> dict[str, Any]:
     """Return the generators that some objects hold, by their place, such as `model.layers.0.noise`.
 
-    One that several hold stands under the first place. random.SystemRandom has no state, and is left out. Into `apart`,
-    which they may hold too, is not looked.
+    One that several hold stands under the first place. random.SystemRandom has no state, and is left out. Into those
+    `apart`, which they may hold too, is not looked.
     """
     return {place: one for place, one in _walk(owners, apart) if not isinstance(one, random.SystemRandom)}
 
@@ -41,8 +41,8 @@ def drawn_from_the_system(owners: Mapping[Any, Any]) -> list[str]:
     return [place for place, one in _walk(owners) if isinstance(one, random.SystemRandom)]
 
 
-def _walk(owners: Mapping[Any, Any], apart: Any = None) -> Iterator[tuple[str, Any]]:
-    seen: dict[int, Any] = {id(apart): apart}
+def _walk(owners: Mapping[Any, Any], apart: Sequence[Any] = ()) -> Iterator[tuple[str, Any]]:
+    seen: dict[int, Any] = {id(one): one for one in apart}
     waiting = deque((str(name), owner, 0) for name, owner in owners.items())
     while waiting and len(seen) < _OBJECTS:
         place, value, depth = waiting.popleft()

@@ -114,7 +114,7 @@ def test_generations_go_when_no_checkpoint_needs_them(place, whole, tmp_path):
 
 
 @pytest.mark.parametrize("lost", ["gone", "damaged", "all but a second place"])
-def test_a_checkpoint_in_the_middle_of_a_generation_keeps_it(place, whole, tmp_path, lost):
+def test_a_checkpoint_in_the_middle_of_a_generation_keeps_it(place, whole, tmp_path, lost, caplog):
     """As bits, without a reward that is asked for again: beside what is left of the run's folder, and alone."""
     losses, weights, _ = whole
     out, changes = tmp_path / "out", {}
@@ -135,6 +135,9 @@ def test_a_checkpoint_in_the_middle_of_a_generation_keeps_it(place, whole, tmp_p
     assert max(found) == STEPS
     assert all(torch.equal(after[name], value) for name, value in weights.items())
     assert not tiny.calls(place)
+    assert (
+        "random generators" not in caplog.text
+    )  # those that the following reference's callback can see are the engine's
 
 
 @pytest.mark.parametrize(

@@ -324,5 +324,5 @@ def generators_of(session: Session) -> dict[str, Any]:
             "callbacks": session.callback_handler.callbacks,
             "trainer": {name: value for name, value in of_object(session.hooks) if is_generator(value)},
         },
-        apart=session.hooks,  # which a callback may know, and whose parts, the loaders for one, are the engine's own
+        apart=[session.hooks, session],  # which a callback may know, and whose parts (loaders) are the engine's own
     )
