@@ -503,11 +503,10 @@ def test_what_the_first_batch_did_not_prove_a_resumed_run_does_not_try_again(tmp
 def test_a_prompt_that_could_not_be_shared_is_not_shared_by_a_resumed_run():
     def session(shares):
         fused = SimpleNamespace(shares=shares, flat_rows=None)
-        return SimpleNamespace(isolation={}, model=tiny.llama(), objective=SimpleNamespace(
-            fused=fused, fused_reference=None, reference=None))  # fmt: skip
+        objective = SimpleNamespace(fused=fused, fused_reference=None, reference=None, shares=shares)
+        return SimpleNamespace(isolation={}, model=tiny.llama(), objective=objective)
 
-    before, after = session(False), session(None)
-    fused_loss.give_up(after, fused_loss.given_up(before))
-    assert after.objective.fused.shares is False
-    fused_loss.give_up(after := session(None), fused_loss.given_up(session(True)))
-    assert after.objective.fused.shares is None
+    for before, expected in ((False, False), (True, None)):
+        after = session(None)
+        fused_loss.give_up(after, fused_loss.given_up(session(before)))
+        assert after.objective.fused.shares is after.objective.shares is expected

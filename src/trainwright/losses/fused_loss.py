@@ -208,10 +208,17 @@ def proven(session: Session, model: Any, fused: FusedLoss, inputs: Any, whose: s
 def given_up(session: Session) -> dict[str, str]:
     """Return what was not proven, and why: of the fused loss, and of documents in one row."""
     found = {name: reason for name, reason in session.isolation.items() if reason is not None}
-    for whose, fused in (("model", session.objective.fused), ("reference", session.objective.fused_reference)):
-        if fused is not None and fused.shares is False:
+    for whose, one in _sharing(session).items():
+        if one.shares is False:
             found[f"{whose}, shared"] = "what rows share is not the same computed once"
     return found
+
+
+def _sharing(session: Session) -> dict[str, Any]:
+    """Return what may compute once what rows share, by whose it is."""
+    objective = session.objective
+    parts = {"model": objective.fused, "reference": objective.fused_reference, "objective": objective}
+    return {whose: one for whose, one in parts.items() if hasattr(one, "shares")}
 
 
 def give_up(session: Session, before: dict[str, str]) -> None:
@@ -222,12 +229,13 @@ def give_up(session: Session, before: dict[str, str]) -> None:
     """
     objective = session.objective
     session.isolation.update(before)
+    for whose, one in _sharing(session).items():
+        one.shares = False if f"{whose}, shared" in before else one.shares
     for whose, model, fused in (
         ("model", session.model, objective.fused), ("reference", objective.reference, objective.fused_reference),
     ):  # fmt: skip
         if fused is None or model is None:
             continue
-        fused.shares = False if f"{whose}, shared" in before else fused.shares
         reason = before.get(f"{whose}, logits")
         if reason is not None or f"{whose}, rows" in before:
             keep_padding(model, fused)
