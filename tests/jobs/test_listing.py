@@ -49,13 +49,14 @@ def filled(home, store, count, seed=0):
         folder.mkdir(parents=True)
         (folder / paths.JOURNAL).write_text("".join(json.dumps({"k": kind, **told}) + "\n" for kind, told in words))
         good = [one for one in losses if not math.isnan(one)]
-        last = losses[-1] if losses and not math.isnan(losses[-1]) else None
+        none = math.nan if losses else None  # of values that are no number, the least is none either
+        last = losses[-1] if losses else None
         found.append(
             {"id": job, "created": 1000 + number // 2, "progress": number % 100, "status": ended or "RUNNING",
              "experiment": f"e{number % 3}", "text": f"{job} job {number % 7} e{number % 3} {json.dumps(params)}",
              "param:lr": params["lr"], "param:flag": json.dumps(params["flag"]), "param:name": params.get("name"),
              "param:model.layers": params.get("model", {}).get("layers"), "last:loss": last,
-             "least:loss": min(good, default=None), "greatest:loss": max(good, default=None)}
+             "least:loss": min(good, default=none), "greatest:loss": max(good, default=none)}
         )  # fmt: skip
     store.move_all()
     return found
@@ -77,13 +78,12 @@ def fulfils(job, key, sign, value):
 
 
 def in_order(jobs, key, is_down):
-    """Numbers, then texts, then those without; of equal ones the newest first."""
+    """Numbers, then texts, then those without, nan too; of equal ones the newest first."""
     jobs = sorted(jobs, key=lambda job: (-job["created"], job["id"]))
-    numbers = sorted(
-        [job for job in jobs if isinstance(job[key], int | float)], key=lambda job: job[key], reverse=is_down
-    )
+    are_numbers = [job for job in jobs if isinstance(job[key], int | float) and not math.isnan(job[key])]
+    numbers = sorted(are_numbers, key=lambda job: job[key], reverse=is_down)
     texts = sorted([job for job in jobs if isinstance(job[key], str)], key=lambda job: job[key], reverse=is_down)
-    return [*numbers, *texts, *[job for job in jobs if job[key] is None]]
+    return [*numbers, *texts, *[job for job in jobs if job[key] is None or job[key] != job[key]]]
 
 
 def test_filters_and_orders_are_those_of_python_over_all_rows(store, home):

@@ -134,7 +134,7 @@ def test_random_weights_are_drawn_in_parts_and_are_those_of_one_process(two, fou
             found = rank["drawn in parts"]
             assert "error" not in found, found
             assert found["same"]
-            assert found["most"] < share + 0.2  # two layers of fourteen are 0.14
+            assert found["most"] < share + 0.35  # two layers of fourteen are 0.14, pages of libraries up to as much
 
 
 def test_two_that_share_a_model_go_on_bit_for_bit_where_they_stopped(two):
