@@ -113,6 +113,18 @@ def test_a_card_has_the_kernel_that_was_recorded_as_passed_there_and_else_a_mask
     assert all(one.kernel in KERNELS for one in attention.PASSED)
 
 
+def test_where_a_cards_kernel_cannot_the_next_that_passed_there_attends(monkeypatch):
+    """A mask of all tokens is the last resort: of rows whose padding was taken out it would be a large one."""
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "NVIDIA H200")
+    monkeypatch.setattr(torch, "__version__", "2.11.0+cu130")
+    names = attention.default_kernels(torch.device("cuda"))
+    assert names == ["varlen", "documents", "mask"]
+    monkeypatch.setattr(attention, "default_kernels", lambda device: names)
+    monkeypatch.setitem(attention.KERNELS, "mask", None)
+    ours, expected = (attend(attended(), Documents(LENGTHS, kernel)) for kernel in (None, "documents"))
+    assert torch.equal(ours, expected)
+
+
 @pytest.mark.parametrize("kernel", ["documents", "mask"])
 def test_a_model_gives_documents_in_one_row_what_they_have_alone(kernel):
     model = tiny.llama().double().eval()

@@ -240,21 +240,26 @@ class Passed(NamedTuple):
     torch: str
 
 
-PASSED = (
+PASSED = (  # flex attention passed there too, and is slower than a mask
     Passed("varlen", "NVIDIA H200", "2.11"),
-    Passed("flex", "NVIDIA H200", "2.11"),
+    Passed("documents", "NVIDIA H200", "2.11"),
 )
+
+
+def default_kernels(device: torch.device) -> list[str]:
+    """Return the names of what attends on a device, of which the first that can does; a mask always can."""
+    if device.type == "cpu":
+        return ["documents"]
+    if device.type != "cuda":
+        return ["mask"]
+    card = torch.cuda.get_device_name(device)
+    known = {one.kernel for one in PASSED if card.startswith(one.card) and torch.__version__.startswith(one.torch)}
+    return [*(name for name in KERNELS if name in known), "mask"]
 
 
 def default_kernel(device: torch.device) -> str:
     """Return the name of what attends on a device, where it can."""
-    if device.type == "cpu":
-        return "documents"
-    if device.type != "cuda":
-        return "mask"
-    card = torch.cuda.get_device_name(device)
-    known = {one.kernel for one in PASSED if card.startswith(one.card) and torch.__version__.startswith(one.torch)}
-    return next((name for name in KERNELS if name in known), "mask")
+    return default_kernels(device)[0]
 
 
 def attend(a: Attended, documents: Documents) -> torch.Tensor:
@@ -263,8 +268,7 @@ def attend(a: Attended, documents: Documents) -> torch.Tensor:
     Raises:
         ValueError: the kernel that was asked for cannot compute it.
     """
-    name = documents.kernel or default_kernel(a.query.device)
-    reason = KERNELS[name].cannot(a)
-    if reason is not None and documents.kernel is not None:
-        raise ValueError(f"attention by '{name}' cannot be had: {reason}")
-    return KERNELS[name if reason is None else "mask"].attend(a, documents)
+    if documents.kernel is not None and (reason := KERNELS[documents.kernel].cannot(a)) is not None:
+        raise ValueError(f"attention by '{documents.kernel}' cannot be had: {reason}")
+    names = default_kernels(a.query.device) if documents.kernel is None else [documents.kernel]
+    return next(KERNELS[name] for name in names if KERNELS[name].cannot(a) is None).attend(a, documents)
