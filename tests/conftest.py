@@ -1,4 +1,4 @@
-"""Every test run tokenises anew: its caches are folders of their own."""
+"""Every test run tokenises anew and leaves nothing behind: what it keeps meanwhile is in a folder that goes with it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers, and whatever a test starts, have that of the first process
+    os.environ["PYTEST_DEBUG_TEMPROOT"] = tempfile.gettempdir()  # `tmp_path` of tests that failed can be looked into
+    # short, for sockets lie in it, and their addresses may have 104 characters
+    _PLACE = tempfile.TemporaryDirectory(prefix="tests-", ignore_cleanup_errors=True)
+    os.chmod(_PLACE.name, 0o711)  # tests that become another user come through
+    os.environ["TMPDIR"] = tempfile.tempdir = _PLACE.name
 os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="datasets-")
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="cache-")
 os.environ["TRAINWRIGHT_HOME"] = tempfile.mkdtemp(prefix="jobs-")

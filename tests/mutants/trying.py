@@ -115,12 +115,12 @@ def _become(root: Path, scratch: str, log: Path) -> None:
 
 
 def _end_all(group: int, scratch: str) -> None:
-    """End all processes of the group, and all that were started with the folder as their place of temporary files."""
+    """End all processes of the group, and all that were started with a place of temporary files in the folder."""
     with suppress(ProcessLookupError):
         os.killpg(group, signal.SIGKILL)
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if process.environ().get("TMPDIR") == scratch:
+            if process.environ().get("TMPDIR", "").startswith(scratch):
                 process.kill()
 
 
