@@ -107,11 +107,21 @@ class Forgets(Strategy):
 
 @pytest.mark.parametrize(
     ("strategy", "told"),
-    [(Copies, "Copies.place returned another module"), (Forgets, "Forgets.prepare returned NoneType")],
+    [(Copies, "Copies.place returned another module"), (Forgets, r"Forgets.prepare returned nothing \(None\)")],
 )
 def test_a_strategy_that_trains_another_model_is_told(tmp_path, strategy, told):
     with pytest.raises(ConfigError, match=told):
         tiny_rows.trained(tmp_path, train_dataset=tiny_rows.rows(4), strategy=strategy())
+
+
+class Alone(Strategy):
+    def setup(self, world, device, options):
+        self.device = device
+
+
+def test_a_process_that_would_take_itself_for_the_only_one_is_told():
+    with pytest.raises(ConfigError, match=r"Alone\.setup has not set self\.world.* number 1 of 2"):
+        start_strategy(Alone(), World(rank=1, size=2), torch.device("cpu"))
 
 
 def test_numbers_whose_squares_overflow_are_finite():

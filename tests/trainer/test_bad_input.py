@@ -341,6 +341,14 @@ def own(**methods):
     return type("Mine", (Trainer,), methods)
 
 
+def strategy(**methods):
+    return type("Own", (Strategy,), methods)()
+
+
+def watcher(**methods):
+    return type("Watcher", (), methods)()
+
+
 def on_step_end(*names):
     return type("Watcher", (), {"on_step_end": eval(f"lambda {', '.join(('self', *names))}: True")})()
 
@@ -366,9 +374,21 @@ WRONG_HOOKS = [  # seen before work starts
     ({"callbacks": [on_step_end("args", "state", "control")]}, {}, r"Watcher\.on_step_end\(.*Let it take \*\*kwargs"),
     ({"objective": type("Own", (Objective,), {"loss": lambda self, model: 0})()}, {}, r"Own\.loss\(model\) is called"),
     ({"strategy": type("Own", (Strategy,), {"prepare": lambda self, model: model})()}, {}, r"Own\.prepare\(model\) is"),
+    ({"strategy": strategy(setup=lambda self, world, device, options: setattr(self, "data_shard", (0, 1)))}, {},
+     r"Own\.setup has set self\.data_shard = \(0, 1\); it must be a trainwright\.world\.DataShard"),
+    ({"callbacks": [watcher(on_step_ends=print)]}, {}, r"Watcher\.on_step_ends is of no event.* 'on_step_end'\?"),
 ]  # fmt: skip
 WRONG_RETURNS = [  # seen where it is returned
     (own(training_step=lambda self, *given: None), {}, r"Mine\.training_step returned nothing \(None\)"),
+    (own(_prepare_inputs=lambda self, inputs: None), {}, r"Mine\._prepare_inputs returned nothing \(None\)"),
+    (own(_prepare_inputs=lambda self, inputs: None if not self.model.training else inputs), {"eval_on_start": True},
+     r"Mine\._prepare_inputs returned nothing \(None\)"),
+    *(({"strategy": strategy(**{name: lambda self, *given, **named: None})}, {}, rf"Own\.{name} returned nothing")
+      for name in ("place", "prepare", "accumulate", "clip_gradients", "nonfinite", "to_device")),
+    ({"strategy": strategy(one_per_shard=lambda self, everyone: everyone[:0])}, {"eval_on_start": True},
+     r"Own\.one_per_shard returned list; it must return a list with one object for each shard"),
+    ({"strategy": strategy(agree=lambda self, *values: values)}, {"eval_on_start": True},
+     r"Own\.agree returned tuple.* list of lists"),
     (own(training_step=lambda self, *given: {"loss": 1}), {}, r"Mine\.training_step returned dict; it must"),
     (own(compute_loss=lambda self, model, inputs, return_outputs=False: model(**inputs)["loss"]),
      {"eval_on_start": True}, r"compute_loss returned a Tensor of shape \(\); it must return \(loss, outputs\)"),

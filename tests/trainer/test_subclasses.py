@@ -231,7 +231,7 @@ def test_a_callback_may_have_any_name(tmp_path):
     assert heard == ["trainwright.callbacks.base"] * 4 + ["transformers.trainer_callback"] * 4
 
 
-def test_events_are_called_by_name(tmp_path):
+def test_events_are_called_by_name(tmp_path, caplog):
     heard = []
 
     class Own(TrainerCallback):
@@ -247,6 +247,7 @@ def test_events_are_called_by_name(tmp_path):
     handler.call_event("on_evaluate", *common, metrics={"eval_f1": 2.0})
     handler.call_event("on_rollout", *common, reward=3.0)
     assert heard == [{"eval_f1": 1.0}, {"eval_f1": 2.0}, 3.0]
+    assert "Own.on_rollout is of no event of a run" in caplog.text
     assert "Own" in handler.callback_list
     assert handler.model is trainer.model
     handler.model = None

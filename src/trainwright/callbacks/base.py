@@ -14,17 +14,20 @@ train_end, or error: when the run dies before that
 
 from __future__ import annotations
 
+import difflib
+import logging
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from trainwright.args.signatures import check_call, check_returned, is_of
-from trainwright.errors import ConfigError, add_note
+from trainwright.errors import ConfigError, add_note, did_you_mean
 from trainwright.state import TrainerControl, TrainerState
 from trainwright.trackers.callback import TrackerCallback
 from trainwright.trackers.tracker import Tracker
 
+logger = logging.getLogger("trainwright")
 _LOWERED_BEFORE = {
     "train_begin": ("should_training_stop",),
     "epoch_begin": ("should_epoch_stop",),
@@ -177,9 +180,14 @@ class CallbackHandler:
         self._listeners = {}
 
     def _check(self, callback: Any) -> None:
-        """Raise a ConfigError where one of its methods does not take what the callbacks are told of an event."""
-        for name in dir(callback):
-            if not name.startswith("on_") or not hasattr(CallbackHandler, name):
+        """Say which of its methods are of no event.
+
+        Raises:
+            ConfigError: one has nearly the name of an event, or does not take what is told of it.
+        """
+        for name in [one for one in dir(callback) if one.startswith("on_")]:
+            if name not in _EVENTS:
+                _say_unheard(callback, name)
                 continue
             method, detail = getattr(callback, name), DETAILS.get(name.removeprefix("on_"))
             if not is_of(method, "trainwright"):
@@ -259,6 +267,27 @@ class CallbackHandler:
             found = [getattr(c, name) for c in self.callbacks if not _does_nothing(c, name)]
             self._listeners[event] = found
         return found
+
+
+_EVENTS = [name for name in vars(CallbackHandler) if name.startswith("on_")]
+
+
+def _say_unheard(callback: Any, name: str) -> None:
+    """Say that a method is of no event.
+
+    Raises:
+        ConfigError: it is one, but for a slip of the pen.
+    """
+    method, called = getattr(callback, name), f"{type(callback).__name__}.{name}"
+    if not callable(method):
+        return
+    if difflib.get_close_matches(name, _EVENTS, n=1, cutoff=0.9):
+        raise ConfigError(f"{called} is of no event, so it would never be called.{did_you_mean(name, _EVENTS)}")
+    if not is_of(method, "transformers"):
+        logger.warning(
+            "%s is of no event of a run, so it is called only by callback_handler.call_event; the events are %s.",
+            called, ", ".join(_EVENTS),
+        )  # fmt: skip
 
 
 def _bases() -> tuple[type, ...]:

@@ -14,7 +14,7 @@ from trainwright.batch import row_count
 from trainwright.inputs import document_isolation
 from trainwright.losses import fused_loss
 from trainwright.losses.diagnose import takes
-from trainwright.losses.loss_source import overrides_loss, own_copy
+from trainwright.losses.loss_source import moved_by, overrides_loss, own_copy
 from trainwright.models.inspect import base_model, forward_columns
 from trainwright.objectives.model_loss import call_model, labels_of, named_loss, named_outputs
 from trainwright.session.session import Hooks, Session
@@ -40,7 +40,7 @@ def prediction_step(
         fused_loss.before_loss(session, inputs)
     inputs = document_isolation.kept_apart(session, inputs, None if with_logits else session.objective.fused)
     labels, items = labels_of(inputs, session.label_names), session.objective.count(inputs)
-    given, inputs = inputs, session.hooks._prepare_inputs(inputs)
+    given, inputs = inputs, moved_by(session.hooks, inputs)
     if not with_logits:
         fused_loss.foresee(session, given, inputs)
     found = labels_of(inputs, session.label_names)

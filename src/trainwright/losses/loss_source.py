@@ -89,7 +89,7 @@ def training_step(session: Session, model: nn.Module, inputs: Any, num_items: fl
     with Explained(session, inputs):
         fused_loss.before_loss(session, inputs)
         inputs = document_isolation.kept_apart(session, inputs, session.objective.fused)
-    moved = hooks._prepare_inputs(inputs)
+    moved = moved_by(hooks, inputs)
     fused_loss.foresee(session, inputs, moved)
     if args.auto_find_batch_size:  # it is to be cut, should memory run out
         moved = own_copy(session.strategy.device, moved)
@@ -143,6 +143,19 @@ def scales_by_itself(session: Session) -> bool:
     return session.hooks.model_accepts_loss_kwargs or session.compute_loss_func is not None
 
 
+def moved_by(hooks: Hooks, inputs: Any) -> Any:
+    """Return a batch as the Trainer's `_prepare_inputs` gives it, on the device.
+
+    Raises:
+        ConfigError: it gives none of one that there is.
+    """
+    moved = hooks._prepare_inputs(inputs)
+    if moved is None and inputs is not None:
+        name = f"{type(hooks).__name__}._prepare_inputs"
+        check_returned(False, moved, name, "the batch on the device, as super()._prepare_inputs(inputs) does")
+    return moved
+
+
 def own_copy(device: torch.device, batch: Any) -> Any:
     """Return a batch with which a user's code may do what it likes, though it is still needed as it is."""
     shared = device.type == "cpu"  # other devices have copies already
@@ -182,9 +195,7 @@ def zero_weight_step(session: Session, model: nn.Module, inputs: Any) -> None:
         if uncompiled(model) is model:  # a hook would compile it anew
             handles.append(model.register_forward_hook(lambda part, given, output: seen.extend(_with_gradient(output))))
         try:
-            moved = session.hooks._prepare_inputs(
-                document_isolation.kept_apart(session, inputs, session.objective.fused)
-            )
+            moved = moved_by(session.hooks, document_isolation.kept_apart(session, inputs, session.objective.fused))
             with session.hooks.compute_loss_context_manager():
                 loss = session.hooks.one_loss(session.hooks.compute_loss(model, moved, **of_itself(session, inputs)))
             ends = [*seen, *_with_gradient(loss)]

@@ -15,7 +15,7 @@ import torch
 
 from trainwright.batch import MeanOver, by_name, map_tensors, row_count
 from trainwright.evaluation_mode import evaluation_mode
-from trainwright.losses.loss_source import has_own_loss, own_copy, steps_by_itself
+from trainwright.losses.loss_source import has_own_loss, moved_by, own_copy, steps_by_itself
 from trainwright.losses.out_of_memory import passes_over, split
 from trainwright.losses.step_batch import StepBatch
 from trainwright.models.head import own_loss
@@ -200,7 +200,7 @@ def losses_of(session: Session, batches: list[Any], items: int | None = None) ->
                     around.enter_context(one(session.model))
                 around.enter_context(torch.no_grad())
                 around.enter_context(session.hooks.compute_loss_context_manager())
-                given = own_copy(session.strategy.device, session.hooks._prepare_inputs(batch))
+                given = own_copy(session.strategy.device, moved_by(session.hooks, batch))
                 found.append(
                     session.hooks.one_loss(session.hooks.compute_loss(session.model, given, num_items_in_batch=items))
                 )

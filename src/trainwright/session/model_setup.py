@@ -144,15 +144,10 @@ def prepared(session: Session, recomputes: bool) -> nn.Module:
     """Return what the strategy calls in a step.
 
     Raises:
-        ConfigError: it is no module.
+        ConfigError: it holds a part of the model and does not say so.
     """
     strategy = session.strategy
     wrapped = strategy.prepare(called(session), recomputes)
-    if not isinstance(wrapped, nn.Module):
-        raise ConfigError(
-            f"{type(strategy).__name__}.prepare returned {type(wrapped).__name__}; it must return the module that a "
-            "step calls, such as the model itself."
-        )
     if session.args.save_strategy != "no" and not strategy.shards_state and any(map(is_spread, wrapped.parameters())):
         raise ConfigError(
             f"{type(strategy).__name__} shards the model's parameters and does not say so: set its attribute "

@@ -14,6 +14,7 @@ from trainwright import compat
 from trainwright.batch import IGNORED
 from trainwright.errors import ConfigError, DataError
 from trainwright.evaluation import evaluate
+from trainwright.losses.loss_source import moved_by
 from trainwright.state import PredictionOutput
 from trainwright.trainer.trainer import Trainer
 
@@ -104,7 +105,7 @@ class Seq2SeqTrainer(Trainer):
         loss = None
         if "labels" in inputs:
             loss = super().prediction_step(model, inputs, True, ignore_keys)[0]
-        moved = self._prepare_inputs(inputs)
+        moved = moved_by(self, inputs)
         decoder_only = not getattr(self.model.config, "is_encoder_decoder", False) and "input_ids" in moved
         kept = left_padded(moved, self._pad_token) if decoder_only else prompts_of(moved)
         with torch.no_grad(), self.compute_loss_context_manager():
