@@ -81,7 +81,7 @@ def source_of(session: Session, loader: Any, shard: DataShard) -> Source:
         if isinstance(loader.dataset, RankStream):
             return StreamSource(loader, session.note)
         if is_stream(loader.dataset):
-            return StreamSource(divided_stream(session, loader, shard), session.note)
+            return StreamSource(divided_stream(loader, shard, session.args.seed), session.note)
         if length_of(loader) is not None:
             shares = strategy.from_main if divides else as_it_is
             return DrawnSource(loader, session.args.seed, shard, shares, alike=not divides)
@@ -94,7 +94,7 @@ def source_of(session: Session, loader: Any, shard: DataShard) -> Source:
     return ForeignSource(loader, session.note)
 
 
-def divided_stream(session: Session, loader: DataLoader[Any], shard: DataShard) -> DataLoader[Any]:
+def divided_stream(loader: DataLoader[Any], shard: DataShard, seed: int) -> DataLoader[Any]:
     """Return a ready loader over a stream, rebuilt so that ranks share it and its place can be saved."""
     convert, size = loader.collate_fn, loader.batch_size
     stream = RankStream(
@@ -103,7 +103,7 @@ def divided_stream(session: Session, loader: DataLoader[Any], shard: DataShard) 
         size or 1,
         shard,
         drop_last=loader.drop_last,
-        seed=session.args.seed,
+        seed=seed,
     )
     stream.divided = loader.worker_init_fn is not None  # it may tell each worker its part
     return DataLoader(
@@ -115,7 +115,7 @@ def divided_stream(session: Session, loader: DataLoader[Any], shard: DataShard) 
         prefetch_factor=loader.prefetch_factor,
         persistent_workers=loader.persistent_workers,
         worker_init_fn=worker_init(loader.worker_init_fn),
-        generator=new_generator(session.args.seed),
+        generator=new_generator(seed),
     )
 
 

@@ -22,6 +22,7 @@ from trainwright.models.kernels import packed_attention
 from trainwright.models.unchanged import unchanged
 from trainwright.objectives.language import FusedLoss
 from trainwright.objectives.model_loss import call_model, logits_of, loss_of
+from trainwright.objectives.objective import Objective
 from trainwright.objectives.padding_free import FLAT_INPUTS, document_lengths
 from trainwright.parallel.strategy import Strategy
 from trainwright.session.model_setup import called
@@ -208,15 +209,14 @@ def proven(session: Session, model: Any, fused: FusedLoss, inputs: Any, whose: s
 def given_up(session: Session) -> dict[str, str]:
     """Return what was not proven, and why: of the fused loss, and of documents in one row."""
     found = {name: reason for name, reason in session.isolation.items() if reason is not None}
-    for whose, one in _sharing(session).items():
+    for whose, one in _sharing(session.objective).items():
         if one.shares is False:
             found[f"{whose}, shared"] = "what rows share is not the same computed once"
     return found
 
 
-def _sharing(session: Session) -> dict[str, Any]:
+def _sharing(objective: Objective) -> dict[str, Any]:
     """Return what may compute once what rows share, by whose it is."""
-    objective = session.objective
     parts = {"model": objective.fused, "reference": objective.fused_reference, "objective": objective}
     return {whose: one for whose, one in parts.items() if hasattr(one, "shares")}
 
@@ -229,7 +229,7 @@ def give_up(session: Session, before: dict[str, str]) -> None:
     """
     objective = session.objective
     session.isolation.update(before)
-    for whose, one in _sharing(session).items():
+    for whose, one in _sharing(objective).items():
         one.shares = False if f"{whose}, shared" in before else one.shares
     for whose, model, fused in (
         ("model", session.model, objective.fused), ("reference", objective.reference, objective.fused_reference),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -47,9 +47,9 @@ def is_the_users(session: Session) -> bool:
     return session.compute_loss_func is not None or not is_of(session.hooks.compute_loss, "trainwright")
 
 
-def has_own_loss(session: Session) -> bool:
+def has_own_loss(hooks: Hooks, compute_loss_func: Callable[..., Any] | None) -> bool:
     """Whether the loss is computed by the user's code, which may need no labels."""
-    return overrides_loss(session.hooks) or session.compute_loss_func is not None
+    return overrides_loss(hooks) or compute_loss_func is not None
 
 
 def overrides_loss(hooks: Hooks) -> bool:
@@ -95,7 +95,7 @@ def training_step(session: Session, model: nn.Module, inputs: Any, num_items: fl
         moved = own_copy(session.strategy.device, moved)
     share: dict[str, Any] = {"num_items_in_batch": num_items} if session.takes_num_items else {}
     with hooks.compute_loss_context_manager(), Explained(session, inputs):
-        loss = one_loss(session, hooks.compute_loss(model, moved, **share))
+        loss = one_loss(hooks, hooks.compute_loss(model, moved, **share))
     if session.is_asked:
         raise Asked(loss)
     if session.rule is Rule.MEAN and num_items is not None:
@@ -220,7 +220,7 @@ def of_itself(session: Session, inputs: Any) -> dict[str, Any]:
     return {"num_items_in_batch": max(session.objective.count(inputs), 1)} if session.takes_num_items else {}
 
 
-def one_loss(session: Session, loss: Any) -> torch.Tensor:
+def one_loss(hooks: Hooks, loss: Any) -> torch.Tensor:
     """Return the loss to minimise: a dict's `loss`, or its sum; every entry of a dict is logged.
 
     Raises:
@@ -229,7 +229,7 @@ def one_loss(session: Session, loss: Any) -> torch.Tensor:
     if not isinstance(loss, torch.Tensor) and isinstance(loss, Mapping):
         for name, value in loss.items():
             if name != "loss":
-                session.hooks.record(name, value)
+                hooks.record(name, value)
         loss = loss["loss"] if "loss" in loss else sum(loss.values())
     if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
         shape = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__

@@ -15,7 +15,7 @@ import torch
 
 from trainwright.batch import MeanOver, by_name, map_tensors, row_count
 from trainwright.evaluation_mode import evaluation_mode
-from trainwright.losses.loss_source import has_own_loss, moved_by, own_copy, steps_by_itself
+from trainwright.losses.loss_source import moved_by, own_copy, steps_by_itself
 from trainwright.losses.out_of_memory import passes_over, split
 from trainwright.losses.step_batch import StepBatch
 from trainwright.models.head import own_loss
@@ -23,6 +23,7 @@ from trainwright.models.hooks import unwatched
 from trainwright.models.inspect import base_model, is_pretrained
 from trainwright.models.unchanged import unchanged
 from trainwright.objectives.model_loss import ModelLoss
+from trainwright.objectives.objective import Objective
 from trainwright.objectives.targets import targets_of, wanted
 from trainwright.session.loss_rules import Rule
 from trainwright.session.meters import Records
@@ -77,7 +78,7 @@ def is_open(session: Session) -> bool:
     if session.rule is Rule.MEAN or not session.takes_num_items or steps_by_itself(session.hooks):
         return False
     inner = base_model(session.model)
-    return has_own_loss(session) or not is_pretrained(inner) or own_loss(inner) is not None
+    return session.hooks.has_own_loss or not is_pretrained(inner) or own_loss(inner) is not None
 
 
 def ask(session: Session, batch: Any) -> Answer | None:
@@ -102,7 +103,7 @@ def ask(session: Session, batch: Any) -> Answer | None:
             other = difference(session, whole, narrow)
             both = {name: max(one, other[name]) for name, one in off.items()}
             off = both if fitting(both, close) else off
-        if has_own_loss(session) and (items := items_of(session, batch, whole, close)) is not None:
+        if session.hooks.has_own_loss and (items := items_of(session, batch, whole, close)) is not None:
             counts = held_by(objective, [batch])
             off = {name: max(one, abs(counts[name][0] / items - 1)) for name, one in off.items()}
     except Exception as error:  # of a loss that cannot be asked so: it is weighed as it is
@@ -245,9 +246,8 @@ def unit_of(objective: ModelLoss) -> tuple[MeanOver, bool]:
     return objective.over, objective.shifted and objective.over is MeanOver.TARGETS
 
 
-def state_of(session: Session) -> list[Any] | None:
+def state_of(objective: Objective) -> list[Any] | None:
     """Return what a checkpoint keeps of what was found."""
-    objective = session.objective
     if not isinstance(objective, ModelLoss) or not objective.asked:
         return None
     return [objective.over.name, objective.shifted, objective.asked]

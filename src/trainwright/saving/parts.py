@@ -35,7 +35,7 @@ def of_run(run: Run, saved: Saved | None) -> dict[str, Part]:
     return {
         **of_callbacks(run),
         "unit": Part(
-            state=Exchange(lambda: units.state_of(session), lambda state: units.restore(session, state)),
+            state=Exchange(lambda: units.state_of(session.objective), lambda state: units.restore(session, state)),
             title="What the loss is a mean over",
             file=layout.RUN,
             key=("unit",),

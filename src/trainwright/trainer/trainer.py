@@ -196,7 +196,7 @@ class Trainer(Attributes, PrivateNames):
 
     def one_loss(self, loss: Any) -> torch.Tensor:
         """Return the loss to minimise of what `compute_loss` returned; log every entry of a dict."""
-        return loss_source.one_loss(self._session, loss)
+        return loss_source.one_loss(self, loss)
 
     def count_items(self, batch: Any) -> int:
         """Return what a training micro-batch is weighed by."""
@@ -311,12 +311,12 @@ class Trainer(Attributes, PrivateNames):
     @property
     def has_own_loss(self) -> bool:
         """Whether the loss is computed by the user's code, which may need no labels."""
-        return loss_source.has_own_loss(self._session)
+        return loss_source.has_own_loss(self, self._session.compute_loss_func)
 
     @property
     def follows_metric(self) -> bool:
         """Whether the schedule moves at evaluations, by their metric, and not at every step."""
-        return optimizing.follows_metric(self._session)
+        return optimizing.follows_metric(self._session.lr_scheduler)
 
     # ---- what accelerate would do
 

@@ -84,9 +84,8 @@ def plateau_settings(args: Any) -> dict[str, Any] | None:
     return given or None
 
 
-def follows_metric(session: Session) -> bool:
-    """Whether the schedule moves at evaluations, by their metric, and not at every step."""
-    scheduler = session.lr_scheduler
+def follows_metric(scheduler: Any) -> bool:
+    """Whether a schedule moves at evaluations, by their metric, and not at every step."""
     return isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau) or type(scheduler).__name__ == "GreedyLR"
 
 
