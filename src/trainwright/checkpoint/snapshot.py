@@ -9,7 +9,7 @@ import torch
 
 from trainwright.devices import queued
 
-_PIECE = 1 << 22
+_PIECE, _PIECE_ON_CPU = 1 << 22, 1 << 16  # numbers that are marked at once; on a CPU as many as its cache holds
 _WHOLE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
 
 
@@ -44,8 +44,8 @@ def bytes_of(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def mark(value: Any) -> Any:
-    """Return what is another when the content of a tree is: of a tensor, the sum of its bits as whole numbers,
-    which is exact on every device.
+    """Return what is another when the content of a tree is: of a tensor, the sum of its bits as whole numbers, each
+    times its place, which is exact and the same on every device.
 
     A tensor of a special kind is never the same, nor is one without content (of which another process has that).
     """
@@ -62,11 +62,18 @@ def mark(value: Any) -> Any:
 
 
 def _sum_of_bits(tensor: torch.Tensor) -> int:
-    """Return it, in pieces that take little memory; half of each number is mixed into the other, so that changed signs
-    do not cancel."""
+    """Return it modulo 2^64, in pieces that take little memory; half of each number is mixed into the other, so that
+    changed signs do not cancel."""
     size = tensor.element_size()
-    pieces = tensor.reshape(-1).view(_WHOLE[size]).split(_PIECE)
-    return int(sum((piece ^ (piece >> 4 * size - 1)).sum(dtype=torch.int64) for piece in pieces))
+    numbers = tensor.reshape(-1).view(_WHOLE[size])
+    most = _PIECE_ON_CPU if tensor.device.type == "cpu" else _PIECE
+    places = 2 * torch.arange(min(most, len(numbers)), device=tensor.device) + 1  # odd, so that no bit is lost
+    total = torch.zeros((), dtype=torch.int64, device=tensor.device)
+    for start in range(0, len(numbers), most):
+        piece = numbers[start : start + most]
+        mixed = piece ^ (piece >> 4 * size - 1)
+        total += (mixed * places[: len(piece)]).sum() + 2 * start * mixed.sum(dtype=torch.int64)
+    return int(total)
 
 
 class HostCopies:
