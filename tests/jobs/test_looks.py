@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.jobs.browsing import entered, needs_chromium, playwright, visit
@@ -74,6 +76,17 @@ def test_nothing_is_clipped_broken_or_too_wide(told, width, scheme):
         wrong[name] = page.evaluate(GEOMETRY)
     page.close()
     assert not any(wrong.values()), wrong
+
+
+def test_what_a_process_printed_is_shown_in_the_place_of_the_jobs_log(told):
+    link, browser = told
+    page = entered(browser, link)
+    visit(page, link, "job/policy")
+    page.get_by_role("button", name="errors of rank 1").click()
+    playwright.expect(page.get_by_label("Log", exact=True)).to_have_text("what rank 1 said")
+    page.get_by_role("button", name="Log of the job").click()
+    playwright.expect(page.get_by_label("Log", exact=True)).to_have_text(re.compile("It has none"))
+    page.close()
 
 
 def test_large_numbers_have_units_and_parameters_every_digit(told):

@@ -19,7 +19,7 @@ from trainwright.jobs.store.store import Store
 from trainwright.jobs.tracking import datasets
 from trainwright.jobs.tracking.decorator import TrainerJob
 from trainwright.jobs.tracking.transformerlab import Lab
-from trainwright.jobs.worker import health
+from trainwright.jobs.worker import health, ranks
 
 PLUGINS = Path(__file__).parent / "plugins"
 OF_RANKS = ("accelerated", "ranks")
@@ -150,6 +150,7 @@ def test_two_ranks_are_one_job(home, tmp_path, name):
     output = paths.job_folder(job["id"]) / "output"
     assert done.stdout.count(f"in {output}\n") == 2  # both ranks know the same folder
     assert (output / "checkpoint-3").is_dir()
+    assert [(one["state"], one["step"]) for one in ranks.states(job)] == [("COMPLETE", 3)] * 2
 
 
 @pytest.mark.slow

@@ -116,8 +116,24 @@ def _policy(home: Path) -> None:
             _metric(at, "eval/success_rate", 1 - math.exp(-step / 400), step),
         ]
     kept = {"k": "kept", "t": 1_790_030_000, "name": "output_dir", "value": str(folder)}
+    records += _ranks(folder)
     params = {"policy": "diffusion", "env": "push-block", "lr": 3e-4}
     _journal(home, "policy", 1_790_030_000, "push the block", "imitation", params, [kept, *records], 1000)
+
+
+def _ranks(folder: Path) -> list[dict[str, object]]:
+    """Write what two processes of a run on two machines told, and return what its journal says of them."""
+    hosts = ["elsewhere", "a-machine-with-a-long-name.cluster.example"]
+    ranks = [{"rank": rank, "host": host, "pid": 4000 + rank, "began": 1.0,
+              "output": str(folder / "logs" / str(rank) / "stderr.log")}
+             for rank, host in enumerate(hosts)]  # fmt: skip
+    before = "process 3999, failed after step 400: RankError: Rank 1 was killed or has left, after step 400"
+    ends = [{"ended": "COMPLETE", "how": ""}, {"ended": "FAILED", "how": f"ValueError: {'row' * 30}", "before": before}]
+    for rank, end in zip(ranks, ends, strict=True):
+        _written(folder / "logs" / str(rank["rank"]) / "stderr.log", f"what rank {rank['rank']} said", 1_790_031_000)
+        told = {**rank, "step": 1000, "rows_per_second": 1234.5678, "held": {}, **end}
+        _written(folder / "ranks" / f"{rank['rank']}.json", json.dumps(told), 1_790_031_000)
+    return [{"k": "kept", "t": 1_790_030_000, "name": "ranks", "value": ranks}]
 
 
 def _film(path: Path, time: float) -> None:

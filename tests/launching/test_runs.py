@@ -16,6 +16,7 @@ import pytest
 
 from tests.jobs.listed import listed
 from trainwright.checkpoint import check, layout
+from trainwright.jobs.worker import ranks
 
 pytestmark = [pytest.mark.ranks, pytest.mark.slow]
 ROOT, BIN = Path(__file__).parents[2], Path(__file__).parent / "slurm"
@@ -45,14 +46,35 @@ def wait_for(what, seconds=120):
         time.sleep(0.05)
 
 
+def states(place, monkeypatch):
+    """What is known of every process of the newest job."""
+    jobs = listed(place / "home", monkeypatch)
+    monkeypatch.chdir(place)
+    return ranks.states(jobs[-1]) if jobs else []
+
+
 def test_killed_ranks_and_a_killed_launcher_cost_at_most_an_interval(tmp_path, monkeypatch):
     one = launched(tmp_path, "--processes", "2", "run", "1000000", "0.05")
-    wait_for(lambda: len(lines(tmp_path)) > 5 or one.poll() is not None)
-    os.kill(lines(tmp_path, 1)[-1][1], signal.SIGKILL)
+    wait_for(lambda: any(one["rows_per_second"] for one in states(tmp_path, monkeypatch)) or one.poll() is not None)
+    before = states(tmp_path, monkeypatch)
+    assert [(one["rank"], one["pid"], one["state"], one["before"]) for one in before] == [
+        (rank, lines(tmp_path, rank)[-1][1], "training", None) for rank in range(2)
+    ]
+    os.kill(before[1]["pid"], signal.SIGSTOP)
+    wait_for(lambda: states(tmp_path, monkeypatch)[1]["state"] == "suspended")
+    os.kill(before[1]["pid"], signal.SIGKILL)
     killed = len(lines(tmp_path))
     began = time.monotonic()
     wait_for(lambda: len(lines(tmp_path)) > killed + 6 or one.poll() is not None)
     print(f"killed worker to six steps more: {time.monotonic() - began:.1f} s")
+    wait_for(lambda: states(tmp_path, monkeypatch)[1]["before"])
+    first, second = states(tmp_path, monkeypatch)
+    assert (
+        f"Rank 1 (process {before[1]['pid']} on {second['host']}) was killed or has left, after step" in first["before"]
+    )
+    assert second["before"].startswith(f"process {before[1]['pid']} was killed, or ended without a word; its last log")
+    assert {one["state"] for one in (first, second)} == {"training"}
+    assert all("/attempt_1/1/" in path for path in second["logs"])
     lost = max(step for step, _ in lines(tmp_path)[:killed]) - lines(tmp_path)[killed][0] + 1
     assert 0 <= lost <= 2 * 4  # steps between saves, and those while one was written
     said = (tmp_path / "log").read_text()
@@ -68,6 +90,9 @@ def test_killed_ranks_and_a_killed_launcher_cost_at_most_an_interval(tmp_path, m
     assert lines(tmp_path)[steps][0] == lines(tmp_path)[steps - 1][0] + 1
     again.send_signal(signal.SIGUSR1)
     assert again.wait(timeout=60) == 128 + signal.SIGUSR1, (tmp_path / "log").read_text()[-3000:]
+    assert [(one["state"], one["step"]) for one in states(tmp_path, monkeypatch)] == [
+        ("INTERRUPTED", lines(tmp_path)[-1][0])
+    ] * 2
     assert layout.step_of(check.newest_valid(tmp_path / "run")[0]) == lines(tmp_path)[-1][0]
     jobs = listed(tmp_path / "home", monkeypatch)
     assert [job["status"] for job in jobs] == ["LOST", "INTERRUPTED"]
@@ -105,11 +130,15 @@ def test_slurm_saves_requeues_and_goes_on_without_a_lost_step(tmp_path):
     assert "Resuming from" in said
 
 
-def test_a_rank_that_is_stuck_raises_or_is_killed_in_an_evaluation_is_named_and_the_run_begins_anew(tmp_path):
+def test_a_rank_that_is_stuck_raises_or_is_killed_in_an_evaluation_is_named_and_the_run_begins_anew(
+    tmp_path, monkeypatch
+):
     (tmp_path / "run").mkdir()
     for name in ("stuck", "raises", "killed"):
         (tmp_path / "run" / name).touch()
     one = launched(tmp_path, "--processes", "2", "run", "12", "0.05")
+    wait_for(lambda: [found["state"] for found in states(tmp_path, monkeypatch)] == ["training", "stuck"])
+    assert re.search(r"is at .*script.py:\d+ in on_step_end in step 6$", states(tmp_path, monkeypatch)[1]["how"])
     assert one.wait(timeout=240) == 0, (tmp_path / "log").read_text()[-3000:]
     said = (tmp_path / "log").read_text()
     assert (
@@ -120,6 +149,7 @@ def test_a_rank_that_is_stuck_raises_or_is_killed_in_an_evaluation_is_named_and_
         r"RankError: The run failed after step 9 \(Rank 1 .* failed: ValueError: what the user wrote\)", said
     )
     assert re.search(r"RankError: Rank 1 \(.*\) was killed or has left, after step 10", said)
+    assert [(one["state"], one["step"]) for one in states(tmp_path, monkeypatch)] == [("COMPLETE", 12)] * 2
     done = [step for step, _ in lines(tmp_path)]
     assert (done[0], done[-1], len({pid for _, pid in lines(tmp_path)})) == (1, 12, 4)
     assert all(step - then <= 1 and then - step < 2 * 4 for then, step in itertools.pairwise(done))

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from trainwright.checkpoint import layout
-from trainwright.jobs import commands, paths
+from trainwright.jobs import commands, outcomes, paths, processes
+from trainwright.jobs.journal.rank_file import RankFile as RankFile
 from trainwright.jobs.journal.timesheet import Timesheet as Timesheet  # for the engine, which imports no jobs
+from trainwright.jobs.status import COMPLETE
 from trainwright.trackers.table import JOB
 
 
@@ -67,12 +69,35 @@ def name() -> str | None:
     return None if job is None else job.id
 
 
-def tell_ranks(ranks: list[dict[str, Any]]) -> None:
-    """Keep with the job which processes train together, where there are several."""
+@contextmanager
+def of_rank(
+    job: str | None, ranks: list[dict[str, Any]], folder: Path, run_id: str, state: Any, seconds: float
+) -> Iterator[RankFile | None]:
+    """Let this process, one of several that train together, tell of itself for as long as the body runs.
+
+    Args:
+        job: which job they are, the same on all of them; None for none, and nothing is told.
+        ranks: who they are, as `Strategy.ranks` says; the job keeps it.
+        folder: where each has a file.
+        run_id: of the run.
+        state: of the trainer, with the steps that are done.
+        seconds: of training that have passed until now.
+    """
+    if job is None or not ranks:
+        yield None
+        return
     tracking = sys.modules.get("trainwright.jobs.tracking.tracking")
-    job = tracking.current() if tracking is not None else None
-    if job is not None and ranks:
-        job.keep("ranks", ranks)
+    current = tracking.current() if tracking is not None else None
+    if current is not None:
+        current.keep("ranks", ranks)
+    mine = next(one for one in ranks if (one["host"], one["pid"]) == (processes.hostname(), os.getpid()))
+    told = RankFile(folder, [job, run_id], mine, state.global_step, seconds)
+    try:
+        yield told
+    except BaseException as error:
+        told.end(state.global_step, outcomes.outcome(error, False, None))
+        raise
+    told.end(state.global_step, (COMPLETE, None, None))
 
 
 def acts() -> None:

@@ -10,6 +10,7 @@ import threading
 import time
 import traceback
 from collections import deque
+from collections.abc import Callable, Mapping
 
 from trainwright.parallel.strategy import Strategy
 
@@ -19,6 +20,8 @@ _LOOK = 1.0  # seconds between two looks
 _ANSWER = 3.0  # seconds in which every process says where it is
 _KNOWN = 3  # steps after which it is known what is usual
 _INNERMOST = 3  # frames by which waiting for others is known
+_NONE: Mapping[int, str] = {}
+_ALL = "All ranks wait for each other"
 _WAITING = ("/torch/distributed/", "/torch/autograd/graph.py", "/trainwright/parallel/")
 
 
@@ -27,10 +30,14 @@ class Watch:
 
     Attributes:
         found: who holds the run up, in a sentence without its end, while it is held up.
+        held: of those, by rank, where each is.
+        each_look: called with `held` every second, in the thread.
     """
 
     def __init__(self, strategy: Strategy) -> None:
         self.found: str | None = None
+        self.held: Mapping[int, str] = _NONE
+        self.each_look: Callable[[Mapping[int, str]], None] = lambda held: None
         self._strategy = strategy
         self._usual: deque[float] = deque(maxlen=50)
         self._since: float | None = None
@@ -51,7 +58,7 @@ class Watch:
 
     def begin_step(self, step: int) -> None:
         """Note that a step begins, with what waits for its data."""
-        self._step, self._since, self.found = step, time.monotonic(), None
+        self._step, self._since, self.found, self.held = step, time.monotonic(), None, _NONE
 
     def end_step(self) -> None:
         """Note that it is over: evaluations and saves take their own time."""
@@ -62,6 +69,7 @@ class Watch:
     def _look(self) -> None:
         told = -1
         while not self._over.wait(_LOOK):
+            self.each_look(self.held)
             since, step = self._since, self._step
             if since is None or step == told or len(self._usual) < _KNOWN:
                 continue
@@ -79,6 +87,7 @@ class Watch:
         if at:
             faulthandler.dump_traceback(2)  # which is there in every process
         answers = self._strategy.answers(f"where in step {step}", at, _ANSWER)
-        held = [f"{who} {f'is at {at}' if at else 'does not answer'}" for who, at in answers if at != ""]
-        self.found = "; ".join(held) or "All ranks wait for each other"
-        logger.warning("%s: %s. %s", self.found, what, "Its stack stands in its own output." if held else "")
+        told = {rank: f"is at {at}" if at else "does not answer" for rank, (_, at) in enumerate(answers) if at != ""}
+        self.found = "; ".join(f"{answers[rank][0]} {where}" for rank, where in told.items()) or _ALL
+        self.held = {rank: f"{where} in step {step}" for rank, where in told.items()}
+        logger.warning("%s: %s. %s", self.found, what, "Its stack stands in its own output." if told else "")

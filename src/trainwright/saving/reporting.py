@@ -39,7 +39,10 @@ def log_step(run: Run) -> None:
     if run.learning_rate is not None:
         logs["learning_rate"] = float(run.learning_rate)
     logs |= averages(session.strategy.gather_shards(session.records.take()))
-    logs |= run.throughput.read(run.timesheet.trained())
+    trained = run.timesheet.trained()
+    logs |= run.throughput.read(trained)
+    if run.told is not None:
+        run.told.log(session.state.global_step, run.own_rows, trained)
     run.meter.logged_at = session.state.global_step
     run.symptoms.look(logs)
     session.control.should_log = False

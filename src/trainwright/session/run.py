@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from trainwright import randomness
-from trainwright.callbacks.job import Timesheet
+from trainwright.callbacks.job import RankFile, Timesheet
 from trainwright.checkpoint.history import History
 from trainwright.checkpoint.mirror.copying import Mirror
 from trainwright.checkpoint.parts import Part
@@ -102,6 +102,7 @@ class Run:
         problems: of saves, that were said already.
         agreed_stop: the signal at which all ranks agreed to leave, or None.
         rows: that were trained on, by all ranks.
+        own_rows: of those, by this one, where there are several.
         drawn_apart: whether every rank draws random numbers of its own, as its checkpoint has it.
         steered: whether code that is not ours may raise a flag in a step, on any of several ranks.
         heard_saving: whether code that is not ours hears of saves, on any of several ranks.
@@ -127,6 +128,7 @@ class Run:
         ended: whether the callbacks were told that training is over.
         modes: of the model and its parts, when training began.
         watch: over steps that another rank holds up.
+        told: what this process tells of itself, one of several that are a job.
     """
 
     session: Session
@@ -161,6 +163,7 @@ class Run:
     accumulation: int = 1
     open: bool = False
     rows: int = 0
+    own_rows: int = 0
     drawn_apart: bool = False
     steered: bool = False
     heard_saving: bool = False
@@ -185,6 +188,7 @@ class Run:
     copies: HostCopies = field(default_factory=HostCopies)
     together: Together = field(default_factory=Together)
     timesheet: Timesheet = field(default_factory=Timesheet)
+    told: RankFile | None = None
     throughput: Throughput = field(default_factory=Throughput)
     beginning: Beginning = field(default_factory=Beginning)
     history: History = field(default_factory=History)

@@ -260,6 +260,7 @@ def _agreed(
             f"Rank {present.index(False)} got no data while others did; divide the data evenly among the ranks."
         )
     added, total = most - len(batches), float(sum(strategy.one_per_shard(totals)))
+    run.own_rows += int(counts.rows)
     _count(run, Counts(*(sum(strategy.one_per_shard(column)) for column in sums)))
     position = int(max(positions))  # a rank whose data has ended stands still
     return StepBatch(position, plain + [_opened(spare)[0]] * added, items + [0] * added, total, shares + [0.0] * added)

@@ -128,8 +128,7 @@ def train(
                 begin_copying(run)
                 run_cards.begin(run)
                 timesheet.begin(str(run.folder.absolute()), run.first_step)
-                job.tell_ranks(session.strategy.ranks())
-                output = execute(run)
+                output = execute_as_rank(run)
             finally:
                 loader.close()
                 if session.stage is not None:
@@ -144,6 +143,17 @@ def train(
         session.is_in_train, session.ema = False, None
         session.args, session.run = asked, None  # which other ranks may have changed
         lock.release()
+
+
+def execute_as_rank(run: Run) -> TrainOutput:
+    """Execute it; where it is one of several processes of a job, let it tell how it is."""
+    session, ranks = run.session, run.session.strategy.ranks()
+    name = session.strategy.from_main(job.name()) if ranks else None
+    folder, passed = Path(session.args.output_dir), run.timesheet.trained()
+    with job.of_rank(name, ranks, folder, run.run_id, session.state, passed) as run.told:
+        if run.told is not None:
+            run.watch.each_look = run.told.write
+        return execute(run)
 
 
 def execute(run: Run) -> TrainOutput:

@@ -20,7 +20,7 @@ from trainwright.jobs.status import ENDED
 from trainwright.jobs.store import attempts, masking, outputs, schema, typed
 from trainwright.jobs.store.store import Store
 from trainwright.jobs.web import files
-from trainwright.jobs.worker import queue
+from trainwright.jobs.worker import queue, ranks
 
 _FOLLOW_SECONDS = 0.3
 _SYSTEM = "system/"  # metrics of what a job takes
@@ -78,7 +78,8 @@ def show(args: Namespace) -> int:
     spent = attempts.account(store.of_job(schema.attempts, job["id"]))
     if args.json:
         told = {"metrics": store.last_metrics(job["id"]), "artifacts": artifacts, "events": events, "time": spent}
-        print_json({**job, "defaults": store.read(typed.defaults, job["defaults"]), **told})
+        told |= {"defaults": store.read(typed.defaults, job["defaults"]), "ranks": ranks.states(job)}
+        print_json({**job, **told})
         return 0
     lines: Any = [
         ("job", job["id"]),
@@ -93,7 +94,7 @@ def show(args: Namespace) -> int:
     lines += [(name, job[name]) for name in ("host", "pid", "message") if job[name]]
     lines += [("same run", f"{one['id']} {one['name']} ({one['status']})") for one in outputs.of_same_run(store, job)]
     pairs("", lines)
-    pairs("ranks", [(str(one["rank"]), _rank(one)) for one in job["kept"].get("ranks", [])])
+    _ranks(ranks.states(job))
     usual = masking.params(store.read(typed.defaults, job["defaults"]))
     given = typed.changed(job["params"], usual)
     pairs("parameters", [(name, exact(job["params"][name])) for name in given])
@@ -118,9 +119,24 @@ def show(args: Namespace) -> int:
     return 0
 
 
-def _rank(one: Any) -> str:
-    """Return where a process of a job is, and where its output."""
-    return f"process {one['pid']} on {one['host']}" + (f", {one['output']}" if one["output"] else "")
+def _ranks(found: list[dict[str, Any]]) -> None:
+    """Print how every process of a job is."""
+    if not found:
+        return
+
+    def row(one: dict[str, Any]) -> list[Any]:
+        speed = "" if one["rows_per_second"] is None else f"{one['rows_per_second']:.4g}"
+        step = "" if one["step"] is None else one["step"]
+        return [one["rank"], one["host"], one["pid"], one["state"].lower(), step, speed]
+
+    print("\nranks")
+    table(["rank", "machine", "process", "state", "step", "rows/s"], map(row, found))
+    more = [(f"{one['rank']} {title}", text) for one in found for title, text in _more(one) if text]
+    pairs("of ranks", more)
+
+
+def _more(one: dict[str, Any]) -> list[tuple[str, Any]]:
+    return [(one["state"].lower(), one["how"]), ("before", one["before"]), *(("log", path) for path in one["logs"])]
 
 
 def _time(spent: Any) -> None:

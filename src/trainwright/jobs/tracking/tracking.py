@@ -309,7 +309,7 @@ def tracked(
         return
     try:
         owner = os.environ.get(paths.OWNER, "").partition(":")[0]
-        known = job or os.environ.get(paths.JOB_ID) or owner
+        known = job or os.environ.get(paths.JOB_ID) or owner or (None if _had_job else processes.launch())
         tracking = Tracking(known or paths.new_id(), params or {}, name, experiment, defaults)
     except OSError as error:  # a home that cannot be written is no reason not to train
         print(f"Note: this run is not tracked: {error}.", file=sys.stderr, flush=True)

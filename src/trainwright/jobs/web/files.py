@@ -28,8 +28,16 @@ _CLOCKS = 5.0  # seconds that those of a job and of its disk may differ
 def log(job: Job, after: int = -1) -> dict[str, Any]:
     """Return the text of a job's log after a byte, or its end, and the byte that it ends with: none of a character."""
     path = inside(Path(job["folder"]), paths.LOG)
-    if path is None:
-        return {"text": "", "end": 0, "there": False, "why": no_log(job)}
+    return no_text(no_log(job)) if path is None else text(path, after)
+
+
+def no_text(why: str) -> dict[str, Any]:
+    """Return what stands in the place of a log that is not there."""
+    return {"text": "", "end": 0, "there": False, "why": why}
+
+
+def text(path: Path, after: int) -> dict[str, Any]:
+    """Return the text of a file as `log` does."""
     size = path.stat().st_size
     start = after if 0 <= after <= size else max(size - _LOG_BYTES, 0)
     with path.open("rb") as file:
@@ -39,8 +47,8 @@ def log(job: Job, after: int = -1) -> dict[str, Any]:
         first = next((place for place, byte in enumerate(content[:4]) if byte & 0xC0 != 0x80), 0)
         start, content = start + first, content[first:]
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    text = decoder.decode(content)
-    return {"text": text, "end": start + len(content) - len(decoder.getstate()[0]), "there": True}
+    decoded = decoder.decode(content)
+    return {"text": decoded, "end": start + len(content) - len(decoder.getstate()[0]), "there": True}
 
 
 def log_bytes(folder: str) -> int:

@@ -32,7 +32,7 @@ from trainwright.jobs.web.answers import as_json, changing, is_argument, name_of
 from trainwright.jobs.web.connection import Connection
 from trainwright.jobs.web.forms import Forms
 from trainwright.jobs.web.talks import Talks, models_of
-from trainwright.jobs.worker import health, queue
+from trainwright.jobs.worker import health, queue, ranks
 
 PAGE = Path(__file__).parent / "page"
 _SWEEP_SECONDS = 1.0
@@ -90,6 +90,7 @@ class Api:
             "artifacts": outputs.artifacts(self.store, job), "events": self.store.of_job(schema.events, name),
             "completions": completions.listed(job), "samples": files.samples(job), "media": files.media(job),
             "time": attempts.account(self.store.of_job(schema.attempts, name)),
+            "ranks": ranks.states(job), "gone": ranks.gone(job),
         }  # fmt: skip
 
     def metrics(self, request: Request) -> Any:
@@ -97,9 +98,14 @@ class Api:
         return charted.curves_of(self.store, self.find(request)["id"], request.query_params)
 
     def log(self, request: Request) -> Any:
-        """The end of what a job printed, or what came after a byte of it."""
-        job = self.find(request)
-        return files.log(job, number(request.query_params.get("after"), -1))
+        """The end of what a job printed, or what came after a byte of it; with `rank` and `name`, of a file of one of
+        its processes."""
+        job, asked = self.find(request), request.query_params
+        after = number(asked.get("after"), -1)
+        if "rank" not in asked:
+            return files.log(job, after)
+        path = ranks.log(job, number(asked["rank"], 0), asked.get("name", ""))
+        return files.text(path, after) if path else files.no_text("What this process printed is not here.")
 
     def media(self, request: Request) -> Any:
         """A picture or a film that a job has made."""
@@ -144,7 +150,7 @@ class Api:
     def look(self, request: Request, before: feed.Seen | None) -> feed.Seen:
         """Return what a page shows that watches, read only where something has changed.
 
-        That is a page of the list, or `job`s by name, with the bytes of their logs.
+        That is a page of the list, or `job`s by name, with the bytes of their logs and the ranks that are gone.
         """
         self.sweep()
         version = self.store.read(listing.version)
@@ -156,8 +162,12 @@ class Api:
         else:
             found = self.store.read(listing.page, list_api.query(request))
         if names:
-            found = {"jobs": [{**job, "log": files.log_bytes(job["folder"])} for job in found["jobs"]]}
+            found = {"jobs": [{**job, **self._unnoted(job)} for job in found["jobs"]]}
         return feed.Seen(version, found)
+
+    def _unnoted(self, job: Job) -> dict[str, Any]:
+        """Return what changes of a job without a change of its row."""
+        return {"log": files.log_bytes(job["folder"]), "gone": ranks.gone(self.store.find(job["id"]))}
 
 
 def application(store: Store, host: str, token: str, names: Collection[str] = ()) -> Any:

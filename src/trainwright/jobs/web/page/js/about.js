@@ -2,7 +2,7 @@
 
 import { h, moment, number, pairs } from "./dom.js";
 
-const APART = ["code", "versions"]; // of what is kept with a job, what has places of its own
+const APART = ["code", "versions", "ranks"]; // of what is kept with a job, what has places of its own
 
 export class About {
   constructor() {

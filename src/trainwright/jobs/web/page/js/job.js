@@ -7,6 +7,7 @@ import { Board } from "./board.js";
 import { completionsCard } from "./completions.js";
 import { failure, h, pairs, show, status, times } from "./dom.js";
 import { Made } from "./made.js";
+import { ranksCard } from "./ranks.js";
 import { timeCard } from "./time.js";
 
 const LOOK = 1500; // milliseconds at least between two looks
@@ -15,10 +16,11 @@ const RESUMABLE = ["FAILED", "STOPPED", "INTERRUPTED", "LOST"];
 
 export function jobPage(id) {
   const path = `jobs/${encodeURIComponent(id)}`;
-  const parts = Object.fromEntries(["head", "refused", "problem", "empty", "figures", "time"].map((name) => [name, h("div")]));
+  const parts = Object.fromEntries(["head", "refused", "problem", "empty", "figures", "time", "ranks"].map((name) => [name, h("div")]));
   parts.passed = h("span", { class: "quiet" });
   const log = h("pre", { tabindex: 0, "aria-label": "Log" });
-  const logCard = h("section", { class: "card" }, h("h2", {}, "Log"), log);
+  const logHead = h("div", { class: "row" }, h("h2", {}, "Log"));
+  const logCard = h("section", { class: "card" }, logHead, log);
   const about = new About();
   const made = new Made();
   const written = completionsCard(path);
@@ -26,6 +28,7 @@ export function jobPage(id) {
   let board = null;
   let logEnd = -1;
   let logSeen = 0; // bytes that it had
+  let logOf = {}; // of the job; or of one of its processes: rank and file
   let latest = null; // how the job is by now
   let open = true;
   let timer = null;
@@ -50,7 +53,7 @@ export function jobPage(id) {
       if (first) {
         document.title = `${job.name} · Trainwright`;
         show(parts.head, parts.refused, parts.problem, h("div", { class: "columns" },
-          h("div", {}, parts.empty, board.element, made.element, written.element, logCard),
+          h("div", {}, parts.empty, parts.ranks, board.element, made.element, written.element, logCard),
           h("div", {}, parts.time, about.params, parts.figures, about.rest)));
       }
       draw();
@@ -102,8 +105,26 @@ export function jobPage(id) {
     }
     about.update(job);
     parts.time.replaceChildren(timeCard(job.time));
+    drawRanks();
     made.update(job);
     written.update(job.completions);
+  }
+
+  function drawRanks() {
+    const text = JSON.stringify(job.ranks);
+    if (text === parts.ranks.dataset.seen) return; // somebody may have unfolded it, or be at one of its buttons
+    parts.ranks.dataset.seen = text;
+    parts.ranks.replaceChildren(ranksCard(job.ranks, openLog));
+  }
+
+  function openLog(rank, name) {
+    const isOfJob = rank === undefined;
+    [logOf, logEnd, logSeen] = [isOfJob ? {} : { rank, name }, -1, 0];
+    log.replaceChildren();
+    logHead.replaceChildren(h("h2", {}, isOfJob ? "Log" : `Log of rank ${rank}, ${name}`), h("span", { class: "grow" }),
+      isOfJob ? "" : h("button", { onclick: () => openLog() }, "Log of the job"));
+    look();
+    logCard.scrollIntoView({ block: "nearest" });
   }
 
   function drawPassed() {
@@ -126,7 +147,9 @@ export function jobPage(id) {
 
   async function readLog() {
     const size = latest?.log ?? 0;
-    const found = await get(`${path}/log?after=${logEnd}`);
+    const of = logOf;
+    const found = await get(`${path}/log?${new URLSearchParams({ after: logEnd, ...of })}`);
+    if (of !== logOf) return; // another one was chosen meanwhile
     if (!found.there) {
       log.textContent = found.why;
       return;
@@ -137,13 +160,14 @@ export function jobPage(id) {
     else if (!found.end) log.textContent = "Nothing was printed yet.";
     while (log.childNodes.length > LONGEST_LOG) log.firstChild.remove();
     logEnd = found.end;
-    logSeen = found.text && logEnd < size ? 0 : size; // at most 64 KiB come at once
+    logSeen = found.text && (logEnd < size || logOf.name) ? 0 : size; // at most 64 KiB come at once
     if (atEnd) log.scrollTop = log.scrollHeight;
   }
 
   // The next look, where more has happened than was seen.
   function due() {
-    if (latest && job && (latest.changed > job.changed || latest.log !== logSeen)) timer ??= setTimeout(look, LOOK);
+    const isNew = latest && job && (latest.changed > job.changed || latest.log !== logSeen || String(latest.gone) !== String(job.gone));
+    if (isNew) timer ??= setTimeout(look, LOOK);
   }
 
   let known = "";
