@@ -149,7 +149,7 @@ def execute_as_rank(run: Run) -> TrainOutput:
     """Execute it; where it is one of several processes of a job, let it tell how it is."""
     session, ranks = run.session, run.session.strategy.ranks()
     name = session.strategy.from_main(job.name()) if ranks else None
-    folder, passed = Path(session.args.output_dir), run.timesheet.trained()
+    folder, passed = Path(session.args.output_dir or run.folder), run.timesheet.trained()
     with job.of_rank(name, ranks, folder, run.run_id, session.state, passed) as run.told:
         if run.told is not None:
             run.watch.each_look = run.told.write
