@@ -148,8 +148,10 @@ def test_a_rank_that_is_stuck_raises_or_is_killed_in_an_evaluation_is_named_and_
     assert re.search(
         r"RankError: The run failed after step 9 \(Rank 1 .* failed: ValueError: what the user wrote\)", said
     )
-    assert re.search(r"RankError: Rank 1 \(.*\) was killed or has left, after step 10", said)
-    assert [(one["state"], one["step"]) for one in states(tmp_path, monkeypatch)] == [("COMPLETE", 12)] * 2
+    assert re.search(r"Rank 1 \(.*\) was killed or has left, so they cannot save together", said)
+    first, second = states(tmp_path, monkeypatch)
+    assert [(one["state"], one["step"]) for one in (first, second)] == [("COMPLETE", 12)] * 2
+    assert re.search(r"failed after step 10: RankError: Rank 1 \(.*\) was killed or has left", first["before"])
     done = [step for step, _ in lines(tmp_path)]
     assert (done[0], done[-1], len({pid for _, pid in lines(tmp_path)})) == (1, 12, 4)
     assert all(step - then <= 1 and then - step < 2 * 4 for then, step in itertools.pairwise(done))
