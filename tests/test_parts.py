@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -15,11 +16,21 @@ import torch
 from torch import nn
 
 from tests import forked
-from trainwright import CheckpointError, ConfigError, DataError, SaveError, Trainer, TrainingArguments
-from trainwright.parts import Checkpoints, Streams, batches, start_strategy, weighed
+from trainwright import CheckpointError, ConfigError, DataError, Loss, Objective, SaveError, Trainer, TrainingArguments
+from trainwright.parts import (
+    Checkpoints,
+    Steps,
+    Streams,
+    batches,
+    choose_precision,
+    forward_backward,
+    start_strategy,
+    weighed,
+)
 from trainwright.world import DataShard
 
 PAGE = Path(__file__).parent.parent / "docs" / "own_loop.md"
+CPU = torch.device("cpu")
 STEPS = 30  # of 16 rows, so nearly seven passes over the 70 rows, whose last step has 6
 EXACT = 1e-13  # float64, parameters of about 1: only the order of additions differs
 
@@ -29,6 +40,7 @@ import json, os, signal, sys
 from pathlib import Path
 
 from tests.test_parts import PairsOfNumbers, flat, loop, new_model
+from trainwright.parts import start_strategy
 
 place, row = Path(sys.argv[1]), int(sys.argv[2])
 rank = os.environ.get("RANK", "0")
@@ -51,6 +63,10 @@ for name in sys.argv[3:]:
     losses = loop()["fit"](model, rows, place / name, 30, save_steps=3)
     found = {"losses": losses, "parameters": flat(model).tolist()}
     (place / f"{name}{rank}.json").write_text(json.dumps(found))
+strategy = start_strategy()
+several = [p for _ in range(2) for p in strategy.prepare(new_model()).parameters()]
+strategy.agree = None  # each model's own wrapper exchanges its gradients, so nothing is left to talk about
+strategy.finish_gradients(several)
 """
 
 
@@ -126,6 +142,109 @@ def test_it_goes_on_bitwise_from_any_checkpoint(tmp_path):
         assert again == losses[left[0] :]
         assert torch.equal(resumed, straight)
         shutil.rmtree(tmp_path / "run")
+
+
+class StreamOfPairs(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        rows = PairsOfNumbers()
+        return (rows[index] for index in range(len(rows)))
+
+
+GROUPS = "AdamW([{'params': [p for p in parameters if p.ndim == d], 'lr': d / 100} for d in (1, 2)])"
+EVALUATED = """losses.append(float(strategy.sum_tensor(loss)))
+            with torch.no_grad():
+                losses.append(float(model.eval()(torch.ones(1, 4).double())))
+            model.train()"""
+VARIATIONS = {  # the lines of the page's loop that another one has in their stead
+    "two groups": {"AdamW(parameters, lr=1e-2)": GROUPS},
+    "a schedule by the loss": {
+        "LinearLR(optimizer, 1.0, 0.0, 30)": "ReduceLROnPlateau(optimizer, patience=1)",
+        "schedule.step()": "schedule.step(float(loss))",
+    },
+    "compiled": {"strategy.prepare(model)\n": "torch.compile(strategy.prepare(model), backend='eager')\n"},
+    "evaluated": {"losses.append(float(strategy.sum_tensor(loss)))": EVALUATED},
+    "averaged": {
+        '"data": data}': '"data": data, "average": (average := torch.optim.swa_utils.AveragedModel(model))}',
+        "optimizer.zero_grad()": "optimizer.zero_grad() or average.update_parameters(model)",
+        "return losses": "return [*losses, *(float(p.sum()) for p in average.parameters())]",
+    },
+    "a stream": {"batches(rows": "batches(StreamOfPairs()"},
+}
+
+
+@pytest.mark.parametrize("changed", VARIATIONS.values(), ids=VARIATIONS)
+def test_variations_of_it_go_on_bitwise(tmp_path, changed):
+    code = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), flags=re.M | re.S)[0]
+    for before, after in {"0.0, steps)": "0.0, 30)", **changed}.items():
+        assert before in code
+        code = code.replace(before, after)
+    names = {"StreamOfPairs": StreamOfPairs}
+    exec(compile(code, PAGE.name, "exec"), names)
+    found = []
+    for folder, counts in (("straight", [12]), ("stopped", [7, 12])):
+        for count in counts:
+            losses = names["fit"](model := new_model(), PairsOfNumbers(), tmp_path / folder, count)
+        found.append((losses[-5:], flat(model).tolist()))
+    assert found[0] == found[1]
+
+
+class Adversary(Objective):
+    """One of two that learn against each other; `other` is not trained by it."""
+
+    def __init__(self, other, sign):
+        self.other, self.sign = other, sign
+
+    def count(self, batch):
+        return len(batch["x"])
+
+    def loss(self, model, batch, num_items):
+        return Loss(self.sign * (self.other(batch["x"]) * model(batch["x"])).sum() / num_items)
+
+
+def two_that_learn(place, steps):
+    strategy = start_strategy()
+    models = nn.ModuleList([new_model(), new_model()])
+    optimizers = [torch.optim.Adam(model.parameters(), lr=1e-2) for model in models]
+    data, precision = batches(PairsOfNumbers(), 16, micro_batch_size=8), choose_precision(strategy.device)
+    parts = {"first": optimizers[0], "second": optimizers[1], "data": data}
+    with Checkpoints(place, strategy, models, parts, of_ranks={"streams": Streams()}) as checkpoints:
+        for step, micro_batches in zip(range(checkpoints.restore() + 1, steps + 1), data):
+            for own, other, sign in ((0, 1, 1), (1, 0, -1)):
+                forward_backward(models[own], micro_batches, Adversary(models[other], sign), strategy, precision)
+                optimizers[own].step()
+                models.zero_grad()
+            if step % 5 == 0 or step == steps:
+                checkpoints.save(step)
+    return flat(models)
+
+
+def test_two_models_that_learn_against_each_other_go_on_bitwise(tmp_path):
+    torch.manual_seed(0)
+    straight = two_that_learn(tmp_path / "straight", 12)
+    torch.manual_seed(0)
+    two_that_learn(tmp_path / "stopped", 7)
+    assert torch.equal(two_that_learn(tmp_path / "stopped", 12), straight)
+
+
+def test_what_is_tried_before_the_run_leaves_no_trace(tmp_path):
+    """Such as a search for the learning rate: the parts are given back what they were."""
+    strategy, found = start_strategy(), []
+    for tries in (0, 9):
+        torch.manual_seed(0)
+        model, data, streams = new_model(), batches(PairsOfNumbers(), 16), Streams()
+        optimizer = torch.optim.Adam(model.parameters())
+        before = [copy.deepcopy(part.state_dict()) for part in (model, optimizer, data, streams)]
+        for steps in (tries, 5):
+            for part, state in zip((model, optimizer, data, streams), before, strict=True):
+                part.load_state_dict(copy.deepcopy(state))
+            for _, micro_batches in zip(range(steps), data):
+                forward_backward(
+                    model, micro_batches, loop()["SquaredError"](), strategy, choose_precision(strategy.device)
+                )
+                optimizer.step()
+                optimizer.zero_grad()
+        found.append(flat(model).tolist())
+    assert found[0] == found[1]
 
 
 @pytest.mark.slow
@@ -256,8 +375,48 @@ def test_data_that_does_not_divide_or_is_another_is_refused():
         batches([1] * 9, 9, shard=DataShard(0, 2))
     with pytest.raises(DataError, match="is empty"):
         batches([], 4)
+    with pytest.raises(ConfigError, match=r"batches\(\) takes no shuffle=: "):
+        batches([1] * 8, 4, shuffle=False)
+    with pytest.raises(ConfigError, match="Steps takes a loader of the engine's, and this is a DataLoader; batches"):
+        Steps(torch.utils.data.DataLoader([1] * 8))
+    with pytest.raises(DataError, match="no batch in pass 2: it is empty, or is used up after one pass"):
+        list(zip(range(3), batches(iter([1] * 8), 4, collate=list), strict=False))
     state = batches([1] * 9, 4).state_dict()
     with pytest.raises(
         CheckpointError, match=r"not the checkpoint's: rows 9 -> 8; seed 42 -> 1; rows of a step 4 -> 2"
     ):
         batches([1] * 8, 2, seed=1).load_state_dict(state)
+
+
+def test_a_stream_is_divided_among_processes_and_found_again(caplog):
+    alone = [[row for batch in step for row in batch] for _, step in zip(range(6), batches(Drawn(), 8, collate=list))]
+    shards = [batches(Drawn(), 8, micro_batch_size=2, shard=DataShard(i, 2), collate=list) for i in range(2)]
+    for step, *each in zip(alone, *shards, strict=False):
+        counted = [pair for one in each for pair in weighed(one, len)]
+        assert sorted(int(row) for batch, items in counted if items for row in batch) == sorted(map(int, step))
+    first = batches(Drawn(), 8, collate=list)
+    for _ in zip(range(4), first):
+        pass
+    second = batches(Drawn(), 8, collate=list)
+    second.load_state_dict(first.state_dict())
+    assert [step[0] for _, step in zip(range(2), second)] == alone[4:]
+    assert "8 rows of the stream are read again to find the place" in caplog.text
+    with pytest.raises(CheckpointError, match="rows of a batch 8 -> 4; batches of a step 1 -> 2"):
+        batches(Drawn(), 8, micro_batch_size=4).load_state_dict(first.state_dict())
+
+
+class Drawn(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        return (number + float(torch.rand(())) for number in range(21))
+
+
+def test_a_wrapped_model_is_kept_as_it_is_without_and_other_objects_are_told(tmp_path, caplog):
+    kept(tmp_path, [1], model=torch.compile(nn.Linear(1, 1), backend="eager"))
+    assert restored(tmp_path) == (1, 1.0)
+    with pytest.raises(ConfigError, match=r"checkpoint-1' is a checkpoint itself; give the folder that holds it, '"):
+        restored(tmp_path / "checkpoint-1")
+    choose_precision(CPU, fp16=True)
+    assert "fp16=True needs a GPU; a CPU computes in float32" in caplog.text
+    wrong = type("Own", (Objective,), {"count": lambda self, batch: 1, "loss": lambda *given: torch.ones(())})()
+    with pytest.raises(DataError, match=r"Own\.loss returned Tensor; it must return trainwright\.Loss\(value"):
+        forward_backward(new_model(), [{"x": torch.ones(1, 4)}], wrong, start_strategy(), choose_precision(CPU))

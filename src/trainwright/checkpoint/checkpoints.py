@@ -22,6 +22,7 @@ from trainwright.checkpoint.sharded import verify
 from trainwright.checkpoint.snapshot import HostCopies
 from trainwright.checkpoint.writer import PendingCheckpoint, Writer, not_written
 from trainwright.errors import ConfigError, TrainwrightError, UnsavableError
+from trainwright.models.inspect import unwrapped
 from trainwright.parallel.strategy import Strategy
 from trainwright.state import TrainerState
 
@@ -39,14 +40,14 @@ class Checkpoints:
     Args:
         place: the folder of the `checkpoint-<step>` folders.
         strategy: how the loop is spread over processes.
-        model: in its place, before `strategy.prepare`.
+        model: in its place; what `strategy.prepare` or `torch.compile` made of it stands for the model.
         parts: by name, whatever goes on in a resumed run and is the same on all processes: optimizer, schedule, data.
         of_ranks: by name, that of which every process keeps its own: streams of random numbers.
         keep: how many of the newest stay; None for all.
 
     Raises:
-        ConfigError: a part has no `state_dict` and `load_state_dict`, the model is sharded, or, when it is entered,
-            another run has the folder or it cannot be written.
+        ConfigError: a part has no `state_dict` and `load_state_dict`, the model is sharded, the folder is a checkpoint
+            itself, or, when it is entered, another run has it or it cannot be written.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class Checkpoints:
     ) -> None:
         self.place = Path(place)
         self.strategy = strategy
-        self.model = model
+        self.model = unwrapped(model)
         self.parts = dict(parts)
         self.of_ranks = dict(of_ranks or {})
         self.keep = keep
@@ -69,6 +70,10 @@ class Checkpoints:
             raise ConfigError(
                 f"{type(strategy).__name__} spreads the model over processes, and a loop of one's own cannot save "
                 "that. Train with Trainer, or with a strategy that keeps the model whole, such as DataParallel."
+            )
+        if (self.place / layout.MANIFEST).exists():
+            raise ConfigError(
+                f"'{self.place}' is a checkpoint itself; give the folder that holds it, '{self.place.parent}'."
             )
         check_users(self.parts, "parts")
         check_users(self.of_ranks, "of_ranks")

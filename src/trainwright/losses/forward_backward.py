@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from trainwright.data.loaders.batches import weighed
-from trainwright.objectives.objective import Objective
+from trainwright.objectives.objective import Objective, check_loss
 from trainwright.parallel.precision import Precision
 from trainwright.parallel.strategy import Strategy
 
@@ -37,7 +37,9 @@ def forward_backward(
         if items or strategy.needs_zero_weight_step(last):
             with strategy.accumulate(model, last):  # gradients are exchanged once a step
                 with precision.autocast():
-                    share = objective.loss(model, strategy.to_device(batch), total).value * bool(items)
+                    found = objective.loss(model, strategy.to_device(batch), total)
+                    check_loss(objective, found)
+                    share = found.value * bool(items)
                 strategy.backward(share, precision)
             loss = loss + share.detach()
     strategy.finish_gradients([parameter for parameter in model.parameters() if parameter.requires_grad])

@@ -17,7 +17,7 @@ from trainwright.losses import fused_loss
 from trainwright.losses.diagnose import Explained
 from trainwright.losses.probing import unnoticed
 from trainwright.models.inspect import uncompiled
-from trainwright.objectives.objective import Loss
+from trainwright.objectives.objective import check_loss
 from trainwright.session.loss_rules import Rule, takes_num_items
 from trainwright.session.run import Run
 from trainwright.session.session import Hooks, Session
@@ -115,16 +115,8 @@ def compute_loss(session: Session, model: nn.Module, inputs: Any, return_outputs
     objective = session.objective.unfused() if return_outputs else session.objective
     takes_mean = session.in_own_step and not scales_by_itself(session)
     loss = objective.loss(model, inputs, None if takes_mean else num_items)
-    if not isinstance(loss, Loss):
-        raise DataError(
-            f"{type(objective).__name__}.loss returned {type(loss).__name__}; it must return trainwright.Loss(value, "
-            "outputs, terms)."
-        )
-    if session.own_objective and not (isinstance(loss.value, torch.Tensor) and isinstance(loss.terms, Mapping)):
-        raise DataError(
-            f"{type(objective).__name__}.loss returned Loss(value={type(loss.value).__name__}, "
-            f"terms={type(loss.terms).__name__}); the value must be a scalar tensor, and the terms scalars by name."
-        )
+    if session.own_objective:
+        check_loss(objective, loss)
     for name, value in loss.terms.items():
         if name in loss.parts:
             session.records.add(name, value, loss.parts[name])

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from trainwright.batch import IGNORED, MeanOver
 
@@ -59,6 +60,12 @@ def _loads_own_state(kind: type[nn.Module]) -> bool:
 def uncompiled(model: Any) -> Any:
     """Return the model that `torch.compile` was given, with the same parameters, or the model itself."""
     return getattr(model, "_orig_mod", model)
+
+
+def unwrapped(model: Any) -> Any:
+    """Return the model that `torch.compile` and torch's data parallel wrappers were given, or the model itself."""
+    inside = model.module if isinstance(model, nn.DataParallel | DistributedDataParallel) else uncompiled(model)
+    return model if inside is model else unwrapped(inside)
 
 
 def base_model(model: nn.Module) -> nn.Module:

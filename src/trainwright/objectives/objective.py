@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from trainwright.errors import DataError
 from trainwright.objectives.language import FusedLoss
 
 
@@ -28,6 +29,24 @@ class Loss:
     outputs: Any = None
     terms: Mapping[str, torch.Tensor] = field(default_factory=dict)
     parts: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+
+def check_loss(objective: Any, loss: Any) -> None:
+    """Check what an objective's `loss` has returned.
+
+    Raises:
+        DataError: it is no `Loss`, or one of something else.
+    """
+    name = f"{type(objective).__name__}.loss"
+    if not isinstance(loss, Loss):
+        raise DataError(
+            f"{name} returned {type(loss).__name__}; it must return trainwright.Loss(value, outputs, terms)."
+        )
+    if not (isinstance(loss.value, torch.Tensor) and isinstance(loss.terms, Mapping)):
+        raise DataError(
+            f"{name} returned Loss(value={type(loss.value).__name__}, terms={type(loss.terms).__name__}); the value "
+            "must be a scalar tensor, and the terms scalars by name."
+        )
 
 
 class Shard(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict
@@ -42,7 +43,7 @@ class DataParallel(Strategy):
         self.hosts = start_processes(device, options.backend, options.timeout)
         everyone = distributed.distributed_c10d._get_default_store()
         self.store = distributed.PrefixStore("trainwright", everyone)  # type: ignore[attr-defined]  # torch lists no stores
-        self.wrapped: set[int] = set()
+        self.wrapped: dict[int, weakref.ref[nn.Parameter]] = {}  # of all models that were prepared, by their ids
         self._listened = 0.0
         self.peers = self.gather(this_process(world.rank)) if self.is_distributed else []
 
@@ -52,8 +53,10 @@ class DataParallel(Strategy):
         Unless it is said, a step may leave parameters out, but where activations are recomputed, which torch's
         reentrant form does not let be looked through; as in transformers.
         """
-        self.wrapped = {id(p) for p in model.parameters() if p.requires_grad}
-        if isinstance(model, DistributedDataParallel) or not self.wrapped:
+        trained = {id(p): weakref.ref(p) for p in model.parameters() if p.requires_grad}
+        frozen = {id(p) for p in model.parameters() if not p.requires_grad}  # now; another wrapper may have had them
+        self.wrapped = {name: p for name, p in self.wrapped.items() if p() is not None and name not in frozen} | trained
+        if isinstance(model, DistributedDataParallel) or not trained:
             return model
         devices = [self.device] if self.device.type == "cuda" else None
         options = {"find_unused_parameters": not recomputes, **self.options.ddp}
@@ -71,7 +74,7 @@ class DataParallel(Strategy):
     def finish_gradients(self, parameters: list[nn.Parameter]) -> None:
         """Exchange the gradients now where a process may fail in its backward pass, so that none waits for it there;
         and those of parameters that were not trained when the model was wrapped."""
-        parameters = [p for p in parameters if self.options.late or id(p) not in self.wrapped]
+        parameters = [p for p in parameters if self.options.late or not self._is_wrapped(p)]
         if not parameters:
             return
         used = [any(column) for column in zip(*self.agree(*(p.grad is not None for p in parameters)), strict=True)]
@@ -86,6 +89,11 @@ class DataParallel(Strategy):
         distributed.all_reduce(together)
         together /= self.gradient_divide_factor
         torch._foreach_copy_(gradients, list(torch._utils._unflatten_dense_tensors(together, gradients)))
+
+    def _is_wrapped(self, parameter: nn.Parameter) -> bool:
+        """Whether DistributedDataParallel exchanges a parameter's gradient."""
+        known = self.wrapped.get(id(parameter))
+        return known is not None and known() is parameter
 
     def norms(self, tensors: list[torch.Tensor], order: float = 2.0) -> torch.Tensor:
         """Return the norm of every gradient or parameter: the same bits, whichever parts of it processes hold."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 
 from trainwright.devices import skips_by_itself
 
+logger = logging.getLogger("trainwright")
 Flag = torch.Tensor | bool
 
 
@@ -151,4 +153,6 @@ def choose_precision(device: torch.device, bf16: bool = False, fp16: bool = Fals
         return Precision(device, torch.bfloat16)
     if fp16 and device.type != "cpu":
         return Float16(device)
+    if fp16:
+        logger.warning("fp16=True needs a GPU; a CPU computes in float32 instead (bf16=True works there).")
     return Precision(device, None)

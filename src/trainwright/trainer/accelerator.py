@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from trainwright.errors import ConfigError
 from trainwright.evaluation.prediction_buffer import finished, grown, to_arrays
+from trainwright.models.inspect import unwrapped
 from trainwright.session.session import Session
 
 
@@ -62,9 +62,7 @@ class Accelerator:
         """Return the model inside of what strategy, compiler and torch's data parallelism wrapped around it."""
         if model is self._session.model_wrapped:
             return self._session.model
-        while (inner := _inside(model)) is not None:
-            model = inner
-        return model
+        return unwrapped(model)
 
     def wait_for_everyone(self) -> None:
         """Wait until every process is here."""
@@ -80,13 +78,6 @@ class Accelerator:
                 ) from None
             self._real = accelerate.Accelerator(cpu=self.device.type == "cpu")
         return getattr(self._real, name)
-
-
-def _inside(model: Any) -> Any:
-    """Return what a wrapper of torch's is around; None for a model."""
-    if isinstance(model, nn.DataParallel | DistributedDataParallel):
-        return model.module
-    return getattr(model, "_orig_mod", None)  # of torch.compile
 
 
 def of(session: Session) -> Accelerator:
