@@ -11,7 +11,7 @@ from torch.nn.functional import kl_div
 
 from tests import installed
 from tests import tiny_language as tiny
-from tests.methods.test_kto import ARGUMENTS, RATE, compare, logs, weights
+from tests.methods.beside_trl import ARGUMENTS, compare, content_of, logs, trained, weights
 from trainwright import ConfigError
 from trainwright.cli.main import main
 from trainwright.config.composition import build_trainer
@@ -30,19 +30,13 @@ def place(tmp_path_factory):
     return place
 
 
-def content_of(place, tmp_path, data="completion", kwargs=None, model=None, **training):
-    kwargs = {"max_length": 1024, "teacher_model_name_or_path": str(place / "teacher"), **(kwargs or {})}
-    more = {"trainer_type": "DISTILL", "trainer_kwargs": kwargs, "learning_rate": RATE, **training}
-    content = tiny.settings(place, data, output_dir=str(tmp_path / "ours"), **more)
-    content["model"] |= model or {}
-    return content
+def content_in(place, tmp_path, data="completion", kwargs=None, model=None, **training):
+    kwargs = {"teacher_model_name_or_path": str(place / "teacher"), **(kwargs or {})}
+    return content_of("DISTILL", place, tmp_path, data, kwargs, model, **training)
 
 
 def ours(place, tmp_path, *given, **named):
-    content = content_of(place, tmp_path, *given, **named)
-    trainer = build_trainer(load_checked(tiny.write_yaml(tmp_path / "run.yaml", content)).config)
-    trainer.train()
-    return trainer
+    return trained(tmp_path, content_in(place, tmp_path, *given, **named))
 
 
 @pytest.mark.parametrize("beta", BETAS)
@@ -163,24 +157,6 @@ def test_its_loss_is_that_of_the_formula_with_logits_or_without(place, tmp_path,
         assert logs(trainer)[0]["grad_norm"] == pytest.approx(logs(fused)[0]["grad_norm"], rel=1e-6)
 
 
-MISTAKES = {
-    "training.trainer_kwargs.lmbda=1.5": "lmbda 1.5 is not from 0 to 1",
-    "training.trainer_kwargs.beta=2": "beta 2 is not from 0 to 1",
-    "training.trainer_kwargs.temperature=0": "temperature 0 is not above 0",
-    "training.trainer_kwargs.loss_type=dft": "the divergence is the only loss",
-    "training.trainer_kwargs.teacher_model_name_or_path=null": "there is nobody to learn from",
-    "training.label_smoothing_factor=0.1": "the teacher says how likely every token is",
-}
-
-
-@pytest.mark.parametrize("override", MISTAKES)
-def test_what_cannot_work_is_said_before_anything_is_loaded(place, tmp_path, override):
-    content = content_of(place, tmp_path)
-    with pytest.raises(ConfigError) as error:
-        load_checked(tiny.write_yaml(tmp_path / "run.yaml", content), [override])
-    assert MISTAKES[override] in str(error.value)
-
-
 def test_a_teacher_of_other_tokens_is_refused(place, tmp_path):
     tiny.new_model(vocab_size=321).save_pretrained(tmp_path / "wide")
     tiny.new_model().save_pretrained(tmp_path / "other")
@@ -196,14 +172,14 @@ def test_a_teacher_of_other_tokens_is_refused(place, tmp_path):
         "none": "there is no folder '.*none'",
     }
     for name, words in told.items():
-        content = content_of(place, tmp_path, kwargs={"teacher_model_name_or_path": str(tmp_path / name)})
+        content = content_in(place, tmp_path, kwargs={"teacher_model_name_or_path": str(tmp_path / name)})
         with pytest.raises(ConfigError, match=words):
             build_trainer(load_checked(tiny.write_yaml(tmp_path / "run.yaml", content)).config)
 
 
 def test_the_commands_know_it(place, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    file = str(tiny.write_yaml(tmp_path / "run.yaml", content_of(place, tmp_path)))
+    file = str(tiny.write_yaml(tmp_path / "run.yaml", content_in(place, tmp_path)))
     assert main(["check", file]) == 0
     assert main(["check", file, "--memory"]) == 0
     assert "in all" in capsys.readouterr().out

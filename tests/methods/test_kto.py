@@ -9,9 +9,9 @@ import torch
 
 from tests import installed
 from tests import tiny_language as tiny
+from tests.methods.beside_trl import ARGUMENTS, compare, content_of, logs, trained, weights
 from trainwright import ConfigError, DataError
 from trainwright.cli.main import main
-from trainwright.config.composition import build_trainer
 from trainwright.config.keys import uses
 from trainwright.config.reading.read import load_checked
 from trainwright.data.text.tokenize import shared_length
@@ -19,16 +19,10 @@ from trainwright.data.text.unpaired import UnpairedBatch
 from trainwright.tasks.language.text import load_text
 from trainwright.world import World
 
-CLOSE = 1e-5  # float32, sums in another order
-RATE = 2e-4
 NAMES = [
     "loss", "grad_norm", "kl", "entropy", "rewards/chosen", "rewards/rejected", "rewards/margins", "logps/chosen",
     "logps/rejected", "logits/chosen", "logits/rejected",
 ]  # fmt: skip
-ARGUMENTS = {
-    "max_steps": 6, "learning_rate": RATE, "logging_steps": 1, "report_to": "none", "use_cpu": True, "bf16": False,
-    "gradient_checkpointing": False, "save_strategy": "no", "disable_tqdm": True, "optim": "adamw_torch",
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +32,10 @@ def place(tmp_path_factory):
 
 
 def ours(place, tmp_path, data="judged", kwargs=None, model=None, **training):
-    kwargs = {"max_length": 1024, **(kwargs or {})}
-    more = {"trainer_type": "KTO", "trainer_kwargs": kwargs, "learning_rate": RATE, **training}
-    content = tiny.settings(place, data, output_dir=str(tmp_path / "ours"), **more)
-    content["model"] |= model or {}
+    content = content_of("KTO", place, tmp_path, data, kwargs or {}, model, **training)
     if (held_out := content["training"].pop("held_out", None)) is not None:
         content["data"]["validation"] = {"datasets": [{"dataset_name": str(held_out)}]}
-    trainer = build_trainer(load_checked(tiny.write_yaml(tmp_path / "run.yaml", content)).config)
-    trainer.train()
-    return trainer
+    return trained(tmp_path, content)
 
 
 def theirs(place, tmp_path, rows, kwargs=None, template=None, **more):
@@ -65,19 +54,6 @@ def theirs(place, tmp_path, rows, kwargs=None, template=None, **more):
     )
     made.train()
     return made
-
-
-def logs(trainer):
-    return [entry for entry in trainer.state.log_history if "grad_norm" in entry]
-
-
-def compare(one, other, names=NAMES, tolerance=CLOSE):
-    assert len(logs(one)) == len(logs(other)) == 6
-    for first, second in zip(logs(one), logs(other), strict=True):
-        for name in names:
-            assert (name in first) == (name in second), name
-            if name in first:
-                assert first[name] == pytest.approx(second[name], rel=tolerance, abs=tolerance), (name, first["step"])
 
 
 # (data, settings of ours and TRL's, arguments of both)
@@ -134,10 +110,6 @@ def exact(place, tmp_path, data="judged", kwargs=None, **training):
         "torch_dtype_str": "float64", "model_kwargs": sizes,
     }  # fmt: skip
     return ours(place, tmp_path, data, kwargs, model, learning_rate=1e-3, **training)
-
-
-def weights(trainer):
-    return torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
 
 
 SPLIT = {"kto": ("judged", {}), "apo_zero_unpaired": ("judged", {"loss_type": "apo_zero_unpaired"}), "pairs": (
@@ -197,19 +169,7 @@ def test_its_loss_is_that_of_the_formula(place, tmp_path):
 @pytest.mark.slow
 def test_by_default_it_is_trls_too_where_a_step_is_one_micro_batch_of_rows_in_their_order(place, tmp_path):
     reference = theirs(place, tmp_path, tiny.rows_of("judged"))
-    compare(ours(place, tmp_path, train_sampling_strategy="sequential"), reference)
-
-
-MISTAKES = {
-    "training.trainer_kwargs.loss_type=kta": "loss_type 'kta' is not known",
-    "training.trainer_kwargs.beta=0": "beta 0.0 is not above 0",
-    "training.trainer_kwargs.desirable_weight=-1": "desirable_weight -1.0 is negative",
-    "training.per_device_train_batch_size=1": "per_device_train_batch_size needs steps of two rows or more",
-    "training.trainer_kwargs.precompute_ref_log_probs=true": "precompute_ref_log_probs needs loss_type: apo_zero",
-    "training.trainer_kwargs.trl_compatible=true": "trl_compatible needs training.train_sampling_strategy: sequential",
-    "training.trainer_kwargs={sync_ref_model: true, ref_model_sync_steps: 0}": "is less than one step",
-    "data.train.stream=true": "streams of texts are read by our own trainers only",
-}
+    compare(ours(place, tmp_path, train_sampling_strategy="sequential"), reference, NAMES)
 
 
 def test_one_row_of_a_process_is_enough_where_others_have_some(place, tmp_path, monkeypatch):
@@ -220,14 +180,6 @@ def test_one_row_of_a_process_is_enough_where_others_have_some(place, tmp_path, 
     assert load_checked(file, [one]).config.training.per_device_train_batch_size == 1
     with pytest.raises(ConfigError, match="needs steps of two rows or more"):
         load_checked(file, [one, trls, "training.train_sampling_strategy=sequential"])
-
-
-@pytest.mark.parametrize("override", MISTAKES)
-def test_what_cannot_work_is_said_before_anything_is_loaded(place, tmp_path, override):
-    file = tiny.write_yaml(tmp_path / "run.yaml", tiny.settings(place, "judged", trainer_type="KTO"))
-    with pytest.raises(ConfigError) as error:
-        load_checked(file, [override])
-    assert MISTAKES[override] in str(error.value)
 
 
 def test_the_commands_know_it(place, tmp_path, capsys, monkeypatch):

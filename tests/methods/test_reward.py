@@ -11,8 +11,8 @@ import torch
 
 from tests import installed
 from tests import tiny_language as tiny
-from tests.methods.test_kto import ARGUMENTS, RATE, compare, logs, weights
-from trainwright import ConfigError, DataError
+from tests.methods.beside_trl import ARGUMENTS, compare, content_of, logs, trained, weights
+from trainwright import DataError
 from trainwright.cli.main import main
 from trainwright.config.composition import build_trainer
 from trainwright.config.reading.read import load_checked
@@ -33,19 +33,12 @@ def place(tmp_path_factory):
     return place
 
 
-def content_of(place, tmp_path, data="preference", kwargs=None, model=None, **training):
-    kwargs = {"max_length": 1024, **(kwargs or {})}
-    more = {"trainer_type": "REWARD", "trainer_kwargs": kwargs, "learning_rate": RATE, **training}
-    content = tiny.settings(place, data, output_dir=str(tmp_path / "ours"), **more)
-    content["model"] |= model or {}
-    return content
+def content_in(place, tmp_path, data="preference", kwargs=None, model=None, **training):
+    return content_of("REWARD", place, tmp_path, data, kwargs or {}, model, **training)
 
 
 def ours(place, tmp_path, *given, **named):
-    content = content_of(place, tmp_path, *given, **named)
-    trainer = build_trainer(load_checked(tiny.write_yaml(tmp_path / "run.yaml", content)).config)
-    trainer.train()
-    return trainer
+    return trained(tmp_path, content_in(place, tmp_path, *given, **named))
 
 
 def theirs(place, tmp_path, data, kwargs, template=None, pad=None, **more):
@@ -112,7 +105,7 @@ def test_evaluation_is_trls(place, tmp_path):
     reference = theirs(place, tmp_path, "margins", {}, data_seed=42, per_device_eval_batch_size=20)
     tiny.write_rows(tmp_path / "held_out.jsonl", tiny.rows_of("preference", 20, seed=7))
     expected = reference.evaluate(datasets.Dataset.from_json(str(tmp_path / "held_out.jsonl")))
-    content = content_of(place, tmp_path, "margins", per_device_eval_batch_size=20)
+    content = content_in(place, tmp_path, "margins", per_device_eval_batch_size=20)
     content["data"]["validation"] = {"datasets": [{"dataset_name": str(tmp_path / "held_out.jsonl")}]}
     trainer = build_trainer(load_checked(tiny.write_yaml(tmp_path / "run.yaml", content)).config)
     trainer.train()
@@ -160,7 +153,7 @@ def test_its_loss_is_that_of_the_formula(place, tmp_path):
 
 
 def test_pairs_that_are_too_long_are_left_out_and_counted(place, tmp_path):
-    content = content_of(place, tmp_path, kwargs={"max_length": 40})
+    content = content_in(place, tmp_path, kwargs={"max_length": 40})
     text = load_text(load_checked(tiny.write_yaml(tmp_path / "run.yaml", content)).config)
     assert 0 < len(text.train) < 80
     said = f"{80 - len(text.train)} of 80 rows of the training data are longer than max_length=40, and are left out"
@@ -170,25 +163,9 @@ def test_pairs_that_are_too_long_are_left_out_and_counted(place, tmp_path):
         load_text(load_checked(tiny.write_yaml(tmp_path / "run.yaml", content)).config)
 
 
-MISTAKES = {
-    "training.trainer_kwargs.center_rewards_coefficient=-1": "center_rewards_coefficient -1 is negative",
-    "training.trainer_kwargs.beta=1": "it is a setting of preference optimisation",
-    "data.train.stream=true": "streams of texts are read by our own trainers only",
-    "training.label_smoothing_factor=0.1": "pairs have no classes",
-}
-
-
-@pytest.mark.parametrize("override", MISTAKES)
-def test_what_cannot_work_is_said_before_anything_is_loaded(place, tmp_path, override):
-    content = content_of(place, tmp_path)
-    with pytest.raises(ConfigError) as error:
-        load_checked(tiny.write_yaml(tmp_path / "run.yaml", content), [override])
-    assert MISTAKES[override] in str(error.value)
-
-
 def test_the_commands_know_it(place, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    file = str(tiny.write_yaml(tmp_path / "run.yaml", content_of(place, tmp_path)))
+    file = str(tiny.write_yaml(tmp_path / "run.yaml", content_in(place, tmp_path)))
     assert main(["check", file]) == 0
     assert main(["check", file, "--memory"]) == 0
     assert "in all" in capsys.readouterr().out
@@ -198,14 +175,14 @@ def test_the_commands_know_it(place, tmp_path, capsys, monkeypatch):
     assert "[[<|end|>]]" in shown
     assert main(["init", "reward", "new.yaml"]) == 0
     assert "trainer_type: REWARD" in (tmp_path / "new.yaml").read_text()
-    assert main(["check", str(tiny.write_yaml(tmp_path / "text.yaml", content_of(place, tmp_path, "text")))]) == 2
+    assert main(["check", str(tiny.write_yaml(tmp_path / "text.yaml", content_in(place, tmp_path, "text")))]) == 2
     assert "REWARD learns from 'chosen' and 'rejected', but the data has the columns text" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("margin", ["much", True, float("inf")])
 def test_a_margin_that_is_no_number_is_named(place, tmp_path, margin):
     tiny.write_rows(tmp_path / "rows.jsonl", [{**tiny.rows_of("preference", 1)[0], "margin": margin}])
-    content = content_of(place, tmp_path)
+    content = content_in(place, tmp_path)
     content["data"]["train"]["datasets"] = [{"dataset_name": str(tmp_path / "rows.jsonl")}]
     with pytest.raises(DataError, match="Row 0: 'margin' is .*; a number is expected"):
         load_text(load_checked(tiny.write_yaml(tmp_path / "run.yaml", content)).config)
@@ -214,7 +191,7 @@ def test_a_margin_that_is_no_number_is_named(place, tmp_path, margin):
 def test_an_evaluation_tells_how_often_it_is_right_where_it_is_so_sure(place, tmp_path):
     """By hand from the scores of every pair alone; the pairs are cut into uneven batches."""
     tiny.write_rows(tmp_path / "held_out.jsonl", tiny.rows_of("preference", 23, seed=5))
-    content = content_of(place, tmp_path, per_device_eval_batch_size=5)
+    content = content_in(place, tmp_path, per_device_eval_batch_size=5)
     content["data"]["validation"] = {"datasets": [{"dataset_name": str(tmp_path / "held_out.jsonl")}]}
     trainer = build_trainer(load_checked(tiny.write_yaml(tmp_path / "run.yaml", content)).config)
     with torch.no_grad():

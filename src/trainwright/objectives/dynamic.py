@@ -11,7 +11,7 @@ from trainwright.batch import IGNORED
 from trainwright.objectives.language import FusedLoss
 from trainwright.objectives.linear_loss import new_watch
 from trainwright.objectives.objective import Loss, Objective
-from trainwright.objectives.preference import plain_log_probs
+from trainwright.objectives.row_log_probs import plain_log_probs
 
 _NOTED = ("top1", "entropy")
 

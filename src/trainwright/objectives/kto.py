@@ -3,8 +3,7 @@ the policy has gone from it on answers that belong to other prompts (arXiv:2402.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +13,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from trainwright.batch import IGNORED
 from trainwright.config.options import KTOOptions
-from trainwright.objectives.language import FusedLoss
-from trainwright.objectives.objective import Loss, Objective, Peers
-from trainwright.objectives.row_log_probs import Judge, RowLogProbs, Rows, row_log_probs
+from trainwright.objectives.objective import Loss, Peers
+from trainwright.objectives.row_log_probs import ReferencedLoss, RowLogProbs, Rows, row_log_probs
 
 _NAMES = ("input_ids", "attention_mask", "labels")
 _MIXED = "kl_"  # before the names of rows whose completions belong to other prompts
@@ -24,28 +22,16 @@ _PAD = 0  # any token: the attention mask tells
 
 
 @dataclass
-class KTOLoss(Objective):
+class KTOLoss(ReferencedLoss):
     """The mean over rows of 1 - sigmoid(beta · (r - kl)) where the completion is desirable, and of
     1 - sigmoid(beta · (kl - r)) where it is not; r is the log-ratio of policy and reference.
 
     `kl` is one number of a step: the mean, at least 0, of the log-ratios of completions under the prompts that follow
     theirs in the step. With `apo_zero_unpaired` (arXiv:2408.06266, equation 7) it is 0.
-
-    Attributes:
-        options: which loss, and its settings.
-        reference: the reference model; None where the batch brings its log-probabilities, or adapters are switched off.
-        without_adapters: the context in which the trained model is its own reference.
-        fused: computes log-probabilities without the logits.
-        fused_reference: the same for the reference model.
     """
 
     options: KTOOptions
-    reference: nn.Module | None = None
-    without_adapters: Callable[[], AbstractContextManager[Any]] | None = None
-    fused: FusedLoss | None = None
-    fused_reference: FusedLoss | None = None
 
-    shifted = True
     fusable = True
 
     def count(self, batch: Any) -> int:
@@ -58,12 +44,7 @@ class KTOLoss(Objective):
 
     def reference_log_probs(self, model: nn.Module, rows: Rows) -> torch.Tensor:
         """Return the log-probabilities of the completions under the reference, shape (rows,)."""
-        return self._judge.sums(model, rows)
-
-    @property
-    def _judge(self) -> Judge:
-        fused = self.fused if self.reference is None else self.fused_reference
-        return Judge(self.reference, fused, self.without_adapters)
+        return self.of_reference(model, lambda judge, fused: row_log_probs(judge, rows, fused).sums)
 
     @torch.no_grad()
     def look_ahead(self, model: nn.Module, batches: list[Any], items: Sequence[float], peers: Peers) -> list[Any]:
@@ -125,7 +106,7 @@ class KTOLoss(Objective):
         """Return the log-ratios of completions under other prompts, shape (rows,)."""
         rows = {name: batch[f"{_MIXED}{name}"] for name in _NAMES}
         inner = getattr(model, "module", model)
-        return row_log_probs(inner, rows, self.fused).sums - self._judge.sums(model, rows)
+        return row_log_probs(inner, rows, self.fused).sums - self.reference_log_probs(model, rows)
 
 
 def _mixed(batches: list[Any], items: Sequence[float], peers: Peers, longest: int | None) -> list[dict[str, Any]]:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from trainwright.batch import IGNORED
 from trainwright.config.options import DPOOptions
 from trainwright.devices import widest_float
-from trainwright.evaluation_mode import evaluation_mode
 from trainwright.objectives.dpo_losses import Pairs, losses_of
 from trainwright.objectives.language import FusedLoss
 from trainwright.objectives.linear_loss import TokenStatistics, new_watch
-from trainwright.objectives.objective import Loss, Objective
+from trainwright.objectives.objective import Loss
+from trainwright.objectives.row_log_probs import ReferencedLoss, plain_log_probs
 from trainwright.objectives.targets import sums_of_rows
 
 _MODEL_INPUTS = ("input_ids", "attention_mask", "labels")
@@ -45,24 +43,11 @@ class Answers:
 
 
 @dataclass
-class PreferenceLoss(Objective):
-    """The loss of pairs of answers.
-
-    Attributes:
-        options: which losses, and their settings.
-        reference: the reference model; None where the batch brings its log-probabilities, or adapters are switched off.
-        without_adapters: the context in which the trained model is its own reference.
-        fused: computes log-probabilities without the logits.
-        fused_reference: the same for the reference model.
-    """
+class PreferenceLoss(ReferencedLoss):
+    """The loss of pairs of answers."""
 
     options: DPOOptions
-    reference: nn.Module | None = None
-    without_adapters: Callable[[], AbstractContextManager[Any]] | None = None
-    fused: FusedLoss | None = None
-    fused_reference: FusedLoss | None = None
 
-    shifted = True
     fusable = True
 
     @property
@@ -104,14 +89,9 @@ class PreferenceLoss(Objective):
         total = losses.sum() / (len(losses) if num_items is None else num_items)
         return Loss(total.to(policy.per_token.dtype), terms=metrics(pairs, policy, self.options.beta))
 
-    @torch.no_grad()
     def reference_log_probs(self, model: nn.Module, rows: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return the log-probabilities of the answers under the reference, shape (pairs, 2)."""
-        if self.reference is not None:
-            return self._answers(self.reference, rows, self.fused_reference, ()).log_probs
-        inner = getattr(model, "module", model)
-        with evaluation_mode(inner), self.without_adapters() if self.without_adapters is not None else nullcontext():
-            return self._answers(inner, rows, self.fused, ()).log_probs
+        return self.of_reference(model, lambda judge, fused: self._answers(judge, rows, fused, ()).log_probs)
 
     def _answers(
         self, model: nn.Module, rows: Mapping[str, torch.Tensor], fused: FusedLoss | None, noted: tuple[str, ...]
@@ -154,28 +134,6 @@ class PreferenceLoss(Objective):
         sums = sums_of_rows(aligned.float(), policy.rows, policy.tokens.numel())
         mean: torch.Tensor = sums.unflatten(0, (-1, 2)) / policy.tokens.clamp(min=1)
         return mean.exp().prod(dim=1)
-
-
-def plain_log_probs(
-    model: nn.Module, rows: Mapping[str, torch.Tensor], noted: tuple[str, ...]
-) -> tuple[torch.Tensor, torch.Tensor, TokenStatistics]:
-    """Return (log-probability, row, what is noted) of every target by way of the logits."""
-    outputs = model(**{name: value for name, value in rows.items() if name != "labels"})
-    logits, labels = outputs.logits[:, :-1], rows["labels"][:, 1:]
-    row, place = (labels != IGNORED).nonzero(as_tuple=True)
-    picked, targets = logits[row, place].float(), labels[row, place]
-    chances = picked.log_softmax(-1)
-    watch = new_watch(noted, targets)
-    with torch.no_grad():
-        everything = {
-            "top1": (picked.argmax(-1) == targets).float(),
-            "entropy": -(chances.exp() * chances).sum(-1),
-            "mean_logit": picked.mean(-1),
-            "log_sum_square": (2 * chances).logsumexp(-1),
-        }
-        for name in watch:
-            watch[name].copy_(everything[name])
-    return chances.gather(1, targets[:, None]).squeeze(1), row, watch
 
 
 @torch.no_grad()

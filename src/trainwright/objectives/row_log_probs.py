@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
+from trainwright.batch import IGNORED
 from trainwright.devices import widest_float
 from trainwright.evaluation_mode import evaluation_mode
 from trainwright.objectives.language import FusedLoss
 from trainwright.objectives.linear_loss import TokenStatistics, new_watch
-from trainwright.objectives.preference import plain_log_probs
+from trainwright.objectives.objective import Objective
 from trainwright.objectives.targets import sums_of_rows
 
 Rows = Mapping[str, torch.Tensor]
@@ -61,26 +63,56 @@ def row_log_probs(model: nn.Module, rows: Rows, fused: FusedLoss | None, noted: 
     return RowLogProbs(sums, tokens, per_token, owners, watch)
 
 
-@dataclass(frozen=True)
-class Judge:
-    """The reference: a model of its own, or the trained one without its adapters.
+def plain_log_probs(
+    model: nn.Module, rows: Mapping[str, torch.Tensor], noted: tuple[str, ...]
+) -> tuple[torch.Tensor, torch.Tensor, TokenStatistics]:
+    """Return (log-probability, row, what is noted) of every target by way of the logits."""
+    outputs = model(**{name: value for name, value in rows.items() if name != "labels"})
+    logits, labels = outputs.logits[:, :-1], rows["labels"][:, 1:]
+    row, place = (labels != IGNORED).nonzero(as_tuple=True)
+    picked, targets = logits[row, place].float(), labels[row, place]
+    chances = picked.log_softmax(-1)
+    watch = new_watch(noted, targets)
+    with torch.no_grad():
+        everything = {
+            "top1": (picked.argmax(-1) == targets).float(),
+            "entropy": -(chances.exp() * chances).sum(-1),
+            "mean_logit": picked.mean(-1),
+            "log_sum_square": (2 * chances).logsumexp(-1),
+        }
+        for name in watch:
+            watch[name].copy_(everything[name])
+    return chances.gather(1, targets[:, None]).squeeze(1), row, watch
+
+
+@dataclass
+class ReferencedLoss(Objective):
+    """Base of losses that measure the model against a reference: another one, or the model without its adapters.
 
     Attributes:
-        model: None for the trained model without adapters.
-        fused: the fused loss of the one that is called.
+        options: which loss, and its settings.
+        reference: the reference model; None where the batch brings its log-probabilities, adapters are switched off, or
+            there is none.
         without_adapters: the context in which the trained model is its own reference.
+        fused: computes log-probabilities without the logits.
+        fused_reference: the same for the reference model.
     """
 
-    model: nn.Module | None
-    fused: FusedLoss | None
-    without_adapters: Callable[[], AbstractContextManager[object]] | None
+    options: Any
+    reference: nn.Module | None = None
+    without_adapters: Callable[[], AbstractContextManager[object]] | None = None
+    fused: FusedLoss | None = None
+    fused_reference: FusedLoss | None = None
+
+    shifted = True
 
     @torch.no_grad()
-    def sums(self, policy: nn.Module, rows: Rows) -> torch.Tensor:
-        """Return the log-probability of every row's targets, shape (rows,)."""
-        if self.model is not None:
-            return row_log_probs(self.model, rows, self.fused).sums
-        inner = getattr(policy, "module", policy)
-        context = self.without_adapters() if self.without_adapters is not None else nullcontext()
-        with evaluation_mode(inner), context:
-            return row_log_probs(inner, rows, self.fused).sums
+    def of_reference(
+        self, model: nn.Module, compute: Callable[[nn.Module, FusedLoss | None], torch.Tensor]
+    ) -> torch.Tensor:
+        """Return what `compute` gives for the reference, which is called with that model and its fused loss."""
+        if self.reference is not None:
+            return compute(self.reference, self.fused_reference)
+        inner = getattr(model, "module", model)
+        with evaluation_mode(inner), self.without_adapters() if self.without_adapters is not None else nullcontext():
+            return compute(inner, self.fused)

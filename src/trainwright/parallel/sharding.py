@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from trainwright.parallel.layout import Layout
 
-WRAPS = ("layers", "size", "none")
-
 
 @dataclass(frozen=True)
 class Sharding:

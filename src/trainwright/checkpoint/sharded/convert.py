@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from trainwright.checkpoint import folder, layout
 from trainwright.checkpoint.layout import Share
 from trainwright.checkpoint.output import write_objects, write_tensors
-from trainwright.checkpoint.sharded import trees
+from trainwright.checkpoint.sharded import plan, trees
 from trainwright.checkpoint.sharded.distributed import METADATA, Distributed
 from trainwright.errors import CheckpointError
 
@@ -102,7 +101,8 @@ def _optimizer(state: Distributed) -> tuple[dict[str, Any], dict[str, str]]:
 
 def _write(state: Distributed, names: dict[str, str], file: str, place: Path) -> None:
     """Write entries, whole, into as few files as their size allows; of weights an index, where there are several."""
-    groups = list(_groups(state, names))
+    sizes = {name: state.stand_in(entry).nbytes for name, entry in names.items()}
+    groups = list(plan.in_groups(sizes, _LARGEST))
     weight_map: dict[str, str] = {}
     for number, group in enumerate(groups):
         whole = state.read(*(names[name] for name in group))
@@ -113,20 +113,6 @@ def _write(state: Distributed, names: dict[str, str], file: str, place: Path) ->
     if file == layout.WEIGHTS and len(groups) > 1:
         text = json.dumps({"metadata": {}, "weight_map": weight_map}, indent=2) + "\n"
         (place / layout.INDEX).write_text(text, encoding="utf-8")
-
-
-def _groups(state: Distributed, names: dict[str, str]) -> Iterator[list[str]]:
-    group: list[str] = []
-    size = 0
-    for name, entry in names.items():
-        more = state.stand_in(entry).nbytes
-        if group and size + more > _LARGEST:
-            yield group
-            group, size = [], 0
-        group.append(name)
-        size += more
-    if group:
-        yield group
 
 
 def _copy_rest(source: Path, place: Path) -> None:

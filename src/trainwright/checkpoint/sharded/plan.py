@@ -5,7 +5,7 @@ Every process computes the same plan from the boxes of all, so that nothing else
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from trainwright.parallel.boxes import Box
 
@@ -56,3 +56,17 @@ def writers(everyone: Sequence[Boxes], widths: Mapping[str, int]) -> list[set[st
         loads[chosen] += box.numel * widths[name]
         found[chosen].add(name)
     return found
+
+
+def in_groups(sizes: Mapping[str, int], most: int) -> Iterator[list[str]]:
+    """Yield names in their order, together as long as what they name is not larger than `most`; one alone may be."""
+    group: list[str] = []
+    total = 0
+    for name, size in sizes.items():
+        if group and total + size > most:
+            yield group
+            group, total = [], 0
+        group.append(name)
+        total += size
+    if group:
+        yield group

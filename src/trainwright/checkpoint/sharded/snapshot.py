@@ -7,7 +7,7 @@ as they lie, without an exchange.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -43,7 +43,8 @@ class Owned:
         mine = strategy.share
         self.tensors = {n: self._memory(n, tensors[n]) for n in tensors if owner[n] == mine.index}
         everyone = strategy.gather({name: box_of(tensor) for name, tensor in tensors.items()})
-        for window in _windows(tensors):
+        sizes = {name: tensor.numel() * tensor.element_size() for name, tensor in tensors.items()}
+        for window in plan.in_groups(sizes, _WINDOW):  # the same on all processes
             self._exchange(strategy, {name: tensors[name] for name in window}, owner, everyone)
         self._events = [queued(strategy.device)] if strategy.device.type != "cpu" else []
 
@@ -90,21 +91,6 @@ class Owned:
         strategy.exchange(sent, received)
         for part, source in copies:
             part.copy_(source, non_blocking=True)
-
-
-def _windows(tensors: Mapping[str, torch.Tensor]) -> Iterator[list[str]]:
-    """Yield the names of what is exchanged at once, in an order that is the same on all processes."""
-    window: list[str] = []
-    size = 0
-    for name, tensor in tensors.items():
-        more = tensor.numel() * tensor.element_size()
-        if window and size + more > _WINDOW:
-            yield window
-            window, size = [], 0
-        window.append(name)
-        size += more
-    if window:
-        yield window
 
 
 def own_slices(

@@ -24,11 +24,6 @@ class Corpus:
     train: list[str]
     held_out: list[str]
 
-    @property
-    def held_out_bytes(self) -> int:
-        """Size of the held-out text in bytes (UTF-8)."""
-        return sum(len(text.encode()) for text in self.held_out)
-
 
 def python_source(root: Path | None = None) -> Corpus:
     """Return the source of Python's standard library, or of the installed packages where it ships without source.

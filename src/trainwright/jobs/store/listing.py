@@ -105,11 +105,6 @@ def count(connection: Connection, *chosen: Any) -> int:
     return int(connection.execute(query).scalar_one())
 
 
-def matching(connection: Connection, query: Query) -> int:
-    """Return how many jobs a list has on all its pages."""
-    return count(connection, *_conditions(connection, query))
-
-
 def experiments(connection: Connection) -> list[str]:
     """Return the experiments that have jobs."""
     return [*connection.execute(sql.select(schema.jobs.c.experiment).distinct()).scalars()]

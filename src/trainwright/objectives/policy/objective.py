@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,33 +14,22 @@ from trainwright.config.policy_options import GRPOOptions, PolicyOptions, RLOOOp
 from trainwright.evaluation_mode import evaluation_mode
 from trainwright.objectives.language import FusedLoss
 from trainwright.objectives.linear_loss import TokenStatistics, new_watch
-from trainwright.objectives.objective import Loss, Objective
+from trainwright.objectives.objective import Loss
 from trainwright.objectives.policy.losses import Policy, grpo, mean, rloo
+from trainwright.objectives.row_log_probs import ReferencedLoss
 
 _MODEL_INPUTS = ("input_ids", "attention_mask", "labels")
 
 
 @dataclass
-class PolicyLoss(Objective):
+class PolicyLoss(ReferencedLoss):
     """The loss of completions; a batch has, besides the model's inputs of shape (completions, tokens), `advantages`,
     shape (completions,), `tokens_per_completion`, of the same shape, and where they are used `old`, `reference` and
     `sampler`, log-probabilities in the places of the labels.
-
-    Attributes:
-        options: which loss, and its settings.
-        reference: the reference model; None where adapters are switched off, or there is none.
-        without_adapters: the context in which the trained model is its own reference.
-        fused: computes log-probabilities without the logits.
-        fused_reference: the same for the reference model.
     """
 
     options: PolicyOptions
-    reference: nn.Module | None = None
-    without_adapters: Callable[[], AbstractContextManager[Any]] | None = None
-    fused: FusedLoss | None = None
-    fused_reference: FusedLoss | None = None
 
-    shifted = True
     descends = False
 
     @property
@@ -98,14 +86,9 @@ class PolicyLoss(Objective):
         with evaluation_mode(inner):
             return self.log_probs(inner, rows, self.fused)[0]
 
-    @torch.no_grad()
     def reference_log_probs(self, model: nn.Module, rows: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return log-probabilities under the reference, shape (completions, tokens - 1)."""
-        if self.reference is not None:
-            return self.log_probs(self.reference, rows, self.fused_reference)[0]
-        inner = getattr(model, "module", model)
-        with evaluation_mode(inner), self.without_adapters() if self.without_adapters is not None else nullcontext():
-            return self.log_probs(inner, rows, self.fused)[0]
+        return self.of_reference(model, lambda judge, fused: self.log_probs(judge, rows, fused)[0])
 
     def log_probs(
         self, model: nn.Module, rows: Mapping[str, torch.Tensor], fused: FusedLoss | None
