@@ -34,7 +34,7 @@ LAYERS = [
     ["config"],
     ["data", "parallel", "optim", "models", "objectives"],
     ["generation", "rewards"],
-    ["checkpoint", "callbacks", "parallel.blocks", "parallel.sharded", "parallel.choice"],
+    ["checkpoint", "callbacks", "parallel.blocks", "parallel.sharded", "parallel.tensor", "parallel.choice"],
     ["session"],
     ["inputs"],
     ["losses"],

@@ -110,7 +110,7 @@ _NEEDED = {"transformers": "accelerate", "Liger": "liger_kernel"}
 def dense(setting: Setting) -> dict[str, Any]:
     """Pretraining of 1.3 billion parameters in bfloat16: tokens per second and MFU, beside transformers and by hand."""
     from trainwright.models.operations import operations_of
-    from trainwright.parallel.throughput import peak_operations
+    from trainwright.models.throughput import peak_operations
 
     found: dict[str, Any] = {}
     peak = peak_operations(torch.device(setting.device), torch.bfloat16)

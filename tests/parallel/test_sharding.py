@@ -18,6 +18,7 @@ from trainwright.parallel.ddp import DataParallel
 from trainwright.parallel.layout import Layout
 from trainwright.parallel.sharded import Sharded
 from trainwright.parallel.sharding import Sharding
+from trainwright.parallel.tensor import TensorSharded
 from trainwright.world import World
 
 
@@ -94,8 +95,19 @@ def test_recomputed_activations_are_an_argument_of_their_own():
         ({"fsdp": True, "optim": "adafactor"}, "optim='adafactor' cannot be used with fsdp: .* Use adamw_torch"),
         ({"fsdp": True, "fp16": True}, "fp16=True cannot be used with fsdp: .*use bf16=True"),
         ({"parallelism_config": {"dp_shard_size": 2, "cp_size": 2}}, "cp_size=2 asks for context parallelism"),
-        ({"parallelism_config": {"tp_size": 2}}, "tp_size=2 asks for layers divided over processes"),
-        ({"parallelism_config": {"tensor": 2}}, "tensor=2 asks for layers divided over processes"),
+        (
+            {"parallelism_config": {"tp_size": 2}, "torch_compile": True},
+            "torch_compile=True cannot be used with tensor",
+        ),
+        (
+            {"parallelism_config": {"tensor": 2}, "use_liger_kernel": True},
+            "use_liger_kernel=True cannot be used with ten",
+        ),
+        (
+            {"fsdp": True, "fsdp_config": {"tensor": 2}, "auto_find_batch_size": True},
+            "the others wait in the middle of",
+        ),
+        ({"parallelism_config": {"tensor": 2}, "optim": "adafactor"}, "optim='adafactor' cannot be used with fsdp"),
     ],
     ids=str,
 )
@@ -110,6 +122,7 @@ def test_the_strategy_follows_the_processes_and_what_is_asked():
     assert type(chosen(World(size=2), Sharding(Layout(replicate=2)))) is DataParallel
     assert type(chosen(World(size=2, local_size=1), Sharding(hybrid=True))) is DataParallel
     assert type(chosen(World(size=4, local_size=2), Sharding(hybrid=True))) is Sharded
+    assert type(chosen(World(size=2), Sharding(Layout(tensor=2)))) is TensorSharded
     with pytest.raises(ConfigError, match=r"2 × 2 × 1 \(replicate × shard × tensor\) = 4 processes, and 1 run"):
         chosen(World(), Sharding(Layout(2, 2)))
 
@@ -117,6 +130,8 @@ def test_the_strategy_follows_the_processes_and_what_is_asked():
 def test_layouts_are_told_in_words():
     assert Layout(1, 4).describe() == "parameters sharded over 4 processes"
     assert Layout(2, 4).describe() == "2 copies, each sharded over 4 processes"
+    assert Layout(2, 4, 2).describe() == "2 copies, each sharded over 4 processes, layers divided over 2"
+    assert Layout(2, 1, 2).describe() == "2 copies, layers divided over 2 processes"
     assert (Layout(2, 4, 2).size, Layout(2, 4, 2).data_ranks, Layout(2, 4, 2).data_index(5)) == (16, 8, 2)
     assert Sharding(hybrid=True).layout_for(16, 8) == Layout(replicate=2, shard=8)
 

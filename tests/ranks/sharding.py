@@ -20,6 +20,7 @@ from tests import tiny, tiny_language
 from tests.ranks import launch
 from tests.tasks.language import two_ranks as language
 from trainwright import Trainer, TrainingArguments
+from trainwright.errors import ConfigError
 from trainwright.evaluation.generation import Generation
 from trainwright.trainer.seq2seq import Seq2SeqTrainer
 from trainwright.world import current_world
@@ -27,6 +28,7 @@ from trainwright.world import current_world
 STEPS, ROWS, GLOBAL = 20, 53, 8  # rows of a step; the last of a pass has 5, and a rank none in one of its micro-batches
 FEW = {"max_steps": 8, "eval_steps": 4}  # to the next pass
 HYBRID = {"replicate": 2, "shard": 2}
+TENSOR = {"shard": 2, "tensor": 2}
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
@@ -58,7 +60,7 @@ def train(
     **args: Any,
 ) -> tuple[Any, dict[str, Any]]:
     """Train 20 steps of 8 rows with two evaluations; as many processes as there are share the rows of a step."""
-    ranks = current_world().size
+    ranks = current_world().size // (sharding or {}).get("tensor", 1)
     settings = {
         "per_device_train_batch_size": 2, "gradient_accumulation_steps": GLOBAL // 2 // ranks, "max_steps": STEPS,
         "per_device_eval_batch_size": 4, "logging_steps": 1, "eval_strategy": "steps", "eval_steps": 10,
@@ -170,6 +172,38 @@ def lora() -> Any:
     return peft.get_peft_model(model, settings)
 
 
+def qwen(**changes: Any) -> Any:
+    """Return a model with norms of single heads, fewer heads of keys than of queries, and a tied output layer."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    torch.manual_seed(0)
+    sizes = {
+        "vocab_size": tiny.VOCABULARY, "hidden_size": 32, "intermediate_size": 46, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 64,
+    }  # fmt: skip
+    return Qwen3ForCausalLM(Qwen3Config(**sizes, tie_word_embeddings=True, attention_bias=True, **changes))
+
+
+def adapted() -> Any:
+    import peft
+
+    settings = peft.LoraConfig(
+        r=4, target_modules=["q_proj", "o_proj", "down_proj", "lm_head"], task_type="CAUSAL_LM", init_lora_weights=False
+    )
+    model = tiny.llama().double()
+    torch.manual_seed(5)
+    return peft.get_peft_model(model, settings)
+
+
+def llama_classifier() -> Any:
+    from transformers import LlamaForSequenceClassification
+
+    config = tiny.llama().config
+    config.num_labels = 3
+    torch.manual_seed(0)
+    return LlamaForSequenceClassification(config)
+
+
 RAN_OUT: list[int] = []
 """The rows with which memory ran out on this process."""
 
@@ -198,18 +232,23 @@ def hungry(where: str, layer: int = 1, first: int = 0) -> Any:
     return model
 
 
+def classes(count: int, seed: int = 3) -> list[dict[str, Any]]:
+    return [
+        {"input_ids": row["input_ids"], "labels": number % 3}
+        for number, row in enumerate(tiny.tokens(count, seed=seed))
+    ]
+
+
 MODELS: dict[str, dict[str, Any]] = {
     "plain": {"make": tiny.llama},
     "built logits": {"make": tiny.llama, "use_fused_loss": False},
     "tied": {"make": tiny.gpt2},
     "LoRA": {"make": lora},
-    "classification": {
-        "make": tiny.bert_classifier,
-        "rows": lambda count, seed=3: [
-            {"input_ids": row["input_ids"], "labels": number % 3}
-            for number, row in enumerate(tiny.tokens(count, seed=seed))
-        ],
-    },
+    "classification": {"make": tiny.bert_classifier, "rows": classes},
+    "classified by Llama": {"make": llama_classifier, "rows": classes},
+    "Qwen": {"make": qwen},
+    "Qwen, built logits": {"make": qwen, "use_fused_loss": False},
+    "adapted": {"make": adapted},
     "own layers": {"make": tiny.words},
     "recomputed": {"make": tiny.llama, "gradient_checkpointing": True},
     "averaged": {"make": tiny.llama, "ema_decay": 0.9},
@@ -241,8 +280,9 @@ def generated(place: Path, sharding: dict[str, Any] | None, make: Any = None) ->
         remove_unused_columns=False, **({"fsdp": True, "fsdp_config": sharding} if sharding is not None else {}),
     )  # fmt: skip
     trainer = Trainer(
-        tiny_language.new_model(), args, eval_dataset=made, data_collator=padded, processing_class=tokenizer
-    )
+        tiny_language.new_model(num_key_value_heads=2), args, eval_dataset=made, data_collator=padded,
+        processing_class=tokenizer,
+    )  # fmt: skip
     trainer.generation = Generation(verify="all", max_length=9)
     trainer.evaluate()
     return json.loads((place / "eval_results" / "step_0.json").read_text())
@@ -259,6 +299,17 @@ def translated(place: Path, sharding: dict[str, Any] | None) -> Any:
     )  # fmt: skip
     found = Seq2SeqTrainer(tiny.t5(), args).predict(tiny.tokens(7))
     return found.predictions.tolist()
+
+
+def wrong_plan(place: Path) -> str:
+    """Train by a plan in which norms of single heads are like any other."""
+    model = qwen()
+    model._tp_plan = {name: way for name, way in model.tp_plan.items() if "norm" not in name}
+    try:
+        train(place, model, {"tensor": 2}, **FEW)
+    except ConfigError as error:
+        return str(error)
+    return "trained"
 
 
 def anonymous() -> float:
@@ -338,7 +389,8 @@ def rounded_alike(place: Path) -> bool:
     generator, found = torch.Generator().manual_seed(7), []
     tensors = [torch.randn(shape, generator=generator).bfloat16() for shape in ((37, 50), (5,), (1200, 500))]
     mesh = init_device_mesh("cpu", (current_world().size,))
-    for spread in (lambda tensor: tensor.clone(), lambda tensor: distribute_tensor(tensor, mesh, [Shard(0)])):
+    whole_ones, rows = torch.Tensor.clone, lambda tensor: distribute_tensor(tensor, mesh, [Shard(0)])
+    for spread in (whole_ones, rows, lambda tensor: distribute_tensor(tensor, mesh, [Shard(tensor.ndim - 1)])):
         parameters = [torch.nn.Parameter(spread(tensor)) for tensor in tensors]
         optimizer = bf16.AdamWBF16(parameters, lr=1e-3, weight_decay=0.1)
         for step in range(3):
@@ -346,7 +398,7 @@ def rounded_alike(place: Path) -> bool:
                 parameter.grad = spread((tensor * (step + 1)).cos())
             optimizer.step()
         found.append([whole(p) for p in parameters])
-    return all(map(torch.equal, *found))
+    return all(torch.equal(first, other) for first, *others in zip(*found, strict=True) for other in others)
 
 
 def from_file(place: Path, name: str, sharding: dict[str, Any] | None) -> Any:
@@ -360,18 +412,24 @@ def from_file(place: Path, name: str, sharding: dict[str, Any] | None) -> Any:
     while not (data / "ready").exists():
         time.sleep(0.1)
     more = {} if sharding is None else {"fsdp": {"enable_fsdp": True, **sharding}}
-    return language.run(data, place, name, current_world().size, more)
+    return language.run(data, place, name, current_world().size // (sharding or {}).get("tensor", 1), more)
 
 
 FILES = (
     "SFT, LoRA", "SFT, from files", "SFT, bfd", "DPO", "DPO, tied head", "DPO, LoRA", "DPO, reference computed before",
     "KTO", "DISTILL", "dft", "DPO, a synced reference", "REWARD",
 )  # fmt: skip
+OF_TENSORS = ("classified by Llama", "Qwen", "Qwen, built logits", "adapted")
+DIVIDED_FILES = ("SFT, bfd", "SFT, soft-cap", "DPO, LoRA", "KTO", "DPO, a synced reference", "REWARD")
 WAYS = {
-    "fsdp": (2, {}, tuple(name for name in MODELS if name not in ("muon", "out of memory, backward"))),
+    "fsdp": (2, {}, tuple(name for name in MODELS if name not in (*OF_TENSORS, "muon", "out of memory, backward"))),
     "often": (2, {"reduce_gradients": "micro_batch"}, ("plain", "LoRA", "out of memory, backward")),
     "fsdp of four": (4, {}, ("plain", "tied")),
     "hybrid": (4, HYBRID, ("plain", "tied", "LoRA", "classification", "muon")),
+    "divided": (2, {"tensor": 2}, ("plain", "Qwen", "recomputed")),
+    "divided, often": (2, {"tensor": 2, "reduce_gradients": "micro_batch"}, ("Qwen, built logits",)),
+    "divided, sharded": (4, TENSOR, (*OF_TENSORS, "averaged", "muon")),
+    "divided, copied": (4, {"replicate": 2, "tensor": 2}, ("Qwen",)),
     "hybrid, often": (4, {**HYBRID, "reduce_gradients": "micro_batch"}, ("plain", "out of memory, forward")),
 }
 """By name: ranks, `fsdp_config`, and the models that are trained so."""
@@ -385,6 +443,8 @@ LAUNCHED[2]["mixed"] = mixed
 LAUNCHED[2]["mixed, by hand"] = mixed_by_hand
 LAUNCHED[2]["read in parts"] = read_in_parts
 LAUNCHED[2]["generated"] = lambda place: generated(place, {})
+LAUNCHED[2]["divided, wrong plan"] = wrong_plan
+LAUNCHED[2]["generated, divided"] = lambda place: generated(place, {"tensor": 2})
 LAUNCHED[2]["translated"] = lambda place: translated(place, {})
 for way, (ranks, config, names) in WAYS.items():
     for name in names:
@@ -394,6 +454,8 @@ for way, (ranks, config, names) in WAYS.items():
 for ranks, config, names in ((2, {"shard": 2}, FILES), (4, HYBRID, FILES[2::2])):
     for name in names:
         LAUNCHED[ranks][f"file, {name}"] = lambda place, name=name, config=config: from_file(place, name, config)
+for name in DIVIDED_FILES:
+    LAUNCHED[2][f"divided file, {name}"] = lambda place, name=name: from_file(place, name, {"tensor": 2})
 for ranks in LAUNCHED:
     LAUNCHED[ranks]["rounded alike"] = rounded_alike
     LAUNCHED[ranks]["drawn in parts"] = drawn_in_parts

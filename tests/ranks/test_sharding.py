@@ -97,6 +97,19 @@ def test_a_file_with_a_section_fsdp_trains_what_one_process_trains(two, four, al
         assert found["losses"] == pytest.approx(expected["losses"], abs=1e-6)
 
 
+@pytest.mark.parametrize("name", sharding.DIVIDED_FILES)
+def test_a_file_whose_layers_are_divided_trains_what_one_process_trains(two, alone, name):
+    found, expected = of(two, f"divided file, {name}"), alone(name)
+    assert distance(found, expected) < CLOSE
+    assert found["losses"] == pytest.approx(expected["losses"], abs=1e-6)
+
+
+def test_a_wrong_plan_of_tensor_parallelism_is_seen_at_the_first_step(two):
+    """Norms of single heads of which no plan says that their gradients are to be added up."""
+    for rank in two:
+        assert "the model's plan of tensor parallelism is wrong for training" in rank["divided, wrong plan"]
+
+
 def test_layers_in_bfloat16_with_gradients_added_up_in_float32_train_as_by_torch_alone(two):
     """Six steps of SGD; two micro-batches are added up in float32, and by hand it is one pass, so bfloat16 differs in
     its last bits: 2^-9 of a gradient of about 0.1, at a rate of 0.1."""
@@ -114,6 +127,8 @@ def test_each_process_holds_its_part_alone(two, four):
     assert max(rank["fsdp, plain"]["held"] for rank in two) <= 1.05 / 2
     assert max(rank["fsdp of four, plain"]["held"] for rank in four) <= 1.05 / 4
     assert max(rank["hybrid, plain"]["held"] for rank in four) <= 1.05 / 2
+    assert max(rank["divided, plain"]["held"] for rank in two) <= 1.05 / 2
+    assert max(rank["divided, sharded, Qwen"]["held"] for rank in four) <= 1.05 / 4
 
 
 def test_each_process_reads_its_part_of_the_weights_alone(two):
@@ -147,7 +162,7 @@ def test_two_that_share_a_model_go_on_bit_for_bit_where_they_stopped(two):
 
 
 def test_evaluation_by_generation_is_that_of_one_process(two, tmp_path):
-    assert of(two, "generated") == sharding.generated(tmp_path, None)
+    assert of(two, "generated") == of(two, "generated, divided") == sharding.generated(tmp_path, None)
 
 
 def test_prediction_by_generation_with_an_encoder_is_that_of_one_process(two, tmp_path):

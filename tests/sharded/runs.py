@@ -26,16 +26,19 @@ from trainwright.errors import CheckpointError, ConfigError
 from trainwright.parallel.layout import Layout
 from trainwright.parallel.sharded import Sharded
 from trainwright.parallel.sharding import Sharding
+from trainwright.parallel.tensor import TensorSharded
 from trainwright.saving import model_files
 from trainwright.world import current_world
 
 STEP_ROWS = 4
+BEST = {"eval_strategy": "steps", "eval_steps": 2, "load_best_model_at_end": True, "greater_is_better": True}
 SEEN = (2, 5)  # steps before which the state is looked at
 
 
-def spread(replicate: int = 1) -> Sharded:
-    """Return FSDP over all ranks, or so many copies of it."""
-    return Sharded(Sharding(Layout(replicate, current_world().size // replicate)))
+def spread(replicate: int = 1, tensor: int = 1) -> Sharded:
+    """Return FSDP over all ranks, or so many copies of it, or over those that compute other rows."""
+    kind = TensorSharded if tensor > 1 else Sharded
+    return kind(Sharding(Layout(replicate, current_world().size // replicate // tensor, tensor)))
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
@@ -74,14 +77,15 @@ class Seeing(Trainer):
 
 
 def model() -> Any:
-    """Return a tied model with dropout, in float64, whose sizes no number of ranks divides."""
-    return tiny.llama(dropout=0.1, tie_word_embeddings=True, intermediate_size=45).double()
+    """Return a tied model with dropout, in float64, whose sizes four ranks do not divide, nor two its vocabulary."""
+    return tiny.llama(dropout=0.1, tie_word_embeddings=True, intermediate_size=46).double()
 
 
 def trained(
     place: Path, strategy: Any = None, resume: Any = None, of: Any = None, callbacks: Any = None, **changes: Any
 ) -> dict[str, Any]:
-    accumulation = STEP_ROWS // current_world().size
+    layout = getattr(strategy, "sharding", Sharding()).layout
+    accumulation = STEP_ROWS // (current_world().size if layout is None else layout.data_ranks)
     settings = {
         "per_device_train_batch_size": 1, "gradient_accumulation_steps": accumulation, "optim": "adamw_torch",
         "learning_rate": 1e-2, "lr_scheduler_type": "constant", "max_steps": 6, "save_steps": 2, "logging_steps": 1,
@@ -98,14 +102,15 @@ def trained(
     trainer = Seeing(of or model(), args, **given)
     trainer.train(resume_from_checkpoint=resume)
     losses = {one["step"]: one["loss"] for one in trainer.state.log_history if "loss" in one}
-    found = {"states": trainer.states, "ended": digests(trainer), "rows": trainer.rows}
+    divided = 1 if layout is None else layout.tensor
+    found = {"states": trainer.states, "ended": digests(trainer), "rows": trainer.rows, "tensor": divided}
     return json.loads(json.dumps({**found, "losses": losses, "told": trainer.told}))  # as from another process
 
 
 def stopped(place: Path, strategy: Sharded, **changes: Any) -> dict[str, Any]:
     """Train four of six steps, and go on."""
     trained(place, strategy, max_steps=4, **changes)
-    return trained(place, spread(strategy.layout.replicate), resume=True, **changes)
+    return trained(place, spread(strategy.layout.replicate, strategy.layout.tensor), resume=True, **changes)
 
 
 def resumed(place: Path, strategy: Any, origin: str) -> dict[str, Any]:
@@ -215,10 +220,10 @@ def failed(place: Path, event: str, **changes: Any) -> dict[str, Any]:
     return {**trained(place, spread(), resume=True, **changes), "notes": told, "saved": saved}
 
 
-def exported(place: Path) -> dict[str, Any]:
+def exported(place: Path, tensor: int = 1) -> dict[str, Any]:
     """Save the model alone, and then on one rank alone."""
     args = TrainingArguments(str(place / "out"), use_cpu=True, report_to="none", max_steps=1, save_strategy="no")
-    trainer = Trainer(model(), args, train_dataset=tiny.tokens(), strategy=spread())
+    trainer = Trainer(model(), args, train_dataset=tiny.tokens(), strategy=spread(tensor=tensor))
     trainer.train()
     if current_world().is_main:
         (place / "model").mkdir()
@@ -297,11 +302,11 @@ def adapted() -> Any:
     return get_peft_model(model(), wanted)
 
 
-def adapters_resumed(place: Path) -> dict[str, Any]:
+def adapters_resumed(place: Path, tensor: int = 1) -> dict[str, Any]:
     """Train adapters, stop after two steps and go on."""
-    straight = trained(place / "straight", spread(), of=adapted(), max_steps=4)
-    trained(place / "stopped", spread(), of=adapted(), max_steps=2)
-    again = trained(place / "stopped", spread(), of=adapted(), max_steps=4, resume=True)
+    straight = trained(place / "straight", spread(tensor=tensor), of=adapted(), max_steps=4)
+    trained(place / "stopped", spread(tensor=tensor), of=adapted(), max_steps=2)
+    again = trained(place / "stopped", spread(tensor=tensor), of=adapted(), max_steps=4, resume=True)
     return {"straight": straight, "again": again}
 
 
@@ -325,6 +330,14 @@ CASES: dict[str, launch.Case] = {
     "failed after a step": lambda place: failed(place, "end"),
     "failed in a step": lambda place: failed(place, "middle"),
     "failed in an evaluation": lambda place: failed(place, "evaluation", eval_strategy="steps", eval_steps=3),
+    "tensor": lambda place: trained(place, spread(tensor=2), **BEST),
+    "adapters, divided": lambda place: adapters_resumed(place, 2),
+    "exported, divided": lambda place: exported(place, 2),
+    "tensor from two": lambda place: resumed(place, spread(tensor=2), "two"),
+    "two from tensor": lambda place: resumed(place, spread(), "tensor"),
+    "four divided": lambda place: trained(place, spread(tensor=2), ema_decay=0.9),
+    "four divided, stopped": lambda place: stopped(place, spread(tensor=2), ema_decay=0.9),
+    "four divided from tensor": lambda place: resumed(place, spread(tensor=2), "tensor"),
     "four from two": lambda place: resumed(place, spread(), "two"),
     "four replicated": lambda place: trained(place, spread(2)),
     "four replicated, stopped": lambda place: stopped(place, spread(2)),

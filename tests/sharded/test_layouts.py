@@ -17,8 +17,10 @@ LAUNCHES = {
     2: ["two", "two, stopped", "two from one", "a flipped bit", "a lost file", "a full disk", "no shared folder"]
     + ["exported", "adapters", "averaged", "averaged, straight", "failed after a step", "failed in a step"]
     + ["failed in an evaluation"]
-    + ["mirrored", "mirrored, whole", "whole", "odd", "from torch"],
-    4: ["four from two", "four replicated", "four replicated, stopped", "four replicated from two"],
+    + ["mirrored", "mirrored, whole", "whole", "odd", "from torch"]
+    + ["tensor", "tensor from two", "two from tensor"],
+    4: ["four divided", "four divided, stopped", "four divided from tensor", "adapters, divided", "exported, divided"]
+    + ["four from two", "four replicated", "four replicated, stopped", "four replicated from two"],
 }
 
 
@@ -34,7 +36,7 @@ def found(folder):
     for count, names in LAUNCHES.items():
         launched = launch.launched(Path(runs.__file__), folder, count, names)
         ranks |= {name: [one[name] for one in launched] for name in names}
-    for origin in ("two", "four replicated"):
+    for origin in ("two", "four replicated", "tensor", "four divided"):
         place = folder / f"one from {origin}"
         ranks[place.name] = [runs.resumed(place, None, origin.replace(" ", "_"))]
     for name, everyone in ranks.items():
@@ -44,11 +46,13 @@ def found(folder):
 
 
 def rows(ranks, step):
-    """Return the rows of a step, over all ranks, sorted."""
-    return sorted(row for one in ranks for row in one["rows"][step])
+    """Return the rows of a step, over all ranks with rows of their own, sorted."""
+    return sorted(row for one in ranks[:: ranks[0]["tensor"]] for row in one["rows"][step])
 
 
-@pytest.mark.parametrize("case", [name for name in LAUNCHES[4] if "from" in name] + ["one from two"])
+@pytest.mark.parametrize(
+    "case", [name for name in LAUNCHES[4] if "from two" in name] + ["one from two", "tensor from two"]
+)
 def test_another_layout_has_the_same_state_and_rows(found, case):
     for rank in found[case]:
         assert rank["states"]["2"] == found["two"][0]["states"]["2"]
@@ -69,7 +73,19 @@ def test_replicas_are_written_once_and_read_by_one_process(found, folder):
     assert max(sizes) < 1.2 * min(sizes)  # 19,000 numbers in 40 tensors do not divide better
 
 
-@pytest.mark.parametrize("case", ["two", "four replicated"])
+@pytest.mark.parametrize("case", ["two from tensor", "four divided from tensor", "one from tensor"])
+def test_a_run_whose_layers_are_divided_is_taken_over_by_any_other(found, case):
+    for rank in found[case]:
+        assert rank["states"]["2"] == found["tensor"][0]["states"]["2"]
+    assert rows(found[case], "3") == rows(found["tensor"], "3") == rows(found["one"], "3")
+
+
+def test_processes_that_compute_layers_together_see_the_same_rows(found):
+    first, second, third, fourth = (rank["rows"] for rank in found["four divided"])
+    assert first == second != third == fourth
+
+
+@pytest.mark.parametrize("case", ["two", "four replicated", "four divided"])
 def test_the_same_layout_goes_on_bitwise(found, case):
     """Weights, moments and the dropout of every rank."""
     for straight, stopped in zip(found[case], found[f"{case}, stopped"], strict=True):
@@ -89,29 +105,32 @@ def test_a_second_place_is_gone_on_from_bitwise_on_empty_disks(found, case, stra
 def test_transformers_loads_what_the_ranks_have_written(found, folder):
     from transformers import LlamaForCausalLM
 
-    place = folder / "two" / "checkpoint-6"
-    assert not (place / layout.WEIGHTS).exists()
-    model = LlamaForCausalLM.from_pretrained(place, dtype="auto")
-    assert runs.digest(dict(model.named_parameters())) == found["two"][0]["ended"][0]
+    best = json.loads((folder / "tensor" / "checkpoint-6" / layout.STATE).read_text())["best_model_checkpoint"]
+    for name, place in (("two", folder / "two" / "checkpoint-6"), ("tensor", Path(best))):
+        assert not (place / layout.WEIGHTS).exists()
+        model = LlamaForCausalLM.from_pretrained(place, dtype="auto")
+        assert runs.digest(dict(model.named_parameters())) == found[name][0]["ended"][0]
 
 
 def test_a_model_saved_alone_replaces_what_is_there(found, folder):
     from transformers import LlamaForCausalLM
 
-    model = LlamaForCausalLM.from_pretrained(folder / "exported" / "model", dtype="auto")
-    assert runs.digest(dict(model.named_parameters())) == found["exported"][0]["weights"]
-    assert found["exported"][0]["told"].startswith(
-        "save_model was called on some ranks alone (waited 1 s for the others)"
-    )
+    for case in ("exported", "exported, divided"):
+        model = LlamaForCausalLM.from_pretrained(folder / case.replace(" ", "_") / "model", dtype="auto")
+        assert runs.digest(dict(model.named_parameters())) == found[case][0]["weights"]
+        assert found[case][0]["told"].startswith(
+            "save_model was called on some ranks alone (waited 1 s for the others)"
+        )
 
 
-def test_adapters_alone_are_written_as_peft_has_them(found, folder):
+@pytest.mark.parametrize("case", ["adapters", "adapters, divided"])
+def test_adapters_alone_are_written_as_peft_has_them(found, folder, case):
     from peft import PeftModel
 
-    place = folder / "adapters" / "straight" / "checkpoint-4"
+    place = folder / case.replace(" ", "_") / "straight" / "checkpoint-4"
     assert not layout.shares_of(place, layout.WEIGHTS)
     read = PeftModel.from_pretrained(runs.model(), place)
-    first = found["adapters"][0]
+    first = found[case][0]
     assert runs.digest(dict(read.named_parameters())) == first["straight"]["ended"][0]
     assert first["again"]["ended"] == first["straight"]["ended"]
     assert first["again"]["losses"] == first["straight"]["losses"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from trainwright.args.launched import json_file
@@ -38,7 +39,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "reduce_dtype": ("bf16", "fp32"),
     "reduce_gradients": ("step", "micro_batch"),
 }
-_WHOLE = {"shard": 1, "replicate": 1, "min_num_params": 0}  # the least that each may be
+_WHOLE = {"shard": 1, "replicate": 1, "tensor": 1, "min_num_params": 0}  # the least that each may be
 READ = (*_CHOICES, *_WHOLE, "reshard_after_forward", "activation_checkpointing", "transformer_layer_cls_to_wrap")
 """The keys of `fsdp_config` that change something."""
 WITHOUT_EFFECT = (
@@ -60,12 +61,16 @@ _WITH_FSDP = {
     "bf16_full_eval": "set param_dtype: bf16 in fsdp_config",
     "fp16_full_eval": "set param_dtype: bf16 in fsdp_config",
 }
+_WITH_TENSOR = {
+    "torch_compile": "its layers are divided by code that is not compiled",
+    "use_liger_kernel": "its kernels take whole layers",
+    "auto_find_batch_size": "where memory runs out on one process, the others wait in the middle of a layer",
+}
 _LAYOUT = {
     "dp_replicate_size": "replicate", "dp_shard_size": "shard", "fsdp_size": "shard", "tp_size": "tensor",
     "replicate": "replicate", "shard": "shard", "tensor": "tensor",
 }  # fmt: skip
 _OTHER_WAYS = {
-    "tp_size": "layers divided over processes", "tensor": "layers divided over processes",
     "cp_size": "context parallelism",
     "sp_size": "sequence parallelism", "ep_size": "expert parallelism",
     "pp_size": "pipelines", "fsdp_cpu_offload": "offloading", "enable_expert_parallel": "expert parallelism",
@@ -77,9 +82,9 @@ def sharding_of(args: Any) -> Sharding | None:
     """Return what arguments without a fault ask for; None where every process holds the whole model."""
     config, layout = config_of(args), layout_of(args.parallelism_config)
     strategy = str(config.get("sharding_strategy", "FULL_SHARD")).upper()
-    sizes = {name: int(config[name]) for name in ("shard", "replicate") if config.get(name) is not None}
+    sizes = {name: int(config[name]) for name in ("shard", "replicate", "tensor") if config.get(name) is not None}
     if sizes:
-        layout = Layout(**sizes)
+        layout = replace(layout or Layout(), **sizes)
     if layout is None and (not args.fsdp or strategy == "NO_SHARD"):
         return None
     reshard, hybrid = _STRATEGIES[strategy]
@@ -186,6 +191,14 @@ def _argument_faults(args: Any) -> Iterator[str]:
     for name, advice in _WITH_FSDP.items():
         if getattr(args, name):
             yield f"{name}=True cannot be used with fsdp: {advice}."
+    for name, reason in _WITH_TENSOR.items() if _divides_layers(args) else ():
+        if value := getattr(args, name):
+            yield f"{name}={value!r} cannot be used with tensor parallelism: {reason}."
+
+
+def _divides_layers(args: Any) -> bool:
+    layout, given = layout_of(args.parallelism_config), config_of(args).get("tensor")
+    return (layout is not None and layout.tensor > 1) if given is None else str(given) not in ("0", "1")
 
 
 def _get(given: Any, name: str) -> Any:

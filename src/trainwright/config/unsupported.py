@@ -159,6 +159,7 @@ class FSDPParams:
         mixed_precision: the format in which parameters are gathered and used, and gradients added up: bf16, fp32.
         shard: processes that share one copy of the model; all of them where neither this nor `replicate` is given.
         replicate: copies of the model.
+        tensor: processes that compute each layer together, on the same rows.
         reduce_gradients: when gradients are added up over the processes: once a step, or in every micro_batch.
         reduce_dtype: the format in which they are added up, where it is not `mixed_precision`.
     """
@@ -177,6 +178,7 @@ class FSDPParams:
     sync_module_states: bool = True
     shard: int | None = None
     replicate: int | None = None
+    tensor: int | None = None
     reduce_gradients: str = "step"
     reduce_dtype: str | None = None
 

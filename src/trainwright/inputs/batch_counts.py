@@ -14,9 +14,9 @@ from trainwright.errors import DataError
 from trainwright.inputs import document_isolation
 from trainwright.models.inspect import base_model, is_pretrained
 from trainwright.models.operations import Operations, operations_of
+from trainwright.models.throughput import Throughput, peak_operations
 from trainwright.objectives.objective import Objective
 from trainwright.objectives.padding_free import document_lengths
-from trainwright.parallel.throughput import Throughput, peak_operations
 from trainwright.session.loss_rules import Rule
 from trainwright.session.session import Session
 

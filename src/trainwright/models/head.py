@@ -12,6 +12,7 @@ from torch import nn
 
 from trainwright.models.hooks import own_forward, owners, replaced_loss, watched
 from trainwright.models.inspect import base_model, is_pretrained, shifts_labels
+from trainwright.parallel.boxes import is_spread, undivided
 
 
 @dataclass(frozen=True)
@@ -31,14 +32,26 @@ class Head:
     cap: float | None = None
     parts: tuple[nn.Module, ...] = ()
 
+    @property
+    def weight(self) -> torch.Tensor:
+        """The layer's matrix, whole."""
+        return undivided(self.layer.weight)
+
+    @property
+    def bias(self) -> torch.Tensor | None:
+        """The layer's bias, whole."""
+        return None if self.layer.bias is None else undivided(self.layer.bias)
+
     @contextmanager
     def intercepted(self) -> Iterator[list[torch.Tensor]]:
-        """Give the layer no position to work on, and collect the hidden states it was called with."""
+        """Give the layer no position to work on, and collect the hidden states it was called with; one that several
+        processes compute together cannot do without any."""
         seen: list[torch.Tensor] = []
+        least = int(is_spread(self.layer.weight))
 
         def keep(layer: nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
             seen.append(given[0])
-            return (given[0][..., :0, :],)
+            return (given[0][..., :least, :],)
 
         handle = self.layer.register_forward_pre_hook(keep)
         try:

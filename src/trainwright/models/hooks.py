@@ -32,7 +32,8 @@ def watched(modules: Iterable[nn.Module]) -> str | None:
         around = vars(part)
         if any(around[kind] and _of_a_user(around[kind]) for kind in _KINDS):
             return f"{type(part).__name__} has hooks"
-        if "forward" in around and not hasattr(part, "_hf_hook"):  # accelerate's wrapper moves tensors, and no more
+        # accelerate's wrapper moves tensors, and no more
+        if "forward" in around and not hasattr(part, "_hf_hook") and not _divides(around["forward"]):
             return f"the forward of {type(part).__name__} was replaced"
     return None
 
@@ -54,6 +55,11 @@ def unwatched(model: nn.Module) -> Iterator[None]:
         for hooks, given in kept:
             hooks.clear()
             hooks.update(given)
+
+
+def _divides(forward: Any) -> bool:
+    """Whether a forward is that of a layer which several processes compute together."""
+    return getattr(forward, "__module__", None) == "transformers.distributed.tensor_parallel"
 
 
 def own_forward(model: nn.Module) -> bool:

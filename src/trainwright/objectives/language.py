@@ -27,6 +27,14 @@ class OutputLayer(Protocol):
         """The layer whose outputs are the logits, before scale and cap."""
 
     @property
+    def weight(self) -> torch.Tensor:
+        """The layer's matrix, whole, shape (classes, width)."""
+
+    @property
+    def bias(self) -> torch.Tensor | None:
+        """The layer's bias, whole, shape (classes,)."""
+
+    @property
     def scale(self) -> float:
         """The factor of the logits."""
 
@@ -129,7 +137,7 @@ class FusedLoss:
         self, labelled: Labelled, num_items: float | None, watch: TokenStatistics | None = None
     ) -> torch.Tensor:
         """Return the sum of the losses of some targets, divided by `num_items`, or by their number."""
-        weight = self.head.layer.weight
+        weight = self.head.weight
         total = linear_cross_entropy(labelled.hidden, weight, labelled.targets, **self._rest_of_head(), watch=watch)
         return total / (len(labelled.targets) if num_items is None else num_items)
 
@@ -137,14 +145,14 @@ class FusedLoss:
         self, labelled: Labelled, watch: TokenStatistics | None = None, temperature: float = 1.0
     ) -> torch.Tensor:
         """Return the log-probability of every target, of logits divided by `temperature`; shape (targets,)."""
-        weight = self.head.layer.weight
+        weight = self.head.weight
         rest = self._rest_of_head(temperature)
         return linear_log_probs(labelled.hidden, weight, labelled.targets, **rest, watch=watch)
 
     def _rest_of_head(self, temperature: float = 1.0) -> dict[str, Any]:
         """Return what becomes of the layer's outputs; cap / t · tanh(z / cap) is that of z / t and cap / t."""
         cap = self.head.cap if self.head.cap is None else self.head.cap / temperature
-        return {"bias": self.head.layer.bias, "scale": self.head.scale / temperature, "cap": cap}
+        return {"bias": self.head.bias, "scale": self.head.scale / temperature, "cap": cap}
 
     def labelled(self, model: nn.Module, inputs: Mapping[str, Any], layout: Layout | None = None) -> Labelled:
         """Return the targets of a batch, and the hidden states that predict them.

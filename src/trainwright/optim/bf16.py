@@ -93,8 +93,8 @@ class AdamWBF16(torch.optim.Optimizer):
 
 
 def random_bits(tensor: torch.Tensor, key: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
-    """Return 16 random bits for every number of a tensor, int32, in the shape of what this process holds of it: whole
-    rows. They follow from the key and from where a number stands in the whole tensor.
+    """Return 16 random bits for every number of a tensor, int32, in the shape of what this process holds of it.
+    They follow from the key and from where a number stands in the whole tensor.
 
     Args:
         tensor: which the bits are for.
@@ -103,7 +103,8 @@ def random_bits(tensor: torch.Tensor, key: tuple[int, ...], generator: torch.Gen
     """
     box, row, total = box_of(tensor), math.prod(tensor.shape[1:]), tensor.numel()
     begin = box.offsets[0] * row if box.offsets else 0
-    end, found = begin + box.numel, []
+    rows = (*box.shape[:1], *tensor.shape[1:])  # of which this process may hold some columns alone
+    end, found = begin + math.prod(rows), []
     for block in range(begin // _BLOCK, -(-end // _BLOCK)):
         first = block * _BLOCK
         generator.manual_seed(int(np.random.SeedSequence([*key, block]).generate_state(1)[0]))
@@ -112,7 +113,7 @@ def random_bits(tensor: torch.Tensor, key: tuple[int, ...], generator: torch.Gen
         )
         found.append(drawn[max(begin - first, 0) : end - first])
     bits = found[0] if len(found) == 1 else torch.cat(found or [torch.zeros(0, dtype=torch.int32)])
-    return bits.to(generator.device).view(box.shape)
+    return bits.to(generator.device).view(rows)[(slice(None), *box.slices[1:])[: len(rows)]]
 
 
 def rounded(values: torch.Tensor, random: torch.Tensor) -> torch.Tensor:

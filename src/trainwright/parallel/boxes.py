@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from trainwright.parallel.layout import TENSOR
+
 
 class Box(NamedTuple):
     """A part of a tensor: where it begins in the whole one, and its shape."""
@@ -47,6 +49,16 @@ def local(tensor: torch.Tensor) -> torch.Tensor:
     spread: Any = tensor.detach()
     held: torch.Tensor = spread._local_tensor if is_spread(tensor) else spread
     return held
+
+
+def undivided(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a gathered parameter whole where its layer is divided over processes, each of which computes with all of
+    it, so that the gradient of each is that of the whole."""
+    spread: Any = tensor
+    if not is_spread(tensor) or spread.device_mesh.mesh_dim_names != (TENSOR,):
+        return tensor
+    whole: torch.Tensor = spread.full_tensor()
+    return whole
 
 
 def from_local(held: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -61,9 +61,14 @@ def chosen(world: World, sharding: Sharding | None) -> Strategy:
         sharding.layout.check(world.size)
     if world.size == 1:
         return Strategy()
-    if sharding is None or sharding.layout_for(world.size, world.local_size).shard == 1:
+    layout = None if sharding is None else sharding.layout_for(world.size, world.local_size)
+    if layout is None or (layout.shard == 1 and layout.tensor == 1):
         return DataParallel()
-    from trainwright.parallel.sharded import Sharded  # FSDP2 and DTensor are loaded where they are used
+    if layout.tensor > 1:  # FSDP2 and DTensor are loaded where they are used
+        from trainwright.parallel.tensor import TensorSharded
+
+        return TensorSharded(sharding)
+    from trainwright.parallel.sharded import Sharded
 
     return Sharded(sharding)
 

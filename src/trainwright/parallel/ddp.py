@@ -85,8 +85,7 @@ class DataParallel(Strategy):
             gradients.append(parameter.grad)
         if not gradients:
             return
-        together = torch._utils._flatten_dense_tensors(gradients)
-        distributed.all_reduce(together)
+        together = self.sum_tensor(torch._utils._flatten_dense_tensors(gradients))
         together /= self.gradient_divide_factor
         torch._foreach_copy_(gradients, list(torch._utils._unflatten_dense_tensors(together, gradients)))
 

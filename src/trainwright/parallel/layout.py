@@ -58,6 +58,9 @@ class Layout:
 
     def describe(self) -> str:
         """Return the layout in words, such as "2 copies, each sharded over 4 processes"."""
+        if self.tensor > 1 and self.shard == 1:
+            copies = f"{self.replicate} copies, " if self.replicate > 1 else ""
+            return f"{copies}layers divided over {self.tensor} processes"
         copies = f"{self.replicate} copies, each" if self.replicate > 1 else "parameters"
         parts = f", layers divided over {self.tensor}" if self.tensor > 1 else ""
         return f"{copies} sharded over {self.shard} processes{parts}"

@@ -23,7 +23,7 @@ from trainwright.parallel.blocks import blocks_of
 from trainwright.parallel.boxes import local
 from trainwright.parallel.ddp import BUCKET, DataParallel, exact_norms
 from trainwright.parallel.gathering import CountedGather
-from trainwright.parallel.layout import SHARD
+from trainwright.parallel.layout import REPLICATE, SHARD
 from trainwright.parallel.sharding import Sharding
 from trainwright.parallel.strategy import ProcessOptions
 from trainwright.world import DataShard, World
@@ -40,9 +40,11 @@ class Sharded(DataParallel):
     Attributes:
         layout: of the processes.
         mesh: of the processes, by the names of `parallel/layout.py`.
+        divides: whether processes may compute one layer together.
     """
 
     shards_state = True
+    divides = False
 
     def __init__(self, sharding: Sharding | None = None) -> None:
         self.sharding = sharding or Sharding()
@@ -55,8 +57,8 @@ class Sharded(DataParallel):
         """
         self.layout = self.sharding.layout_for(world.size, world.local_size)
         self.layout.check(world.size)
-        if self.layout.tensor > 1:
-            raise ConfigError("tensor= is not supported yet: layers cannot be divided over processes; use shard=.")
+        if self.layout.tensor > 1 and not self.divides:
+            raise ConfigError(f"tensor={self.layout.tensor} divides layers, which TensorSharded does, and not Sharded.")
         if options.late and not hasattr(FSDPModule, "reset_iter_state"):
             raise ConfigError(
                 f"auto_find_batch_size with a sharded model needs torch 2.13, and this is {torch.__version__}. Set "
@@ -66,6 +68,8 @@ class Sharded(DataParallel):
         self.data_shard = DataShard(self.layout.data_index(world.rank), self.layout.data_ranks)
         self.gradient_divide_factor = 1  # gradients are added up
         self.mesh = self.layout.mesh(device.type)
+        names = tuple(name for name in self.mesh.mesh_dim_names or () if name in (REPLICATE, SHARD))
+        self.data_mesh = self.mesh if names == self.mesh.mesh_dim_names else self.mesh[names]
         self.gathers = CountedGather()
 
     def describe(self) -> str:
@@ -86,13 +90,15 @@ class Sharded(DataParallel):
         check(model)
         used, added = (_FORMATS.get(name or "") for name in (self.sharding.param_dtype, self.sharding.reduce_dtype))
         policy = MixedPrecisionPolicy(param_dtype=used, reduce_dtype=added)
+        divide = self.dividing(root)
         drawn_alike = len(set(self.gather(deferred.fingerprint(model)))) == 1
         for block in [*blocks_of(root, self.sharding), root]:
             for tensor in deferred.draw(block):
                 setattr(tensor, ALIKE, drawn_alike)
             keeps = None if block is root else self.sharding.reshard_after_forward
             self._same_everywhere(block)
-            part = fully_shard(block, mesh=self.mesh, reshard_after_forward=keeps, mp_policy=policy)
+            divide(block)
+            part = fully_shard(block, mesh=self.data_mesh, reshard_after_forward=keeps, mp_policy=policy)
             part.set_gradient_divide_factor(1.0)
             part.set_force_sum_reduction_for_comms(True)  # gloo has no other with a factor
             if self.options.late:
@@ -102,6 +108,14 @@ class Sharded(DataParallel):
         self._same_everywhere(model)
         fully_shard.state(root)._lazy_init()  # type: ignore[attr-defined]  # else the first part that is called is the root
         return model
+
+    def dividing(self, root: nn.Module) -> Callable[[nn.Module], None]:
+        """Return what divides the layers of a block of a model over processes, before the block is sharded.
+
+        Raises:
+            ConfigError: they cannot be divided.
+        """
+        return lambda block: None
 
     def _same_everywhere(self, block: nn.Module) -> None:
         """Bring what is not sharded yet of a block to the device, with rank 0's numbers: a model may be drawn from
@@ -214,7 +228,7 @@ class Sharded(DataParallel):
         handles: list[Any] = []
 
         def silence(part: nn.Module, given: Any) -> None:
-            here = [p for p in part.parameters() if p.requires_grad and not isinstance(p, DTensor)]
+            here = [p for p in part.parameters() if p.requires_grad and self.is_gathered(p)]
             handles.extend(p.register_hook(torch.zeros_like) for p in here)
 
         hooks = [part.register_forward_pre_hook(silence) for part in model.modules() if isinstance(part, FSDPModule)]
@@ -223,6 +237,10 @@ class Sharded(DataParallel):
         finally:
             for handle in [*hooks, *handles]:
                 handle.remove()
+
+    def is_gathered(self, parameter: nn.Parameter) -> bool:
+        """Whether a parameter is one of a gathered block, in place of its parts."""
+        return not isinstance(parameter, DTensor)
 
     def finish_gradients(self, parameters: list[nn.Parameter]) -> None:
         """Add up the gradients of what is trained besides the model, and is not sharded."""

@@ -63,6 +63,7 @@ class Strategy:
         shards_state: whether this process holds its part alone of parameters and what follows them (DTensors), so that
             every forward pass is an exchange: all processes run the model equally often, and each writes and reads its
             part of a checkpoint.
+        computes_alone: whether this process may run a model by itself, within `whole`.
         gradient_divide_factor: by what the exchange divides the sum of all processes' gradients (FSDP's term); a loss
             times this factor has the gradient that adds up over the shards.
     """
@@ -72,6 +73,7 @@ class Strategy:
     is_distributed = False
     data_shard = DataShard()
     shards_state = False
+    computes_alone = True
     gradient_divide_factor = 1
 
     def setup(self, world: World, device: torch.device, options: ProcessOptions) -> None:

@@ -98,7 +98,9 @@ class OnPolicyStage:
         failed = [f"rank {rank}: {text}" for rank, (_, text, _) in enumerate(everyone) if text]
         if failed:
             raise DataError(f"Writing completions failed on {failed[0]}")
-        return replace(work, batches=batches, items=counts, total=sum(count for *_, count in everyone))
+        return replace(
+            work, batches=batches, items=counts, total=sum(count for *_, count in strategy.one_per_shard(everyone))
+        )
 
     def _written(self, epoch: int, work: StepBatch) -> list[Any]:
         """Return the micro-batches with what the student wrote; it writes for all of them at a time.

@@ -26,7 +26,7 @@ from trainwright.data.loaders.loader import TrainLoader
 from trainwright.errors import CheckpointError
 from trainwright.evaluation_mode import Modes
 from trainwright.held import held_by, is_generator, of_object
-from trainwright.parallel.throughput import Throughput
+from trainwright.models.throughput import Throughput
 from trainwright.parallel.watch import Watch
 from trainwright.session.meters import LossMeter
 from trainwright.session.nonfinite import Health, some

@@ -37,8 +37,8 @@ CASES: dict[str, dict[str, Any]] = {
     "DPO, reference computed before": {"data": "preference", "kwargs": {"precompute_ref_log_probs": True}},
 }  # fmt: skip
 SIZES = {
-    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
-    "num_key_value_heads": 1, "max_position_embeddings": 256,
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 256,
 }  # fmt: skip
 
 

@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--print", action="store_true", dest="shown", help="print what would be started, and start nothing")
     add("--resume", action="store_true", help="go on with the run in the folder that the file names")
     add("--shard", metavar="N|auto", help="processes that share one copy of the model (FSDP), of a file's run")
+    add("--tensor", metavar="N", help="processes that compute each layer together (tensor parallel), of a file's run")
     add("--restarts", type=at_least(0), default=3, help="new beginnings after a process has failed (3)")
     add("--grace", type=positive, default=60, help="seconds to save and leave after a signal (60)")
     add("--rendezvous", metavar="HOST:PORT", help="where several machines meet, with --on here")
@@ -93,7 +94,8 @@ class _Asked:
     @property
     def training(self) -> list[str]:
         """The words of `train` after the file."""
-        return [*(["--shard", self.options.shard] if self.options.shard else []), *self.words]
+        asked = {"--shard": self.options.shard, "--tensor": self.options.tensor}
+        return [*(word for name, count in asked.items() if count for word in (name, count)), *self.words]
 
     def work(self, program: list[str], logs: Path, again: str = "") -> Work:
         options = self.options

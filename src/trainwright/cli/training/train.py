@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from trainwright.config.params import TrainingParams
     from trainwright.config.schema import TrainingConfig
 
-_USAGE = """trainwright train FILE [--resume | --new | --overwrite] [--shard N|auto] [KEY=VALUE ...]
+_USAGE = """trainwright train FILE [--resume | --new | --overwrite] [--shard N|auto] [--tensor N]
+                         [KEY=VALUE ...]
        trainwright train --resume FOLDER"""
 
 
@@ -31,9 +32,9 @@ def run(argv: Sequence[str]) -> int:
     way.add_argument("--new", action="store_true", help="a new folder beside one that holds a run")
     way.add_argument("--overwrite", action="store_true", help="start anew in a folder that holds a run")
     parser.add_argument("--shard", metavar="N|auto", help="processes that share one copy of the model (FSDP)")
+    parser.add_argument("--tensor", metavar="N", help="processes that compute each layer together (tensor parallelism)")
     args, overrides = parser.parse_known_args(argv)
-    if args.shard not in (None, "auto"):
-        overrides += ["fsdp.enable_fsdp=true", f"fsdp.shard={args.shard}"]
+    overrides += _layout(args.shard, args.tensor)
     if isinstance(args.resume, str) and ("=" in args.resume or Path(args.resume).suffix in (".yaml", ".yml")):
         args.resume, overrides = True, [args.resume, *overrides]
 
@@ -79,6 +80,19 @@ def run(argv: Sequence[str]) -> int:
                 trainer.trainer.commands = [f"{again} training.max_steps=MORE", *after(params, folder)]
             trainer.train(resume_from_checkpoint=start)
     return 0
+
+
+def _layout(shard: str | None, tensor: str | None) -> list[str]:
+    """Return what asks for the layout of the command line, but for one that is to be planned.
+
+    Raises:
+        ConfigError: it is to be planned, and a part of it is given.
+    """
+    if shard == "auto" and tensor is not None:
+        raise ConfigError(f"--shard auto chooses the layout, and --tensor {tensor} is a part of it. Give --shard N.")
+    given = {"shard": None if shard == "auto" else shard, "tensor": tensor}
+    counts = [f"fsdp.{name}={count}" for name, count in given.items() if count is not None]
+    return ["fsdp.enable_fsdp=true", *counts] if counts else []
 
 
 def _configured(file: Path, overrides: list[str], plans: bool) -> TrainingConfig:

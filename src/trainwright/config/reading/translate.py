@@ -71,6 +71,7 @@ def sharding(fsdp: FSDPParams) -> dict[str, Any]:
         "reduce_gradients": fsdp.reduce_gradients,
         "shard": fsdp.shard,
         "replicate": fsdp.replicate,
+        "tensor": fsdp.tensor,
     }
     return {"fsdp": True, "fsdp_config": {name: value for name, value in values.items() if value is not None}}
 

@@ -61,7 +61,7 @@ class DistillationLoss(Objective):
 
 def _layer(fused: FusedLoss, found: Labelled) -> Layer:
     head = fused.head
-    return Layer(found.hidden, head.layer.weight, head.layer.bias, head.scale, head.cap)
+    return Layer(found.hidden, head.weight, head.bias, head.scale, head.cap)
 
 
 def _log_probs(model: nn.Module, batch: Mapping[str, Any], temperature: float) -> torch.Tensor:

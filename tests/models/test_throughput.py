@@ -13,8 +13,8 @@ from trainwright import Trainer, TrainerCallback, TrainingArguments
 from trainwright.config.options import DPOOptions
 from trainwright.jobs.journal.timesheet import Timesheet
 from trainwright.models.operations import operations_of
+from trainwright.models.throughput import PEAKS, Throughput, peak_of
 from trainwright.objectives.preference import PreferenceLoss
-from trainwright.parallel.throughput import PEAKS, Throughput, peak_of
 
 
 def counted(model, backward, tokens=24):
