@@ -96,6 +96,22 @@ def test_batches_without_names_of_ones_own_loader(tmp_path):
     assert trainer(tmp_path, Bare(), train_loader=loader, compute_loss_func=squared).train().global_step == 2
 
 
+def test_batches_in_a_list_are_a_loader(tmp_path):
+    batches = list(DataLoader(ROWS, batch_size=4))
+    args = {"optim": "sgd", "lr_scheduler_type": "constant", "max_grad_norm": 0.0}
+    made = trainer(tmp_path, args=args, train_loader=batches, eval_loader=batches)
+    by_hand = Line()
+    for batch in batches:
+        loss = by_hand(**batch)["loss"]
+        for parameter, gradient in zip(
+            by_hand.parameters(), torch.autograd.grad(loss, list(by_hand.parameters())), strict=True
+        ):
+            parameter.data -= 0.01 * gradient
+    for one, other in zip(weights(made), by_hand.parameters(), strict=True):
+        torch.testing.assert_close(one, other.detach(), rtol=1e-6, atol=1e-7)  # float32
+    assert made.evaluate()["eval_loss"] == pytest.approx(by_hand(X, Y)["loss"].item(), rel=1e-6)
+
+
 NO_DATASETS = {
     "a loader": (
         DataLoader(ROWS, batch_size=4),

@@ -167,6 +167,11 @@ class Clip(nn.Module):
         return {"loss": logits.square().mean(), "logits": logits}
 
 
+class ClipInATuple(Clip):
+    def forward(self, x, return_loss=True):
+        return tuple(super().forward(x).values())
+
+
 class Silent(nn.Module):
     def __init__(self):
         super().__init__()
@@ -177,7 +182,7 @@ class Silent(nn.Module):
 
 
 @pytest.mark.parametrize("changes", [{}, {"eval_do_concat_batches": False}, {"batch_eval_metrics": True}])
-@pytest.mark.parametrize(("model", "called"), [(Clip, True), (Silent, False)])
+@pytest.mark.parametrize(("model", "called"), [(Clip, True), (ClipInATuple, True), (Silent, False)])
 def test_metrics_without_labels_are_asked_for_as_transformers_does(tmp_path, model, called, changes):
     rows = [{"x": row["x"]} for row in tiny.line_rows(6)]
     results = []

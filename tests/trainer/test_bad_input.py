@@ -262,6 +262,11 @@ RUNS = {
         ConfigError,
         "optim_args='momentum': 'momentum' has no '='",
     ),
+    "an optimizer's setting that it does not have": (
+        lambda: {"optim": "rmsprop", "optim_args": "alpah=0.9"},
+        ConfigError,
+        "nothing reads 'alpah' with optim='rmsprop'. Did you mean 'alpha'",
+    ),
     "resume without a checkpoint": (lambda: {"resume": True}, CheckpointError, "No checkpoint to resume from.*none"),
     "resume from nowhere": (lambda: {"resume": "nowhere"}, CheckpointError, "'nowhere' is not a folder"),
     "wrong loss": (

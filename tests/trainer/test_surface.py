@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import re
 from importlib import metadata
 
@@ -15,7 +16,7 @@ from torch.utils.data import DataLoader
 
 import trainwright
 from tests import installed, tiny
-from trainwright import Trainer, TrainerCallback, TrainingArguments
+from trainwright import ConfigError, Trainer, TrainerCallback, TrainingArguments
 from trainwright.trainer.face import session_of
 
 NAMED = [
@@ -495,6 +496,24 @@ def test_accelerator_is_made_on_demand(tmp_path):
     assert accelerator.num_processes == 1
     assert torch.equal(accelerator.gather_for_metrics(torch.arange(3)), torch.arange(3))
     assert str(accelerator.mixed_precision) == "no"  # of the real accelerate.Accelerator
+
+
+@pytest.mark.parametrize("most", [0.5, 100.0])
+def test_the_accelerator_clips_as_torch_does(tmp_path, most):
+    trainer, by_hand = line(tmp_path), tiny.new_line()
+    trainer.model.load_state_dict(by_hand.state_dict())
+    trainer.create_optimizer()
+    batch = torch.utils.data.default_collate(tiny.line_rows(4))
+    for model in (trainer.model, by_hand):
+        model(**batch)["loss"].backward()
+    norm = trainer.accelerator.clip_grad_norm_(trainer.model.parameters(), most)
+    wanted = torch.nn.utils.clip_grad_norm_(by_hand.parameters(), most)
+    assert 0.5 < wanted < 100
+    torch.testing.assert_close(norm, wanted)
+    for one, other in zip(trainer.model.parameters(), by_hand.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+    with pytest.raises(ConfigError, match="norm_type=inf"):
+        trainer.accelerator.clip_grad_norm_(trainer.model.parameters(), most, norm_type=math.inf)
 
 
 def test_shares_of_max_steps(tmp_path):

@@ -45,8 +45,20 @@ class Accelerator:
         """Add the gradients of a loss, scaled where float16 needs it."""
         self._session.precision.backward(loss)
 
-    def clip_grad_norm_(self, parameters: Iterable[nn.Parameter], max_norm: float, norm_type: int = 2) -> torch.Tensor:
-        """Clip gradients and return their norm before."""
+    def clip_grad_norm_(
+        self, parameters: Iterable[nn.Parameter], max_norm: float, norm_type: float = 2
+    ) -> torch.Tensor:
+        """Clip gradients and return their norm before, a scalar.
+
+        Raises:
+            ConfigError: by another norm than that of the squares, which is the strategy's to take where a model is
+                spread over processes.
+        """
+        if norm_type != 2:
+            raise ConfigError(
+                f"accelerator.clip_grad_norm_(norm_type={norm_type}): gradients are clipped by the 2-norm alone. Leave "
+                "norm_type out, or call torch.nn.utils.clip_grad_norm_."
+            )
         self._session.precision.unscale(self._session.optimizer)
         return self._session.strategy.clip_gradients(list(parameters), max_norm)[0]
 
