@@ -90,6 +90,7 @@ def test_every_log_tells_the_share_and_leaves_out_what_is_no_training():
     throughput.add(400.0, 10)
     assert throughput.read(10.0) == {"mfu": 1.0, "tokens_per_second_per_device": 2.5}
     assert throughput.of_run(10.0) == 0.6
+    assert Throughput().of_run(10.0) is None
     assert throughput.read(11.0) == {}
 
 

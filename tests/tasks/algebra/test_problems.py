@@ -57,6 +57,17 @@ def test_answers_are_sympys(name):
         assert all(sympy.expand(a - b) == 0 for a, b in zip(expected, found, strict=True)), problem
 
 
+def test_longer_derivatives_are_sympys_and_of_the_same_tokens():
+    task = TASKS["derivative"]
+    lexer = read_lexer(task.lexer, task.name)
+    for problem, answer in map(task.longer, map(random.Random, range(40))):
+        (given,), (found,) = parse(problem), parse(answer)
+        assert sympy.expand(sympy.diff(given, x) - found) == 0
+        assert 6 <= sympy.degree(given) <= 8
+        assert len(sympy.Poly(given, x).terms()) == sympy.degree(given) + 1
+        assert "".join(lexer.tokenize(answer)) == answer.replace(" ", "")
+
+
 def test_factors_and_bases_are_sympys():
     for problem, answer in problems("polynomial_factors"):
         assert sympy.expand(sympy.prod(parse(answer)) - parse(problem)[0]) == 0
