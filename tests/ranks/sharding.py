@@ -320,17 +320,20 @@ def anonymous() -> float:
     return next(int(line.split()[1]) / 1e3 for line in lines if line.startswith("Anonymous:"))
 
 
-def read_in_parts(place: Path) -> Any:
+def read_in_parts(place: Path, tensor: int = 1) -> Any:
     """Load a model of 62 MB and share it: how much memory that takes, what is sent, and whether it is the saved one."""
     from trainwright.config.schema import ModelParams
     from trainwright.models.load import load_model
+    from trainwright.parallel.layout import Layout
     from trainwright.parallel.sharded import Sharded
+    from trainwright.parallel.sharding import Sharding
     from trainwright.parallel.strategy import ProcessOptions
+    from trainwright.parallel.tensor import TensorSharded
 
     sizes = {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 12, "tie_word_embeddings": True}
     if current_world().is_main:
         tiny.llama(**sizes).save_pretrained(place)
-    strategy, sent = Sharded(), []
+    strategy, sent = (TensorSharded(Sharding(Layout(tensor=tensor))) if tensor > 1 else Sharded()), []
     strategy.setup(current_world(), torch.device("cpu"), ProcessOptions())
     strategy.barrier()
     send = torch.distributed._broadcast_coalesced
@@ -420,7 +423,7 @@ FILES = (
     "KTO", "DISTILL", "dft", "DPO, a synced reference", "REWARD",
 )  # fmt: skip
 OF_TENSORS = ("classified by Llama", "Qwen", "Qwen, built logits", "adapted")
-DIVIDED_FILES = ("SFT, bfd", "SFT, soft-cap", "DPO, LoRA", "KTO", "DPO, a synced reference", "REWARD")
+DIVIDED_FILES = ("SFT, bfd", "SFT, soft-cap", "DPO, LoRA", "KTO", "dft", "DPO, a synced reference", "REWARD")
 WAYS = {
     "fsdp": (2, {}, tuple(name for name in MODELS if name not in (*OF_TENSORS, "muon", "out of memory, backward"))),
     "often": (2, {"reduce_gradients": "micro_batch"}, ("plain", "LoRA", "out of memory, backward")),
@@ -442,6 +445,7 @@ LAUNCHED[2]["resumed"] = lambda place: resumed(place, {}, ema_decay=0.9, optim="
 LAUNCHED[2]["mixed"] = mixed
 LAUNCHED[2]["mixed, by hand"] = mixed_by_hand
 LAUNCHED[2]["read in parts"] = read_in_parts
+LAUNCHED[2]["read in parts, divided"] = lambda place: read_in_parts(place, 2)
 LAUNCHED[2]["generated"] = lambda place: generated(place, {})
 LAUNCHED[2]["divided, wrong plan"] = wrong_plan
 LAUNCHED[2]["generated, divided"] = lambda place: generated(place, {"tensor": 2})

@@ -133,8 +133,7 @@ def test_each_process_holds_its_part_alone(two, four):
 
 def test_each_process_reads_its_part_of_the_weights_alone(two):
     """In shares of the model's 62 MB, of memory that no file holds: nothing while it is loaded, and its half then."""
-    for rank in two:
-        found = rank["read in parts"]
+    for found in (rank[case] for rank in two for case in ("read in parts", "read in parts, divided")):
         assert "error" not in found, found
         assert found["same"]
         assert found["loaded"] < 0.1

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import distributed, nn
+from torch.nn import functional
 
 from trainwright.models.hooks import own_forward, owners, replaced_loss, watched
 from trainwright.models.inspect import base_model, is_pretrained, shifts_labels
-from trainwright.parallel.boxes import is_spread, undivided
+from trainwright.parallel.boxes import is_divided, is_spread, undivided
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,35 @@ class Head:
         """The layer's bias, whole."""
         return None if self.layer.bias is None else undivided(self.layer.bias)
 
+    def of_rows(
+        self, loss: Callable[..., torch.Tensor], hidden: torch.Tensor, targets: torch.Tensor, watch: Any
+    ) -> torch.Tensor:
+        """Return a loss of rows: of processes that hold parts of the layer, each computes that of some rows.
+
+        Args:
+            loss: called with hidden states, weight and targets, and `bias=` and `watch=`; returns the sum over rows, or
+                a number of each.
+            hidden: what the layer is called with, shape (rows, width).
+            targets: classes, shape (rows,).
+            watch: what else is noted of every row, by name, each of shape (rows,); or None.
+        """
+        weight: Any = self.layer.weight
+        if not is_divided(weight):
+            return loss(hidden, weight, targets, bias=self.layer.bias, watch=watch)
+        group, count = weight.device_mesh.get_group(), len(hidden)
+        each = -(-count // group.size())
+        start, end = (min(each * rank, count) for rank in (group.rank(), group.rank() + 1))
+        whole = [None if one is None else undivided(one, adds_up=True) for one in (weight, self.layer.bias)]
+        noted = None if watch is None else {name: values[start:end] for name, values in watch.items()}
+        rows: torch.Tensor = _Alike.apply(hidden, group)  # type: ignore[no-untyped-call]  # torch gives it no type
+        own = loss(rows[start:end], whole[0], targets[start:end], bias=whole[1], watch=noted)
+        for values in (watch or {}).values():
+            values[:start] = values[end:] = 0
+            distributed.all_reduce(values, group=group)
+        own = own if own.ndim == 0 else functional.pad(own, (start, count - end))
+        found: torch.Tensor = _Added.apply(own, group)  # type: ignore[no-untyped-call]  # torch gives it no type
+        return found
+
     @contextmanager
     def intercepted(self) -> Iterator[list[torch.Tensor]]:
         """Give the layer no position to work on, and collect the hidden states it was called with; one that several
@@ -58,6 +88,35 @@ class Head:
             yield seen
         finally:
             handle.remove()
+
+
+class _Alike(torch.autograd.Function):
+    """What is the same on some processes, and of which each computes with a part."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: torch.Tensor, group: Any) -> torch.Tensor:
+        ctx.group = group
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
+        gradient = gradient.contiguous()
+        distributed.all_reduce(gradient, group=ctx.group)
+        return gradient, None
+
+
+class _Added(torch.autograd.Function):
+    """The sum of what some processes computed, with which all go on alike."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: torch.Tensor, group: Any) -> torch.Tensor:
+        total = tensor.clone()
+        distributed.all_reduce(total, group=group)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
+        return gradient, None
 
 
 def language_head(model: nn.Module) -> Head | str:

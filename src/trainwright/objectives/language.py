@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -45,6 +46,11 @@ class OutputLayer(Protocol):
     @property
     def parts(self) -> Sequence[nn.Module]:
         """The modules whose forward knows of labels or logits, the layer last."""
+
+    def of_rows(
+        self, loss: Callable[..., torch.Tensor], hidden: torch.Tensor, targets: torch.Tensor, watch: Any
+    ) -> torch.Tensor:
+        """Return a loss of rows, called with hidden states, weight and targets."""
 
     def intercepted(self) -> AbstractContextManager[list[torch.Tensor]]:
         """Give the layer nothing to do, and collect the hidden states it was called with."""
@@ -137,22 +143,21 @@ class FusedLoss:
         self, labelled: Labelled, num_items: float | None, watch: TokenStatistics | None = None
     ) -> torch.Tensor:
         """Return the sum of the losses of some targets, divided by `num_items`, or by their number."""
-        weight = self.head.weight
-        total = linear_cross_entropy(labelled.hidden, weight, labelled.targets, **self._rest_of_head(), watch=watch)
+        loss = partial(linear_cross_entropy, **self._bent())
+        total = self.head.of_rows(loss, labelled.hidden, labelled.targets, watch)
         return total / (len(labelled.targets) if num_items is None else num_items)
 
     def log_probs(
         self, labelled: Labelled, watch: TokenStatistics | None = None, temperature: float = 1.0
     ) -> torch.Tensor:
         """Return the log-probability of every target, of logits divided by `temperature`; shape (targets,)."""
-        weight = self.head.weight
-        rest = self._rest_of_head(temperature)
-        return linear_log_probs(labelled.hidden, weight, labelled.targets, **rest, watch=watch)
+        log_probs = partial(linear_log_probs, **self._bent(temperature))
+        return self.head.of_rows(log_probs, labelled.hidden, labelled.targets, watch)
 
-    def _rest_of_head(self, temperature: float = 1.0) -> dict[str, Any]:
+    def _bent(self, temperature: float = 1.0) -> dict[str, Any]:
         """Return what becomes of the layer's outputs; cap / t · tanh(z / cap) is that of z / t and cap / t."""
         cap = self.head.cap if self.head.cap is None else self.head.cap / temperature
-        return {"bias": self.head.bias, "scale": self.head.scale / temperature, "cap": cap}
+        return {"scale": self.head.scale / temperature, "cap": cap}
 
     def labelled(self, model: nn.Module, inputs: Mapping[str, Any], layout: Layout | None = None) -> Labelled:
         """Return the targets of a batch, and the hidden states that predict them.

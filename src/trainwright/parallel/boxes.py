@@ -51,13 +51,25 @@ def local(tensor: torch.Tensor) -> torch.Tensor:
     return held
 
 
-def undivided(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a gathered parameter whole where its layer is divided over processes, each of which computes with all of
-    it, so that the gradient of each is that of the whole."""
+def is_divided(tensor: torch.Tensor) -> bool:
+    """Whether a parameter is that of a layer which is divided over processes, and is gathered but for that."""
     spread: Any = tensor
-    if not is_spread(tensor) or spread.device_mesh.mesh_dim_names != (TENSOR,):
+    return is_spread(tensor) and spread.device_mesh.mesh_dim_names == (TENSOR,)
+
+
+def undivided(tensor: torch.Tensor, adds_up: bool = False) -> torch.Tensor:
+    """Return a gathered parameter whole where its layer is divided over processes, each of which computes with it.
+
+    Args:
+        tensor: the parameter.
+        adds_up: whether the gradients of these processes add up to that of the whole; otherwise each is that.
+    """
+    if not is_divided(tensor):
         return tensor
-    whole: torch.Tensor = spread.full_tensor()
+    from torch.distributed.tensor import Partial
+
+    spread: Any = tensor
+    whole: torch.Tensor = spread.full_tensor(grad_placements=[Partial()] if adds_up else None)
     return whole
 
 

@@ -54,6 +54,20 @@ def test_the_plan_is_within_a_tenth_of_what_lives_on_two_ranks(file, tmp_path):
         )  # buffers of a small model are told in layers' worth
 
 
+def test_a_file_whose_layers_cannot_be_divided_is_refused_by_check(file, capsys):
+    words = ["check", str(file), "fsdp.enable_fsdp=true"]
+    assert main([*words, "fsdp.tensor=2"]) == 0
+    for more, told in (
+        (["fsdp.tensor=4"], "LlamaForCausalLM has num_key_value_heads=2, which 4 processes cannot divide (tensor=4)."),
+        (["fsdp.tensor=2", "model.model_name=gpt2", "model.model_kwargs={}"], "GPT2LMHeadModel has no plan of tensor"),
+        (["fsdp.tensor=2", "model.model_kwargs.intermediate_size=351"], "mlp.gate_proj' has 351 outputs, which 2 proc"),
+        (["fsdp.tensor=2", "training.torch_compile=true"], "torch_compile=True cannot be used with tensor parallelism"),
+    ):
+        capsys.readouterr()
+        assert main([*words, *more]) == 2
+        assert told in capsys.readouterr().err
+
+
 def test_the_plan_of_more_gpus_is_a_table_with_the_best_layout(file, capsys):
     words = ["plan", str(file), "--gpus", "16", "--per-machine", "4", "training.gradient_accumulation_steps=2"]
     assert main([*words, "--memory", "1"]) == 0

@@ -33,6 +33,10 @@ def run(argv: Sequence[str]) -> int:
     loaded = load_checked(file, overrides)
     notes = look(loaded)
     config = loaded.config
+    if config.fsdp.tensor is not None and is_here(config):
+        from trainwright.tasks.language.planning import layouts
+
+        layouts.check_tensor(config)
     kind = config.training.trainer_type
     length = config.training.max_steps
     many, one = (length, "step") if length > 0 else (config.training.num_train_epochs, "epoch")

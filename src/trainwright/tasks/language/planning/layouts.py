@@ -112,6 +112,25 @@ def sizes_of(config: TrainingConfig) -> Sizes:
     )  # fmt: skip
 
 
+def check_tensor(config: TrainingConfig) -> None:
+    """See whether the layers of a file's model can be divided as its section `fsdp` asks; of models that are not
+    described without their weights, nothing.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    processes = (config.fsdp.tensor or 1) if config.fsdp.enable_fsdp else 1
+    if processes == 1:
+        return
+    from trainwright.parallel.tensor import styles_of  # FSDP2 and DTensor are loaded where they are used
+
+    try:
+        method, _ = memory.method_and_length(config)
+    except ConfigError:
+        return
+    styles_of(base_model(memory.trained_model(config, method).model), processes)
+
+
 def _bytes(model: Any) -> int:
     return sum(p.numel() * p.element_size() for p in model.parameters())
 
