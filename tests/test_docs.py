@@ -116,7 +116,11 @@ def test_the_reference_has_every_public_name():
     pages = "\n".join(page.read_text() for page in (ROOT / "docs" / "api").glob("*.md"))
     here = set(re.findall(r"^::: (.+)$", pages, flags=re.M))
     public = {f"trainwright.{name}" for name in trainwright._OURS}
-    public |= {f"trainwright.{package}.{name}" for package in ("config", "jobs", "parts") for name in names_of(package)}
+    public |= {
+        f"trainwright.{package}.{name}"
+        for package in ("config", "jobs", "parts", "pipelines")
+        for name in names_of(package)
+    }
     assert here == public
 
 
