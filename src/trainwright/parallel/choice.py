@@ -4,6 +4,7 @@ which must return what the engine goes on with."""
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any
@@ -93,20 +94,24 @@ def check_setup(strategy: Strategy, world: World) -> None:
 
 
 def check_answers(strategy: Strategy) -> None:
-    """Have what the user's own methods return checked at each of their calls, which raise a ConfigError."""
+    """Have what methods of the user's class return checked at each of their calls, which raise a ConfigError.
+
+    They are replaced in the class, so that an instance can be pickled as before.
+    """
     for names, wanted, fits in _WANTED:
         for name in names.split():
-            method = getattr(strategy, name)
-            if not is_of(method, "trainwright"):
-                setattr(strategy, name, _checked(strategy, method, f"{type(strategy).__name__}.{name}", wanted, fits))
+            owner = next(kind for kind in type(strategy).__mro__ if name in vars(kind))
+            method, ours = vars(owner)[name], owner.__module__.startswith("trainwright.")
+            if inspect.isfunction(method) and not ours and not is_of(method, "trainwright"):
+                setattr(owner, name, _checked(method, name, wanted, fits))
 
 
-def _checked(strategy: Strategy, method: Callable[..., Any], name: str, wanted: str, fits: Fits) -> Callable[..., Any]:
+def _checked(method: Callable[..., Any], name: str, wanted: str, fits: Fits) -> Callable[..., Any]:
     @functools.wraps(method)
-    def called(*given: Any, **named: Any) -> Any:
-        returned = method(*given, **named)
+    def called(strategy: Strategy, *given: Any, **named: Any) -> Any:
+        returned = method(strategy, *given, **named)
         if not fits(strategy, returned):
-            check_returned(False, returned, name, wanted)
+            check_returned(False, returned, f"{type(strategy).__name__}.{name}", wanted)
         return returned
 
     return called
