@@ -17,7 +17,7 @@ TREES = {
     "small": {"a": torch.arange(5), "text": "é", "none": torch.empty(0, 3), "scalar": torch.tensor(1.5)},
     "large among small": [torch.ones(3), torch.randn(1 << 17), torch.ones(2), torch.randn(1 << 17).to(torch.bfloat16)],
     "memory that is shared": {"whole": shared, "part": shared[3:7], "turned": shared.view(5, 8).t()},
-    "many": {str(number): torch.full((100 + number,), float(number)) for number in range(700)},
+    "many": {str(number): torch.full((100 + number % 600,), float(number)) for number in range(1200)},  # 90 kB of names
     "what looks like parts of an archive": [
         torch.frombuffer(bytearray(begin + bytes(size)), dtype=torch.uint8)
         for begin in (b"PK\x07\x08", b"PK\x03\x04", b"PK\x01\x02")
