@@ -262,6 +262,13 @@ def test_preferences_by_their_names(tmp_path):
     }
 
 
+def test_dialogues_that_begin_with_other_questions_are_no_preference(tmp_path):
+    row = {"chosen": f"{HH} This.", "rejected": f"{HH.replace('What', 'Who')} None."}
+    path = tiny.write_rows(tmp_path / "hh.jsonl", [row] * 2)
+    with pytest.raises(DataError, match="'chosen' and 'rejected' begin with no turn alike"):
+        mixture.read_parts(DatasetSplitParams([DatasetParams("Anthropic/hh-rlhf", str(path))]), 0)
+
+
 PAIR = {"chosen": CHAT, "rejected": [CHAT[0], {"role": "assistant", "content": "Five."}]}
 PAIRS = {
     "mlabonne/orpo-dpo-mix-40k": {"source": "x", **PAIR, "prompt": QUESTION, "question": QUESTION},

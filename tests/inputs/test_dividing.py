@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import pytest
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
+from trainwright.data.divided import held, relation
 from trainwright.data.loaders.streams import RankStream
 from trainwright.errors import DataError
 from trainwright.inputs.dividing import check_marks
 from trainwright.world import DataShard
+
+
+class OfFiles(IterableDataset):
+    def __init__(self, *files):
+        self.files = files
+
+    def __iter__(self):
+        return iter(self.files)
+
+
+def test_a_stream_without_a_length_is_known_by_the_files_that_it_reads():
+    one, same, other = (held(OfFiles(*files)) for files in (("a", "b"), ("a", "b"), ("c", "d")))
+    assert relation([one, same]) == ("same", [])
+    assert relation([one, other]) == ("apart", ["files"])
 
 
 class Mine(list):

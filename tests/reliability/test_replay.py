@@ -42,8 +42,18 @@ def test_the_rows_of_every_step(tmp_path, sampling, drop_last):
         assert shown.epoch == 1 + (step - 1) // (3 if drop_last else 4)
 
 
-def test_losses_are_those_of_the_checkpoint_before(tmp_path):
-    trainer = made(tmp_path)
+class ByItems(Seen):
+    """Its loss is a mean over the items that it is told, as transformers' own are."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        outputs = model(**inputs)
+        loss = outputs["loss"] * len(inputs["labels"]) / num_items_in_batch
+        return (loss, outputs) if return_outputs else loss
+
+
+@pytest.mark.parametrize("kind", [Seen, ByItems])
+def test_losses_are_those_of_the_checkpoint_before(tmp_path, kind):
+    trainer = made(tmp_path, kind=kind)
     trainer.train()
     shown = trainer.replay(8, loss=True)
     assert shown.checkpoint == tmp_path / "checkpoint-6"

@@ -169,6 +169,11 @@ def test_a_stream_that_has_a_length_is_taken(tmp_path, drop_last):
     assert drop_last or trained(transformers) == (4, 2.0)  # which drops nothing of a stream
 
 
+def test_without_workers_the_length_of_a_stream_is_that_of_one_reader(tmp_path):
+    trainer = made(tmp_path, Sharded(), 5, save_strategy="no")
+    assert trainer.train().global_step == trainer.state.max_steps == 5
+
+
 def test_the_length_of_a_stream_is_that_of_what_its_workers_read():
     stream = RankStream(Sharded(), as_it_is, 5, DataShard())
     assert stream.micro_batches(1) == 5

@@ -201,6 +201,7 @@ def test_an_override_of_the_sampler_may_ask_for_ours(tmp_path):
         logs.append([entry.get("loss") for entry in trainer.state.log_history])
     assert logs[0] == logs[1]
     assert list(Own._get_eval_sampler(trainer, [1, 2, 3])) == [0, 1, 2]
+    assert Own._get_eval_sampler(trainer, iter([1, 2, 3])) is None  # a stream has its own order
 
 
 def test_private_names_that_scripts_call(tmp_path):

@@ -123,6 +123,11 @@ def test_a_models_seed_and_kind_decide():
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
     assert new_model({**base("decoder_only"), "use_positional_embedding": "rope"}, words).config.model_type == "llama"
+    positions = [
+        new_model({**base("generic"), "use_positional_embedding": name}, words).config.positions
+        for name in ("generic", "learned")
+    ]
+    assert positions == ["learned"] * 2  # CALT's name, and ours
     assert new_model(base("llama"), words).config.hidden_act == "silu"  # transformers' own, where nothing is given
     with pytest.raises(ConfigError, match="activation 'gelo' is not known. Did you mean 'gelu'"):
         new_model({**base("llama"), "activation": "gelo"}, words)

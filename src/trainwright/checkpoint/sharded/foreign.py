@@ -25,7 +25,7 @@ def readable(output: Path, wanted: str | Path | bool, note: Callable[[str], None
     if not place.exists():
         from trainwright.checkpoint.sharded.convert import convert  # which loads torch's own checkpoints
 
-        place.parent.mkdir(parents=True, exist_ok=True)
+        place.parent.mkdir(exist_ok=True)
         convert(chosen, place)
         note(f"'{chosen}' holds torch's shards, and was converted to '{place}', from where the run goes on.")
     return place
