@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ from tests.ranks import launch
 from trainwright import Trainer, TrainerCallback, TrainingArguments
 from trainwright.checkpoint import check, layout, writer
 from trainwright.checkpoint.sharded import convert
-from trainwright.errors import CheckpointError, ConfigError
+from trainwright.errors import CheckpointError, ConfigError, Interrupted
 from trainwright.parallel.layout import Layout
 from trainwright.parallel.sharded import Sharded
 from trainwright.parallel.sharding import Sharding
@@ -209,6 +210,24 @@ class Fails(TrainerCallback):
             raise ValueError("what the user wrote")
 
 
+class Signalled(TrainerCallback):
+    """Sends SIGTERM to the second rank alone, in an evaluation."""
+
+    def on_prediction_step(self, args, state, control, **kwargs):
+        if current_world().rank == 1:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def signalled(place: Path) -> dict[str, Any]:
+    """Stop in an evaluation, and go on."""
+    told, evaluates = "", {"eval_strategy": "steps", "eval_steps": 3, "per_device_eval_batch_size": 1}
+    try:
+        trained(place, spread(), callbacks=[Signalled()], **evaluates)
+    except Interrupted as stop:
+        told = str(stop)
+    return {**trained(place, spread(), resume=True, **evaluates), "stopped": told}
+
+
 def failed(place: Path, event: str, **changes: Any) -> dict[str, Any]:
     """Fail on all ranks, and go on."""
     told = ""
@@ -327,6 +346,7 @@ CASES: dict[str, launch.Case] = {
     "mirrored": lambda place: mirrored(place, spread),
     "mirrored, whole": lambda place: mirrored(place, lambda: None),
     "whole": lambda place: trained(place),
+    "signalled in an evaluation": signalled,
     "failed after a step": lambda place: failed(place, "end"),
     "failed in a step": lambda place: failed(place, "middle"),
     "failed in an evaluation": lambda place: failed(place, "evaluation", eval_strategy="steps", eval_steps=3),

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.ranks, pytest.mark.slow]
 LAUNCHES = {
     2: ["two", "two, stopped", "two from one", "a flipped bit", "a lost file", "a full disk", "no shared folder"]
     + ["exported", "adapters", "averaged", "averaged, straight", "failed after a step", "failed in a step"]
-    + ["failed in an evaluation"]
+    + ["failed in an evaluation", "signalled in an evaluation"]
     + ["mirrored", "mirrored, whole", "whole", "odd", "from torch"]
     + ["tensor", "tensor from two", "two from tensor"],
     4: ["four divided", "four divided, stopped", "four divided from tensor", "adapters, divided", "exported, divided"]
@@ -210,6 +210,13 @@ def test_what_fails_on_all_ranks_loses_no_step(found, case):
     for rank in found[case]:
         assert "saved at step 3" in rank["notes"]
         assert rank["saved"][-1] == "checkpoint-3"
+        assert rank["ended"] == found["two"][0]["ended"]
+
+
+def test_a_signal_to_one_rank_in_an_evaluation_stops_all_at_the_same_batch(found):
+    """One that left by itself would be missed in the next forward pass of the other, until `ddp_timeout`."""
+    for rank in found["signalled in an evaluation"]:
+        assert "Interrupted by SIGTERM at step 3 of 6; saved in" in rank["stopped"]
         assert rank["ended"] == found["two"][0]["ended"]
 
 

@@ -62,14 +62,26 @@ def batches_of(session: Session, loader: Any, marks: list[float] | None = None) 
 
 
 @contextmanager
-def waiting(session: Session) -> Iterator[None]:
+def waiting(session: Session, alone: bool = False) -> Iterator[None]:
     """Run the body, which waits for a batch in an evaluation of a run's, unless that is asked to stop, on any rank.
+
+    Where ranks share the model, all of them come here equally often and leave at the same batch: one that left by
+    itself would be missed in the next forward pass of the others.
+
+    Args:
+        session: of the evaluation.
+        alone: whether this rank needs no other one until the evaluation is over, whatever they share.
 
     Raises:
         StopWaiting: it is.
     """
     run, strategy = session.run, session.strategy
     if run is None or not run.evaluates:
+        yield
+        return
+    if strategy.shards_state and not alone:
+        if strategy.any(run.signals.received is not None):
+            raise StopWaiting
         yield
         return
     word = f"stop {run.run_id} {session.state.global_step}"

@@ -108,7 +108,7 @@ def _share(held_out: HeldOut) -> list[tuple[int, list[Completion], torch.Tensor]
             some = mine[start : start + size]
             prompts = [held_out.prompts[place]["prompt_ids"].tolist() for place in some]
             keys = [(held_out.seed, _APART, place) for place in some]
-            with waiting(session):
+            with waiting(session, alone=True):
                 written = held_out.rollouts.complete(prompts, keys, held_out.group)
                 rewards, wrong = judged(
                     held_out.pool, [held_out.rows[place] for place in some], written, held_out.decode
