@@ -10,6 +10,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -248,13 +249,20 @@ def exported(place: Path, tensor: int = 1) -> dict[str, Any]:
         (place / "model").mkdir()
         (place / "model" / "model.safetensors").write_bytes(b"of another model")
     trainer.save_model(str(place / "model"))
-    told, model_files._PATIENCE = "", 1.0
-    try:
-        if current_world().is_main:
-            trainer.save_model(str(place / "model"))
-    except CheckpointError as error:
-        told = str(error)
-    return {"weights": digests(trainer)[0], "told": told}
+    trainer.model.save_pretrained(place / "as upstream", is_main_process=trainer.is_world_process_zero())
+    told, model_files._PATIENCE = [], 1.0
+    for call in (
+        trainer.save_model,
+        trainer.model.save_pretrained,
+        partial(trainer.model.save_pretrained, push_to_hub=True),
+    ):
+        try:
+            if current_world().is_main:
+                call(str(place / "model"))
+        except (CheckpointError, ConfigError) as error:
+            told.append(str(error))
+    as_accelerate = trainer.accelerator.get_state_dict(trainer.model)
+    return {"weights": digests(trainer)[0], "told": told, "gathered": digest(as_accelerate)}
 
 
 class Odd(torch.nn.Module):

@@ -116,11 +116,15 @@ def test_a_model_saved_alone_replaces_what_is_there(found, folder):
     from transformers import LlamaForCausalLM
 
     for case in ("exported", "exported, divided"):
-        model = LlamaForCausalLM.from_pretrained(folder / case.replace(" ", "_") / "model", dtype="auto")
-        assert runs.digest(dict(model.named_parameters())) == found[case][0]["weights"]
-        assert found[case][0]["told"].startswith(
-            "save_model was called on some ranks alone (waited 1 s for the others)"
-        )
+        first = found[case][0]
+        for name in ("model", "as upstream"):
+            model = LlamaForCausalLM.from_pretrained(folder / case.replace(" ", "_") / name, dtype="auto")
+            assert runs.digest(dict(model.named_parameters())) == first["weights"]
+        assert runs.digest(model.state_dict()) == first["gathered"]
+        alone, as_upstream, with_options = first["told"]
+        assert alone.startswith("save_model was called on some ranks alone (waited 1 s for the others)")
+        assert as_upstream.startswith("save_pretrained was called on some ranks alone (waited 1 s for the others)")
+        assert "takes a folder alone then, no push_to_hub: call trainer.save_model(folder) on all" in with_options
 
 
 @pytest.mark.parametrize("case", ["adapters", "adapters, divided"])

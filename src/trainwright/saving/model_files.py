@@ -33,7 +33,7 @@ def save_model(session: Session, output_dir: str | None, state_dict: dict[str, t
     model is spread over processes, all of them call it, and each writes its part."""
     place = Path(output_dir if output_dir is not None else session.args.output_dir or ".")
     if sharded.is_sharded(session.model) and state_dict is None:
-        save_parts(session, place)
+        save_parts(session, place, "save_model")
         return
     if session.args.should_save and not (session.is_in_train and (place / layout.MANIFEST).exists()):
         with averaged(session.ema, session.model), users_configuration(session):
@@ -64,17 +64,22 @@ def save_arguments(session: Session, place: Path) -> None:
     (place / layout.ARGUMENTS).write_bytes(packed.getvalue())
 
 
-def save_parts(session: Session, place: Path) -> None:
+def save_parts(session: Session, place: Path, called: str) -> None:
     """Write the weights, configuration and tokenizer into a folder; all processes call it, and each writes its part.
+
+    Args:
+        session: with the model.
+        place: the folder.
+        called: the name of what the user has called.
 
     Raises:
         CheckpointError: some processes do not call it.
         UnsavableError: the model has other tensors in its files than in memory.
     """
     strategy, owned = session.strategy, Owned()
-    if strategy.all_here(f"save_model {next(_CALLS)}", None, _PATIENCE) is None:
+    if strategy.all_here(f"{called} {next(_CALLS)}", None, _PATIENCE) is None:
         raise CheckpointError(
-            f"save_model was called on some ranks alone (waited {_PATIENCE:g} s for the others), and each holds a part "
+            f"{called} was called on some ranks alone (waited {_PATIENCE:g} s for the others), and each holds a part "
             "of the model. Call it on all ranks: the files are written once."
         )
     if strategy.on_main(lambda: session.is_in_train and (place / layout.MANIFEST).exists()):

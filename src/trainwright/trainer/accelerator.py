@@ -76,6 +76,16 @@ class Accelerator:
             return self._session.model
         return unwrapped(model)
 
+    def get_state_dict(self, model: Any, unwrap: bool = True) -> dict[str, torch.Tensor]:
+        """Return the weights of a model, by name. Of one that processes share they are whole, on the host of the first
+        process, and nothing on the others: all of them call it."""
+        model = self.unwrap_model(model)
+        if not self._session.strategy.shards_state:
+            return dict(model.state_dict())
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+        return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+
     def wait_for_everyone(self) -> None:
         """Wait until every process is here."""
         self._session.strategy.barrier()

@@ -38,6 +38,7 @@ from trainwright.models.inspect import uncompiled
 from trainwright.randomness import seed_trainer
 from trainwright.saving import extra_parameters, hub, optimizer_state, outcome, parts, reporting, resume
 from trainwright.saving.resume_source import Saved
+from trainwright.saving.sharded import pretrained
 from trainwright.session import ema
 from trainwright.session.ema import Ema
 from trainwright.session.meters import Records
@@ -208,6 +209,7 @@ def build(session: Session, loader: TrainLoader, saved: Saved | None, signals: S
     if uncompiled(session.model) is not session.model:  # the user compiled it since
         take_model(session, session.model)
     placed(session)
+    pretrained.follow(session)
     if saved is not None:
         resume.restore_model(session, saved)
     model = training_model(session)

@@ -132,7 +132,7 @@ def save_with_base(model: Any, folder: Path, tokenizer: Any) -> None:
 
 def _write(model: Any, folder: Path) -> None:
     with _without_dropout_in_prompts(model):
-        model.save_pretrained(folder)
+        type(model).save_pretrained(model, folder)  # PEFT's own, also where one of several processes writes for all
         beside = _beside(model)
     if beside:
         save_file(beside, folder / f"{BESIDE}.safetensors", metadata={"format": "pt"})
