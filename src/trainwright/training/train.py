@@ -212,8 +212,7 @@ def build(session: Session, loader: TrainLoader, saved: Saved | None, signals: S
     pretrained.follow(session)
     if saved is not None:
         resume.restore_model(session, saved)
-    model = training_model(session)
-    session.model_wrapped = model
+    model = session.model_wrapped = training_model(session)
     loss_source.look_at(session)
     fused_loss.prepare(session)
     session.non_embedding_parameters = non_embedding_parameters(session.model)
