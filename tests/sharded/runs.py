@@ -261,6 +261,9 @@ def exported(place: Path, tensor: int = 1) -> dict[str, Any]:
                 call(str(place / "model"))
         except (CheckpointError, ConfigError) as error:
             told.append(str(error))
+    distributed.barrier()  # else the other one comes in time
+    model_files._PATIENCE = 60.0
+    trainer.save_model(str(place / "model"))
     as_accelerate = trainer.accelerator.get_state_dict(trainer.model)
     return {"weights": digests(trainer)[0], "told": told, "gathered": digest(as_accelerate)}
 

@@ -182,7 +182,10 @@ class DataParallel(Strategy):
         keys = [f"{place}/{rank}" for rank in range(self.world.size)]
         try:
             self.store.set(keys[self.world.rank], pickle.dumps(value))  # type: ignore[arg-type]  # it takes bytes, too
-            return [pickle.loads(self.store.get(key)) for key in keys] if self._come(keys, patience) else None
+            if self._come(keys, patience):
+                return [pickle.loads(self.store.get(key)) for key in keys]
+            self.store.delete_key(keys[self.world.rank])  # who comes later is not to believe that this one waits
+            return None
         except distributed.DistError:  # the process that has the store is gone
             return None
 

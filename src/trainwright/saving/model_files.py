@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import io
-import itertools
 import pickle
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from trainwright.session.model_setup import users_configuration
 from trainwright.session.session import Session
 
 _PATIENCE = 60.0  # seconds in which all ranks have come to a save of the model
-_CALLS = itertools.count()  # of such saves, as many on every rank
+_meetings: Counter[str] = Counter()  # of all ranks, in such saves
 
 
 def save_model(session: Session, output_dir: str | None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
@@ -77,11 +77,12 @@ def save_parts(session: Session, place: Path, called: str) -> None:
         UnsavableError: the model has other tensors in its files than in memory.
     """
     strategy, owned = session.strategy, Owned()
-    if strategy.all_here(f"{called} {next(_CALLS)}", None, _PATIENCE) is None:
+    if strategy.all_here(f"{called} {_meetings[called]}", None, _PATIENCE) is None:
         raise CheckpointError(
             f"{called} was called on some ranks alone (waited {_PATIENCE:g} s for the others), and each holds a part "
             "of the model. Call it on all ranks: the files are written once."
         )
+    _meetings[called] += 1
     if strategy.on_main(lambda: session.is_in_train and (place / layout.MANIFEST).exists()):
         return
     with averaged(session.ema, session.model), users_configuration(session):
