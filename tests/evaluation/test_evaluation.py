@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from tests import installed, tiny
 from trainwright import ConfigError, DataError, EarlyStoppingCallback, Trainer, TrainingArguments
 from trainwright.data.sampling.packing import PackedRows
 from trainwright.data.text.text_collators import FlatBatch
+from trainwright.evaluation.prediction_buffer import Collector
 
 
 def arguments(folder, **changes):
@@ -291,6 +293,75 @@ def test_several_sets_with_their_own_metrics_and_a_mean_that_chooses_the_best(tm
     assert mean.items() <= trainer.state.log_history[-2].items()
     assert trainer.state.best_metric == min(metrics["eval_mean_loss"] for metrics in heard[2::3])
     assert trainer.state.best_model_checkpoint.endswith(f"checkpoint-{trainer.state.best_global_step}")
+
+
+def test_the_metrics_of_a_set_are_found_by_its_rows_and_by_the_prefix(tmp_path):
+    sets = {"far": tiny.line_rows(8), "not_far": tiny.line_rows(4)}
+    sets["again"] = sets["far"]
+    functions = {name: lambda p, name=name: {f"of_{name}": 1.0} for name in sets}
+    trainer = Trainer(tiny.new_line(), arguments(tmp_path), eval_dataset=sets, compute_metrics=functions)
+
+    def found(rows, prefix="eval"):
+        return [name for name in trainer.evaluate(rows, metric_key_prefix=prefix) if "_of_" in name]
+
+    other = tiny.line_rows(2)
+    assert found(sets["not_far"]) == ["eval_of_not_far"]
+    assert found(sets["far"]) == ["eval_of_far"]
+    assert found(sets["far"], "eval_again") == ["eval_again_of_again"]
+    assert found(other, "test_far") == ["test_far_of_far"]
+    assert found(other, "test_not_far") == ["test_not_far_of_not_far"]  # and not that of `far`
+    assert found(other) == []
+    assert "test_of_not_far" in trainer.predict(sets["not_far"]).metrics
+    trainer.compute_metrics = {"far": functions["far"]}
+    assert found(other) == ["eval_of_far"]
+    assert found(other, "eval_other") == []
+
+
+@dataclass
+class Ranks:
+    """What the strategy of several ranks gathers, called for one after another; the last has all."""
+
+    gathered: list = field(default_factory=list)
+    is_distributed: bool = True
+
+    def gather_shards(self, mine):
+        self.gathered.append(mine)
+        return self.gathered
+
+
+@pytest.mark.parametrize("join", [True, False])
+@pytest.mark.parametrize("order", [None, np.array([4, 2, 0, 9, 7, 5, 3, 1, 8, 6, 10])])
+def test_outputs_of_any_form_come_from_all_ranks_in_the_order_of_the_rows(join, order):
+    sizes, widths = [3, 3, 3, 2], [2, 4, 3, 1]
+    flat = torch.arange(11 * 4.0).reshape(11, 4)
+    rows = flat if order is None else flat[order]
+    batches = list(zip(rows.split(sizes), widths, strict=True))
+
+    def outputs(batch, width):
+        return {"wide": batch[:, :width], "pair": (batch[:, 0].long(), [{"deep": batch[:, None, :2]}])}
+
+    ranks, found = Ranks(), {}
+    for rank in range(2):
+        collector = Collector(join, True, False)
+        for batch, width in batches[rank::2]:
+            collector.add(None, outputs(batch, width), None, [str(int(row[0])) for row in batch], len(batch))
+        if rank:
+            collector.add(None, outputs(rows[:1], 4), None, ["of no row"], 0)
+        found = collector.of_all_ranks(ranks, order if rank else None)
+    assert found["labels"] is None
+    if not join:
+        for one, (batch, width) in zip(found["predictions"], batches, strict=True):
+            np.testing.assert_array_equal(one["wide"], batch[:, :width])
+            np.testing.assert_array_equal(one["pair"][1][0]["deep"], batch[:, None, :2])
+        return
+    wide = np.full((11, 4), -100.0)
+    for (batch, width), first in zip(batches, (0, 3, 6, 9), strict=True):
+        wide[first : first + len(batch), :width] = batch[:, :width]
+    made = found["predictions"]
+    np.testing.assert_array_equal(made["wide"], wide if order is None else wide[np.argsort(order)])
+    np.testing.assert_array_equal(made["pair"][0], flat[:, 0])
+    np.testing.assert_array_equal(made["pair"][1][0]["deep"], flat[:, None, :2])
+    assert found["inputs"] == [str(int(row[0])) for row in flat]
 
 
 @pytest.mark.slow
