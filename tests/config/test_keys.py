@@ -193,6 +193,7 @@ CELLS = [
 ]
 
 
+@pytest.mark.slow  # a check of a file for every cell of the table
 def test_what_the_table_refuses_is_refused_and_what_has_no_effect_is_said(place, monkeypatch, capsys):
     monkeypatch.setattr("trainwright.config.reading.validation._needs", lambda *given: iter(()))  # bitsandbytes
     wrong, told = [], set()

@@ -219,7 +219,9 @@ def test_what_a_script_keeps_is_apart_from_what_a_worker_keeps(home, tmp_path):
         job.keep("output_dir", "run")
         job.journal.flush()
         store.move("j", job.folder)
-        assert store.find("j")["kept"] == {"output_dir": "run"}
+        kept = store.find("j")["kept"]
+        assert kept["output_dir"] == "run"
+        assert set(kept) <= {"output_dir", "versions", "code"}  # the two when its thread has come to it
         store.update("j", worker=f"{processes.hostname()}:1:1")
         store.ask_to_stop("j")
         good = submitted(tmp_path, "print(1)", gpus=1)

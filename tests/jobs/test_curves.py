@@ -155,6 +155,7 @@ def lived(rng):
     return batches
 
 
+@pytest.mark.slow  # curves of many attempts
 def test_figures_and_curves_are_a_loops_however_batches_attempts_and_fits_come(store, home):
     """Also once the database is made anew from the journals, which brings all attempts in one batch."""
     rng = random.Random(0)

@@ -86,6 +86,7 @@ def in_order(jobs, key, is_down):
     return [*numbers, *texts, *[job for job in jobs if job[key] is None or job[key] != job[key]]]
 
 
+@pytest.mark.slow  # hundreds of lists
 def test_filters_and_orders_are_those_of_python_over_all_rows(store, home):
     jobs = filled(home, store, 150)
     rng = random.Random(1)

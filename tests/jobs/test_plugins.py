@@ -58,6 +58,7 @@ def words_of(parts):
     return [word for name, value in parts.items() for word in (f"--{name}", value)]
 
 
+@pytest.mark.slow  # a script that trains, with its imports
 def test_an_adapter_is_tuned_and_fused(home, monkeypatch, parts):
     store, job = begin("lora_tuner", monkeypatch, *words_of(parts), "--job_id", "17", "--lora_r", "3")
     assert job["id"] == "17"

@@ -140,6 +140,7 @@ def test_a_sweep_killed_between_two_jobs_goes_on_with_those_that_are_missing(hom
         table.table(store, "z")
 
 
+@pytest.mark.slow  # a search for each place of the kill
 def test_a_search_killed_anywhere_goes_on_with_the_same_trials(home, tmp_path, monkeypatch):
     """Each trial has one job, whenever the process that goes through the sweep is killed, and is drawn the same."""
     pytest.importorskip("optuna", reason="optuna is in the extra `hpo`")

@@ -97,6 +97,7 @@ def copy(tmp_path):
     return copy
 
 
+@pytest.mark.slow  # runs pytest
 def test_of_each_test_that_passes_the_functions_it_runs_are_recorded(copy, tmp_path):
     assert record(copy, "tests/test_sums.py", "not slow", tmp_path / "map.json", 60) == 1
     found = {test: one["functions"] for test, one in json.loads((tmp_path / "map.json").read_text()).items()}
@@ -108,6 +109,7 @@ def test_of_each_test_that_passes_the_functions_it_runs_are_recorded(copy, tmp_p
     }
 
 
+@pytest.mark.slow  # runs pytest
 def test_a_mutant_is_caught_by_the_first_test_that_fails_or_by_time_and_the_copy_is_as_it_was(copy, tmp_path):
     tests = [f"tests/test_sums.py::test_{name}" for name in ("of_nothing", "a_sum", "another_process")]
 

@@ -508,6 +508,7 @@ def test_generators_of_the_user_s_own_go_on(outcomes, name):
         assert torch.equal(straight, again)
 
 
+@pytest.mark.slow  # its runs are those of the test before
 def test_the_same_noise_with_and_without_workers(outcomes):
     for what in ("of a dataset", "of a collator"):
         for alone, with_workers in zip(outcomes[what][0], outcomes[f"{what}, workers"][0], strict=True):
