@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 
 import pytest
+import torch
 import transformers
 from torch.nn.modules.module import register_module_forward_hook
 
 from tests import tiny
 from tests.objectives.test_fused_loss import Pad, lists
 from trainwright import Trainer, TrainerCallback, TrainingArguments
+from trainwright.models.hooks import unwatched, watched
 
 STEPS = 4
 
@@ -120,3 +122,19 @@ def test_hooks_see_what_they_see_with_transformers(tmp_path, caplog, name, step)
         assert one == pytest.approx(other, rel=2e-4)  # float32, after some steps of other sums
     assert ours[1] == pytest.approx(theirs[1], rel=2e-4)
     assert caplog.text.count("use_fused_loss is off") == (name in OUTSIDE)
+
+
+def test_what_transformers_captures_is_no_users_hook():
+    """A mixture's loss needs what its routers gave, also in a step that one of several ranks repeats without rows."""
+    shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = transformers.MixtralConfig(**shape, vocab_size=tiny.VOCABULARY, num_key_value_heads=2, num_local_experts=2)
+    config.output_router_logits = True
+    model, heard = transformers.MixtralForCausalLM(config), []
+    batch = {name: torch.arange(6).reshape(2, 3) for name in ("input_ids", "labels")}
+    first = model(**batch).loss
+    assert watched(model.modules()) is None
+    model.model.layers[0].register_forward_hook(lambda *given: heard.append(1))
+    assert watched(model.modules()) is not None
+    with unwatched(model):
+        assert model(**batch).loss == first
+    assert not heard

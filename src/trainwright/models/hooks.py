@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.modules import module as globally
 
-_LIBRARIES = ("torch.", "transformers.modeling_utils", "peft.", "accelerate.", "trainwright.")  # theirs change nothing
+_LIBRARIES = ("torch.", "transformers.modeling_utils", "transformers.utils.", "peft.", "accelerate.", "trainwright.")
 _TRUSTED = ("torch.", "transformers.", "trainwright.")
 _LOSSES = ("fixed_cross_entropy", "CrossEntropyLoss", "ForCausalLMLoss")
 _KINDS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
