@@ -1,15 +1,18 @@
-"""What the files of a sharded model hold is what transformers writes of a whole one; what cannot be is refused."""
+"""What the files of a sharded model hold is what transformers writes of a whole one; checkpoints are read in parts."""
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from tests import tiny
 from trainwright.checkpoint import layout
 from trainwright.checkpoint.checkpoints import Checkpoints
 from trainwright.checkpoint.sharded import weights
-from trainwright.errors import ConfigError, UnsavableError
+from trainwright.errors import ConfigError
 from trainwright.parallel.sharded import Sharded
 
 MODELS = {
@@ -39,13 +42,40 @@ def test_a_plain_module_has_its_own_names_once():
     assert list(weights.on_disk(model)) == ["embedding.weight", "hidden.weight", "hidden.bias", "head.bias"]
 
 
-def test_a_model_with_other_tensors_in_its_files_is_refused():
+def mixtral():
     from transformers import MixtralConfig, MixtralForCausalLM
 
-    sizes = {"vocab_size": 11, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    sizes = {"vocab_size": 11, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 2}
     heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "num_local_experts": 2}
-    with pytest.raises(UnsavableError, match="MixtralForCausalLM has other tensors in its files than in memory"):
-        weights.on_disk(MixtralForCausalLM(MixtralConfig(**sizes, **heads)))
+    return MixtralForCausalLM(MixtralConfig(**sizes, **heads))
+
+
+def test_experts_that_files_have_apart_lie_in_a_checkpoint_as_in_memory(tmp_path):
+    model = mixtral()
+    found = weights.on_disk(model)
+    assert found.keys() == model.state_dict().keys()
+    model.save_pretrained(tmp_path)
+    (tmp_path / layout.WEIGHTS).unlink()
+    save_file({name: tensor.detach() for name, tensor in found.items()}, tmp_path / layout.WEIGHTS, {"format": "pt"})
+    again = type(model).from_pretrained(tmp_path).state_dict()
+    assert all(again[name].equal(tensor) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", [*MODELS, "experts"])
+def test_what_the_processes_give_on_is_what_transformers_saves(kind, tmp_path):
+    model = {**MODELS, "experts": mixtral}[kind]()
+    model.save_pretrained(tmp_path)
+    wanted = load_file(tmp_path / layout.WEIGHTS)
+    contents = weights.contents_of(model, 2, to_give_on=True)
+    index = json.loads(contents.index(2))["weight_map"]
+    for process in range(2):
+        mine = layout.of_share(layout.WEIGHTS, layout.Share(process, 2))
+        owned = {name: tensor for name, tensor in contents.tensors.items() if contents.owner[name] == process}
+        written = contents.written(model, owned, process)
+        assert set(written) == {name for name, file in index.items() if file == mine}
+        for name, tensor in written.items():
+            assert tensor.equal(wanted.pop(name))
+    assert not wanted
 
 
 def test_a_loop_of_ones_own_does_not_save_a_sharded_model(tmp_path):

@@ -6,6 +6,7 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -43,6 +44,21 @@ def holds_adapters(model: Any) -> bool:
     if peft is None:
         return False
     return isinstance(model, peft.PeftModel) or bool(getattr(model, "_hf_peft_config_loaded", False))
+
+
+@contextmanager
+def own_classes(model: nn.Module) -> Iterator[None]:
+    """Let the modules of a model have the classes that they had before it was sharded: transformers goes by their
+    names."""
+    sharding = sys.modules.get("torch.distributed.fsdp")
+    kinds = [(part, type(part)) for part in model.modules() if sharding and isinstance(part, sharding.FSDPModule)]
+    for part, kind in kinds:
+        part.__class__ = kind.__bases__[1]  # as `fully_shard` derives it: class FSDPLinear(FSDPModule, Linear)
+    try:
+        yield
+    finally:
+        for part, kind in kinds:
+            part.__class__ = kind
 
 
 def loads_itself(model: nn.Module) -> bool:

@@ -74,7 +74,6 @@ def save_parts(session: Session, place: Path, called: str) -> None:
 
     Raises:
         CheckpointError: some processes do not call it.
-        UnsavableError: the model has other tensors in its files than in memory.
     """
     strategy, owned = session.strategy, Owned()
     if strategy.all_here(f"{called} {_meetings[called]}", None, _PATIENCE) is None:
@@ -86,13 +85,14 @@ def save_parts(session: Session, place: Path, called: str) -> None:
     if strategy.on_main(lambda: session.is_in_train and (place / layout.MANIFEST).exists()):
         return
     with averaged(session.ema, session.model), users_configuration(session):
-        contents = strategy.on_all(lambda: sharded.contents_of(session.model, strategy.share.count))
+        contents = strategy.on_all(lambda: sharded.contents_of(session.model, strategy.share.count, to_give_on=True))
         owned.take(strategy, contents.tensors, contents.owner)
         strategy.on_main(lambda: drop_weights(place))
         strategy.on_main(lambda: write_around(session, place, contents, owned, adapters.export))
     owned.ready()
     if owned.tensors and not contents.adapters:
-        write_tensors(owned.tensors, place / layout.of_share(layout.WEIGHTS, strategy.share))
+        written = contents.written(session.model, owned.tensors, strategy.share.index)
+        write_tensors(written, place / layout.of_share(layout.WEIGHTS, strategy.share))
     strategy.barrier()
 
 

@@ -16,7 +16,7 @@ from trainwright.checkpoint.layout import WEIGHTS
 from trainwright.checkpoint.model import adapters
 from trainwright.checkpoint.model.tensors import check_fit, identity, missing, read, refuse, unique_tensors
 from trainwright.errors import CheckpointError
-from trainwright.models.inspect import holds_adapters, is_pretrained, loads_itself
+from trainwright.models.inspect import holds_adapters, is_pretrained, loads_itself, own_classes
 
 _COMPILED = "_orig_mod."  # before the names, where the wrapper of torch.compile was saved
 
@@ -88,12 +88,25 @@ def _as_transformers_saves(model: Any) -> dict[str, torch.Tensor] | None:
 
 def as_transformers_saves(model: Any, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return what `save_pretrained` would write of a model's state."""
-    from transformers.core_model_loading import revert_weight_conversion
+    return in_file_form(model, kept_in_files(model, state))
+
+
+def kept_in_files(model: Any, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return what a model's files keep of its state, by the names in memory: ties once, without what is computed."""
     from transformers.modeling_utils import remove_tied_weights_from_state_dict
 
     left_out = _left_out(model)
     state = {name: tensor for name, tensor in state.items() if name not in left_out}
-    saved: dict[str, torch.Tensor] = revert_weight_conversion(model, remove_tied_weights_from_state_dict(state, model))
+    kept: dict[str, torch.Tensor] = remove_tied_weights_from_state_dict(state, model)
+    return kept
+
+
+def in_file_form(model: Any, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return tensors under the names, and in the shapes, that the files of a model of transformers have them in."""
+    from transformers.core_model_loading import revert_weight_conversion
+
+    with own_classes(model):
+        saved: dict[str, torch.Tensor] = revert_weight_conversion(model, state)
     return saved
 
 
@@ -199,11 +212,13 @@ def _load_itself(model: nn.Module, saved: dict[str, torch.Tensor], folder: Path)
 
 def _in_memory_form(model: Any, folder: Path, saved: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return weights whose names or shapes on disk are not those in memory (experts, for one) as the model has them."""
-    from transformers.core_model_loading import revert_weight_conversion
-
-    on_disk = revert_weight_conversion(model, dict(model.state_dict()))
-    if saved.keys() - on_disk.keys():
+    if saved.keys() - in_file_form(model, dict(model.state_dict())).keys():
         return saved  # another architecture
-    with _without_bars():
+    return as_in_memory(model, folder)
+
+
+def as_in_memory(model: Any, folder: Path) -> dict[str, torch.Tensor]:
+    """Return the weights of a folder as a model of transformers has them, whole."""
+    with _without_bars(), own_classes(model):
         weights: dict[str, torch.Tensor] = type(model).from_pretrained(folder, dtype=model.dtype).state_dict()
     return weights

@@ -16,11 +16,12 @@ from torch import nn
 from trainwright.checkpoint import layout
 from trainwright.checkpoint.layout import Share
 from trainwright.checkpoint.model import adapters, weights
-from trainwright.checkpoint.model.tensors import identity, refuse
+from trainwright.checkpoint.model.tensors import refuse
 from trainwright.checkpoint.sharded import plan
+from trainwright.checkpoint.sharded.forms import Group, groups_of, in_files, in_memory, stand_ins
 from trainwright.checkpoint.sharded.slices import Slices
-from trainwright.errors import CheckpointError, UnsavableError
-from trainwright.models.inspect import holds_adapters, is_pretrained
+from trainwright.errors import CheckpointError
+from trainwright.models.inspect import holds_adapters
 from trainwright.parallel.boxes import box_of, is_spread, local
 
 _COMPILED = "_orig_mod."
@@ -36,14 +37,19 @@ class Contents:
     """What the files of a model hold, of all processes.
 
     Attributes:
-        tensors: the model's own tensors, by their names in the files; of adapters, by their names in the model.
+        tensors: the model's own tensors, by their names in memory.
         owner: the process that each goes to, whole.
-        adapters: whether it holds adapters, which the first process writes as PEFT does.
+        groups: what becomes of them in the files; none of adapters, which the first process writes as PEFT does.
     """
 
     tensors: dict[str, torch.Tensor]
     owner: dict[str, int]
-    adapters: bool
+    groups: list[Group]
+
+    @property
+    def adapters(self) -> bool:
+        """Whether they are adapters."""
+        return not self.groups
 
     @property
     def nbytes(self) -> int:
@@ -52,21 +58,36 @@ class Contents:
 
     def index(self, count: int) -> str:
         """Return the text of the index of the files of `count` processes, as transformers reads it."""
-        files = {name: layout.of_share(layout.WEIGHTS, Share(self.owner[name], count)) for name in sorted(self.tensors)}
-        return json.dumps({"metadata": {"total_size": self.nbytes}, "weight_map": files}, indent=2) + "\n"
+        files = {
+            name: layout.of_share(layout.WEIGHTS, Share(self.owner[group.names[0]], count))
+            for group in self.groups
+            for name in group.files
+        }
+        told = {"metadata": {"total_size": self.nbytes}, "weight_map": dict(sorted(files.items()))}
+        return json.dumps(told, indent=2) + "\n"
+
+    def written(self, model: nn.Module, owned: dict[str, torch.Tensor], process: int) -> dict[str, torch.Tensor]:
+        """Return what a process writes, made of the whole tensors that it owns, which leave the dictionary."""
+        return in_files(model, [group for group in self.groups if self.owner[group.names[0]] == process], owned)
 
 
-def contents_of(model: nn.Module, count: int) -> Contents:
+def contents_of(model: nn.Module, count: int, to_give_on: bool = False) -> Contents:
     """Return what the files of a model that is spread over `count` processes hold.
 
-    Raises:
-        UnsavableError: they hold other tensors than its memory.
+    Args:
+        model: the model.
+        count: processes.
+        to_give_on: whether the files are those that the architecture has everywhere, and not a checkpoint's.
     """
+    state: dict[str, torch.Tensor] = model.state_dict(keep_vars=True)
     if holds_adapters(model):
         tensors = _of_adapters(model)
-        return Contents(tensors, dict.fromkeys(tensors, 0), adapters=True)
-    tensors = on_disk(model)
-    return Contents(tensors, plan.owners({name: nbytes(tensor) for name, tensor in tensors.items()}, count), False)
+        return Contents(tensors, dict.fromkeys(tensors, 0), [])
+    groups = groups_of(model, state)
+    groups = groups if to_give_on else as_checkpoint(groups)
+    tensors = {name: state[name] for group in groups for name in group.names}
+    owner = plan.owners({one.names[0]: sum(nbytes(state[name]) for name in one.names) for one in groups}, count)
+    return Contents(tensors, {name: owner[one.names[0]] for one in groups for name in one.names}, groups)
 
 
 def nbytes(tensor: torch.Tensor) -> int:
@@ -74,25 +95,17 @@ def nbytes(tensor: torch.Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-def _stand_ins(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return tensors of the same names, shapes, types and ties, without the numbers."""
-    made: dict[Any, torch.Tensor] = {}
-    for tensor in state.values():
-        made.setdefault(identity(tensor), torch.empty(1, dtype=tensor.dtype).expand(tensor.shape))
-    return {name: made[identity(tensor)] for name, tensor in state.items()}
-
-
 def _of_adapters(model: Any) -> dict[str, torch.Tensor]:
     """Return what the files of a model's adapters are made of, by the model's own names: the adapters, and what else is
     trained or changes in training."""
     state: dict[str, torch.Tensor] = model.state_dict(keep_vars=True)
-    stand_ins = _stand_ins(state)
-    inside = {id(one) for name in model.peft_config for one in adapters.tensors_of(model, name, stand_ins).values()}
+    known = stand_ins(state)
+    inside = {id(one) for name in model.peft_config for one in adapters.tensors_of(model, name, known).values()}
     buffers = {name for name, _ in model.named_buffers(remove_duplicate=False)}
     return {
         name: tensor
         for name, tensor in state.items()
-        if tensor.requires_grad or name in buffers or id(stand_ins[name]) in inside
+        if tensor.requires_grad or name in buffers or id(known[name]) in inside
     }
 
 
@@ -111,27 +124,18 @@ def holding(model: nn.Module, whole: dict[str, torch.Tensor]) -> Iterator[None]:
 
 
 def on_disk(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Return the model's own tensors under the names of its files, those that are tied once; alike on every process.
-
-    Raises:
-        UnsavableError: its files hold other tensors than its memory.
-    """
+    """Return the tensors that a checkpoint holds of a model, by their names in it, those that are tied once; alike on
+    every process."""
     state: dict[str, torch.Tensor] = model.state_dict(keep_vars=True)
-    if not is_pretrained(model):
-        found: dict[Any, str] = {}
-        for name, tensor in state.items():
-            found.setdefault(identity(tensor), name)
-        return {name: state[name] for name in found.values()}
-    stand_ins = _stand_ins(state)
-    meant = {id(stand_ins[name]): tensor for name, tensor in state.items()}
-    saved = weights.as_transformers_saves(model, stand_ins)
-    if foreign := [name for name, tensor in saved.items() if id(tensor) not in meant]:
-        raise UnsavableError(
-            f"{type(model).__name__} has other tensors in its files than in memory ({', '.join(foreign[:2])}), which "
-            "cannot be saved while it is spread over processes. Train it without sharding (ddp), or set "
-            "save_strategy='no'."
-        )
-    return {name: meant[id(tensor)] for name, tensor in saved.items()}
+    return {group.files[0]: state[group.names[0]] for group in as_checkpoint(groups_of(model, state))}
+
+
+def as_checkpoint(groups: list[Group]) -> list[Group]:
+    """Return what a checkpoint holds where files that are given on hold some groups: where these are other tensors, all
+    as in memory."""
+    if any(group.converted for group in groups):
+        return in_memory(name for group in groups for name in group.names)
+    return groups
 
 
 def load_model(model: nn.Module, folder: Path) -> None:
@@ -149,10 +153,17 @@ def load_model(model: nn.Module, folder: Path) -> None:
 
 
 def _load_parts(model: nn.Module, folder: Path) -> None:
-    files, own = _files(folder), on_disk(model)
-    mine = {id(tensor) for tensor in own.values()}
-    tied = {name for name, tensor in model.state_dict(keep_vars=True).items() if id(tensor) in mine} - own.keys()
+    files, state = _files(folder), model.state_dict(keep_vars=True)
     saved = {name.removeprefix(_COMPILED): (path, name) for name, path in files.items()}
+    groups = groups_of(model, state)
+    if any(group.converted for group in groups) and saved.keys() == {name for one in groups for name in one.files}:
+        _take_parts(state, weights.as_in_memory(model, folder))
+        return
+    names = [(group.files[0], group.names[0]) for group in as_checkpoint(groups)]
+    in_memory_form = saved.keys() == {name for _, name in names}
+    own = {name if in_memory_form else file: state[name] for file, name in names}
+    mine = {id(tensor) for tensor in own.values()}
+    tied = {name for name, tensor in state.items() if id(tensor) in mine} - own.keys()
     opened = {path: Slices(folder, [path]) for path in files.values()}
     shapes = [
         f"{name} {tuple(shape)} against {tuple(own[name].shape)}"
@@ -166,6 +177,14 @@ def _load_parts(model: nn.Module, folder: Path) -> None:
             path, inside = saved[name]
             if (box := box_of(tensor)).numel:
                 local(tensor).copy_(opened[path].read(inside, box, tensor.dtype))
+
+
+def _take_parts(state: dict[str, torch.Tensor], whole: dict[str, torch.Tensor]) -> None:
+    """Copy from whole tensors, made of those of files that hold others, what this process holds."""
+    with torch.no_grad():
+        for name, tensor in state.items():
+            if name in whole:
+                local(tensor).copy_(whole[name][box_of(tensor).slices])
 
 
 def _files(folder: Path) -> dict[str, Path]:

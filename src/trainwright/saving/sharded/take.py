@@ -66,7 +66,8 @@ def take(run: Run, early: bool) -> PendingCheckpoint:
         draft.size += contents.nbytes + sum(nbytes(one) for _, spread in parts.values() for one in spread.values())
     copy_part(run, draft)
     if run.together.owned.tensors and not contents.adapters:
-        draft.tensors[layout.of_share(layout.WEIGHTS, strategy.share)] = (run.together.owned.tensors, {})
+        written = contents.written(session.model, dict(run.together.owned.tensors), strategy.share.index)
+        draft.tensors[layout.of_share(layout.WEIGHTS, strategy.share)] = (written, {})
     return draft
 
 
