@@ -76,6 +76,8 @@ def read_sections(path: Path, overrides: Sequence[str], known: Collection[str]) 
         read = OmegaConf.load(path)
         if not isinstance(read, DictConfig):
             raise ConfigError(f"{path}: a list; sections are expected: {', '.join(known)}.")
+        own: Any = OmegaConf.to_container(read, resolve=False)
+        check_command(own, path, "imitation train" if "policy" in known else "algebra train")
         sections = plain(OmegaConf.merge(read, OmegaConf.from_dotlist(list(overrides))), str(path))
     except YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from None
@@ -83,7 +85,6 @@ def read_sections(path: Path, overrides: Sequence[str], known: Collection[str]) 
         raise ConfigError(f"{path}: not valid YAML: an anchor (&) holds itself, or it is nested too deeply.") from None
     except OmegaConfBaseException as error:
         raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from None
-    check_command(sections, path, "imitation train" if "policy" in known else "algebra train")
     check_keys(sections, known, str(path))
     for name, section in sections.items():
         if section is not None and not isinstance(section, Mapping):

@@ -111,6 +111,8 @@ def test_a_file_of_another_command_is_told_with_that_command(place, capsys):
     for name, command in (("calt", "algebra train"), ("policy", "imitation train")):
         assert main(["check", f"{name}.yaml"]) == 2
         assert f"is a file for another command: trainwright {command} {name}.yaml" in capsys.readouterr().err
+    assert main(["algebra", "train", "calt.yaml", "training.max_steps=3"]) == 2  # a key of the others' files
+    assert "calt.yaml: unknown key 'training'. Did you mean 'train'?" in capsys.readouterr().err
 
 
 TURNS = [{"role": "user", "content": "a cat"}, {"role": "assistant", "content": "the mat"}]
