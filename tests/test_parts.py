@@ -379,6 +379,9 @@ def test_data_that_does_not_divide_or_is_another_is_refused():
         batches([1] * 8, 4, shuffle=False)
     with pytest.raises(ConfigError, match="Steps takes a loader of the engine's, and this is a DataLoader; batches"):
         Steps(torch.utils.data.DataLoader([1] * 8))
+    for rows, kind in (([1] * 8, "int"), ([torch.ones(2)] * 8, "Tensor"), (["a"] * 8, "str")):
+        with pytest.raises(DataError, match=f"A row is a {kind}, and has no fields by name. Give rows as dicts"):
+            next(iter(batches(rows, 4)))
     with pytest.raises(DataError, match="no batch in pass 2: it is empty, or is used up after one pass"):
         list(zip(range(3), batches(iter([1] * 8), 4, collate=list), strict=False))
     state = batches([1] * 9, 4).state_dict()

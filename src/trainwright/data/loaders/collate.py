@@ -28,7 +28,7 @@ def default_data_collator(features: list[Any], return_tensors: str = "pt") -> An
         One tensor for each field, shape (rows, *field shape).
 
     Raises:
-        DataError: a label that is a text.
+        DataError: a label that is a text, or a row without fields.
     """
     if return_tensors != "pt":
         raise ValueError(f"return_tensors={return_tensors!r} is not supported; the engine takes 'pt' (torch).")
@@ -53,6 +53,11 @@ def default_data_collator(features: list[Any], return_tensors: str = "pt") -> An
 def _as_mapping(feature: Any) -> Mapping[str, Any]:
     if isinstance(feature, Mapping):
         return feature
+    if isinstance(feature, torch.Tensor) or not hasattr(feature, "__dict__"):
+        raise DataError(
+            f"A row is a {type(feature).__name__}, and has no fields by name. Give rows as dicts, dataclasses or "
+            "tuples, or a collator that makes batches of these (data_collator= of a Trainer, collate= of batches)."
+        )
     return asdict(feature) if is_dataclass(feature) and not isinstance(feature, type) else vars(feature)
 
 
