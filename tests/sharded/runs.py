@@ -74,6 +74,7 @@ class Seeing(Trainer):
         step = self.state.global_step
         if step in SEEN and step not in self.states:
             self.states[step] = digests(self)
+        self.streams.setdefault(step, hashlib.sha256(torch.random.get_rng_state().numpy().tobytes()).hexdigest())
         self.rows.setdefault(step, []).extend(inputs["input_ids"].tolist())
         return super().training_step(model, inputs, num_items_in_batch)
 
@@ -94,7 +95,7 @@ def trained(
         "report_to": "none", "use_cpu": True, "disable_tqdm": True, "ddp_timeout": 60, **changes,
     }  # fmt: skip
     args = TrainingArguments(str(place), **settings)
-    Seeing.states, Seeing.rows, Seeing.told = {}, {}, []
+    Seeing.states, Seeing.rows, Seeing.streams, Seeing.told = {}, {}, {}, []
     given = {
         "train_dataset": tiny.tokens(),
         "eval_dataset": tiny.tokens(8),
@@ -106,7 +107,8 @@ def trained(
     losses = {one["step"]: one["loss"] for one in trainer.state.log_history if "loss" in one}
     divided = 1 if layout is None else layout.tensor
     found = {"states": trainer.states, "ended": digests(trainer), "rows": trainer.rows, "tensor": divided}
-    return json.loads(json.dumps({**found, "losses": losses, "told": trainer.told}))  # as from another process
+    found |= {"streams": trainer.streams, "losses": losses, "told": trainer.told}
+    return json.loads(json.dumps(found))  # as from another process
 
 
 def stopped(place: Path, strategy: Sharded, **changes: Any) -> dict[str, Any]:

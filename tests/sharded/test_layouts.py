@@ -80,9 +80,15 @@ def test_a_run_whose_layers_are_divided_is_taken_over_by_any_other(found, case):
     assert rows(found[case], "3") == rows(found["tensor"], "3") == rows(found["one"], "3")
 
 
-def test_processes_that_compute_layers_together_see_the_same_rows(found):
-    first, second, third, fourth = (rank["rows"] for rank in found["four divided"])
-    assert first == second != third == fourth
+def test_processes_that_compute_layers_together_see_the_same_rows_and_draw_the_same(found):
+    """Also where they go on from a run in which each of them drew apart."""
+    for what in ("rows", "streams"):
+        first, second, third, fourth = (rank[what] for rank in found["four divided"])
+        assert first == second != third == fourth
+    first, second = (rank["streams"] for rank in found["tensor from two"])
+    assert first == second
+    for case in ("two", "two from tensor"):
+        assert found[case][0]["streams"]["2"] != found[case][1]["streams"]["2"]
 
 
 @pytest.mark.parametrize("case", ["two", "four replicated", "four divided"])

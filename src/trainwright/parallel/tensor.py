@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
@@ -18,6 +19,7 @@ from torch import distributed, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Replicate
 
+from trainwright.checkpoint.layout import of_rank
 from trainwright.errors import ConfigError
 from trainwright.models.inspect import is_pretrained
 from trainwright.parallel.boxes import local
@@ -54,6 +56,8 @@ class TensorSharded(Sharded):
                 "the others wait in the middle of a layer. Set per_device_train_batch_size."
             )
         super().setup(world, device, options)
+        # a model's own output is one, which nothing changes in place before the backward pass has begun elsewhere
+        warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
         self.tensor_mesh = self.mesh[TENSOR]
         self.unproven = True
 
@@ -69,6 +73,13 @@ class TensorSharded(Sharded):
         for name in self.data_mesh.mesh_dim_names or ():
             distributed.all_reduce(total, group=self.mesh.get_group(name))
         return total
+
+    # ---- state
+
+    def own_file(self) -> str:
+        """Return the name of the file in a checkpoint with what the processes keep that see the same rows: they draw
+        the same numbers, also where they go on from a run in which each drew its own."""
+        return of_rank(self.data_shard.index, self.data_shard.num_shards)
 
     # ---- the model
 

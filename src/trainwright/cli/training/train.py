@@ -83,13 +83,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _layout(shard: str | None, tensor: str | None) -> list[str]:
-    """Return what asks for the layout of the command line, but for one that is to be planned.
-
-    Raises:
-        ConfigError: it is to be planned, and a part of it is given.
-    """
-    if shard == "auto" and tensor is not None:
-        raise ConfigError(f"--shard auto chooses the layout, and --tensor {tensor} is a part of it. Give --shard N.")
+    """Return what asks for the layout of the command line, but for one that is to be planned."""
     given = {"shard": None if shard == "auto" else shard, "tensor": tensor}
     counts = [f"fsdp.{name}={count}" for name, count in given.items() if count is not None]
     return ["fsdp.enable_fsdp=true", *counts] if counts else []

@@ -50,7 +50,7 @@ def take(run: Run, early: bool) -> PendingCheckpoint:
     parts = {file: split(tree) for file, tree in found.items() if file not in layout.JSON}
     objects = {file: tree for file, (tree, _) in parts.items()}
     if not session.args.save_only_model:
-        ranks = strategy.gather(own)
+        ranks = strategy.gather_shards(own)
         objects |= {layout.of_rank(number, len(ranks)): state for number, state in enumerate(ranks)}
     finite = run.health.finite_parameters()
     slices = {file: own_slices(strategy, spread) for file, (_, spread) in parts.items() if spread}

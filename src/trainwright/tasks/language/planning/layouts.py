@@ -216,8 +216,12 @@ def chosen_here(config: TrainingConfig) -> list[str]:
     """Return what asks for the best layout of the processes that run, on devices like this process's.
 
     Raises:
-        ConfigError: none fits.
+        ConfigError: none fits, or a part of it is given.
     """
+    if (config.fsdp.tensor or 1) > 1:
+        raise ConfigError(
+            f"--shard auto chooses the layout, and tensor={config.fsdp.tensor} is a part of it. Give --shard N."
+        )
     world, rows = current_world(), config.training.per_device_train_batch_size
     everyone, here = world.counts
     device = choose_device(world, use_cpu=config.training.use_cpu)
