@@ -301,6 +301,28 @@ def translated(place: Path, sharding: dict[str, Any] | None) -> Any:
     return found.predictions.tolist()
 
 
+def predicted(place: Path, sharding: dict[str, Any] | None) -> Any:
+    """Predict ragged rows of any number, down to less than there are processes, brought to the host now and then: what
+    a metric is given."""
+    given: list[Any] = []
+
+    def metrics(found: Any) -> dict[str, float]:
+        given.append([found.predictions.sum(-1).tolist(), found.label_ids.tolist()])
+        return {"rows": len(found.label_ids)}
+
+    for count in (13, 7, 1):
+        for accumulated in (None, 2):
+            args = TrainingArguments(
+                str(place), per_device_eval_batch_size=2, eval_accumulation_steps=accumulated, use_cpu=True,
+                report_to="none", disable_tqdm=True, ddp_timeout=60,
+                **({"fsdp": True, "fsdp_config": sharding} if sharding is not None else {}),
+            )  # fmt: skip
+            trainer = Trainer(tiny.llama().double(), args, compute_metrics=metrics)
+            found = trainer.predict(rows(count))
+            given[-1] += [found.metrics.get("test_loss"), found.metrics["test_rows"]]  # none of rows without targets
+    return given
+
+
 def wrong_plan(place: Path) -> str:
     """Train by a plan in which norms of single heads are like any other."""
     model = qwen()
@@ -449,6 +471,8 @@ LAUNCHED[2]["read in parts, divided"] = lambda place: read_in_parts(place, 2)
 LAUNCHED[2]["generated"] = lambda place: generated(place, {})
 LAUNCHED[2]["divided, wrong plan"] = wrong_plan
 LAUNCHED[2]["generated, divided"] = lambda place: generated(place, {"tensor": 2})
+LAUNCHED[2]["predicted"] = lambda place: predicted(place, {})
+LAUNCHED[2]["predicted by data parallel ones"] = lambda place: predicted(place, None)
 LAUNCHED[2]["translated"] = lambda place: translated(place, {})
 for way, (ranks, config, names) in WAYS.items():
     for name in names:

@@ -164,5 +164,14 @@ def test_evaluation_by_generation_is_that_of_one_process(two, tmp_path):
     assert of(two, "generated") == of(two, "generated, divided") == sharding.generated(tmp_path, None)
 
 
+@pytest.mark.parametrize("case", ["predicted", "predicted by data parallel ones"])
+def test_a_metric_is_given_what_one_process_predicts(two, case, tmp_path):
+    for found, wanted in zip(of(two, case), sharding.predicted(tmp_path, None), strict=True):
+        sums, labels, loss, count = found
+        assert (labels, count) == (wanted[1], wanted[3])
+        assert loss == pytest.approx(wanted[2], abs=CLOSE)
+        assert torch.allclose(torch.tensor(sums), torch.tensor(wanted[0]), rtol=0, atol=CLOSE)
+
+
 def test_prediction_by_generation_with_an_encoder_is_that_of_one_process(two, tmp_path):
     assert of(two, "translated") == sharding.translated(tmp_path, None)
