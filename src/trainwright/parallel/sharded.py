@@ -213,7 +213,8 @@ class Sharded(DataParallel):
         _root(model).reset_iter_state()
         for group in (group for state in _states(model) for group in state._fsdp_param_groups):
             for one in group.fsdp_params:
-                one.unsharded_accumulated_grad = None
+                if "unsharded_accumulated_grad" in vars(one):  # until torch 2.14; then it is the parameter's own
+                    one.unsharded_accumulated_grad = None
                 if hasattr(one, "_unsharded_param"):
                     one._unsharded_param.grad = None
         return True
