@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import random
 import signal
@@ -248,6 +249,8 @@ def test_callbacks_whose_state_cannot_be_kept_cost_no_checkpoint(tmp_path, caplo
     assert caplog.text.count("The state of Unsavable['name'] is a function") == 1
     assert caplog.text.count("The state of Unsavable['attributes']['found'] is a ") == 1
     assert caplog.text.count("The checkpoints are without the state of Unsavable.") == 2
+    kept = json.loads((tmp_path / "checkpoint-20" / layout.STATE).read_text())["stateful_callbacks"]
+    assert kept["Unsavable"] == {"args": {}, "attributes": {}}
     again = build()
     again.train(resume_from_checkpoint=True)
     counts = {type(one): one.count for one in again.callback_handler.callbacks if isinstance(one, Counting)}
