@@ -159,7 +159,7 @@ def _pickle_fault(path: Path) -> str | None:
     try:
         try:
             folders.unpickled(path, device="meta")
-        except NotImplementedError:  # from torch 2.14 on of sparse tensors, into which it looks
+        except NotImplementedError:  # torch 2.15 looks into sparse tensors
             folders.unpickled(path)
     except Exception as error:
         return f"cannot be read ({(str(error).strip() or type(error).__name__).splitlines()[0]})"

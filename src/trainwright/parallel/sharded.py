@@ -203,7 +203,10 @@ class Sharded(DataParallel):
             return True
         if last or self.sharding.reduce_often:
             root.set_requires_gradient_sync(True)
-            fully_shard.state(root)._root_post_backward_final_callback()  # type: ignore[attr-defined]  # ends a backward pass
+            state: Any = fully_shard.state(root)  # type: ignore[attr-defined]  # as in `place`
+            if hasattr(state._state_ctx, "manual_backward_finalization_active"):  # of torch 2.15; None in between
+                state._state_ctx.manual_backward_finalization_active = False
+            state._root_post_backward_final_callback()  # ends a backward pass
         return False
 
     def forget(self, model: nn.Module) -> bool:
@@ -213,7 +216,7 @@ class Sharded(DataParallel):
         _root(model).reset_iter_state()
         for group in (group for state in _states(model) for group in state._fsdp_param_groups):
             for one in group.fsdp_params:
-                if "unsharded_accumulated_grad" in vars(one):  # until torch 2.14; then it is the parameter's own
+                if "unsharded_accumulated_grad" in vars(one):  # of torch 2.13; in 2.15 it is the parameter's own
                     one.unsharded_accumulated_grad = None
                 if hasattr(one, "_unsharded_param"):
                     one._unsharded_param.grad = None
