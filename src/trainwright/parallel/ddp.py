@@ -176,23 +176,26 @@ class DataParallel(Strategy):
         self._listened = now
         return self.store.check([word])
 
-    def all_here(self, place: str, value: Any, patience: float = ALL_HERE) -> list[Any] | None:
+    def all_here(self, place: str, value: Any, patience: float = ALL_HERE, together: bool = True) -> list[Any] | None:
         """Return the value of every process, where all come to the same place in time; else None, at once where one
-        has gone."""
+        has gone that has left no value."""
         keys = [f"{place}/{rank}" for rank in range(self.world.size)]
         try:
             self.store.set(keys[self.world.rank], pickle.dumps(value))  # type: ignore[arg-type]  # it takes bytes, too
             if self._come(keys, patience):
                 return [pickle.loads(self.store.get(key)) for key in keys]
-            self.store.delete_key(keys[self.world.rank])  # who comes later is not to believe that this one waits
+            if together:
+                self.store.delete_key(keys[self.world.rank])  # who comes later is not to believe that this one waits
             return None
         except distributed.DistError:  # the process that has the store is gone
             return None
 
-    def wait_for(self, word: str) -> None:
-        """Wait until a process has left a word, or one has gone."""
-        with suppress(distributed.DistError):
-            self._come([word], self.options.timeout)
+    def wait_for(self, word: str) -> bool:
+        """Wait until a process has left a word, or one has gone; return whether it has left the word."""
+        try:
+            return self._come([word], self.options.timeout)
+        except distributed.DistError:  # the process that has the store is gone
+            return False
 
     def _come(self, keys: list[str], patience: float) -> bool:
         """Wait until the store has some words; False where that takes too long, or a process has gone."""

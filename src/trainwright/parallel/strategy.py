@@ -346,15 +346,23 @@ class Strategy:
         """Whether a process has left a word; looked for twice a second."""
         return False
 
-    def all_here(self, place: str, value: Any, patience: float = ALL_HERE) -> list[Any] | None:
+    def all_here(self, place: str, value: Any, patience: float = ALL_HERE, together: bool = True) -> list[Any] | None:
         """Return the value of every process, where all come to the same place within `patience` seconds; else None.
 
         For when something failed: no exchange that may hang in the middle of another one is used.
+
+        Args:
+            place: in words, the same on all processes.
+            value: of this one.
+            patience: seconds.
+            together: whether all go on with each other; otherwise one that comes when another has left already, for
+                it could not know of it before, has that one's value all the same.
         """
         return [value]
 
-    def wait_for(self, word: str) -> None:
-        """Wait until a process has left a word."""
+    def wait_for(self, word: str) -> bool:
+        """Wait until a process has left a word, and return whether it has: else one is gone."""
+        return True
 
     def tell_failure(self, reason: str) -> None:
         """Let the other processes know why this one will leave."""

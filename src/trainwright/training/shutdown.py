@@ -188,7 +188,7 @@ def save_if_all_failed(run: Run, error: BaseException) -> None:
     if strategy.shards_state:
         save_parts_if_all_failed(run, error, place, midway)
         return
-    ranks = strategy.all_here(place, contents.rank_state(run))
+    ranks = strategy.all_here(place, contents.rank_state(run), together=False)  # one of them writes, of all
     if ranks is None:
         say_not_saved(run, error, "Not all ranks failed at the same step")
         return
@@ -197,8 +197,10 @@ def save_if_all_failed(run: Run, error: BaseException) -> None:
             outcome.collect(run, wait=True)
             save.write_alone(run, ranks)
         strategy.tell(f"{place} saved")
-    strategy.wait_for(f"{place} saved")
-    tell_saved(run, error)
+    if strategy.wait_for(f"{place} saved"):
+        tell_saved(run, error)
+    else:  # it waited for this one, which could not know of it
+        say_not_saved(run, error, "The first rank has left")
 
 
 def save_parts_if_all_failed(run: Run, error: BaseException, place: str, midway: bool) -> None:
