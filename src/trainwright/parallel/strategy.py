@@ -349,14 +349,8 @@ class Strategy:
     def all_here(self, place: str, value: Any, patience: float = ALL_HERE, together: bool = True) -> list[Any] | None:
         """Return the value of every process, where all come to the same place within `patience` seconds; else None.
 
-        For when something failed: no exchange that may hang in the middle of another one is used.
-
-        Args:
-            place: in words, the same on all processes.
-            value: of this one.
-            patience: seconds.
-            together: whether all go on with each other; otherwise one that comes when another has left already, for
-                it could not know of it before, has that one's value all the same.
+        For when something failed: no exchange that may hang in the middle of another one is used. Where they need not
+        go on `together`, one that comes when another has left already has the value of that one all the same.
         """
         return [value]
 
