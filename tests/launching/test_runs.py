@@ -73,7 +73,7 @@ def test_killed_ranks_and_a_killed_launcher_cost_at_most_an_interval(tmp_path, m
         f"Rank 1 (process {before[1]['pid']} on {second['host']}) was killed or has left, after step" in first["before"]
     )
     assert second["before"].startswith(f"process {before[1]['pid']} was killed, or ended without a word; its last log")
-    wait_for(lambda: {one["state"] for one in states(tmp_path, monkeypatch)} == {"training"})  # beside others one is slow
+    wait_for(lambda: {one["state"] for one in states(tmp_path, monkeypatch)} == {"training"})  # one may be slow
     assert all("/attempt_1/1/" in path for path in second["logs"])
     lost = max(step for step, _ in lines(tmp_path)[:killed]) - lines(tmp_path)[killed][0] + 1
     assert 0 <= lost <= 2 * 4  # steps between saves, and those while one was written
