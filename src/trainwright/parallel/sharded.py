@@ -58,7 +58,7 @@ class Sharded(DataParallel):
         self.layout = self.sharding.layout_for(world.size, world.local_size)
         self.layout.check(world.size)
         if self.layout.tensor > 1 and not self.divides:
-            raise ConfigError(f"tensor={self.layout.tensor} divides layers, which TensorSharded does, and not Sharded.")
+            raise ConfigError(f"tensor={self.layout.tensor} divides layers: give TensorSharded in place of Sharded.")
         if options.late and not hasattr(FSDPModule, "reset_iter_state"):
             raise ConfigError(
                 f"auto_find_batch_size with a sharded model needs torch 2.13, and this is {torch.__version__}. Set "

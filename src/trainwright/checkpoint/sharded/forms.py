@@ -40,12 +40,14 @@ def stand_ins(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: made[identity(tensor)] for name, tensor in state.items()}
 
 
-def groups_of(model: Any, state: Mapping[str, torch.Tensor]) -> list[Group]:
+def groups_of(model: Any, state: Mapping[str, torch.Tensor], to_give_on: bool = False) -> list[Group]:
     """Return what the files of a model hold of its state, tied tensors once; alike on every process.
 
     Args:
         model: of transformers, or a user's own.
         state: its own tensors, by their names in memory.
+        to_give_on: whether the files are those that the architecture has everywhere, and not a checkpoint's, which
+            hold all as memory does where those hold other tensors.
     """
     if not is_pretrained(model):
         found: dict[Any, str] = {}
@@ -57,12 +59,15 @@ def groups_of(model: Any, state: Mapping[str, torch.Tensor]) -> list[Group]:
     names = {id(tensor): name for name, tensor in saved.items()}
     same = [Group((name,), (names[id(tensor)],)) for name, tensor in kept.items() if id(tensor) in names]
     others = [name for name, tensor in kept.items() if id(tensor) not in names]
+    if others and not to_give_on:
+        return in_memory(kept)
     modules: dict[str, list[str]] = {}
     for name in others:
         modules.setdefault(name.rpartition(".")[0], []).append(name)
     made = {tuple(one): weights.in_file_form(model, {name: kept[name] for name in one}) for one in modules.values()}
     shapes = {name: tensor.shape for part in made.values() for name, tensor in part.items()}
-    if shapes != {name: tensor.shape for name, tensor in saved.items() if name not in {g.files[0] for g in same}}:
+    taken = {group.files[0] for group in same}
+    if shapes != {name: tensor.shape for name, tensor in saved.items() if name not in taken}:
         return [*same, *in_memory(others)]  # what is made of several modules stays as it is
     return [*same, *(Group(names, tuple(part), converted=True) for names, part in made.items())]
 

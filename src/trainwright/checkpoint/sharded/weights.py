@@ -4,7 +4,7 @@ lays out what is too large for one file."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +18,10 @@ from trainwright.checkpoint.layout import Share
 from trainwright.checkpoint.model import adapters, weights
 from trainwright.checkpoint.model.tensors import refuse
 from trainwright.checkpoint.sharded import plan
-from trainwright.checkpoint.sharded.forms import Group, groups_of, in_files, in_memory, stand_ins
+from trainwright.checkpoint.sharded.forms import Group, groups_of, in_files, stand_ins
 from trainwright.checkpoint.sharded.slices import Slices
 from trainwright.errors import CheckpointError
-from trainwright.models.inspect import holds_adapters
+from trainwright.models.inspect import holds_adapters, is_pretrained
 from trainwright.parallel.boxes import box_of, is_spread, local
 
 _COMPILED = "_orig_mod."
@@ -83,8 +83,7 @@ def contents_of(model: nn.Module, count: int, to_give_on: bool = False) -> Conte
     if holds_adapters(model):
         tensors = _of_adapters(model)
         return Contents(tensors, dict.fromkeys(tensors, 0), [])
-    groups = groups_of(model, state)
-    groups = groups if to_give_on else as_checkpoint(groups)
+    groups = groups_of(model, state, to_give_on)
     tensors = {name: state[name] for group in groups for name in group.names}
     owner = plan.owners({one.names[0]: sum(nbytes(state[name]) for name in one.names) for one in groups}, count)
     return Contents(tensors, {name: owner[one.names[0]] for one in groups for name in one.names}, groups)
@@ -127,15 +126,7 @@ def on_disk(model: nn.Module) -> dict[str, torch.Tensor]:
     """Return the tensors that a checkpoint holds of a model, by their names in it, those that are tied once; alike on
     every process."""
     state: dict[str, torch.Tensor] = model.state_dict(keep_vars=True)
-    return {group.files[0]: state[group.names[0]] for group in as_checkpoint(groups_of(model, state))}
-
-
-def as_checkpoint(groups: list[Group]) -> list[Group]:
-    """Return what a checkpoint holds where files that are given on hold some groups: where these are other tensors, all
-    as in memory."""
-    if any(group.converted for group in groups):
-        return in_memory(name for group in groups for name in group.names)
-    return groups
+    return {group.files[0]: state[group.names[0]] for group in groups_of(model, state)}
 
 
 def load_model(model: nn.Module, folder: Path) -> None:
@@ -155,13 +146,12 @@ def load_model(model: nn.Module, folder: Path) -> None:
 def _load_parts(model: nn.Module, folder: Path) -> None:
     files, state = _files(folder), model.state_dict(keep_vars=True)
     saved = {name.removeprefix(_COMPILED): (path, name) for name, path in files.items()}
-    groups = groups_of(model, state)
-    if any(group.converted for group in groups) and saved.keys() == {name for one in groups for name in one.files}:
-        _take_parts(state, weights.as_in_memory(model, folder))
-        return
-    names = [(group.files[0], group.names[0]) for group in as_checkpoint(groups)]
+    names = [(group.files[0], group.names[0]) for group in groups_of(model, state)]
     in_memory_form = saved.keys() == {name for _, name in names}
     own = {name if in_memory_form else file: state[name] for file, name in names}
+    if saved.keys() != own.keys() and _are_in_file_form(model, state, saved):
+        _take_parts(state, weights.as_in_memory(model, folder))
+        return
     mine = {id(tensor) for tensor in own.values()}
     tied = {name for name, tensor in state.items() if id(tensor) in mine} - own.keys()
     opened = {path: Slices(folder, [path]) for path in files.values()}
@@ -177,6 +167,11 @@ def _load_parts(model: nn.Module, folder: Path) -> None:
             path, inside = saved[name]
             if (box := box_of(tensor)).numel:
                 local(tensor).copy_(opened[path].read(inside, box, tensor.dtype))
+
+
+def _are_in_file_form(model: nn.Module, state: dict[str, torch.Tensor], names: Collection[str]) -> bool:
+    """Whether some names are those of the files that one process writes of a model."""
+    return is_pretrained(model) and set(names) == weights.as_transformers_saves(model, stand_ins(state)).keys()
 
 
 def _take_parts(state: dict[str, torch.Tensor], whole: dict[str, torch.Tensor]) -> None:
