@@ -22,7 +22,7 @@ os.environ["TRAINWRIGHT_HOME"] = tempfile.mkdtemp(prefix="jobs-")
 os.environ["TRAINWRIGHT_JOBS"] = "off"  # tests of jobs switch it on
 
 from trainwright.data.sources import reach  # noqa: E402 (after the environment is set)
-from trainwright.errors import STOP_SIGNALS  # noqa: E402
+from trainwright.errors import STOP_SIGNALS, is_foreign  # noqa: E402
 
 # `make test` draws the same few inputs each time; HYPOTHESIS_PROFILE=torture, as `make torture` sets it, many new ones.
 settings.register_profile("fixed", deadline=None, derandomize=True, database=None, max_examples=50)
@@ -31,7 +31,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 
 def _traces():
-    handlers = {name: signal.getsignal(name) for name in STOP_SIGNALS}
+    handlers = {name: (signal.getsignal(name), is_foreign(name)) for name in STOP_SIGNALS}
     names = {name: value for name, value in os.environ.items() if name.startswith("TRAINWRIGHT_")}
     return Path.cwd(), handlers, names
 
@@ -42,4 +42,6 @@ def leaves_no_trace():
     before = _traces()
     yield
     reach.ask_again()
+    if is_foreign(signal.SIGQUIT):  # pygame sets one where it is imported, as gymnasium does to draw
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     assert _traces() == before

@@ -78,7 +78,7 @@ def test_killed_ranks_and_a_killed_launcher_cost_at_most_an_interval(tmp_path, m
     lost = max(step for step, _ in lines(tmp_path)[:killed]) - lines(tmp_path)[killed][0] + 1
     assert 0 <= lost <= 2 * 4  # steps between saves, and those while one was written
     said = (tmp_path / "log").read_text()
-    assert "was killed or has left, after step" in said
+    assert "was killed or has left" in said  # its note; the error itself, where the agent did not end it before
     workers = {lines(tmp_path, rank)[-1][1] for rank in range(2)}
     one.kill()
     wait_for(lambda: not any(map(psutil.pid_exists, workers)), 30)
