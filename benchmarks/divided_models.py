@@ -15,8 +15,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from trainwright.errors import ConfigError
-from trainwright.parallel.layout import Layout
-from trainwright.parallel.sharding import Sharding
+from trainwright.parallel.layouts.layout import Layout
+from trainwright.parallel.layouts.sharding import Sharding
 from trainwright.parallel.strategy import ProcessOptions
 from trainwright.parallel.tensor import TensorSharded
 from trainwright.world import current_world

@@ -25,7 +25,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from trainwright import Trainer, TrainerCallback, TrainingArguments
 from trainwright.checkpoint import layout
 from trainwright.checkpoint.sharded import slices
-from trainwright.parallel.boxes import local
+from trainwright.parallel.layouts.boxes import local
 from trainwright.parallel.sharded import Sharded
 
 STEPS, EVERY = 16, 4

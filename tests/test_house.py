@@ -28,7 +28,7 @@ LAYERS = [
     ["bars"],
     ["data.sources", "checkpoint.layout"],
     ["trackers"],
-    ["world", "held", "devices", "evaluation_mode", "parallel.boxes", "parallel.layout", "parallel.sharding"],
+    ["world", "held", "devices", "evaluation_mode", "parallel.layouts"],
     ["processes"],
     ["args", "state", "batch", "randomness"],
     ["config"],

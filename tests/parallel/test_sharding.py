@@ -15,9 +15,9 @@ from trainwright.args.sharding import sharding_of
 from trainwright.parallel.blocks import blocks_of
 from trainwright.parallel.choice import chosen
 from trainwright.parallel.ddp import DataParallel
-from trainwright.parallel.layout import Layout
+from trainwright.parallel.layouts.layout import Layout
+from trainwright.parallel.layouts.sharding import Sharding
 from trainwright.parallel.sharded import Sharded
-from trainwright.parallel.sharding import Sharding
 from trainwright.parallel.tensor import TensorSharded
 from trainwright.world import World
 

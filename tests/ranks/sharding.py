@@ -346,9 +346,9 @@ def read_in_parts(place: Path, tensor: int = 1) -> Any:
     """Load a model of 62 MB and share it: how much memory that takes, what is sent, and whether it is the saved one."""
     from trainwright.config.schema import ModelParams
     from trainwright.models.load import load_model
-    from trainwright.parallel.layout import Layout
+    from trainwright.parallel.layouts.layout import Layout
+    from trainwright.parallel.layouts.sharding import Sharding
     from trainwright.parallel.sharded import Sharded
-    from trainwright.parallel.sharding import Sharding
     from trainwright.parallel.strategy import ProcessOptions
     from trainwright.parallel.tensor import TensorSharded
 

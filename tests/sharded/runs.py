@@ -25,9 +25,9 @@ from trainwright import Trainer, TrainerCallback, TrainingArguments
 from trainwright.checkpoint import check, layout, writer
 from trainwright.checkpoint.sharded import convert
 from trainwright.errors import CheckpointError, ConfigError, Interrupted
-from trainwright.parallel.layout import Layout
+from trainwright.parallel.layouts.layout import Layout
+from trainwright.parallel.layouts.sharding import Sharding
 from trainwright.parallel.sharded import Sharded
-from trainwright.parallel.sharding import Sharding
 from trainwright.parallel.tensor import TensorSharded
 from trainwright.saving import model_files
 from trainwright.world import current_world

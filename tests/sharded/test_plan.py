@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from trainwright.checkpoint import layout
 from trainwright.checkpoint.sharded import plan, slices, trees
 from trainwright.errors import CheckpointError
-from trainwright.parallel.boxes import Box
+from trainwright.parallel.layouts.boxes import Box
 
 
 def rows(length: int, ranks: int, width: int = 3) -> list[Box]:

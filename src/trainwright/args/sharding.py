@@ -14,8 +14,8 @@ from typing import Any
 
 from trainwright.args.launched import json_file
 from trainwright.errors import did_you_mean
-from trainwright.parallel.layout import Layout
-from trainwright.parallel.sharding import Sharding
+from trainwright.parallel.layouts.layout import Layout
+from trainwright.parallel.layouts.sharding import Sharding
 
 _KNOWS_PARTS = ("adamw_torch", "adamw_torch_fused", "adamw_bf16", "muon", "sgd", "adagrad", "rmsprop")
 _LAUNCHED = {  # of accelerate's launcher, by its environment

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from trainwright.models.hooks import own_forward, owners, replaced_loss, watched
 from trainwright.models.inspect import base_model, is_pretrained, shifts_labels
-from trainwright.parallel.boxes import is_divided, is_spread, undivided
+from trainwright.parallel.layouts.boxes import is_divided, is_spread, undivided
 
 
 @dataclass(frozen=True)

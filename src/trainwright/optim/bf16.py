@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from trainwright.parallel.boxes import box_of, local
+from trainwright.parallel.layouts.boxes import box_of, local
 
 _BLOCK = 1 << 24  # elements whose random bits are drawn at once: each block costs a generator's seed
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim._muon import _adjust_lr, _zeropower_via_newtonschulz  # of Muon.step, which knows no parts of matrices
 
-from trainwright.parallel.boxes import box_of, from_local, is_spread, local
+from trainwright.parallel.layouts.boxes import box_of, from_local, is_spread, local
 
 
 class MuonAndAdamW(torch.optim.Optimizer):

@@ -9,7 +9,7 @@ from torch import nn
 
 from trainwright.errors import ConfigError, did_you_mean
 from trainwright.models.inspect import layers_of
-from trainwright.parallel.sharding import Sharding
+from trainwright.parallel.layouts.sharding import Sharding
 
 
 def blocks_of(model: nn.Module, sharding: Sharding) -> list[nn.Module]:

@@ -20,11 +20,11 @@ from trainwright.errors import ConfigError
 from trainwright.models.inspect import ALIKE, base_model, uncompiled
 from trainwright.parallel import deferred
 from trainwright.parallel.blocks import blocks_of
-from trainwright.parallel.boxes import local
 from trainwright.parallel.ddp import BUCKET, DataParallel, exact_norms
 from trainwright.parallel.gathering import CountedGather
-from trainwright.parallel.layout import REPLICATE, SHARD
-from trainwright.parallel.sharding import Sharding
+from trainwright.parallel.layouts.boxes import local
+from trainwright.parallel.layouts.layout import REPLICATE, SHARD
+from trainwright.parallel.layouts.sharding import Sharding
 from trainwright.parallel.strategy import ProcessOptions
 from trainwright.world import DataShard, World
 

@@ -23,8 +23,8 @@ from trainwright.checkpoint import layout
 from trainwright.devices import moved
 from trainwright.errors import ConfigError, TrainwrightError
 from trainwright.parallel import deferred
+from trainwright.parallel.layouts.sharding import Sharding
 from trainwright.parallel.precision import Flag, Precision
-from trainwright.parallel.sharding import Sharding
 from trainwright.world import DataShard, World
 
 T = TypeVar("T")

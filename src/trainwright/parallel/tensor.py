@@ -22,9 +22,9 @@ from torch.distributed.tensor import DTensor, Partial, Replicate
 from trainwright.checkpoint.layout import of_rank
 from trainwright.errors import ConfigError
 from trainwright.models.inspect import is_pretrained
-from trainwright.parallel.boxes import local
 from trainwright.parallel.ddp import exact_norms
-from trainwright.parallel.layout import SHARD, TENSOR
+from trainwright.parallel.layouts.boxes import local
+from trainwright.parallel.layouts.layout import SHARD, TENSOR
 from trainwright.parallel.sharded import Sharded
 from trainwright.parallel.strategy import ProcessOptions
 from trainwright.world import World

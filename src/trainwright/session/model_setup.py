@@ -16,7 +16,7 @@ from trainwright.models.activations import checkpoint_activations, memory_budget
 from trainwright.models.inspect import base_model, is_pretrained, layers_of, uncompiled
 from trainwright.models.kernels.liger import use_liger_kernels
 from trainwright.models.quantized import keep_backward
-from trainwright.parallel.boxes import is_spread
+from trainwright.parallel.layouts.boxes import is_spread
 from trainwright.session.session import Session
 
 

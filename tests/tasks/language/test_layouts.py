@@ -12,7 +12,7 @@ from tests import tiny_language as tiny
 from tests.tasks.language import peaks
 from trainwright.cli.main import main
 from trainwright.config.reading.read import load_checked
-from trainwright.parallel.layout import Layout
+from trainwright.parallel.layouts.layout import Layout
 from trainwright.tasks.language.planning import layouts
 
 ROOT = Path(__file__).parents[3]

@@ -20,7 +20,7 @@ from torch import nn
 from trainwright.checkpoint.model.tensors import check_fit, identity, read, refuse, unique_tensors
 from trainwright.errors import CheckpointError
 from trainwright.models.adapters import initial_of, move_base, without_adapters
-from trainwright.parallel.boxes import part_like
+from trainwright.parallel.layouts.boxes import part_like
 
 FILE = "adapter_model"
 SETTINGS = "adapter_config.json"

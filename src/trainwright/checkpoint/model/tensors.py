@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from trainwright.checkpoint import folder as folders
 from trainwright.errors import CheckpointError
-from trainwright.parallel.boxes import is_spread
+from trainwright.parallel.layouts.boxes import is_spread
 
 
 def unique_tensors(state: dict[str, Any]) -> dict[str, torch.Tensor]:

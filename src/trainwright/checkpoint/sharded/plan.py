@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from trainwright.parallel.boxes import Box
+from trainwright.parallel.layouts.boxes import Box
 
 Boxes = Mapping[str, Box]  # what a process holds, by the tensors' names
 

@@ -13,7 +13,7 @@ from safetensors import safe_open
 
 from trainwright.checkpoint import layout
 from trainwright.errors import CheckpointError
-from trainwright.parallel.boxes import Box
+from trainwright.parallel.layouts.boxes import Box
 
 OFFSETS = "offsets"  # in a file's metadata: where the slices in it begin in their whole tensors, as JSON by name
 

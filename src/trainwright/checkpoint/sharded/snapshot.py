@@ -15,7 +15,7 @@ import torch
 from trainwright.checkpoint.layout import Share
 from trainwright.checkpoint.sharded import plan
 from trainwright.devices import queued
-from trainwright.parallel.boxes import Box, box_of, is_spread, local
+from trainwright.parallel.layouts.boxes import Box, box_of, is_spread, local
 from trainwright.parallel.strategy import Strategy
 
 _WINDOW = 64 << 20  # bytes that are on their way at once, or one tensor

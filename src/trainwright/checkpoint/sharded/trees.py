@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from trainwright.checkpoint.sharded.slices import Slices
-from trainwright.parallel.boxes import box_of, from_local, is_spread
+from trainwright.parallel.layouts.boxes import box_of, from_local, is_spread
 
 Place = tuple[Any, ...]  # keys and numbers that lead to a tensor
 Like = Callable[[Place], torch.Tensor | None]  # the tensor that is spread as the one at a place is to be

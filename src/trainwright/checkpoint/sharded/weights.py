@@ -22,7 +22,7 @@ from trainwright.checkpoint.sharded.forms import Group, groups_of, in_files, sta
 from trainwright.checkpoint.sharded.slices import Slices
 from trainwright.errors import CheckpointError
 from trainwright.models.inspect import holds_adapters, is_pretrained
-from trainwright.parallel.boxes import box_of, is_spread, local
+from trainwright.parallel.layouts.boxes import box_of, is_spread, local
 
 _COMPILED = "_orig_mod."
 

@@ -18,8 +18,8 @@ from trainwright.config.schema import TrainingConfig
 from trainwright.errors import ConfigError
 from trainwright.models.inspect import base_model
 from trainwright.parallel.blocks import blocks_of
-from trainwright.parallel.layout import Layout
-from trainwright.parallel.sharding import Sharding
+from trainwright.parallel.layouts.layout import Layout
+from trainwright.parallel.layouts.sharding import Sharding
 from trainwright.tasks.language.planning import memory
 from trainwright.training.disk import bytes_in_words
 from trainwright.world import choose_device, current_world

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from trainwright.parallel.layout import TENSOR
+from trainwright.parallel.layouts.layout import TENSOR
 
 
 class Box(NamedTuple):

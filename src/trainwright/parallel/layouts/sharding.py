@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trainwright.parallel.layout import Layout
+from trainwright.parallel.layouts.layout import Layout
 
 
 @dataclass(frozen=True)
