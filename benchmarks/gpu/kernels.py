@@ -93,8 +93,8 @@ def _off(ours: torch.Tensor, exact: torch.Tensor) -> float:
 
 def head(setting: Setting) -> dict[str, Any]:
     """The output layer with its loss, 8,192 tokens and 151,936 classes: numbers, time, memory; beside torch, Liger."""
-    from trainwright.objectives import card_products
-    from trainwright.objectives.linear_loss import linear_cross_entropy, linear_log_probs
+    from trainwright.objectives.linear import card_products
+    from trainwright.objectives.linear.loss import linear_cross_entropy, linear_log_probs
 
     tokens, classes, width = setting.pick((8192, 151_936, 2048), (64, 300, 16))
     kind = torch.bfloat16 if setting.on_card else torch.float32

@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from trainwright.objectives import card_products, linear_loss
-from trainwright.objectives.linear_loss import linear_cross_entropy, linear_log_probs, losses_of, new_watch
+from trainwright.objectives.linear import card_products
+from trainwright.objectives.linear import loss as linear_loss
+from trainwright.objectives.linear.loss import linear_cross_entropy, linear_log_probs
+from trainwright.objectives.linear.rows import losses_of, new_watch
 
 CLASSES, WIDTH, ROWS = 2000, 64, 700
 
@@ -42,7 +44,7 @@ def test_gradients_are_those_of_float64_and_no_farther_than_without(way, kind, m
     exact = gradients("exact", hidden64, weight64, targets)
     plain = gradients(way, hidden, weight, targets)
     with card_products.as_on_card():
-        assert [part.stop for part in linear_loss.chunks(hidden, weight)] == [300, 600, 900]
+        assert [part.stop for part in linear_loss.chunks(hidden, linear_loss.chunk_size(weight))] == [300, 600, 900]
         found = gradients(way, hidden, weight, targets)
     close = 1e-5 if kind == torch.float32 else 4e-3  # bfloat16 has 8 bits, of which a result is rounded to
     for ours, before, expected in zip(found, plain, exact, strict=True):
@@ -52,17 +54,14 @@ def test_gradients_are_those_of_float64_and_no_farther_than_without(way, kind, m
 
 def test_a_card_takes_chunks_of_a_share_of_its_memory(monkeypatch):
     class Card:
-        is_cuda, device = True, "cuda"
-
-        def __len__(self):
-            return 151_936
+        is_cuda, device = True, torch.device("cuda")
 
     class Properties:
         total_memory = 80 * 2**30
 
     monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: Properties)
     monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "NVIDIA H100 80GB HBM3")
-    assert card_products.rows_at_a_time(Card()) == 2208
+    assert card_products.rows_at_a_time(Card.device, 151_936) == 2208
     assert not card_products.is_used(Card())  # nothing is recorded
     monkeypatch.setattr(card_products, "PASSED", (card_products.Passed("NVIDIA H100", torch.__version__[:4]),))
     assert card_products.is_used(Card())

@@ -15,8 +15,8 @@ from torch.nn import functional
 from tests import tiny
 from trainwright import Trainer, TrainerCallback, TrainingArguments
 from trainwright.losses import fused_loss
-from trainwright.objectives import linear_loss
-from trainwright.objectives.linear_loss import CHUNK, linear_cross_entropy, linear_log_probs
+from trainwright.objectives.linear import loss as linear_loss
+from trainwright.objectives.linear.loss import CHUNK, linear_cross_entropy, linear_log_probs
 
 
 def plain(hidden, weight, targets, bias, scale, cap):

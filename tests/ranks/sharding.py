@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -72,6 +73,8 @@ def train(
     trainer = kind(
         model, TrainingArguments(str(place), **settings), train_dataset=rows(ROWS), eval_dataset=rows(13, seed=8)
     )
+    said: list[str] = []
+    trainer.note = said.append
     trainer.train()
     logged = trainer.state.log_history
     weights = {name: whole(p) for name, p in trainer.model.named_parameters() if p.requires_grad}
@@ -83,7 +86,7 @@ def train(
         "weights": torch.cat([tensor.flatten() for tensor in weights.values()]).tolist(),
         **{name: [one[name] for one in logged if name in one] for name in ("loss", "grad_norm", "eval_loss")},
         "held": held(trainer.model),
-        "fused": not any("use_fused_loss is off" in note for note in getattr(trainer, "notes", [])),
+        "fused": not any("use_fused_loss is off" in note for note in said),
         "layout": trainer.strategy.describe(),
     }
     return trainer, found
@@ -334,6 +337,52 @@ def wrong_plan(place: Path) -> str:
     return "trained"
 
 
+def divided_classes(place: Path) -> Any:
+    """Return by how much losses, what is noted, and gradients of an output layer that processes divide are off from
+    those of torch on its whole logits: of sizes that they do not divide evenly, one of which leaves some without."""
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    from trainwright.models.head import Head
+    from trainwright.objectives.language import FusedLoss, Labelled
+    from trainwright.objectives.linear import loss as linear_loss
+    from trainwright.objectives.linear.rows import new_watch
+    from trainwright.parallel.layouts.layout import TENSOR, Layout
+    from trainwright.parallel.layouts.sharding import Sharding
+    from trainwright.parallel.strategy import ProcessOptions
+    from trainwright.parallel.tensor import TensorSharded
+
+    strategy, found = TensorSharded(Sharding(Layout(tensor=current_world().size))), []
+    strategy.setup(current_world(), torch.device("cpu"), ProcessOptions())
+    generator = torch.Generator().manual_seed(4)
+    for classes, cap, kept in ((61, None, 2**24), (61, 5.0, 0), (1001, None, 0), (3, None, 2**24)):
+        layer = torch.nn.Linear(8, classes).double()
+        hidden = torch.randn(600, 8, generator=generator, dtype=torch.float64).requires_grad_()
+        targets, factors = (torch.randint(classes, (600,), generator=generator) for _ in range(2))
+        for parameter in layer.parameters():
+            parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        logits = layer(hidden) * 2
+        logits = logits if cap is None else cap * torch.tanh(logits / cap)
+        chances = logits.log_softmax(-1)
+        noted = {
+            "top1": (logits.argmax(-1) == targets).double(), "entropy": -(chances.exp() * chances).sum(-1),
+            "mean_logit": logits.mean(-1), "log_sum_square": (2 * chances).logsumexp(-1),
+        }  # fmt: skip
+        picked = chances.gather(1, targets[:, None]).squeeze(1)
+        inputs = (hidden, *layer.parameters())
+        wanted = [picked, *torch.autograd.grad((picked * factors).sum() - picked.sum(), inputs)]
+        for name, parameter in [*layer.named_parameters()]:
+            cut = distribute_tensor(parameter.detach(), strategy.mesh[TENSOR], [Shard(0)], src_data_rank=None)
+            setattr(layer, name, torch.nn.Parameter(cut))
+        fused, watch = FusedLoss(Head(layer, 2.0, cap)), new_watch(tuple(noted), targets)
+        some, inputs = Labelled(hidden, targets, torch.arange(600), 601, None), (hidden, *layer.parameters())
+        with mock.patch.multiple(linear_loss, _ELEMENTS=0, _KEPT=kept):  # chunks of 256 rows
+            log_probs, total = fused.log_probs(some, watch), fused.share_of(some, 1.0)
+            ours = [log_probs, *map(whole, torch.autograd.grad((log_probs * factors).sum() + total, inputs))]
+        off = [float((one - other).abs().max() / other.abs().max()) for one, other in zip(ours, wanted, strict=True)]
+        found.append([off, [float((watch[name] - noted[name]).abs().max()) for name in noted]])
+    return found
+
+
 def anonymous() -> float:
     """Return the megabytes of this process that no file holds, and that are not free again."""
     gc.collect()
@@ -485,6 +534,7 @@ for ranks, config, names in ((2, {"shard": 2}, FILES), (4, HYBRID, FILES[2::2]))
 for name in DIVIDED_FILES:
     LAUNCHED[2][f"divided file, {name}"] = lambda place, name=name: from_file(place, name, {"tensor": 2})
 for ranks in LAUNCHED:
+    LAUNCHED[ranks]["divided classes"] = divided_classes
     LAUNCHED[ranks]["rounded alike"] = rounded_alike
     LAUNCHED[ranks]["drawn in parts"] = drawn_in_parts
 

@@ -78,6 +78,7 @@ def test_processes_that_share_a_model_train_what_one_process_trains(request, alo
     launched = request.getfixturevalue({2: "two", 4: "four"}[sharding.WAYS[way][0]])
     found, expected = of(launched, f"{way}, {name}"), alone(name)
     assert distance(found, expected) < CLOSE
+    assert found["fused"] == expected["fused"]
     for logged in ("loss", "grad_norm", "eval_loss"):
         assert found[logged] == pytest.approx(expected[logged], rel=1e-6), logged  # logged as float32
 
@@ -102,6 +103,15 @@ def test_a_file_whose_layers_are_divided_trains_what_one_process_trains(two, alo
     found, expected = of(two, f"divided file, {name}"), alone(name)
     assert distance(found, expected) < CLOSE
     assert found["losses"] == pytest.approx(expected["losses"], abs=1e-6)
+
+
+def test_an_output_layer_of_which_each_process_has_some_classes_gives_what_the_whole_one_does(two, four):
+    """Against torch on the whole logits, in float64; what is noted is kept in float32."""
+    for case in [rank["divided classes"] for rank in (*two, *four)]:
+        assert "error" not in case, case
+        for off, noted in case:
+            assert max(off) < 1e-13
+            assert max(noted) < 1e-5
 
 
 def test_a_wrong_plan_of_tensor_parallelism_is_seen_at_the_first_step(two):

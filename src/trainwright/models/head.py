@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from trainwright.models.hooks import own_forward, owners, replaced_loss, watched
 from trainwright.models.inspect import base_model, is_pretrained, shifts_labels
-from trainwright.parallel.layouts.boxes import is_divided, is_spread, undivided
+from trainwright.parallel.layouts.boxes import is_divided, is_spread, slice_held, undivided
 
 
 @dataclass(frozen=True)
@@ -46,18 +46,30 @@ class Head:
     def of_rows(
         self, loss: Callable[..., torch.Tensor], hidden: torch.Tensor, targets: torch.Tensor, watch: Any
     ) -> torch.Tensor:
-        """Return a loss of rows: of processes that hold parts of the layer, each computes that of some rows.
+        """Return a loss of rows: of processes that divide the layer's classes, each computes with its own; of those
+        that hold them all, or divide something else, with the rows of its own.
 
         Args:
-            loss: called with hidden states, weight and targets, and `bias=` and `watch=`; returns the sum over rows, or
-                a number of each.
+            loss: called with hidden states, weight and targets, and `bias=`, `watch=`, `held=`; returns the sum over
+                rows, or a number of each.
             hidden: what the layer is called with, shape (rows, width).
             targets: classes, shape (rows,).
             watch: what else is noted of every row, by name, each of shape (rows,); or None.
         """
         weight: Any = self.layer.weight
+        bias: Any = self.layer.bias
         if not is_divided(weight):
-            return loss(hidden, weight, targets, bias=self.layer.bias, watch=watch)
+            return loss(hidden, weight, targets, bias=bias, watch=watch)
+        if (held := slice_held(weight)) is not None:
+            rows = _Alike.apply(hidden, held.group)  # type: ignore[no-untyped-call]  # torch gives it no type
+            own = bias if bias is None else bias.to_local()
+            return loss(rows, weight.to_local(), targets, bias=own, watch=watch, held=held)
+        return self._of_own_rows(loss, hidden, targets, watch)
+
+    def _of_own_rows(
+        self, loss: Callable[..., torch.Tensor], hidden: torch.Tensor, targets: torch.Tensor, watch: Any
+    ) -> torch.Tensor:
+        weight: Any = self.layer.weight
         group, count = weight.device_mesh.get_group(), len(hidden)
         each = -(-count // group.size())
         start, end = (min(each * rank, count) for rank in (group.rank(), group.rank() + 1))

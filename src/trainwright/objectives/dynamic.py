@@ -9,7 +9,7 @@ from torch import nn
 
 from trainwright.batch import IGNORED
 from trainwright.objectives.language import FusedLoss
-from trainwright.objectives.linear_loss import new_watch
+from trainwright.objectives.linear.rows import new_watch
 from trainwright.objectives.objective import Loss, Objective
 from trainwright.objectives.row_log_probs import plain_log_probs
 

@@ -14,7 +14,8 @@ from torch import nn
 
 from trainwright.devices import moved
 from trainwright.errors import DataError
-from trainwright.objectives.linear_loss import TokenStatistics, linear_cross_entropy, linear_log_probs
+from trainwright.objectives.linear.loss import linear_cross_entropy, linear_log_probs
+from trainwright.objectives.linear.rows import TokenStatistics
 from trainwright.objectives.padding_free import Foreseen, Layout, foreseen, layout_of, sharing
 
 _SAME = {4: 1e-4, 2: 5e-2}  # difference of hidden states by their size, by bytes of a number

@@ -13,7 +13,7 @@ from torch.nn import functional
 from trainwright.batch import IGNORED, MAPPINGS, MeanOver, by_name, row_count
 from trainwright.errors import ConfigError, DataError
 from trainwright.objectives.language import FusedLoss
-from trainwright.objectives.linear_loss import new_watch
+from trainwright.objectives.linear.rows import new_watch
 from trainwright.objectives.objective import Loss, Objective
 from trainwright.objectives.targets import targets_of
 

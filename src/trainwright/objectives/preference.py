@@ -13,7 +13,7 @@ from trainwright.config.options import DPOOptions
 from trainwright.devices import widest_float
 from trainwright.objectives.dpo_losses import Pairs, losses_of
 from trainwright.objectives.language import FusedLoss
-from trainwright.objectives.linear_loss import TokenStatistics, new_watch
+from trainwright.objectives.linear.rows import TokenStatistics, new_watch
 from trainwright.objectives.objective import Loss
 from trainwright.objectives.row_log_probs import ReferencedLoss, plain_log_probs
 from trainwright.objectives.targets import sums_of_rows

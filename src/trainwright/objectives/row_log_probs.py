@@ -14,7 +14,7 @@ from trainwright.batch import IGNORED
 from trainwright.devices import widest_float
 from trainwright.evaluation_mode import evaluation_mode
 from trainwright.objectives.language import FusedLoss
-from trainwright.objectives.linear_loss import TokenStatistics, new_watch
+from trainwright.objectives.linear.rows import TokenStatistics, new_watch
 from trainwright.objectives.objective import Objective
 from trainwright.objectives.targets import sums_of_rows
 

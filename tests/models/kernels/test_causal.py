@@ -9,7 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from trainwright.models.kernels.attention import Documents
 from trainwright.models.kernels.causal import BLOCK, fits
 from trainwright.models.kernels.packed_attention import document_attention
-from trainwright.objectives.linear_loss import CHUNK, linear_cross_entropy, linear_log_probs, new_watch
+from trainwright.objectives.linear.loss import CHUNK, linear_cross_entropy, linear_log_probs
+from trainwright.objectives.linear.rows import new_watch
 
 LENGTHS = [3, BLOCK, BLOCK + 1, 3 * BLOCK - 5, 700]  # the first is too short for the kept softmax, the last too long
 
@@ -112,8 +113,8 @@ class Made(TorchDispatchMode):
 @pytest.mark.parametrize("function", [linear_cross_entropy, linear_log_probs])
 @pytest.mark.parametrize(("watched", "most"), [(False, 1), (True, 2)])
 def test_all_chunks_of_the_head_use_the_same_memory(monkeypatch, function, watched, most):
-    monkeypatch.setattr("trainwright.objectives.linear_loss._ELEMENTS", 0)
-    monkeypatch.setattr("trainwright.objectives.linear_loss._KEPT", 0)
+    monkeypatch.setattr("trainwright.objectives.linear.loss._ELEMENTS", 0)
+    monkeypatch.setattr("trainwright.objectives.linear.loss._KEPT", 0)
     rows, classes = 4 * CHUNK, 50
     hidden, weight = torch.randn(rows, 8, requires_grad=True), torch.randn(classes, 8, requires_grad=True)
     watch = new_watch(("top1", "entropy", "mean_logit", "log_sum_square"), hidden) if watched else None

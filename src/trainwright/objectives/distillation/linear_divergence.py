@@ -1,6 +1,6 @@
 """The divergence of two linear layers' predictions, in chunks of rows, so that the logits of neither are built.
 
-As in `linear_loss.py`, the gradient is computed with the value, so every product is done once.
+As in `linear/loss.py`, the gradient is computed with the value, so every product is done once.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from trainwright.objectives.linear_loss import (
+from trainwright.objectives.linear.loss import (
     add_products,
+    chunk_size,
     chunks,
     empty_gradients,
     kept_gradients,
@@ -20,6 +21,7 @@ from trainwright.objectives.linear_loss import (
     products,
     room_for,
 )
+from trainwright.objectives.linear.rows import bend
 
 
 @dataclass(frozen=True)
@@ -76,12 +78,12 @@ class LinearDivergence(torch.autograd.Function):
         needed = ctx.needs_input_grad
         ctx.gradients = empty_gradients(rows, weight, bias, needed, exact)
         total = torch.zeros((), dtype=exact, device=hidden.device)
-        room, other_room = room_for(rows, weight, exact), room_for(others, teacher.weight, exact)
-        for part in chunks(rows, weight):
-            own, slope = _bent(logits_of(rows[part], matrix, bias, room), student.scale, student.cap)
-            known, _ = _bent(
-                logits_of(others[part], other_matrix, teacher.bias, other_room), teacher.scale, teacher.cap
-            )
+        size = chunk_size(weight)
+        room, other_room = room_for(rows, weight, exact, size), room_for(others, teacher.weight, exact, size)
+        for part in chunks(rows, size):
+            own = logits_of(rows[part], matrix, bias, room)
+            known = logits_of(others[part], other_matrix, teacher.bias, other_room)
+            slope, _ = bend(own, student.scale, student.cap), bend(known, teacher.scale, teacher.cap)
             log_p, log_t = (one.div_(temperature).log_softmax(dim=1) for one in (own, known))
             value, gradient, entropy[part] = divergence(log_p, log_t, beta)
             total += value.sum()
@@ -95,17 +97,6 @@ class LinearDivergence(torch.autograd.Function):
     def backward(ctx: Any, factor: torch.Tensor) -> Any:
         """Return the kept gradients times the factor of the sum."""
         return (*kept_gradients(ctx, factor), None, None, None, None, None)
-
-
-def _bent(logits: torch.Tensor, scale: float, cap: float | None) -> tuple[torch.Tensor, Any]:
-    """Return a layer's outputs as logits, in place, and their slope to the outputs."""
-    if scale != 1.0:
-        logits *= scale
-    if cap is None:
-        return logits, scale
-    logits = logits.div_(cap).tanh_()
-    slope = (1 - logits.square()).mul_(scale)
-    return logits.mul_(cap), slope
 
 
 def divergence(

@@ -13,7 +13,7 @@ from trainwright.batch import IGNORED, row_count
 from trainwright.config.policy_options import GRPOOptions, PolicyOptions, RLOOOptions
 from trainwright.evaluation_mode import evaluation_mode
 from trainwright.objectives.language import FusedLoss
-from trainwright.objectives.linear_loss import TokenStatistics, new_watch
+from trainwright.objectives.linear.rows import TokenStatistics, new_watch
 from trainwright.objectives.objective import Loss
 from trainwright.objectives.policy.losses import Policy, grpo, mean, rloo
 from trainwright.objectives.row_log_probs import ReferencedLoss

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -26,6 +27,29 @@ class Box(NamedTuple):
     def slices(self) -> tuple[slice, ...]:
         """The index that cuts the part out of the whole."""
         return tuple(slice(start, start + size) for start, size in zip(self.offsets, self.shape, strict=True))
+
+
+@dataclass(frozen=True)
+class RowSlice:
+    """Which rows of a matrix this process holds, of some that divide them.
+
+    Attributes:
+        first: the first one's number.
+        count: how many.
+        most: how many any of the processes holds.
+        all: how many there are.
+        index: of this process among them.
+        processes: how many these are.
+        group: by which they talk.
+    """
+
+    first: int
+    count: int
+    most: int
+    all: int
+    index: int
+    processes: int
+    group: Any
 
 
 def is_spread(tensor: Any) -> bool:
@@ -71,6 +95,19 @@ def undivided(tensor: torch.Tensor, adds_up: bool = False) -> torch.Tensor:
     spread: Any = tensor
     whole: torch.Tensor = spread.full_tensor(grad_placements=[Partial()] if adds_up else None)
     return whole
+
+
+def slice_held(matrix: torch.Tensor) -> RowSlice | None:
+    """Return which rows this process holds of the gathered matrix of a layer whose outputs are divided over processes,
+    each of which has some; None of any other."""
+    spread: Any = matrix
+    if not is_divided(matrix) or not spread.placements[0].is_shard(0):
+        return None
+    mesh, rows = spread.device_mesh, len(matrix)
+    most, index = -(-rows // mesh.size()), mesh.get_local_rank()  # as torch cuts: the last ones have less
+    if most * (mesh.size() - 1) >= rows:
+        return None
+    return RowSlice(most * index, min(most, rows - most * index), most, rows, index, mesh.size(), mesh.get_group())
 
 
 def from_local(held: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,7 @@ from trainwright.errors import ConfigError, DataError
 from trainwright.models.head import Head, language_head
 from trainwright.models.inspect import shifts_labels
 from trainwright.objectives.language import FusedLoss
-from trainwright.objectives.linear_loss import new_watch
+from trainwright.objectives.linear.rows import new_watch
 from trainwright.objectives.row_log_probs import plain_log_probs
 from trainwright.objectives.targets import sums_of_rows
 

@@ -15,7 +15,7 @@ from trainwright.data.sources.reach import ask_at_once
 from trainwright.errors import ConfigError
 from trainwright.models.adapters import lora_config
 from trainwright.models.load import NO_DROPOUT, beside, first_line, freeze, load_tokenizer, model_config, number_format
-from trainwright.objectives.linear_loss import CHUNK
+from trainwright.objectives.linear.loss import CHUNK
 from trainwright.optim.optimizers import parse_settings, state_copies
 from trainwright.tasks.language.method import LanguageMethod, able_of
 from trainwright.tasks.language.text import method_by_data

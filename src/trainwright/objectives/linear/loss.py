@@ -12,16 +12,13 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from trainwright.compat import keeps_graph
-from trainwright.objectives import card_products
+from trainwright.objectives.linear import card_products
+from trainwright.objectives.linear.rows import TokenStatistics, row_losses, watch_part
+from trainwright.parallel.layouts.boxes import RowSlice
 
 CHUNK = 256  # rows whose logits exist at a time; more where the classes are few
 _ELEMENTS = 2**21  # logits of a chunk with few classes
 _KEPT = 2**24  # logits whose gradient is kept for the backward pass (64 MB), and not computed again
-
-
-TokenStatistics = dict[str, torch.Tensor]
-"""What else is noted of every row, shape (rows,): `top1`, whether the target has the largest logit; `entropy` of the
-prediction in nats; `mean_logit`; `log_sum_square`, the logarithm of the sum of squared probabilities."""
 
 
 class LinearCrossEntropy(torch.autograd.Function):
@@ -37,6 +34,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         scale: float,
         cap: float | None,
         watch: TokenStatistics | None,
+        held: RowSlice | None,
     ) -> torch.Tensor:
         """Return the sum of the losses, and keep the gradients of those inputs that need one.
 
@@ -49,17 +47,21 @@ class LinearCrossEntropy(torch.autograd.Function):
             scale: factor of the logits.
             cap: bound of the logits, or None.
             watch: filled with what else is noted of every row, or None.
+            held: which of the classes weight and bias are those of, where processes divide them: each computes the loss
+                of all rows, and of the gradient of `hidden` what its classes add; None for all.
         """
         rows, matrix, exact = products(hidden, weight)
         total = torch.zeros((), dtype=exact, device=hidden.device)
         needed = ctx.needs_input_grad
         ctx.gradients = empty_gradients(rows, weight, bias, needed, exact)
-        room, into = room_for(rows, weight, exact), room_for(rows, weight, exact) if watch else None
-        for part in chunks(rows, weight):
+        size = chunk_size(weight, held)
+        room, into = room_for(rows, weight, exact, size), room_for(rows, weight, exact, size) if watch else None
+        for part in chunks(rows, size):
             logits = logits_of(rows[part], matrix, bias, room)
             loss, gradient = row_losses(
                 logits,
                 targets[part],
+                held,
                 scale=scale,
                 cap=cap,
                 with_gradient=any(needed),
@@ -76,7 +78,7 @@ class LinearCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, factor: torch.Tensor) -> Any:
         """Return the kept gradients times the factor of the sum; they are given away where the graph is not kept."""
-        return (*kept_gradients(ctx, factor), None, None, None, None)
+        return (*kept_gradients(ctx, factor), *[None] * 5)
 
 
 def kept_gradients(ctx: Any, factor: torch.Tensor) -> list[torch.Tensor | None]:
@@ -111,18 +113,21 @@ class LinearLogProbs(torch.autograd.Function):
         scale: float,
         cap: float | None,
         watch: TokenStatistics | None,
+        held: RowSlice | None,
     ) -> torch.Tensor:
         """Return the log-probabilities, shape (rows,); the arguments are those of `LinearCrossEntropy`."""
         rows, matrix, exact = products(hidden, weight)
         found = torch.empty(len(rows), dtype=exact, device=hidden.device)
-        keep = any(ctx.needs_input_grad) and len(rows) * len(weight) <= _KEPT
-        room, kept = room_for(rows, weight, exact), []
-        into = room_for(rows, weight, exact) if watch else None
-        for part in chunks(rows, weight):
+        keep = any(ctx.needs_input_grad) and len(rows) * classes(weight, held) <= _KEPT
+        size = chunk_size(weight, held)
+        room, kept = room_for(rows, weight, exact, size), []
+        into = room_for(rows, weight, exact, size) if watch else None
+        for part in chunks(rows, size):
             logits = logits_of(rows[part], matrix, bias, room)
             losses, gradient = row_losses(
                 logits,
                 targets[part],
+                held,
                 scale=scale,
                 cap=cap,
                 with_gradient=keep,
@@ -131,7 +136,7 @@ class LinearLogProbs(torch.autograd.Function):
             )
             found[part] = -losses
             kept.append(gradient)
-        ctx.kept, ctx.settings = kept if keep else None, (scale, cap)
+        ctx.kept, ctx.settings = kept if keep else None, (scale, cap, held, size)
         ctx.save_for_backward(hidden, weight, bias, targets)
         return found
 
@@ -142,18 +147,18 @@ class LinearLogProbs(torch.autograd.Function):
         hidden, weight, bias, targets = ctx.saved_tensors
         rows, matrix, exact = products(hidden, weight)
         gradients = empty_gradients(rows, weight, bias, ctx.needs_input_grad, exact)
-        (kept, ctx.kept), (scale, cap) = (ctx.kept, None), ctx.settings
-        room = room_for(rows if kept is None else rows[:0], weight, exact)
-        for number, part in enumerate(chunks(rows, weight)):
+        (kept, ctx.kept), (scale, cap, held, size) = (ctx.kept, None), ctx.settings
+        room = room_for(rows if kept is None else rows[:0], weight, exact, size)
+        for number, part in enumerate(chunks(rows, size)):
             if kept is not None:
                 gradient = kept[number]
             else:
                 logits = logits_of(rows[part], matrix, bias, room)
-                gradient = row_losses(logits, targets[part], scale=scale, cap=cap, with_gradient=True)[1]
+                gradient = row_losses(logits, targets[part], held, scale=scale, cap=cap, with_gradient=True)[1]
             gradient.mul_(-factors[part, None])
             add_products(gradients, gradient, rows, matrix, part)
         types = [value.dtype if value is not None else None for value in (hidden, weight, bias)]
-        return (*(g if g is None else g.to(t) for g, t in zip(gradients, types, strict=True)), None, None, None, None)
+        return (*(g if g is None else g.to(t) for g, t in zip(gradients, types, strict=True)), *[None] * 5)
 
 
 def products(hidden: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.dtype]:
@@ -162,23 +167,27 @@ def products(hidden: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, 
     return hidden.to(kind), weight.to(kind), kind if kind.itemsize >= 4 else torch.float32
 
 
-def chunk_size(weight: torch.Tensor) -> int:
+def classes(weight: torch.Tensor, held: RowSlice | None) -> int:
+    """Return of how many classes a process has the logits; of several the most, so that all take the same chunks."""
+    return len(weight) if held is None else held.most
+
+
+def chunk_size(weight: torch.Tensor, held: RowSlice | None = None) -> int:
     """Return how many rows' logits exist at a time."""
     if card_products.is_used(weight):
-        return card_products.rows_at_a_time(weight)
-    return max(CHUNK, _ELEMENTS // len(weight))
+        return card_products.rows_at_a_time(weight.device, classes(weight, held))
+    return max(CHUNK, _ELEMENTS // classes(weight, held))
 
 
-def chunks(rows: torch.Tensor, weight: torch.Tensor) -> list[slice]:
+def chunks(rows: torch.Tensor, size: int) -> list[slice]:
     """Return the slices of rows whose logits exist at a time."""
-    size = chunk_size(weight)
     return [slice(start, start + size) for start in range(0, len(rows), size)]
 
 
-def room_for(rows: torch.Tensor, weight: torch.Tensor, exact: torch.dtype) -> torch.Tensor:
+def room_for(rows: torch.Tensor, weight: torch.Tensor, exact: torch.dtype, size: int) -> torch.Tensor:
     """Return memory for a chunk's logits, shape (rows of a chunk, classes); all chunks use it, since the system takes
     longer to give and clear as much again than the softmax takes."""
-    return rows.new_empty((min(chunk_size(weight), len(rows)), len(weight)), dtype=exact)
+    return rows.new_empty((min(size, len(rows)), len(weight)), dtype=exact)
 
 
 def logits_of(rows: torch.Tensor, matrix: torch.Tensor, bias: torch.Tensor | None, room: torch.Tensor) -> torch.Tensor:
@@ -200,81 +209,6 @@ def empty_gradients(rows: torch.Tensor, weight: torch.Tensor, bias: Any, needed:
         torch.zeros_like(weight, dtype=exact) if needed[1] else None,
         torch.zeros_like(bias, dtype=exact) if bias is not None and needed[2] else None,
     ]
-
-
-def watch_part(watch: TokenStatistics | None, part: slice) -> TokenStatistics | None:
-    """Return the rows of a chunk of what is noted; views."""
-    return None if watch is None else {name: values[part] for name, values in watch.items()}
-
-
-def row_losses(logits: torch.Tensor, targets: torch.Tensor, **how: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Return what `losses_of` does, compiled on a card that is proven to."""
-    is_compiled = logits.is_cuda and card_products.is_used(logits)
-    function = card_products.compiled(losses_of) if is_compiled else losses_of
-    found: tuple[torch.Tensor, torch.Tensor | None] = function(logits, targets, **how)
-    return found
-
-
-def losses_of(
-    logits: torch.Tensor,
-    targets: torch.Tensor,
-    *,
-    scale: float,
-    cap: float | None,
-    with_gradient: bool,
-    watch: TokenStatistics | None = None,
-    into: torch.Tensor | None = None,
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Return the cross-entropy of every row of a layer's outputs, and its gradient to them; the outputs are used up.
-
-    Args:
-        logits: shape (rows, classes).
-        targets: shape (rows,).
-        scale: factor of the logits.
-        cap: bound of the logits, or None.
-        with_gradient: whether the gradient is wanted.
-        watch: filled in place, or None.
-        into: memory for the gradient, of at least as many rows; None for that of the outputs, which `watch` needs.
-    """
-    slope: Any = scale
-    if scale != 1.0:
-        logits *= scale
-    if cap is not None:
-        logits = logits.div_(cap).tanh_()
-        slope = (1 - logits.square()).mul_(scale)
-        logits *= cap
-    wanted = targets[:, None]
-    highest = logits.amax(dim=1, keepdim=True)
-    picked = logits.gather(1, wanted) - highest
-    shares = torch.softmax(logits, dim=1, out=logits if into is None else into[: len(logits)])  # one pass over memory
-    rest = -shares.amax(dim=1, keepdim=True).log()  # log Σ exp(z - highest), for the highest's share is 1 / Σ
-    losses = (rest - picked).squeeze(1)
-    if watch:
-        _note(watch, logits, shares, rest=rest.squeeze(1), picked=picked.squeeze(1), highest=highest)
-    if not with_gradient:
-        return losses, None
-    shares.scatter_add_(1, wanted, shares.new_full(wanted.shape, -1.0))  # softmax, and less 1 at the target
-    return losses, shares if cap is None and scale == 1.0 else shares.mul_(slope)
-
-
-def _note(
-    watch: TokenStatistics,
-    logits: torch.Tensor,
-    shares: torch.Tensor,
-    *,
-    rest: torch.Tensor,
-    picked: torch.Tensor,
-    highest: torch.Tensor,
-) -> None:
-    """Fill in what is noted of every row, from the logits, which are used up, and their softmax."""
-    if "top1" in watch:
-        watch["top1"].copy_(picked >= 0)
-    if "mean_logit" in watch:
-        watch["mean_logit"].copy_(logits.mean(dim=1))
-    if "entropy" in watch:  # -Σ p log p = log Σ exp z - Σ p z
-        watch["entropy"].copy_(rest - logits.sub_(highest).mul_(shares).sum(dim=1))
-    if "log_sum_square" in watch:
-        watch["log_sum_square"].copy_(torch.mul(shares, shares, out=logits).sum(dim=1).log())
 
 
 def add_products(
@@ -301,11 +235,6 @@ def compute_type(hidden: torch.Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
 
 
-def new_watch(names: tuple[str, ...], like: torch.Tensor) -> TokenStatistics:
-    """Return room for what is noted of every row of `like`."""
-    return {name: torch.empty(len(like), device=like.device, dtype=torch.float32) for name in names}
-
-
 def linear_cross_entropy(
     hidden: torch.Tensor,
     weight: torch.Tensor,
@@ -315,9 +244,10 @@ def linear_cross_entropy(
     scale: float = 1.0,
     cap: float | None = None,
     watch: TokenStatistics | None = None,
+    held: RowSlice | None = None,
 ) -> torch.Tensor:
     """Return the sum of the cross-entropies of a linear layer's outputs; see `LinearCrossEntropy`."""
-    given = (hidden, weight, bias, targets, scale, cap, watch)
+    given = (hidden, weight, bias, targets, scale, cap, watch, held)
     total: torch.Tensor = LinearCrossEntropy.apply(*given)  # type: ignore[no-untyped-call]  # torch gives it no type
     return total
 
@@ -331,8 +261,9 @@ def linear_log_probs(
     scale: float = 1.0,
     cap: float | None = None,
     watch: TokenStatistics | None = None,
+    held: RowSlice | None = None,
 ) -> torch.Tensor:
     """Return the log-probability of every row's target, shape (rows,); see `LinearLogProbs`."""
-    given = (hidden, weight, bias, targets, scale, cap, watch)
+    given = (hidden, weight, bias, targets, scale, cap, watch, held)
     log_probs: torch.Tensor = LinearLogProbs.apply(*given)  # type: ignore[no-untyped-call]  # torch gives it no type
     return log_probs

@@ -47,13 +47,13 @@ def is_used(tensor: torch.Tensor) -> bool:
     return any(card.startswith(one.card) and torch.__version__.startswith(one.torch) for one in PASSED)
 
 
-def rows_at_a_time(weight: torch.Tensor) -> int:
+def rows_at_a_time(device: torch.device, classes: int) -> int:
     """Return how many rows' logits, float32, exist at a time; the same on every card of a kind, so that a resumed run
     sums as before."""
     room = _WITHOUT_CARD
-    if weight.is_cuda:
-        room = torch.cuda.get_device_properties(weight.device).total_memory // _SHARE
-    return max(1, room // (4 * len(weight)))
+    if device.type == "cuda":
+        room = torch.cuda.get_device_properties(device).total_memory // _SHARE
+    return max(1, room // (4 * classes))
 
 
 def product(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> None:
