@@ -121,6 +121,12 @@ def add_note(error: BaseException, text: str) -> None:
             error.add_note(text)
 
 
+def note_step(error: BaseException, step: int) -> None:
+    """Let an exception know after which training step it came, as `after_step`; one that takes nothing does not."""
+    with suppress(Exception):
+        error.after_step = step  # type: ignore[attr-defined]  # for the launcher, which compares
+
+
 class RankError(TrainwrightError, RuntimeError):
     """Another process of the run failed or is gone, so this one cannot go on; the message names it."""
 

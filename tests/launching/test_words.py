@@ -41,10 +41,10 @@ def refusal(capsys, *words):
     return capsys.readouterr().err.strip()
 
 
-def test_a_file_is_printed_as_torchrun_with_its_overrides_and_a_folder(place, capsys):
+def test_a_file_is_printed_as_the_agent_s_words_with_its_overrides_and_a_folder(place, capsys):
     told = shown(capsys, "run.yaml", "--processes", "2", "training.learning_rate=1e-3")
     assert told.startswith("TRAINWRIGHT_JOB_RESUME=1 ")
-    assert " CUDA_VISIBLE_DEVICES='' torchrun --nnodes=1 --nproc-per-node=2 " in told
+    assert " CUDA_VISIBLE_DEVICES='' python -m trainwright.launching.agent --nnodes=1 --nproc-per-node=2 " in told
     assert f"-m trainwright train {place}/run.yaml training.learning_rate=1e-3 " in told
     assert told.strip().endswith(f"training.output_dir={place}/runs/run-N")
     assert "--shutdown-timeout=60" in told

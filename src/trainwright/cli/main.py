@@ -98,7 +98,8 @@ def _main(argv: Sequence[str] | None) -> int:
     except TrainwrightError as error:
         text = str(error)  # the mistakes of a file have lines of their own
         _tell_job(text)
-        print(text if "\n" in text else f"trainwright {chosen}: {text}", file=sys.stderr)
+        if not _left_to_the_launcher(error):
+            print(text if "\n" in text else f"trainwright {chosen}: {text}", file=sys.stderr)
         return 1 if isinstance(error, SaveError | DivergenceError) else 2
     except Interrupted as stop:
         return 128 + stop.number
@@ -111,6 +112,12 @@ def _tell_job(text: str) -> None:
     tracking = sys.modules.get("trainwright.jobs.tracking.tracking")
     if tracking is not None and tracking.current() is not None:
         tracking.current().reason = text
+
+
+def _left_to_the_launcher(error: TrainwrightError) -> bool:
+    """Let the launcher that began this process, if one did, know of an error; return whether it says it."""
+    verdict = sys.modules.get("trainwright.launching.verdict")
+    return verdict is not None and verdict.leave(verdict.of(error))
 
 
 if __name__ == "__main__":

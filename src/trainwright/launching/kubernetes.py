@@ -1,7 +1,7 @@
-"""On Kubernetes: a TrainJob of Kubeflow's trainer 2.2 (`trainer.kubeflow.org/v1alpha1`), with torchrun in every pod.
+"""On Kubernetes: a TrainJob of Kubeflow's trainer 2.2 (`trainer.kubeflow.org/v1alpha1`), with an agent in every pod.
 
-The trainer tells torchrun in the environment (`PET_…`) how many pods there are, where they meet, and how many processes
-each has; all else is in the command.
+The trainer tells the agent in the environment (`PET_…`) how many pods there are, where they meet, and how many
+processes each has; all else is in the command.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def manifest(work: Work, image: str, claim: tuple[str, str] | None, files: dict[
     words = [one for one in torchrun(work) if not one.startswith(_TOLD_BY_THE_TRAINER)]
     trainer: dict[str, Any] = {
         "image": image, "numNodes": work.nodes[1], "numProcPerNode": work.processes,
-        "command": ["torchrun", *words],
+        "command": ["python", "-m", "trainwright.launching.agent", *words],
         "env": [{"name": key, "value": value} for key, value in work.environment.items()],
     }  # fmt: skip
     if work.gpus:

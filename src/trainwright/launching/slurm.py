@@ -34,7 +34,7 @@ def script(work: Work, job: str, options: Mapping[str, str], warning: int) -> st
     """Return the batch script.
 
     Args:
-        work: what is started; one torchrun on each machine.
+        work: what is started; one agent on each machine.
         job: the name by which the run is known among jobs, in every turn.
         options: of sbatch, by their long names, such as {"time": "24:00:00", "partition": "gpu"}.
         warning: seconds before the end of the time at which the run is to save.
@@ -53,7 +53,7 @@ def script(work: Work, job: str, options: Mapping[str, str], warning: int) -> st
     exports = [f"export {name}={shlex.quote(value)}" for name, value in kept.items()]
     words = [shlex.quote(one) for one in torchrun(work, "ENDPOINT", "MEETING")]
     words = [one.replace("ENDPOINT", '"$head:$port"').replace("MEETING", '"$SLURM_JOB_ID"') for one in words]
-    start = ["srun --kill-on-bad-exit=1", shlex.quote(sys.executable), "-m torch.distributed.run", *words]
+    start = ["srun --kill-on-bad-exit=1", shlex.quote(sys.executable), "-m trainwright.launching.agent", *words]
     lines = [
         "#!/bin/bash", *head, "",
         *exports, "export TRAINWRIGHT_JOB_ATTEMPT=$((${SLURM_RESTART_COUNT:-0} + 1))",

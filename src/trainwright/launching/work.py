@@ -1,4 +1,4 @@
-"""What is to be started, and the words of torchrun for it."""
+"""What is to be started, and torchrun's words for it, which the agent takes."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Work:
 
 
 def torchrun(work: Work, endpoint: str = "localhost:0", meeting: str | None = None) -> list[str]:
-    """Return the arguments of torchrun.
+    """Return torchrun's words: how many processes there are and where they meet, and what each of them runs.
 
     Args:
         work: what is started.
@@ -76,6 +76,8 @@ def torchrun(work: Work, endpoint: str = "localhost:0", meeting: str | None = No
         f"--shutdown-timeout={work.grace}",
         f"--log-dir={work.logs}",
         "--tee=3",
+        "-m",
+        "trainwright.launching.worker",
         *work.program,
     ]
 

@@ -6,7 +6,7 @@ import signal
 from typing import NoReturn
 
 from trainwright.callbacks import job
-from trainwright.errors import CheckpointError, DivergenceError, RankError, add_note
+from trainwright.errors import CheckpointError, DivergenceError, RankError, add_note, note_step
 from trainwright.parallel.peers import is_of_an_exchange
 from trainwright.saving import agreement, contents, outcome, reporting, save, step_boundary
 from trainwright.session.run import Run
@@ -142,6 +142,7 @@ def save_after(run: Run, error: BaseException) -> None:
     Raises:
         Interrupted: the run was asked to stop, and this came in between.
     """
+    note_step(error, run.session.state.global_step)
     expected = isinstance(error, CheckpointError | DivergenceError)
     if run.left or expected or run.signals.at_once or run.session.trial is not None:
         return

@@ -113,7 +113,7 @@ def _here(asked: _Asked) -> int:
     endpoint = options.rendezvous or "localhost:0"
     if options.shown:
         kept = [f"{name}={shlex.quote(value)}" for name, value in work.environment.items()]
-        print(" ".join([*kept, shlex.join(["torchrun", *torchrun(work, endpoint)])]))
+        print(" ".join([*kept, shlex.join(["python", "-m", "trainwright.launching.agent", *torchrun(work, endpoint)])]))
         return 0
     here.check(work)
     if asked.nodes[1] > 1:  # the first process is the job, on whichever machine it is
