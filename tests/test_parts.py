@@ -226,6 +226,170 @@ def test_two_models_that_learn_against_each_other_go_on_bitwise(tmp_path):
     assert torch.equal(two_that_learn(tmp_path / "stopped", 12), straight)
 
 
+def by_closure(place, steps):
+    strategy, model = start_strategy(), new_model(0.0)
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=4, history_size=3, line_search_fn="strong_wolfe")
+    data, precision = batches(PairsOfNumbers(), 16, micro_batch_size=8), choose_precision(strategy.device)
+    seen = []
+    with Checkpoints(place, strategy, model, {"optimizer": optimizer, "data": data}) as checkpoints:
+        for step, micro_batches in zip(range(checkpoints.restore() + 1, steps + 1), data):
+
+            def closure(micro_batches=micro_batches):
+                optimizer.zero_grad()
+                objective = loop()["SquaredError"]()
+                return strategy.sum_tensor(forward_backward(model, micro_batches, objective, strategy, precision))
+
+            optimizer.step(closure)
+            seen.append(weighed(micro_batches, lambda batch: len(batch["x"])))
+            if step == steps:
+                checkpoints.save(step)
+    return seen, flat(model)
+
+
+def test_an_optimizer_that_computes_the_loss_itself_is_torchs_and_goes_on_bitwise(tmp_path):
+    seen, straight = by_closure(tmp_path / "straight", 6)
+    by_closure(tmp_path / "stopped", 3)
+    assert torch.equal(by_closure(tmp_path / "stopped", 6)[1], straight)
+    model = new_model(0.0)
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=4, history_size=3, line_search_fn="strong_wolfe")
+    for step in seen:
+        x, y = (torch.cat([batch[name] for batch, items in step if items]) for name in "xy")
+
+        def closure(x=x, y=y):
+            optimizer.zero_grad()
+            loss = nn.functional.mse_loss(model(x), y)
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+    assert (flat(model) - straight).abs().max() < 1e-10  # line searches magnify what additions round
+
+
+class Penalised(Objective):
+    """With the gradient of the model by its input, as in WGAN-GP."""
+
+    def count(self, batch):
+        return len(batch["x"])
+
+    def loss(self, model, batch, num_items):
+        x = batch["x"].clone().requires_grad_()
+        given = model(x)
+        (slope,) = torch.autograd.grad(given.sum(), x, create_graph=True)
+        return Loss(((given - batch["y"]) ** 2).sum() / num_items + ((slope.norm(dim=1) - 1) ** 2).sum() / num_items)
+
+
+def in_the_backward_pass(place, steps):
+    """Each parameter has an optimizer of its own, which steps as soon as its gradient is there."""
+    strategy, model = start_strategy(), new_model(0.0)
+    optimizers = {p: torch.optim.SGD([p], lr=1e-2, momentum=0.9) for p in model.parameters()}
+    for parameter in optimizers:
+        parameter.register_post_accumulate_grad_hook(lambda p: optimizers[p].step() or optimizers[p].zero_grad())
+    data, precision = batches(PairsOfNumbers(), 16), choose_precision(strategy.device)
+    parts = {"data": data, **{str(number): one for number, one in enumerate(optimizers.values())}}
+    seen = []
+    with Checkpoints(place, strategy, model, parts) as checkpoints:
+        for step, micro_batches in zip(range(checkpoints.restore() + 1, steps + 1), data):
+            forward_backward(model, micro_batches, Penalised(), strategy, precision)
+            seen += micro_batches
+            if step == steps:
+                checkpoints.save(step)
+    return seen, flat(model)
+
+
+def test_updates_in_the_backward_pass_are_those_by_hand_and_go_on_bitwise(tmp_path):
+    seen, straight = in_the_backward_pass(tmp_path / "straight", 9)
+    in_the_backward_pass(tmp_path / "stopped", 4)
+    assert torch.equal(in_the_backward_pass(tmp_path / "stopped", 9)[1], straight)
+    model = new_model(0.0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-2, momentum=0.9)
+    for batch in seen:
+        x = batch["x"].requires_grad_()
+        (slope,) = torch.autograd.grad(model(x).sum(), x, create_graph=True)
+        (nn.functional.mse_loss(model(x), batch["y"]) + ((slope.norm(dim=1) - 1) ** 2).mean()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert (flat(model) - straight).abs().max() < EXACT
+
+
+def copied(model):
+    return torch.optim.Adam(copy.deepcopy(model).parameters())
+
+
+def from_meta(model):
+    """The optimizer is made before the model has weights."""
+    optimizer = torch.optim.Adam(model.to("meta").parameters())
+    model.to_empty(device="cpu")
+    return optimizer
+
+
+@pytest.mark.parametrize(("make", "lost", "held"), [
+    (copied, 4, 4), (from_meta, 4, 4),
+    (lambda model: torch.optim.Adam([*model.parameters(), nn.Parameter(torch.ones(()))]), 1, 5),
+])  # fmt: skip
+def test_an_optimizer_whose_parameters_no_checkpoint_would_hold_is_refused(tmp_path, make, lost, held):
+    model = new_model()
+    with pytest.raises(ConfigError, match=f"'optimizer' trains {lost} of {held} parameters that are neither"):
+        Checkpoints(tmp_path, start_strategy(), model, {"optimizer": make(model)})
+
+
+def test_an_optimizer_may_train_what_another_part_keeps(tmp_path):
+    class Scale:
+        def __init__(self):
+            self.value = nn.Parameter(torch.ones(()))
+
+        def state_dict(self):
+            return {"value": self.value.detach()}
+
+        def load_state_dict(self, state):
+            self.value.data.copy_(state["value"])
+
+    model, critic, scale = new_model(), nn.Linear(2, 1), Scale()
+    optimizer = torch.optim.Adam([*model.parameters(), *critic.parameters(), scale.value])
+    Checkpoints(tmp_path, start_strategy(), model, {"optimizer": optimizer, "critic": critic, "scale": scale})
+    with pytest.raises(ConfigError, match="trains 7 of 7"):
+        Checkpoints(tmp_path, start_strategy(), nn.Linear(1, 1), {"optimizer": optimizer, "critic": nn.Linear(2, 1)})
+    with pytest.raises(ConfigError, match="restore and save within `with checkpoints:`"):
+        Checkpoints(tmp_path, start_strategy(), model, {}).restore()
+
+
+class Cut(Objective):
+    count = Penalised.count
+
+    def loss(self, model, batch, num_items):
+        return Loss(model(batch["x"]).detach().sum())
+
+
+class Each(Objective):
+    count = Penalised.count
+
+    def loss(self, model, batch, num_items):
+        return Loss(model(batch["x"]))
+
+
+def test_a_step_that_cannot_train_is_refused_before_the_first_update():
+    strategy, precision, step = start_strategy(), choose_precision(CPU), [{"x": torch.ones(2, 4).double()}]
+    for model, given, objective, error, said in (
+        (new_model().requires_grad_(False), step, Each(), DataError, r"Each.loss returned a value of shape \(2, 1\)"),
+        (new_model().requires_grad_(False), step, Cut(), ConfigError, "since none of the model's parameters requires"),
+        (
+            new_model(),
+            step,
+            Cut(),
+            ConfigError,
+            "The loss of Cut trains nothing, since it was computed under",
+        ),
+        (new_model(), step[0], Cut(), ConfigError, "The micro-batches are a dict; a list of at least one batch"),
+        (new_model(), [], Cut(), ConfigError, "The micro-batches are an empty list"),
+        (new_model(), step, Cut, ConfigError, "The objective is the class Cut; an instance of a subclass"),
+        (new_model(), step, len, ConfigError, "The objective is a builtin_function_or_method; an instance"),
+    ):
+        with pytest.raises(error, match=said):
+            forward_backward(model, given, objective, strategy, precision)
+    model = new_model()
+    with pytest.raises(ConfigError, match=r"LBFGS computes the loss itself, several times a step: call its own ste"):
+        precision.step(torch.optim.LBFGS(model.parameters()), False)
+
+
 def test_what_is_tried_before_the_run_leaves_no_trace(tmp_path):
     """Such as a search for the learning rate: the parts are given back what they were."""
     strategy, found = start_strategy(), []

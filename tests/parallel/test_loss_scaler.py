@@ -11,6 +11,7 @@ import torch
 from tests import tiny
 from trainwright import ConfigError, DivergenceError, Trainer, TrainerCallback, TrainingArguments
 from trainwright.parallel.precision import Float16, Precision
+from trainwright.parallel.strategy import Strategy
 
 CPU = torch.device("cpu")
 
@@ -154,3 +155,28 @@ def test_weights_of_float16_are_a_sentence_before_the_first_step(tmp_path):
     trainer.precision = Float16(CPU)
     with pytest.raises(ConfigError, match=r"2 of those that are trained are in float16 \(.*Load the model with"):
         trainer.train()
+
+
+def test_gradients_that_are_measured_scaled_or_unscaled_twice_are_refused():
+    """By torch alone the gradients of the second optimizer are divided by the scale twice."""
+    precision, strategy = Float16(CPU), Strategy()
+    lines = [tiny.new_line() for _ in range(2)]
+    optimizers = [torch.optim.SGD(line.parameters(), lr=0.1) for line in lines]
+    loss = sum(line.layer(torch.ones(1, 4)).sum() for line in lines)
+    precision.backward(loss)
+    norm, _ = strategy.clip_gradients(list(lines[0].parameters()), 1.0)
+    with pytest.raises(ConfigError, match="The gradients are those of a loss times 65536, and so is their norm: call"):
+        strategy.nonfinite(loss.detach(), norm, precision)
+    for optimizer in optimizers:
+        precision.unscale(optimizer)
+    with pytest.raises(ConfigError, match="The gradients of several optimizers are unscaled by one precision"):
+        precision.step(optimizers[0], False)
+    for line, optimizer in zip(lines, optimizers, strict=True):  # one after the other is right
+        line.zero_grad()
+        precision.begin()
+        before = line.layer.weight.detach().clone()
+        precision.backward(line.layer(torch.ones(1, 4)).sum())
+        precision.scaler._per_optimizer_states.clear()
+        precision.unscale(optimizer)
+        precision.step(optimizer, strategy.nonfinite(loss.detach(), norm, precision))
+        assert torch.equal(line.layer.weight, before - 0.1)

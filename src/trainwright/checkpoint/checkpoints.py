@@ -46,8 +46,9 @@ class Checkpoints:
         keep: how many of the newest stay; None for all.
 
     Raises:
-        ConfigError: a part has no `state_dict` and `load_state_dict`, the model is sharded, the folder is a checkpoint
-            itself, or, when it is entered, another run has it or it cannot be written.
+        ConfigError: a part has no `state_dict` and `load_state_dict`, an optimizer trains what is kept nowhere, the
+            model is sharded, the folder is a checkpoint itself, or, when it is entered, another run has it or it cannot
+            be written.
     """
 
     def __init__(
@@ -77,18 +78,21 @@ class Checkpoints:
             )
         check_users(self.parts, "parts")
         check_users(self.of_ranks, "of_ranks")
+        check_optimizers(self.model, {**self.parts, **self.of_ranks})
         self._past = Past(self.place, uuid4().hex)
         self._origin: Path | None = None
-        self._is_first = True
+        self._is_first, self._is_entered = True, False
         self._lock = RunLock(self.place)
         self._writer, self._copies = Writer(), HostCopies()
 
     def __enter__(self) -> Checkpoints:
         self.strategy.on_main(lambda: claim(self.place, self._lock))
+        self._is_entered = True
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         """Wait for the save in flight; its failure is raised, unless an error leaves already."""
+        self._is_entered = False
         try:
             if kind is None:
                 self.strategy.on_main(self._collect)
@@ -106,7 +110,9 @@ class Checkpoints:
 
         Raises:
             CheckpointError: all are damaged, or a part cannot go on with it.
+            ConfigError: the context is not entered.
         """
+        self._check_entered()
         if not self.strategy.on_main(lambda: layout.holds_any(self.place)):
             return 0
         chosen, passed_over = verify.choose(self.strategy, self.place, True)
@@ -124,7 +130,9 @@ class Checkpoints:
         Raises:
             SaveError: the save before could not be written, or this one cannot be begun; earlier ones are untouched.
             UnsavableError: a part's state holds what no checkpoint can keep; it is named.
+            ConfigError: the context is not entered.
         """
+        self._check_entered()
         ranks = self.strategy.gather(self._of_this_rank())
         refusal = next((one for one in ranks if isinstance(one, TrainwrightError)), None)
         if refusal is not None:
@@ -132,6 +140,12 @@ class Checkpoints:
         trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         finite = dict(zip(trained, self.strategy.finite(list(trained.values())), strict=True))
         self.strategy.on_main(lambda: self._begin(step, ranks, finite))
+
+    def _check_entered(self) -> None:
+        if not self._is_entered:
+            raise ConfigError(
+                "Checkpoints hold their folder while they are entered: restore and save within `with checkpoints:`."
+            )
 
     def _of_this_rank(self) -> Any:
         """Return what this process keeps, on the host, or why it cannot be kept, for all to hear of it."""
@@ -186,6 +200,37 @@ class Checkpoints:
     def _note(self, message: str) -> None:
         if self.strategy.is_main:
             logger.warning(message)
+
+
+def check_optimizers(model: nn.Module, parts: Mapping[str, Stateful]) -> None:
+    """See whether what the optimizers train is kept: in the model, or in another part.
+
+    Raises:
+        ConfigError: an optimizer has parameters that are not, such as those of a model before it was copied.
+    """
+    others = {name: part for name, part in parts.items() if not isinstance(part, torch.optim.Optimizer)}
+    modules = [model, *(part for part in others.values() if isinstance(part, nn.Module))]
+    kept = {id(parameter) for module in modules for parameter in module.parameters()}
+    for name, optimizer in parts.items():
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            continue
+        held = [p for group in optimizer.param_groups for p in group["params"]]
+        lost = [p for p in held if id(p) not in kept]
+        if lost and not _is_kept(lost, others):
+            raise ConfigError(
+                f"The optimizer '{name}' trains {len(lost)} of {len(held)} parameters that are neither the model's nor "
+                "another part's, so no checkpoint would hold their values. Make it from the parameters of the very "
+                "model that is given, after that was copied, loaded or moved; put any other module among the parts."
+            )
+
+
+def _is_kept(parameters: list[torch.Tensor], parts: Mapping[str, Stateful]) -> bool:
+    """Whether all parameters are in the states of parts that are no modules, by their memory."""
+    found: list[torch.Tensor] = []
+    for part in parts.values():
+        if not isinstance(part, nn.Module):
+            map_tensors(part.state_dict(), found.append)
+    return {tensor.data_ptr() for tensor in found}.issuperset(parameter.data_ptr() for parameter in parameters)
 
 
 def claim(place: Path, lock: RunLock) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any
 
 import torch
 
 from trainwright.devices import skips_by_itself
+from trainwright.errors import ConfigError
 
 logger = logging.getLogger("trainwright")
 Flag = torch.Tensor | bool
@@ -53,7 +56,17 @@ class Precision:
         return not_finite(loss, norm) if whole else not_finite(norm)
 
     def step(self, optimizer: torch.optim.Optimizer, bad: Flag) -> bool:
-        """Update the parameters unless the step is bad; return whether the schedule moves on, which it does here."""
+        """Update the parameters unless the step is bad; return whether the schedule moves on, which it does here.
+
+        Raises:
+            ConfigError: the optimizer computes the loss itself, as LBFGS does.
+        """
+        if takes_closure(type(optimizer)):  # type: ignore[arg-type]  # classes have hashes
+            raise ConfigError(
+                f"{type(optimizer).__name__} computes the loss itself, several times a step: call its own "
+                "step(closure), with a function that sets the gradients to zero and returns the loss of "
+                "forward_backward."
+            )
         if isinstance(bad, torch.Tensor) and skips_by_itself(bad) and is_fused(optimizer):
             optimizer.grad_scale, optimizer.found_inf = None, bad.float()  # type: ignore[attr-defined]  # as torch's own scaler does
             optimizer.step()
@@ -86,9 +99,11 @@ class Float16(Precision):
         self.scaler = torch.amp.GradScaler(device.type)
         self.first_scale = self.scale = self.scaler.get_scale()
         self.lost: Flag = False
+        self._unscaled: set[int] = set()  # optimizers whose gradients have the loss's own size, by their ids
 
     def begin(self) -> None:
         """Begin with the first scale."""
+        self._unscaled.clear()
         self.scaler.load_state_dict({**self.scaler.state_dict(), "scale": self.first_scale, "_growth_tracker": 0})
         self.scale = self.first_scale
 
@@ -99,12 +114,21 @@ class Float16(Precision):
     def unscale(self, optimizer: torch.optim.Optimizer) -> None:
         """Undo the scaling."""
         self.scaler.unscale_(optimizer)
+        self._unscaled.add(id(optimizer))
 
     def is_bad(self, loss: torch.Tensor, norm: torch.Tensor, whole: bool) -> Flag:
         """Return whether the loss itself is not finite, or the gradients are not with a scale that enlarges nothing.
 
         Gradients that overflow with a larger one are the scaler's business, which halves it.
+
+        Raises:
+            ConfigError: the norm is that of scaled gradients.
         """
+        if not self._unscaled:
+            raise ConfigError(
+                f"The gradients are those of a loss times {self.scale:g}, and so is their norm: call "
+                "precision.unscale(optimizer) before they are measured or clipped."
+            )
         self.lost = not_finite(loss)
         return not_finite(loss, norm) if self.scale <= 1 else self.lost
 
@@ -112,7 +136,16 @@ class Float16(Precision):
         """Update the parameters unless the scaled gradients overflowed; return whether it was done.
 
         This waits for the device: the schedule must not move at a step that the scaler leaves out.
+
+        Raises:
+            ConfigError: the gradients of another optimizer are unscaled and not used yet, which this step ends.
         """
+        if self._unscaled - {id(optimizer)}:
+            raise ConfigError(
+                "The gradients of several optimizers are unscaled by one precision, and its step takes them for scaled "
+                "again from the second on. Give each optimizer one of its own: choose_precision(device, fp16=True)."
+            )
+        self._unscaled.clear()
         before = self.scale
         if self.lost:
             self.scaler.update(before)  # no scale is to blame for a loss that is not finite
@@ -138,6 +171,13 @@ def not_finite(*values: torch.Tensor) -> Flag:
     if values[0].device.type == "cpu":
         return not all(math.isfinite(value.item()) for value in values)
     return ~torch.isfinite(torch.stack(values)).all()
+
+
+@cache
+def takes_closure(kind: Any) -> bool:
+    """Whether a step of such an optimizer needs a function that computes the loss."""
+    closure = inspect.signature(kind.step).parameters.get("closure")
+    return closure is not None and closure.default is inspect.Parameter.empty
 
 
 def is_fused(optimizer: torch.optim.Optimizer) -> bool:
