@@ -173,15 +173,34 @@ def one():
     processes.leave()
 
 
+def hooked() -> nn.Module:
+    """Return a layer of which a user's hook lets the first row alone be trained."""
+    layer = nn.Linear(2, 2)
+    layer.weight.register_hook(lambda gradient: gradient * torch.tensor([[1.0], [0.0]]))
+    return layer
+
+
 @pytest.mark.parametrize(
     ("model", "told"),
     [
         (nn.ParameterList([nn.Parameter(torch.ones(()))]), "The parameter '0' is a scalar"),
         (nn.Linear(2, 2, device="meta"), "'weight' lies on the meta device, so it has no numbers"),
         (nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).double()), r"one number format.*float32 .*float64"),
+        (hooked(), r"'weight' has a hook on its gradient \(register_hook\), and torch calls none of a sharded model's"),
     ],
-    ids=["scalar", "meta", "formats"],
+    ids=["scalar", "meta", "formats", "hook"],
 )
 def test_a_model_that_cannot_be_sharded_is_refused(one, model, told):
     with pytest.raises(ConfigError, match=told):
         one.place(model)
+
+
+def test_a_parameter_keeps_its_attributes_and_may_lie_in_any_order(one):
+    """Optimizers are made after a user's notes on parameters; convolutions may be in `channels_last`."""
+    model = nn.Sequential(nn.ModuleList([nn.Conv2d(3, 4, 2), nn.Conv2d(4, 4, 2)]), nn.Linear(2, 2))
+    model.to(memory_format=torch.channels_last)
+    numbers = [parameter.detach().clone() for parameter in model.parameters()]
+    model[0][1].weight.rate = model[1].bias.rate = 0.5
+    one.place(model)
+    assert [name for name, p in model.named_parameters() if getattr(p, "rate", None) == 0.5] == ["0.1.weight", "1.bias"]
+    assert all(torch.equal(p.full_tensor(), own) for p, own in zip(model.parameters(), numbers, strict=True))

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pytest
 import torch
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -235,6 +237,45 @@ def hungry(where: str, layer: int = 1, first: int = 0) -> Any:
     return model
 
 
+class Chosen(tiny.Words):
+    """Has two heads, of which each row takes one by its first token, so that a process may need one alone in a step;
+    and a third that no row takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.others = nn.ModuleDict({name: nn.Linear(16, tiny.VOCABULARY) for name in ("odd", "none")})
+
+    def forward(self, input_ids, labels=None):
+        hidden = torch.tanh(self.hidden(self.embedding(input_ids)))
+        heads = (self.head, self.others["odd"])
+        logits = torch.stack([heads[int(ids[0]) % 2](one) for ids, one in zip(input_ids, hidden, strict=True)])
+        return {"loss": nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()), "logits": logits}
+
+
+def chosen() -> Chosen:
+    torch.manual_seed(0)
+    return Chosen()
+
+
+class OtherLayers(tiny.Words):
+    """Calls one of two layers, by the rank."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(16, 16), nn.Linear(16, 16)])
+
+    def forward(self, input_ids, labels=None):
+        hidden = self.layers[current_world().rank](self.embedding(input_ids))
+        return {"loss": nn.functional.cross_entropy(self.head(hidden).flatten(0, 1), labels.flatten())}
+
+
+def other_layers(place: Path) -> str:
+    """Return what is said where processes call other layers."""
+    with pytest.raises(ConfigError) as error:
+        train(place, OtherLayers().double(), {}, max_steps=2, eval_strategy="no")
+    return str(error.value)
+
+
 def classes(count: int, seed: int = 3) -> list[dict[str, Any]]:
     return [
         {"input_ids": row["input_ids"], "labels": number % 3}
@@ -253,6 +294,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "Qwen, built logits": {"make": qwen, "use_fused_loss": False},
     "adapted": {"make": adapted},
     "own layers": {"make": tiny.words},
+    "chosen": {"make": chosen, "weight_decay": 0.5},
     "recomputed": {"make": tiny.llama, "gradient_checkpointing": True},
     "averaged": {"make": tiny.llama, "ema_decay": 0.9},
     "muon": {"make": tiny.llama, "optim": "muon"},
@@ -497,7 +539,7 @@ OF_TENSORS = ("classified by Llama", "Qwen", "Qwen, built logits", "adapted")
 DIVIDED_FILES = ("SFT, bfd", "SFT, soft-cap", "DPO, LoRA", "KTO", "dft", "DPO, a synced reference", "REWARD")
 WAYS = {
     "fsdp": (2, {}, tuple(name for name in MODELS if name not in (*OF_TENSORS, "muon", "out of memory, backward"))),
-    "often": (2, {"reduce_gradients": "micro_batch"}, ("plain", "LoRA", "out of memory, backward")),
+    "often": (2, {"reduce_gradients": "micro_batch"}, ("plain", "LoRA", "chosen", "out of memory, backward")),
     "fsdp of four": (4, {}, ("plain", "tied")),
     "hybrid": (4, HYBRID, ("plain", "tied", "LoRA", "classification", "muon")),
     "divided": (2, {"tensor": 2}, ("plain", "Qwen", "recomputed")),
@@ -513,6 +555,7 @@ for name, more in (("fused", {}), ("built", {"use_fused_loss": False}), ("noise"
     LAUNCHED[2][f"fsdp, {name}"] = lambda place, more=more: single(place, {}, **more)
 LAUNCHED[2]["zero 2"] = lambda place: single(place, {"reshard_after_forward": False})
 LAUNCHED[2]["resumed"] = lambda place: resumed(place, {}, ema_decay=0.9, optim="muon")
+LAUNCHED[2]["other layers"] = other_layers
 LAUNCHED[2]["mixed"] = mixed
 LAUNCHED[2]["mixed, by hand"] = mixed_by_hand
 LAUNCHED[2]["read in parts"] = read_in_parts

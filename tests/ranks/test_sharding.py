@@ -120,6 +120,12 @@ def test_a_wrong_plan_of_tensor_parallelism_is_seen_at_the_first_step(two):
         assert "the model's plan of tensor parallelism is wrong for training" in rank["divided, wrong plan"]
 
 
+def test_processes_that_call_other_layers_are_told_of_it(two):
+    """They would gather these in each other's place."""
+    for rank in two:
+        assert "Rank 0 has used 'layers.0' in this step, and rank 1 has not" in rank["other layers"]
+
+
 def test_layers_in_bfloat16_with_gradients_added_up_in_float32_train_as_by_torch_alone(two):
     """Six steps of SGD; two micro-batches are added up in float32, and by hand it is one pass, so bfloat16 differs in
     its last bits: 2^-9 of a gradient of about 0.1, at a rate of 0.1."""

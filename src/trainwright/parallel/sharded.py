@@ -26,6 +26,7 @@ from trainwright.parallel.layouts.boxes import local
 from trainwright.parallel.layouts.layout import REPLICATE, SHARD
 from trainwright.parallel.layouts.sharding import Sharding
 from trainwright.parallel.strategy import ProcessOptions
+from trainwright.parallel.used import GIVES_ZEROS, Use, Watched, check_alike
 from trainwright.world import DataShard, World
 
 _FORMATS = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -70,7 +71,7 @@ class Sharded(DataParallel):
         self.mesh = self.layout.mesh(device.type)
         names = tuple(name for name in self.mesh.mesh_dim_names or () if name in (REPLICATE, SHARD))
         self.data_mesh = self.mesh if names == self.mesh.mesh_dim_names else self.mesh[names]
-        self.gathers = CountedGather()
+        self.gathers, self.watched = CountedGather(), Watched()
 
     def describe(self) -> str:
         """Return the number of processes and their layout."""
@@ -97,8 +98,9 @@ class Sharded(DataParallel):
                 setattr(tensor, ALIKE, drawn_alike)
             keeps = None if block is root else self.sharding.reshard_after_forward
             self._same_everywhere(block)
-            divide(block)
-            part = fully_shard(block, mesh=self.data_mesh, reshard_after_forward=keeps, mp_policy=policy)
+            with keeping_attributes(block):
+                divide(block)
+                part = fully_shard(block, mesh=self.data_mesh, reshard_after_forward=keeps, mp_policy=policy)
             part.set_gradient_divide_factor(1.0)
             part.set_force_sum_reduction_for_comms(True)  # gloo has no other with a factor
             if self.options.late:
@@ -123,7 +125,7 @@ class Sharded(DataParallel):
         into memory, so each reads the part alone that it keeps."""
         own = [tensor for tensor in (*block.parameters(), *block.buffers()) if not isinstance(tensor, DTensor)]
         for tensor in own:
-            tensor.data = tensor.data.to(self.device)
+            tensor.data = tensor.data.to(self.device).contiguous()
         drawn = [tensor for tensor in own if not getattr(tensor, ALIKE, False)]
         kept = [tensor.data for tensor in drawn if tensor.layout is torch.strided and tensor.numel()]
         if kept:
@@ -132,6 +134,9 @@ class Sharded(DataParallel):
 
     def prepare(self, model: nn.Module, recomputes: bool = False) -> nn.Module:
         """Return the model itself, which `place` has sharded."""
+        if GIVES_ZEROS:
+            _root(model).set_reduce_scatter_unused_params(True)
+        self.watched.watch(model)
         return model
 
     def rest(self, model: nn.Module) -> None:
@@ -230,6 +235,7 @@ class Sharded(DataParallel):
     def silenced(self, model: nn.Module) -> Iterator[None]:
         """Let the backward passes of the body give gradients of 0: those of the gathered parameters, as they come."""
         handles: list[Any] = []
+        self.watched.now = Use.SILENCED
 
         def silence(part: nn.Module, given: Any) -> None:
             here = [p for p in part.parameters() if p.requires_grad and self.is_gathered(p)]
@@ -239,6 +245,7 @@ class Sharded(DataParallel):
         try:
             yield
         finally:
+            self.watched.now = Use.WEIGHED
             for handle in [*hooks, *handles]:
                 handle.remove()
 
@@ -247,8 +254,22 @@ class Sharded(DataParallel):
         return not isinstance(parameter, DTensor)
 
     def finish_gradients(self, parameters: list[nn.Parameter]) -> None:
-        """Add up the gradients of what is trained besides the model, and is not sharded."""
+        """Add up the gradients of what is trained besides the model, and is not sharded, and leave none to what no
+        process has used of the model.
+
+        Raises:
+            ConfigError: data decide which parameters are used, in a way that cannot be sharded.
+        """
         super().finish_gradients([p for p in parameters if not isinstance(p, DTensor)])
+        spread = [p for p in parameters if isinstance(p, DTensor)]
+        mine = self.watched.look(spread)
+        if not self.any(any(use < Use.WEIGHED for use in mine)):
+            return
+        everyone = self.agree(*mine)
+        check_alike(spread, everyone)
+        for parameter, uses in zip(spread, zip(*everyone, strict=True), strict=True):
+            if max(uses) < Use.WEIGHED:
+                parameter.grad = None
 
     def norms(self, tensors: list[torch.Tensor], order: float = 2.0) -> torch.Tensor:
         """Return the norm of every whole tensor: of the parts of each, added up over the processes that hold them."""
@@ -280,6 +301,16 @@ def _states(model: nn.Module) -> list[Any]:
     return [fully_shard.state(part) for part in model.modules() if isinstance(part, FSDPModule)]  # type: ignore[attr-defined]  # as in `place`
 
 
+@contextmanager
+def keeping_attributes(block: nn.Module) -> Iterator[None]:
+    """Let parameters that are replaced in the body have the attributes that were given to those before them, such as
+    what a user's `create_optimizer` goes by."""
+    given = [vars(parameter) for parameter in block.parameters()]
+    yield
+    for parameter, attributes in zip(block.parameters(), given, strict=True):
+        vars(parameter).update(attributes)
+
+
 def check(model: nn.Module) -> None:
     """Refuse a model that FSDP2 cannot shard.
 
@@ -297,6 +328,14 @@ def check(model: nn.Module) -> None:
     scalar = next((name for name, p in model.named_parameters() if p.ndim == 0), None)
     if scalar is not None:
         raise ConfigError(f"The parameter '{scalar}' is a scalar, which cannot be sharded. Give it the shape (1,).")
+    hooked = next(
+        (name for name, p in model.named_parameters() if p._backward_hooks or p._post_accumulate_grad_hooks), None
+    )
+    if hooked is not None:
+        raise ConfigError(
+            f"The parameter '{hooked}' has a hook on its gradient (register_hook), and torch calls none of a sharded "
+            "model's. Change gradients in a callback's on_pre_optimizer_step, or train without fsdp."
+        )
     kinds = {p.dtype: name for name, p in model.named_parameters() if p.requires_grad}
     if len(kinds) > 1:
         several = ", ".join(f"{str(kind).removeprefix('torch.')} ('{name}')" for kind, name in kinds.items())
