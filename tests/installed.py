@@ -28,6 +28,8 @@ todays_arguments = _from(
 todays_transformers = _from(
     (5, 23), "the oldest transformers does otherwise here; what is compared is what it does from 5.23 on"
 )
+divides_built_models = _from((5, 16), "tensor parallelism needs transformers 5.16")
+sorts_states = _from((5, 13), "Mamba's cache is none of transformers' before 5.13, and is refused")
 
 
 def skip_what_peft_lacks(name: str) -> None:

@@ -38,6 +38,11 @@ def keeps_graph() -> bool:
     return tell is None or bool(tell())
 
 
+def gives_grace() -> bool:
+    """Whether torchrun can be told how long the processes may take to save and leave; 2.11's gives them 30 seconds."""
+    return release(version("torch")) > (2, 11)
+
+
 @functools.cache
 def takes_grouped(attention: Any) -> bool:
     """Whether torch's attention of rows of several lengths takes fewer heads of keys than of queries; 2.11's not."""

@@ -10,7 +10,9 @@ import yaml
 
 from tests import tiny_language as tiny
 from tests.config import json_schema
+from trainwright import compat
 from trainwright.cli.main import main
+from trainwright.compat import gives_grace
 from trainwright.launching import here
 from trainwright.launching.work import Work, torchrun
 
@@ -47,7 +49,7 @@ def test_a_file_is_printed_as_the_agent_s_words_with_its_overrides_and_a_folder(
     assert " CUDA_VISIBLE_DEVICES='' python -m trainwright.launching.agent --nnodes=1 --nproc-per-node=2 " in told
     assert f"-m trainwright train {place}/run.yaml training.learning_rate=1e-3 " in told
     assert told.strip().endswith(f"training.output_dir={place}/runs/run-N")
-    assert "--shutdown-timeout=60" in told
+    assert ("--shutdown-timeout=60" in told) is gives_grace()
     assert "SIGUSR1" in told
     assert not (place / "runs").exists()
 
@@ -58,9 +60,18 @@ def test_torchrun_takes_the_words():
     work = Work("my run", ("script.py", "--lr", "1"), logs=Path("logs"), processes=4, gpus=True, nodes=(1, 4))
     config, _, words = config_from_args(parse_args(torchrun(work, "host:29500")))
     assert (config.min_nodes, config.max_nodes, config.nproc_per_node, config.max_restarts) == (1, 4, 4, 3)
-    assert (config.run_id, config.rdzv_endpoint, config.shutdown_timeout) == ("my-run", "host:29500", 60)
+    assert (config.run_id, config.rdzv_endpoint) == ("my-run", "host:29500")
+    assert not gives_grace() or config.shutdown_timeout == 60
     assert config.rdzv_configs["keep_alive_interval"] == "2"
     assert words[-3:] == ["script.py", "--lr", "1"]
+
+
+def test_a_torchrun_that_cannot_be_told_the_grace_is_told_nothing(place, capsys, monkeypatch):
+    monkeypatch.setattr(compat, "version", lambda name: "2.11.0+cu130")
+    assert "shutdown" not in shown(capsys, "run.yaml", "--processes", "2")
+    assert "--grace 90: the torchrun of this torch gives" in refusal(
+        capsys, "run.yaml", "--processes", "2", "--grace", "90", "--print"
+    )
 
 
 def test_the_script_for_slurm_is_bash_and_asks_for_the_machines(place, capsys):

@@ -18,7 +18,8 @@ def folder(tmp_path_factory):
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     place = tmp_path_factory.mktemp("judge")
-    config = tiny.new_model().config.to_dict() | {"num_labels": 1, "initializer_range": 0.5}
+    config = tiny.new_model().config.to_dict() | {"id2label": {0: "score"}, "label2id": {"score": 0}}
+    config["initializer_range"] = 0.5
     torch.manual_seed(0)
     made = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(config.pop("model_type"), **config))
     made.save_pretrained(place)

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainwright.compat import gives_grace
 from trainwright.errors import STOP_SIGNALS, ConfigError
 
 _ALIVE = "keep_alive_interval=2,keep_alive_max_attempt=3"  # a machine that is gone is noticed within 6 s, not 15
@@ -27,7 +28,8 @@ class Work:
         gpus: whether each process has a GPU of its own; without, they compute on the CPU.
         nodes: machines, the least number and the most.
         restarts: how often all processes begin anew after one has failed.
-        grace: seconds in which the processes save and leave after a signal, before they are killed.
+        grace: seconds in which the processes save and leave after a signal, before they are killed; by default 60, or
+            what a torchrun gives that cannot be told.
         again: the command that goes on with the run, which its last words name.
     """
 
@@ -38,7 +40,7 @@ class Work:
     gpus: bool
     nodes: tuple[int, int] = (1, 1)
     restarts: int = 3
-    grace: int = 60
+    grace: int | None = None
     again: str = ""
 
     @property
@@ -61,7 +63,15 @@ def torchrun(work: Work, endpoint: str = "localhost:0", meeting: str | None = No
         work: what is started.
         endpoint: where the machines meet, `host:port`.
         meeting: its name, the same on all machines; by default the run's.
+
+    Raises:
+        ConfigError: this torchrun cannot be told how long the processes may take to leave, and it is asked for.
     """
+    if work.grace is not None and not gives_grace():
+        raise ConfigError(
+            f"--grace {work.grace}: the torchrun of this torch gives the processes 30 seconds, and cannot be told "
+            "otherwise. Install torch 2.12 or newer, or leave --grace out."
+        )
     least, most = work.nodes
     signals = ",".join(one.name for one in STOP_SIGNALS if one.name != "SIGXCPU")  # which is each process's own
     return [
@@ -73,7 +83,7 @@ def torchrun(work: Work, endpoint: str = "localhost:0", meeting: str | None = No
         f"--rdzv-id={meeting or word(work.name)}",
         f"--rdzv-conf={_ALIVE},{_JOINING}",
         f"--signals-to-handle={signals}",
-        f"--shutdown-timeout={work.grace}",
+        *([f"--shutdown-timeout={work.grace or 60}"] if gives_grace() else []),
         f"--log-dir={work.logs}",
         "--tee=3",
         "-m",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import forked
+from tests import forked, installed
 from tests import tiny_language as tiny
 from tests.tasks.language import peaks
 from trainwright.cli.main import main
@@ -54,6 +54,7 @@ def test_the_plan_is_within_a_tenth_of_what_lives_on_two_ranks(file, tmp_path):
         )  # buffers of a small model are told in layers' worth
 
 
+@installed.divides_built_models
 def test_a_file_whose_layers_cannot_be_divided_is_refused_by_check(file, capsys):
     words = ["check", str(file), "fsdp.enable_fsdp=true"]
     assert main([*words, "fsdp.tensor=2"]) == 0

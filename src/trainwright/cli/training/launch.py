@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--shard", metavar="N|auto", help="processes that share one copy of the model (FSDP), of a file's run")
     add("--tensor", metavar="N", help="processes that compute each layer together (tensor parallel), of a file's run")
     add("--restarts", type=at_least(0), default=3, help="new beginnings after a process has failed (3)")
-    add("--grace", type=positive, default=60, help="seconds to save and leave after a signal (60)")
+    add("--grace", type=positive, help="seconds to save and leave after a signal (60)")
     add("--rendezvous", metavar="HOST:PORT", help="where several machines meet, with --on here")
     add("--slurm", action="append", default=[], metavar="NAME=VALUE", help="an option of sbatch; several times")
     add("--warning", type=positive, default=600, help="seconds before Slurm's limit at which the run saves (600)")
