@@ -43,6 +43,12 @@ def gives_grace() -> bool:
     return release(version("torch")) > (2, 11)
 
 
+def goes_past_hooks() -> bool:
+    """Whether adapters call the forward pass of the model that they are in, and none of its hooks; those of peft before
+    0.21 do."""
+    return release(version("peft")) < (0, 21)
+
+
 @functools.cache
 def takes_grouped(attention: Any) -> bool:
     """Whether torch's attention of rows of several lengths takes fewer heads of keys than of queries; 2.11's not."""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from trainwright.compat import goes_past_hooks
 from trainwright.config.schema import PeftParams, PeftSaveMode
 from trainwright.errors import ConfigError, did_you_mean, missing_package
 from trainwright.models.inspect import holds_adapters, is_adapter
@@ -237,6 +238,12 @@ def without_adapters(model: Any) -> Any:
         parent, _, own = name.rpartition(".")
         setattr(model.get_submodule(parent), own, wrapper.original_module)
     return model.unload()
+
+
+def call_with_hooks(model: Any) -> None:
+    """Have adapters call the model that they are in as anybody does, so that its hooks gather what is sharded."""
+    if is_adapter(model) and goes_past_hooks() and not model.active_peft_config.is_prompt_learning:
+        model.base_model.forward = model.base_model.model.__call__
 
 
 def active(model: Any) -> list[str]:

@@ -17,6 +17,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from trainwright.errors import ConfigError
+from trainwright.models.adapters import call_with_hooks
 from trainwright.models.inspect import ALIKE, base_model, uncompiled
 from trainwright.parallel import deferred
 from trainwright.parallel.blocks import blocks_of
@@ -108,6 +109,7 @@ class Sharded(DataParallel):
         for tensor in deferred.draw(model):  # of what lies outside of it
             setattr(tensor, ALIKE, drawn_alike)
         self._same_everywhere(model)
+        call_with_hooks(model)
         fully_shard.state(root)._lazy_init()  # type: ignore[attr-defined]  # else the first part that is called is the root
         return model
 
