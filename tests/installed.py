@@ -28,8 +28,18 @@ todays_arguments = _from(
 todays_transformers = _from(
     (5, 23), "the oldest transformers does otherwise here; what is compared is what it does from 5.23 on"
 )
-divides_built_models = _from((5, 16), "tensor parallelism needs transformers 5.16")
+_DIVIDING = "tensor parallelism needs transformers 5.16"
+divides_built_models = _from((5, 16), _DIVIDING)
 sorts_states = _from((5, 13), "Mamba's cache is none of transformers' before 5.13, and is refused")
+
+
+def lacking(case: str) -> str | None:
+    """Return what a case of several ranks needs, by its name, that is not installed."""
+    if TRANSFORMERS < (5, 16) and ("divided" in case or "tensor" in case):
+        return _DIVIDING
+    if release(version("torch")) < (2, 13) and "out of memory" in case:
+        return "smaller micro-batches of a sharded model need torch 2.13"
+    return None
 
 
 def skip_what_peft_lacks(name: str) -> None:

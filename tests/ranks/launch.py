@@ -9,18 +9,30 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests import forked
+from tests.installed import lacking
 
 Case = Callable[[Path], Any]
 HANGS = 600  # seconds: no case takes more than one
 
 
-def launched(script: str | Path, folder: Path, ranks: int = 2, cases: Sequence[str] = ()) -> list[dict[str, Any]]:
+class Found(dict[str, Any]):
+    """What was found, by case; a test that asks for one which the installed versions cannot run is skipped."""
+
+    def __missing__(self, case: str) -> Any:
+        if lack := lacking(case):
+            pytest.skip(lack)
+        raise KeyError(case)
+
+
+def launched(script: str | Path, folder: Path, ranks: int = 2, cases: Sequence[str] = ()) -> list[Found]:
     """Run all cases of a script on some ranks, or some of them; return what each rank found, by name."""
     folder.mkdir(parents=True, exist_ok=True)
     done = forked.ranks([Path(__file__).parent / script, folder, *cases], ranks, timeout=HANGS)
     assert not any(done.codes), done.said[-5000:]
-    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(ranks)]
+    return [Found(json.loads((folder / f"rank{rank}.json").read_text())) for rank in range(ranks)]
 
 
 def run_all(cases: dict[str, Case], only: list[str]) -> None:
@@ -31,7 +43,7 @@ def run_all(cases: dict[str, Case], only: list[str]) -> None:
 
     folder, found = Path(sys.argv[1]), {}
     for name, case in cases.items():
-        if only and name not in only:
+        if only and name not in only or lacking(name):
             continue
         place = folder / name.replace(" ", "_")
         try:
