@@ -31,9 +31,9 @@ from trainwright.world import World
 
 T = TypeVar("T")
 _PARTIAL = "replicated_with_grad_allreduce"  # transformers' adds up a gradient once more in every micro-batch
-_COLUMNS, _ROWS = ("colwise", "colwise_gather_output", "colwise_rep"), ("rowwise", "rowwise_split_input", "rowwise_rep")
+COLUMNS, ROWS = ("colwise", "colwise_gather_output", "colwise_rep"), ("rowwise", "rowwise_split_input", "rowwise_rep")
 _WHOLE = (_PARTIAL, "replicate")
-_STYLES = (*_COLUMNS, *_ROWS, "embedding_rowwise", *_WHOLE)
+_STYLES = (*COLUMNS, *ROWS, "embedding_rowwise", *_WHOLE)
 _HEADS = ("num_attention_heads", "num_key_value_heads")
 _SMALL = 1e-3  # of the largest norm: what is smaller may be rounding alone
 _CLOSE = {4: 1e-3, 2: 5e-2}  # by bytes of the format: relative difference of norms that are the same
@@ -204,7 +204,7 @@ def styles_of(root: nn.Module, processes: int) -> dict[nn.Module, str]:
         if style is not None:
             check_width(path, module, style, processes)
             found |= dict(_with_adapters(path, module, style))
-    if not any(style in _ROWS for style in found.values()):
+    if not any(style in ROWS for style in found.values()):
         raise ConfigError(
             f"{name}'s plan of tensor parallelism divides none of its layers. Use shard= in place of tensor=."
         )
@@ -245,7 +245,7 @@ def _with_adapters(path: str, module: Any, style: str) -> Iterator[tuple[nn.Modu
             "shard= in place of tensor=, or other target modules."
         )
     yield module.get_base_layer(), style
-    divided = module.lora_B if style in _COLUMNS else module.lora_A
+    divided = module.lora_B if style in COLUMNS else module.lora_A
     yield from ((part, style) for part in divided.values())
 
 

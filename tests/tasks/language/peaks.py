@@ -1,5 +1,6 @@
 """What a rank does: `torchrun --nproc-per-node 2 -m tests.tasks.language.peaks FILE OUT` trains a file in some layouts,
-and notes the most bytes of tensors that lived at a time, in the last step."""
+and notes the most bytes of tensors that lived at a time, and those that FSDP2 and divided layers sent, in the last
+step."""
 
 from __future__ import annotations
 
@@ -24,19 +25,29 @@ CASES = {
     "ddp, recomputed": [AGAIN],
     "fsdp, two micro-batches": [*FSDP, TWICE],
     "fsdp, reduced in each, recomputed": [*FSDP, TWICE, AGAIN, "fsdp.reduce_gradients=micro_batch"],
+    "divided, two micro-batches": [*FSDP, TWICE, "fsdp.tensor=2"],
+    "divided, recomputed": [*FSDP, AGAIN, "fsdp.tensor=2"],
 }
+SENDS = {  # what two ranks send of the largest tensor that a collective is given, by the beginning of its name
+    "c10d._allgather_base_": 1 / 2, "c10d._reduce_scatter_base_": 1 / 2, "c10d.allreduce_": 1,
+    "_c10d_functional.all_reduce": 1, "_c10d_functional.all_gather_into_tensor": 1,
+}  # fmt: skip
 
 
 class Living(TorchDispatchMode):
-    """Adds up the bytes of all storages that live after every operation."""
+    """Adds up the bytes of all storages that live after every operation, and what collectives send."""
 
     def __init__(self) -> None:
         super().__init__()
         self.storages: dict[int, Any] = {}
         self.peak = 0
+        self.sent = 0.0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
+        share = SENDS.get(str(func).rpartition(".")[0])
+        if share is not None:
+            self.sent += share * max(one.nbytes for one in tree_iter(args) if isinstance(one, torch.Tensor))
         for one in tree_iter((args, out)):
             if isinstance(one, torch.Tensor):
                 own = getattr(one, "_local_tensor", one)
@@ -57,7 +68,7 @@ class Fresh(TrainerCallback):
         self.living = living
 
     def on_step_begin(self, args, state, control, **kwargs):
-        self.living.peak = 0
+        self.living.peak, self.living.sent = 0, 0.0
 
 
 def main(file: Path, out: Path) -> None:
@@ -69,7 +80,7 @@ def main(file: Path, out: Path) -> None:
             trainer = build_trainer(config)
             trainer.add_callback(Fresh(living))
             trainer.train()
-        found[name] = living.peak
+        found[name] = living.peak, living.sent
         del trainer
     (out / f"rank{current_world().rank}.json").write_text(json.dumps(found))
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,8 +14,11 @@ from tests import tiny_language as tiny
 from tests.tasks.language import peaks
 from trainwright.cli.main import main
 from trainwright.config.reading.read import load_checked
+from trainwright.errors import ConfigError
 from trainwright.parallel.layouts.layout import Layout
 from trainwright.tasks.language.planning import layouts
+from trainwright.tasks.language.planning.sizes import Sizes, by_tensor, sizes_of
+from trainwright.world import World
 
 ROOT = Path(__file__).parents[3]
 WIDE = {
@@ -45,13 +50,13 @@ def test_the_plan_is_within_a_tenth_of_what_lives_on_two_ranks(file, tmp_path):
     assert not any(done.codes), done.said[-3000:]
     lived = json.loads((out / "rank0.json").read_text())
     for name, words in peaks.CASES.items():
-        layout = Layout(shard=2) if name.startswith("fsdp") else Layout(replicate=2)
-        sizes = layouts.sizes_of(load_checked(file, words).config)
-        planned = layouts.need(sizes, layout, 4, "reduced in each" in name).peak
-        print(f"{name}: {planned / 1e6:.2f} MB planned, {lived[name] / 1e6:.2f} MB lived")
-        assert planned == pytest.approx(lived[name], rel=0.1), (
-            name
-        )  # buffers of a small model are told in layers' worth
+        layout = Layout(*{"ddp": (2, 1, 1), "fsdp": (1, 2, 1), "divided": (1, 1, 2)}[name.partition(",")[0]])
+        sizes = sizes_of(load_checked(file, words).config)
+        planned, (peak, sent) = layouts.need(sizes, layout, 4, "reduced in each" in name), lived[name]
+        print(f"{name}: {planned.peak / 1e6:.2f} and {planned.sent / 1e6:.2f} MB planned, {peak} and {sent} found")
+        assert planned.peak == pytest.approx(peak, rel=0.1), name  # buffers of a small model are told in layers' worth
+        if layout.replicate == 1:  # what DDP sends is sent where this does not look
+            assert planned.sent == pytest.approx(sent, rel=0.02), name
 
 
 @installed.divides_built_models
@@ -80,16 +85,50 @@ def test_the_plan_of_more_gpus_is_a_table_with_the_best_layout(file, capsys):
         "4 copies, each sharded over 4 processes, gradients reduced in every micro-batch",
         "parameters sharded over 16 processes",
         "parameters sharded over 16 processes, gradients reduced in every micro-batch",
+        "8 copies, layers divided over 2 processes",
+        "4 copies, each sharded over 2 processes, layers divided over 2",
+        "4 copies, each sharded over 2 processes, layers divided over 2, gradients reduced in every micro-batch",
+        "parameters sharded over 8 processes, layers divided over 2",
+        "parameters sharded over 8 processes, layers divided over 2, gradients reduced in every micro-batch",
     ]
     assert told[-1].startswith("Best: nothing to set; up to ")
     assert main([*words, "--memory", "0.001"]) == 1
     assert "None fits 0.001 GB" in capsys.readouterr().out
 
 
+def test_layers_are_divided_only_where_nothing_else_fits(file, monkeypatch):
+    """By the bytes that the layouts of 4 processes need: for as much as copies need they are taken, for less one copy,
+    and for less layers are divided over 2, for 4 do not divide the heads; and over none on machines of one process."""
+    config = load_checked(file).config
+    found = [need for sizes in by_tensor(config, 4, 4) for need in layouts.needs(sizes, 4, 4, 4)]
+    peaks = [one.peak for one in found]
+    assert peaks == sorted(peaks, reverse=True)
+    assert [one.layout for one in found] == [
+        Layout(replicate=4), Layout(shard=4), Layout(replicate=2, tensor=2), Layout(shard=2, tensor=2)
+    ]  # fmt: skip
+    assert [sizes.tensor for sizes in by_tensor(config, 4, 1)] == [1]
+    with pytest.raises(ConfigError, match="fsdp.tensor is 2, which does not divide 5 processes and 5 of a machine"):
+        list(by_tensor(load_checked(file, ["fsdp.enable_fsdp=true", "fsdp.tensor=2"]).config, 5, 5))
+    config.training.torch_compile = True  # with which layers cannot be divided
+    assert [sizes.tensor for sizes in by_tensor(config, 4, 4)] == [1]
+    monkeypatch.setattr(layouts, "current_world", lambda: World(size=4, local_size=4))
+    config = load_checked(file).config
+    for one in found:
+        memory = SimpleNamespace(total=4 * (one.peak + 1) / 0.9)
+        monkeypatch.setattr(layouts.psutil, "virtual_memory", lambda memory=memory: memory)
+        assert layouts.chosen_here(config) == layouts.overrides(one)
+    assert layouts.overrides(found[-1]) == [
+        "fsdp.enable_fsdp=true", "fsdp.replicate=1", "fsdp.shard=2", "fsdp.tensor=2"
+    ]  # fmt: skip
+
+
 def test_what_is_sent_is_what_rings_pass():
-    sizes = layouts.Sizes(weights=1000, trained=1000, moments=2000, used=1000, reduced=1000, ends=200, block=100, row=1,
-                          again=0, logits=0, micro_batches=2)  # fmt: skip
-    assert layouts.sent(sizes, Layout(replicate=4)) == 2 * 1000 * 3 / 4
-    assert layouts.sent(sizes, Layout(shard=4)) == (2 * 1800 + 1000) * 3 / 4
-    assert layouts.sent(sizes, Layout(shard=4), reduce_often=True) == (2 * 1800 + 2000) * 3 / 4
-    assert layouts.sent(sizes, Layout(replicate=2, shard=4)) == (2 * 1800 + 1000) * 3 / 4 + 2 * 250 / 2
+    sizes = Sizes(weights=1000, trained=1000, moments=2000, used=1000, reduced=1000, ends=200, block=100, row=1,
+                  again=0, logits=0, micro_batches=2)  # fmt: skip
+    assert layouts.sent(sizes, Layout(replicate=4), 1) == 2 * 1000 * 3 / 4
+    assert layouts.sent(sizes, Layout(shard=4), 1) == (2 * 1800 + 1000) * 3 / 4
+    assert layouts.sent(sizes, Layout(shard=4), 1, reduce_often=True) == (2 * 1800 + 2000) * 3 / 4
+    assert layouts.sent(sizes, Layout(replicate=2, shard=4), 1) == (2 * 1800 + 1000) * 3 / 4 + 2 * 250 / 2
+    divided = dataclasses.replace(sizes, tensor=2, talk=50)
+    assert layouts.sent(divided, Layout(tensor=2), 3) == 50 * 3 * 2
+    assert layouts.sent(divided, Layout(replicate=2, tensor=2), 3) == 50 * 3 * 2 + 2 * 1000 / 2

@@ -34,9 +34,9 @@ def run(argv: Sequence[str]) -> int:
     notes = look(loaded)
     config = loaded.config
     if config.fsdp.tensor is not None and is_here(config):
-        from trainwright.tasks.language.planning import layouts
+        from trainwright.tasks.language.planning.sizes import check_tensor
 
-        layouts.check_tensor(config)
+        check_tensor(config)
     kind = config.training.trainer_type
     length = config.training.max_steps
     many, one = (length, "step") if length > 0 else (config.training.num_train_epochs, "epoch")

@@ -31,26 +31,24 @@ def run(argv: Sequence[str]) -> int:
     from trainwright.cli.files import file_and_overrides
     from trainwright.config.reading.read import load_checked
     from trainwright.tasks.language.planning import layouts
+    from trainwright.tasks.language.planning.sizes import by_tensor
 
     file, overrides = file_and_overrides(args.config, words, "plan")
     config = load_checked(file, overrides).config
+    params, room = config.training, args.memory * 1e9
+    rows, micro_batches = params.per_device_train_batch_size, params.gradient_accumulation_steps
     with quiet():
-        sizes = layouts.sizes_of(config)
-    rows, room = config.training.per_device_train_batch_size, args.memory * 1e9
-    found = [
-        layouts.need(sizes, one, rows, often)
-        for one in layouts.layouts(args.gpus, args.per_machine)
-        for often in ((False, True) if sizes.micro_batches > 1 and one.shard > 1 else (False,))
-    ]
-    print(f"GB of one process, at the peak of a step of {sizes.micro_batches} micro-batches of {rows} rows:")
+        sizes = {one.tensor: one for one in by_tensor(config, args.gpus, args.per_machine)}
+    found = [need for one in sizes.values() for need in layouts.needs(one, args.gpus, args.per_machine, rows)]
+    print(f"GB of one process, at the peak of a step of {micro_batches} micro-batches of {rows} rows:")
     print("  ".join(f"{name:>11}" for name in (*_PARTS, "at the peak", "sent a step")) + "  fits  layout")
     for one in found:
         print(_line(one, layouts.fits(one, room)))
-    best = layouts.best(sizes, args.gpus, args.per_machine, rows, room)
+    best = layouts.best(found, room)
     if best is None:
         print(f"None fits {args.memory:g} GB: take more GPUs, fewer rows in a micro-batch, or recompute activations.")
         return 1
-    most = layouts.most_rows(sizes, best.layout, room)
+    most = layouts.most_rows(sizes[best.layout.tensor], best.layout, room)
     print(f"Best: {' '.join(layouts.overrides(best)) or 'nothing to set'}; up to {most} rows in a micro-batch.")
     return 0
 
@@ -63,4 +61,5 @@ def _line(one: Need, fits: bool) -> str:
 
 
 def _name(one: Need) -> str:
-    return f"{one.layout.size} whole copies (DDP)" if one.layout.shard == 1 else one.layout.describe()
+    whole = one.layout.shard == one.layout.tensor == 1
+    return f"{one.layout.size} whole copies (DDP)" if whole else one.layout.describe()

@@ -18,6 +18,7 @@ from trainwright.models.load import NO_DROPOUT, beside, first_line, freeze, load
 from trainwright.objectives.linear.loss import CHUNK
 from trainwright.optim.optimizers import parse_settings, state_copies
 from trainwright.tasks.language.method import LanguageMethod, able_of
+from trainwright.tasks.language.planning.divided import Talk, divide
 from trainwright.tasks.language.text import method_by_data
 
 _NAME = "trainwright_estimate"
@@ -61,15 +62,22 @@ class Described:
         model: with its adapters.
         base: bytes of the model without them.
         quantised: bytes that quantization saves of it.
+        talk: of processes that divide its layers; None where none do, else the model is that of one of them.
     """
 
     model: Any
     base: int
     quantised: int
+    talk: Talk | None = None
 
 
 def trained_model(config: TrainingConfig, method: LanguageMethod) -> Described:
-    """Return the model that a file describes, on the meta device: frozen, with adapters, recomputing where it is to."""
+    """Return the model that a file describes, on the meta device: frozen, with adapters, recomputing where it is to,
+    and divided as its section `fsdp` says.
+
+    Raises:
+        ConfigError: there is none of that name, or it cannot be divided.
+    """
     model = _empty(config.model, method.estimated)
     with torch.device("meta"):
         freeze(model, config.model.freeze_layers)
@@ -88,7 +96,16 @@ def trained_model(config: TrainingConfig, method: LanguageMethod) -> Described:
     model.train()
     if argument_values(config.training)["activation_checkpointing"]:
         model.gradient_checkpointing_enable()
-    return Described(model, base, quantised)
+    processes = tensor_of(config)
+    if processes == 1:
+        return Described(model, base, quantised)
+    whole, talk = _bytes(model), divide(model, processes)
+    return Described(model, base * _bytes(model) // whole, quantised, talk)
+
+
+def tensor_of(config: TrainingConfig) -> int:
+    """Return over how many processes a file divides layers."""
+    return (config.fsdp.tensor or 1) if config.fsdp.enable_fsdp else 1
 
 
 def estimate(config: TrainingConfig, rows: int, length: int, method: LanguageMethod) -> Estimate:
@@ -96,7 +113,7 @@ def estimate(config: TrainingConfig, rows: int, length: int, method: LanguageMet
     values, described = argument_values(config.training), trained_model(config, method)
     model = described.model
     speaks = method.estimated == LanguageMethod.estimated
-    vocabulary = model.config.get_text_config().vocab_size if speaks else 0
+    vocabulary = len(model.get_output_embeddings().weight) if speaks else 0
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     weights = _bytes(model) - described.quantised
     if values["ema_decay"] is not None:
@@ -142,9 +159,12 @@ def _empty(params: ModelParams, kind: str = LanguageMethod.estimated, key: str =
 
 
 def _other(config: TrainingConfig, setting: str) -> Any:
-    """Return the model that a setting of the method names, without values."""
+    """Return the model that a setting of the method names, without values, divided as the trained one is."""
     params = beside(config.model, config.training.trainer_kwargs[setting])
-    return _empty(params, key=f"training.trainer_kwargs.{setting}")
+    model = _empty(params, key=f"training.trainer_kwargs.{setting}")
+    if (processes := tensor_of(config)) > 1:
+        divide(model, processes)
+    return model
 
 
 def _bytes(model: Any) -> int:
