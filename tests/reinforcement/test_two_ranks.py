@@ -23,7 +23,7 @@ def launched(place, out, stop):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    return tiny.make_place(tmp_path_factory.mktemp("ranks"))
+    return tiny.make_place(tmp_path_factory.mktemp("ranks"), num_key_value_heads=2)
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +60,7 @@ def test_two_ranks_then_one_then_two_are_one_run(place, alone):
     for name, wanted in alone.items():
         assert both[0][name]["weights"] == both[1][name]["weights"]
         same(both[0][name], wanted)
-    for name in two_ranks.SHARED:  # whose ranks share one model, and gather it to write; from the second step on again
-        assert both[0][f"{name}, shared"]["weights"] == both[1][f"{name}, shared"]["weights"]
-        same(both[0][f"{name}, shared"], alone[name])
+    # whose ranks share one model, and gather it to write, or divide its layers; from the second step on again
+    for name in (*(f"{one}, shared" for one in two_ranks.SHARED), *(f"{one}, divided" for one in two_ranks.DIVIDED)):
+        assert both[0][name]["weights"] == both[1][name]["weights"]
+        same(both[0][name], alone[name.partition(",")[0]])

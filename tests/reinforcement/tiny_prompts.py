@@ -48,12 +48,12 @@ def hangs(completion):
 '''
 
 
-def make_place(folder: Path, count: int = 12) -> Path:
+def make_place(folder: Path, count: int = 12, **changes: Any) -> Path:
     """Return a folder with a model and its tokenizer, prompts.jsonl, and rewards.py."""
     import random
 
     folder.mkdir(parents=True, exist_ok=True)
-    tiny.new_model(max_position_embeddings=128).save_pretrained(folder / "model")
+    tiny.new_model(max_position_embeddings=128, **changes).save_pretrained(folder / "model")
     tiny.new_tokenizer().save_pretrained(folder / "model")
     rng = random.Random(3)
     rows = [{"prompt": tiny.sentence(rng, 2, 7), "answer": "none" if n == 1 else str(n)} for n in range(count)]

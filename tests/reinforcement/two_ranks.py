@@ -25,6 +25,8 @@ CASES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 SHARED = {"dapo": {}, "rloo": {"reduce_gradients": "micro_batch"}}
 """Cases in which the ranks share one model, with keys of the section `fsdp`."""
+DIVIDED = ("dapo", "rloo")
+"""Cases in which the ranks compute its layers together."""
 STEPS = 6
 
 
@@ -83,4 +85,7 @@ if __name__ == "__main__":
     (out / "shared").mkdir(exist_ok=True)
     for name, fsdp in SHARED.items():
         found[f"{name}, shared"] = run(place, out / "shared", name, 2, 2, Stops(stop), fsdp)
+    (out / "divided").mkdir(exist_ok=True)
+    for name in DIVIDED:
+        found[f"{name}, divided"] = run(place, out / "divided", name, 2, 4, Stops(stop), {"tensor": 2})
     (out / f"rank{current_world().rank}.json").write_text(json.dumps(found))

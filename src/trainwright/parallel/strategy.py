@@ -64,6 +64,7 @@ class Strategy:
             every forward pass is an exchange: all processes run the model equally often, and each writes and reads its
             part of a checkpoint.
         computes_alone: whether this process may run a model by itself, within `whole`.
+        leads_shard: whether this process is the first of those that have the same part of the data.
         gradient_divide_factor: by what the exchange divides the sum of all processes' gradients (FSDP's term); a loss
             times this factor has the gradient that adds up over the shards.
     """
@@ -74,6 +75,7 @@ class Strategy:
     data_shard = DataShard()
     shards_state = False
     computes_alone = True
+    leads_shard = True
     gradient_divide_factor = 1
 
     def setup(self, world: World, device: torch.device, options: ProcessOptions) -> None:

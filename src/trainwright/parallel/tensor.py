@@ -59,6 +59,7 @@ class TensorSharded(Sharded):
         # a model's own output is one, which nothing changes in place before the backward pass has begun elsewhere
         warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
         self.tensor_mesh = self.mesh[TENSOR]
+        self.leads_shard = self.tensor_mesh.get_local_rank() == 0
         self.unproven = True
 
     # ---- data

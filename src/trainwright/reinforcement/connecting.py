@@ -42,14 +42,9 @@ def connect(
         held_out: prompts and rows that evaluations are on, or None.
 
     Raises:
-        ConfigError: processes compute layers together, generations cannot be made of the prompts, no token ends a
-            completion, or prompts and completions do not fit into the model.
+        ConfigError: generations cannot be made of the prompts, no token ends a completion, or prompts and completions
+            do not fit into the model.
     """
-    if not session.strategy.computes_alone:
-        raise ConfigError(
-            "Completions are written by processes that may stop or fail alone, and with tensor parallelism (tensor=) "
-            "the others would wait in the middle of a layer. Use shard= in place of tensor=."
-        )
     schedule = schedule_of(session, options, len(prompts))
     _check_prompts(session.model, options, prompts)
     check_rewards(options, rows.column_names)

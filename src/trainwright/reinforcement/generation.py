@@ -14,6 +14,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from trainwright.batch import IGNORED
+from trainwright.checkpoint import layout
 from trainwright.errors import CheckpointError
 from trainwright.parallel.strategy import Strategy
 
@@ -162,6 +163,24 @@ def written(run_folder: Path) -> Iterator[tuple[int, int, Path]]:
     for path in (run_folder / FOLDER).glob("generation-*-*.safetensors"):
         _, epoch, number = path.stem.split("-")
         yield int(epoch), int(number), path
+
+
+def sweep(run: Any, span: int) -> None:
+    """Delete a run's generations that no checkpoint may need any more: older than the newest, and in use at none.
+
+    Args:
+        run: whose they are.
+        span: places of a generation.
+    """
+    places = []
+    for checkpoint in run.past.checkpoints():
+        about = json.loads((checkpoint / layout.RUN).read_text(encoding="utf-8"))
+        places.append((about["epoch"], about["position"]))
+    for epoch, number, path in list(written(run.folder)) if places else ():
+        is_behind = (epoch, (number + 1) * span) <= places[-1]
+        in_use = any(e == epoch and number * span < place < (number + 1) * span for e, place in places)
+        if is_behind and not in_use:
+            path.unlink(missing_ok=True)
 
 
 def write(generation: Generation, path: Path, about: dict[str, Any]) -> None:

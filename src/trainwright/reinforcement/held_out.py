@@ -95,8 +95,8 @@ def _share(held_out: HeldOut) -> list[tuple[int, list[Completion], torch.Tensor]
     lengths = held_out.prompts.sizes("prompt_ids")
     mine = sorted(range(len(held_out.prompts))[shard.index :: shard.num_shards], key=lambda place: int(lengths[place]))
     size = max(1, session.args.eval_batch_size // held_out.group)
-    found: list[tuple[int, list[Completion], torch.Tensor]] = []
-    failures, failed = list[Failure](), list[int]()
+    written: list[list[Completion]] = []
+    rewards, failures = torch.empty(0), list[Failure]()
     with (
         evaluating(session, Records()),
         session.strategy.whole(session.model),  # by the weights of the evaluation
@@ -109,17 +109,16 @@ def _share(held_out: HeldOut) -> list[tuple[int, list[Completion], torch.Tensor]
             prompts = [held_out.prompts[place]["prompt_ids"].tolist() for place in some]
             keys = [(held_out.seed, _APART, place) for place in some]
             with waiting(session, alone=True):
-                written = held_out.rollouts.complete(prompts, keys, held_out.group)
-                rewards, wrong = judged(
-                    held_out.pool, [held_out.rows[place] for place in some], written, held_out.decode
-                )
-            failures += wrong
-            failed += [some[one.row // held_out.group] for one in wrong]
-            found += zip(some, written, rewards.split(held_out.group), strict=True)
+                written += held_out.rollouts.complete(prompts, keys, held_out.group)
             tell(len(some))
-    for sentence in told(failures, failed):
+        if mine and session.strategy.leads_shard:  # last of all, as in training
+            with waiting(session, alone=True):
+                rows = [held_out.rows[place] for place in mine]
+                rewards, failures = judged(held_out.pool, rows, written, held_out.decode)
+    for sentence in told(failures, [mine[one.row // held_out.group] for one in failures]):
         session.note(f"Of the prompts held out: {sentence}")
-    return found
+    shares = rewards.split(held_out.group) if len(rewards) else [rewards] * len(mine)
+    return list(zip(mine, written, shares, strict=True))
 
 
 def _joined(held_out: HeldOut, shares: list[tuple[int, list[Completion], torch.Tensor]]) -> Generation:

@@ -7,7 +7,6 @@ stays as long as a checkpoint may need it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
@@ -16,7 +15,6 @@ from typing import Any
 import torch
 
 from trainwright import randomness
-from trainwright.checkpoint import layout
 from trainwright.config.policy_options import GRPOOptions, PolicyOptions
 from trainwright.data.loaders.rows import PaddingBatch
 from trainwright.errors import CheckpointError, ConfigError, DataError
@@ -261,7 +259,7 @@ class RolloutStage:
         share, failure = None, None
         self._prove(rows)
         try:
-            with self._whole(), run.signals.waiting(), randomness.seeded(self.seed, run.epoch, number, shard.index):
+            with self._whole(run), randomness.seeded(self.seed, run.epoch, number, shard.index):
                 share = self._share(run, number, rows, mine)
         except StopWaiting:
             pass
@@ -281,7 +279,7 @@ class RolloutStage:
         path, about = store.file_of(run.folder, run.epoch, number), self._about(run, number)
         strategy.on_main(lambda: store.write(made, path, about))
         strategy.on_main(lambda: samples.write(run.folder, made, self.decode, self.options.num_generations))
-        strategy.on_main(lambda: self._sweep(run))
+        strategy.on_main(lambda: store.sweep(run, self.schedule.span))
         return made
 
     def _share(self, run: Run, number: int, rows: list[int], mine: list[int]) -> Share:
@@ -291,21 +289,29 @@ class RolloutStage:
         keys = [(self.seed, run.epoch, number, place) for place in mine]
         with session.hooks.compute_loss_context_manager():
             some = self.rollouts.complete([one.tolist() for one in prompts], keys, options.num_generations)
-        rewards, failures = judged(self.pool, [self.rows[rows[place]] for place in mine], some, self.decode)
-        for sentence in told(failures, [rows[mine[one.row // options.num_generations]] for one in failures]):
-            session.note(sentence)
         wide = [prompt for prompt in prompts for _ in range(options.num_generations)]
         flat = [one.ids for completions in some for one in completions]
         old = self._scored(wide, flat, self.objective.old_log_probs) if self._needs_old(run) else None
         needs_reference = self.options.beta != 0
         reference = self._scored(wide, flat, self.objective.reference_log_probs) if needs_reference else None
+        rewards, failures = torch.empty(0), list[Failure]()
+        if session.strategy.leads_shard:  # last of all, for where this fails others would wait for the model
+            rewards, failures = judged(self.pool, [self.rows[rows[place]] for place in mine], some, self.decode)
+        for sentence in told(failures, [rows[mine[one.row // options.num_generations]] for one in failures]):
+            session.note(sentence)
         return Share(mine, some, rewards, old, reference, failures)
 
     @contextmanager
-    def _whole(self) -> Iterator[None]:
-        """Have the model and its reference whole in this process, which then may stop or fail where others go on."""
+    def _whole(self, run: Run) -> Iterator[None]:
+        """Have the model and its reference whole in this process, which then may fail or stop where others go on. Where
+        they compute layers together no signal stops one, for the others would wait in the midst of a layer."""
         strategy, reference = self.session.strategy, self.objective.reference
-        with strategy.whole(self.session.model), nullcontext() if reference is None else strategy.whole(reference):
+        stopping = run.signals.waiting() if strategy.computes_alone else nullcontext()
+        with (
+            strategy.whole(self.session.model),
+            nullcontext() if reference is None else strategy.whole(reference),
+            stopping,
+        ):
             yield
 
     def _prove(self, rows: list[int]) -> None:
@@ -363,21 +369,6 @@ class RolloutStage:
         )
         made.advantages = worth(made, self.options)
         return made
-
-    def _sweep(self, run: Run) -> None:
-        """Delete generations that no checkpoint may need any more: older than the newest, and in use at none."""
-        places = []
-        for checkpoint in run.past.checkpoints():
-            about = json.loads((checkpoint / layout.RUN).read_text(encoding="utf-8"))
-            places.append((about["epoch"], about["position"]))
-        if not places:
-            return
-        span = self.schedule.span
-        for epoch, number, path in list(store.written(run.folder)):
-            is_behind = (epoch, (number + 1) * span) <= places[-1]
-            in_use = any(e == epoch and number * span < place < (number + 1) * span for e, place in places)
-            if is_behind and not in_use:
-                path.unlink(missing_ok=True)
 
     def _tell(self, run: Run, generation: Generation) -> None:
         """Log a generation's numbers at its first use, and what they are a sign of."""
