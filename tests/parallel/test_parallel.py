@@ -6,11 +6,14 @@ import copy
 
 import pytest
 import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from tests.ranks import strategies, tiny_rows
 from trainwright import ConfigError, Strategy, processes
 from trainwright.parallel.choice import start_strategy
-from trainwright.parallel.ddp import DataParallel
+from trainwright.parallel.ddp import DataParallel, exact_norms
+from trainwright.parallel.sharded import Sharded
 from trainwright.parallel.strategy import ProcessOptions
 from trainwright.world import World
 
@@ -122,6 +125,48 @@ class Alone(Strategy):
 def test_a_process_that_would_take_itself_for_the_only_one_is_told():
     with pytest.raises(ConfigError, match=r"Alone\.setup has not set self\.world.* number 1 of 2"):
         start_strategy(Alone(), World(rank=1, size=2), torch.device("cpu"))
+
+
+class Recomputes(tiny_rows.Net):
+    """Computes a layer again in its backward pass, by torch's reentrant form."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(tiny_rows.WIDTH, tiny_rows.WIDTH).double()
+
+    def predict(self, x, number):
+        return checkpoint(self.layer, self.first(x), use_reentrant=True).squeeze(-1)
+
+
+class UsesPartsOfLayers(tiny_rows.Net):
+    """Uses the weight of a layer without calling it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(tiny_rows.WIDTH, tiny_rows.WIDTH).double() for _ in range(2)])
+
+    def predict(self, x, number):
+        return super().predict(x @ self.layers[0].weight + self.layers[1](x), number)
+
+
+@pytest.mark.parametrize(
+    ("model", "strategy", "told"),
+    [
+        (Recomputes, DataParallel, "reentrant checkpoint.*set ddp_find_unused_parameters=False.*ready only once"),
+        (UsesPartsOfLayers, Sharded, "without calling that layer.*'auto_wrap_policy': 'NO_WRAP'.*got mixed"),
+    ],
+)
+def test_an_error_of_torchs_that_comes_of_how_a_run_is_spread_says_what_to_do(tmp_path, model, strategy, told):
+    try:
+        with pytest.raises(ConfigError, match=told):
+            tiny_rows.trained(tmp_path, model(), train_dataset=tiny_rows.rows(4), strategy=strategy())
+    finally:
+        processes.leave()
+
+
+def test_the_norm_of_complex_numbers_is_that_of_both_parts():
+    found = exact_norms([torch.tensor([3 + 4j, 0]), torch.tensor([1 - 1j], dtype=torch.complex128)], 2.0)
+    assert found.tolist() == pytest.approx([5, 2**0.5], abs=1e-12)
 
 
 def test_numbers_whose_squares_overflow_are_finite():

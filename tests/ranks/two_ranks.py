@@ -107,6 +107,7 @@ OPTIONS = {  # that could take each rank's part for the whole
     "metrics of each batch": {"batch_eval_metrics": True, "eval_strategy": "steps", "eval_steps": 2},
     "predictions brought to the host": {"eval_accumulation_steps": 1},
     "tokens counted": {"include_num_input_tokens_seen": "non_padding"},
+    "a static graph": {"ddp_static_graph": True},
     "all tokens counted": {"include_num_input_tokens_seen": "all"},
 }  # fmt: skip
 

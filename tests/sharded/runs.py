@@ -342,7 +342,25 @@ def adapters_resumed(place: Path, tensor: int = 1) -> dict[str, Any]:
     return {"straight": straight, "again": again}
 
 
+def experts() -> Any:
+    """Return a mixture of three experts with dropout, whose files hold other tensors than memory."""
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    torch.manual_seed(0)
+    sizes = {"vocab_size": tiny.VOCABULARY, "hidden_size": 16, "intermediate_size": 12, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "num_local_experts": 3, "attention_dropout": 0.1}
+    return MixtralForCausalLM(MixtralConfig(**sizes, **heads))
+
+
+def experts_stopped(place: Path) -> dict[str, Any]:
+    """Train two of four steps, and go on."""
+    trained(place, spread(), of=experts(), max_steps=2)
+    return trained(place, spread(), of=experts(), max_steps=4, resume=True)
+
+
 CASES: dict[str, launch.Case] = {
+    "experts": lambda place: trained(place, spread(), of=experts(), max_steps=4),
+    "experts, stopped": experts_stopped,
     "two": lambda place: trained(place, spread()),
     "two, stopped": lambda place: stopped(place, spread()),
     "two from one": lambda place: resumed(place, spread(), "one"),

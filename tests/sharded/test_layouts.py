@@ -19,7 +19,7 @@ LAUNCHES = {
     + ["exported", "adapters", "averaged", "averaged, straight", "failed after a step", "failed in a step"]
     + ["failed in an evaluation", "signalled in an evaluation"]
     + ["mirrored", "mirrored, whole", "whole", "odd", "from torch"]
-    + ["tensor", "tensor from two", "two from tensor"],
+    + ["tensor", "tensor from two", "two from tensor", "experts", "experts, stopped"],
     4: ["four divided", "four divided, stopped", "four divided from tensor", "adapters, divided", "exported, divided"]
     + ["four from two", "four replicated", "four replicated, stopped", "four replicated from two"],
 }
@@ -41,6 +41,8 @@ def found(folder):
         place = folder / f"one from {origin}"
         if not lacking(place.name):
             ranks[place.name] = [runs.resumed(place, None, origin.replace(" ", "_"))]
+    of = {"of": runs.experts(), "resume": str(folder / "experts" / "checkpoint-2"), "max_steps": 4}
+    ranks["one from experts"] = [runs.trained(folder / "one from experts", **of)]
     for name, everyone in ranks.items():
         for one in everyone:
             assert "error" not in one, (name, one)
@@ -170,6 +172,19 @@ def test_a_moving_average_goes_on_bitwise_and_is_what_is_loaded(found, folder):
     assert len(layout.shares_of(place, layout.AVERAGE)) == 2
     model = LlamaForCausalLM.from_pretrained(place, dtype="auto")
     assert runs.digest(dict(model.named_parameters())) == found["averaged"][0]["ended"][0]
+
+
+def test_a_mixture_of_experts_goes_on_bitwise_and_in_another_layout(found, folder):
+    from transformers import MixtralForCausalLM
+
+    for straight, stopped in zip(found["experts"], found["experts, stopped"], strict=True):
+        assert straight["ended"] == stopped["ended"]
+        assert straight["losses"] == stopped["losses"]
+    alone, together = found["one from experts"][0], found["experts"]
+    assert alone["states"]["2"] == together[0]["states"]["2"]
+    assert rows([alone], "3") == rows(together, "3")
+    read = MixtralForCausalLM.from_pretrained(folder / "experts" / "checkpoint-4", dtype="auto")
+    assert runs.digest(dict(read.named_parameters())) == together[0]["ended"][0]
 
 
 def test_every_tensor_lies_in_one_file_and_every_slice_in_one(found, folder):

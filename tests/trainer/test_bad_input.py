@@ -370,6 +370,7 @@ WRONG_HOOKS = [  # seen before work starts
     ({"preprocess_logits_for_metrics": lambda logits: logits}, {}, r"\(logits\) is called with \(logits, labels\)"),
     ({"compute_loss_func": lambda outputs, labels: 0}, {}, r"but got an unexpected keyword argument 'num_items_in_"),
     ({"data_collator": lambda rows, more: rows}, {}, r"data_collator\(rows, more\) is called with \(rows\), but miss"),
+    ({"model": torch.nn.LazyLinear(2)}, {}, "The parameter 'weight' has no shape yet: .*Call the model on one before"),
     ({"model": tiny.Line}, {}, r"model= is the class Line; give what it makes: Line\(\.\.\.\)"),
     ({"model": None, "model_init": lambda: tiny.Line}, {}, "model_init returned <class 'tests.tiny.Line'>; it must"),
     ({"model": None, "model_init": lambda one, two: 0}, {}, r"model_init\(one, two\) is called with \(trial\)"),

@@ -53,6 +53,7 @@ def faults(args: Any) -> list[str]:
         *_best_model(args),
         *_precision(args),
         *_loading(args),
+        *_exchanges(args),
         *launched.faults(args),
         *sharding.faults(args),
         *refusals(args),
@@ -255,6 +256,14 @@ def _precision(args: Any) -> Iterator[str]:
         yield "fp16 and bf16 are both set; choose one (bf16 where the GPU has it)."
     if args.fp16_full_eval and args.bf16_full_eval:
         yield "fp16_full_eval and bf16_full_eval are both set; choose one."
+
+
+def _exchanges(args: Any) -> Iterator[str]:
+    if args.ddp_static_graph and args.auto_find_batch_size:
+        yield (
+            "ddp_static_graph=True exchanges gradients in every backward pass, and auto_find_batch_size after them; "
+            "leave one of them out."
+        )
 
 
 def _loading(args: Any) -> Iterator[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from trainwright.errors import DataError, TrainwrightError
+from trainwright.errors import ConfigError, DataError, TrainwrightError
 from trainwright.models.inspect import base_model, has_table_of, limits
 from trainwright.objectives.targets import wanted
 from trainwright.session.session import Session
@@ -21,8 +21,8 @@ _OF_A_MODEL = (IndexError, RuntimeError, TypeError, ValueError)
 
 
 class Explained:
-    """Replaces an error of the model by a DataError, where the batch explains it; of every micro-batch, so no
-    generator."""
+    """Replaces an error of the model by a DataError, where the batch explains it, or a ConfigError, where the strategy
+    does; of every micro-batch, so no generator."""
 
     __slots__ = ("batch", "session")
 
@@ -36,6 +36,9 @@ class Explained:
         if error is None or isinstance(error, TrainwrightError) or not isinstance(error, _OF_A_MODEL):
             return
         session = self.session
+        told = session.strategy.explained(error)
+        if told is not None:
+            raise ConfigError(f"{told} ({str(error).splitlines()[0]:.80})") from error
         reason = fault(session, self.batch, error)
         if reason is not None:
             where = f"At step {session.state.global_step + 1}, " if session.is_in_train else ""

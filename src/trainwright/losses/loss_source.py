@@ -102,7 +102,8 @@ def training_step(session: Session, model: nn.Module, inputs: Any, num_items: fl
         loss = loss / num_items
     if args.torch_empty_cache_steps and session.state.global_step % args.torch_empty_cache_steps == 0:
         empty_cache(session.strategy.device)
-    session.strategy.backward(loss, session.precision)
+    with Explained(session, inputs):
+        session.strategy.backward(loss, session.precision)
     return loss.detach()
 
 

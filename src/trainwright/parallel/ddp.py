@@ -63,13 +63,28 @@ class DataParallel(Strategy):
         return DistributedDataParallel(model, device_ids=devices, **options)
 
     def accumulate(self, model: nn.Module, last: bool) -> AbstractContextManager[Any]:
-        """Keep gradients to this process until the last micro-batch of a step, or until `finish_gradients`."""
-        alone = self.options.late or not last
+        """Keep gradients to this process until the last micro-batch of a step, or until `finish_gradients`; of a static
+        graph torch knows no pass that does."""
+        alone = self.options.late or not (last or self._is_static)
         return model.no_sync() if isinstance(model, DistributedDataParallel) and alone else nullcontext()
 
     def needs_zero_weight_step(self, last: bool) -> bool:
-        """Whether it is the last micro-batch, in whose backward pass the gradients are exchanged."""
-        return last and self.is_distributed
+        """Whether gradients are exchanged in the backward pass of this micro-batch."""
+        return (last or self._is_static) and self.is_distributed
+
+    @property
+    def _is_static(self) -> bool:
+        return bool(self.options.ddp.get("static_graph"))
+
+    def explained(self, error: Exception) -> str | None:
+        """As of `Strategy`: a layer that is computed again by torch's reentrant form, which a model calls by itself."""
+        if "mark a variable ready only once" not in str(error):
+            return None
+        return (
+            "The model computes layers again by torch's reentrant checkpoint, or calls them in several passes, and "
+            "DistributedDataParallel looks for parameters that a step does not use. Use checkpoint(..., "
+            "use_reentrant=False), or set ddp_find_unused_parameters=False where every step uses all of them."
+        )
 
     def finish_gradients(self, parameters: list[nn.Parameter]) -> None:
         """Exchange the gradients now where a process may fail in its backward pass, so that none waits for it there;
@@ -96,7 +111,7 @@ class DataParallel(Strategy):
 
     def norms(self, tensors: list[torch.Tensor], order: float = 2.0) -> torch.Tensor:
         """Return the norm of every gradient or parameter: the same bits, whichever parts of it processes hold."""
-        return exact_norms(tensors, order).to(torch.promote_types(tensors[0].dtype, torch.float32))
+        return exact_norms(tensors, order).to(torch.promote_types(tensors[0].real.dtype, torch.float32))
 
     @contextmanager
     def with_main_buffers(self, model: nn.Module) -> Iterator[None]:
@@ -255,6 +270,7 @@ def _bytes(tensor: torch.Tensor) -> torch.Tensor:
 def exact_norms(tensors: list[torch.Tensor], order: float) -> torch.Tensor:
     """Return the norms of some tensors, shape (tensors,), float64: squares of float32 are added without a loss that is
     seen in float32, so it does not matter in which order, or in how many parts."""
+    tensors = [torch.view_as_real(one) if one.is_complex() else one for one in tensors]
     if tensors[0].device.type != "cpu":
         return torch.stack(torch._foreach_norm(tensors, order, torch.float64))
     return torch.stack([_exact_norm(tensor.reshape(-1), order) for tensor in tensors])

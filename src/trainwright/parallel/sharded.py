@@ -251,6 +251,16 @@ class Sharded(DataParallel):
             for handle in [*hooks, *handles]:
                 handle.remove()
 
+    def explained(self, error: Exception) -> str | None:
+        """As of `Strategy`: a layer's parameters that are used where it is not called."""
+        if self.divides or "got mixed torch.Tensor and DTensor" not in str(error):
+            return None
+        return (
+            "The model uses parameters of a layer without calling that layer (its forward), and those of a sharded "
+            "model are gathered when it is called. Call it, or have the whole model gathered at once: "
+            "fsdp_config={'auto_wrap_policy': 'NO_WRAP'}."
+        )
+
     def is_gathered(self, parameter: nn.Parameter) -> bool:
         """Whether a parameter is one of a gathered block, in place of its parts."""
         return not isinstance(parameter, DTensor)

@@ -180,6 +180,11 @@ class Strategy:
         factor = self.gradient_divide_factor
         precision.backward(loss * factor if factor != 1 else loss)
 
+    def explained(self, error: Exception) -> str | None:
+        """Return what to do about an error of torch's that a model's pass has raised because of how the run is spread,
+        in whole sentences; None of any other."""
+        return None
+
     def needs_zero_weight_step(self, last: bool) -> bool:
         """Whether a micro-batch without targets is run forward and backward all the same, as other processes wait for
         this one there; `last`: whether it is the last one of its step."""

@@ -12,6 +12,7 @@ from typing import Any, TypedDict
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from trainwright import bars, compat
 from trainwright.args import foreign
@@ -168,6 +169,13 @@ def _check_model(session: Session) -> None:
         )
     if (session.model is None) or (session.model_init is not None and session.model_given):
         raise ConfigError("Trainer needs either model= or model_init=, and not both.")
+    parameters = session.model.named_parameters() if isinstance(session.model, nn.Module) else ()
+    shapeless = next((name for name, parameter in parameters if is_lazy(parameter)), None)
+    if shapeless is not None:
+        raise ConfigError(
+            f"The parameter '{shapeless}' has no shape yet: its layer takes it from the first batch. Call the model on "
+            "one before it is given to the Trainer."
+        )
 
 
 def check(session: Session) -> None:
