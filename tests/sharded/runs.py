@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
+import logging.handlers
 import os
 import shutil
 import signal
@@ -267,7 +269,13 @@ def exported(place: Path, tensor: int = 1) -> dict[str, Any]:
     model_files._PATIENCE = 60.0
     trainer.save_model(str(place / "model"))
     as_accelerate = trainer.accelerator.get_state_dict(trainer.model)
-    return {"weights": digests(trainer)[0], "told": told, "gathered": digest(as_accelerate)}
+    heard = logging.handlers.BufferingHandler(100)
+    logging.getLogger("trainwright").addHandler(heard)
+    for _ in range(2):
+        torch.save(trainer.model.state_dict(), io.BytesIO())
+    logging.getLogger("trainwright").removeHandler(heard)
+    pickled = [one.getMessage() for one in heard.buffer]
+    return {"weights": digests(trainer)[0], "told": told, "gathered": digest(as_accelerate), "pickled": pickled}
 
 
 class Odd(torch.nn.Module):

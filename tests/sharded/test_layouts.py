@@ -134,6 +134,8 @@ def test_a_model_saved_alone_replaces_what_is_there(found, folder):
         alone, as_upstream, with_options = first["told"]
         assert alone.startswith("save_model was called on some ranks alone (waited 1 s for the others)")
         assert as_upstream.startswith("save_pretrained was called on some ranks alone (waited 1 s for the others)")
+        (pickled,) = first["pickled"]
+        assert "by torch.save(model.state_dict()): what is written is this process's part alone" in pickled
         assert "takes a folder alone then, no push_to_hub: call trainer.save_model(folder) on all" in with_options
 
 
