@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from tests.ranks import strategies, tiny_rows
-from trainwright import ConfigError, Strategy, processes
+from trainwright import ConfigError, Strategy, TrainerCallback, processes
 from trainwright.parallel.choice import start_strategy
 from trainwright.parallel.ddp import DataParallel, exact_norms
 from trainwright.parallel.sharded import Sharded
@@ -160,6 +160,23 @@ def test_an_error_of_torchs_that_comes_of_how_a_run_is_spread_says_what_to_do(tm
     try:
         with pytest.raises(ConfigError, match=told):
             tiny_rows.trained(tmp_path, model(), train_dataset=tiny_rows.rows(4), strategy=strategy())
+    finally:
+        processes.leave()
+
+
+class Masks(TrainerCallback):
+    """Has a user's hook change a gradient."""
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        model.layer.weight.register_hook(torch.zeros_like)
+
+
+def test_a_hook_that_a_sharded_model_gets_when_training_begins_is_refused(tmp_path):
+    try:
+        with pytest.raises(
+            ConfigError, match=r"'layer\.weight' has a hook on its gradient \(register_hook\), and torch"
+        ):
+            tiny_rows.trained(tmp_path, train_dataset=tiny_rows.rows(4), strategy=Sharded(), callbacks=[Masks()])
     finally:
         processes.leave()
 

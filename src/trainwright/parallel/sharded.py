@@ -27,7 +27,7 @@ from trainwright.parallel.layouts.boxes import local
 from trainwright.parallel.layouts.layout import REPLICATE, SHARD
 from trainwright.parallel.layouts.sharding import Sharding
 from trainwright.parallel.strategy import ProcessOptions
-from trainwright.parallel.used import GIVES_ZEROS, Use, Watched, check_alike
+from trainwright.parallel.used import GIVES_ZEROS, Use, Watched, check_alike, check_hooks
 from trainwright.world import DataShard, World
 
 _FORMATS = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -340,14 +340,7 @@ def check(model: nn.Module) -> None:
     scalar = next((name for name, p in model.named_parameters() if p.ndim == 0), None)
     if scalar is not None:
         raise ConfigError(f"The parameter '{scalar}' is a scalar, which cannot be sharded. Give it the shape (1,).")
-    hooked = next(
-        (name for name, p in model.named_parameters() if p._backward_hooks or p._post_accumulate_grad_hooks), None
-    )
-    if hooked is not None:
-        raise ConfigError(
-            f"The parameter '{hooked}' has a hook on its gradient (register_hook), and torch calls none of a sharded "
-            "model's. Change gradients in a callback's on_pre_optimizer_step, or train without fsdp."
-        )
+    check_hooks(model.named_parameters())
     kinds = {p.dtype: name for name, p in model.named_parameters() if p.requires_grad}
     if len(kinds) > 1:
         several = ", ".join(f"{str(kind).removeprefix('torch.')} ('{name}')" for kind, name in kinds.items())

@@ -7,7 +7,7 @@ zeros, and afterwards nobody knows which were used at all; and what no process u
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
@@ -33,9 +33,10 @@ class Use(IntEnum):
 
 @dataclass
 class Mark:
-    """An attribute of a parameter: the block with which it is gathered, empty for the rest of the model, and what was
-    done with it in this step."""
+    """An attribute of a parameter: its name, the block with which it is gathered, empty for the rest of the model, and
+    what was done with it in this step."""
 
+    name: str
     block: str
     use: Use = Use.NONE
 
@@ -56,13 +57,13 @@ class Watched:
             (name, part) for name, part in model.named_modules() if isinstance(part, FSDPModule)
         ]
         for number, (name, block) in enumerate(blocks):
-            spread = list(block.parameters())
-            if all(hasattr(parameter, _MARK) for parameter in spread):
+            spread = list(block.named_parameters(prefix=name))
+            if all(hasattr(parameter, _MARK) for _, parameter in spread):
                 continue
             block.unshard()
-            for own, whole in zip(spread, block.parameters(), strict=True):
+            for (path, own), whole in zip(spread, block.parameters(), strict=True):
                 if whole is not own:
-                    self._watch(own, whole, Mark(name if number else ""))
+                    self._watch(own, whole, Mark(path, name if number else ""))
             block.reshard()
 
     def _watch(self, own: nn.Parameter, whole: nn.Parameter, mark: Mark) -> None:
@@ -77,12 +78,31 @@ class Watched:
         mark.use = max(mark.use, self.now)
 
     def look(self, parameters: Sequence[nn.Parameter]) -> list[Use]:
-        """Return what was done with some parameters that are watched, and forget it."""
+        """Return what was done with some parameters that are watched, and forget it.
+
+        Raises:
+            ConfigError: one has got a hook since, which nobody has called.
+        """
         marks: list[Mark] = [getattr(parameter, _MARK) for parameter in parameters]
+        check_hooks((mark.name, parameter) for mark, parameter in zip(marks, parameters, strict=True))
         found = [mark.use for mark in marks]
         for mark in marks:
             mark.use = Use.NONE
         return found
+
+
+def check_hooks(parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
+    """See whether gradients of some parameters, by their names, have hooks: of those that are spread torch calls none.
+
+    Raises:
+        ConfigError: one has.
+    """
+    for name, parameter in parameters:
+        if parameter._backward_hooks or parameter._post_accumulate_grad_hooks:
+            raise ConfigError(
+                f"The parameter '{name}' has a hook on its gradient (register_hook), and torch calls none of a sharded "
+                "model's. Change gradients in a callback's on_pre_optimizer_step, or train without fsdp."
+            )
 
 
 def check_alike(parameters: Sequence[nn.Parameter], everyone: Sequence[Sequence[float]]) -> None:
