@@ -67,6 +67,14 @@ class Broken(cases.Augmented):
         return super().__getitem__(index)
 
 
+class Fails(TrainerCallback):
+    """Fails on the second rank alone, in an evaluation of the third step."""
+
+    def on_prediction_step(self, args, state, control, **kwargs):
+        if current_world().rank == 1 and state.global_step == 3:
+            raise ValueError("what the user wrote")
+
+
 class Watched(Trainer):
     """Keeps every micro-batch's loss."""
 
@@ -82,6 +90,8 @@ def run(kind: str, place: Path) -> dict:
         changes = {"logging_steps": 7, "dataloader_num_workers": 1}
     if kind == "wish":
         changes = {"eval_strategy": "steps", "eval_steps": 5, "load_best_model_at_end": True}
+    if kind == "evaluation":
+        changes = {"eval_strategy": "steps", "eval_steps": 3, "save_steps": 2, "fsdp": True, "ddp_timeout": 60}
     if kind == "endless":
         changes = {"max_steps": 10**6, "logging_steps": 10**6}
     if kind == "time":
@@ -100,7 +110,9 @@ def run(kind: str, place: Path) -> dict:
     net = (Hungry if kind == "memory" else cases.Net)()
     if kind in ("memory", "whole"):
         net.layers[2].p = 0.0
-    callbacks = {"terminate": [Terminate()], "wish": [Wish()]}.get(kind, []) if not resume else []
+    callbacks = (
+        {"terminate": [Terminate()], "wish": [Wish()], "evaluation": [Fails()]}.get(kind, []) if not resume else []
+    )
     trainer = Watched(net, args, train_dataset=data, eval_dataset=cases.rows(12), callbacks=callbacks)
     trainer.seen = []
     trainer.train(resume_from_checkpoint=resume)

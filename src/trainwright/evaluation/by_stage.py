@@ -20,7 +20,7 @@ def evaluate(session: Session, stage: Stage, dataset: Any, prefix: str) -> dict[
         raise DataError(
             "What is evaluated here are the rows that the run's file holds out (data.validation), no others."
         )
-    started = time.time()
+    started = time.monotonic()
     metrics = stage.evaluate(prefix)
     speed = reporting.speed(prefix, started, len(session.eval_dataset), 0)
     metrics |= {name: value for name, value in speed.items() if not name.endswith("steps_per_second")}

@@ -37,15 +37,21 @@ from trainwright.state import EvalLoopOutput, EvalPrediction, PredictionOutput
 
 @contextmanager
 def called_by_all(session: Session, name: str) -> Iterator[None]:
-    """Name the processes without which a call cannot go on; within a run `training/shutdown.py` does that.
+    """Name the processes without which a call cannot go on, and tell them why this one does not; within a run
+    `training/shutdown.py` does both.
 
     Raises:
-        RankError: there are such.
+        RankError: others have failed, or are gone.
     """
     try:
         yield
     except Exception as error:
-        lost = session.strategy.lost() if is_of_an_exchange(error) and not session.is_in_train else None
+        if session.is_in_train:
+            raise
+        if not is_of_an_exchange(error):
+            session.strategy.tell_failure(f"{type(error).__name__}: {error}".splitlines()[0])
+            raise
+        lost = session.strategy.lost()
         if lost is None:
             raise
         raise RankError(f"{lost}, and {name} goes on with all processes alone. Call it on all of them.") from error
@@ -111,7 +117,7 @@ def evaluate_set(session: Session, dataset: Any, ignore_keys: list[str] | None, 
     loader = session.hooks.get_eval_dataloader(dataset)
     dataloaders.check_loader(loader, session.hooks, "get_eval_dataloader")
     session.callback_handler.shared["eval_dataloader"] = loader
-    started = time.time()
+    started = time.monotonic()
     forced = None if session.generation is None else generation.forcing(session, loader)
     with session.evaluating(Evaluation(dataset if isinstance(dataset, str) else None, forced)):
         output = of_loop(
@@ -298,7 +304,7 @@ def has_both(parts: Mapping[str, Any]) -> bool:
 @as_raised
 def predict(session: Session, dataset: Any, ignore_keys: list[str] | None, prefix: str) -> PredictionOutput:
     """Predict a set, and tell the callbacks; see `Trainer.predict`."""
-    started = time.time()
+    started = time.monotonic()
     dividing.look(session, dataset, "test data")
     loader = session.hooks.get_test_dataloader(dataset)
     dataloaders.check_loader(loader, session.hooks, "get_test_dataloader")

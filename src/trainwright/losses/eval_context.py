@@ -102,6 +102,9 @@ def waiting(session: Session, alone: bool = False) -> Iterator[None]:
 def together(session: Session, loader: Any = None) -> Iterator[list[float]]:
     """Run this rank's part of a pass; either all ranks go on after it, or all leave.
 
+    Where ranks share the model, the others may wait for one that fails in the midst of a forward pass: it meets them
+    nowhere, and they hear of it when it is gone.
+
     Gives the list for the marks of what is read of a loader, which are to be the same on all ranks.
 
     Raises:
@@ -116,7 +119,8 @@ def together(session: Session, loader: Any = None) -> Iterator[list[float]]:
         yield marks
     except (Exception, StopWaiting) as error:
         failure = error
-    if strategy.is_distributed:
+    is_missed = strategy.shards_state and isinstance(failure, Exception)
+    if strategy.is_distributed and not is_missed:
         stop = (run.signals.received or 0) if run is not None and run.evaluates else 0
         told = strategy.gather((stop, repr(failure) if isinstance(failure, Exception) else None, sum(marks)))
         failed = [f"The evaluation failed on rank {rank}: {text}" for rank, (_, text, _) in enumerate(told) if text]

@@ -163,8 +163,8 @@ def note_best(session: Session, metrics: dict[str, float]) -> bool:
 
 
 def speed(split: str, started: float, samples: float, steps: float) -> dict[str, float]:
-    """Return the run time in seconds and the samples and steps per second."""
-    seconds = max(time.time() - started, 1e-9)
+    """Return the run time in seconds and the samples and steps per second; `started` is of `time.monotonic`."""
+    seconds = max(time.monotonic() - started, 1e-9)
     return {
         f"{split}_runtime": round(seconds, 4),
         f"{split}_samples_per_second": round(samples / seconds, 3),
@@ -176,7 +176,7 @@ def training_metrics(run: Run) -> dict[str, float]:
     """Return the numbers of the whole call of `train`."""
     session = run.session
     run.meter.read(session.strategy.sum_tensor, session.strategy.device)
-    metrics = speed("train", run.started, run.rows, session.state.global_step - run.first_step)
+    metrics = speed("train", run.began, run.rows, session.state.global_step - run.first_step)
     without = run.meter.skipped_before + run.meter.empty_before
     good = session.state.global_step - without - run.meter.first_step
     loss = run.meter.logged / good if good else math.nan

@@ -159,6 +159,7 @@ class Run:
     targets_seen: bool = False
     evaluated: bool = False
     started: float = field(default_factory=time.time)
+    began: float = field(default_factory=time.monotonic)
     first_step: int = 0
     accumulation: int = 1
     open: bool = False
