@@ -10,7 +10,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from tests.ranks import strategies, tiny_rows
-from trainwright import ConfigError, Strategy, TrainerCallback, processes
+from trainwright import ConfigError, Strategy, Trainer, TrainerCallback, processes
+from trainwright.errors import RankError
 from trainwright.parallel.choice import start_strategy
 from trainwright.parallel.ddp import DataParallel, exact_norms
 from trainwright.parallel.sharded import Sharded
@@ -162,6 +163,21 @@ def test_an_error_of_torchs_that_comes_of_how_a_run_is_spread_says_what_to_do(tm
             tiny_rows.trained(tmp_path, model(), train_dataset=tiny_rows.rows(4), strategy=strategy())
     finally:
         processes.leave()
+
+
+@pytest.mark.parametrize("call", ["train", "evaluate", "predict"])
+def test_a_call_names_the_processes_without_which_it_cannot_go_on(tmp_path, monkeypatch, call):
+    """Before the first step, too; after it the run names them with what is saved."""
+
+    def closed(**batch):
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:43938")
+
+    rows = tiny_rows.rows(4)
+    trainer = Trainer(tiny_rows.Net(), tiny_rows.arguments(tmp_path), train_dataset=rows, eval_dataset=rows)
+    trainer.model.forward = closed
+    monkeypatch.setattr(trainer.strategy, "lost", lambda: "Rank 1 (process 7 on here) was killed or has left")
+    with pytest.raises(RankError, match=f"Rank 1 .* was killed or has left, so {call} cannot go on here"):
+        getattr(trainer, call)(*[rows] * (call == "predict"))
 
 
 class Masks(TrainerCallback):

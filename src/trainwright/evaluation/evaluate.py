@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from trainwright.bars import counting
 from trainwright.batch import by_name
 from trainwright.data.introspection import length_of
 from trainwright.data.loaders.rows import PaddingBatch
-from trainwright.errors import DataError, RankError, as_raised
+from trainwright.errors import DataError, as_raised
 from trainwright.evaluation import by_stage, generation
 from trainwright.evaluation.live_metrics import LiveMetrics
 from trainwright.evaluation.prediction_buffer import Collector, losses_of_rows
@@ -26,35 +26,13 @@ from trainwright.losses import units
 from trainwright.losses.eval_context import batches_of, evaluating, rows_of, together
 from trainwright.losses.loss_source import own_copy
 from trainwright.models.hooks import unwatched
-from trainwright.parallel.peers import is_of_an_exchange
 from trainwright.saving import reporting
+from trainwright.saving.agreement import by_all
 from trainwright.session import metric_values
 from trainwright.session.exact_sums import widened
 from trainwright.session.meters import Records, averages
 from trainwright.session.session import Evaluation, Hooks, Session
 from trainwright.state import EvalLoopOutput, EvalPrediction, PredictionOutput
-
-
-@contextmanager
-def called_by_all(session: Session, name: str) -> Iterator[None]:
-    """Name the processes without which a call cannot go on, and tell them why this one does not; within a run
-    `training/shutdown.py` does both.
-
-    Raises:
-        RankError: others have failed, or are gone.
-    """
-    try:
-        yield
-    except Exception as error:
-        if session.is_in_train:
-            raise
-        if not is_of_an_exchange(error):
-            session.strategy.tell_failure(f"{type(error).__name__}: {error}".splitlines()[0])
-            raise
-        lost = session.strategy.lost()
-        if lost is None:
-            raise
-        raise RankError(f"{lost}, and {name} goes on with all processes alone. Call it on all of them.") from error
 
 
 @as_raised
@@ -63,7 +41,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluate one set, log its metrics and tell the callbacks; or each of several; see `Trainer.evaluate`."""
     sets = session.eval_dataset if dataset is None else dataset
-    with called_by_all(session, "evaluate"):
+    with by_all(session, "evaluate"):
         if isinstance(sets, dict) and (dataset is not None or session.eval_loader is None):
             names = {name: name if dataset is None else rows for name, rows in sets.items()}
             return evaluate_each(session, names, ignore_keys, prefix, settings)
@@ -308,7 +286,7 @@ def predict(session: Session, dataset: Any, ignore_keys: list[str] | None, prefi
     dividing.look(session, dataset, "test data")
     loader = session.hooks.get_test_dataloader(dataset)
     dataloaders.check_loader(loader, session.hooks, "get_test_dataloader")
-    with called_by_all(session, "predict"), session.evaluating(Evaluation(predicts=True)):
+    with by_all(session, "predict"), session.evaluating(Evaluation(predicts=True)):
         output = of_loop(
             session.hooks, loader, description="Prediction", ignore_keys=ignore_keys, metric_key_prefix=prefix
         )

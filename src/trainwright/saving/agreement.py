@@ -6,7 +6,8 @@ ours decides alike everywhere. Metrics are those of rank 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from types import FunctionType
@@ -16,6 +17,8 @@ import numpy as np
 import torch
 
 from trainwright.callbacks.base import CallbackHandler
+from trainwright.errors import RankError
+from trainwright.parallel.peers import is_of_an_exchange
 from trainwright.parallel.strategy import Strategy
 from trainwright.session import metric_values
 from trainwright.session.run import Run
@@ -60,6 +63,31 @@ def agree_on_step(run: Run) -> None:
     """Agree on the flags after a step, where one may be raised that is not raised on all ranks."""
     if run.steered:
         agree(run)
+
+
+@contextmanager
+def by_all(session: Session, name: str) -> Iterator[None]:
+    """Name the processes without which a call of a user's cannot go on, and tell them why this one does not.
+
+    Args:
+        session: of the call; within a run's, whatever is called in there leaves it to that.
+        name: of what is called.
+
+    Raises:
+        RankError: others have failed, or are gone.
+    """
+    if session.is_in_train:
+        yield
+        return
+    try:
+        yield
+    except Exception as error:
+        lost = session.strategy.lost() if is_of_an_exchange(error) else None
+        if lost is None:
+            if not isinstance(error, RankError):  # which is another one's failure
+                session.strategy.tell_failure(f"{type(error).__name__}: {error}".splitlines()[0])
+            raise
+        raise RankError(f"{lost}, so {name} cannot go on here: all processes call it.") from error
 
 
 def of_main(strategy: Strategy, metrics: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from trainwright.objectives.objective import Objective
 from trainwright.optim.optimizers import optimizer_class
 from trainwright.parallel.strategy import Strategy
 from trainwright.saving import hub, model_card, model_files, reporting, save
+from trainwright.saving.agreement import by_all
 from trainwright.session.generation_settings import Generation
 from trainwright.session.session import Session
 from trainwright.state import EvalLoopOutput, PredictionOutput, TrainOutput
@@ -152,12 +153,13 @@ class Trainer(Attributes, PrivateNames):
             trial: the trial of a hyperparameter search.
             ignore_keys_for_eval: outputs of the model that evaluation leaves out.
         """
-        if self.model_init is not None:
-            runs.fresh_model(self._session, trial)
         wanted = resume_from_checkpoint
-        with job.of_training(self.args, self.callback_handler) as timesheet:
-            wanted = job.resume_by_itself(self.run_folder) if wanted is None else wanted
-            return runs.train(self._session, wanted, ignore_keys_for_eval, timesheet)
+        with by_all(self._session, "train"):
+            if self.model_init is not None:
+                runs.fresh_model(self._session, trial)
+            with job.of_training(self.args, self.callback_handler) as timesheet:
+                wanted = job.resume_by_itself(self.run_folder) if wanted is None else wanted
+                return runs.train(self._session, wanted, ignore_keys_for_eval, timesheet)
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: float | None = None) -> torch.Tensor:
         """Run forward and backward of a micro-batch; return its share of the step's loss, detached."""
