@@ -91,7 +91,7 @@ def run(kind: str, place: Path) -> dict:
     if kind == "wish":
         changes = {"eval_strategy": "steps", "eval_steps": 5, "load_best_model_at_end": True}
     if kind == "evaluation":
-        changes = {"eval_strategy": "steps", "eval_steps": 3, "save_steps": 2, "fsdp": True, "ddp_timeout": 60}
+        changes = {"eval_strategy": "steps", "eval_steps": 3, "save_steps": 1, "fsdp": True, "ddp_timeout": 60}
     if kind == "endless":
         changes = {"max_steps": 10**6, "logging_steps": 10**6}
     if kind == "time":

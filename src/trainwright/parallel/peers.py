@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import psutil
 
+_OF_GLOO = ("gloo", "pair closure")  # which it says of connections that it closes after a timeout
 _SAME = 1.0  # seconds between two readings of when a process began
 
 
@@ -49,7 +50,8 @@ def is_of_an_exchange(error: BaseException) -> bool:
     """Whether an error is that of an exchange between processes: gloo's have no class of their own."""
     from torch.distributed import DistError
 
-    return isinstance(error, DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+    is_gloos = isinstance(error, RuntimeError) and any(word in str(error) for word in _OF_GLOO)
+    return isinstance(error, DistError) or is_gloos
 
 
 def this_process(rank: int) -> Peer:
