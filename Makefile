@@ -6,6 +6,8 @@ STAMP := .venv/.installed
 TEST_STAMP := .venv/.installed.test
 # Two processes of one thread each: the tests' models are too small for more threads.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+# Without it every one of the hundreds of processes that tests begin would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: gpu demo test test-setup test-versions release-check check bench torture mutants docs format clean

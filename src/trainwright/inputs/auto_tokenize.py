@@ -9,10 +9,6 @@ import torch
 
 from trainwright.data.columns import column_names
 from trainwright.data.introspection import has_state, is_stream
-from trainwright.data.sources.formats import Format
-from trainwright.data.text.text_collators import PaddedBatch
-from trainwright.data.text.text_stream import BlockStream
-from trainwright.data.text.tokenize import TextRules
 from trainwright.models import inspect as models
 from trainwright.models.inspect import limits
 from trainwright.session.session import Session
@@ -40,6 +36,8 @@ def tokenize(session: Session) -> None:
     made = {name: _tokens(session, rows, tokenizer, most) for name, rows in sets.items()}
     session.eval_dataset = made if isinstance(session.eval_dataset, dict) else made[""]
     if session.data_collator is None:
+        from trainwright.data.text.text_collators import PaddedBatch
+
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         session.data_collator = PaddedBatch(pad or 0)
     session.note(f"The column 'text' was turned into tokens, at most {most} a row; they are the labels too.")
@@ -70,6 +68,10 @@ def _tokens(session: Session, dataset: Any, tokenizer: Any, most: int) -> Any:
     """Return rows of tokens, by the rules for texts in a file: each ends with the end token."""
     if not _is_text(session, dataset):
         return dataset
+    from trainwright.data.sources.formats import Format
+    from trainwright.data.text.text_stream import BlockStream
+    from trainwright.data.text.tokenize import TextRules
+
     rules = TextRules(tokenizer, Format.TEXT, max_length=most)
     if is_stream(dataset):
         return BlockStream(dataset, rules, None, buffer=0, seed=session.args.seed)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from trainwright.compat import goes_past_hooks
-from trainwright.config.schema import PeftParams, PeftSaveMode
 from trainwright.errors import ConfigError, did_you_mean, missing_package
 from trainwright.models.inspect import holds_adapters, is_adapter
+
+if TYPE_CHECKING:
+    from trainwright.config.schema import PeftParams
 
 _ALL_LINEAR = "all-linear"
 _ROUNDING = 1e-4  # of a decomposition in float32
@@ -30,6 +32,8 @@ def add_adapters(
         import peft
     except ModuleNotFoundError:
         raise missing_package("peft", "llm", "training.use_peft") from None
+    from trainwright.config.schema import PeftSaveMode
+
     if adapter is None:
         _check_names(model, params)
     if params.q_lora:

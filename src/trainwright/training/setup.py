@@ -25,8 +25,6 @@ from trainwright.callbacks.flow import DefaultFlowCallback
 from trainwright.callbacks.notebook import in_notebook, notebook_callback
 from trainwright.callbacks.progress import PrinterCallback, ProgressCallback
 from trainwright.checkpoint.parts import check_users
-from trainwright.config.params import TrainingParams
-from trainwright.config.reading.translate import arguments_of
 from trainwright.data.loaders.collate import default_data_collator
 from trainwright.data.loaders.given import check_dataset
 from trainwright.errors import ConfigError, DataError, did_you_mean
@@ -73,13 +71,16 @@ def own_arguments(args: Any) -> TrainingArguments:
     """Return the arguments: a file's section `training` translated, transformers' own as they are."""
     if args is None:
         return TrainingArguments(output_dir="tmp_trainer")
+    if isinstance(args, TrainingArguments):
+        foreign.check(args)
+        return args
+    from trainwright.config.params import TrainingParams
+    from trainwright.config.reading.translate import arguments_of
+
     if isinstance(args, TrainingParams):
         return arguments_of(args)
-    if not isinstance(args, TrainingArguments):
-        adopted: TrainingArguments = foreign.adopt(args)
-        return adopted
-    foreign.check(args)
-    return args
+    adopted: TrainingArguments = foreign.adopt(args)
+    return adopted
 
 
 def assemble(session: Session, callbacks: list[Any] | None, strategy: Strategy | None) -> None:
