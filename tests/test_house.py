@@ -66,6 +66,10 @@ def name_of(path: Path) -> str:
     return ".".join(part for part in parts if part != "__init__")
 
 
+NAMES = {name_of(path) for path in FILES}
+
+
+@cache
 def unit_of(module: str) -> str:
     """Return the entry of LAYERS that a module belongs to."""
     units = [unit for line in LAYERS for unit in line]
@@ -81,7 +85,7 @@ def nodes_of(path: Path) -> list[ast.AST]:
 @cache
 def imports_of(path: Path, for_types: bool = False) -> set[str]:
     """Return the modules of ours that a file imports, also inside functions; those for type checkers where wanted."""
-    nodes, names, found = nodes_of(path), {name_of(file) for file in FILES}, set()
+    nodes, found = nodes_of(path), set()
     checks = [node for node in nodes if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)]
     for_checkers = {one for node in checks for part in node.body for one in ast.walk(part)}
     for node in nodes:
@@ -91,20 +95,23 @@ def imports_of(path: Path, for_types: bool = False) -> set[str]:
             module = (node.module or "").removeprefix("trainwright").lstrip(".")
             for alias in node.names:
                 inner = f"{module}.{alias.name}".lstrip(".")
-                found.add(inner if inner in names else module)
+                found.add(inner if inner in NAMES else module)
         elif isinstance(node, ast.Import):
             found |= {a.name.removeprefix("trainwright.") for a in node.names if a.name.startswith("trainwright.")}
     return found - {""}
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_files_and_functions_are_short(path):
-    text = path.read_text()
-    assert text.count("\n") <= LONGEST_FILE, f"{path} is longer than {LONGEST_FILE} lines"
-    for node in nodes_of(path):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            length = (node.end_lineno or 0) - node.lineno + 1
-            assert length <= LONGEST_FUNCTION, f"{path.name}:{node.lineno} {node.name} has {length} lines"
+def test_files_and_functions_are_short():
+    wrong = []
+    for path in FILES:
+        if path.read_text().count("\n") > LONGEST_FILE:
+            wrong.append(f"{path} is longer than {LONGEST_FILE} lines")
+        for node in nodes_of(path):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                length = (node.end_lineno or 0) - node.lineno + 1
+                if length > LONGEST_FUNCTION:
+                    wrong.append(f"{path}:{node.lineno} {node.name} has {length} lines")
+    assert not wrong, "\n".join(wrong)
 
 
 def test_packages_are_small():

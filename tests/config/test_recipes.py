@@ -97,7 +97,10 @@ def trained(path, folder, *more):
     return holder.trainer
 
 
-@pytest.mark.parametrize("name", [pytest.param(one, marks=with_trl) if one in NEEDS_TRL else one for one in FILES])
+BY_TRL = [with_trl, pytest.mark.slow]
+
+
+@pytest.mark.parametrize("name", [pytest.param(one, marks=BY_TRL) if one in NEEDS_TRL else one for one in FILES])
 def test_a_recipe_is_checked_and_trains_two_steps(place, tmp_path, monkeypatch, capsys, name):
     monkeypatch.chdir(place)
     assert main(["check", str(FILES[name]), "training.max_steps=2"]) == 0, capsys.readouterr().err

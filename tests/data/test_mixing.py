@@ -64,6 +64,7 @@ def test_datasets_of_unlike_columns_are_what_they_are_alone(place, tmp_path, nam
     assert load(place, tmp_path, names, stream) == sum(alone, [])
 
 
+@pytest.mark.slow
 def test_a_mixture_draws_as_datasets_does(place, tmp_path):
     names, shares = ("text", "completion", "labels"), (0.5, 0.2, 0.3)
     alone = [load(place, tmp_path, [name]) for name in names]

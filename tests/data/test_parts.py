@@ -90,6 +90,7 @@ def left_of(place):
     return sorted(path.name for path in place.rglob("*") if path.is_file() and path.suffix != ".lock")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [0, 700, ROWS - 1])
 def test_what_is_finished_when_a_process_is_killed_is_used(place, tokenised, expected, at):
     tokenised.at[at] = lambda: kill(os.getpid())
@@ -104,6 +105,7 @@ def test_what_is_finished_when_a_process_is_killed_is_used(place, tokenised, exp
     assert not tokenised
 
 
+@pytest.mark.slow
 def test_processes_make_the_same_tokens_and_end_with_the_one_that_began_them(place, tokenised, expected):
     began = os.getpid()
     assert made(processes=3) == expected
@@ -140,6 +142,7 @@ def test_a_mistake_in_a_row_is_told_from_processes_too(place):
     assert all(name.endswith(".arrow") for name in left_of(place))
 
 
+@pytest.mark.slow
 def test_of_two_processes_that_begin_together_one_makes_a_part(place, tmp_path, tokenised, expected):
     def work():
         assert made() == expected

@@ -664,8 +664,11 @@ def test_early_stopping_knows_which_way_is_better(tmp_path, kind, scores, greate
     assert trainer.train().global_step == stopped
 
 
+THEIRS = pytest.param(transformers, marks=pytest.mark.slow)
+
+
 @installed.todays_transformers
-@pytest.mark.parametrize("engine", [transformers, trainwright], ids=["transformers", "trainwright"])
+@pytest.mark.parametrize("engine", [THEIRS, trainwright], ids=["transformers", "trainwright"])
 @pytest.mark.parametrize(
     ("settings", "evaluated"),
     [

@@ -178,6 +178,8 @@ def test_a_job_that_was_asked_to_stop_is_stopped_however_it_ends(store, home, en
     errors = {"raises": RuntimeError("cut off"), "exits": SystemExit(3), "stops": JobStopped()}
     try:
         with tracked("a", job="k") as job:
+            store.move("k", job.folder)
+            store.ask_to_stop("k")
             job.stop_requested = True  # it has heard of it
             if ends != "returns":
                 raise errors[ends]

@@ -80,6 +80,7 @@ def test_an_adapter_is_tuned_and_fused(home, monkeypatch, parts):
     assert ("model", str(made)) in kept
 
 
+@pytest.mark.slow
 def test_transformers_own_trainer_with_everything_in_the_file(home, tmp_path, monkeypatch, parts):
     (tmp_path / "input.json").write_text(json.dumps({"experiment": {}, "config": {**parts, "job_id": "18"}}))
     store, job = begin("upstream_tuner", monkeypatch, "--input_file", str(tmp_path / "input.json"))

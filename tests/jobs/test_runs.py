@@ -103,6 +103,7 @@ def test_a_run_that_is_asked_to_stop_stops(home, tmp_path, form):
     assert Store().find(found["id"])["status"] == "STOPPED"
 
 
+@pytest.mark.slow
 def test_a_clock_that_is_set_back_changes_no_duration_and_no_order(home, monkeypatch):
     before = time.time
     monkeypatch.setattr(keeper, "HEARTBEAT_SECONDS", 0.05)
@@ -161,6 +162,7 @@ def test_inside_a_job_a_run_is_that_one(home):
     assert Store().metric_names("j") == {"loss": 1}
 
 
+@pytest.mark.slow
 def test_the_job_around_a_run_ends_as_that_run_does(home):
     """As the queue begins a script: what it is by hand it is there."""
     with tracking.tracked("queued", job="left"):

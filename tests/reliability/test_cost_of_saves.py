@@ -334,6 +334,7 @@ def test_what_callbacks_change_in_a_history_is_saved(change):
     assert b"".join(before) == text  # which a thread may be writing
 
 
+@pytest.mark.slow
 def test_a_save_makes_text_of_the_newest_entries_alone(tmp_path, monkeypatch):
     """Counted are the entries that are made text, by a run of 1,500 logs, at any one length of its history, and by one
     that is resumed; and the characters of JSON that a save reads back."""

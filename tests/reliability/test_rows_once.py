@@ -133,6 +133,7 @@ def test_batches_that_are_trained_as_they_are_ready_are_no_place_to_go_on_from(t
     assert between.get_eval_dataloader().in_order is True  # predictions are those of the rows in their order
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [3, 4])  # within a pass and at its end, where the next one follows
 def test_ignored_data_costs_no_steps_as_with_transformers(tmp_path, step):
     def trained(library, place):

@@ -151,7 +151,10 @@ SCORES = (0.9, 0.1, 0.5, 0.4, 0.3)  # before training, and after each pass
 
 
 @installed.todays_transformers
-@pytest.mark.parametrize(("save", "patience"), [("best", None), ("epoch", None), ("epoch", 2), ("steps", None)])
+@pytest.mark.parametrize(("save", "patience"), [
+    ("best", None),
+    *(pytest.param(*one, marks=pytest.mark.slow) for one in (("epoch", None), ("epoch", 2), ("steps", None))),
+])  # fmt: skip
 def test_what_is_measured_before_training_decides_nothing(tmp_path, save, patience):
     def run(library, folder, first=SCORES[0], on_start=True):
         scores = iter([first, *SCORES[1:]] if on_start else SCORES[1:])

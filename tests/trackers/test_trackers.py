@@ -191,6 +191,7 @@ def test_tensorboard_has_what_transformers_writes(tmp_path, monkeypatch):
     assert made.pop_callback(TensorBoardCallback) is theirs
 
 
+@pytest.mark.slow
 def test_a_tracker_given_to_transformers_own_trainer(tmp_path):
     heard = Heard()
     kind = {"kind": transformers.Trainer, "arguments": transformers.TrainingArguments}

@@ -192,6 +192,7 @@ def search(folder, n_trials, **settings):
     return [trial.params["learning_rate"] for trial in values_of(folder)]
 
 
+@pytest.mark.slow
 def test_a_search_that_goes_on_draws_the_points_of_one_that_was_not_stopped(tmp_path):
     straight = search(tmp_path / "straight", 12)  # beyond the 10 that TPE draws blindly
     for number in (3, 11, 12):
@@ -200,6 +201,7 @@ def test_a_search_that_goes_on_draws_the_points_of_one_that_was_not_stopped(tmp_
     assert len(set(found)) == 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [optuna.samplers.RandomSampler, optuna.samplers.TPESampler])
 def test_a_seeded_sampler_does_not_repeat_the_points_of_the_search_that_goes_on(tmp_path, kind):
     for number in (1, 2, 3):

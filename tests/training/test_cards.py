@@ -507,6 +507,7 @@ def test_a_notebook_gets_transformers_bar_and_table(tmp_path, monkeypatch):
     sys.modules.pop("transformers.utils.notebook")
 
 
+@pytest.mark.slow
 def test_evaluating_and_checking_a_checkpoint_show_bars(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     stream = a_terminal(monkeypatch)

@@ -127,6 +127,7 @@ MIXED = {
 }
 
 
+@pytest.mark.slow
 @with_trl
 @pytest.mark.parametrize("name", MIXED)
 def test_lists_of_messages_train_with_trl_as_with_ours(place, name):
