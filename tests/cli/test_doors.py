@@ -17,7 +17,7 @@ import transformers
 
 import trainwright
 from tests import ROOT, tiny_language
-from trainwright.cli.main import main
+from trainwright.cli.main import GROUPS, main
 from trainwright.config.reading.read import load_checked
 from trainwright.errors import ConfigError
 from trainwright.jobs import paths
@@ -172,6 +172,16 @@ def test_train_and_its_neighbours_take_the_file_as_it_is(place, capsys):
     ):
         assert main(words.split()) == 2
         assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("begun", "told"), [([], "train what a YAML file describes"), *(([group], "-h, --help") for group in GROUPS)]
+)
+def test_a_command_that_needs_another_one_lists_those_there_are(capsys, begun, told):
+    assert main(begun) == 2
+    said = capsys.readouterr()
+    assert told in said.out
+    assert "required" not in said.err
 
 
 def test_a_misspelt_command_is_answered_with_a_suggestion(capsys):

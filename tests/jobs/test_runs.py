@@ -59,6 +59,19 @@ def test_a_run_with_neither_decorator_nor_context(script):
     assert store.metric_names(job["id"]) == {"train/loss": 3, "lr": 3}
 
 
+def test_what_a_run_is_told_after_its_end_is_said_to_be_lost(home, capfd):
+    run = jobs.init("over")
+    run.log({"loss": 1.0})
+    run.finish()
+    for _ in range(2):
+        run.log({"loss": 2.0, "lr": 0.1})
+        run.progress(50)
+    said = capfd.readouterr().err
+    assert said.count("log('loss', 'lr') came after the run 'over' had ended, and is not kept") == 1
+    assert "progress()" not in said
+    assert [value for _, value, _ in Store().metric(run.id, "loss")] == [1.0]
+
+
 @pytest.mark.slow
 def test_how_a_script_leaves_is_how_its_run_ends(script):
     job, said = script("raise ValueError('nothing left')\n", 1)

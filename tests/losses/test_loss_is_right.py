@@ -337,9 +337,7 @@ def test_a_loss_that_is_neither_share_nor_mean_is_refused_before_a_step(tmp_path
             return share + 0.1 * sum(p.square().sum() for p in model.parameters())
 
     trainer = Mixed(tiny.new_line(), arguments(tmp_path, 6, steps=2), train_dataset=tiny.line_rows(24))
-    with pytest.raises(
-        ConfigError, match=r"with num_items_in_batch=12 and .* neither a share .* loss_is_scaled_for_ga"
-    ):
+    with pytest.raises(ConfigError, match=r"told 12 items and .* neither a share .* loss_is_scaled_for_ga"):
         trainer.train()
     assert trainer.state.global_step == 0
 

@@ -72,6 +72,37 @@ def test_an_objective_with_a_count_and_a_loss_trains(tmp_path, batch):
         assert metrics["eval_mean"] == pytest.approx(trainer.model(x)["logits"].mean().item(), rel=1e-5)
 
 
+class Mean(Distillation):
+    """The mean over its own batch, whatever number of items it is told."""
+
+    def loss(self, model, batch, num_items):
+        return super().loss(model, batch, None)
+
+
+class Neither(Distillation):
+    """A share, and a term beside it that is whole in every micro-batch."""
+
+    def loss(self, model, batch, num_items):
+        share = super().loss(model, batch, num_items)
+        return Loss(share.value + model.layer.weight.square().sum(), share.outputs)
+
+
+def test_an_objective_that_returns_a_mean_is_weighed_as_one(tmp_path):
+    """As by hand; added up as shares, four micro-batches would weigh four times as much."""
+    rows, teacher = tiny.line_rows(24), tiny.new_line(seed=1)
+    args = TrainingArguments(
+        tmp_path, max_steps=3, per_device_train_batch_size=2, gradient_accumulation_steps=4, optim="sgd",
+        learning_rate=0.1, lr_scheduler_type="constant", train_sampling_strategy="sequential", logging_steps=1,
+        max_grad_norm=0, save_strategy="no", report_to="none", disable_tqdm=True,
+    )  # fmt: skip
+    trainer = Trainer(tiny.new_line(), args, train_dataset=rows, objective=Mean(teacher))
+    trainer.train()
+    wanted = by_hand(tiny.new_line(), teacher, rows, 8, 3, 0.1)
+    assert [log["loss"] for log in trainer.state.log_history if "loss" in log] == pytest.approx(wanted, rel=1e-5)
+    with pytest.raises(ConfigError, match="Neither.loss returned .* neither a share of the step's loss"):
+        Trainer(tiny.new_line(), args, train_dataset=rows, objective=Neither(teacher)).train()
+
+
 def test_what_is_no_objective_is_refused(tmp_path):
     args = TrainingArguments(tmp_path, max_steps=1, report_to="none", disable_tqdm=True)
     with pytest.raises(ConfigError, match=r"objective= is a MSELoss; it must be a trainwright\.Objective"):

@@ -10,7 +10,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler
 
 from tests import tiny
 from trainwright import (
@@ -24,6 +24,7 @@ from trainwright import (
     Trainer,
     TrainingArguments,
 )  # fmt: skip
+from trainwright.objectives.model_loss import ModelLoss
 
 ARGUMENTS = [
     ({"learning_rate": "1e-3"}, r"learning_rate='1e-3' is str, not a number\. Write it without quotes"),
@@ -75,6 +76,8 @@ ARGUMENTS = [
     ({"per_device_train_batch_size": True}, "per_device_train_batch_size=True must be a whole number"),
     ({"dataloader_num_workers": 1.5}, "dataloader_num_workers=1.5 must be a whole number of at least 0"),
     ({"eval_accumulation_steps": -1}, "eval_accumulation_steps=-1 must be a whole number of at least 1, or be left"),
+    ({"label_names": "labels"}, r"label_names='labels' is a text.*: label_names=\['labels'\]"),
+    ({"include_for_metrics": ["input"]}, "include_for_metrics='input' is not known. Did you mean 'inputs'"),
     ({"save_total_limit": 0}, "save_total_limit=0 must be a whole number of at least 1, or be left out"),
 ]
 
@@ -354,11 +357,41 @@ def watcher(**methods):
     return type("Watcher", (), methods)()
 
 
+def returning(changed):
+    """Return a model whose loss is changed."""
+
+    class Changed(tiny.Line):
+        def forward(self, x, labels=None):
+            outputs = super().forward(x, labels)
+            return {**outputs, "loss": changed(outputs["loss"])}
+
+    return Changed()
+
+
+class WithoutLength(Dataset):
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __getitem__(self, index):
+        return self.rows[index]
+
+
 def on_step_end(*names):
     return type("Watcher", (), {"on_step_end": eval(f"lambda {', '.join(('self', *names))}: True")})()
 
 
+def objective(**methods):
+    return type("Own", (Objective,), methods)()
+
+
 WRONG_HOOKS = [  # seen before work starts
+    ({"objective": objective(loss=lambda self, model, batch, num_items: 0)}, {}, "Own has no count of its own"),
+    ({"objective": objective()}, {}, "Own has no count and no loss of its own"),
+    ({"objective": ModelLoss(), "compute_loss_func": lambda outputs, labels, **more: 0}, {}, "not both: each says"),
+    ({"optimizers": (None, torch.optim.SGD(tiny.new_line().parameters()))}, {}, "ends with an optimizer, SGD, where"),
+    ({"optimizer_cls_and_kwargs": ("sgd", {})}, {}, "begins with 'sgd'; a class is expected"),
+    ({"model": None, "model_init": tiny.new_line(0)}, {}, "model_init= is a model; give it as model="),
+    ({"checkpoint_parts": {"critic": torch.nn.Linear}}, {}, r"\['critic'\] is the class Linear; give what it makes"),
     (own(training_step=lambda self, model, inputs: 0), {}, r"Mine\.training_step\(model, inputs\) is called with"),
     (own(compute_loss=lambda self, model: 0), {}, r"Mine\.compute_loss\(model\) is called with \(model, inputs\)"),
     (own(prediction_step=lambda self, model, inputs: 0), {}, r"prediction_loss_only, ignore_keys=\.\.\.\), but"),
@@ -384,7 +417,19 @@ WRONG_HOOKS = [  # seen before work starts
      r"Own\.setup has set self\.data_shard = \(0, 1\); it must be a trainwright\.world\.DataShard"),
     ({"callbacks": [watcher(on_step_ends=print)]}, {}, r"Watcher\.on_step_ends is of no event.* 'on_step_end'\?"),
 ]  # fmt: skip
-WRONG_RETURNS = [  # seen where it is returned
+WRONG_RETURNS = [  # seen where it is returned, or when training begins
+    ({"optimizers": (torch.optim.SGD(tiny.new_line().parameters()), None)}, {}, "holds none of the 2 parameters that"),
+    (own(create_optimizer=lambda self: setattr(self, "optimizer", torch.optim.SGD(tiny.new_line().parameters()))), {},
+     "SGD holds none of the 2 parameters that the model trains"),
+    ({"optimizers": (None, torch.optim.lr_scheduler.ConstantLR(torch.optim.SGD(tiny.new_line().parameters())))}, {},
+     "ConstantLR sets the learning rates of another optimizer"),
+    ({"optimizer_cls_and_kwargs": (torch.optim.SGD, {"lrr": 1})}, {}, "The optimizer SGD cannot be made with lrr=1: "),
+    ({"model": returning(lambda loss: loss.detach())}, {}, "The loss depends on no parameter that is trained"),
+    ({"model": returning(float)}, {}, "The model's loss is a float; it must be a scalar tensor"),
+    ({"train_dataset": WithoutLength(tiny.line_rows())}, {}, "The training data, a WithoutLength, has no length"),
+    ({"train_dataset": [{**row, "labels": "good"} for row in tiny.line_rows()]}, {}, "A label is the text 'good'"),
+    (own(_get_train_sampler=lambda self, rows: BatchSampler(SequentialSampler(rows), 4, False)), {},
+     r"A sampler gave \[0, 1, 2, 3\] where the number of a row is expected"),
     (own(training_step=lambda self, *given: None), {}, r"Mine\.training_step returned nothing \(None\)"),
     (own(_prepare_inputs=lambda self, inputs: None), {}, r"Mine\._prepare_inputs returned nothing \(None\)"),
     (own(_prepare_inputs=lambda self, inputs: None if not self.model.training else inputs), {"eval_on_start": True},
@@ -442,3 +487,53 @@ def test_decorated_and_generous_hooks_are_taken(tmp_path):
     kind = own(training_step=without_the_last(lambda self, model, inputs: Trainer.training_step(self, model, inputs)))
     args = TrainingArguments(tmp_path, max_steps=1, use_cpu=True, save_strategy="no")
     assert kind(tiny.new_line(), args, train_dataset=tiny.line_rows()).train().global_step == 1
+
+
+def noted(trainer):
+    """Train, and return what was said."""
+    said = []
+    trainer.note = said.append
+    trainer.train()
+    return " ".join(said)
+
+
+class Listed(tiny.Line):
+    """Keeps a layer where torch does not see it."""
+
+    def __init__(self):
+        super().__init__()
+        self.more = [torch.nn.Linear(4, 4)]
+
+
+@pytest.mark.parametrize(
+    "kind", ["a layer in a list", "a parameter that the optimizer does not hold", "a metric without labels"]
+)
+def test_what_is_silently_left_out_elsewhere_is_said(tmp_path, kind):
+    model = Listed() if kind == "a layer in a list" else tiny.new_line()
+    half = (torch.optim.SGD([model.layer.weight], lr=0.1), None)
+    given = {
+        "a layer in a list": {},
+        "a parameter that the optimizer does not hold": {"optimizers": half},
+        "a metric without labels": {"compute_metrics": lambda _: {}, "eval_dataset": tiny.line_rows(8)},
+    }[kind]
+    told = {
+        "a layer in a list": "what lies in a plain list, tuple or dict: more. Use nn.ModuleList",
+        "a parameter that the optimizer does not hold": "though they require gradients: layer.bias. Give an optimizer",
+        "a metric without labels": "compute_metrics is not called, since a batch has no labels: none of its fields is",
+    }[kind]
+    evaluated = {"eval_strategy": "steps", "eval_steps": 1, "label_names": ["y"]} if "eval_dataset" in given else {}
+    args = TrainingArguments(tmp_path, max_steps=2, use_cpu=True, save_strategy="no", **evaluated)
+    assert noted(Trainer(model, args, train_dataset=tiny.line_rows(), **given)).count(told) == 1
+
+
+def test_what_a_model_cannot_compute_is_told_with_the_batch(tmp_path):
+    rows = [{"x": row["x"].double(), "labels": row["labels"]} for row in tiny.line_rows()]
+    args = TrainingArguments(tmp_path, max_steps=2, use_cpu=True, save_strategy="no")
+    with pytest.raises(RuntimeError, match="same dtype") as caught:
+        Trainer(tiny.new_line(), args, train_dataset=rows).train()
+    assert caught.value.__notes__ == ["At step 1, the batch was {x: float64[8, 4], labels: float32[8]}."]
+
+
+def test_a_model_init_whose_parameters_have_values_is_not_given_the_trial(tmp_path):
+    args = TrainingArguments(tmp_path, max_steps=1, use_cpu=True, save_strategy="no")
+    assert Trainer(model_init=tiny.Line, args=args, train_dataset=tiny.line_rows()).train().global_step == 1

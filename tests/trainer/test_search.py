@@ -218,6 +218,21 @@ def test_a_search_is_not_continued_in_another_direction(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"direction": "up"}, "direction='up' is not known; it is 'minimize' or 'maximize'"),
+        ({"n_trials": 0}, "n_trials=0 tries nothing"),
+        ({"hp_space": {"learning_rate": [1, 2]}}, "it must be a function, which is called with"),
+        ({"hp_space": lambda trial: None}, "hp_space returned nothing"),
+        ({"compute_objective": lambda metrics: None}, "compute_objective returned nothing .* it must return a number"),
+    ],
+)
+def test_what_no_search_can_do_is_refused(tmp_path, given, said):
+    with pytest.raises(ConfigError, match=said):
+        trainer_of(tmp_path).hyperparameter_search(**{"hp_space": lambda trial: {}, "n_trials": 1, **given})
+
+
+@pytest.mark.parametrize(
     ("name", "said"), [("output_dir", "when the Trainer is made"), ("learning_rat", "Did you mean 'learning_rate'")]
 )
 def test_what_no_trial_can_change_is_refused(tmp_path, name, said):

@@ -35,6 +35,12 @@ def check_call(function: Any, name: str, given: Sequence[str], by_name: Sequence
         raise ConfigError(f"{name}{signature} is called with {words}, but {error}.{more}") from None
 
 
+def wants_trial(make: Any) -> bool:
+    """Whether a `model_init` takes the trial: its first parameter does, unless that has a value of its own."""
+    first = next(iter(inspect.signature(make).parameters.values()), None)
+    return first is not None and (first.default is None or first.default is first.empty)
+
+
 def check_overrides(part: Any, base: type) -> None:
     """Check that the methods of `base` which a user's subclass overrides take what those of `base` do.
 

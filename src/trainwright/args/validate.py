@@ -54,6 +54,7 @@ def faults(args: Any) -> list[str]:
         *_precision(args),
         *_loading(args),
         *_exchanges(args),
+        *_lists(args),
         *launched.faults(args),
         *sharding.faults(args),
         *refusals(args),
@@ -264,6 +265,14 @@ def _exchanges(args: Any) -> Iterator[str]:
             "ddp_static_graph=True exchanges gradients in every backward pass, and auto_find_batch_size after them; "
             "leave one of them out."
         )
+
+
+def _lists(args: Any) -> Iterator[str]:
+    for name in ("label_names", "include_for_metrics"):
+        if isinstance(value := getattr(args, name), str):
+            yield f"{name}={value!r} is a text, where a list of names is expected: {name}=[{value!r}]."
+    for one in args.include_for_metrics if not isinstance(args.include_for_metrics, str) else ():
+        yield from _choice("include_for_metrics", one, ("inputs", "loss"))
 
 
 def _loading(args: Any) -> Iterator[str]:

@@ -219,6 +219,10 @@ def check_users(given: Mapping[str, Any], listed: str = "checkpoint_parts") -> N
             f"{listed} is a {type(given).__name__}; it must be a dict of names and parts, such as {{'critic': critic}}."
         )
     for name, part in given.items():
+        if isinstance(part, type):
+            raise ConfigError(
+                f"{listed}['{name}'] is the class {part.__name__}; give what it makes: {part.__name__}(…)."
+            )
         if not all(callable(getattr(part, method, None)) for method in ("state_dict", "load_state_dict")):
             raise ConfigError(
                 f"{listed}['{name}'] is a {type(part).__name__}; a part that checkpoints keep needs "

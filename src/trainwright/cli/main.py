@@ -14,6 +14,7 @@ import select
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TextIO
 
 from trainwright import __version__
@@ -46,6 +47,8 @@ COMMANDS = {
     "replay": ("training", "show the rows that a past step of a run read"),
 }
 """Each command's package, and what it does."""
+GROUPS = ("examples", "data", "algebra", "imitation", "rl", "jobs", "alerts", "checkpoint")
+"""Those that are followed by another one."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -85,13 +88,20 @@ def _main(argv: Sequence[str] | None) -> int:
     for name, (_, text) in COMMANDS.items():
         commands.add_parser(name, help=text, description=text, add_help=False)
     given = list(sys.argv[1:] if argv is None else argv)
-    if given and not given[0].startswith("-") and given[0] not in COMMANDS:
+    if not given:
+        parser.print_help()
+        return 2
+    if not given[0].startswith("-") and given[0] not in COMMANDS:
         parser.error(
             f"there is no command '{given[0]}'.{did_you_mean(given[0], COMMANDS)} Known: {', '.join(COMMANDS)}."
         )
     chosen = parser.parse_args(given[:1]).command
     os.environ.setdefault("TQDM_DELAY", "2")  # bars of the libraries: seconds before one is shown
     command = importlib.import_module(f"trainwright.cli.{COMMANDS[chosen][0]}.{chosen}")
+    if chosen in GROUPS and not given[1:]:  # the mistake is told by what could be meant
+        with suppress(SystemExit):
+            command.run(["--help"])
+        return 2
     try:
         code: int = command.run(given[1:])
         return code

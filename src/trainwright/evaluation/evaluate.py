@@ -266,12 +266,24 @@ def results(
         if live is None and function is not None and has_both(parts):
             optional = {"inputs": parts.get("inputs"), "losses": parts.get("losses")}
             metrics = function(EvalPrediction(parts["predictions"], parts["labels"], **optional))
+        elif live is None and function is not None and not session.evaluation.predicts:
+            tell_of_no_metrics(session, parts)
         named = kept_metrics(session, metric_values.as_named(metrics, prefix))
     named = strategy.from_main(named)
     if weight:
         added = session.objective.sums and not session.hooks.has_own_loss
         named = {f"{prefix}_loss": loss if added else loss / weight, **named}
     return EvalLoopOutput(parts.get("predictions"), parts.get("labels"), named, int(rows))
+
+
+def tell_of_no_metrics(session: Session, parts: Mapping[str, Any]) -> None:
+    """Say why the metrics of an evaluation are not computed."""
+    names = ", ".join(map(repr, session.label_names))
+    why = f"a batch has no labels: none of its fields is {names} (label_names)"
+    if parts.get("labels") is not None:
+        why = "the model returns nothing but its loss"
+    tell = session.note if session.run is None else session.run.note_once
+    tell(f"compute_metrics is not called, since {why}.")
 
 
 def has_both(parts: Mapping[str, Any]) -> bool:

@@ -130,6 +130,7 @@ def train_dataloader(session: Session) -> Any:
     collate = Collate(session.data_collator, columns, "training data", floats_for(session.data_collator, dataset))
     if is_stream(dataset):
         return stream_dataloader(session, dataset, collate, args.train_batch_size, args.dataloader_drop_last)
+    check_length(dataset, "training data")
     if len(dataset) == 0:
         raise DataError("The training dataset is empty (its length is 0). Check how it was loaded and filtered.")
     if (sampler := own_sampler(session.hooks, "_get_train_sampler", dataset)) is not None:
@@ -151,6 +152,19 @@ def train_dataloader(session: Session) -> Any:
             f"{args.train_batch_size * plan.batching.ranks}, and dataloader_drop_last=True drops them all."
         )
     return planned_dataloader(session, dataset, collate, plan, epochs=True)
+
+
+def check_length(dataset: Any, what: str) -> None:
+    """Check that rows which are read by number have a length.
+
+    Raises:
+        DataError: they have none.
+    """
+    if length_of(dataset) is None:
+        raise DataError(
+            f"The {what}, a {type(dataset).__name__}, has no length. Give it __len__, the number of its rows; or, "
+            "where that is not known, __iter__ in place of __getitem__ (torch.utils.data.IterableDataset)."
+        )
 
 
 def train_order(session: Session, dataset: Any) -> Order:
@@ -264,6 +278,7 @@ def evaluation_dataloader(session: Session, dataset: Any, what: str) -> DataLoad
     )
     if is_stream(dataset):
         return stream_dataloader(session, dataset, collate, args.eval_batch_size, drop_last=False)
+    check_length(dataset, what)
     if (sampler := own_sampler(session.hooks, "_get_eval_sampler", dataset)) is not None:
         return sampled_dataloader(session, dataset, collate, sampler, args.eval_batch_size, drop_last=False)
     sorts = args.eval_do_concat_batches and not isinstance(

@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 
-from trainwright.errors import ConfigError, DataError, TrainwrightError
+from trainwright.errors import ConfigError, DataError, TrainwrightError, add_note
 from trainwright.models.inspect import base_model, has_table_of, limits
 from trainwright.objectives.targets import wanted
 from trainwright.session.session import Session
 
 _TOKENS = ("input_ids", "decoder_input_ids")
+_SHOWN = 4  # of what a list holds
 _OF_A_MODEL = (IndexError, RuntimeError, TypeError, ValueError)
 
 
@@ -40,9 +41,24 @@ class Explained:
         if told is not None:
             raise ConfigError(f"{told} ({str(error).splitlines()[0]:.80})") from error
         reason = fault(session, self.batch, error)
+        where = f"At step {session.state.global_step + 1}, " if session.is_in_train else ""
         if reason is not None:
-            where = f"At step {session.state.global_step + 1}, " if session.is_in_train else ""
             raise DataError(f"{where}{reason}") from error
+        add_note(error, f"{where}{'the' if where else 'The'} batch was {described(self.batch)}.")
+
+
+def described(value: Any) -> str:
+    """Return what a batch holds: kinds, types and shapes, no values."""
+    if isinstance(value, torch.Tensor):
+        kind = str(value.dtype).removeprefix("torch.")
+        return f"{kind}{list(value.shape)}" + ("" if value.device.type == "cpu" else f" on {value.device}")
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name}: {described(part)}" for name, part in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        parts = [described(part) for part in value[:_SHOWN]] + ["…"] * (len(value) > _SHOWN)
+        return f"a {type(value).__name__} of {len(value)} ({', '.join(parts)})"
+    shape = getattr(value, "shape", None)
+    return f"a {type(value).__name__}" + ("" if shape is None else f" of {value.dtype}{list(shape)}")
 
 
 def fault(session: Session, batch: Any, error: Exception) -> str | None:

@@ -44,7 +44,8 @@ def rule_of(session: Session) -> Rule:
 
 def is_the_users(session: Session) -> bool:
     """Whether the loss is computed by code that is not this package's."""
-    return session.compute_loss_func is not None or not is_of(session.hooks.compute_loss, "trainwright")
+    own = session.own_objective is not None and not is_of(session.own_objective.loss, "trainwright")
+    return own or session.compute_loss_func is not None or not is_of(session.hooks.compute_loss, "trainwright")
 
 
 def has_own_loss(hooks: Hooks, compute_loss_func: Callable[..., Any] | None) -> bool:

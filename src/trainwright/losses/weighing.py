@@ -67,9 +67,11 @@ def settle(run: Run, work: StepBatch) -> None:
     run.entries_known = all(name in records.kinds for answer in answers for name in answer.recorded)
     if not unknown:
         return
+    own = session.own_objective
+    name = "compute_loss" if own is None else f"{type(own).__name__}.loss"
     for answer in answers:
-        check_same(answer)
-    rules = [rule_by(answer.once, answer.twice, answer.close, work.total) for answer in answers]
+        check_same(answer, name)
+    rules = [rule_by(answer.once, answer.twice, answer.close, work.total, name) for answer in answers]
     session.rule = next((rule for rule in rules if rule is not Rule.UNKNOWN), Rule.UNKNOWN)
     if session.rule is Rule.MEAN:
         work.items = list(work.shares)
@@ -88,7 +90,7 @@ def is_told(once: float, twice: float) -> bool:
     return once != 0 and math.isfinite(once) and math.isfinite(twice)
 
 
-def check_same(answer: Answer) -> None:
+def check_same(answer: Answer, name: str) -> None:
     """Check that a loss is the same when it is asked for again.
 
     Raises:
@@ -96,14 +98,14 @@ def check_same(answer: Answer) -> None:
     """
     if is_told(answer.once, answer.again) and abs(answer.again / answer.once - 1) > answer.close:
         raise ConfigError(
-            f"compute_loss returned {answer.once:.6g} and then {answer.again:.6g} for the same batch: it changes with "
+            f"{name} returned {answer.once:.6g} and then {answer.again:.6g} for the same batch: it changes with "
             "every call, so it cannot be found out how micro-batches are weighed. Let it follow the step "
             "(self.state.global_step) and not its calls; or set loss_is_scaled_for_ga in your Trainer: True adds what "
             "is returned up over micro-batches and ranks, False takes its mean."
         )
 
 
-def rule_by(once: float, twice: float, close: float, total: float) -> Rule:
+def rule_by(once: float, twice: float, close: float, total: float, name: str) -> Rule:
     """Return the rule that a loss follows: what it is with the number of items and with twice that; UNKNOWN for 0.
 
     Raises:
@@ -116,9 +118,9 @@ def rule_by(once: float, twice: float, close: float, total: float) -> Rule:
     if abs(twice / once - 0.5) <= close:
         return Rule.SHARE
     raise ConfigError(
-        f"compute_loss returned {once:.6g} with num_items_in_batch={total:g} and {twice:.6g} with twice that: it is "
+        f"{name} returned {once:.6g} told {total:g} items and {twice:.6g} told twice as many: it is "
         "neither a share of the step's loss (half as large) nor a mean over its batch (the same), so micro-batches "
-        "cannot be weighed. Divide every term by num_items_in_batch, or none; or set loss_is_scaled_for_ga in your "
+        "cannot be weighed. Divide every term by the number of items, or none; or set loss_is_scaled_for_ga in your "
         "Trainer: True adds what is returned up over micro-batches and ranks, False takes its mean."
     )
 

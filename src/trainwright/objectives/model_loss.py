@@ -157,6 +157,11 @@ def loss_of(outputs: Any, inputs: Any = None) -> torch.Tensor:
     given = f" The batch had {sorted(inputs)}." if isinstance(inputs, Mapping) else ""
     if isinstance(loss, torch.Tensor):
         raise DataError(f"The model's loss has shape {tuple(loss.shape)}; reduce it to a scalar (loss.mean()).")
+    if loss is not None and named is not None:
+        raise DataError(
+            f"The model's loss is a {type(loss).__name__}; it must be a scalar tensor, from which gradients flow back "
+            "(no .item(), no float())."
+        )
     raise DataError(
         f"The model returned no loss ({got}).{given} Most models need the column 'labels'; a model without its own "
         "loss needs compute_loss_func= or a Trainer subclass with compute_loss."

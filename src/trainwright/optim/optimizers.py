@@ -139,7 +139,11 @@ class _Named:
 
 
 def build_optimizer(choice: OptimizerChoice, model: nn.Module, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """Return the optimizer over the parameter groups, or over those that the choice brings itself."""
+    """Return the optimizer over the parameter groups, or over those that the choice brings itself.
+
+    Raises:
+        ConfigError: its class does not take them, or its keywords.
+    """
     chosen, given = choice
     kwargs = dict(given)
     if not (isinstance(chosen, type) and issubclass(chosen, torch.optim.Optimizer)):
@@ -151,7 +155,11 @@ def build_optimizer(choice: OptimizerChoice, model: nn.Module, groups: list[dict
         groups = split_groups(model, groups)
     if kwargs.get("optim_bits") == 8 and chosen.__module__.startswith("bitsandbytes."):
         _keep_embeddings_in_32_bit(model)
-    optimizer: torch.optim.Optimizer = chosen(groups, **kwargs)
+    try:
+        optimizer: torch.optim.Optimizer = chosen(groups, **kwargs)
+    except (TypeError, ValueError) as error:
+        settings = ", ".join(f"{name}={value!r}" for name, value in kwargs.items()) or "no settings"
+        raise ConfigError(f"The optimizer {chosen.__name__} cannot be made with {settings}: {error}.") from error
     return optimizer
 
 

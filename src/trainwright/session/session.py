@@ -90,6 +90,9 @@ class Hooks(Protocol):
     def _prepare_inputs(self, inputs: Any) -> Any:
         """Return a batch on the device."""
 
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Make the optimizer, unless it was given; return it."""
+
     def create_optimizer_and_scheduler(self, num_training_steps: int) -> None:
         """Make optimizer and schedule, unless they were given."""
 

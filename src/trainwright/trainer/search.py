@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from copy import copy, deepcopy
 from dataclasses import fields
@@ -11,6 +11,7 @@ from typing import Any
 
 from trainwright.args.aliases import REPLACED
 from trainwright.args.foreign import check
+from trainwright.args.signatures import check_call, check_returned
 from trainwright.args.training import ArgumentFields
 from trainwright.callbacks import states
 from trainwright.checkpoint import parts
@@ -101,6 +102,7 @@ def hyperparameter_search(
             trials have another direction, or `n_jobs`, since all trials are this Trainer's.
     """
     optuna = _optuna(session, backend, kwargs.get("n_jobs", 1))
+    _check(hp_space, compute_objective, n_trials, direction)
     search = _Search(session, hp_space or default_space, compute_objective, hp_name)
     trials = Trials(session.strategy, search.train)
     try:
@@ -144,6 +146,19 @@ def _optuna(session: Session, backend: Any, n_jobs: int) -> Any:
             "script several times with the same storage=, such as 'sqlite:////tmp/study.db'."
         )
     return optuna
+
+
+def _check(space: Any, objective: Any, n_trials: int, direction: Any) -> None:
+    """Raise a ConfigError where a search is asked for what it cannot do."""
+    if space is not None:
+        check_call(space, "hp_space", ("trial",))
+    if objective is not None:
+        check_call(objective, "compute_objective", ("metrics",))
+    if n_trials < 1:
+        raise ConfigError(f"n_trials={n_trials} tries nothing; give the number of trials, at least 1.")
+    for one in [direction] if isinstance(direction, str) else direction:
+        if str(getattr(one, "name", one)).lower() not in ("minimize", "maximize"):
+            raise ConfigError(f"direction={one!r} is not known; it is 'minimize' or 'maximize'.")
 
 
 def _study(optuna: Any, session: Session, direction: str | list[str], kwargs: dict[str, Any]) -> Any:
@@ -205,6 +220,7 @@ class _Search:
         """Train one trial and return what is optimised."""
         session = self.session
         values, folder = as_main(session.strategy, lambda: (self.space(trial), self.folder(trial)), "hp_space")
+        check_returned(isinstance(values, Mapping), values, "hp_space", "a dict of arguments and values")
         session.args = changed_arguments(self.args, values)
         self.begin_stateful()
         session.run_folder = Path(self.args.output_dir or ".") / folder
@@ -236,7 +252,11 @@ class _Search:
     def judged(self, metrics: dict[str, Any]) -> Any:
         """Return what is optimised of an evaluation's metrics."""
         if self.compute is not None:
-            return self.compute(dict(metrics))
+            found = self.compute(dict(metrics))
+            several = found if isinstance(found, list | tuple) else [found]
+            numbers = all(hasattr(one, "__float__") for one in several)
+            check_returned(numbers, found, "compute_objective", "a number, or several")
+            return found
         named = self.session.args.metric_for_best_model
         if named not in (None, "loss", "eval_loss"):  # the loss is also what is taken where none is named
             return reporting.chosen_metric(self.session.args, metrics)

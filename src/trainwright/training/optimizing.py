@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 from trainwright.args.names import METRIC_SCHEDULERS
-from trainwright.args.signatures import check_returned
+from trainwright.args.signatures import check_returned, is_of
 from trainwright.errors import ConfigError
 from trainwright.models.inspect import parameter_count
 from trainwright.optim.optimizers import build_optimizer
 from trainwright.optim.parameters import decay_parameter_names, parameter_groups
 from trainwright.optim.schedules import build_scheduler
 from trainwright.session.session import Hooks, Session
-from trainwright.training import users_code
+from trainwright.training import given, users_code
 
 
 def make(session: Session, num_training_steps: int) -> None:
@@ -29,6 +29,10 @@ def make(session: Session, num_training_steps: int) -> None:
     _check_made(session.hooks, "optimizer", session.optimizer, "param_groups")
     _check_made(session.hooks, "lr_scheduler", session.lr_scheduler, "step")
     session.created = {name: getattr(session, name) for name, had in before.items() if had is None}
+    if before["optimizer"] is not None or not is_of(session.hooks.create_optimizer, "trainwright"):
+        given.check_optimizer(session)
+    given.check_schedule(session)
+    given.tell_of_hidden_parameters(session)
     # A first step that is left out moves the schedule on all the same, which torch would take for a mistake.
     session.optimizer._opt_called = True
 
@@ -52,8 +56,8 @@ def create_optimizer(session: Session, model: nn.Module | None) -> torch.optim.O
         name = f"{type(session.hooks).__name__}.get_decay_parameter_names"
         check_returned(named, decayed, name, "names of parameters")
         groups = parameter_groups(model, decayed, session.args.weight_decay)
-        given = session.optimizer_cls_and_kwargs
-        choice = given if given is not None else session.hooks.get_optimizer_cls_and_kwargs(session.args, model)
+        chosen = session.optimizer_cls_and_kwargs
+        choice = chosen if chosen is not None else session.hooks.get_optimizer_cls_and_kwargs(session.args, model)
         name = f"{type(session.hooks).__name__}.get_optimizer_cls_and_kwargs"
         check_returned(users_code.is_choice(choice), choice, name, "(class, keywords)")
         session.optimizer = build_optimizer(choice, model, groups)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,7 @@ from trainwright import randomness
 from trainwright.args.durations import seconds
 from trainwright.args.foreign import check as check_arguments
 from trainwright.args.names import SCHEDULERS_WITHOUT_TOTAL
-from trainwright.args.signatures import check_call
+from trainwright.args.signatures import check_call, wants_trial
 from trainwright.callbacks import job
 from trainwright.callbacks.job import Timesheet
 from trainwright.checkpoint import folder
@@ -68,7 +67,9 @@ def call_model_init(session: Session, trial: Any = None) -> Any:
         ConfigError: it returns none.
     """
     make: Any = session.model_init
-    takes = callable(make) and inspect.signature(make).parameters
+    if isinstance(make, nn.Module):
+        raise ConfigError("model_init= is a model; give it as model=, or a function that makes one: lambda: …")
+    takes = callable(make) and wants_trial(make)
     check_call(make, "model_init", ("trial",) if takes else ())
     model = make(trial) if takes else make()
     if model is None or isinstance(model, type):

@@ -53,7 +53,19 @@ def check(session: Session) -> None:
             check_call(method, f"{type(session.hooks).__name__}.{name}", given, by_name)
     _check_functions(session)
     if session.own_objective is not None:
-        check_overrides(session.own_objective, Objective)
+        _check_objective(session.own_objective, session.compute_loss_func)
+
+
+def _check_objective(objective: Objective, loss_function: Any) -> None:
+    check_overrides(objective, Objective)
+    missing = [name for name in ("count", "loss") if getattr(type(objective), name) is getattr(Objective, name)]
+    if missing and not set(missing) & set(vars(objective)):
+        raise ConfigError(
+            f"{type(objective).__name__} has no {' and no '.join(missing)} of its own; an Objective overrides "
+            "count(batch) and loss(model, batch, num_items)."
+        )
+    if loss_function is not None:
+        raise ConfigError("Give objective= or compute_loss_func=, not both: each says what is minimised.")
 
 
 def _check_functions(session: Session) -> None:
@@ -61,6 +73,11 @@ def _check_functions(session: Session) -> None:
         raise ConfigError(
             f"optimizer_cls_and_kwargs= is {session.optimizer_cls_and_kwargs!r:.80}; (class, keywords) is expected, "
             "such as (torch.optim.SGD, {'lr': 0.1})."
+        )
+    if session.optimizer_cls_and_kwargs is not None and not callable(session.optimizer_cls_and_kwargs[0]):
+        raise ConfigError(
+            f"optimizer_cls_and_kwargs= begins with {session.optimizer_cls_and_kwargs[0]!r:.80}; a class is expected "
+            "there, such as torch.optim.SGD. Names are given as optim=."
         )
     if session.compute_loss_func is not None:
         check_call(session.compute_loss_func, "compute_loss_func", ("outputs", "labels"), ("num_items_in_batch",))
@@ -93,6 +110,10 @@ def pair_of(optimizers: Any) -> tuple[Any, Any]:
     optimizer, scheduler = optimizers
     if optimizer is not None and not hasattr(optimizer, "param_groups"):
         raise ConfigError(f"optimizers= begins with {optimizer!r:.80}, which has no param_groups; {wanted}.")
+    if hasattr(scheduler, "param_groups"):
+        raise ConfigError(
+            f"optimizers= ends with an optimizer, {type(scheduler).__name__}, where the schedule is; {wanted}."
+        )
     if scheduler is not None and not hasattr(scheduler, "step"):
         raise ConfigError(f"optimizers= ends with {scheduler!r:.80}, which has no step(); {wanted}.")
     return optimizer, scheduler

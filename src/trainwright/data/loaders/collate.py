@@ -43,6 +43,8 @@ def default_data_collator(features: list[Any], return_tensors: str = "pt") -> An
     elif first.get("label_ids") is not None:
         batch["labels"] = _stack([row["label_ids"] for row in rows])
     for name, value in first.items():
+        if name in ("labels", "label_ids") and isinstance(value, str):
+            raise _text_as_label(value)
         if value is None and any(row[name] is not None for row in rows):
             raise ValueError(f"'{name}' is None in some rows, and not in others.")
         if name not in ("label", "label_ids") and value is not None and not isinstance(value, str):
@@ -61,10 +63,14 @@ def _as_mapping(feature: Any) -> Mapping[str, Any]:
     return asdict(feature) if is_dataclass(feature) and not isinstance(feature, type) else vars(feature)
 
 
+def _text_as_label(text: str) -> DataError:
+    return DataError(f"A label is the text {text!r}; turn labels into numbers first, classes into 0, 1, 2, ….")
+
+
 def _label_type(labels: list[Any]) -> torch.dtype:
     text = next((label for label in labels if isinstance(label, str)), None)
     if text is not None:
-        raise DataError(f"A label is the text {text!r}; turn labels into numbers first, classes into 0, 1, 2, ….")
+        raise _text_as_label(text)
     several = any(isinstance(label, list | tuple) for label in labels)  # of one row, as transformers has it
     return torch.float if several or any(map(is_float, labels)) else torch.long
 

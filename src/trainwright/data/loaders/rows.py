@@ -104,7 +104,15 @@ class RowFetcher(torch.utils.data.Dataset[Any]):
         fetch_many = getattr(rows, "__getitems__", None)
         try:
             return fetch_many(indices) if fetch_many else [rows[i] for i in indices]
-        except (IndexError, KeyError) as error:
+        except (IndexError, KeyError, TypeError) as error:
+            wrong = next((one for one in indices if not hasattr(one, "__index__")), None)
+            if wrong is not None:
+                raise DataError(
+                    f"A sampler gave {wrong!r:.80} where the number of a row is expected. One that gives whole batches "
+                    "(a BatchSampler) is batch_sampler= of a loader of your own: get_train_dataloader, train_loader=."
+                ) from error
+            if isinstance(error, TypeError):
+                raise
             raise DataError(
                 f"The dataset failed on one of its rows {_some(indices)}: {type(error).__name__}: {error}. "
                 f"Its length says {len(self.dataset)} rows; check its __len__ and __getitem__."

@@ -41,7 +41,7 @@ class Run:
         self._is_context = False
         self._context = tracking.tracked(name, self.config, experiment, job_id)
         self.job = self._context.__enter__()
-        self._open = True
+        self._open, self._told = True, False
         self._step: int | None = None
         self._hook = sys.excepthook
         sys.excepthook = self._heard
@@ -71,6 +71,8 @@ class Run:
         """
         if self.job is None:
             return
+        if self._is_over(f"log({', '.join(map(repr, metrics))})"):
+            return
         self._step = self._after_last() if step is None else step
         for name, value in metrics.items():
             self.job.metric(name, value, self._step)
@@ -85,7 +87,7 @@ class Run:
 
     def progress(self, percent: float) -> None:
         """Note how far the run is, from 0 to 100; leave where the job is asked to stop."""
-        if self.job is not None:
+        if self.job is not None and not self._is_over("progress()"):
             self.job.progress(percent)
             self._leave_if_asked(self.job)
 
@@ -100,6 +102,18 @@ class Run:
         if not self._owns and self.job is not None and self._open:
             tracking.note_failure(self.job, SystemExit(message))
         self._close(SystemExit(message))
+
+    def _is_over(self, call: str) -> bool:
+        """Whether the run has ended, so that nothing more is kept of it; said once."""
+        over = self._owns and not self._open
+        if over and not self._told:
+            self._told = True
+            print(
+                f"Note: {call} came after the run '{self.name}' had ended, and is not kept; finish() is the last word.",
+                file=sys.stderr,
+                flush=True,
+            )
+        return over
 
     def _leave_if_asked(self, job: tracking.Tracking) -> None:
         """Leave a context by `JobStopped`, which it keeps to itself, and a plain script by exit code 0."""
