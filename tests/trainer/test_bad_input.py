@@ -526,6 +526,37 @@ def test_what_is_silently_left_out_elsewhere_is_said(tmp_path, kind):
     assert noted(Trainer(model, args, train_dataset=tiny.line_rows(), **given)).count(told) == 1
 
 
+class TwoOptimizers(Trainer):
+    """Steps the bias by an optimizer of its own, as a GAN does, which checkpoints keep where it is a part."""
+
+    def create_optimizer(self, model=None):
+        self.optimizer = torch.optim.SGD([self.model.layer.weight], lr=0.01)
+        self.second = torch.optim.Adam([self.model.layer.bias], lr=0.1)
+        if self.keeps:
+            self.checkpoint_parts["second"] = self.second
+        return self.optimizer
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self.second.step()
+        return loss
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_an_optimizer_of_a_subclass_that_no_checkpoint_keeps_is_said(tmp_path, keeps):
+    def run(steps, **resume):
+        args = TrainingArguments(tmp_path, max_steps=steps, save_steps=2, use_cpu=True, lr_scheduler_type="constant")
+        trainer, said = TwoOptimizers(tiny.new_line(), args, train_dataset=tiny.line_rows()), []
+        trainer.keeps, trainer.note = keeps, said.append
+        trainer.train(**resume)
+        return trainer.model.layer.bias.item(), " ".join(said)
+
+    run(2)
+    resumed, said = run(6, resume_from_checkpoint=True)
+    assert ("No checkpoint keeps self.second (Adam)" in said) is not keeps
+    assert (resumed == run(6)[0]) is keeps
+
+
 def test_what_a_model_cannot_compute_is_told_with_the_batch(tmp_path):
     rows = [{"x": row["x"].double(), "labels": row["labels"]} for row in tiny.line_rows()]
     args = TrainingArguments(tmp_path, max_steps=2, use_cpu=True, save_strategy="no")

@@ -13,6 +13,8 @@ from trainwright.errors import ConfigError
 from trainwright.session.nonfinite import some
 from trainwright.session.session import Session
 
+_KEPT_KINDS = (torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler, torch.amp.GradScaler)
+
 
 def check_optimizer(session: Session) -> None:
     """Check that a user's optimizer holds parameters of the model; say which it does not hold.
@@ -51,6 +53,22 @@ def check_schedule(session: Session) -> None:
             f"The schedule {type(session.lr_scheduler).__name__} sets the learning rates of another optimizer than the "
             "one that trains. Give both, optimizers=(optimizer, schedule of that optimizer), or override "
             "create_scheduler."
+        )
+
+
+def tell_of_unkept_state(session: Session) -> None:
+    """Say which optimizers and schedules a subclass has that no checkpoint keeps."""
+    kept = {id(part) for part in (session.optimizer, session.lr_scheduler, *session.checkpoint_parts.values())}
+    lost = [
+        (name, value)
+        for name, value in vars(session.hooks).items()
+        if isinstance(value, _KEPT_KINDS) and id(value) not in kept
+    ]
+    if lost and session.args.save_strategy != "no":
+        session.note(
+            f"No checkpoint keeps {', '.join(f'self.{name} ({type(value).__name__})' for name, value in lost)}, so a resumed "
+            f"run begins with it anew. Keep it: self.checkpoint_parts['{lost[0][0]}'] = self.{lost[0][0]}, before "
+            "training begins."
         )
 
 

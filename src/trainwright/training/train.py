@@ -55,7 +55,7 @@ from trainwright.session.signals import TIME_IS_UP, Signals, exception_for
 from trainwright.session.symptoms import check_warmup
 from trainwright.session.trainable import Trained
 from trainwright.state import UNKNOWN, TrainerState, TrainOutput
-from trainwright.training import loop, optimizing, run_cards, setup
+from trainwright.training import given, loop, optimizing, run_cards, setup
 
 _STEPS = ("warmup_steps", "logging_steps", "eval_steps", "save_steps")
 
@@ -239,6 +239,7 @@ def build(session: Session, loader: TrainLoader, saved: Saved | None, signals: S
     )
     run.generators = generators_of(session)
     say_what_cannot_come_again(session)
+    given.tell_of_unkept_state(session)
     run.made_with = {**optimizer_state.made_with(session), "adapters": adapters.active(session.model)}
     session.records = Records()
     session.precision.begin()

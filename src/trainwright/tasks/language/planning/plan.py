@@ -166,4 +166,5 @@ def _time(config: TrainingConfig, measured: Measured, steps: int | None) -> str:
         return f"{measured.seconds:.3g} s a micro-batch"
     many = steps * config.training.gradient_accumulation_steps
     whole = duration(many * measured.seconds)
-    return f"{whole} of training: {many:,} micro-batches of {measured.seconds:.3g} s; evaluations and saves on top"
+    each = f"{many:,} micro-batch{'es' if many > 1 else ''} of {measured.seconds:.3g} s"
+    return f"{whole} of training: {each}; evaluations and saves on top"
