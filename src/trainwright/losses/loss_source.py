@@ -103,6 +103,11 @@ def training_step(session: Session, model: nn.Module, inputs: Any, num_items: fl
         loss = loss / num_items
     if args.torch_empty_cache_steps and session.state.global_step % args.torch_empty_cache_steps == 0:
         empty_cache(session.strategy.device)
+    if not loss.requires_grad and is_of(session.strategy.backward, "trainwright"):
+        raise DataError(
+            "The loss depends on no parameter that is trained, so it has no gradient. Give the tensor as it was "
+            "computed (no .item(), .detach() or torch.no_grad()), and let what it depends on require gradients."
+        )
     with Explained(session, inputs):
         session.strategy.backward(loss, session.precision)
     return loss.detach()

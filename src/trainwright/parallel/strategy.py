@@ -20,7 +20,7 @@ from torch import nn
 from trainwright.batch import map_tensors
 from trainwright.checkpoint import layout
 from trainwright.devices import moved
-from trainwright.errors import ConfigError, DataError, TrainwrightError
+from trainwright.errors import ConfigError, TrainwrightError
 from trainwright.parallel import deferred
 from trainwright.parallel.clipping import clip_factor
 from trainwright.parallel.layouts.sharding import Sharding
@@ -177,11 +177,6 @@ class Strategy:
 
     def backward(self, loss: torch.Tensor, precision: Precision) -> None:
         """Add the gradients of a share of a step's loss, a scalar; exchanged, they are those of all shares' sum."""
-        if not loss.requires_grad:
-            raise DataError(
-                "The loss depends on no parameter that is trained, so it has no gradient. Give the tensor as it was "
-                "computed (no .item(), .detach() or torch.no_grad()), and let what it depends on require gradients."
-            )
         factor = self.gradient_divide_factor
         precision.backward(loss * factor if factor != 1 else loss)
 

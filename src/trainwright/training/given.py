@@ -65,10 +65,10 @@ def tell_of_unkept_state(session: Session) -> None:
         if isinstance(value, _KEPT_KINDS) and id(value) not in kept
     ]
     if lost and session.args.save_strategy != "no":
+        names = ", ".join(f"self.{name} ({type(value).__name__})" for name, value in lost)
         session.note(
-            f"No checkpoint keeps {', '.join(f'self.{name} ({type(value).__name__})' for name, value in lost)}, so a resumed "
-            f"run begins with it anew. Keep it: self.checkpoint_parts['{lost[0][0]}'] = self.{lost[0][0]}, before "
-            "training begins."
+            f"No checkpoint keeps {names}, so a resumed run begins with it anew. Keep it: "
+            f"self.checkpoint_parts['{lost[0][0]}'] = self.{lost[0][0]}, before training begins."
         )
 
 

@@ -239,7 +239,6 @@ def build(session: Session, loader: TrainLoader, saved: Saved | None, signals: S
     )
     run.generators = generators_of(session)
     say_what_cannot_come_again(session)
-    given.tell_of_unkept_state(session)
     run.made_with = {**optimizer_state.made_with(session), "adapters": adapters.active(session.model)}
     session.records = Records()
     session.precision.begin()
@@ -273,7 +272,8 @@ def what_is_left(run: Run, end: int) -> str:
 
 
 def say_what_cannot_come_again(session: Session) -> None:
-    """Name the generators that a checkpoint cannot keep."""
+    """Name what a checkpoint cannot keep: some generators, and what the user did not make a part."""
+    given.tell_of_unkept_state(session)
     parts = {"model": session.model, "train_dataset": session.train_dataset, "data_collator": session.data_collator}
     if places := drawn_from_the_system(parts):
         session.note(
