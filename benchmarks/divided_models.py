@@ -1,8 +1,9 @@
 """Which of transformers' models train alike when their layers are divided over processes (tensor parallelism):
 `torchrun --nproc-per-node 2 -m benchmarks.divided_models [KIND ...]`, on gloo.
 
-Of every kind a small model in float64 has the gradients of one batch, divided and whole; printed is by how much the
-worst parameter's are apart, as a share of its largest gradient, or why the kind is refused.
+Of every kind a small model in float64 has the gradients of one batch by its own loss and by the one without logits,
+divided and whole; printed is by how much the worst parameter's are apart, as a share of its largest gradient, or why
+the kind is refused.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from trainwright.errors import ConfigError
+from trainwright.models.head import language_head
+from trainwright.objectives.language import FusedLoss
 from trainwright.parallel.layouts.layout import Layout
 from trainwright.parallel.layouts.sharding import Sharding
 from trainwright.parallel.strategy import ProcessOptions
@@ -44,9 +47,12 @@ def model_of(kind: str) -> Any:
 
 
 def gradients(model: Any) -> dict[str, torch.Tensor]:
-    """Return the whole gradients of one batch, by name."""
+    """Return the whole gradients of one batch by both losses, by name."""
     ids = torch.randint(3, 61, (2, 12), generator=torch.Generator().manual_seed(1))
+    head = language_head(model)
+    assert not isinstance(head, str), head
     model(input_ids=ids, labels=ids).loss.backward()
+    FusedLoss(head).share(model, {"input_ids": ids, "labels": ids}, None).backward()
     found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     return {name: getattr(gradient, "full_tensor", lambda one=gradient: one)() for name, gradient in found.items()}
 
@@ -55,7 +61,7 @@ def compared(strategy: TensorSharded, kind: str) -> str:
     """Return how far the gradients of a divided model are from those of a whole one."""
     model = model_of(kind)
     try:
-        divided = gradients(strategy.place(model))
+        divided = gradients(strategy.prepare(strategy.place(model)))
         strategy.finish_gradients(list(model.parameters()))
     except ConfigError as error:
         return str(error)
