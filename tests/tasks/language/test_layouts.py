@@ -16,7 +16,7 @@ from trainwright.cli.main import main
 from trainwright.config.reading.read import load_checked
 from trainwright.errors import ConfigError
 from trainwright.parallel.layouts.layout import Layout
-from trainwright.tasks.language.planning import layouts
+from trainwright.tasks.language.planning import layouts, memory
 from trainwright.tasks.language.planning.sizes import Sizes, by_tensor, sizes_of
 from trainwright.world import World
 
@@ -74,6 +74,12 @@ def test_a_file_whose_layers_cannot_be_divided_is_refused_by_check(file, capsys)
         assert told in capsys.readouterr().err
 
 
+def test_what_a_run_needs_in_all_is_told_of_whole_layers(file):
+    """Of which follows how much of the disk its checkpoints take, which all processes write together."""
+    divided = load_checked(file, ["fsdp.enable_fsdp=true", "fsdp.tensor=2"]).config
+    assert memory.for_config(divided) == memory.for_config(load_checked(file).config)
+
+
 def test_the_plan_of_more_gpus_is_a_table_with_the_best_layout(file, capsys):
     words = ["plan", str(file), "--gpus", "16", "--per-machine", "4", "training.gradient_accumulation_steps=2"]
     assert main([*words, "--memory", "1"]) == 0
@@ -114,8 +120,8 @@ def test_layers_are_divided_only_where_nothing_else_fits(file, monkeypatch):
     monkeypatch.setattr(layouts, "current_world", lambda: World(size=4, local_size=4))
     config = load_checked(file).config
     for one in found:
-        memory = SimpleNamespace(total=4 * (one.peak + 1) / 0.9)
-        monkeypatch.setattr(layouts.psutil, "virtual_memory", lambda memory=memory: memory)
+        machine = SimpleNamespace(total=4 * (one.peak + 1) / 0.9)
+        monkeypatch.setattr(layouts.psutil, "virtual_memory", lambda machine=machine: machine)
         assert layouts.chosen_here(config) == layouts.overrides(one)
     assert layouts.overrides(found[-1]) == [
         "fsdp.enable_fsdp=true", "fsdp.replicate=1", "fsdp.shard=2", "fsdp.tensor=2"

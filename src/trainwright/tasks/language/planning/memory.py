@@ -71,9 +71,9 @@ class Described:
     talk: Talk | None = None
 
 
-def trained_model(config: TrainingConfig, method: LanguageMethod) -> Described:
+def trained_model(config: TrainingConfig, method: LanguageMethod, tensor: int = 1) -> Described:
     """Return the model that a file describes, on the meta device: frozen, with adapters, recomputing where it is to,
-    and divided as its section `fsdp` says.
+    and as one of `tensor` processes has it that divide its layers.
 
     Raises:
         ConfigError: there is none of that name, or it cannot be divided.
@@ -96,21 +96,16 @@ def trained_model(config: TrainingConfig, method: LanguageMethod) -> Described:
     model.train()
     if argument_values(config.training)["activation_checkpointing"]:
         model.gradient_checkpointing_enable()
-    processes = tensor_of(config)
-    if processes == 1:
+    if tensor == 1:
         return Described(model, base, quantised)
-    whole, talk = _bytes(model), divide(model, processes)
+    whole, talk = _bytes(model), divide(model, tensor)
     return Described(model, base * _bytes(model) // whole, quantised, talk)
 
 
-def tensor_of(config: TrainingConfig) -> int:
-    """Return over how many processes a file divides layers."""
-    return (config.fsdp.tensor or 1) if config.fsdp.enable_fsdp else 1
-
-
-def estimate(config: TrainingConfig, rows: int, length: int, method: LanguageMethod) -> Estimate:
-    """Return what a run with micro-batches of `rows` rows, of sequences of `length` tokens each, needs."""
-    values, described = argument_values(config.training), trained_model(config, method)
+def estimate(config: TrainingConfig, rows: int, length: int, method: LanguageMethod, tensor: int = 1) -> Estimate:
+    """Return what a run with micro-batches of `rows` rows, of sequences of `length` tokens each, needs in one process,
+    or in one of `tensor` that divide layers."""
+    values, described = argument_values(config.training), trained_model(config, method, tensor)
     model = described.model
     speaks = method.estimated == LanguageMethod.estimated
     vocabulary = len(model.get_output_embeddings().weight) if speaks else 0
@@ -122,7 +117,7 @@ def estimate(config: TrainingConfig, rows: int, length: int, method: LanguageMet
         average = 0
     copies = state_copies(values["optim"], parse_settings(values["optim_args"]))
     micro = rows * method.sequences
-    further = method.further_weights(config, described.base, weights, lambda name: _bytes(_other(config, name)))
+    further = method.further_weights(config, described.base, weights, lambda name: _bytes(_other(config, name, tensor)))
     return Estimate(
         weights + average + further,
         trained,
@@ -158,12 +153,12 @@ def _empty(params: ModelParams, kind: str = LanguageMethod.estimated, key: str =
         return getattr(transformers, kind).from_config(described, dtype=dtype)
 
 
-def _other(config: TrainingConfig, setting: str) -> Any:
+def _other(config: TrainingConfig, setting: str, tensor: int) -> Any:
     """Return the model that a setting of the method names, without values, divided as the trained one is."""
     params = beside(config.model, config.training.trainer_kwargs[setting])
     model = _empty(params, key=f"training.trainer_kwargs.{setting}")
-    if (processes := tensor_of(config)) > 1:
-        divide(model, processes)
+    if tensor > 1:
+        divide(model, tensor)
     return model
 
 

@@ -64,7 +64,9 @@ def sizes_of(config: TrainingConfig) -> Sizes:
         ConfigError: that is not estimated of the method's models.
     """
     method, length = memory.method_and_length(config)
-    found, described = memory.estimate(config, 1, length, method), memory.trained_model(config, method)
+    tensor = tensor_of(config)
+    found = memory.estimate(config, 1, length, method, tensor)
+    described = memory.trained_model(config, method, tensor)
     model, talk = described.model, described.talk
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     if config.fsdp.mixed_precision == "bf16":
@@ -80,9 +82,14 @@ def sizes_of(config: TrainingConfig) -> Sizes:
         weights=found.weights - found.average, trained=found.gradients, moments=found.optimizer + found.average,
         used=used, reduced=trained * next(model.parameters()).element_size(), ends=used - sum(blocks),
         block=max(blocks, default=used), row=row, again=max(again, 0), logits=found.logits,
-        micro_batches=config.training.gradient_accumulation_steps, tensor=memory.tensor_of(config),
+        micro_batches=config.training.gradient_accumulation_steps, tensor=tensor,
         talk=round(told),
     )  # fmt: skip
+
+
+def tensor_of(config: TrainingConfig) -> int:
+    """Return over how many processes a file divides layers."""
+    return (config.fsdp.tensor or 1) if config.fsdp.enable_fsdp else 1
 
 
 def check_tensor(config: TrainingConfig) -> None:
@@ -92,13 +99,14 @@ def check_tensor(config: TrainingConfig) -> None:
     Raises:
         ConfigError: they cannot.
     """
-    if memory.tensor_of(config) == 1:
+    tensor = tensor_of(config)
+    if tensor == 1:
         return
     try:
         method, _ = memory.method_and_length(config)
     except ConfigError:
         return
-    memory.trained_model(config, method)
+    memory.trained_model(config, method, tensor)
 
 
 def by_tensor(config: TrainingConfig, processes: int, per_machine: int) -> Iterator[Sizes]:
@@ -108,7 +116,7 @@ def by_tensor(config: TrainingConfig, processes: int, per_machine: int) -> Itera
     Raises:
         ConfigError: the file says a number that does not divide those of the processes.
     """
-    given = memory.tensor_of(config)
+    given = tensor_of(config)
     if processes % given or per_machine % given:
         raise ConfigError(
             f"fsdp.tensor is {given}, which does not divide {processes} processes and {per_machine} of a machine. "
