@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import time
 
 import pytest
 
@@ -41,6 +42,7 @@ def test_what_must_be_changed_first_ends_the_run(error):
 
 
 @pytest.mark.parametrize("error", [
+    RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:2238"),
     errors.RankError("rank 1 is gone"), errors.SaveError("disk"), errors.JobError("database"),
     ConnectionResetError("peer"), TimeoutError("late"),
 ])  # fmt: skip
@@ -69,6 +71,15 @@ def test_the_same_failure_after_the_same_step_is_begun_anew_once():
     assert judge.begins_anew({0: raised(Odd("once"))})
     assert judge.begins_anew({})  # another one came between
     assert judge.begins_anew({0: raised(Odd("once"))})
+
+
+def test_without_steps_the_start_alone_fails_of_the_same(monkeypatch):
+    """A script with a loop of its own may have come far between two failures of the same words."""
+    for seconds, again in ((50, False), (70, True)):
+        monkeypatch.setattr(verdict, "_BEGAN", time.monotonic() - seconds)
+        judge = Judge()
+        assert judge.begins_anew({0: raised(Odd("ECC error"))})
+        assert judge.begins_anew({0: raised(Odd("ECC error"))}) == again
 
 
 def test_the_word_is_in_torchruns_form(tmp_path, monkeypatch):

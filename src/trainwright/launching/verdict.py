@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 import time
 import traceback
 from collections.abc import Mapping
@@ -16,11 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from trainwright.errors import JobError, RankError, SaveError, TrainwrightError, UnsavableError
+from trainwright.parallel.peers import is_of_an_exchange
 
 MISTAKE, OUTSIDE, RAISED = "mistake", "outside", "raised"
 _OURS = "trainwright"  # the field of the file
 _PROGRAMMED = (ImportError, SyntaxError, NameError)  # of the same program again
 _FROM_OUTSIDE = (RankError, SaveError, JobError, ConnectionError, TimeoutError)
+_START = 60.0  # seconds in which a process without steps that are known fails of its start
+_BEGAN = time.monotonic()
 
 listened = False
 """Whether a launcher reads this process's word, and says it for all of them."""
@@ -38,6 +42,7 @@ class Verdict:
         step: after which training step; None where no `Trainer` was training.
         at: the file and line of the user's, empty where that is not known.
         trace: where it came from, as Python prints it; empty where the text says all.
+        seconds: since the process began.
     """
 
     kind: str
@@ -46,10 +51,14 @@ class Verdict:
     step: int | None = None
     at: str = ""
     trace: str = ""
+    seconds: float = 0.0
 
     def is_again(self, before: Verdict | None) -> bool:
-        """Whether it is the failure of the beginning before, at the same place; numbers in the text may differ."""
+        """Whether it is the failure of the beginning before, after the same step, or before any that is known; numbers
+        in the text may differ."""
         if before is None or self.kind == OUTSIDE or (self.error, self.step) != (before.error, before.step):
+            return False
+        if self.step is None and max(self.seconds, before.seconds) > _START:  # it may have come far in between
             return False
         return re.sub(r"\d+", "0", self.text) == re.sub(r"\d+", "0", before.text)
 
@@ -65,11 +74,16 @@ def of(error: BaseException, script: str | None = None) -> Verdict:
     lines = [frame.lineno for frame in frames if frame.filename == script]
     at = f"{script}:{lines[-1]}" if lines else ""
     trace = "" if isinstance(error, TrainwrightError) else trace_of(error, script)
-    return Verdict(_kind(error), type(error).__name__, str(error), getattr(error, "after_step", None), at, trace)
+    return Verdict(
+        _kind(error), type(error).__name__, str(error), getattr(error, "after_step", None), at, trace,
+        time.monotonic() - _BEGAN,
+    )  # fmt: skip
 
 
 def _kind(error: BaseException) -> str:
     if isinstance(error, _FROM_OUTSIDE) and not isinstance(error, UnsavableError):
+        return OUTSIDE
+    if "torch.distributed" in sys.modules and is_of_an_exchange(error):
         return OUTSIDE
     return MISTAKE if isinstance(error, (TrainwrightError, *_PROGRAMMED)) else RAISED
 
