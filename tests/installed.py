@@ -39,6 +39,8 @@ def lacking(case: str) -> str | None:
         return _DIVIDING
     if release(version("torch")) < (2, 13) and "out of memory" in case:
         return "smaller micro-batches of a sharded model need torch 2.13"
+    if release(version("torch")) < (2, 13) and case.endswith("chosen"):
+        return "processes that use other parameters of a sharded model need torch 2.13"
     return None
 
 
