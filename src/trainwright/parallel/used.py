@@ -115,12 +115,6 @@ def check_alike(parameters: Sequence[nn.Parameter], everyone: Sequence[Sequence[
     Raises:
         ConfigError: they have not; or they have used other parameters of a block, and torch cannot tell them apart.
     """
-    if not GIVES_ZEROS and any(0 < sum(map(bool, uses)) < len(uses) for uses in zip(*everyone, strict=True)):
-        raise ConfigError(
-            "Processes have used other parameters of a sharded model in this step, as their data decided, and "
-            f"torch {torch.__version__} adds up their gradients as if they were the same. Update to torch 2.13, or "
-            "train without fsdp."
-        )
     inside: dict[str, list[int]] = {}
     for number, parameter in enumerate(parameters):
         inside.setdefault(getattr(parameter, _MARK).block, []).append(number)
@@ -132,3 +126,9 @@ def check_alike(parameters: Sequence[nn.Parameter], everyone: Sequence[Sequence[
                 "but a block of a sharded model is gathered from all processes when it is called. Let all of them call "
                 "it, or have the whole model gathered at once: fsdp_config={'auto_wrap_policy': 'NO_WRAP'}."
             )
+    if not GIVES_ZEROS and any(0 < sum(map(bool, uses)) < len(uses) for uses in zip(*everyone, strict=True)):
+        raise ConfigError(
+            "Processes have used other parameters of a sharded model in this step, as their data decided, and "
+            f"torch {torch.__version__} adds up their gradients as if they were the same. Update to torch 2.13, or "
+            "train without fsdp."
+        )
