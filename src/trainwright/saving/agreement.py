@@ -74,7 +74,7 @@ def by_all(session: Session, name: str) -> Iterator[None]:
         name: of what is called.
 
     Raises:
-        RankError: others have failed, or are gone.
+        RankError: others have failed, are gone, or have not come to the same exchange.
     """
     if session.is_in_train:
         yield
@@ -82,11 +82,17 @@ def by_all(session: Session, name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        lost = session.strategy.lost() if is_of_an_exchange(error) else None
-        if lost is None:
-            if not isinstance(error, RankError):  # which is another one's failure
-                session.strategy.tell_failure(f"{type(error).__name__}: {error}".splitlines()[0])
+        if isinstance(error, RankError):
             raise
+        reason = str(error).splitlines()[0] if str(error) else ""
+        if not is_of_an_exchange(error):
+            session.strategy.tell_failure(f"{type(error).__name__}: {reason}")
+            raise
+        lost = session.strategy.lost() or (
+            f"An exchange with the other processes broke off, and none has failed or is gone ({reason}): code of one has "
+            "called the model, evaluate or a save alone, or took longer than "
+            f"ddp_timeout={session.args.ddp_timeout}"
+        )
         raise RankError(f"{lost}, so {name} cannot go on here: all processes call it.") from error
 
 
