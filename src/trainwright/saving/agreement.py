@@ -89,9 +89,9 @@ def by_all(session: Session, name: str) -> Iterator[None]:
             session.strategy.tell_failure(f"{type(error).__name__}: {reason}")
             raise
         lost = session.strategy.lost() or (
-            f"An exchange with the other processes broke off, and none has failed or is gone ({reason}): code of one has "
-            "called the model, evaluate or a save alone, or took longer than "
-            f"ddp_timeout={session.args.ddp_timeout}"
+            f"An exchange with the other processes broke off, and none has failed or is gone ({reason}): code of one "
+            "has called the model, evaluate or a save alone, or took longer than "
+            f"ddp_timeout={session.args.ddp_timeout:g}"
         )
         raise RankError(f"{lost}, so {name} cannot go on here: all processes call it.") from error
 
