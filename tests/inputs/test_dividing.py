@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, Sampler
 
 from trainwright.data.divided import held, relation
 from trainwright.data.loaders.streams import RankStream
 from trainwright.errors import DataError
-from trainwright.inputs.dividing import check_marks
+from trainwright.inputs.dividing import check_marks, draws_apart
+from trainwright.parallel.strategy import Strategy
 from trainwright.world import DataShard
 
 
@@ -24,6 +25,22 @@ def test_a_stream_without_a_length_is_known_by_the_files_that_it_reads():
     one, same, other = (held(OfFiles(*files)) for files in (("a", "b"), ("a", "b"), ("c", "d")))
     assert relation([one, same]) == ("same", [])
     assert relation([one, other]) == ("apart", ["files"])
+
+
+class ByPass(Sampler):
+    """Has an order of its own in every pass, which it counts."""
+
+    passes = 0
+
+    def __iter__(self):
+        self.passes += 1
+        return iter(range(self.passes, 8))
+
+
+def test_a_sampler_that_is_looked_at_before_the_first_pass_begins_as_on_one_rank():
+    sampler = ByPass()
+    assert draws_apart(Strategy(), print, DataLoader(range(8), 2, sampler=sampler))
+    assert next(iter(sampler)) == 1
 
 
 class Mine(list):

@@ -125,7 +125,11 @@ def draws_apart(strategy: Strategy, note: Callable[[str], None], loader: Any) ->
     own = [one for one in (*samplers(loader), loader.batch_sampler) if one is not None]
     if all(type(one).__module__.startswith("torch.utils.data") for one in own):
         return False
+    before = [(one, dict(vars(one))) for one in own if hasattr(one, "__dict__")]
     rows = list(chain.from_iterable(DrawnSource(loader, 0, DataShard(), as_it_is).drawn_ahead()))
+    for one, attributes in before:  # such as how often it was asked
+        vars(one).clear()
+        vars(one).update(attributes)
     mine = rows if len(rows) < len(loader.dataset) else None  # type: ignore[arg-type]  # a sampler has asked, too
     everyone = strategy.gather_shards(mine)
     if any(one is None for one in everyone) or len(set(chain.from_iterable(everyone))) < sum(map(len, everyone)):
