@@ -37,10 +37,11 @@ def lacking(case: str) -> str | None:
     """Return what a case of several ranks needs, by its name, that is not installed."""
     if TRANSFORMERS < (5, 16) and ("divided" in case or "tensor" in case):
         return _DIVIDING
-    if release(version("torch")) < (2, 13) and "out of memory" in case:
-        return "smaller micro-batches of a sharded model need torch 2.13"
-    if release(version("torch")) < (2, 13) and case.endswith("chosen"):
-        return "processes that use other parameters of a sharded model need torch 2.13"
+    if release(version("torch")) < (2, 13):
+        if case.endswith("chosen"):
+            return "processes that use other parameters of a sharded model need torch 2.13"
+        if "out of memory" in case or case.startswith("failed in a"):
+            return "what processes that share a model have gathered in a step is let go of from torch 2.13 on"
     return None
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from tests.jobs.listed import listed
 from trainwright.checkpoint import check, layout
+from trainwright.compat import gives_grace
 from trainwright.jobs.worker import ranks
 
 pytestmark = [pytest.mark.ranks, pytest.mark.slow]
@@ -136,7 +137,8 @@ def test_a_rank_that_is_stuck_raises_or_is_killed_in_an_evaluation_is_named_and_
     (tmp_path / "run").mkdir()
     for name in ("stuck", "raises", "killed"):
         (tmp_path / "run" / name).touch()
-    one = launched(tmp_path, "--processes", "2", "--grace", "3", "run", "12", "0.05")
+    grace = ("--grace", "3") if gives_grace() else ()
+    one = launched(tmp_path, "--processes", "2", *grace, "run", "12", "0.05")
     wait_for(lambda: [found["state"] for found in states(tmp_path, monkeypatch)] == ["training", "stuck"])
     assert re.search(r"is at .*script.py:\d+ in on_step_end in step 6$", states(tmp_path, monkeypatch)[1]["how"])
     assert one.wait(timeout=240) == 0, (tmp_path / "log").read_text()[-3000:]

@@ -115,8 +115,10 @@ def test_a_second_place_is_gone_on_from_bitwise_on_empty_disks(found, case, stra
 def test_transformers_loads_what_the_ranks_have_written(found, folder):
     from transformers import LlamaForCausalLM
 
-    best = json.loads((folder / "tensor" / "checkpoint-6" / layout.STATE).read_text())["best_model_checkpoint"]
-    for name, place in (("two", folder / "two" / "checkpoint-6"), ("tensor", Path(best))):
+    places = {name: folder / name / "checkpoint-6" for name in ("two", "tensor") if name in found}
+    if "tensor" in found:  # whose best model was loaded
+        places["tensor"] = Path(json.loads((places["tensor"] / layout.STATE).read_text())["best_model_checkpoint"])
+    for name, place in places.items():
         assert not (place / layout.WEIGHTS).exists()
         model = LlamaForCausalLM.from_pretrained(place, dtype="auto")
         assert runs.digest(dict(model.named_parameters())) == found[name][0]["ended"][0]
@@ -126,6 +128,8 @@ def test_a_model_saved_alone_replaces_what_is_there(found, folder):
     from transformers import LlamaForCausalLM
 
     for case in ("exported", "exported, divided"):
+        if lacking(case):
+            continue
         first = found[case][0]
         for name in ("model", "as upstream"):
             model = LlamaForCausalLM.from_pretrained(folder / case.replace(" ", "_") / name, dtype="auto")
@@ -143,10 +147,10 @@ def test_a_model_saved_alone_replaces_what_is_there(found, folder):
 def test_adapters_alone_are_written_as_peft_has_them(found, folder, case):
     from peft import PeftModel
 
+    first = found[case][0]
     place = folder / case.replace(" ", "_") / "straight" / "checkpoint-4"
     assert not layout.shares_of(place, layout.WEIGHTS)
     read = PeftModel.from_pretrained(runs.model(), place)
-    first = found[case][0]
     assert runs.digest(dict(read.named_parameters())) == first["straight"]["ended"][0]
     assert first["again"]["ended"] == first["straight"]["ended"]
     assert first["again"]["losses"] == first["straight"]["losses"]

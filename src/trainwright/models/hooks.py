@@ -33,7 +33,7 @@ def watched(modules: Iterable[nn.Module]) -> str | None:
         if any(around[kind] and _of_a_user(around[kind]) for kind in _KINDS):
             return f"{type(part).__name__} has hooks"
         # accelerate's wrapper moves tensors, and no more
-        if "forward" in around and not hasattr(part, "_hf_hook") and not _divides(around["forward"]):
+        if "forward" in around and not hasattr(part, "_hf_hook") and not _is_no_users(around["forward"]):
             return f"the forward of {type(part).__name__} was replaced"
     return None
 
@@ -57,9 +57,12 @@ def unwatched(model: nn.Module) -> Iterator[None]:
             hooks.update(given)
 
 
-def _divides(forward: Any) -> bool:
-    """Whether a forward is that of a layer which several processes compute together."""
-    return getattr(forward, "__module__", None) == "transformers.distributed.tensor_parallel"
+def _is_no_users(forward: Any) -> bool:
+    """Whether a forward is that of a layer which several processes compute together, or the call of another module."""
+    return getattr(forward, "__module__", None) in (
+        "transformers.distributed.tensor_parallel",
+        "torch.nn.modules.module",
+    )
 
 
 def own_forward(model: nn.Module) -> bool:
