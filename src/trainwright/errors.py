@@ -137,8 +137,15 @@ class JobError(TrainwrightError, RuntimeError):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ` Did you mean 'x'?` for the nearest known name, or an empty string."""
-    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f" Did you mean '{nearest[0]}'?" if nearest else ""
+    known = list(known)
+    by_lower = {one.lower(): one for one in reversed(known)}
+    lowered = name.lower()
+    near = (
+        difflib.get_close_matches(lowered, by_lower, n=1, cutoff=0.8)
+        or [one for one in map(str.lower, known) if len(lowered) > 3 and one.startswith(lowered)]
+        or difflib.get_close_matches(lowered, by_lower, n=1, cutoff=0.6)
+    )
+    return f" Did you mean '{by_lower[near[0]]}'?" if near else ""
 
 
 def missing_package(package: str, extra: str, purpose: str) -> ConfigError:

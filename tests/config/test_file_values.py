@@ -75,6 +75,10 @@ def test_a_value_of_the_command_line_has_no_comment(tmp_path):
     [
         ("a: 1\nb: \x00", "run.yaml:2: not valid YAML: the character U+0000 is not allowed."),
         ("a:\n  b: !!bool x", "run.yaml:2: not valid YAML: 'x' is no bool"),
+        (
+            "a:\n  x: 1\n  b:1e-4\n",
+            "run.yaml:3: not valid YAML: a key is followed by a colon and a blank, as in key: value",
+        ),
         ("a: !!timestamp x", "run.yaml:1: not valid YAML: 'x' is no timestamp"),
         ("a: !!int ''", "run.yaml:1: not valid YAML: '' is no int"),
     ],

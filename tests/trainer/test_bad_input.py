@@ -36,6 +36,7 @@ ARGUMENTS = [
     ({"warmup_steps": 11, "max_steps": 10}, "warmup_steps=11 is longer than the run"),
     ({"lr_scheduler_type": "cosin"}, "lr_scheduler_type='cosin' is not known. Did you mean 'cosine'"),
     ({"optim": "adamw_torh"}, "optim='adamw_torh' is not known. Did you mean 'adamw_torch'"),
+    ({"optim": "AdamW"}, "optim='AdamW' is not known. Did you mean 'adamw_torch'"),
     ({"optim": "lomo"}, "optim='lomo' takes over the backward pass"),
     ({"eval_strategy": "step"}, "eval_strategy='step' is not known. Did you mean 'steps'"),
     ({"save_strategy": "epochs"}, "save_strategy='epochs' is not known. Did you mean 'epoch'"),

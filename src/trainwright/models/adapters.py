@@ -35,7 +35,7 @@ def add_adapters(
     from trainwright.config.schema import PeftSaveMode
 
     if adapter is None:
-        _check_names(model, params)
+        check_names(model, params)
     if params.q_lora:
         model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointing)
     elif checkpointing:
@@ -51,16 +51,46 @@ def add_adapters(
             return adapted
         settings = lora_config(params, model)
         settings.trainable_token_indices = _rows_of(model, new_tokens, params.lora_modules_to_save or []) or None
-        adapted = peft.get_peft_model(model, settings)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"peft: {str(error).splitlines()[0]}") from error
+    adapted = attached(model, settings)
     if changes_base(settings.init_lora_weights):
         _check_layers(adapted, settings.init_lora_weights)
     keep_initial(adapted)
     return adapted
 
 
-def _check_names(model: nn.Module, params: PeftParams) -> None:
+def settings_of(adapter: str) -> Any:
+    """Return peft's configuration of an adapter that was saved, to be trained further.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    import peft
+
+    try:
+        settings = peft.PeftConfig.from_pretrained(adapter)
+    except ValueError as error:
+        raise ConfigError(f"model.adapter_model: {str(error).splitlines()[0]}") from error
+    settings.inference_mode = False
+    return settings
+
+
+def attached(model: nn.Module, settings: Any) -> Any:
+    """Return the model with new adapters.
+
+    Raises:
+        ConfigError: peft finds no layers for them, or none that it can adapt.
+    """
+    import peft
+
+    try:
+        return peft.get_peft_model(model, settings)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"peft: {str(error).splitlines()[0]}") from error
+
+
+def check_names(model: nn.Module, params: PeftParams) -> None:
     """Raise a ConfigError for a name of layers that matches none: peft says nothing where another one does."""
     layers = [path for path, _ in model.named_modules()]
     targets = params.lora_target_modules if isinstance(params.lora_target_modules, list) else []

@@ -54,6 +54,26 @@ def test_the_plan_is_what_the_run_does_and_leaves(tmp_path, capsys, peft):
     assert f"gradients {bytes_in_words(trained)}, optimizer {bytes_in_words(optimizer)}, " in told["memory"]
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["peft.lora_target_modules=q_prj"], "peft: Target modules q_prj not found in the base model"),
+        (["peft.lora_target_modules=[q_prj]"], "the model has no layer 'q_prj'. Did you mean 'q_proj'?"),
+        (
+            ["training.use_peft=true", "model.adapter_model={folder}"],
+            "model.adapter_model: Can't find 'adapter_config.json' at",
+        ),
+    ],
+)
+def test_adapters_that_do_not_fit_are_mistakes_of_the_file(tmp_path, capsys, words, told):
+    file = run_file(tmp_path, peft="model.adapter_model" not in words[-1])
+    folder = file.parent / "place" / "model"
+    assert main(["check", str(file), *(word.format(folder=folder) for word in words)]) == 2
+    said = capsys.readouterr()
+    assert told in said.err
+    assert "is valid" not in said.out
+
+
 @pytest.mark.slow
 def test_a_measured_plan_has_the_time_and_leaves_nothing(tmp_path, capsys):
     file = run_file(tmp_path, max_steps=100, gradient_accumulation_steps=3)

@@ -33,10 +33,10 @@ def run(argv: Sequence[str]) -> int:
     loaded = load_checked(file, overrides)
     notes = look(loaded)
     config = loaded.config
-    if config.fsdp.tensor is not None and is_here(config):
-        from trainwright.tasks.language.planning.sizes import check_tensor
+    if (config.fsdp.tensor is not None or config.training.use_peft) and is_here(config):
+        from trainwright.tasks.language.planning.sizes import check_model
 
-        check_tensor(config)
+        check_model(config)
     kind = config.training.trainer_type
     length = config.training.max_steps
     many, one = (length, "step") if length > 0 else (config.training.num_train_epochs, "epoch")

@@ -123,9 +123,11 @@ def parse(text: str, source: str) -> Tree:
     try:
         tree = _composed(text, _Source(source, lines)) or Tree({}, Place(source))
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
+        key = error.context == "while scanning a simple key"  # what is missing was missing there
+        mark = (error.context_mark if key else None) or error.problem_mark or error.context_mark
         where = _Source(source, lines).at(mark) if mark is not None else Place(source)
         what = " ".join(part for part in (error.context, error.problem) if part)
+        what = "a key is followed by a colon and a blank, as in key: value" if key else what
         raise ConfigError(str(Problem(where, f"not valid YAML: {what}"))) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1

@@ -13,7 +13,7 @@ from trainwright.config.reading.translate import argument_values
 from trainwright.config.schema import ModelParams, PeftParams, TrainingConfig
 from trainwright.data.sources.reach import ask_at_once
 from trainwright.errors import ConfigError
-from trainwright.models.adapters import lora_config
+from trainwright.models.adapters import attached, check_names, lora_config, settings_of
 from trainwright.models.load import NO_DROPOUT, beside, first_line, freeze, load_tokenizer, model_config, number_format
 from trainwright.objectives.linear.loss import CHUNK
 from trainwright.optim.optimizers import parse_settings, state_copies
@@ -84,15 +84,13 @@ def trained_model(config: TrainingConfig, method: LanguageMethod, tensor: int = 
         quantised = saved_by_quantisation(model, config.peft) if config.peft.q_lora else 0
         base = _bytes(model) - quantised
         if config.training.use_peft:
-            import peft
-
             if config.model.adapter_model is not None:
-                settings = peft.PeftConfig.from_pretrained(config.model.adapter_model)
-                settings.inference_mode = False
+                settings = settings_of(config.model.adapter_model)
             else:
+                check_names(model, config.peft)
                 settings = lora_config(config.peft, model)
             settings.init_lora_weights = True  # what they begin with takes no other room
-            model = peft.get_peft_model(model, settings)
+            model = attached(model, settings)
     model.train()
     if argument_values(config.training)["activation_checkpointing"]:
         model.gradient_checkpointing_enable()

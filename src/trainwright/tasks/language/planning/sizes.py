@@ -92,15 +92,15 @@ def tensor_of(config: TrainingConfig) -> int:
     return (config.fsdp.tensor or 1) if config.fsdp.enable_fsdp else 1
 
 
-def check_tensor(config: TrainingConfig) -> None:
-    """See whether the layers of a file's model can be divided as its section `fsdp` asks; of models that are not
+def check_model(config: TrainingConfig) -> None:
+    """See whether the layers of a file's model can get adapters and be divided as it asks; of models that are not
     described without their weights, nothing.
 
     Raises:
         ConfigError: they cannot.
     """
     tensor = tensor_of(config)
-    if tensor == 1:
+    if tensor == 1 and not config.training.use_peft:
         return
     try:
         method, _ = memory.method_and_length(config)
