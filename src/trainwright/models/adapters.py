@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +87,8 @@ def attached(model: nn.Module, settings: Any) -> Any:
 
     try:
         return peft.get_peft_model(model, settings)
+    except re.error as error:
+        raise ConfigError(f"peft: {settings.target_modules!r} is no pattern of layers: {error}.") from error
     except (ValueError, TypeError) as error:
         raise ConfigError(f"peft: {str(error).splitlines()[0]}") from error
 

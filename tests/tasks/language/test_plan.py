@@ -58,6 +58,7 @@ def test_the_plan_is_what_the_run_does_and_leaves(tmp_path, capsys, peft):
     ("words", "told"),
     [
         (["peft.lora_target_modules=q_prj"], "peft: Target modules q_prj not found in the base model"),
+        (["peft.lora_target_modules=*("], "peft: '*(' is no pattern of layers: nothing to repeat"),
         (["peft.lora_target_modules=[q_prj]"], "the model has no layer 'q_prj'. Did you mean 'q_proj'?"),
         (
             ["training.use_peft=true", "model.adapter_model={folder}"],
