@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import tempfile
@@ -28,6 +29,12 @@ from trainwright.errors import STOP_SIGNALS, is_foreign  # noqa: E402
 settings.register_profile("fixed", deadline=None, derandomize=True, database=None, max_examples=50)
 settings.register_profile("torture", deadline=None, database=None, max_examples=2000, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
+
+
+def pytest_collection_finish():
+    """The libraries and the tests themselves stay to the end: nothing of them is looked through for garbage again."""
+    gc.collect()
+    gc.freeze()
 
 
 def _traces():
