@@ -195,7 +195,7 @@ CELLS = [
 
 @pytest.mark.slow  # a check of a file for every cell of the table
 def test_what_the_table_refuses_is_refused_and_what_has_no_effect_is_said(place, monkeypatch, capsys):
-    monkeypatch.setattr("trainwright.config.reading.validation._needs", lambda *given: iter(()))  # bitsandbytes
+    monkeypatch.setattr("trainwright.config.reading.packages.missing", lambda *given: iter(()))  # bitsandbytes
     wrong, told = [], set()
     for key, trainer, line in CELLS:
         config = config_of(place, trainer)

@@ -96,6 +96,9 @@ def test_packages_that_are_missing_are_known(place, capsys, monkeypatch):
     said = capsys.readouterr().err
     assert "enable_wandb needs the package 'wandb', which is not installed" in said
     assert "optimizer paged_adamw_8bit needs the package 'bitsandbytes'" in said
+    for named in ("wandb", "[tensorboard,wandb]"):
+        assert main(["check", "run.yaml", f"training.report_to={named}"]) == 2
+        assert "report_to wandb needs the package 'wandb', which is not installed" in capsys.readouterr().err
 
 
 @with_trl

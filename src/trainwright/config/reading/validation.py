@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from trainwright.args.names import LOG_LEVELS, OPTIMIZERS, SCHEDULERS_WITHOUT_TOTAL
+from trainwright.args.names import LOG_LEVELS, SCHEDULERS_WITHOUT_TOTAL
 from trainwright.config import methods
 from trainwright.config.keys.uses import OWN_MODELS
 from trainwright.config.methods import Fault
 from trainwright.config.options import TextOptions
 from trainwright.config.params import TrainingParams
+from trainwright.config.reading import packages
 from trainwright.config.schema import DatasetParams, DatasetSplitParams, ModelParams, PeftParams, TrainingConfig
 from trainwright.data.sources import registered
 from trainwright.data.sources.formats import LEARNED_FROM
@@ -41,16 +41,6 @@ _MODEL_KEYS = {
     "quantization_config": "peft.q_lora: true", "device_map": "training.use_cpu",
 }  # fmt: skip
 
-# Packages of optimizers, by how these are called, and the extra of ours that has it.
-_OPTIMIZERS = (
-    ("galore", "galore_torch", ""), ("apollo", "apollo_torch", ""), ("grokadamw", "grokadamw", ""),
-    ("schedule_free", "schedulefree", ""), ("stable_adamw", "optimi", ""), ("adamw_anyprecision", "torchdistx", ""),
-    ("adamw_torch_4bit", "torchao", ""), ("adamw_torch_8bit", "torchao", ""), ("adamw_bnb", "bitsandbytes", "quant"),
-    ("adamw_8bit", "bitsandbytes", "quant"), ("ademamix", "bitsandbytes", "quant"), ("lion", "bitsandbytes", "quant"),
-    ("paged", "bitsandbytes", "quant"), ("rmsprop_bnb", "bitsandbytes", "quant"),
-)  # fmt: skip
-_PIP = {"optimi": "torch-optimi", "galore_torch": "galore-torch", "apollo_torch": "apollo-torch"}
-
 
 def faults(config: TrainingConfig) -> Iterator[Fault]:
     """Yield everything that is wrong with a configuration."""
@@ -68,31 +58,18 @@ def _trainer(config: TrainingConfig) -> Iterator[Fault]:
     kind = config.training.trainer_type
     for method in methods.candidates(kind):
         if method.package is not None:
-            yield from _needs(*method.package, "training.trainer_type", f"trainer_type {kind}")
+            yield from packages.missing(*method.package, "training.trainer_type", f"trainer_type {kind}")
     if kind in methods.ELSEWHERE:
         ours = [one.name for one in methods.everyone() if not one.library]
         theirs = [one.name for one in methods.everyone() if one.library]
         yield ("training.trainer_type", f"valid, but {kind} is not run here; run it with {methods.ELSEWHERE[kind]}",
                f"ours: {', '.join(ours)}; by the same file: {', '.join(theirs)}")  # fmt: skip
-    name = "optim" if config.training.optim is not None else "optimizer"
-    chosen = getattr(config.training, name)
-    for start, package, extra in _OPTIMIZERS:
-        if chosen in OPTIMIZERS and chosen.startswith(start):
-            yield from _needs(package, extra, f"training.{name}", f"{name} {chosen}")
-    for key in ("wandb", "mlflow"):
-        if getattr(config.training, f"enable_{key}") and config.training.report_to is None:
-            yield from _needs(key, "", f"training.enable_{key}", f"enable_{key}")
+    yield from packages.of_training(config.training)
     resume = config.training.resume_from_checkpoint
     if resume and not Path(resume).is_dir():
         newest = "the newest one is gone on from with try_resume_from_last_checkpoint: true"
         hint = newest if resume.lower() == "true" else "give a checkpoint-N folder"
         yield "training.resume_from_checkpoint", f"there is no folder '{resume}'", hint
-
-
-def _needs(package: str, extra: str, path: str, what: str) -> Iterator[Fault]:
-    if importlib.util.find_spec(package) is None:
-        command = f"pip install 'trainwright[{extra}]'" if extra else f"pip install {_PIP.get(package, package)}"
-        yield path, f"{what} needs the package '{package}', which is not installed", command
 
 
 BESIDE = ("ref_model", "teacher_model_name_or_path", "teacher_tokenizer_name_or_path")  # folders of other models
@@ -114,7 +91,7 @@ def _model(config: TrainingConfig) -> Iterator[Fault]:
         near = did_you_mean(model.torch_dtype_str, DTYPES).strip()
         yield "model.torch_dtype_str", f"'{model.torch_dtype_str}' is no number format", near or ", ".join(DTYPES)
     if model.attn_implementation == "flash_attention_2":
-        yield from _needs("flash_attn", "", "model.attn_implementation", "flash_attention_2")
+        yield from packages.missing("flash_attn", "", "model.attn_implementation", "flash_attention_2")
     yield from _names_of_ours(model)
     if model.model_max_length is not None and model.model_max_length < 1:
         yield "model.model_max_length", f"model_max_length {model.model_max_length} is less than one token", ""
@@ -147,7 +124,7 @@ def _data(config: TrainingConfig) -> Iterator[Fault]:
     if not train.datasets:
         yield "data.train", "data.train.datasets is missing, so there is nothing to learn from", "give one dataset_name"
     elif config.model.model_name not in OWN_MODELS:
-        yield from _needs("datasets", "llm", "data.train.datasets", "reading data from a file")
+        yield from packages.missing("datasets", "llm", "data.train.datasets", "reading data from a file")
     validation = config.data.validation.datasets
     if config.training.eval_strategy != "no" and not validation and config.model.model_name not in OWN_MODELS:
         strategy = config.training.eval_strategy
@@ -315,9 +292,9 @@ def _peft(config: TrainingConfig) -> Iterator[Fault]:
     peft, used = config.peft, config.training.use_peft
     if not used:
         return
-    yield from _needs("peft", "llm", "training.use_peft", "use_peft")
+    yield from packages.missing("peft", "llm", "training.use_peft", "use_peft")
     if peft.q_lora:
-        yield from _needs("bitsandbytes", "quant", "peft.q_lora", "q_lora")
+        yield from packages.missing("bitsandbytes", "quant", "peft.q_lora", "q_lora")
     if peft.q_lora_bits not in (4, 8):
         yield "peft.q_lora_bits", f"q_lora_bits {peft.q_lora_bits} is not 4 or 8", ""
     if peft.lora_r < 1:
