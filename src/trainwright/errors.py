@@ -135,17 +135,17 @@ class JobError(TrainwrightError, RuntimeError):
     """A tracked job cannot be started, found or changed."""
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ` Did you mean 'x'?` for the nearest known name, or an empty string."""
-    known = list(known)
-    by_lower = {one.lower(): one for one in reversed(known)}
-    lowered = name.lower()
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """Return ` Did you mean 'x'?` for the known name that is nearest to what a user wrote, or an empty string."""
+    known, written = list(known), str(name)
+    lowered, names = written.lower(), [one.lower() for one in known]
     near = (
-        difflib.get_close_matches(lowered, by_lower, n=1, cutoff=0.8)
-        or [one for one in map(str.lower, known) if len(lowered) > 3 and one.startswith(lowered)]
-        or difflib.get_close_matches(lowered, by_lower, n=1, cutoff=0.6)
+        difflib.get_close_matches(lowered, names, n=1, cutoff=0.8)
+        or [one for one in names if len(lowered) > 3 and one.startswith(lowered)]
+        or difflib.get_close_matches(lowered, names, n=1, cutoff=0.6)
     )
-    return f" Did you mean '{by_lower[near[0]]}'?" if near else ""
+    alike = [one for one in known if near and one.lower() == near[0]]
+    return f" Did you mean '{difflib.get_close_matches(written, alike, n=1, cutoff=0)[0]}'?" if alike else ""
 
 
 def missing_package(package: str, extra: str, purpose: str) -> ConfigError:
