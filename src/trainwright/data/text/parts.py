@@ -121,7 +121,12 @@ def tokens_of(
                 there = f"Of the tokens of the {what} kept in '{folder}' {_some(damaged)}"
                 note(f"{there} {'is' if len(damaged) == 1 else 'are'} not as written, and made anew.")
             make = Parts(table, rules, features, folder, min(rows, _BATCH))
-            _write(make, missing, processes, what)
+            try:
+                _write(make, missing, processes, what)
+            except BaseException:
+                with suppress(OSError):
+                    sweep(folder)  # what a process was at when it was ended because of another one
+                raise
             return joined([opened(folder, part) for part in parts], features, folder.name)
     except OSError as error:
         if error.errno not in (*_FULL, *_FORBIDDEN):
