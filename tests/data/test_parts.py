@@ -169,7 +169,9 @@ def test_a_full_disk_is_told_and_what_is_finished_is_kept(place, tokenised, expe
     assert all(name.endswith(".arrow") for name in left_of(place))
     tokenised.clear()
     assert made(table=long)[:1000] == expected[:1000]
-    assert tokenised == list(range(960, 1003))
+    assert tokenised[-43:] == list(range(960, 1003))
+    others = len(tokenised) - 43  # of the other process, which was ended where it was
+    assert (processes and others % 64 == 0) or others == 0
 
 
 def test_of_a_damaged_cache_the_damaged_part_alone_is_made_anew(place, tokenised, expected):

@@ -80,6 +80,7 @@ def test_what_a_run_needs_in_all_is_told_of_whole_layers(file):
     assert memory.for_config(divided) == memory.for_config(load_checked(file).config)
 
 
+@installed.divides_built_models
 def test_the_plan_of_more_gpus_is_a_table_with_the_best_layout(file, capsys):
     words = ["plan", str(file), "--gpus", "16", "--per-machine", "4", "training.gradient_accumulation_steps=2"]
     assert main([*words, "--memory", "1"]) == 0
@@ -102,6 +103,7 @@ def test_the_plan_of_more_gpus_is_a_table_with_the_best_layout(file, capsys):
     assert "None fits 0.001 GB" in capsys.readouterr().out
 
 
+@installed.divides_built_models
 def test_layers_are_divided_only_where_nothing_else_fits(file, monkeypatch):
     """By the bytes that the layouts of 4 processes need: for as much as copies need they are taken, for less one copy,
     and for less layers are divided over 2, for 4 do not divide the heads; and over none on machines of one process."""
