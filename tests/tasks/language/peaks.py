@@ -14,6 +14,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from tests.installed import lacking
 from trainwright import TrainerCallback
 from trainwright.config.composition import build_trainer
 from trainwright.config.reading.read import load_checked
@@ -28,6 +29,7 @@ CASES = {
     "divided, two micro-batches": [*FSDP, TWICE, "fsdp.tensor=2"],
     "divided, recomputed": [*FSDP, AGAIN, "fsdp.tensor=2"],
 }
+CASES = {name: words for name, words in CASES.items() if not lacking(name)}
 SENDS = {  # what two ranks send of the largest tensor that a collective is given, by the beginning of its name
     "c10d._allgather_base_": 1 / 2, "c10d._reduce_scatter_base_": 1 / 2, "c10d.allreduce_": 1,
     "_c10d_functional.all_reduce": 1, "_c10d_functional.all_gather_into_tensor": 1,
