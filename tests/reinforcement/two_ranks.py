@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import yaml
 
+from tests.installed import lacking
 from tests.reinforcement import tiny_prompts as tiny
 from tests.tasks.language.two_ranks import whole
 from trainwright import TrainerCallback
@@ -25,7 +26,7 @@ CASES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 SHARED = {"dapo": {}, "rloo": {"reduce_gradients": "micro_batch"}}
 """Cases in which the ranks share one model, with keys of the section `fsdp`."""
-DIVIDED = ("dapo", "rloo")
+DIVIDED = () if lacking("divided") else ("dapo", "rloo")
 """Cases in which the ranks compute its layers together."""
 STEPS = 6
 
