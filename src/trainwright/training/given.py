@@ -23,8 +23,8 @@ def check_optimizer(session: Session) -> None:
         ConfigError: it holds none, so that nothing of the model would be trained.
     """
     held = {id(p) for group in session.optimizer.param_groups for p in group["params"]}
-    trained = [name for name, p in session.model.named_parameters() if p.requires_grad]
-    missing = [name for name, p in session.model.named_parameters() if p.requires_grad and id(p) not in held]
+    trained = {name: id(p) for name, p in session.model.named_parameters() if p.requires_grad}
+    missing = [name for name, one in trained.items() if one not in held]
     if trained and len(missing) == len(trained):
         raise ConfigError(
             f"The optimizer {type(session.optimizer).__name__} holds none of the {len(trained)} parameters that the "

@@ -123,10 +123,9 @@ def tokens_of(
             make = Parts(table, rules, features, folder, min(rows, _BATCH))
             try:
                 _write(make, missing, processes, what)
-            except BaseException:
-                with suppress(OSError):
+            finally:
+                with suppress(OSError):  # the next run sweeps, too
                     sweep(folder)  # what a process was at when it was ended because of another one
-                raise
             return joined([opened(folder, part) for part in parts], features, folder.name)
     except OSError as error:
         if error.errno not in (*_FULL, *_FORBIDDEN):
